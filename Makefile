@@ -1,0 +1,53 @@
+# What a fresh machine with Python 3.11+, git and make needs. Everything goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RAPIDS := .venv-rapids
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install run test browser check contract bench ui clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
+
+install: $(INSTALLED) ## make .venv and install gpuclust into it
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpuclust needs Python 3.11 or later: make PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,dev]'
+	@touch $@
+
+run: install ## the main job: a K-Means sweep k=2..10 on 20,000 generated tracks
+	$(BIN)/gpuclust -m data=catalogue data.n_rows=20000 cluster=kmeans 'cluster.n_clusters=range(2,11)'
+
+test: install ## all tests that this machine can run
+	$(BIN)/python -m pytest
+
+browser: install ## the tests that drive a headless Chromium
+	$(BIN)/python -m pytest -m browser
+
+check: install ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+contract: ## every call that gpu.py makes against the real RAPIDS (about 5 GB, no GPU needed)
+	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.installed
+	$(RAPIDS)/bin/python -m tests.contract.check_gpu
+
+$(RAPIDS)/.installed: pyproject.toml
+	test -x $(RAPIDS)/bin/python || $(PYTHON) -m venv $(RAPIDS)
+	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu]'
+	@touch $@
+
+bench: install ## one script per performance claim; results under experiments/bench/results
+	@for script in experiments/bench/*.py; do \
+	  case $$script in */common.py) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1 ;; esac; \
+	done
+
+ui: install ## the MLflow UI on the runs of this folder
+	$(BIN)/gpuclust ui
+
+clean: ## remove the environments and caches; runs are kept
+	rm -rf $(VENV) $(RAPIDS) .pytest_cache .ruff_cache .mypy_cache
