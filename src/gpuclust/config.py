@@ -1,0 +1,349 @@
+"""The schema of conf/: one dataclass per group, its defaults, and its constraints beside each field.
+
+Hydra composes a configuration and `to_config` turns it into these plain dataclasses; behind this border nobody
+sees a DictConfig. `validate` checks every constraint before anything runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any
+
+from gpuclust.errors import ConfigurationError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Range:
+    """A constraint: an interval of numbers, and texts allowed beside it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    or_text: tuple[str, ...] = ()
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        if value in self.or_text:
+            return None
+        if isinstance(value, str):
+            return f"is not {self}"
+        above = value > self.low if self.open_low else value >= self.low
+        return None if above and value <= self.high else f"is outside {self}"
+
+    def __str__(self) -> str:
+        texts = "".join(f" or {t}" for t in self.or_text)
+        low = "(-inf" if self.low == -math.inf else f"{'(' if self.open_low else '['}{self.low:.10g}"
+        return f"{low}, {'inf)' if self.high == math.inf else f'{self.high:.10g}]'}{texts}"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A constraint: one of some words."""
+
+    words: tuple[str, ...]
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        if value in self.words:
+            return None
+        return f"is not one of {', '.join(self.words)}{did_you_mean(str(value), self.words)}"
+
+
+def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **rest: Any) -> Any:
+    """A field that holds a number within a range."""
+    return field(default=default, metadata={"constraint": Range(low, high, **rest)})
+
+
+def one_of(default: str, *words: str) -> Any:
+    """A field that holds one of some words."""
+    return field(default=default, metadata={"constraint": Choices(words)})
+
+
+@dataclass
+class RolesConfig:
+    """Which column means what; null lets a preset or nothing decide."""
+
+    id: str | None = None
+    title: str | None = None
+    creator: str | None = None
+    group: str | None = None
+    popularity: str | None = None
+    year: str | None = None
+    preview: str | None = None
+
+
+@dataclass
+class JoinConfig:
+    """A second table whose columns are added to the first, matched by a key that may be a list."""
+
+    path: str | None = None
+    left: str | None = None
+    right: str | None = None
+    columns: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataConfig:
+    """Where rows come from and which columns are used; ``where`` tells where such a file is to be had."""
+
+    source: str = one_of("file", "file", "catalogue")
+    preset: str = one_of("none", "none", "tracks")
+    path: str | None = None
+    where: str | None = None
+    features: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+    roles: RolesConfig = field(default_factory=RolesConfig)
+    n_rows: int | None = number(None, low=1)
+    seed: int = number(0, low=0, high=2**32 - 1)
+    join: JoinConfig = field(default_factory=JoinConfig)
+
+
+@dataclass
+class CleanConfig:
+    """Which rows are kept."""
+
+    nulls: str = one_of("drop", "drop", "median", "mean")
+    duplicates: str = one_of("none", "none", "id", "row")
+    bounds: dict[str, list[float | None]] = field(default_factory=dict)
+    require_group: bool = False
+
+
+@dataclass
+class ScaleConfig:
+    """How each feature is centred and scaled."""
+
+    method: str = one_of("standard", "standard", "minmax", "robust", "none")
+
+
+@dataclass
+class ReduceConfig:
+    """How the scaled features are reduced to fewer dimensions."""
+
+    method: str = one_of("none", "none", "pca")
+    n_components: int | float = number(0.95, low=0, open_low=True)
+    whiten: bool = False
+    rescale: bool = False
+
+
+@dataclass
+class ClusterConfig:
+    """What every algorithm has."""
+
+    name: str = one_of("kmeans", "kmeans", "gmm", "hdbscan")
+
+
+@dataclass
+class KMeansConfig(ClusterConfig):
+    """K-Means (Lloyd 1982; k-means++ of Arthur and Vassilvitskii 2007)."""
+
+    name: str = one_of("kmeans", "kmeans")
+    n_clusters: int = number(8, low=2)
+    init: str = one_of("k-means++", "k-means++", "random")
+    n_init: int = number(10, low=1)
+    max_iter: int = number(300, low=1)
+    tol: float = number(1e-4, low=0)
+    engine: str = one_of("auto", "auto", "library", "fused")
+
+
+@dataclass
+class GmmConfig(ClusterConfig):
+    """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977)."""
+
+    name: str = one_of("gmm", "gmm")
+    n_clusters: int = number(8, low=1)
+    covariance_type: str = one_of("full", "full", "tied", "diag", "spherical")
+    init_params: str = one_of("kmeans", "kmeans", "k-means++", "random", "random_from_data")
+    n_init: int = number(1, low=1)
+    max_iter: int = number(200, low=1)
+    tol: float = number(1e-3, low=0)
+    reg_covar: float = number(1e-6, low=0)
+    engine: str = one_of("auto", "auto", "library", "fused")
+
+
+@dataclass
+class HdbscanConfig(ClusterConfig):
+    """HDBSCAN* (Campello, Moulavi and Sander 2013)."""
+
+    name: str = one_of("hdbscan", "hdbscan")
+    min_cluster_size: int | str = number(100, low=2, or_text=(AUTO,))
+    min_samples: int = number(10, low=1, high=1023)
+    cluster_selection_method: str = one_of("eom", "eom", "leaf")
+    cluster_selection_epsilon: float = number(0.0, low=0)
+    max_cluster_size: int | None = number(None, low=2)
+    allow_single_cluster: bool = False
+
+
+@dataclass
+class ScoreConfig:
+    """How a clustering is judged."""
+
+    silhouette: bool = True
+    exact_limit: float = number(2e10, low=0)
+    sample_size: int = number(10_000, low=2)
+    stability: int = number(0, low=0, high=1000)
+
+
+@dataclass
+class AnalysisConfig:
+    """What is asked of the clusterings beyond their scores; each costs time, so each is asked for."""
+
+    reference: str | None = None
+    dbcv: bool = False
+    gap: int = number(0, low=0, high=1000)
+    compare: bool = True
+
+
+@dataclass
+class BackendConfig:
+    """Which device computes."""
+
+    name: str = one_of("auto", "auto", "cpu", "gpu")
+    pool_fraction: float = number(0.8, low=0, high=0.95)
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are recorded, and which models are kept."""
+
+    store: str = one_of("mlflow", "mlflow", "none")
+    uri: str | None = None
+    experiment: str = "gpuclust"
+    models: str = one_of("chosen", "chosen", "all", "none")
+
+
+@dataclass
+class SweepConfig:
+    """How a sweep is named, resumed and decided."""
+
+    metric: str = one_of(
+        AUTO, AUTO, "silhouette", "silhouette_with_noise", "calinski_harabasz", "davies_bouldin", "inertia",
+        "bic", "aic", "icl", "log_likelihood", "relative_validity", "split_gain", "dbcv", "prediction_strength",
+        "stability_jaccard_min",
+    )  # fmt: skip
+    resume: bool = True
+    name: str | None = None
+
+
+@dataclass
+class ReportConfig:
+    """What is drawn."""
+
+    figures: bool = True
+
+
+@dataclass
+class Config:
+    """Everything that a job needs to know."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    reduce: ReduceConfig = field(default_factory=ReduceConfig)
+    cluster: ClusterConfig = field(default_factory=KMeansConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = number(0, low=0, high=2**32 - 1)
+    dtype: str = one_of("float32", "float32", "float64")
+    experiments: Any = None
+
+
+ALGORITHMS: dict[str, type[ClusterConfig]] = {
+    "kmeans": KMeansConfig,
+    "gmm": GmmConfig,
+    "hdbscan": HdbscanConfig,
+}
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """``; did you mean X or Y?`` for the nearest known words, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted key -> value for every leaf of a configuration (lists are leaves, dicts are not)."""
+    return dict(_leaves(asdict(config) if is_dataclass(config) and not isinstance(config, type) else config))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+
+
+@cache
+def known_keys() -> dict[str, tuple[str, ...]]:
+    """Every key that a configuration can have: dotted key -> the algorithms it belongs to (none: all)."""
+    keys: dict[str, tuple[str, ...]] = {}
+    for name, schema in ALGORITHMS.items():
+        for key in flatten(Config(cluster=schema())):
+            belongs = key.startswith("cluster.") and key != "cluster.name"
+            keys[key] = (*keys.get(key, ()), name) if belongs else ()
+    return keys | {"clean.bounds": (), "experiments": ()}
+
+
+def validate(config: Config) -> Config:
+    """The configuration itself, when every value is within its constraint.
+
+    Raises ConfigurationError with one line a broken constraint names the key, the value and what is allowed.
+    """
+    for key, value, constraint in _constrained(config):
+        complaint = None if value is None else constraint.complaint(value)
+        if complaint:
+            raise ConfigurationError(f"{key}={value} {complaint}")
+    _validate_bounds(config.clean)
+    components = config.reduce.n_components
+    if isinstance(components, float) and components > 1:
+        raise ConfigurationError(
+            f"reduce.n_components={components} is neither a whole number of components "
+            "nor a share of the variance in (0, 1]"
+        )
+    _validate_paths(config.data)
+    largest = getattr(config.cluster, "max_cluster_size", None)
+    smallest = getattr(config.cluster, "min_cluster_size", None)
+    if largest is not None and isinstance(smallest, int) and largest < smallest:
+        raise ConfigurationError(
+            f"cluster.max_cluster_size={largest} is below cluster.min_cluster_size={smallest}; raise it or set null"
+        )
+    return config
+
+
+def _constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if is_dataclass(value):
+            yield from _constrained(value, f"{prefix}{f.name}.")
+        elif "constraint" in f.metadata:
+            yield f"{prefix}{f.name}", value, f.metadata["constraint"]
+
+
+def _validate_paths(data: DataConfig) -> None:
+    """``data.where`` says, in a study, where the files that it lacks are to be had."""
+    where = f"; {data.where}" if data.where else ""
+    if data.source == "file" and not data.path:
+        raise ConfigurationError(f"data.path is missing: name the file to cluster, as in data.path=tracks.csv{where}")
+    join = data.join
+    if data.source == "file" and join.path is None and (join.left or join.right or join.columns):
+        raise ConfigurationError(f"data.join.path is missing: name the second table of the join{where}")
+
+
+def _validate_bounds(clean: CleanConfig) -> None:
+    for feature, bounds in clean.bounds.items():
+        key = f"clean.bounds.{feature}={bounds}"
+        if len(bounds) != 2:
+            raise ConfigurationError(f"{key} is not [low, high]; null leaves an end open, as in [1, null]")
+        low, high = bounds
+        if low is not None and high is not None and low > high:
+            raise ConfigurationError(f"{key} has its low end above its high end")

@@ -1,0 +1,64 @@
+"""The exception tree.
+
+GpuclustError
+├── InputError                 exit status 2: nothing was run
+│   ├── ConfigurationError     a key, a choice or a range
+│   ├── DataError              a file that is missing, empty, corrupt or not a table
+│   ├── CleaningError          nothing, or too little, is left after cleaning
+│   ├── BackendError           the backend asked for cannot run here
+│   ├── TrackingError          the MLflow store cannot be reached or written
+│   ├── ExportError            no such run, or a folder that cannot be written or read
+│   └── ModelError             a bundle that is damaged, or rows that do not fit it
+└── JobError                   exit status 1: one job failed, the others are kept
+    └── FitError               an algorithm could not fit what it was given
+"""
+
+from __future__ import annotations
+
+
+class GpuclustError(Exception):
+    """Anything that gpuclust raises on purpose. Its text is one line: what, where, and what to do."""
+
+    exit_status = 2
+
+
+class InputError(GpuclustError):
+    """What was asked for cannot be done as it stands; nothing was run."""
+
+
+class ConfigurationError(InputError):
+    """A configuration key, choice or value is wrong."""
+
+
+class DataError(InputError):
+    """A file is missing, empty, corrupt, or not a table."""
+
+
+class CleaningError(InputError):
+    """Cleaning left nothing, or too little, to cluster."""
+
+
+class BackendError(InputError):
+    """The backend that was asked for cannot run on this machine."""
+
+
+class TrackingError(InputError):
+    """The tracking store cannot be reached or written."""
+
+
+class ExportError(InputError):
+    """There is no such run, or an export folder cannot be written or read."""
+
+
+class ModelError(InputError):
+    """A model bundle is damaged, or the rows do not fit it."""
+
+
+class JobError(GpuclustError):
+    """A job failed; the other jobs of its sweep are kept."""
+
+    exit_status = 1
+
+
+class FitError(JobError):
+    """An algorithm could not fit the matrix with these parameters."""
