@@ -1,0 +1,1 @@
+"""Tables: reading, cleaning, and the built-in catalogue."""

@@ -1,0 +1,223 @@
+"""Cleaning: which rows are kept, and what every rule took."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from gpuclust.config import CleanConfig, did_you_mean
+from gpuclust.data.lists import join_items
+from gpuclust.data.settle import is_text, text_step, to_numbers
+from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table
+from gpuclust.errors import CleaningError, ConfigurationError
+
+
+def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
+    """Keep the rows that can be clustered.
+
+    In this order: text and infinities in features become missing; rows outside `clean.bounds` go; rows without a
+    group go, if `clean.require_group`; rows with a missing feature go (or the value is filled by the median or the
+    mean of the rows still there); repeated ids or rows go, the first staying; features with one value only are
+    dropped. Every rule is a step of the audit.
+
+    Returns the table with float64, finite features and a 0..n-1 index; the given table is not changed.
+
+    Raises:
+        ConfigurationError: a bound names no column, or a group is required and none is known.
+        CleaningError: no row or no feature is left.
+    """
+    work = _Work(table.frame.copy(deep=False), table, frames)
+    _text(work)
+    _infinities(work)
+    for name, (low, high) in config.bounds.items():
+        _bounds(work, name, low, high)
+    if config.require_group:
+        _group(work)
+    _nulls(work, config.nulls)
+    _duplicates(work, config.duplicates)
+    _constants(work)
+    audit = replace(
+        table.audit,
+        steps=(*table.audit.steps, *work.steps),
+        left_out=(*table.audit.left_out, *work.left_out),
+        features=tuple(work.features),
+        rows_kept=len(work.frame),
+        fills={name: work.fills[name] for name in work.features if name in work.fills},
+        notes=(*table.audit.notes, *_id_notes(work, unique=config.duplicates == "id")),
+        distinct_feature_rows=frames.count_distinct(work.frame, work.features),
+    )
+    return replace(table, frame=work.frame, features=tuple(work.features), audit=audit)
+
+
+@dataclass
+class _Work:
+    """The frame as it shrinks, and the steps so far."""
+
+    frame: Frame
+    table: Table
+    frames: Frames
+    steps: list[Step] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    fills: dict[str, float] = field(default_factory=dict)
+    features: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.features = list(self.table.features)
+
+    def keep(self, rule: str, detail: str, wanted: Any) -> None:
+        """Keep the wanted rows and note the step.
+
+        Raises CleaningError when none is wanted.
+        """
+        before = len(self.frame)
+        kept = int(wanted.sum())
+        self.steps.append(Step(rule, detail, before, before - kept))
+        if not kept:
+            taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
+            raise CleaningError(
+                f"cleaning left none of {self.table.n_rows:,} rows: {taken}; loosen clean.* or change data.features"
+            )
+        if kept < before:
+            self.frame = self.frame[wanted].reset_index(drop=True)
+
+
+def _text(work: _Work) -> None:
+    """Features as float64; cells that are no numbers become missing."""
+    cells = {}
+    for name in work.features:
+        column = work.frame[name]
+        if is_text(column):
+            work.frame[name], n = to_numbers(column, work.frames)
+            if n:
+                cells[name] = n
+        elif str(column.dtype) != "float64":
+            work.frame[name] = column.astype("float64")
+    if cells:
+        work.steps.append(text_step(cells, len(work.frame)))
+
+
+def _infinities(work: _Work) -> None:
+    cells = {}
+    for name in work.features:
+        infinite = work.frame[name].abs() == math.inf
+        n = int(infinite.sum())
+        if n:
+            work.frame[name] = work.frame[name].where(~infinite)
+            cells[name] = n
+    if cells:
+        detail = ", ".join(f"{name}: {n:,}" for name, n in cells.items())
+        work.steps.append(
+            Step("infinities", f"infinite cells made missing ({detail})", len(work.frame), 0, sum(cells.values()))
+        )
+
+
+def _bounds(work: _Work, name: str, low: float | None, high: float | None) -> None:
+    """Drop the rows whose value is known and outside."""
+    numeric = [n for n in work.frame.columns if work.frame[n].dtype.kind in "iuf"]
+    if name not in numeric:
+        raise ConfigurationError(
+            f"clean.bounds.{name}: no numeric column of that name is in use{did_you_mean(name, numeric)}"
+        )
+    column = work.frame[name]
+    inside = column.between(-math.inf if low is None else low, math.inf if high is None else high)
+    ends = f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
+    work.keep("bounds", f"{name} outside {ends}", column.isna() | inside.fillna(False))
+
+
+def _group(work: _Work) -> None:
+    group = work.table.roles.group
+    if group is None:
+        raise ConfigurationError("clean.require_group needs a group column; name it in data.roles.group")
+    work.keep("group", f"no {group}", work.frame[group].notna())
+
+
+def _nulls(work: _Work, method: str) -> None:
+    """Drop the rows where a feature is missing, or fill the gaps."""
+    missing = {name: work.frame[name].isna() for name in work.features}
+    counts = {name: n for name in work.features if (n := int(missing[name].sum()))}
+    detail = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
+    if method != "drop":
+        _fill(work, method, counts)
+    if not counts:
+        work.steps.append(Step("nulls", "no feature is missing", len(work.frame), 0))
+    elif method == "drop":
+        gap = reduce(operator.or_, (missing[name] for name in counts))
+        work.keep("nulls", f"a feature is missing ({detail})", ~gap)
+    else:
+        work.steps.append(
+            Step("nulls", f"filled with the {method} ({detail})", len(work.frame), 0, sum(counts.values()))
+        )
+
+
+def _fill(work: _Work, method: str, counts: dict[str, int]) -> None:
+    """Fill gaps by the median or mean, which is kept for every feature: a row to predict may miss any."""
+    for name in work.features:
+        if counts.get(name) == len(work.frame):
+            raise CleaningError(f"{name!r} has no value in any row, so no {method}; leave it out with data.exclude")
+        work.fills[name] = float(getattr(work.frame[name], method)())
+    for name in counts:
+        work.frame[name] = work.frame[name].fillna(work.fills[name])
+
+
+def _duplicates(work: _Work, by: str) -> None:
+    """Drop rows that repeat an earlier one; rows without an id repeat nothing."""
+    if by == "none":
+        return
+    name = work.table.roles.id
+    if by == "id":
+        seen = work.frame[[name]].duplicated(keep="first") & work.frame[name].notna()
+        work.keep("duplicates", f"{name} seen before", ~seen)
+        return
+    made = work.table.audit.source.get("id_made")
+    names = [column for column in work.frame.columns if not (made and column == name)]
+    seen = _hashable(work.frame[names], work.frames).duplicated(keep="first")
+    work.keep("duplicates", "all columns in use as in an earlier row", ~seen)
+
+
+def _id_notes(work: _Work, *, unique: bool) -> list[str]:
+    """What to know of the ids in the rows kept: some may be missing or repeated."""
+    name = work.table.roles.id
+    if work.table.audit.source.get("id_made"):
+        return []
+    column = work.frame[name]
+    n_missing = int(column.isna().sum())
+    n_repeated = 0 if unique else len(column) - n_missing - int(column.nunique())
+    notes = [f"{n_missing:,} rows have no {name}"] if n_missing else []
+    if n_repeated:
+        notes.append(f"{n_repeated:,} rows repeat the {name} of another; clean.duplicates=id keeps the first")
+    return notes
+
+
+def _hashable(frame: Frame, frames: Frames) -> Frame:
+    """The frame with columns of lists as text."""
+    frame = frame.copy(deep=False)
+    for name in frame.columns:
+        if "list" in str(frame[name].dtype).lower():
+            lists = pa.array(frames.to_pandas(frame[[name]])[name])
+            text = pd.DataFrame({name: join_items(lists).to_pandas()})
+            frame[name] = frames.from_pandas(text)[name]
+    return frame
+
+
+def _constants(work: _Work) -> None:
+    """Drop features that have one value only."""
+    constant = [n for n in work.features if float(work.frame[n].min()) == float(work.frame[n].max())]
+    if not constant:
+        return
+    for name in constant:
+        work.left_out.append(LeftOut(name, f"constant ({float(work.frame[name].min()):g}) in the rows kept"))
+    work.features = [name for name in work.features if name not in constant]
+    work.steps.append(Step("constants", f"features with one value dropped: {', '.join(constant)}", len(work.frame), 0))
+    if not work.features:
+        raise CleaningError(
+            f"every feature has one value only in the {len(work.frame):,} rows kept ({', '.join(constant)}); "
+            "choose other data.features or loosen clean.*"
+        )
+    roles = work.table.roles.columns
+    work.frame = work.frame.drop(columns=[name for name in constant if name not in roles])

@@ -1,0 +1,202 @@
+"""PandasFrames: what pandas does differently from cuDF. Files are read by pyarrow, in parallel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+from gpuclust.data.sniff import utf8_stream
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.errors import DataError
+
+MAX_BLOCK_BYTES = 1 << 28
+TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
+
+
+class PandasFrames:
+    """Frames on the host: pandas, with numbers in NumPy arrays, text and lists in Arrow arrays."""
+
+    name = "pandas"
+
+    def __init__(self, block_bytes: int = 1 << 20) -> None:
+        """``block_bytes`` is the piece of a CSV file that one thread parses; a record may be longer."""
+        self.block_bytes = block_bytes
+
+    def read_csv(
+        self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
+    ) -> tuple[pd.DataFrame, int]:
+        """The named columns of a delimited file, and how many records had not the header's number of fields."""
+        types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        multiline, block_bytes = False, self.block_bytes
+        while True:
+            try:
+                table, n_left_out = self._parse(path, layout, types, multiline, block_bytes)
+                break
+            except pa.ArrowInvalid as error:
+                if "newlines_in_values" in str(error) and not multiline:
+                    multiline = True
+                elif "invalid UTF8" in str(error):
+                    raise UnicodeError(str(error)) from error
+                elif "conversion error" in str(error) and pa.float64() in types.values():
+                    types = dict.fromkeys(types, pa.string())
+                elif "block boundaries" in str(error) and block_bytes < MAX_BLOCK_BYTES:
+                    block_bytes *= 16
+                else:
+                    raise DataError(f"{path} cannot be read as delimited text: {_one_line(error)}") from error
+            except (OSError, EOFError) as error:
+                raise DataError(f"{path} cannot be read: {_one_line(error)}") from error
+        for name in numbers:
+            if types[name] == pa.string():
+                table = _with_column(table, name, _numbers_if_all(table[name], layout.decimal))
+        return arrow_to_pandas(table.select([*numbers, *text])), n_left_out
+
+    def _parse(
+        self, path: Path, layout: CsvLayout, types: dict[str, Any], multiline: bool, block_bytes: int
+    ) -> tuple[Any, int]:
+        left_out: list[Any] = []
+
+        def leave_out(row: Any) -> str:
+            left_out.append(row.actual_columns)
+            return "skip"
+
+        with utf8_stream(path, layout) as stream:
+            table = pa.csv.read_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(
+                    column_names=list(layout.columns),
+                    skip_rows_after_names=int(layout.header),
+                    block_size=block_bytes,
+                ),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=layout.separator, newlines_in_values=multiline, invalid_row_handler=leave_out
+                ),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=types,
+                    include_columns=list(types),
+                    null_values=list(NULL_SPELLINGS),
+                    decimal_point=layout.decimal,
+                ),
+            )
+        return table, len(left_out)
+
+    def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+        """The named columns of a Parquet file."""
+        try:
+            return arrow_to_pandas(pa.parquet.ParquetFile(path).read(columns=list(columns)))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from error
+
+    def read_feather(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+        """The named columns of a Feather or Arrow IPC file."""
+        try:
+            with open_arrow(path) as reader:
+                return arrow_to_pandas(reader.read_all().select(list(columns)))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is not a whole Feather file: {_one_line(error)}") from error
+
+    def concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """The frames one below the other, with a new 0..n-1 index."""
+        return frames[0] if len(frames) == 1 else pd.concat(list(frames), ignore_index=True)
+
+    def to_numeric(self, column: Any) -> Any:
+        """A column of text as float64; what is not a number becomes missing."""
+        return pd.to_numeric(column.astype(object), errors="coerce").astype("float64")
+
+    def count_distinct(self, frame: pd.DataFrame, columns: Sequence[str]) -> int:
+        """How many different rows there are, by a 64-bit hash of each row.
+
+        Two different rows among n share a hash with probability about n²/2^65: 4e-8 at a million rows. Each column
+        is mixed in by the finalizer of MurmurHash3.
+        """
+        hashed = np.zeros(len(frame), dtype=np.uint64)
+        for name in columns:
+            hashed += (frame[name].to_numpy(np.float64) + 0.0).view(np.uint64)
+            hashed ^= hashed >> np.uint64(33)
+            hashed *= np.uint64(0xFF51AFD7ED558CCD)
+            hashed ^= hashed >> np.uint64(33)
+            hashed *= np.uint64(0xC4CEB9FE1A85EC53)
+            hashed ^= hashed >> np.uint64(33)
+        return len(pd.unique(hashed))
+
+    def from_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame itself."""
+        return frame
+
+    def to_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame itself."""
+        return frame
+
+    def to_matrix(self, frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+        """float64 array (n_rows, n_columns), C order."""
+        return np.ascontiguousarray(frame[list(columns)].to_numpy(np.float64))
+
+
+def open_arrow(path: Path) -> Any:
+    """A reader of an Arrow IPC file (Feather version 2) or stream."""
+    with path.open("rb") as file:
+        is_file = file.read(6) == b"ARROW1"
+    mapped = pa.memory_map(str(path))
+    return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:200]
+
+
+def _with_column(table: Any, name: str, column: Any) -> Any:
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
+def _numbers_if_all(column: Any, decimal: str) -> Any:
+    """Text as float64 when every cell is a number or a null spelling; otherwise the text itself."""
+    trimmed = pa.compute.utf8_trim_whitespace(column)
+    known = pa.compute.is_in(trimmed, value_set=pa.array(NULL_SPELLINGS))
+    digits = pa.compute.if_else(known, pa.scalar(None, pa.string()), trimmed)
+    if decimal != ".":
+        digits = pa.compute.replace_substring(digits, decimal, ".")
+    try:
+        return digits.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return column
+
+
+def arrow_to_pandas(table: Any) -> pd.DataFrame:
+    """Arrow to pandas with the column types that `Frames` promises."""
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        wanted = _plain_type(kind)
+        if wanted is not None and wanted != kind:
+            table = _with_column(table, name, table[name].cast(wanted))
+    return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=True)
+
+
+def _plain_type(kind: Any) -> Any:
+    """The type that a column is cast to before it becomes pandas', or None to leave it."""
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type) or kind.value_type
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return pa.float64()
+    if pa.types.is_date(kind):
+        return pa.timestamp("ms")
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.string())
+    return None
+
+
+def _mapper(kind: Any) -> Any:
+    if pa.types.is_list(kind):
+        return TEXT_LIST
+    if pa.types.is_string(kind) and pd.__version__ < "3":
+        return pd.StringDtype("pyarrow")
+    return None

@@ -1,0 +1,167 @@
+"""From files to one frame: what their columns look like, and the columns asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from gpuclust.data.files import Source, find
+from gpuclust.data.frames import open_arrow
+from gpuclust.data.sniff import Sniffed, sniff
+from gpuclust.data.table import CsvLayout, Frame, Frames
+from gpuclust.errors import DataError
+
+INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Files of one table that were looked at, not yet read.
+
+    ``kinds`` is column -> ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
+    ``layouts`` has one entry a file for CSV, and is empty for the binary formats.
+    """
+
+    source: Source
+    kinds: dict[str, str]
+    layouts: tuple[CsvLayout, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A frame, how its files turned out to be written, and how many broken records were left out."""
+
+    frame: Frame
+    layouts: tuple[CsvLayout, ...]
+    records_left_out: int
+
+
+def look(path: str) -> Look:
+    """Look at the files under a path.
+
+    Raises:
+        DataError: a file is missing, empty or damaged, or the files of a folder have different columns.
+    """
+    source = find(path)
+    if source.format == "csv":
+        sniffed = [sniff(file) for file in source.files]
+        kinds = [_csv_kinds(s) for s in sniffed]
+        layouts = tuple(s.layout for s in sniffed)
+    else:
+        kinds = [_schema_kinds(file, source.format) for file in source.files]
+        layouts = ()
+    for file, other in zip(source.files[1:], kinds[1:], strict=True):
+        if different := set(kinds[0]) ^ set(other):
+            raise DataError(
+                f"{file} and {source.files[0].name} differ in column {sorted(different)[0]!r}; "
+                "keep files with the same columns in a folder"
+            )
+    return Look(source, {name: _widest([k[name] for k in kinds]) for name in kinds[0]}, layouts)
+
+
+def load(seen: Look, frames: Frames, columns: Sequence[str], *, text: Collection[str] = ()) -> Loaded:
+    """Read columns of the files.
+
+    From CSV a column of kind ``number`` or ``empty`` comes as float64 if all of it can, unless it is one of
+    ``text``, which stay as they are written.
+    """
+    if seen.source.format != "csv":
+        reader = frames.read_parquet if seen.source.format == "parquet" else frames.read_feather
+        return Loaded(frames.concat([reader(file, columns) for file in seen.source.files]), (), 0)
+    numbers = [name for name in columns if seen.kinds[name] in ("number", "empty") and name not in text]
+    written = [name for name in columns if name not in numbers]
+    parts, layouts, left_out = [], [], 0
+    for file, layout in zip(seen.source.files, seen.layouts, strict=True):
+        part, layout, n = _read_csv(file, layout, frames, numbers, written)
+        parts.append(part)
+        layouts.append(layout)
+        left_out += n
+    return Loaded(frames.concat(_same_types(parts, numbers)), tuple(layouts), left_out)
+
+
+def _read_csv(
+    file: Path, layout: CsvLayout, frames: Frames, numbers: Sequence[str], text: Sequence[str]
+) -> tuple[Frame, CsvLayout, int]:
+    """Read a file; when its encoding was misjudged from a part of it, judge it from the whole."""
+    try:
+        frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
+    except UnicodeError:
+        whole = sniff(file, whole=True).layout
+        layout = replace(layout, encoding=whole.encoding, damaged=whole.damaged)
+        try:
+            frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
+        except UnicodeError:
+            layout = replace(layout, damaged=True)
+            frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
+    if left_out > max(10, len(frame)):
+        raise DataError(
+            f"{file} is not a table: {left_out:,} records do not have the {len(layout.columns)} fields of its header"
+        )
+    return frame, layout, left_out
+
+
+def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:
+    """A column that is text in one file is made text in the others."""
+    for name in numbers:
+        kinds = {part[name].dtype.kind for part in parts}
+        if len(kinds) > 1:
+            for part in parts:
+                if part[name].dtype.kind == "f":
+                    part[name] = part[name].astype("str").where(part[name].notna())
+    return parts
+
+
+def _csv_kinds(sniffed: Sniffed) -> dict[str, str]:
+    kinds = dict(sniffed.kinds)
+    if sniffed.layout.index_column:
+        kinds[sniffed.layout.columns[0]] = "index"
+    return kinds
+
+
+def _schema_kinds(file: Path, format: str) -> dict[str, str]:
+    try:
+        if format == "parquet":
+            schema = pa.parquet.read_schema(file)
+        else:
+            with open_arrow(file) as reader:
+                schema = reader.schema
+    except (pa.ArrowException, OSError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise DataError(f"{file} is a damaged {format.title()} file ({text}); write or fetch it again") from error
+    kinds = {name: kind_of(type_) for name, type_ in zip(schema.names, schema.types, strict=True)}
+    first = next(iter(kinds), None)
+    for name in kinds:
+        if name == "__index_level_0__" or (name == first and name in INDEX_NAMES and kinds[name] == "number"):
+            kinds[name] = "index"
+    return kinds
+
+
+def kind_of(type_: Any) -> str:
+    """The kind of an Arrow column type."""
+    types = pa.types
+    if types.is_dictionary(type_):
+        return kind_of(type_.value_type)
+    if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
+        return "number"
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return "text"
+    if types.is_list(type_) or types.is_large_list(type_):
+        return "list" if kind_of(type_.value_type) == "text" else "other"
+    if types.is_date(type_) or types.is_timestamp(type_):
+        return "date"
+    if types.is_boolean(type_):
+        return "boolean"
+    return "empty" if types.is_null(type_) else "other"
+
+
+def _widest(kinds: Sequence[str]) -> str:
+    """One kind for a column that looks different in several files."""
+    seen = [kind for kind in kinds if kind != "empty"]
+    if not seen:
+        return "empty"
+    return seen[0] if len(set(seen)) == 1 else ("number" if "number" in seen else "text")

@@ -1,0 +1,251 @@
+"""How a delimited text file is written: compression, encoding, separator, header, decimal mark, index column.
+
+A part of the file decides (its beginning, and pieces from further on); the reader finds out where the whole file
+disagrees, and `read.py` corrects the guess.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from gpuclust.data.encoding import detect_encoding
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.errors import DataError
+
+HEAD_BYTES = 1 << 20
+PIECE_BYTES = 1 << 18
+SEPARATORS = (",", ";", "\t", "|")
+GZIP_MAGIC = b"\x1f\x8b"
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_NULLS = frozenset(NULL_SPELLINGS)
+_NUMBER = {
+    mark: re.compile(rf"[+-]?(?:\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)(?:[eE][+-]?\d+)?")
+    for mark in ".,"
+}  # fmt: skip
+_BOOLEANS = frozenset({"true", "false", "t", "f"})
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """What a delimited file looks like: its layout, and the kind of each column, judged from a part of it.
+
+    A kind is ``number``, ``boolean``, ``text`` or ``empty`` (no value was seen).
+    """
+
+    layout: CsvLayout
+    kinds: dict[str, str]
+
+
+def sniff(path: Path, *, whole: bool = False) -> Sniffed:
+    """Look at a delimited text file. With ``whole`` the encoding is judged from all of its bytes.
+
+    Raises:
+        DataError: the file is empty, is binary, is a damaged gzip, or its first record cannot be split.
+    """
+    head, pieces, compressed = _sample(path)
+    if not head.strip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"):
+        raise DataError(f"{path} is empty; give a file with a header and rows")
+    evidence = _everything(path, compressed) if whole else b"".join([head, *pieces])
+    encoding, damaged = detect_encoding(evidence)
+    refuse_binary(path, head, encoding)
+    texts = [piece.decode(encoding, "replace").lstrip("\ufeff") for piece in (head, *pieces)]
+    layout = CsvLayout(separator=_separator(texts[0]), encoding=encoding, compressed=compressed, damaged=damaged)
+    return _columns(path, layout, texts)
+
+
+def utf8_stream(path: Path, layout: CsvLayout) -> BinaryIO:
+    """The file's bytes, unpacked and as UTF-8, to be read from the front.
+
+    Raises, while it is read:
+        UnicodeError: the bytes do not fit the encoding, unless the layout says that it is damaged.
+        OSError, EOFError: the file, or its compression, is damaged.
+    """
+    raw = cast(BinaryIO, gzip.open(path) if layout.compressed else path.open("rb"))  # noqa: SIM115
+    return raw if layout.plain else cast(BinaryIO, io.BufferedReader(_Transcoder(raw, layout), 1 << 20))
+
+
+class _Transcoder(io.RawIOBase):
+    """A stream in any encoding, read as UTF-8."""
+
+    def __init__(self, raw: BinaryIO, layout: CsvLayout) -> None:
+        self._raw = raw
+        errors = "replace" if layout.damaged else "strict"
+        self._decoder = codecs.getincrementaldecoder(layout.encoding)(errors)
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        while not self._waiting:
+            raw = self._raw.read(1 << 20)
+            self._waiting = self._decoder.decode(raw, final=not raw).encode()
+            if not raw:
+                break
+        taken = self._waiting[: len(view)]
+        self._waiting = self._waiting[len(taken) :]
+        view[: len(taken)] = taken
+        return len(taken)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
+    """Raise DataError when the bytes are no text: more than one in 500 is a control character."""
+    if head.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path} is a zip file or an Excel workbook; save the table as CSV or Parquet")
+    if encoding.startswith("utf-16"):
+        return
+    controls = len(head) - len(head.translate(None, bytes([*range(9), *range(14, 32), 127])))
+    if controls * 500 > len(head):
+        raise DataError(f"{path} holds binary data, not a table; give CSV, TSV, Parquet or Feather")
+
+
+def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
+    """The beginning of the file, pieces from further on, all of whole lines, and whether it is gzip."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if compressed:
+            try:
+                return _whole_lines(gzip.GzipFile(fileobj=file).read(HEAD_BYTES)), [], True
+            except (OSError, EOFError, zlib.error) as error:
+                raise DataError(f"{path} is a damaged gzip file ({error}); fetch it again") from error
+        head = _whole_lines(file.read(HEAD_BYTES))
+        size = path.stat().st_size
+        pieces = []
+        for share in (0.25, 0.5, 0.75) if size > HEAD_BYTES + 4 * PIECE_BYTES else ():
+            file.seek(max(HEAD_BYTES, int(size * share)))
+            pieces.append(_whole_lines(file.read(PIECE_BYTES).partition(b"\n")[2]))
+    return head, [] if head.startswith(UTF16_MARKS) else pieces, False
+
+
+def _whole_lines(piece: bytes) -> bytes:
+    """The piece without its last line when it was cut from something longer."""
+    cut = len(piece) >= PIECE_BYTES // 2
+    return piece[: piece.rfind(b"\n") + 1] or piece if cut else piece
+
+
+def _everything(path: Path, compressed: bool) -> bytes:
+    """What is not plain ASCII in the whole file: the lines that can tell its encoding."""
+    with utf8_stream(path, CsvLayout(compressed=compressed)) as file:
+        return b"".join(line for line in file if not line.isascii())
+
+
+def _records(text: str, *, separator: str, limit: int = 10_000) -> list[list[str]]:
+    """The first records of a piece of text, without empty ones."""
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            if row:
+                rows.append(row)
+            if len(rows) > limit:
+                break
+    except csv.Error:  # a field of more than 128 KiB: a quote that the cut left open
+        pass
+    return rows
+
+
+def _separator(text: str) -> str:
+    """The separator by which most records have as many fields as the header (one more: R's row names)."""
+
+    def fit(separator: str) -> tuple[float, int]:
+        rows = _records(text, separator=separator, limit=200)
+        width = len(rows[0])
+        if width < 2:
+            return 0.0, 0
+        body = rows[1:] or rows
+        return sum(len(row) in (width, width + 1) for row in body) / len(body), width
+
+    best = max(SEPARATORS, key=fit)
+    return best if fit(best)[0] > 0.5 else ","
+
+
+def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
+    """Names, kinds, decimal mark and index column."""
+    blocks = [_records(text, separator=layout.separator) for text in texts]
+    first = [cell.strip() for cell in blocks[0][0]]
+    header = not _is_data(first)
+    body = blocks[0][1:] if header else blocks[0]
+    if header and not body and "\n" not in texts[0]:
+        raise DataError(f"{path} has a header but no rows; give a file with rows")
+    widths = Counter(map(len, body))
+    if header and body and widths.most_common(1)[0][0] == len(first) + 1:
+        first = ["", *first]
+    names = _unique(first if header else [f"column_{i}" for i in range(len(first))])
+    blocks = [_thinned([row for row in block if len(row) == len(names)]) for block in (body, *blocks[1:])]
+    cells = [[[row[i].strip() for row in block] for block in blocks] for i in range(len(names))]
+    decimal = _decimal(cells) if layout.separator != "," else "."
+    index = header and first[0] in ("", "Unnamed: 0") and _numbers_rows(cells[0])
+    kinds = {name: _kind(column, decimal) for name, column in zip(names, cells, strict=True)}
+    layout = replace(layout, decimal=decimal, header=header, index_column=index, columns=tuple(names))
+    return Sniffed(layout, kinds)
+
+
+def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
+    """At most about ``size`` of the rows, evenly spread."""
+    return rows[:: max(1, len(rows) // size)]
+
+
+def _is_data(cells: Sequence[str]) -> bool:
+    """Whether a first record is numbers only, and not 0, 1, 2... as pandas names unnamed columns."""
+    if not all(_NUMBER["."].fullmatch(cell) for cell in cells):
+        return False
+    return list(cells) != [str(i) for i in range(len(cells))]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names that are all there and all different, told apart as pandas does: ``a``, ``a.1``."""
+    taken: dict[str, None] = {}
+    for i, name in enumerate(names):
+        wanted = base = name or f"Unnamed: {i}"
+        repeat = 0
+        while wanted in taken:
+            repeat += 1
+            wanted = f"{base}.{repeat}"
+        taken[wanted] = None
+    return list(taken)
+
+
+def _decimal(cells: Sequence[Sequence[Sequence[str]]]) -> str:
+    """The mark that more of the cells with a fraction are written with."""
+    fractions = Counter(
+        "," if "," in cell else "."
+        for column in cells
+        for block in column
+        for cell in block[:200]
+        if re.fullmatch(r"[+-]?\d+[.,]\d+", cell)
+    )
+    return "," if fractions[","] > fractions["."] else "."
+
+
+def _numbers_rows(blocks: Sequence[Sequence[str]]) -> bool:
+    """Whether the cells are whole numbers, no two of them the same."""
+    cells = [cell for block in blocks for cell in block]
+    return all(cell.isdecimal() for cell in cells) and len(set(cells)) == len(cells)
+
+
+def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
+    """A column is worth reading as numbers when at least half of the values in any block are numbers."""
+    values = [[cell for cell in block if cell not in _NULLS] for block in blocks]
+    seen = [cell for block in values for cell in block]
+    if not seen:
+        return "empty"
+    if all(cell.lower() in _BOOLEANS for cell in seen):
+        return "boolean"
+    matches = _NUMBER[decimal].fullmatch
+    return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"
