@@ -1,0 +1,103 @@
+"""Rows sorted into cells, on which every labeling is constant: what the silhouette passes walk over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.errors import FitError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows sorted so that each cell, on which every labeling is constant, is one run; each cluster owns a row of sums.
+
+    `order` (n_clustered,) sorts the rows that some labeling clusters; `starts` (n_cells + 1,) bounds the cells in it;
+    `sums` (n_cells, n_labelings) is each cell's row of sums, -1 for noise; `sums_of` (n_labelings, n_samples) likewise
+    for each row of the matrix; `first` (n_labelings + 1,) bounds each labeling's rows of sums; `weights` (n_sums,)
+    float64 are the weights of the clusters.
+    """
+
+    order: Array
+    starts: Array
+    sums: Array
+    sums_of: Array
+    first: Array
+    weights: Array
+
+
+def sort_into_cells(labelings: Sequence[Array], n_samples: int, weight: Array) -> Cells:
+    """Number the clusters of all labelings and sort the rows into cells; see `Cells`."""
+    if not len(labelings):
+        raise FitError("silhouette: no labeling was given")
+    sums_of = np.empty((len(labelings), n_samples), np.int32)
+    first = np.zeros(len(labelings) + 1, np.int64)
+    cell_of = np.zeros(n_samples, np.int64)
+    n_cells = 1
+    for number, labels in enumerate(labelings):
+        codes, n_clusters = _codes(labels, n_samples, number)
+        if n_cells * (n_clusters + 1) >= 2**62:
+            _, cell_of = np.unique(cell_of, return_inverse=True)
+            n_cells = int(cell_of.max()) + 1
+        cell_of = cell_of * (n_clusters + 1) + codes + 1
+        n_cells *= n_clusters + 1
+        first[number + 1] = first[number] + n_clusters
+        sums_of[number] = np.where(codes >= 0, codes + first[number], -1)
+    order = np.argsort(cell_of, kind="stable")
+    order = order[sums_of.max(axis=0)[order] >= 0]
+    sorted_cells = cell_of[order]
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(sorted_cells)) + 1, [len(order)]])
+    totals = np.zeros(first[-1])
+    for number, sums in enumerate(sums_of):
+        clustered = sums >= 0
+        totals += np.bincount(sums[clustered], weights=weight[clustered], minlength=first[-1])
+        _check(totals[first[number] : first[number + 1]], number)
+    return Cells(order, starts, np.ascontiguousarray(sums_of[:, order[starts[:-1]]].T), sums_of, first, totals)
+
+
+def _codes(labels: Array, n_samples: int, number: int) -> tuple[Array, int]:
+    """Labels as 0..n_clusters-1 without gaps, and -1."""
+    labels = np.asarray(labels)
+    if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
+        raise FitError(
+            f"silhouette: labeling {number} is {labels.dtype} of shape {labels.shape}; "
+            f"give integers of shape ({n_samples},)"
+        )
+    if labels.max() >= 2 * n_samples:
+        distinct, labels = np.unique(labels, return_inverse=True)
+        labels = labels - np.count_nonzero(distinct < 0)
+    clustered = labels >= 0
+    present = np.greater(np.bincount(labels[clustered]), 0)
+    codes = np.full(n_samples, -1, np.int64)
+    codes[clustered] = (np.cumsum(present) - 1)[labels[clustered]]
+    return codes, int(np.count_nonzero(present))
+
+
+def _check(weights: Array, number: int) -> None:
+    if len(weights) < 2 or len(weights) >= weights.sum():
+        raise FitError(
+            f"silhouette: labeling {number} has {len(weights):,} clusters in {weights.sum():,.6g} clustered rows; "
+            "it needs at least 2 clusters and fewer than rows"
+        )
+
+
+def positions(cells: Cells, targets: Array) -> Array:
+    """Where the targets are in `cells.order`; 0 for a row that is noise everywhere: what it scores is not read."""
+    position = np.zeros(cells.sums_of.shape[1], np.int64)
+    position[cells.order] = np.arange(len(cells.order))
+    return position[targets]
+
+
+def split_into_blocks(cells: Cells, width: int) -> tuple[Array, Array]:
+    """Cut each cell into blocks of at most `width` rows: their bounds (n_blocks + 1,) and their cells (n_blocks,)."""
+    lengths = np.diff(cells.starts)
+    pieces = -(-lengths // width)
+    cell = np.repeat(np.arange(len(lengths)), pieces)
+    piece = np.arange(len(cell)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = cells.starts[cell] + lengths[cell] * piece // pieces[cell]
+    return np.append(starts, len(cells.order)), cell

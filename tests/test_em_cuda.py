@@ -1,0 +1,159 @@
+"""The CUDA EM pass against the CPU one: under numba's CUDA simulator anywhere, and on the device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuclust.compute.kernels import em_cpu
+from gpuclust.compute.kernels.em import COVARIANCE_TYPES
+from gpuclust.compute.mixture import GaussianMixture
+
+# The same terms in another order, of sums of a few hundred terms up to 100: float64 to 1e-12, float32 to 1e-7 a term.
+TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
+
+SIMULATED = """
+import sys
+import numpy as np
+from numba import cuda
+from gpuclust.compute.kernels import em_cuda
+from gpuclust.compute.mixture import GaussianMixture
+
+em_cuda.MAX_THREADS = 32  # the simulator runs a Python thread for each
+em_cuda.MAX_BLOCKS = 2  # so that blocks take several tiles
+given = np.load(sys.argv[1])
+X, labels = cuda.to_device(given["X"]), given["labels"]
+weight = given["weight"] if given["weight"].size else None
+parameters = (given["weights"], given["means"], given["cholesky"], str(given["covariance_type"]))
+em = em_cuda.em_pass(X, *parameters, weight)
+by_label = em_cuda.label_pass(X, labels, given["means"], parameters[3], weight)
+scores = em_cuda.score_pass(X, *parameters, weight, True)
+model = GaussianMixture(
+    len(given["means"]), covariance_type=parameters[3], max_iter=1, device="cuda", kmeans=lambda *_: np.abs(labels)
+).fit(X, weight)
+out = {f"em_{name}": value for name, value in vars(em).items()}
+out |= {f"label_{name}": value for name, value in vars(by_label).items()}
+out |= {f"score_{name}": value for name, value in vars(scores).items()}
+np.savez(sys.argv[2], fitted=model.covariances_, bound=model.lower_bound_, **out)
+"""
+
+
+def example(n: int, d: int, k: int, covariance_type: str, dtype: str, weighted: bool) -> dict[str, Any]:
+    """A small matrix, parameters, labels (-1 for rows to leave out) and weights."""
+    random = np.random.default_rng(n)
+    X = (random.normal(size=(n, d)) + 2 * random.integers(0, k, (n, 1))).astype(dtype)
+    roots = np.triu(0.3 * random.normal(size=(k, d, d)), 1) + np.eye(d) * random.uniform(0.5, 2, (k, 1, d))
+    diagonal = np.diagonal(roots, axis1=1, axis2=2)
+    by_type = {"full": roots, "tied": roots[0], "diag": diagonal, "spherical": diagonal[:, 0]}
+    labels = random.integers(-1, k, n).astype(np.int32)
+    labels[: 2 * k] = np.repeat(np.arange(k), 2)
+    return {
+        "X": X,
+        "weights": random.dirichlet(np.full(k, 5.0)),
+        "means": X[:k].astype(np.float64) + 0.01,
+        "cholesky": by_type[covariance_type],
+        "covariance_type": covariance_type,
+        "labels": labels,
+        "weight": random.uniform(0.1, 3, n) if weighted else np.empty(0),
+    }
+
+
+def on_the_cpu(given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What the CPU finds, under the names that the simulated run writes."""
+    weight = given["weight"] if given["weight"].size else None
+    kind = given["covariance_type"]
+    parameters = (given["weights"], given["means"], given["cholesky"], kind)
+    found = {
+        "em": em_cpu.em_pass(given["X"], *parameters, weight),
+        "label": em_cpu.label_pass(given["X"], given["labels"], given["means"], kind, weight),
+        "score": em_cpu.score_pass(given["X"], *parameters, weight, True),
+    }
+    model = GaussianMixture(
+        len(given["means"]), covariance_type=kind, max_iter=1, kmeans=lambda *_: np.abs(given["labels"])
+    ).fit(given["X"], weight)
+    named = {f"{part}_{name}": np.asarray(v) for part, result in found.items() for name, v in vars(result).items()}
+    return named | {"fitted": model.covariances_, "bound": np.asarray(model.lower_bound_)}
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize(
+    ("n", "d", "k", "dtype", "weighted"),
+    [
+        (150, 3, 2, "float64", True),
+        (150, 3, 2, "float32", False),
+        (33, 1, 3, "float64", False),
+        (40, 6, 1, "float32", True),
+    ],
+)
+def test_simulated_device_agrees(
+    n: int, d: int, k: int, dtype: str, weighted: bool, covariance_type: str, tmp_path: Path
+) -> None:
+    given = example(n, d, k, covariance_type, dtype, weighted)
+    np.savez(tmp_path / "given.npz", **given)
+    done = subprocess.run(
+        [sys.executable, "-c", SIMULATED, tmp_path / "given.npz", tmp_path / "found.npz"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "found.npz")
+    for name, expected in on_the_cpu(given).items():
+        atol = TOLERANCE[dtype]
+        np.testing.assert_allclose(found[name], expected, rtol=atol, atol=atol, err_msg=name)
+
+
+def device() -> Any:
+    """numba.cuda where it finds a device; skips, saying why, where it does not."""
+    cuda = pytest.importorskip("numba.cuda", reason="numba has no CUDA target here")
+    if not cuda.is_available():
+        pytest.skip("numba.cuda finds no GPU")
+    return cuda
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize(
+    ("n", "d", "k", "dtype"), [(100_003, 5, 5, "float64"), (100_003, 12, 9, "float32"), (64, 1, 1, "float64")]
+)
+def test_device_agrees(n: int, d: int, k: int, dtype: str, covariance_type: str) -> None:
+    cuda = device()
+    from gpuclust.compute.kernels import em_cuda
+
+    given = example(n, d, k, covariance_type, dtype, weighted=True)
+    X, weight = cuda.to_device(given["X"]), cuda.to_device(given["weight"])
+    parameters = (given["weights"], given["means"], given["cholesky"], covariance_type)
+    expected = on_the_cpu(given)
+    found = {
+        "em": em_cuda.em_pass(X, *parameters, weight),
+        "label": em_cuda.label_pass(X, given["labels"], given["means"], covariance_type, weight),
+        "score": em_cuda.score_pass(X, *parameters, weight, True),
+    }
+    tolerance = 10 * TOLERANCE[dtype]
+    for part, result in found.items():
+        for name, value in vars(result).items():
+            wanted = expected[f"{part}_{name}"]
+            if name == "labels":  # rows on a border may fall on either side
+                assert (value != wanted).mean() <= tolerance
+                continue
+            scale = np.abs(np.nan_to_num(wanted)).max() + 1
+            np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance * scale, err_msg=f"{part}_{name}")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("init_params", ["kmeans", "random"])
+def test_mixture_on_the_device_is_the_mixture_on_the_host(init_params: str) -> None:
+    cuda = device()
+    X = example(50_000, 5, 4, "full", "float64", weighted=False)["X"]
+    host = GaussianMixture(4, random_state=0, init_params=init_params).fit(X)
+    there = GaussianMixture(4, random_state=0, init_params=init_params, device="cuda").fit(cuda.to_device(X))
+    assert there.n_iter_ == host.n_iter_
+    np.testing.assert_allclose(there.lower_bounds_, host.lower_bounds_, rtol=1e-9)
+    np.testing.assert_allclose(there.covariances_, host.covariances_, rtol=1e-6, atol=1e-6)
