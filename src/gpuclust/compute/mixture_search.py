@@ -1,0 +1,105 @@
+"""Where a mixture starts: the best of several short runs of EM on a sample, each from its own K-Means.
+
+A mixture has many optima and one K-Means start finds one of them. Short runs cost little and say which start leads
+far (Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm", Comput. Stat. Data Anal. 41).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpuclust.compute.kernels.em import Array
+from gpuclust.compute.kmeans import KMeansRequest, assign, fit_kmeans
+from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.compute.mixture_start import KMeansLabels
+from gpuclust.errors import FitError
+
+START_ROWS = 2_000  # rows of a start's K-Means: few, so that starts differ
+# Rows, iterations and runs of each round; the best of a round go on in the next, from where they were.
+ROUNDS = ((10_000, 30, 24), (60_000, 25, 4))
+
+
+def searched_labels(covariance_type: str, reg_covar: float) -> KMeansLabels:
+    """The ``kmeans`` of a `GaussianMixture`: labels (n_samples,) of the likeliest short run.
+
+    A sample of rows with ``sample_weight`` is drawn in proportion. The search itself is on the host, on at most 60,000 rows, whatever the matrix; only the labels are of all rows.
+    """
+
+    def labels(
+        X: Array, n_components: int, random_state: np.random.RandomState, sample_weight: Array | None
+    ) -> np.ndarray:
+        if n_components == 1:
+            return np.zeros(len(X), dtype=np.int32)
+        sample = _sample(X, random_state, sample_weight)
+        (rows, iterations, runs), *later = ROUNDS
+        starts = (_start(sample, n_components, random_state) for _ in range(runs))
+        found = [
+            _short_run(sample[:rows], iterations, covariance_type, reg_covar, n_components, kmeans=start)
+            for start in starts
+            if start is not None
+        ]
+        for rows, iterations, runs in later:
+            ahead = sorted((m for m in found if m is not None), key=lambda m: -m.lower_bound_)[:runs]
+            found = [
+                _short_run(
+                    sample[:rows], iterations, covariance_type, reg_covar, n_components,
+                    weights_init=m.weights_, means_init=m.means_, precisions_init=m.precisions_,
+                )
+                for m in ahead
+            ]  # fmt: skip
+        alive = [m for m in found if m is not None]
+        if not alive:
+            raise FitError(
+                f"no start of a mixture of {n_components} components lives; lower cluster.n_clusters, raise "
+                "cluster.reg_covar, or scale the features"
+            )
+        return max(alive, key=lambda m: m.lower_bound_).predict(_host(X))
+
+    return labels
+
+
+def _sample(X: Array, random_state: np.random.RandomState, sample_weight: Array | None) -> np.ndarray:
+    """Rows in random order, as many as the largest round takes; a weighted row may come more than once."""
+    size = min(max(rows for rows, _, _ in ROUNDS), len(X))
+    share = None if sample_weight is None else _host(sample_weight) / float(sample_weight.sum())
+    return _host(X[random_state.choice(len(X), size=size, replace=share is not None, p=share)]).astype(np.float64)
+
+
+def _host(array: Array) -> np.ndarray:
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def _start(sample: np.ndarray, n_components: int, random_state: np.random.RandomState) -> KMeansLabels | None:
+    """Labels by the nearest centre of a K-Means of few rows, or None when these cannot have so many clusters."""
+    few = sample[random_state.permutation(len(sample))[: max(START_ROWS, 20 * n_components)]]
+    request = KMeansRequest(n_components, seed=int(random_state.randint(2**31)), n_init=1, max_iter=10)
+    try:
+        (found,) = fit_kmeans(few, [request])
+    except FitError:
+        return None
+    centers = found.centers
+
+    def nearest(X: Array, *_: object) -> np.ndarray:
+        return assign(np.asarray(X), centers)[0]
+
+    return nearest
+
+
+def _short_run(
+    sample: np.ndarray, iterations: int, covariance_type: str, reg_covar: float, n_components: int, **start: Any
+) -> GaussianMixture | None:
+    """A mixture after a few iterations, or None when a component died."""
+    model = GaussianMixture(
+        n_components,
+        covariance_type=covariance_type,
+        reg_covar=reg_covar,
+        max_iter=iterations,
+        random_state=0,
+        **start,
+    )
+    try:
+        return model.fit(sample)
+    except FitError:
+        return None

@@ -1,0 +1,92 @@
+"""What a sweep pays for once: tables, matrices and HDBSCAN trees, kept by chained keys, evicted by bytes.
+
+Keys hash configuration and the file's fingerprint, never arrays:
+table = H(fingerprint, columns, cleaning), matrix = H(table, scale, reduce, dtype),
+tree = H(matrix, min_samples).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar
+
+import psutil
+
+from gpuclust.config import Config
+
+T = TypeVar("T")
+
+
+def key(kind: str, *parts: Any) -> str:
+    """A short stable digest of plain values and dataclasses: ``kind-`` and 24 hexadecimal digits."""
+    text = json.dumps([kind, *parts], sort_keys=True, default=_plain)
+    return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def table_key(config: Config, fingerprint: str) -> str:
+    """The key of a cleaned table: the same content under another path has the same key."""
+    data = asdict(config.data) | {"path": None, "where": None}
+    return key("table", fingerprint, data, config.clean)
+
+
+def matrix_key(config: Config, table: str) -> str:
+    """The key of a prepared matrix."""
+    return key("matrix", table, config.scale, config.reduce, config.dtype)
+
+
+def tree_key(matrix: str, min_samples: int) -> str:
+    """The key of an HDBSCAN tree: further cluster sizes, methods and epsilons are cuts of it."""
+    return key("tree", matrix, min_samples)
+
+
+def nbytes(thing: Any) -> int:
+    """Bytes held by the arrays and frames of an object, as far as they say."""
+    if hasattr(thing, "memory_usage"):
+        return int(thing.memory_usage(index=True, deep=False).sum())
+    if hasattr(thing, "nbytes"):
+        return int(thing.nbytes)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return sum(nbytes(getattr(thing, f.name)) for f in fields(thing))
+    return 0
+
+
+class Store:
+    """Least-recently-used results up to ``limit`` bytes (default: half of the memory now free).
+
+    ``made`` counts how often each kind was made, so that a test can show that a sweep pays once.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = psutil.virtual_memory().available // 2 if limit is None else limit
+        self.made: Counter[str] = Counter()
+        self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._seconds: dict[str, float] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """What is kept under the key, or what ``make`` gives, kept from now on; the newest is never evicted."""
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return self._kept[name][0]
+        began = time.perf_counter()
+        thing = make()
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+        self.made[name.partition("-")[0]] += 1
+        self._kept[name] = (thing, nbytes(thing))
+        while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.limit:
+            self._kept.popitem(last=False)
+        return thing
+
+    def claim(self, name: str) -> float:
+        """Seconds that making this cost since it was last claimed: who claims first pays, the others pay nothing."""
+        return self._seconds.pop(name, 0.0)
