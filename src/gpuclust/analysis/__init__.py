@@ -1,0 +1,1 @@
+"""Judgement: validity, selection, stability, profiles and comparison of clusterings."""

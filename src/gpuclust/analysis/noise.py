@@ -1,0 +1,86 @@
+"""The noise of an HDBSCAN clustering: what it looks like, and where its rows would go, never overwriting the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.cluster import NOISE
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """Every row's likeliest cluster beside its own label.
+
+    ``cluster`` (n_rows,) int32: the label where the row has one, else the cluster of its greatest soft membership (-1 only
+    where there is no cluster at all). ``confidence`` (n_rows,) float32 in [0, 1]: the label's own where it has one, else
+    that membership, which is low far from all clusters.
+    """
+
+    cluster: np.ndarray
+    confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class NoiseProfile:
+    """The noise in numbers.
+
+    ``z``: feature -> distance of the noise's mean from the mean of all rows in standard deviations; ``spread``: feature ->
+    its standard deviation over that of all rows (above 1: noise lies around the clusters, below: between them).
+    ``destinations``: cluster -> (rows that a rescue would give it, their median membership).
+    """
+
+    size: int
+    fraction: float
+    z: Mapping[str, float]
+    spread: Mapping[str, float]
+    destinations: Mapping[int, tuple[int, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return asdict(self) | {
+            "destinations": {
+                str(c): {"rows": rows, "median_membership": median} for c, (rows, median) in self.destinations.items()
+            }
+        }
+
+
+def rescue(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, np.ndarray]) -> Rescue:
+    """Place the noise rows of a fitted HDBSCAN by soft membership (McInnes, Healy and Astels, hdbscan's soft clustering).
+
+    ``labels`` and ``confidence`` (n_rows,) of the fitted rows; ``parameters`` are the clustering's, with the numbering of
+    its clusters under ``canonical``. Only the noise rows are computed.
+    """
+    from gpuclust.compute.linkage_predict import soft_membership
+
+    noise = np.flatnonzero(labels == NOISE)
+    cluster, certain = labels.astype(np.int32, copy=True), confidence.astype(np.float32, copy=True)
+    if len(noise) == 0 or len(parameters["cluster_node"]) == 0:
+        return Rescue(cluster, certain)
+    found, membership = soft_membership(parameters, rows=noise)
+    renumber = np.append(parameters["canonical"], NOISE).astype(np.int32)
+    cluster[noise], certain[noise] = renumber[found], membership
+    return Rescue(cluster, certain)
+
+
+def noise_profile(labels: np.ndarray, rescued: Rescue, *, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile:
+    """Describe the noise of labels (n_rows,) in the original features ``raw`` (n_rows, n_features) float64."""
+    noise = labels == NOISE
+    rows = raw[noise]
+    scale = np.where(raw.std(axis=0) > 0, raw.std(axis=0), 1.0)
+    z = (rows.mean(axis=0) - raw.mean(axis=0)) / scale if len(rows) else np.zeros(len(features))
+    spread = rows.std(axis=0) / scale if len(rows) else np.zeros(len(features))
+    to, membership = rescued.cluster[noise], rescued.confidence[noise]
+    destinations = {
+        int(c): (int((to == c).sum()), float(np.median(membership[to == c]))) for c in np.unique(to) if c != NOISE
+    }
+    return NoiseProfile(
+        size=int(noise.sum()),
+        fraction=float(noise.mean()),
+        z=dict(zip(features, z.tolist(), strict=True)),
+        spread=dict(zip(features, spread.tolist(), strict=True)),
+        destinations=destinations,
+    )

@@ -1,0 +1,172 @@
+"""What is in each cluster: size, centre and spread in original units, what sets it apart, who is in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpuclust.analysis import naming
+from gpuclust.analysis.examples import popular, representatives
+from gpuclust.analysis.facts import Facts, Row, facts
+from gpuclust.analysis.rules import Rule, rules
+from gpuclust.analysis.shares import Share, top_shares
+from gpuclust.cluster import NOISE
+
+__all__ = ["ClusterProfile", "Facts", "FeatureProfile", "Profile", "Row", "Rule", "Share", "facts", "profile", "with_rules"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FeatureProfile:
+    """One feature in one cluster, in original units; ``z`` is the mean's distance from the mean of all rows in
+    standard deviations of all rows, ``z_se`` its standard error."""
+
+    mean: float
+    median: float
+    std: float
+    z: float
+    z_se: float
+
+
+@dataclass(frozen=True)
+class ClusterProfile:
+    """One cluster in words and numbers. Cluster -1 is the noise. ``nearest`` is the cluster whose mean is nearest in
+    standardised features, None for the only one; ``rule`` is None unless `with_rules` found one."""
+
+    cluster: int
+    name: str
+    size: int
+    fraction: float
+    features: Mapping[str, FeatureProfile]
+    description: str = ""
+    nearest: int | None = None
+    top_groups: tuple[Share, ...] = ()
+    top_groups_by_lift: tuple[Share, ...] = ()
+    top_creators: tuple[Share, ...] = ()
+    top_creators_by_lift: tuple[Share, ...] = ()
+    representatives: tuple[Row, ...] = ()
+    popular: tuple[Row, ...] = ()
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All clusters of a clustering, in the order of their numbers, noise last where there is some."""
+
+    features: tuple[str, ...]
+    clusters: tuple[ClusterProfile, ...]
+
+    @property
+    def proper(self) -> tuple[ClusterProfile, ...]:
+        """The clusters without the noise."""
+        return tuple(c for c in self.clusters if c.cluster != NOISE)
+
+    def z(self) -> np.ndarray:
+        """(n_clusters, n_features) float64: the z-scores of `proper`."""
+        return np.array([[c.features[f].z for f in self.features] for c in self.proper]).reshape(-1, len(self.features))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return asdict(self)
+
+    def to_csv(self) -> str:
+        """A line for each cluster and feature."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["cluster", "name", "size", "fraction", "feature", "mean", "median", "std", "z", "z_se"])
+        for c in self.clusters:
+            for feature, p in c.features.items():
+                writer.writerow([c.cluster, c.name, c.size, c.fraction, feature, p.mean, p.median, p.std, p.z, p.z_se])
+        return out.getvalue()
+
+
+def profile(
+    known: Facts,
+    features: Sequence[str],
+    labels: np.ndarray,
+    *,
+    distance: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
+) -> Profile:
+    """Describe each cluster of ``labels`` (n_rows,) int, and the noise (-1) where there is some.
+
+    ``distance`` (n_rows,) to the own centre and ``confidence`` (n_rows,) choose the representative rows; everything
+    else follows from the labels and the table alone, so that a rebuilt clustering has the same names.
+    """
+    members = _members(labels)
+    described = {c: _describe(rows, known, features) for c, rows in members.items()}
+    proper = [c for c in members if c != NOISE]
+    z, z_se = (_matrix([described[c] for c in proper], which, len(features)) for which in ("z", "z_se"))
+    words = naming.readable(features)
+    names = {NOISE: "Noise"} | dict(zip(proper, naming.names(z, z_se, words), strict=True))
+    near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, naming.nearest(z), strict=True)}
+    groups = top_shares(known.groups, labels, list(members))
+    creators = top_shares(known.creators, labels, list(members))
+    means = {c: np.array([p.mean for p in d.values()]) for c, d in described.items()}
+    usable = distance if distance is not None and not np.isnan(distance).any() else None
+    central = representatives(known, {c: members[c] for c in proper}, means, usable, confidence)
+    liked = popular(known, members)
+    clusters = {
+        c: ClusterProfile(
+            cluster=c,
+            name=names[c],
+            size=len(rows),
+            fraction=len(rows) / len(labels),
+            features=described[c],
+            nearest=near.get(c),
+            top_groups=groups[c].by_count,
+            top_groups_by_lift=groups[c].by_lift,
+            top_creators=creators[c].by_count,
+            top_creators_by_lift=creators[c].by_lift,
+            representatives=central.get(c, ()),
+            popular=liked[c],
+        )
+        for c, rows in members.items()
+    }
+    return Profile(tuple(features), _with_sentences(clusters, known, features, words))
+
+
+def with_rules(described: Profile, known: Facts, labels: np.ndarray, *, seed: int = 0) -> Profile:
+    """The profile with a decision rule for each of its larger clusters (see `rules`): a tree each, so not for every
+    job of a sweep."""
+    found = rules(known, described.features, labels, seed=seed)
+    return replace(described, clusters=tuple(replace(c, rule=found.get(c.cluster)) for c in described.clusters))
+
+
+def _members(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Cluster -> its rows in their order; noise last."""
+    few = labels.max(initial=NOISE) < np.iinfo(np.int16).max
+    by_label = np.argsort(labels.astype(np.int16) if few else labels, kind="stable")  # 16 bits sort in linear time
+    present, starts = np.unique(labels[by_label], return_index=True)
+    split = dict(zip((int(c) for c in present), np.split(by_label, starts[1:]), strict=True)) if len(labels) else {}
+    return {c: split[c] for c in sorted(split, key=lambda c: (c == NOISE, c))}
+
+
+def _describe(rows: np.ndarray, known: Facts, features: Sequence[str]) -> dict[str, FeatureProfile]:
+    values = np.take(known.raw.T, rows, axis=1)
+    mean, std = values.mean(axis=1), values.std(axis=1)
+    middle = (len(rows) - 1) // 2, len(rows) // 2
+    values.partition(middle, axis=1)
+    median = (values[:, middle[0]] + values[:, middle[1]]) / 2
+    z, z_se = (mean - known.mean) / known.scale, std / np.sqrt(len(rows)) / known.scale
+    columns = zip(features, mean.tolist(), median.tolist(), std.tolist(), z.tolist(), z_se.tolist(), strict=True)
+    return {f: FeatureProfile(*numbers) for f, *numbers in columns}
+
+
+def _matrix(described: Sequence[Mapping[str, FeatureProfile]], which: str, n_features: int) -> np.ndarray:
+    return np.array([[getattr(p, which) for p in d.values()] for d in described]).reshape(-1, n_features)
+
+
+def _with_sentences(
+    clusters: Mapping[int, ClusterProfile], known: Facts, features: Sequence[str], words: Sequence[str]
+) -> tuple[ClusterProfile, ...]:
+    overall = dict(zip(features, known.mean.tolist(), strict=True))
+    spoken = dict(zip(features, words, strict=True))
+    return tuple(
+        replace(c, description=naming.sentence(c, overall, None if c.nearest is None else clusters[c.nearest], spoken))
+        for c in clusters.values()
+    )

@@ -1,0 +1,173 @@
+"""Which job of a sweep to take, and why, in words; and what each curve of a sweep says by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpuclust.analysis.validity import HIGHER_IS_BETTER
+from gpuclust.config import AUTO
+
+DEFAULT_METRIC = {"kmeans": "silhouette", "gmm": "bic", "hdbscan": "relative_validity"}
+ACROSS = "silhouette"
+# The silhouette without the noise would reward HDBSCAN for leaving out whatever is hard to place.
+ACROSS_WITH_NOISE = "silhouette_with_noise"
+# Taken, in this order, when no job has the metric that was meant.
+FALLBACKS = ("silhouette", "calinski_harabasz", "bic", "relative_validity", "inertia")
+
+# Metric -> line -> (size, value, standard error) by size: what a sweep's jobs measured.
+Points = Sequence[tuple[float, float, float]]
+Curves = Mapping[str, Mapping[str, Points]]
+
+# HDBSCAN's clusters must leave no more than this share of the rows out to stand for all of them.
+MOST_IN_ONE = 0.9
+MOST_NOISE = 0.2
+# Two clusterings whose rows in clusters agree at least this well (ARI) found the same groups.
+SAME_GROUPS = 0.9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished job: its name, its algorithm, its metrics."""
+
+    name: str
+    algorithm: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen candidate's place in the list, by which metric, and the reason in words."""
+
+    index: int
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best point of a curve. ``at_edge``: it is the largest size tried, so a larger one may be better still."""
+
+    size: float
+    value: float
+    at_edge: bool
+
+
+def default_metric(algorithms: Sequence[str]) -> str:
+    """Silhouette for K-Means, BIC for mixtures, relative validity for HDBSCAN; across algorithms silhouette, with the noise
+    as a cluster of its own where HDBSCAN is among them."""
+    kinds = set(algorithms)
+    if len(kinds) == 1:
+        return DEFAULT_METRIC[kinds.pop()]
+    return ACROSS_WITH_NOISE if "hdbscan" in kinds else ACROSS
+
+
+def better(metric: str, one: float, other: float) -> bool:
+    """Whether ``one`` is better than ``other`` by the metric."""
+    return one > other if HIGHER_IS_BETTER[metric] else one < other
+
+
+def select(candidates: Sequence[Candidate], metric: str = AUTO) -> Selection | None:
+    """The best candidate, or None when there is none; ties go to fewer clusters, then to the earlier job."""
+    if not candidates:
+        return None
+    wanted = default_metric([c.algorithm for c in candidates]) if metric == AUTO else metric
+    measured = next((m for m in (wanted, *FALLBACKS) if any(m in c.metrics for c in candidates)), None)
+    if measured is None:
+        return Selection(0, wanted, f"{candidates[0].name}: no job has {wanted}, so the first was taken")
+    sign = -1 if HIGHER_IS_BETTER[measured] else 1
+    ranked = sorted(
+        (i for i, c in enumerate(candidates) if measured in c.metrics),
+        key=lambda i: (sign * candidates[i].metrics[measured], candidates[i].metrics.get("n_clusters", 0), i),
+    )
+    return Selection(ranked[0], measured, _reason(candidates, ranked, measured, wanted))
+
+
+def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str, wanted: str) -> str:
+    best = candidates[ranked[0]]
+    word = "highest" if HIGHER_IS_BETTER[metric] else "lowest"
+    label = metric.replace("_", " ")
+    value = best.metrics[metric]
+    text = f"{best.name} has the {word} {label}, {value:,.4f}"
+    if "silhouette_se" in best.metrics and metric == "silhouette" and best.metrics["silhouette_se"] > 0:
+        text += f" ± {best.metrics['silhouette_se']:.4f}"
+    if len(ranked) > 1:
+        second = candidates[ranked[1]]
+        text += f", of {len(ranked)} jobs; next is {second.name} with {second.metrics[metric]:,.4f}"
+    without = len(candidates) - len(ranked)
+    if without:
+        text += f"; {without} without {label} left out"
+    if metric != wanted:
+        text += f" ({wanted.replace('_', ' ')} was not measured)"
+    return text
+
+
+def prefer_density(
+    density: Candidate, others: Sequence[Candidate], validity: Mapping[str, float], same: Mapping[str, float]
+) -> str | None:
+    """Why an HDBSCAN job is to be preferred to the best jobs of the other algorithms, in words, or None.
+
+    Silhouette takes clusters to be convex, so across algorithms it cannot see that K-Means cut a bent one in two. What
+    can be held against one another is ``validity``: by job name, the relative validity (DBCV approximated on one
+    spanning tree, that of the HDBSCAN job) of each finalist's labels. HDBSCAN is preferred to the others where
+
+    - its validity is 0 or more and that of every other is below: theirs cut through dense regions, its own do not;
+    - none of its clusters holds nearly everything (nine rows in ten): cutting a corner off is no structure;
+    - it leaves at most a fifth of the rows as noise; and
+    - no other found the same groups: ``same`` is the ARI of each with it over the rows that it clusters, all < 0.9.
+    """
+    own = validity.get(density.name, 0.0)
+    noise = density.metrics.get("noise_fraction", 0.0)
+    found = int(density.metrics.get("n_clusters", 0))
+    lopsided = density.metrics.get("largest_fraction", 0.0) > MOST_IN_ONE
+    if found < 2 or own < 0 or noise > MOST_NOISE or lopsided or not others:
+        return None
+    if any(validity.get(o.name, 0.0) >= 0 or same.get(o.name, 1.0) >= SAME_GROUPS for o in others):
+        return None
+    rest = ", ".join(f"{o.name} {validity[o.name]:.2f}" for o in others)
+    return (
+        f"{density.name} follows the density: on one spanning tree its relative validity is {own:.2f}, that of {rest}, "
+        f"whose borders cross dense regions; {noise:.0%} of the rows are noise"
+    )
+
+
+def optimum(metric: str, points: Points) -> Optimum | None:
+    """The best point of a curve by the metric, ties to the smaller size; None without a point."""
+    ordered = sorted(points)
+    if not ordered:
+        return None
+    best = ordered[0]
+    for point in ordered[1:]:
+        if better(metric, point[1], best[1]):
+            best = point
+    return Optimum(best[0], best[1], best[0] == ordered[-1][0])
+
+
+def optima(curves: Curves) -> dict[str, dict[str, Optimum]]:
+    """Metric -> line -> its best point, for every metric that has a best: the BIC minimum of each covariance type,
+    the silhouette maximum of each algorithm, and so on."""
+    return {
+        metric: {line: best for line, points in lines.items() if (best := optimum(metric, points)) is not None}
+        for metric, lines in curves.items()
+        if metric in HIGHER_IS_BETTER and metric != "inertia"
+    }
+
+
+def knee(points: Points) -> int | None:
+    """The knee of a falling convex curve such as inertia, or None where it has none.
+
+    Kneedle (Satopaa, Albrecht, Irwin and Raghavan 2011), by kneed; every size must be there once.
+    """
+    import warnings
+
+    from kneed import KneeLocator
+
+    ordered = sorted(points)
+    if len(ordered) < 3 or ordered[0][1] <= ordered[-1][1]:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no knee is told by None
+        found = KneeLocator(
+            [p[0] for p in ordered], [p[1] for p in ordered], curve="convex", direction="decreasing"
+        ).knee
+    return None if found is None else int(found)

@@ -1,0 +1,381 @@
+"""Profiles: every figure against pandas or scikit-learn, names that differ, and what is not said when chance says it."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gpuclust.analysis import naming
+from gpuclust.analysis.facts import Facts, categories, facts
+from gpuclust.analysis.profile import Profile, profile, with_rules
+from gpuclust.analysis.shares import LEAST_COUNT
+from gpuclust.analysis.tabular import cluster_table
+from gpuclust.artifacts import _cards
+from gpuclust.data.frames import TEXT_LIST, PandasFrames
+from gpuclust.data.table import Audit, Roles, Table
+
+FEATURES = ("energy", "tempo", "duration_ms")
+
+
+def table_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> Table:
+    if "id" not in frame:
+        frame = frame.assign(id=range(len(frame)))
+    return Table(frame, Roles(**roles), features, "", Audit())
+
+
+def known(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> Facts:
+    return facts(table_of(frame, features, **roles), PandasFrames())
+
+
+@pytest.fixture
+def tracks(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Three clusters of 3:2:1 and 60 rows of noise; cluster 2 is fast."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1, 2, -1], [300, 200, 100, 60])
+    frame = pd.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(len(labels))],
+            "name": [f"Title {i}" for i in range(len(labels))],
+            "artist": rng.choice(["Ann", "Bo", "Cy"], len(labels)),
+            "genre": np.where(labels == 2, "fast", rng.choice(["rock", "jazz"], len(labels))),
+            "popularity": rng.permutation(len(labels)).astype(float),
+            "energy": rng.normal(0.5, 0.1, len(labels)) + 0.1 * labels,
+            "tempo": rng.normal(100, 5, len(labels)) + 40 * (labels == 2),
+            "duration_ms": rng.normal(2e5, 1e4, len(labels)),
+        }
+    )
+    order = rng.permutation(len(labels))
+    return frame.iloc[order].reset_index(drop=True), labels[order].astype(np.int32)
+
+
+ROLES = {"id": "id", "title": "name", "creator": "artist", "group": "genre", "popularity": "popularity"}
+
+
+def test_the_figures_are_those_of_pandas(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
+    frame, labels = tracks
+    described = profile(known(frame, **ROLES), FEATURES, labels)
+    assert [c.cluster for c in described.clusters] == [0, 1, 2, -1]
+    assert [c.cluster for c in described.proper] == [0, 1, 2]
+    whole = frame[list(FEATURES)]
+    for c in described.clusters:
+        own = whole[labels == c.cluster]
+        assert (c.size, c.fraction) == (len(own), len(own) / len(frame))
+        for f, p in c.features.items():
+            expected = [own[f].mean(), own[f].median(), own[f].std(ddof=0)]
+            np.testing.assert_allclose([p.mean, p.median, p.std], expected, rtol=1e-12)  # float64, sums of 300 terms
+            scale = whole[f].std(ddof=0)
+            np.testing.assert_allclose(p.z, (own[f].mean() - whole[f].mean()) / scale, rtol=1e-9)
+            np.testing.assert_allclose(p.z_se, own[f].std(ddof=0) / np.sqrt(len(own)) / scale, rtol=1e-9)
+    np.testing.assert_array_equal(described.z()[:, 0], [c.features["energy"].z for c in described.proper])
+
+
+def test_a_median_of_an_even_and_of_an_odd_number_of_rows() -> None:
+    frame = pd.DataFrame({"a": [1.0, 9.0, 2.0, 5.0, 7.0]})
+    described = profile(known(frame, ("a",)), ("a",), np.array([0, 0, 0, 1, 1]))
+    assert [c.features["a"].median for c in described.clusters] == [2.0, 6.0]
+
+
+def test_groups_by_count_and_by_lift_are_those_of_a_cross_table(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
+    frame, labels = tracks
+    described = profile(known(frame, **ROLES), FEATURES, labels)
+    counts = pd.crosstab(labels, frame["genre"])
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    lifts = shares / (frame["genre"].value_counts(normalize=True).reindex(counts.columns))
+    for c in described.clusters:
+        row = counts.loc[c.cluster]
+        expected = sorted(row[row > 0].items(), key=lambda item: (-item[1], item[0]))
+        assert [(s.value, s.count) for s in c.top_groups] == expected
+        for share in (*c.top_groups, *c.top_groups_by_lift):
+            np.testing.assert_allclose(share.lift, lifts.loc[c.cluster, share.value], rtol=1e-12)
+            np.testing.assert_allclose(share.fraction, shares.loc[c.cluster, share.value], rtol=1e-12)
+        by_lift = [s.lift for s in c.top_groups_by_lift]
+        assert by_lift == sorted(by_lift, reverse=True)
+        assert all(lift > 1 for lift in by_lift)
+    assert described.clusters[2].top_groups_by_lift[0].value == "fast"
+
+
+def test_a_value_that_occurs_a_few_times_has_no_lift() -> None:
+    n = 200
+    group = np.array(["common"] * n, dtype=object)
+    group[: LEAST_COUNT - 1] = "rare"
+    group[n - LEAST_COUNT :] = "enough"
+    labels = np.repeat([0, 1], n // 2)
+    described = profile(known(pd.DataFrame({"a": np.arange(float(n)), "g": group}), ("a",), group="g"), ("a",), labels)
+    assert "rare" in [s.value for s in described.clusters[0].top_groups]
+    assert [s.value for s in described.clusters[0].top_groups_by_lift] == ["common"]
+    assert [s.value for s in described.clusters[1].top_groups_by_lift] == ["enough"]
+
+
+def test_each_genre_of_a_list_counts_and_a_missing_one_does_not() -> None:
+    genres = pd.Series([["rock", "pop"], None, ["pop"], ["rock"], []], dtype=TEXT_LIST)
+    found = categories(genres)
+    assert found.values.tolist() == ["pop", "rock"]
+    assert sorted(zip(found.rows.tolist(), found.codes.tolist(), strict=True)) == [(0, 0), (0, 1), (2, 0), (3, 1)]
+    assert found.totals.tolist() == [2, 2]
+    frame = pd.DataFrame({"a": np.arange(5.0), "g": genres})
+    described = profile(known(frame, ("a",), group="g"), ("a",), np.array([0, 0, 0, 1, 1]))
+    assert [(s.value, s.count, s.fraction) for s in described.clusters[0].top_groups] == [
+        ("pop", 2, 2 / 3),
+        ("rock", 1, 1 / 3),
+    ]
+
+
+@pytest.mark.parametrize("values", [["a", "b", "a", None], [1, 2, 1, None], [True, False, True, None]])
+def test_categories_of_any_type(values: list[Any]) -> None:
+    found = categories(pd.Series(values, dtype=object))
+    assert [found.values[c] for c in found.codes] == [str(v) for v in values if v is not None]
+    assert found.rows.tolist() == [0, 1, 2]
+
+
+def test_many_creators_take_the_sparse_path_to_the_same_counts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    creators = rng.integers(0, 700, 1000).astype(str)
+    labels = rng.integers(-1, 40, 1000)
+    frame = pd.DataFrame({"a": rng.normal(size=1000), "who": creators})
+    described = profile(known(frame, ("a",), creator="who"), ("a",), labels)
+    for c in described.clusters:
+        counts = pd.Series(creators[labels == c.cluster]).value_counts()
+        expected = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:5]
+        assert [(s.value, s.count) for s in c.top_creators] == expected
+
+
+def test_representatives_are_nearest_by_the_distance_given(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
+    frame, labels = tracks
+    distance = np.arange(len(frame), 0, -1, dtype=np.float32)
+    described = profile(known(frame, **ROLES), FEATURES, labels, distance=distance)
+    for c in described.proper:
+        assert [r.id for r in c.representatives] == frame["id"][labels == c.cluster].iloc[::-1].head(5).tolist()
+    assert described.clusters[-1].representatives == (), "noise has no centre"
+
+
+def test_representatives_without_a_distance_are_certain_and_near_the_mean(
+    tracks: tuple[pd.DataFrame, np.ndarray],
+) -> None:
+    frame, labels = tracks
+    confidence = np.where(frame.index % 4 == 0, 1.0, 0.5)
+    described = profile(known(frame, **ROLES), FEATURES, labels, confidence=confidence)
+    z = (frame[list(FEATURES)] - frame[list(FEATURES)].mean()) / frame[list(FEATURES)].std(ddof=0)
+    for c in described.proper:
+        own = z[labels == c.cluster]
+        gap = ((own - own.mean()) ** 2).sum(axis=1)[confidence[own.index] == 1.0]
+        assert [r.id for r in c.representatives] == frame["id"][gap.sort_values().index[:5]].tolist()
+
+
+def test_the_most_popular_rows_once_each() -> None:
+    frame = pd.DataFrame(
+        {
+            "id": list("abcdef"),
+            "name": ["Hit", "hit", "Song", "Unknown", "Old", "Hit"],
+            "artist": ["X", "X", "X", "Y", "Y", "Z"],
+            "popularity": [90.0, 95.0, 80.0, np.nan, 10.0, 70.0],
+            "a": np.arange(6.0),
+        }
+    )
+    described = profile(known(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(6, dtype=int))
+    rows = described.clusters[0].popular
+    assert [(r.id, r.title, r.creator, r.popularity) for r in rows] == [
+        ("b", "hit", "X", 95.0), ("c", "Song", "X", 80.0), ("f", "Hit", "Z", 70.0), ("e", "Old", "Y", 10.0)
+    ]  # fmt: skip
+
+
+def test_a_row_is_shown_by_its_id_and_its_creators_where_it_has_nothing_else() -> None:
+    frame = pd.DataFrame({"id": [7, 8], "who": pd.Series([["A", "B"], None], dtype=TEXT_LIST), "a": [0.0, 1.0]})
+    rows = known(frame, ("a",), creator="who").rows(np.array([1, 0]))
+    assert [(r.id, r.title, r.creator, r.popularity) for r in rows] == [("8", "", "", None), ("7", "", "A, B", None)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (["duration_ms", "loudness_dB", "track_popularity"], ["duration", "loudness", "track popularity"]),
+        (["duration_ms", "duration_s"], ["duration_ms", "duration_s"]),
+        (["Energy", "BPM", "ms", "x"], ["energy", "BPM", "ms", "x"]),
+        (["two\nlines", "_"], ["two lines", "_"]),
+    ],
+)
+def test_columns_as_words(columns: list[str], words: list[str]) -> None:
+    assert list(naming.readable(columns)) == words
+
+
+def named(z: Any, words: list[str] | None = None) -> tuple[str, ...]:
+    z = np.array(z, dtype=float)
+    return naming.names(z, np.zeros_like(z), words or ["energy", "tempo", "valence"])
+
+
+def test_a_name_says_what_is_far_from_the_whole_farthest_first() -> None:
+    assert named([[1.5, 0.8, 0.1], [-1.0, -0.2, 0.0]])[0] == "High energy · High tempo"
+    assert named([[0.9, -2.0, 0.7], [-0.9, 2.0, 0.6]])[0] == "Low tempo · High energy · High valence"
+    assert named([[0.1, 0.2, -0.3]]) == ("Near the average",)
+
+
+def test_a_mean_that_its_error_could_explain_is_not_named() -> None:
+    z = np.array([[0.9, 0.6, 0.0], [-0.9, 0.0, 0.0]])
+    certain, vague = (naming.names(z, np.array([[0.01, se, 0.01]] * 2), ["a", "b", "c"])[0] for se in (0.01, 0.5))
+    assert (certain, vague) == ("High a · High b", "High a")
+
+
+def test_the_third_word_is_what_the_neighbour_differs_in() -> None:
+    z = [[2.0, 1.5, 1.2, 0.8], [2.0, 1.5, 1.2, -0.8], [-2.0, -2.0, -2.0, 0.0]]
+    assert named(z, ["a", "b", "c", "d"])[:2] == ("High a · High b · High d", "High a · High b · Low d")
+    z = [[2.0, 1.5, 0.1], [2.0, 1.5, 3.0], [-2.0, -2.0, -2.0]]
+    assert named(z)[0] == "High energy · High tempo · Average valence"
+
+
+def test_clusters_with_the_same_words_are_told_apart_by_what_differs_most() -> None:
+    z = [[1.2, 1.0, 0.05], [1.2, 1.0, -0.35], [0.0, 0.0, 0.0]]
+    assert named(z)[:2] == ("High energy · High tempo · higher valence", "High energy · High tempo · lower valence")
+    # The same words in another order are the same name to a reader.
+    z = [[1.5, 1.0, 0.0], [1.0, 1.4, 0.0], [-2.0, -2.0, 0.0]]
+    assert named(z)[:2] == ("High energy · High tempo · higher energy", "High tempo · High energy · lower energy")
+    assert named(np.zeros((3, 3))) == ("Near the average", "Near the average (2)", "Near the average (3)")
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 5)).flatmap(
+        lambda shape: arrays(float, shape, elements=st.sampled_from([-2.0, -0.6, -0.3, 0.0, 0.02, 0.4, 0.7, 2.5]))
+    )
+)
+def test_names_are_distinct_as_sets_of_words_too(z: np.ndarray) -> None:
+    found = naming.names(z, np.full_like(z, 0.01), [f"feature {i}" for i in range(z.shape[1])])
+    assert len({frozenset(name.split(" · ")) for name in found}) == len(z)
+
+
+def test_nearest_is_the_nearest_mean(seed: int) -> None:
+    z = np.random.default_rng(seed).normal(size=(6, 4))
+    for i, j in enumerate(naming.nearest(z)):
+        assert j != i
+        assert all(np.linalg.norm(z[i] - z[j]) <= np.linalg.norm(z[i] - z[o]) for o in range(6) if o != i)
+
+
+def test_a_sentence_tells_size_means_neighbour_and_groups(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
+    frame, labels = tracks
+    described = profile(known(frame, **ROLES), FEATURES, labels)
+    fast = described.clusters[2]
+    mean, overall = fast.features["tempo"].mean, frame["tempo"].mean()
+    assert fast.description.startswith(f"100 rows (15.2 %): high tempo ({mean:.3g} on average, {overall:.3g} in all)")
+    assert "from its nearest, cluster 1, it differs most by higher tempo" in fast.description
+    assert "most often fast (100.0 %), which is 6.6 times as frequent as in the whole" in fast.description
+    assert "60 rows (9.1 %) in no cluster: " in described.clusters[3].description
+    assert all(c.description.endswith(".") and "\n" not in c.description for c in described.clusters)
+
+
+def satisfied(rule: str, frame: pd.DataFrame) -> np.ndarray:
+    """The rows that meet a rule, by pandas' own reading of it."""
+    return frame.eval(rule).to_numpy()
+
+
+def test_a_rule_is_judged_on_all_rows(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
+    frame, labels = tracks
+    described = profile(known(frame, **ROLES), FEATURES, labels)
+    ruled = with_rules(described, known(frame, **ROLES), labels)
+    assert all(c.rule is None for c in described.clusters)
+    assert ruled.clusters[3].rule is None, "noise is no region"
+    for c in ruled.proper:
+        assert c.rule is not None
+        assert 1 <= len(c.rule.text.split(" and ")) <= 3
+        met, own = satisfied(c.rule.text, frame), labels == c.cluster
+        assert c.rule.fidelity == (met == own).mean()
+        assert c.rule.precision == (met & own).sum() / met.sum()
+        assert c.rule.recall == (met & own).sum() / own.sum()
+    fast = ruled.clusters[2].rule
+    assert fast is not None
+    assert fast.text.startswith("tempo > ")
+    assert fast.fidelity > 0.99  # 40 beats apart at a deviation of 5: four deviations to each side of the threshold
+
+
+def test_a_band_is_one_condition() -> None:
+    x = np.linspace(0, 9, 901)
+    labels = ((x > 3) & (x < 6)).astype(int)
+    frame = pd.DataFrame({"x": x})
+    ruled = with_rules(profile(known(frame, ("x",)), ("x",), labels), known(frame, ("x",)), labels)
+    rule = ruled.clusters[1].rule
+    assert rule is not None
+    low, name, high = rule.text.replace("<=", "<").split(" < ")
+    assert name == "x"
+    # Rounded to a fiftieth of a standard deviation (2.6) at most.
+    assert (float(low), float(high)) == (pytest.approx(3, abs=0.06), pytest.approx(6, abs=0.06))
+    assert rule.fidelity > 0.98
+
+
+def test_one_cluster_has_no_rule_and_no_neighbour() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
+    ruled = with_rules(profile(known(frame, ("a",)), ("a",), np.zeros(3, int)), known(frame, ("a",)), np.zeros(3, int))
+    assert (ruled.clusters[0].rule, ruled.clusters[0].nearest) == (None, None)
+    assert ruled.clusters[0].description == "3 rows (100.0 %): every feature is near the average of all rows."
+
+
+def test_nothing_but_noise_is_a_profile_of_noise() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
+    described = profile(known(frame, ("a",)), ("a",), np.full(3, -1))
+    assert [c.name for c in described.clusters] == ["Noise"]
+    assert described.proper == ()
+    assert described.z().shape == (0, 1)
+    assert cluster_table(described).num_rows == 1
+
+
+def test_a_profile_goes_to_json_csv_parquet_and_cards(tracks: tuple[pd.DataFrame, np.ndarray], tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    frame, labels = tracks
+    frame.loc[0, "name"] = "<script>alert(1)</script>"
+    described = with_rules(profile(known(frame, **ROLES), FEATURES, labels), known(frame, **ROLES), labels)
+    assert json.loads(json.dumps(described.to_dict()))["clusters"][2]["name"] == described.clusters[2].name
+    rows = pd.read_csv(io.StringIO(described.to_csv()), float_precision="round_trip")
+    assert rows.shape == (4 * 3, 10)
+    assert rows["mean"].tolist() == [p.mean for c in described.clusters for p in c.features.values()]
+    pq.write_table(cluster_table(described), tmp_path / "clusters.parquet")
+    table = pq.read_table(tmp_path / "clusters.parquet")
+    assert table["representatives"].to_pylist()[0][0].keys() == {"id", "title", "creator", "popularity"}
+    assert table["top_groups_by_lift"].to_pylist()[2][0]["value"] == "fast"
+    assert table["rule"].to_pylist()[3] is None
+    assert table["rule_fidelity"].to_pylist()[2] == described.clusters[2].rule.fidelity  # type: ignore[union-attr]
+    assert {f"{kind}_tempo" for kind in ("mean", "median", "std", "z", "z_se")} <= set(table.column_names)
+    card = _cards(described)[2]
+    assert card.description == described.clusters[2].description
+    assert card.rule.startswith("tempo > ")
+    assert [i.title for i in card.popular] == [r.title for r in described.clusters[2].popular]
+
+
+def test_names_do_not_depend_on_the_order_of_the_rows(tracks: tuple[pd.DataFrame, np.ndarray], seed: int) -> None:
+    frame, labels = tracks
+    order = np.random.default_rng(seed + 1).permutation(len(frame))
+    shuffled = frame.iloc[order].reset_index(drop=True)
+
+    def said(described: Profile) -> list[Any]:
+        return [(c.name, c.description, c.top_groups, c.top_creators, c.popular) for c in described.clusters]
+
+    assert said(profile(known(frame, **ROLES), FEATURES, labels)) == said(
+        profile(known(shuffled, **ROLES), FEATURES, labels[order])
+    )
+
+
+@pytest.mark.real
+def test_real_genres_have_names_that_differ_and_rules_that_hold(real_data: Path) -> None:
+    from sklearn.cluster import KMeans
+
+    from gpuclust.compose import compose
+    from gpuclust.data.clean import clean
+    from gpuclust.data.read import read
+
+    config = compose(["data=tracks", f"data.path={real_data / 'playlist_tracks_10k.csv'}"])
+    frames = PandasFrames()
+    table = clean(read(config.data, frames), config.clean, frames)
+    gathered = facts(table, frames)
+    labels = KMeans(8, n_init=1, random_state=0).fit_predict((gathered.raw - gathered.mean) / gathered.std)
+    described = with_rules(profile(gathered, table.features, labels), gathered, labels)
+    assert len({c.name for c in described.clusters}) == 8
+    for one, other in itertools.pairwise(described.clusters):
+        assert one.description != other.description
+    # A rule must say more than the best constant answer: that no row, or every row, is in the cluster.
+    assert all(
+        c.rule is not None and c.rule.fidelity > max(c.fraction, 1 - c.fraction) - 0.1 for c in described.clusters
+    )
+    assert all(len(c.representatives) == 5 and len(c.popular) == 5 for c in described.clusters)
