@@ -1,0 +1,122 @@
+"""Maps of the rows on two axes, coloured by cluster: every row is drawn, at any number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gpuclust.report.palette import cluster_color
+from gpuclust.report.raster import Frame, central_rows, frame_of, paint, rasterize
+from gpuclust.report.style import bare_panel, blank, cluster_key, cluster_tags, heading, light_axes, pixels, spread
+from gpuclust.report.text import count
+
+RASTER_ABOVE = 50_000
+"""Rows above which a map is a density raster of all rows rather than one mark per row."""
+_CELL_PIXELS = 2
+_MAX_TAGS = 40
+_SHUFFLES = 4
+
+
+def cluster_map(
+    xy: Any,
+    labels: Any,
+    *,
+    explained: Sequence[float] | None = None,
+    names: Mapping[int, str] | None = None,
+    axis_names: tuple[str, str] = ("first principal component", "second principal component"),
+) -> Figure:
+    """Every row on two axes, usually the first two principal components, coloured by cluster.
+
+    ``xy`` (n, 2), ``labels`` (n,) with noise -1, ``explained`` the two axes' shares of variance, ``names`` of
+    clusters. Above 50,000 rows it is a density raster: each cell has its dominant cluster's colour, deeper where
+    there are more rows.
+    """
+    xy, labels = np.asarray(xy), np.asarray(labels)
+    figure = blank(9.2, 5.4)
+    axes = bare_panel(figure, 0.7, 0.6, 2.75, 0.75)
+    frame = draw_rows(axes, xy, labels)
+    x, y = axis_names if explained is None else with_share(axis_names, explained)
+    light_axes(axes, x, y)
+    tag_clusters(axes, xy, labels, frame)
+    note = f"all {count(len(xy))} rows"
+    if len(xy) > RASTER_ABOVE:
+        note += " · colour: the cell's largest cluster, deeper where denser"
+    if beyond := frame.beyond(xy):
+        note += f" · {count(beyond)} beyond the frame, at its edge"
+    heading(figure, "Map of the clusters", note)
+    clusters, shares = present_clusters(labels)
+    cluster_key(figure, left=6.6, top=0.75, clusters=clusters, fractions=shares, names=names)
+    return figure
+
+
+def present_clusters(labels: np.ndarray) -> tuple[list[int], dict[int, float]]:
+    """The clusters that have rows, noise last, and each one's share of all rows."""
+    sizes = np.bincount(labels + 1) if len(labels) else np.zeros(1, int)
+    present = [int(i) - 1 for i in np.flatnonzero(sizes)]
+    shares = {c: float(sizes[c + 1]) / max(len(labels), 1) for c in present}
+    return [c for c in present if c >= 0] + [c for c in present if c < 0], shares
+
+
+def draw_rows(axes: Axes, xy: np.ndarray, labels: np.ndarray, *, raster_above: int = RASTER_ABOVE) -> Frame:
+    """Draw every row into the axes: marks up to ``raster_above`` rows, a density raster beyond."""
+    frame = frame_of(xy)
+    axes.set(xlim=(frame.x0, frame.x1), ylim=(frame.y0, frame.y1))
+    if len(xy) > raster_above:
+        box = pixels(axes) / _CELL_PIXELS
+        picture = paint(rasterize(xy, labels, frame, max(int(box[0]), 8), max(int(box[1]), 8)))
+        axes.imshow(
+            picture,
+            origin="lower",
+            extent=(frame.x0, frame.x1, frame.y0, frame.y1),
+            aspect="auto",
+            interpolation="nearest",
+        )
+    else:
+        _draw_marks(axes, frame.clip(xy), labels)
+    return frame
+
+
+def with_share(axis_names: Sequence[str], explained: Sequence[float]) -> list[str]:
+    """Axis names with their shares of variance."""
+    return [f"{name} ({100 * share:.1f} %)" for name, share in zip(axis_names, explained[:2], strict=True)]
+
+
+def _draw_marks(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
+    """One mark per row. Rows are drawn in shuffled turns, so that no cluster always covers another."""
+    n = len(xy)
+    size = float(np.clip(220 / np.sqrt(max(n, 1)), 1.4, 6.0))
+    turns = np.random.default_rng(0).integers(0, _SHUFFLES if n > 2000 else 1, n)
+    by = np.lexsort((labels, turns))
+    turn_and_label = np.stack((turns[by], labels[by]))
+    starts = np.flatnonzero(np.any(np.diff(turn_and_label, axis=1, prepend=-9) != 0, axis=0))
+    for rows in np.split(by, starts[1:]) if n else []:
+        marks = Line2D(
+            xy[rows, 0],
+            xy[rows, 1],
+            linestyle="none",
+            marker="o",
+            markersize=size,
+            markeredgewidth=0,
+            color=cluster_color(int(labels[rows[0]])),
+            alpha=0.75 if n > 500 else 0.9,
+            gid="rows",
+        )
+        axes.add_line(marks)
+
+
+def tag_clusters(axes: Axes, xy: np.ndarray, labels: np.ndarray, frame: Frame) -> None:
+    """The number of each cluster (of the largest forty) at its row nearest its mean, moved apart where crowded."""
+    clusters, at = central_rows(xy, labels)
+    clusters, at = clusters[:_MAX_TAGS], frame.clip(at[:_MAX_TAGS])
+    if len(clusters) == 0:
+        return
+    box = pixels(axes)
+    scale = box / (frame.x1 - frame.x0, frame.y1 - frame.y0)
+    places = spread((at - (frame.x0, frame.y0)) * scale, 19.0, box)
+    at = places / scale + (frame.x0, frame.y0)
+    cluster_tags(axes, axes.transData, at[:, 0], at[:, 1], clusters.tolist())

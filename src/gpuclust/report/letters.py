@@ -1,0 +1,195 @@
+"""Many short texts as one artist: outlines of glyphs in a single collection.
+
+A matplotlib ``Text`` costs about half a millisecond to lay out and draw, and a heat map has a hundred of them. Here all
+texts of one size are one ``PathCollection`` whose glyph outlines are kept, so that a hundred cost two milliseconds. No
+character has a special meaning (no mathtext), and widths are known exactly, so texts are cut to fit.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import Transform
+
+from gpuclust.report.palette import INK
+from gpuclust.report.text import one_line, shorten
+
+FONT = "DejaVu Sans"
+# Families that hold scripts DejaVu lacks (Chinese, Japanese, Korean, Thai ...); the first one installed is used.
+_WIDER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Unifont",
+)
+_UNKNOWN_GLYPH = "▯"
+# Right-to-left letters and digits, and marks that combine with the letter before them (Unicode TR 9).
+_NEEDS_SHAPING = frozenset({"R", "AL", "AN", "NSM"})
+_CAP_HEIGHT = 0.729
+_EM = 100.0
+
+
+class Letters(PathCollection):
+    """The texts that :func:`write` drew, as outlines; ``texts`` has them as strings."""
+
+    texts: tuple[str, ...] = ()
+
+
+def write(
+    parent: Axes | Figure,
+    where: Transform,
+    x: Any,
+    y: Any,
+    texts: Sequence[str],
+    *,
+    size: float = 8.0,
+    color: str | Sequence[str] = INK,
+    ha: str = "left",
+    rotation: float = 0.0,
+    bold: bool = False,
+) -> Letters:
+    """Draw ``texts`` at ``x``, ``y`` (each (m,), in the coordinates of ``where``), ``size`` in points.
+
+    The text's middle (half the height of a capital) is at ``y``; ``ha`` is left, center or right; ``rotation`` in
+    degrees, about the anchor. Characters that no font has are drawn as a small box.
+    """
+    drawn = tuple(drawable(text) for text in texts)
+    em = size / 72
+    turn = np.deg2rad(rotation)
+    matrix = em * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    paths = []
+    for text in drawn:
+        outline, advance = _outline(text, bold)
+        back = {"left": 0.0, "center": advance / 2, "right": advance}[ha]
+        paths.append(Path((np.asarray(outline.vertices) - (back, _CAP_HEIGHT / 2)) @ matrix, outline.codes))
+    figure = parent if isinstance(parent, Figure) else parent.figure
+    offsets = np.column_stack((np.broadcast_to(x, len(drawn)), np.broadcast_to(y, len(drawn)))).astype(float)
+    letters = Letters(
+        paths,
+        offsets=offsets,
+        offset_transform=where,
+        facecolors=[color] * len(drawn) if isinstance(color, str) else list(color),
+        linewidths=0,
+        zorder=9,
+    )
+    letters.set_transform(figure.dpi_scale_trans)
+    letters.set_snap(False)  # Snapped to whole pixels, thin strokes such as a dash vanish.
+    letters.texts = drawn
+    add(parent, letters)
+    return letters
+
+
+def add(parent: Axes | Figure, artist: Artist) -> None:
+    """Add an artist that keeps its own transforms and is not clipped."""
+    artist.set_clip_on(False)
+    artist.set_in_layout(False)
+    parent.add_artist(artist)
+    artist.set_clip_path(None)
+
+
+def width(text: str, size: float, *, bold: bool = False) -> float:
+    """Inches that ``text`` takes at ``size`` points."""
+    return _outline(drawable(text), bold)[1] * size / 72
+
+
+def fit(text: object, size: float, inches: float) -> str:
+    """``text`` on one line, cut with an ellipsis so that it takes at most ``inches`` at ``size`` points."""
+    line = one_line(text, 300)
+    while len(line) > 1 and (taken := width(line, size)) > inches:
+        line = shorten(line, max(min(len(line) - 1, int(len(line) * inches / taken)), 1))
+    return line
+
+
+def fit_two(line: str, size: float, inches: float, *, second_size: float | None = None) -> tuple[str, str]:
+    """``line`` broken at a space into two parts that take at most ``inches`` each; the second may be empty or cut."""
+    if width(line, size) <= inches:
+        return line, ""
+    words = line.split(" ")
+    n = max((i for i in range(1, len(words)) if width(" ".join(words[:i]), size) <= inches), default=0)
+    if n == 0:
+        return fit(line, size, inches), ""
+    return " ".join(words[:n]).rstrip(" ·"), fit(" ".join(words[n:]).strip(" ·"), second_size or size, inches)
+
+
+def drawable(text: object) -> str:
+    """``text`` on one line, characters that no font at hand has replaced by a small box."""
+    line = one_line(text)
+    if line.isascii():
+        return line
+    glyphs = glyphs_at_hand()
+    return "".join(c if ord(c) in glyphs else _UNKNOWN_GLYPH for c in line)
+
+
+@cache
+def glyphs_at_hand() -> frozenset[int]:
+    """Code points that the fonts at hand can draw."""
+    wider = wider_font()
+    return drawn_by(FONT) | (drawn_by(wider) if wider else frozenset())
+
+
+@cache
+def drawn_by(family: str) -> frozenset[int]:
+    """Code points in one font family."""
+    return frozenset(get_font(findfont(FontProperties(family=family))).get_charmap())
+
+
+@cache
+def wider_font() -> str | None:
+    """The first installed family that holds more scripts than DejaVu, None where there is none."""
+    installed = {font.name for font in fontManager.ttflist}
+    return next((family for family in _WIDER_FONTS if family in installed), None)
+
+
+@lru_cache(maxsize=1024)
+def _outline(text: str, bold: bool) -> tuple[Path, float]:
+    """The outline of one line of text from the origin, and its advance, in em."""
+    if not text.isascii() and any(unicodedata.bidirectional(c) in _NEEDS_SHAPING for c in text):
+        return _shaped(text, bold)
+    vertices, codes, advance = [np.empty((0, 2))], [np.empty(0, np.uint8)], 0.0
+    for char in text:
+        glyph_vertices, glyph_codes, glyph_advance = _glyph(char, bold)
+        vertices.append(glyph_vertices + np.array((advance, 0.0)))
+        codes.append(glyph_codes)
+        advance += glyph_advance
+    return Path(np.concatenate(vertices), np.concatenate(codes)), advance
+
+
+def _shaped(text: str, bold: bool) -> tuple[Path, float]:
+    """As :func:`_outline` for text that needs shaping (right to left, combining marks): matplotlib lays it out."""
+    families = [FONT, *filter(None, [wider_font()])]
+    font = FontProperties(family=families, size=_EM, weight="bold" if bold else "normal")
+    vertices, codes = text_to_path.get_text_path(font, text)
+    advance = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    return Path(np.reshape(vertices, (-1, 2)) / _EM, np.asarray(codes, np.uint8)), float(advance) / _EM
+
+
+@lru_cache(maxsize=2048)
+def _glyph(char: str, bold: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """One glyph: vertices (m, 2) and codes (m,) of its outline, and its advance, in em."""
+    wider = wider_font()
+    family = wider if wider and ord(char) not in drawn_by(FONT) else FONT
+    font = get_font(findfont(FontProperties(family=family, weight="bold" if bold else "normal")))
+    font.set_size(_EM, 72)
+    glyph = font.load_char(ord(char))
+    vertices, codes = font.get_path()
+    return np.asarray(vertices, float) / _EM, np.asarray(codes, np.uint8), glyph.linearHoriAdvance / 65536 / _EM

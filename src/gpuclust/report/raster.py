@@ -1,0 +1,124 @@
+"""Every point in a picture: rows counted by cell and cluster, at any number of rows, without a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.report.palette import cluster_color, rgb
+
+_FAR = 2.0
+_TRIM = 0.0005
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The rectangle of a map: ``x0 .. x1`` by ``y0 .. y1``, in data units."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+
+    def beyond(self, xy: np.ndarray) -> int:
+        """How many of the points (n, 2) lie outside."""
+        x, y = xy[:, 0], xy[:, 1]
+        return int(np.count_nonzero((x < self.x0) | (x > self.x1) | (y < self.y0) | (y > self.y1)))
+
+    def clip(self, xy: np.ndarray) -> np.ndarray:
+        """The points, those outside moved to the edge."""
+        return np.clip(xy, (self.x0, self.y0), (self.x1, self.y1))
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Rows per cell. ``counts`` (height, width) int64 sums to the number of rows; ``dominant`` (height, width)
+    int32 is the cluster with most rows in the cell (ties: the larger cluster), -2 where the cell is empty.
+    Row 0 is the bottom of ``frame``."""
+
+    counts: np.ndarray
+    dominant: np.ndarray
+    frame: Frame
+
+
+def frame_of(xy: np.ndarray) -> Frame:
+    """The rectangle that holds every point, unless a few outliers would squeeze the rest into a corner.
+
+    Points beyond it are drawn at its edge; see :func:`span_of`.
+    """
+    (x0, x1), (y0, y1) = span_of(xy[:, 0]), span_of(xy[:, 1])
+    return Frame(x0, x1, y0, y1)
+
+
+def span_of(values: np.ndarray, pad: float = 0.03) -> tuple[float, float]:
+    """The range of one axis: that of all values, padded.
+
+    Where it is more than twice that of the middle 99.9 %, it is cut a quarter of that range beyond the middle.
+    """
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    if len(values) > 1000:
+        cut = int(len(values) * _TRIM)
+        inner = np.partition(values, (cut, len(values) - 1 - cut))
+        inner_low, inner_high = float(inner[cut]), float(inner[-1 - cut])
+        span = inner_high - inner_low
+        if span > 0 and high - low > _FAR * span:
+            low, high = max(low, inner_low - 0.25 * span), min(high, inner_high + 0.25 * span)
+    margin = pad * (high - low) or (0.0 if high > low else 1.0)
+    return low - margin, high + margin
+
+
+def rasterize(xy: np.ndarray, labels: np.ndarray, frame: Frame, width: int, height: int) -> Raster:
+    """Count every row of ``xy`` (n, 2) by cell and by cluster (``labels`` (n,), noise -1).
+
+    One sort of n integers, whatever the number of clusters; memory O(n).
+    """
+    column = _cell(xy[:, 0], frame.x0, frame.x1, width)
+    row = _cell(xy[:, 1], frame.y0, frame.y1, height)
+    n_labels = int(labels.max(initial=-1)) + 2
+    keys = (row * width + column) * n_labels + (labels + 1)
+    keys.sort()
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.empty(0, np.int64)
+    rows = np.diff(np.append(starts, len(keys)))
+    cell, label = np.divmod(keys[starts], n_labels)
+    counts = np.bincount(cell, weights=rows, minlength=width * height).astype(np.int64)
+    label = label - 1
+    order = np.lexsort((np.where(label < 0, n_labels, label), -rows, cell))
+    first = order[np.concatenate(([True], np.diff(cell[order]) != 0))] if len(order) else order
+    dominant = np.full(width * height, -2, np.int32)
+    dominant[cell[first]] = label[first]
+    return Raster(counts.reshape(height, width), dominant.reshape(height, width), frame)
+
+
+def paint(raster: Raster) -> np.ndarray:
+    """The raster as a picture (height, width, 3) uint8: the dominant cluster's colour, deeper with log density."""
+    table = np.array([rgb(cluster_color(c)) for c in range(-1, int(raster.dominant.max(initial=-1)) + 1)], np.float32)
+    filled = raster.counts > 0
+    picture = np.full((*raster.counts.shape, 3), 255, np.uint8)
+    depth = np.log1p(raster.counts[filled].astype(np.float32))
+    depth = 0.28 + 0.72 * (depth / max(float(depth.max(initial=0.0)), 1e-6))
+    color = table[raster.dominant[filled] + 1]
+    picture[filled] = (255 - (255 - color) * depth[:, None]).astype(np.uint8)
+    return picture
+
+
+def central_rows(xy: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters present (ascending, without noise) and, for each, the position (2,) of its row nearest its mean."""
+    size = int(labels.max(initial=-1)) + 1
+    mine = labels >= 0
+    members, points = labels[mine], xy[mine].astype(np.float64, copy=False)
+    n = np.bincount(members, minlength=size)
+    total = np.stack([np.bincount(members, weights=points[:, i], minlength=size) for i in (0, 1)], axis=1)
+    mean = total / np.maximum(n, 1)[:, None]
+    distance = ((points - mean[members]) ** 2).sum(axis=1)
+    nearest = np.full(size, np.inf)
+    np.minimum.at(nearest, members, distance)
+    hits = np.flatnonzero(distance == nearest[members])
+    clusters, first = np.unique(members[hits], return_index=True)
+    return clusters, points[hits[first]]
+
+
+def _cell(values: np.ndarray, low: float, high: float, cells: int) -> np.ndarray:
+    """The cell 0..cells-1 of each value; values beyond the ends are in the first or the last."""
+    scaled = (values.astype(np.float64, copy=False) - low) * (cells / (high - low))
+    return np.clip(scaled, 0, cells - 1).astype(np.int64)

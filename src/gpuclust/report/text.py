@@ -1,0 +1,72 @@
+"""Text from the data, made safe to show: one line, no control characters, nothing that reorders what follows."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from numbers import Real
+
+# Surrogates cannot be encoded; bidirectional controls would reorder the text around them (Unicode TR 9 and TR 36).
+INVISIBLE = re.compile("[\ud800-\udfff\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\uffff]")
+_CONTROL_OR_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """``text`` on one line without control characters, cut to ``limit`` characters with an ellipsis."""
+    line = _CONTROL_OR_SPACE.sub(" ", INVISIBLE.sub("", str(text))).strip()
+    return line if limit is None else shorten(line, limit)
+
+
+def shorten(line: str, limit: int) -> str:
+    """``line`` cut to at most ``limit`` characters, the last of them an ellipsis where something was cut."""
+    if len(line) <= limit:
+        return line
+    end = max(limit - 1, 0)
+    while end > 0 and unicodedata.combining(line[end]):
+        end -= 1
+    return line[:end].rstrip(" ·,;") + "…"
+
+
+def cluster_label(cluster: int) -> str:
+    """``0``, ``1`` … or ``noise``."""
+    return "noise" if cluster < 0 else str(cluster)
+
+
+def cluster_title(cluster: int, names: Mapping[int, str] | None, limit: int | None = None) -> str:
+    """The name of a cluster where it has one, else ``cluster 3`` or ``noise``."""
+    name = (names or {}).get(cluster)
+    if name:
+        return one_line(name, limit)
+    return "noise" if cluster < 0 else f"cluster {cluster}"
+
+
+def percent(fraction: float) -> str:
+    """``23.1 %``; ``<0.1 %`` for a share that would round to nothing."""
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    if fraction == 0:
+        return "0 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def count(number: float) -> str:
+    """A whole number with thousands separated: ``89,741``."""
+    return f"{int(number):,}"
+
+
+def number(value: object) -> str:
+    """A number as people read it (four significant digits, thousands separated); anything else as its text."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    real = float(value)
+    if math.isnan(real):
+        return "–"
+    if math.isinf(real):
+        return "∞" if real > 0 else "-∞"
+    if real == int(real) and abs(real) < 1e15:
+        return f"{int(real):,}"
+    if abs(real) >= 1000:
+        return f"{real:,.1f}"
+    return f"{real:.4g}" if abs(real) >= 1e-4 else f"{real:.2e}"
