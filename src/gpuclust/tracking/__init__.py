@@ -1,0 +1,1 @@
+"""What is kept: the recorder, MLflow behind it, and the portable model."""

@@ -1,0 +1,323 @@
+"""The recorder that keeps runs in MLflow: the only file that talks to it, but for `pyfunc.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+# MLflow would otherwise retry an unreachable server for minutes and say nothing.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# A sweep passes its parent explicitly; an inherited run would be overwritten by every job.
+os.environ.pop("MLFLOW_RUN_ID", None)
+
+import mlflow
+import psutil
+from mlflow.entities import Dataset, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import DatasetInput as MlflowDatasetInput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.signature import ModelSignature
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, Schema
+
+from gpuclust import __version__
+from gpuclust.errors import TrackingError
+from gpuclust.tracking.place import creation_lock, one_line_errors, page, quiet, resolve_uri
+from gpuclust.tracking.recorder import (
+    FINISHED,
+    KEY,
+    KILLED,
+    KIND,
+    RUNNING,
+    SELECTED_RUN,
+    SELECTION_REASON,
+    VERDICT,
+    DatasetInput,
+    RecordedJob,
+    RunStart,
+)
+
+logger = logging.getLogger(__name__)
+
+HOST, PROCESS = "gpuclust.host", "gpuclust.process"
+PARENT_RUN = "mlflow.parentRunId"
+LONGEST_PARAM = 6_000
+PAGE = 1_000
+
+
+class MlflowRecorder:
+    """Records into one MLflow experiment.
+
+    Creates the store and the experiment once, under a lock, because MLflow's migration does not survive several
+    processes at a time. Raises TrackingError when the store cannot be reached, read or written.
+    """
+
+    def __init__(self, uri: str | None = None, experiment: str = "gpuclust", *, create: bool = True) -> None:
+        self.uri, self.artifacts = resolve_uri(uri)
+        self.experiment = experiment
+        with one_line_errors(self.uri), creation_lock(self.uri, create):
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+            self.experiment_id = self._experiment_id(create)
+
+    def _experiment_id(self, create: bool) -> str:
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is not None and found.lifecycle_stage == "active":
+            return str(found.experiment_id)
+        if found is not None:
+            raise TrackingError(
+                f"the experiment {self.experiment} was deleted; restore it or name another tracking.experiment"
+            )
+        if not create:
+            raise TrackingError(f"there is no experiment {self.experiment} in {self.uri}; run a job first")
+        location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
+        return str(self.client.create_experiment(self.experiment, artifact_location=location))
+
+    def finished_jobs(self) -> dict[str, RecordedJob]:
+        """See Recorder."""
+        return {job.tags[KEY]: job for job in self.jobs() if KEY in job.tags}
+
+    def jobs(self) -> Iterator[RecordedJob]:
+        """The finished jobs of the experiment, the latest first."""
+        query = f"tags.`{KIND}` = 'job' AND attributes.status = 'FINISHED'"
+        return (recorded(run) for run in self.search(query, ["attributes.start_time DESC"]))
+
+    def chosen(self) -> RecordedJob | None:
+        """The job that the sweep which ended last chose, or None."""
+        for sweep in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]):
+            if run_id := sweep.data.tags.get(SELECTED_RUN):
+                return self.job(run_id)
+        return None
+
+    def job(self, run_id: str) -> RecordedJob | None:
+        """The run of that id, of whatever kind and status, or None."""
+        try:
+            return recorded(self.client.get_run(run_id))
+        except MlflowException:
+            return None
+
+    @contextmanager
+    def download(self, run_id: str, path: str) -> Iterator[Path]:
+        """An artifact of a run as a local file, for as long as the context lasts."""
+        with TemporaryDirectory() as folder:
+            with one_line_errors(self.uri):
+                found = Path(self.client.download_artifacts(run_id, path, folder))
+            yield found
+
+    @contextmanager
+    def download_model(self, run_id: str) -> Iterator[Path | None]:
+        """The bundle folder of a run's model, for as long as the context lasts; None when none was kept."""
+        with one_line_errors(self.uri):
+            outputs = self.client.get_run(run_id).outputs
+        models = outputs.model_outputs if outputs else []
+        if not models:
+            yield None
+            return
+        with TemporaryDirectory() as folder:
+            with one_line_errors(self.uri), quiet("mlflow"):
+                found = mlflow.artifacts.download_artifacts(f"models:/{models[-1].model_id}", dst_path=folder)
+            yield Path(found) / "artifacts" / "bundle"
+
+    def sweep_of(self, run: RecordedJob) -> dict[str, Any] | None:
+        """The sweep that a job belongs to: its name, reason and verdict, and its curves (metric -> step -> value)."""
+        parent = self.job(run.parent) if run.parent else None
+        if parent is None:
+            return None
+        with one_line_errors(self.uri):
+            curves = {
+                name.removeprefix("curve/"): {
+                    str(m.step): m.value for m in self.client.get_metric_history(parent.run_id, name)
+                }
+                for name in parent.metrics
+                if name.startswith("curve/")
+            }
+        return {
+            "run_id": parent.run_id,
+            "name": parent.name,
+            "selection_reason": parent.tags.get(SELECTION_REASON, ""),
+            "verdict": parent.tags.get(VERDICT, ""),
+            "curves": curves,
+        }
+
+    def search(self, query: str, order_by: list[str] | None = None) -> Iterator[Run]:
+        """Every run of the experiment that matches an MLflow search, all pages of it."""
+        token: str | None = None
+        while True:
+            with one_line_errors(self.uri):
+                page = self.client.search_runs(
+                    [self.experiment_id], query, ViewType.ACTIVE_ONLY, PAGE, order_by, page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def close_stale(self) -> int:
+        """See Recorder."""
+        stale = [
+            run
+            for run in self.search(f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{platform.node()}'")
+            if not _alive(run.data.tags.get(PROCESS, ""))
+        ]
+        for run in stale:
+            self.end(run.info.run_id, KILLED)
+        return len(stale)
+
+    def start_sweep(self, start: RunStart) -> str:
+        """See Recorder."""
+        query = f"tags.`{KIND}` = 'sweep' AND tags.`{KEY}` = '{start.tags[KEY]}'"
+        for run in self.search(query, ["attributes.start_time DESC"]):
+            if run.info.status not in (FINISHED, RUNNING):
+                with one_line_errors(self.uri):
+                    self.client.update_run(run.info.run_id, status=RUNNING)
+                self.log(run.info.run_id, tags={**start.tags, **_owner()})
+                return str(run.info.run_id)
+        return self.start_job(start, None)
+
+    def start_job(self, start: RunStart, parent: str | None) -> str:
+        """See Recorder."""
+        tags = {**start.tags, **_owner(), "mlflow.source.name": "gpuclust", "mlflow.user": _user()}
+        if parent is not None:
+            tags[PARENT_RUN] = parent
+        params = [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in start.params.items()]
+        with one_line_errors(self.uri):
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=start.name)
+            run_id = str(run.info.run_id)
+            for at in range(0, len(params), 100):
+                self.client.log_batch(run_id, params=params[at : at + 100])
+        return run_id
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        dataset: DatasetInput | None = None,
+    ) -> None:
+        """See Recorder."""
+        now = int(time.time() * 1000)
+        points = [Metric(_name(k), float(v), now, 0) for k, v in (metrics or {}).items()]
+        with one_line_errors(self.uri):
+            self.client.log_batch(run_id, metrics=points, tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()])
+            if dataset is not None:
+                self.client.log_inputs(run_id, [_dataset(dataset)])
+
+    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
+        """See Recorder."""
+        now = int(time.time() * 1000)
+        with one_line_errors(self.uri):
+            metrics = [Metric(_name(metric), float(value), now, step) for metric, value in points.items()]
+            self.client.log_batch(run_id, metrics=metrics)
+
+    def log_files(self, run_id: str, folder: Path) -> None:
+        """See Recorder."""
+        with one_line_errors(self.uri):
+            self.client.log_artifacts(run_id, str(folder))
+
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
+        """See Recorder. Requirements are given, because working them out takes MLflow three seconds."""
+        inputs = Schema([ColSpec("double", name, required=False) for name in features])
+        outputs = Schema([ColSpec("long", "cluster"), ColSpec("double", "confidence"), ColSpec("double", "distance")])
+        with one_line_errors(self.uri), quiet("mlflow"), warnings.catch_warnings():
+            # It advises type hints and an input example, which would replace the signature given here.
+            warnings.simplefilter("ignore", UserWarning)
+            Model.log(
+                artifact_path=None,
+                name="model",
+                flavor=mlflow.pyfunc,
+                run_id=run_id,
+                python_model=str(Path(__file__).with_name("pyfunc.py")),
+                artifacts={"bundle": str(bundle)},
+                signature=ModelSignature(inputs, outputs),
+                pip_requirements=[f"gpuclust=={__version__}"],
+            )
+
+    def end(self, run_id: str, status: str) -> None:
+        """See Recorder."""
+        with one_line_errors(self.uri):
+            self.client.set_terminated(run_id, status)
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[None]:
+        """See Recorder. Samples every second; a monitor that cannot start stops nothing."""
+        with quiet("mlflow"):
+            monitor = SystemMetricsMonitor(run_id, sampling_interval=1, tracking_uri=self.uri, resume_logging=True)
+            monitor.start()
+        try:
+            yield
+        finally:
+            with quiet("mlflow"), suppress(Exception):
+                monitor.finish()
+
+    def link(self, run_id: str | None = None) -> str | None:
+        """See Recorder: of a tracking server, the page; a local store is opened by ``gpuclust ui``."""
+        if not self.uri.startswith("http"):
+            return None
+        return f"{self.uri.rstrip('/')}/{page(self.experiment_id, run_id)}"
+
+
+def recorded(run: Run) -> RecordedJob:
+    """An MLflow run as a RecordedJob."""
+    return RecordedJob(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        metrics=dict(run.data.metrics),
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        parent=run.data.tags.get(PARENT_RUN),
+    )
+
+
+def _dataset(dataset: DatasetInput) -> MlflowDatasetInput:
+    columns = [{"type": "double", "name": name, "required": True} for name in dataset.features]
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.fingerprint[:36],
+        source_type="local" if "://" not in dataset.source else "external",
+        source=json.dumps({"uri": dataset.source}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": dataset.n_rows, "fingerprint": dataset.fingerprint}),
+    )
+    return MlflowDatasetInput(entity, [InputTag("mlflow.data.context", "clustering")])
+
+
+def _owner() -> dict[str, str]:
+    process = psutil.Process()
+    return {HOST: platform.node(), PROCESS: f"{process.pid}@{process.create_time():.2f}"}
+
+
+def _alive(owner: str) -> bool:
+    """Whether the process that wrote the tag still runs: a process id alone may have been given out again."""
+    pid, _, created = owner.partition("@")
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
+    except (ValueError, psutil.Error):
+        return False
+
+
+def _user() -> str:
+    try:
+        return psutil.Process().username()
+    except (psutil.Error, KeyError):
+        return "unknown"
+
+
+def _name(text: str) -> str:
+    """A metric or parameter name that MLflow takes: it refuses ``=``, ``[`` and ``@`` among others."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
+
+
+__all__ = ["MlflowRecorder", "page", "recorded", "resolve_uri"]

@@ -1,0 +1,202 @@
+"""What a sweep tells whoever records it: the protocol, what is told, and a recorder that keeps all in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+
+# Tags of the public contract.
+KIND, KEY = "gpuclust.kind", "gpuclust.key"
+BACKEND, BACKEND_REASON, DEVICE = "gpuclust.backend", "gpuclust.backend_reason", "gpuclust.device"
+SELECTED, SELECTION_REASON = "gpuclust.selected", "gpuclust.selection_reason"
+SELECTED_RUN = "gpuclust.selected_run"
+# Further tags.
+LABELS, FINGERPRINT, FAILURE, VERSION = (
+    "gpuclust.labels",
+    "gpuclust.fingerprint",
+    "gpuclust.failure",
+    "gpuclust.version",
+)
+COMMAND, VERDICT = "gpuclust.command", "gpuclust.verdict"
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """The table that a run used: its name, a digest of its content, and where it came from."""
+
+    name: str
+    fingerprint: str
+    source: str
+    n_rows: int
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What is known of a run before its work starts."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecordedJob:
+    """A job as the store has it."""
+
+    run_id: str
+    name: str
+    status: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    parent: str | None = None
+
+
+class Recorder(Protocol):
+    """Keeps runs. Every method raises TrackingError, in one line, when the store cannot be reached or written."""
+
+    def finished_jobs(self) -> dict[str, RecordedJob]:
+        """The finished jobs of the experiment by their key; what resume looks up."""
+
+    def close_stale(self) -> int:
+        """End runs that a killed process of this host left RUNNING; how many there were."""
+
+    def start_sweep(self, start: RunStart) -> str:
+        """The run id of a parent: the unfinished one of the same key if there is one, else a new one."""
+
+    def start_job(self, start: RunStart, parent: str | None) -> str:
+        """The run id of a new job, linked to its parent."""
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        dataset: DatasetInput | None = None,
+    ) -> None:
+        """Add metrics, tags and the table that was used to a run."""
+
+    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
+        """Add one point to each of some curves: metric name -> value."""
+
+    def log_files(self, run_id: str, folder: Path) -> None:
+        """Add every file of a folder, with its sub-folders, to a run's artifacts."""
+
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
+        """Keep a bundle folder as the run's model."""
+
+    def end(self, run_id: str, status: str) -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+
+    def watch(self, run_id: str) -> Any:
+        """A context within which the use of processor, memory and GPU is recorded on the run."""
+
+    def link(self, run_id: str | None = None) -> str | None:
+        """Where a person can look at the run, if anywhere."""
+
+
+@dataclass
+class MemoryRun:
+    """A run of a MemoryRecorder."""
+
+    start: RunStart
+    parent: str | None
+    status: str = RUNNING
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    model: dict[str, bytes] | None = None
+    dataset: DatasetInput | None = None
+
+
+class MemoryRecorder:
+    """Keeps runs in this process only: for dry runs (``tracking=none``) and for tests of everything above it."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, MemoryRun] = {}
+        self._numbers = itertools.count(1)
+
+    def finished_jobs(self) -> dict[str, RecordedJob]:
+        """See Recorder."""
+        return {
+            run.tags[KEY]: RecordedJob(
+                run_id=run_id,
+                name=run.start.name,
+                status=run.status,
+                metrics=dict(run.metrics),
+                params={k: str(v) for k, v in run.start.params.items()},
+                tags=dict(run.tags),
+                parent=run.parent,
+            )
+            for run_id, run in self.runs.items()
+            if run.status == FINISHED and run.tags.get(KIND) == "job"
+        }
+
+    def close_stale(self) -> int:
+        """See Recorder; nothing outlives this process."""
+        return 0
+
+    def start_sweep(self, start: RunStart) -> str:
+        """See Recorder."""
+        return self.start_job(start, None)
+
+    def start_job(self, start: RunStart, parent: str | None) -> str:
+        """See Recorder."""
+        run_id = f"memory-{next(self._numbers)}"
+        self.runs[run_id] = MemoryRun(start, parent, tags=dict(start.tags))
+        return run_id
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        dataset: DatasetInput | None = None,
+    ) -> None:
+        """See Recorder."""
+        run = self.runs[run_id]
+        run.metrics |= metrics or {}
+        run.tags |= tags or {}
+        run.dataset = dataset or run.dataset
+
+    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
+        """See Recorder."""
+        for metric, value in points.items():
+            self.runs[run_id].curves.setdefault(metric, {})[step] = value
+
+    def log_files(self, run_id: str, folder: Path) -> None:
+        """See Recorder."""
+        self.runs[run_id].files |= _contents(folder)
+
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
+        """See Recorder."""
+        self.runs[run_id].model = _contents(bundle)
+
+    def end(self, run_id: str, status: str) -> None:
+        """See Recorder."""
+        self.runs[run_id].status = status
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[None]:
+        """See Recorder."""
+        yield
+
+    def link(self, run_id: str | None = None) -> str | None:
+        """See Recorder."""
+        return None
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

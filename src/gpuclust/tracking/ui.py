@@ -1,0 +1,54 @@
+"""Start the MLflow UI on a store, quickly, and say where the charts are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+from gpuclust.errors import TrackingError
+from gpuclust.tracking.mlflow import MlflowRecorder
+from gpuclust.tracking.place import page
+
+PATIENCE_SECONDS = 60
+
+
+def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
+    """Serve until interrupted; the exit status. Raises TrackingError when there is no store or the port is taken."""
+    recorder = MlflowRecorder(uri, experiment, create=False)
+    if recorder.uri.startswith("http"):
+        print(f"the tracking server has its own UI: {recorder.uri.rstrip('/')}/{page(recorder.experiment_id)}")
+        return 0
+    if _answers(host, port):
+        raise TrackingError(f"port {port} is in use; give another with --port")
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", recorder.uri,
+        "--host", host, "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    if recorder.artifacts:
+        command += ["--default-artifact-root", recorder.artifacts]
+    # Without these MLflow starts a job queue and four workers, and takes many seconds more.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        began = time.monotonic()
+        while not _answers(host, port):
+            if server.poll() is not None or time.monotonic() - began > PATIENCE_SECONDS:
+                raise TrackingError(f"the MLflow UI did not start; try: {' '.join(command[1:])}")
+            time.sleep(0.05)
+        print(f"http://{host}:{port}/{page(recorder.experiment_id)}", flush=True)
+        print("Ctrl-C stops it", file=sys.stderr)
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, port)) == 0

@@ -1,0 +1,190 @@
+"""The MLflow recorder against a real store: what is written, resumed, closed, and how trouble is told."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from gpuclust.errors import TrackingError
+from gpuclust.tracking.mlflow import HOST, PARENT_RUN, PROCESS, MlflowRecorder
+from gpuclust.tracking.place import Interrupts, page, resolve_uri
+from gpuclust.tracking.recorder import FINISHED, KEY, KILLED, KIND, DatasetInput, RunStart
+
+
+@pytest.fixture
+def recorder(uri: str) -> MlflowRecorder:
+    return MlflowRecorder(uri, "e")
+
+
+def start(kind: str, key: str, **params: object) -> RunStart:
+    return RunStart(f"{kind} {key}", {KIND: kind, KEY: key}, params)
+
+
+def test_a_job_is_a_child_with_params_metrics_tags_files_and_its_table(
+    recorder: MlflowRecorder, tmp_path: Path
+) -> None:
+    parent = recorder.start_sweep(start("sweep", "s"))
+    run_id = recorder.start_job(start("job", "j", **{f"group.key_{i}": i for i in range(150)}), parent)
+    dataset = DatasetInput("tracks.csv", "0" * 64, "/data/tracks.csv", 10, ("a", "b"))
+    recorder.log(run_id, metrics={"silhouette": 0.25, "odd=name[1]": 1.0}, tags={"t": "v"}, dataset=dataset)
+    recorder.log_points(parent, {"curve/silhouette": 0.25}, step=5)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_bytes(b"png")
+    recorder.log_files(run_id, tmp_path / "figures")
+    recorder.end(run_id, FINISHED)
+    run = recorder.client.get_run(run_id)
+    assert run.data.tags[PARENT_RUN] == parent
+    assert len(run.data.params) == 150
+    assert run.data.metrics == {"silhouette": 0.25, "odd_name_1_": 1.0}
+    assert run.info.run_name == "job j"
+    assert run.inputs.dataset_inputs[0].dataset.name == "tracks.csv"
+    assert [f.path for f in recorder.client.list_artifacts(run_id)] == ["a.png"]
+    (point,) = recorder.client.get_metric_history(parent, "curve/silhouette")
+    assert (point.step, point.value) == (5, 0.25)
+    assert recorder.finished_jobs()["j"].metrics["silhouette"] == 0.25
+
+
+def test_only_finished_jobs_are_found_by_key(recorder: MlflowRecorder) -> None:
+    for key, status in (("a", FINISHED), ("b", KILLED), ("c", None)):
+        run_id = recorder.start_job(start("job", key), None)
+        if status:
+            recorder.end(run_id, status)
+    assert recorder.finished_jobs().keys() == {"a"}
+
+
+def test_runs_of_a_process_that_is_gone_are_closed_and_others_are_not(recorder: MlflowRecorder) -> None:
+    mine = recorder.start_job(start("job", "mine"), None)
+    gone = recorder.start_job(start("job", "gone"), None)
+    elsewhere = recorder.start_job(start("job", "elsewhere"), None)
+    recorder.log(gone, tags={PROCESS: "999999999@1.00"})
+    recorder.log(elsewhere, tags={PROCESS: "999999999@1.00", HOST: "another-machine"})
+    assert recorder.close_stale() == 1
+    states = {name: recorder.client.get_run(run).info.status for name, run in
+              {"mine": mine, "gone": gone, "elsewhere": elsewhere}.items()}  # fmt: skip
+    assert states == {"mine": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
+
+
+def test_an_unfinished_sweep_is_opened_again_and_a_finished_one_is_not(recorder: MlflowRecorder) -> None:
+    first = recorder.start_sweep(start("sweep", "s"))
+    recorder.end(first, KILLED)
+    assert recorder.start_sweep(start("sweep", "s")) == first
+    assert recorder.client.get_run(first).info.status == "RUNNING"
+    recorder.end(first, FINISHED)
+    assert recorder.start_sweep(start("sweep", "s")) != first
+    assert recorder.start_sweep(start("sweep", "other")) != first
+
+
+def test_the_use_of_the_machine_is_on_the_parent(recorder: MlflowRecorder) -> None:
+    parent = recorder.start_sweep(start("sweep", "s"))
+    with recorder.watch(parent):
+        time.sleep(2.5)
+    metrics = recorder.client.get_run(parent).data.metrics
+    assert "system/cpu_utilization_percentage" in metrics
+    assert "system/system_memory_usage_megabytes" in metrics
+
+
+def test_the_local_default_does_not_move_with_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(None) == (f"sqlite:///{tmp_path}/gpuclust-runs/mlflow.db", f"{tmp_path}/gpuclust-runs/artifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert resolve_uri(None) == ("http://localhost:5000", None)
+    assert resolve_uri("sqlite:///a/b.db")[0] == f"sqlite:///{tmp_path}/a/b.db"
+
+
+def test_several_processes_may_create_one_store(tmp_path: Path) -> None:
+    code = f"from gpuclust.tracking.mlflow import MlflowRecorder as R; R('sqlite:///{tmp_path}/m.db', 'e')"
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err.decode()
+
+
+def test_trouble_is_one_line(tmp_path: Path, recorder: MlflowRecorder) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cases = {
+        f"http://127.0.0.1:{port}": "cannot be used",
+        f"sqlite:///{tmp_path}/none/mlflow.db": "no tracking store",
+    }
+    for uri, said in cases.items():
+        with pytest.raises(TrackingError, match=said) as error:
+            MlflowRecorder(uri, "e", create=False)
+        assert "\n" not in str(error.value)
+    (tmp_path / "junk.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(TrackingError, match="cannot be used"):
+        MlflowRecorder(f"sqlite:///{tmp_path}/junk.db", "e")
+    with pytest.raises(TrackingError, match="no experiment nothing"):
+        MlflowRecorder(recorder.uri, "nothing", create=False)
+    recorder.client.delete_experiment(recorder.experiment_id)
+    with pytest.raises(TrackingError, match="was deleted; restore it"):
+        MlflowRecorder(recorder.uri, "e")
+
+
+def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path) -> None:
+    from gpuclust.cli import main
+
+    assert main(["data.n_rows=500", "cluster.n_clusters=3", f"tracking.uri={uri}", "report=none"]) == 0
+    assert main(["export", "best", "--uri", uri, "--out", str(tmp_path / "out")]) == 0
+    recorder = MlflowRecorder(uri)
+    (job,) = recorder.jobs()
+    model_id = recorder.client.get_run(job.run_id).outputs.model_outputs[0].model_id
+    model = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    rows = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    features = [column.name for column in model.metadata.get_input_schema().inputs]
+    found = model.predict(rows[features])
+    assert found["cluster"].tolist() == rows["cluster"].tolist()
+    with recorder.download_model(job.run_id) as folder:
+        assert folder is not None
+        assert not [p for p in folder.parents[1].rglob("*") if p.suffix in (".pkl", ".pickle")]
+
+
+def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "gpuclust", "ui", "--uri", recorder.uri, "--experiment", "e", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        link = process.stdout.readline().strip()
+        assert link == f"http://127.0.0.1:{port}/{page(recorder.experiment_id)}"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+            assert answer.read() == b"OK"
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_a_read_only_store_is_said(locked: Path) -> None:
+    with pytest.raises(TrackingError, match="read-only"):
+        MlflowRecorder(f"sqlite:///{locked}/m.db", "e")
+    with pytest.raises(TrackingError, match="cannot be used"):
+        MlflowRecorder(f"sqlite:///{locked}/deeper/m.db", "e")
+
+
+def test_an_interrupt_waits_for_what_is_being_written() -> None:
+    interrupts = Interrupts()
+    written = []
+
+    def write() -> None:
+        with interrupts.held_back():
+            with interrupts.held_back():
+                interrupts.interrupt(KeyboardInterrupt())
+                written.append("inner")
+            written.append("outer")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert written == ["inner", "outer"]
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.interrupt(KeyboardInterrupt())
+    with interrupts.held_back():
+        written.append("later")
