@@ -1,0 +1,7 @@
+"""``python -m gpuclust`` is the command ``gpuclust``."""
+
+import sys
+
+from gpuclust.cli import main
+
+sys.exit(main())

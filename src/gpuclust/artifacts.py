@@ -1,0 +1,288 @@
+"""The files beside a run: configuration, audit, profile, figures and the page of a job; leaderboard of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuclust.analysis.compare import Comparison, label_name
+from gpuclust.analysis.gap import Gap
+from gpuclust.analysis.judgement import Judgement
+from gpuclust.analysis.profile import Profile, Rule
+from gpuclust.analysis.selection import knee
+from gpuclust.analysis.verdict import Verdict
+from gpuclust.cluster import Clustering
+from gpuclust.compose import to_yaml
+from gpuclust.config import Config
+from gpuclust.data.table import Audit
+from gpuclust.prepare import Matrix
+from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gpuclust.report.page import ClusterCard, Picture
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What a job's files are written from."""
+
+    name: str
+    run_id: str
+    config: Config
+    audit: Audit
+    matrix: Matrix
+    clustering: Clustering
+    profile: Profile
+    judgement: Judgement
+    metrics: Mapping[str, float]
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SweepFacts:
+    """What a sweep's files are written from. ``curves``: metric -> line -> [(size, value, standard error)]; ``documents``:
+    name of a JSON file -> its content."""
+
+    name: str
+    run_id: str
+    rows: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]]
+    size_name: str
+    reason: str
+    verdict: Verdict
+    about: Mapping[str, str]
+    documents: Mapping[str, Any]
+    gap: Gap | None = None
+    comparisons: Sequence[Comparison] = ()
+    chosen: Profile | None = None
+    audit: Audit | None = None
+
+
+def job_files(folder: Path, facts: JobFacts) -> Path:
+    """Write the files of a job into a folder; the same folder back."""
+    configuration = to_yaml(facts.config)
+    (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
+    _json(folder / "audit.json", facts.audit.to_dict())
+    _json(folder / "profile.json", facts.profile.to_dict())
+    (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
+    for name, content in facts.judgement.documents().items():
+        _json(folder / f"{name}.json", content)
+    if facts.config.report.figures:
+        figures = _job_figures(facts)
+        _write_figures(folder, figures)
+        (folder / "report.html").write_text(_job_page(facts, figures, configuration), encoding="utf-8")
+    return folder
+
+
+def sweep_files(folder: Path, facts: SweepFacts, *, figures: bool) -> Path:
+    """Write the files of a sweep into a folder; the same folder back."""
+    (folder / "leaderboard.csv").write_text(leaderboard_csv(facts.rows), encoding="utf-8")
+    for name, content in facts.documents.items():
+        _json(folder / f"{name}.json", content)
+    for comparison in facts.comparisons:
+        (folder / f"contingency_{comparison.slug}.csv").write_text(comparison.to_csv(), encoding="utf-8")
+    if figures:
+        drawn = _sweep_figures(facts)
+        _write_figures(folder, drawn)
+        (folder / "report.html").write_text(_sweep_page(facts, drawn), encoding="utf-8")
+    return folder
+
+
+def leaderboard_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV, with every column that any of them has."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    return str(value)
+
+
+def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, png in figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+
+
+def _job_figures(facts: JobFacts) -> dict[str, bytes]:
+    from gpuclust.report import figures
+
+    preparation, described = facts.matrix.preparation, facts.profile.proper
+    ratios = preparation.map_projection.explained_variance_ratio
+    drawn = {
+        "map": figures.cluster_map(
+            facts.matrix.coordinates[:, :2],
+            facts.clustering.labels,
+            explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
+            names={c.cluster: c.name for c in facts.profile.clusters},
+        )
+    }
+    if described:
+        drawn["profile"] = figures.profile_heatmap(
+            facts.profile.z(),
+            facts.profile.features,
+            [c.fraction for c in described],
+            names={c.cluster: c.name for c in described},
+            clusters=[c.cluster for c in described],
+        )
+    stable = facts.judgement.stability
+    if stable is not None:
+        drawn["stability"] = figures.stability_bars(
+            stable.jaccard,
+            errors=stable.jaccard_std,
+            names={c.cluster: c.name for c in described},
+        )
+    curve = facts.clustering.details.get("persistence_curve")
+    if curve is not None and len(curve.sizes):
+        drawn["persistence"] = figures.persistence_curve(curve.sizes, curve.total_persistence, chosen=curve.chosen)
+    return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def _sweep_figures(facts: SweepFacts) -> dict[str, bytes]:
+    from gpuclust.report import figures
+
+    drawn = {}
+    axis = "minimum cluster size" if facts.size_name == "min_cluster_size" else "number of clusters"
+    for metric, name in (("inertia", "elbow"), ("silhouette", "silhouette"), ("bic", "bic")):
+        if metric not in facts.curves:
+            continue
+        lines = {
+            line: figures.Curve(*zip(*points, strict=True)) for line, points in facts.curves[metric].items() if points
+        }
+        if metric == "inertia":
+            # One line is drawn as an elbow; several share a chart.
+            only = next(iter(lines.values())) if len(lines) == 1 else None
+            drawn[name] = (
+                figures.elbow(only.sizes, only.values, knee=knee(list(next(iter(facts.curves[metric].values())))))
+                if only
+                else figures.score_curve(lines, label="inertia", higher_is_better=False)
+            )
+        elif metric == "silhouette":
+            drawn[name] = figures.silhouette_curve(lines, x_label=axis)
+        else:
+            drawn[name] = figures.bic_curve(lines)
+    if facts.gap is not None:
+        drawn["gap"] = figures.gap_curve(facts.gap.sizes, facts.gap.gap, facts.gap.error, chosen=facts.gap.chosen)
+    for comparison in facts.comparisons:
+        drawn[f"contingency_{comparison.slug}"] = contingency_figure(comparison)
+    return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def contingency_figure(comparison: Comparison) -> Figure:
+    """The heat map of two clusterings: per cluster of the first, where its rows are in the second."""
+    from gpuclust.report import figures
+
+    counts = comparison.contingency
+    return figures.contingency(
+        counts.table,
+        [label_name(c) for c in counts.first],
+        [label_name(c) for c in counts.second],
+        rows=comparison.first,
+        columns=comparison.second,
+    )
+
+
+TITLES = {
+    "map": "Map of the clusters",
+    "profile": "Profile of each cluster",
+    "elbow": "Inertia by size",
+    "silhouette": "Silhouette by size",
+    "bic": "BIC by size",
+    "persistence": "Persistence by size",
+    "stability": "Stability of each cluster",
+    "gap": "Gap statistic",
+}
+
+
+def _job_page(facts: JobFacts, figures: Mapping[str, bytes], configuration: str) -> str:
+    from gpuclust.report.page import JobReport, job_page
+
+    report = JobReport(
+        name=facts.name,
+        metrics=facts.metrics,
+        figures=_pictures(figures),
+        clusters=_cards(facts.profile),
+        audit=facts.audit.to_dict(),
+        command=facts.about.get(COMMAND, ""),
+        configuration=configuration,
+        about={"run": facts.run_id} | _shown(facts.about),
+    )
+    return job_page(report)
+
+
+def _sweep_page(facts: SweepFacts, figures: Mapping[str, bytes]) -> str:
+    from gpuclust.report import page
+
+    because = (f"Chosen: {facts.reason}", *facts.verdict.because)
+    report = page.SweepReport(
+        name=facts.name,
+        verdict=page.Verdict(facts.verdict.text, because),
+        leaderboard=facts.rows,
+        figures=_pictures(figures),
+        clusters=_cards(facts.chosen) if facts.chosen else (),
+        audit=facts.audit.to_dict() if facts.audit else None,
+        command=facts.about.get(COMMAND, ""),
+        about={"run": facts.run_id} | _shown(facts.about),
+    )
+    return page.sweep_page(report)
+
+
+def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
+    from gpuclust.report.page import Picture
+
+    return [Picture(TITLES.get(name, name), png) for name, png in figures.items()]
+
+
+def _shown(about: Mapping[str, str]) -> dict[str, str]:
+    return {k.removeprefix("gpuclust."): v for k, v in about.items() if k != COMMAND}
+
+
+def _cards(described: Profile) -> list[ClusterCard]:
+    from gpuclust.report.page import ClusterCard, FeatureLine, Item, ShareLine
+
+    return [
+        ClusterCard(
+            cluster=c.cluster,
+            name=c.name,
+            size=c.size,
+            fraction=c.fraction,
+            description=c.description,
+            features=[FeatureLine(f, p.mean, p.z, p.median, p.z_se) for f, p in c.features.items()],
+            top_groups=[ShareLine(t.value, t.count, t.lift) for t in c.top_groups],
+            top_creators=[ShareLine(t.value, t.count, t.lift) for t in c.top_creators],
+            representative=[Item(r.title or r.id, r.creator) for r in c.representatives],
+            popular=[Item(r.title or r.id, r.creator) for r in c.popular],
+            rule=_rule(c.rule),
+        )
+        for c in described.clusters
+    ]
+
+
+def _rule(rule: Rule | None) -> str:
+    """``energy > 0.6: 83 % of the rows that meet it are in the cluster, and 71 % of the cluster meet it``."""
+    if rule is None:
+        return ""
+    return (
+        f"{rule.text} ({rule.precision:.0%} of the rows that meet it are in here; {rule.recall:.0%} of these meet it)"
+    )

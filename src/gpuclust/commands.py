@@ -1,0 +1,286 @@
+"""The sub-commands beside `run`. Every heavy import waits for the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpuclust.config import Config
+    from gpuclust.desk import Desk
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"gpuclust {name}", description=description)
+
+
+def _store_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--uri", help="the tracking store (tracking.uri)")
+    parser.add_argument("--experiment", default="gpuclust", help="the MLflow experiment (default: gpuclust)")
+
+
+def desk_for(config: Config, display: Any, command: str = "") -> Desk:
+    """Backend, store and recorder for a configuration."""
+    from gpuclust.compute.backend import choose, load
+    from gpuclust.compute.store import Store
+    from gpuclust.desk import Desk
+    from gpuclust.tracking.recorder import MemoryRecorder, Recorder
+
+    display.stage("starting")
+    choice = choose(config.backend.name)
+    recorder: Recorder
+    if config.tracking.store == "mlflow":
+        from gpuclust.tracking.mlflow import MlflowRecorder
+
+        recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment)
+    else:
+        recorder = MemoryRecorder()
+    return Desk(load(choice.name, config.backend.pool_fraction), choice, Store(), recorder, display, command)
+
+
+def _export(arguments: list[str]) -> int:
+    parser = command_parser(
+        "export", "Write the assignments, the clusters and the model of a finished job into a folder."
+    )
+    parser.add_argument("run", metavar="best|RUN_ID", help="a job, a sweep (its chosen job), or the best job")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--metric", help="what `best` means; default: what the latest sweep chose")
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: a CSV beside the Parquet")
+    parser.add_argument("--data", metavar="FILE", help="where the clustered file is now, if it has moved")
+    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    _store_options(parser)
+    options = parser.parse_args(arguments)
+
+    from gpuclust.analysis.validity import HIGHER_IS_BETTER
+    from gpuclust.config import BackendConfig, Config, TrackingConfig, did_you_mean
+    from gpuclust.errors import ConfigurationError
+    from gpuclust.export import export, find_run
+    from gpuclust.report.terminal import Live
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    if options.metric is not None and options.metric not in HIGHER_IS_BETTER:
+        raise ConfigurationError(
+            f"--metric {options.metric} is not one of {', '.join(HIGHER_IS_BETTER)}"
+            f"{did_you_mean(options.metric, HIGHER_IS_BETTER)}"
+        )
+    recorder = MlflowRecorder(options.uri, options.experiment, create=False)
+    run = find_run(recorder, options.run, options.metric)
+    config = Config(
+        backend=BackendConfig(name=options.backend),
+        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
+    )
+    with Live(1) as live:
+        done = export(
+            run,
+            options.out,
+            recorder=recorder,
+            desk=desk_for(config, live),
+            form=options.format,
+            data_path=options.data,
+            force=options.force,
+        )
+    print(f"{done.folder}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    parser = command_parser(
+        "compare", "Hold runs of one table against one another: agreement, and which cluster is which."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more: a job, a sweep (its chosen job), or best")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables and heat maps into this folder")
+    parser.add_argument("--data", metavar="FILE", help="where the clustered file is now, if it has moved")
+    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    _store_options(parser)
+    options = parser.parse_args(arguments)
+
+    from rich.console import Console
+
+    from gpuclust.compare import compare_runs, write
+    from gpuclust.config import BackendConfig, Config, TrackingConfig
+    from gpuclust.report.terminal import Live, agreements
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    recorder = MlflowRecorder(options.uri, options.experiment, create=False)
+    config = Config(
+        backend=BackendConfig(name=options.backend),
+        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
+    )
+    with Live(len(options.runs)) as live:
+        compared = compare_runs(options.runs, recorder=recorder, desk=desk_for(config, live), data_path=options.data)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    console.print(agreements(compared.comparisons))
+    for line in (*compared.notes, *(line for c in compared.comparisons for line in c.in_words())):
+        console.print(line, markup=False)
+    if options.out is not None:
+        print(f"{write(compared, options.out, force=options.force)}: {len(compared.comparisons)} pairs")
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = command_parser("predict", "Place the rows of a file in the clusters of an exported model.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("rows", type=Path, metavar="FILE", help="the rows: any file that data.path takes")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    options = parser.parse_args(arguments)
+
+    from gpuclust.predict import predict
+
+    scored = predict(options.folder, options.rows, options.out, force=options.force)
+    unplaced = f"; {scored.n_unplaced:,} could not be placed (a feature is missing or out of bounds)"
+    print(f"{scored.path}: {scored.n_rows:,} rows{unplaced if scored.n_unplaced else ''}")
+    return 0
+
+
+def _serve(arguments: list[str]) -> int:
+    parser = command_parser("serve", "Serve an export folder as a JSON API: search, clusters, playlists, placing rows.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="whose pages may read the answers")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    options = parser.parse_args(arguments)
+
+    from gpuclust.serve.server import serve
+
+    return serve(options.folder, host=options.host, port=options.port, cors=options.cors, workers=options.workers)
+
+
+def _explore(arguments: list[str]) -> int:
+    parser = command_parser("explore", "Look around in an export: map, clusters, search, playlists, in a browser.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8501, help="default: 8501")
+    parser.add_argument("--compare", type=Path, metavar="DIR", help="another export: which clusters became which")
+    parser.add_argument(
+        "--previews",
+        metavar="URL",
+        help="look sounds up, as in 'https://example.org/search?term={query}' (default: off)",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    options = parser.parse_args(arguments)
+
+    from gpuclust.serve.explorer.launch import explore
+
+    return explore(
+        options.folder,
+        host=options.host,
+        port=options.port,
+        compare=options.compare,
+        previews=options.previews,
+        browser=not options.no_browser,
+    )
+
+
+def _playlist(arguments: list[str]) -> int:
+    parser = command_parser(
+        "playlist", "Make a playlist of an export: from a cluster, from liked items, or from a taste."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("--cluster", type=int, metavar="N", help="from a cluster, nearest to its centre first")
+    parser.add_argument(
+        "--like", action="append", default=[], metavar="TITLE|ID", help="near a liked item; may be repeated"
+    )
+    parser.add_argument("--taste", metavar="F=X,...", help="near these values of features, in the table's units")
+    parser.add_argument(
+        "--within-cluster", action="store_true", help="with --like: only from the liked items' clusters"
+    )
+    parser.add_argument("--size", type=int, default=30, help="how many items (default: 30)")
+    parser.add_argument(
+        "--per-creator", type=int, default=2, metavar="N", help="at most N of a creator (default: 2; 0: any)"
+    )
+    parser.add_argument("--diversity", type=float, help="0 for the nearest, up to 1 for the most varied")
+    parser.add_argument("--format", help="table, csv, json or m3u8; default: by --out, else table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of the screen")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    options = parser.parse_args(arguments)
+
+    from gpuclust.serve.playlist import DIVERSITY, Rules
+    from gpuclust.serve.playlist_command import Asked, playlist
+
+    diversity = DIVERSITY if options.diversity is None else options.diversity
+    playlist(
+        Asked(
+            folder=options.folder,
+            cluster=options.cluster,
+            like=options.like,
+            taste=options.taste,
+            within_cluster=options.within_cluster,
+            rules=Rules(options.size, options.per_creator or None, diversity),
+            form=options.format,
+            out=options.out,
+            force=options.force,
+        )
+    )
+    return 0
+
+
+def _describe(arguments: list[str]) -> int:
+    parser = command_parser(
+        "describe", "Look at a file: its columns, which would be clustered and why, and what to mind."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="any file or folder that data.path takes")
+    parser.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help="how to read it, as for a job")
+    parser.add_argument("--preset", choices=("none", "tracks"), default="none", help="tracks: as data=tracks does")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write it there too: JSON and figures")
+    parser.add_argument("--force", action="store_true", help="replace a description that is there")
+    options = parser.parse_intermixed_args(arguments)
+
+    from rich.console import Console
+
+    from gpuclust.describe import describe, described_data, show, write
+
+    found, table = describe(described_data(options.file, options.overrides, preset=options.preset))
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    show(found, table, console, preset=options.preset)
+    if options.out is not None:
+        print(f"{write(found, table, options.out, force=options.force)}: description.json and two figures")
+    return 0
+
+
+def _ui(arguments: list[str]) -> int:
+    parser = command_parser("ui", "Open the MLflow UI on the experiment's chart view.")
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--host", default="127.0.0.1")
+    _store_options(parser)
+    options = parser.parse_args(arguments)
+
+    from gpuclust.tracking.ui import serve_ui
+
+    return serve_ui(options.uri, options.experiment, options.host, options.port)
+
+
+def _doctor(arguments: list[str]) -> int:
+    parser = command_parser("doctor", "Say which device would compute, and why.")
+    parser.parse_args(arguments)
+
+    from gpuclust.compute.backend import choose, load
+    from gpuclust.export import versions
+    from gpuclust.tracking.place import resolve_uri
+
+    choice = choose("auto")
+    print(f"backend   {choice.name} ({choice.reason})")
+    print(f"device    {load(choice.name).device}")
+    print(f"tracking  {resolve_uri(None)[0]}")
+    for package, found in versions().items():
+        print(f"{package:<14}{found}")
+    return 0
+
+
+BESIDE_RUN: dict[str, Callable[[list[str]], int]] = {
+    "describe": _describe,
+    "export": _export,
+    "compare": _compare,
+    "predict": _predict,
+    "explore": _explore,
+    "playlist": _playlist,
+    "serve": _serve,
+    "ui": _ui,
+    "doctor": _doctor,
+}

@@ -1,0 +1,131 @@
+"""What a job is, where jobs are done, and what they come to: the nouns that `job.py` and `sweep.py` speak in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from gpuclust import __version__
+from gpuclust.analysis.judgement import Judgement
+from gpuclust.analysis.profile import Profile
+from gpuclust.analysis.validity import Scores
+from gpuclust.cluster import Clustering
+from gpuclust.compute.backend import Backend, Choice
+from gpuclust.compute.store import Store, key, matrix_key, table_key
+from gpuclust.config import Config, flatten
+from gpuclust.data.read import fingerprint
+from gpuclust.data.table import Table
+from gpuclust.prepare import Matrix
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import Recorder
+
+# Groups that change where and how a job is shown, never what it finds.
+WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
+# What a sweep does with its jobs: it changes none of them.
+OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up."""
+
+    name: str
+    config: Config
+    swept: Mapping[str, Any]
+    fingerprint: str
+    key: str
+
+    @property
+    def shares(self) -> tuple[Any, ...]:
+        """What jobs must have in common to run together."""
+        c = self.config
+        return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
+
+    @property
+    def key_of_table(self) -> str:
+        """Key of the cleaned table."""
+        return table_key(self.config, self.fingerprint)
+
+    @property
+    def key_of_matrix(self) -> str:
+        """Key of the prepared matrix."""
+        return matrix_key(self.config, self.key_of_table)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that a job found, ready to record."""
+
+    table: Table
+    matrix: Matrix
+    clustering: Clustering
+    scores: Scores
+    profile: Profile
+    judgement: Judgement
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. ``status`` is FINISHED or FAILED; ``resumed`` ones were found, not run.
+
+    ``labels`` is their digest; ``parent`` the sweep that a resumed job was first run in; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
+    """
+
+    job: Job
+    run_id: str
+    status: str
+    metrics: Mapping[str, float]
+    error: str | None = None
+    resumed: bool = False
+    labels: str | None = None
+    parent: str | None = None
+    clustering: Clustering | None = None
+    profile: Profile | None = None
+
+    def light(self) -> Outcome:
+        """The outcome without its arrays."""
+        return replace(self, clustering=None)
+
+
+class Display(Protocol):
+    """Who is told how the work goes."""
+
+    def stage(self, text: str, done: float = 0.0) -> None:
+        """What is being done now, and the share of it that is done, in [0, 1]."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A job ended."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where jobs are done: the backend and why it was chosen, what is shared, who records, who is told."""
+
+    backend: Backend
+    choice: Choice
+    store: Store
+    recorder: Recorder
+    display: Display
+    command: str = ""
+
+
+def job_of(config: Config, name: str, swept: Mapping[str, Any], backend: str) -> Job:
+    """The job of a configuration. Raises DataError when its file cannot be read."""
+    content = fingerprint(config.data)
+    leaves = flatten(config).items()
+    matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in OF_THE_SWEEP}
+    matters |= {"data.path": None, "data.where": None, "bounds": config.clean.bounds}
+    return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
+
+
+def about(desk: Desk) -> dict[str, str]:
+    """The tags that say where and with what a run was made."""
+    return {
+        tags.BACKEND: desk.choice.name,
+        tags.BACKEND_REASON: desk.choice.reason,
+        tags.DEVICE: desk.backend.device,
+        tags.VERSION: __version__,
+        tags.COMMAND: desk.command,
+    }

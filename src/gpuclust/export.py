@@ -1,0 +1,336 @@
+"""A run -> a folder that people use without gpuclust: assignments, clusters, model, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from gpuclust import __version__
+from gpuclust import job as jobs
+from gpuclust.analysis.noise import Rescue, rescue
+from gpuclust.analysis.profile import Profile
+from gpuclust.analysis.selection import Candidate, select
+from gpuclust.analysis.tabular import cluster_table
+from gpuclust.compose import from_yaml
+from gpuclust.conclude import rebuild
+from gpuclust.data.table import Table
+from gpuclust.desk import Desk, Job, job_of
+from gpuclust.errors import ExportError
+from gpuclust.record import bundle_of, digest_of
+from gpuclust.report.palette import cluster_color
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.bundle import NOISE, Bundle, Prediction
+from gpuclust.tracking.mlflow import MlflowRecorder
+from gpuclust.tracking.recorder import FINISHED, RecordedJob
+
+ASSIGNMENTS, CLUSTERS, MANIFEST, MODEL = "assignments", "clusters.parquet", "manifest.json", "model"
+ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
+PACKAGES = (
+    "cuml-cu13",
+    "cudf-cu13",
+    "cupy-cuda13x",
+    "fast_hdbscan",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+)
+# A spreadsheet runs a cell that begins with one of these.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written where."""
+
+    folder: Path
+    run: RecordedJob
+    n_rows: int
+    n_clusters: int
+
+
+def find_run(recorder: MlflowRecorder, run: str, metric: str | None = None) -> RecordedJob:
+    """The finished job that ``run`` names: a run id (a sweep's stands for its chosen job) or ``best``.
+
+    ``best`` is the best finished job of the experiment by ``metric``; without one, what the latest sweep chose, else the
+    latest finished job. Raises ExportError naming what there is.
+    """
+    if run != "best":
+        return _by_id(recorder, run)
+    finished = list(recorder.jobs())
+    if not finished:
+        raise ExportError(f"the experiment {recorder.experiment} has no finished job; run one first")
+    if metric is None:
+        return recorder.chosen() or finished[0]
+    known = [job for job in finished if metric in job.metrics]
+    if not known:
+        raise ExportError(f"no finished job of the experiment {recorder.experiment} has the metric {metric}")
+    best = select([Candidate(j.name, "", j.metrics) for j in known], metric)
+    assert best is not None
+    return known[best.index]
+
+
+def _by_id(recorder: MlflowRecorder, run_id: str) -> RecordedJob:
+    job = recorder.job(run_id)
+    if job is None:
+        raise ExportError(f"there is no run {run_id} in {recorder.uri}; `gpuclust ui` shows the runs")
+    if job.tags.get(tags.KIND) == "sweep":
+        chosen = job.tags.get(tags.SELECTED_RUN)
+        if not chosen:
+            raise ExportError(f"run {run_id} is a sweep that chose no job; name one of its jobs")
+        return _by_id(recorder, chosen)
+    if job.status != FINISHED:
+        raise ExportError(
+            f"run {run_id} ({job.name}) is {job.status}, so it has nothing to export; name a finished job"
+        )
+    return job
+
+
+def export(
+    run: RecordedJob,
+    out: Path,
+    *,
+    recorder: MlflowRecorder,
+    desk: Desk,
+    form: str = "parquet",
+    data_path: str | None = None,
+    force: bool = False,
+) -> Exported:
+    """Write the export folder of a finished job.
+
+    The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
+    the run's fingerprint, and its labels against the run's. Raises ExportError when the folder exists (unless ``force``),
+    cannot be written, or the content is another.
+    """
+    if out.exists() and not force:
+        raise ExportError(f"{out} exists; name another --out, or replace it with --force")
+    found = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
+    job, table, prediction = found.job, found.table, found.prediction
+    described = jobs.describe(
+        job, table, prediction.cluster, desk, distance=prediction.distance, confidence=prediction.confidence
+    )
+    described = jobs.ruled(job, table, described, prediction.cluster, desk)
+    with whole_folder(out, force) as folder:
+        _write(folder, table, found.bundle, prediction, described, desk, form)
+        manifest = _manifest(folder, run, job, table, prediction, recorder)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Exported(out, run, table.n_rows, len(described.proper))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded job as it was: its configuration, its table as it was clustered, its model, its labels of the table."""
+
+    job: Job
+    table: Table
+    bundle: Bundle
+    prediction: Prediction
+
+
+def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: Desk, data_path: str | None = None) -> Recorded:
+    """A finished job's table and labels again, each checked against what the run recorded.
+
+    The model is the run's, or the job computed again where none was kept. Raises ExportError when the content of the
+    file, or the labels, are not those of the run.
+    """
+    with recorder.download(run.run_id, tags.CONFIG_FILE) as path:
+        config = from_yaml(path.read_text(encoding="utf-8"))
+    if data_path is not None:
+        config.data.path = data_path
+    job = job_of(config, run.name, {}, desk.backend.name)
+    if job.fingerprint != run.tags.get(tags.FINGERPRINT):
+        raise ExportError(
+            f"{config.data.path or config.data.source} has changed since run {run.run_id}; "
+            "give the file that was clustered with --data, or run the job again"
+        )
+    table = jobs.load(job, desk)
+    desk.display.stage("reading the model")
+    expected = run.tags.get(tags.LABELS)
+    with recorder.download_model(run.run_id) as folder:
+        bundle = Bundle.load(folder) if folder is not None else None
+    if bundle is None:
+        result = rebuild(job, desk, expect=expected)
+        bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)
+    desk.display.stage("assigning")
+    raw = desk.backend.to_host(desk.backend.frames.to_matrix(table.frame, table.features))
+    prediction = bundle.training(raw)
+    if expected is not None and digest_of(prediction.cluster) != expected:
+        raise ExportError(
+            f"the model of run {run.run_id} does not give the labels that the run recorded on this table; "
+            "run the job again with sweep.resume=false"
+        )
+    return Recorded(job, table, bundle, prediction)
+
+
+@contextmanager
+def whole_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that appears under its name only when it is complete."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written ({error.strerror}); name another --out") from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if force and out.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            out.rename(old)
+            temporary.rename(out)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} cannot be written ({error.strerror or error}); free some space or name another --out"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(
+    folder: Path, table: Table, bundle: Bundle, prediction: Prediction, described: Profile, desk: Desk, form: str
+) -> None:
+    desk.display.stage("writing")
+    assignments = assignment_table(table, prediction, desk)
+    if bundle.algorithm == "hdbscan":
+        assignments = with_rescue(assignments, rescue(prediction.cluster, prediction.confidence, bundle.parameters))
+    if form == "csv":
+        write_csv(assignments, folder / f"{ASSIGNMENTS}.csv")
+    pq.write_table(assignments, folder / f"{ASSIGNMENTS}.parquet", compression="zstd")
+    pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
+    bundle.save(folder / MODEL)
+
+
+def assignment_table(table: Table, prediction: Prediction, desk: Desk) -> pa.Table:
+    """The id, every role column, the features, and what the clustering adds, one row for each row of the table."""
+    frame = desk.backend.frames.to_pandas(table.frame[[*dict.fromkeys((*table.roles.columns, *table.features))]])
+    columns = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    return with_prediction(columns, prediction)
+
+
+def with_prediction(columns: pa.Table, prediction: Prediction) -> pa.Table:
+    """The columns with ``cluster``, ``confidence``, ``distance`` (where there is one) and ``x``, ``y``, ``z`` added.
+
+    A column that has one of these names already is kept under NAME_source.
+    """
+    columns = columns.rename_columns([f"{name}_source" if name in ADDED else name for name in columns.column_names])
+    absent = ~prediction.placed
+    added: dict[str, pa.Array] = {
+        "cluster": pa.array(prediction.cluster, pa.int32(), mask=absent),
+        "confidence": pa.array(prediction.confidence, pa.float32(), mask=absent),
+    }
+    if not np.isnan(prediction.distance).all():
+        added["distance"] = pa.array(prediction.distance, pa.float32(), mask=absent)
+    for i, axis in enumerate("xyz"):
+        added[axis] = pa.array(prediction.coordinates[:, i], pa.float32(), mask=absent)
+    for name, values in added.items():
+        columns = columns.append_column(name, values)
+    return columns
+
+
+def with_rescue(columns: pa.Table, rescued: Rescue) -> pa.Table:
+    """The columns with ``cluster_rescued`` and ``confidence_rescued`` added: where noise would go, beside ``cluster``."""
+    columns = columns.append_column("cluster_rescued", pa.array(rescued.cluster, pa.int32()))
+    return columns.append_column("confidence_rescued", pa.array(rescued.confidence, pa.float32()))
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """CSV that is safe in a spreadsheet: a text that it would run as a formula begins with an apostrophe."""
+    safe = {name: _safe(table[name]) for name in table.column_names}
+    pyarrow.csv.write_csv(pa.table(safe), path)
+
+
+def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    risky = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA, column.type))
+    quote, nothing = pa.scalar("'", column.type), pa.scalar("", column.type)
+    return pc.if_else(risky, pc.binary_join_element_wise(quote, column, nothing), column)
+
+
+def _manifest(
+    folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, recorder: MlflowRecorder
+) -> dict[str, Any]:
+    """What the folder holds and where it came from."""
+    config = job.config
+    return {
+        "format": 1,
+        "gpuclust": __version__,
+        "run_id": run.run_id,
+        "run_name": run.name,
+        "key": run.tags.get(tags.KEY, ""),
+        "fingerprint": job.fingerprint,
+        "source": config.data.path or config.data.source,
+        "algorithm": config.cluster.name,
+        "config": asdict(config),
+        "roles": table.roles.named(),
+        "features": list(table.features),
+        "colors": {str(c): cluster_color(int(c)) for c in np.unique(prediction.cluster)},
+        "rows": {
+            "read": table.audit.rows_read,
+            "kept": table.n_rows,
+            "noise": int((prediction.cluster == NOISE).sum()),
+        },
+        "metrics": dict(run.metrics),
+        "backend": {k: run.tags.get(k, "") for k in (tags.BACKEND, tags.BACKEND_REASON, tags.DEVICE)},
+        "sweep": recorder.sweep_of(run),
+        "versions": versions(),
+        "sha256": {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that made the numbers, where installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of an export folder, after checking the digest of every file it names.
+
+    Raises ExportError when the folder is no export or a file is missing or was changed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        digests: Mapping[str, str] = manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder} is not an export folder: {MANIFEST} is missing or damaged") from error
+    wrong: Sequence[str] = [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
+    ]
+    if wrong:
+        raise ExportError(f"{folder} was changed since its export ({', '.join(wrong)}); export it again")
+    return dict(manifest)

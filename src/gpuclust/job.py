@@ -1,0 +1,156 @@
+"""Jobs, left to right: read, clean, prepare, cluster, score, describe, record.
+
+Several jobs on one matrix run together, because their fits and their silhouettes then share each read of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gpuclust.analysis.judgement import Judgement, judge
+from gpuclust.analysis.profile import Facts, Profile, facts, profile, with_rules
+from gpuclust.analysis.validity import score
+from gpuclust.cluster import Clustering, cluster
+from gpuclust.data.clean import clean
+from gpuclust.data.read import read
+from gpuclust.data.table import Table
+from gpuclust.desk import Desk, Job, Outcome, Result
+from gpuclust.errors import GpuclustError
+from gpuclust.prepare import Matrix, prepare
+from gpuclust.record import fail, record, start
+from gpuclust.tracking.recorder import KILLED
+
+
+def run(jobs: Sequence[Job], desk: Desk, parent: str | None = None) -> list[Outcome]:
+    """Run jobs that share a matrix (`Job.shares`). A job that fails is a FAILED outcome and run; the others go on."""
+    run_ids = [desk.recorder.start_job(start(job, desk), parent) for job in jobs]
+    results: Sequence[Result | Exception]
+    try:
+        results = compute(jobs, desk)
+    except (GpuclustError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
+        results = [error for _ in jobs]
+    except BaseException:
+        for run_id in run_ids:
+            desk.recorder.end(run_id, KILLED)
+        raise
+    if parent is None:  # a job on its own is looked at
+        results = [result if isinstance(result, Exception) else _ruled(jobs[0], result, desk) for result in results]
+    return [
+        fail(job, run_id, result, desk) if isinstance(result, Exception) else record(job, run_id, result, desk)
+        for job, run_id, result in zip(jobs, run_ids, results, strict=True)
+    ]
+
+
+def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
+    """Read, clean, prepare, cluster, score and describe; recording nothing."""
+    first = jobs[0]
+    config = first.config
+    names = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name} … {jobs[-1].name}"
+    table = load(first, desk)
+    matrix = prepared(first, table, desk)
+    clusterings = cluster(
+        matrix,
+        [job.config.cluster for job in jobs],
+        seed=config.seed,
+        backend=desk.backend,
+        store=desk.store,
+        progress=lambda done: desk.display.stage(f"fitting {names}", done),
+    )
+    fitted = [c for c in clusterings if isinstance(c, Clustering)]
+    scored = iter(
+        score(
+            matrix,
+            fitted,
+            config.score,
+            seed=config.seed,
+            backend=desk.backend,
+            progress=lambda done: desk.display.stage(f"scoring {names}", done),
+        )
+    )
+    results: list[Result | GpuclustError] = []
+    for clustering in clusterings:
+        if not isinstance(clustering, Clustering):
+            results.append(clustering)
+            continue
+        scores = next(scored)
+        seconds = {
+            "load_seconds": desk.store.claim(first.key_of_table),
+            "prepare_seconds": desk.store.claim(first.key_of_matrix),
+            "fit_seconds": clustering.seconds,
+            "score_seconds": scores.seconds,
+        }
+        described = describe(
+            first, table, clustering.labels, desk, distance=clustering.distance, confidence=clustering.confidence
+        )
+        judged = judged_by(jobs[len(results)], table, matrix, clustering, desk)
+        metrics = {**scores.metrics, **judged.metrics(), **seconds}
+        results.append(Result(table, matrix, clustering, scores, described, judged, metrics))
+    return results
+
+
+def load(job: Job, desk: Desk) -> Table:
+    """Read and clean, once for all jobs that use the same columns of the same content."""
+
+    def make() -> Table:
+        desk.display.stage("reading")
+        table = read(job.config.data, desk.backend.frames)
+        desk.display.stage("cleaning")
+        return clean(table, job.config.clean, desk.backend.frames)
+
+    return desk.store.get(job.key_of_table, make)
+
+
+def prepared(job: Job, table: Table, desk: Desk) -> Matrix:
+    """Scale and reduce, once for all jobs with the same table, scaling, reduction and dtype."""
+
+    def make() -> Matrix:
+        desk.display.stage("preparing")
+        c = job.config
+        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=desk.backend)
+
+    return desk.store.get(job.key_of_matrix, make)
+
+
+def known_facts(job: Job, table: Table, desk: Desk) -> Facts:
+    """What all profiles of a table share."""
+    return desk.store.get(f"facts-{job.key_of_table}", lambda: facts(table, desk.backend.frames))
+
+
+def describe(
+    job: Job,
+    table: Table,
+    labels: np.ndarray,
+    desk: Desk,
+    *,
+    distance: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
+) -> Profile:
+    """What is in each cluster of a labelling of the table."""
+    known = known_facts(job, table, desk)
+    return profile(known, table.features, labels, distance=distance, confidence=confidence)
+
+
+def ruled(job: Job, table: Table, described: Profile, labels: np.ndarray, desk: Desk) -> Profile:
+    """The profile with a decision rule for each cluster: for a job that people look at, not for each of a sweep."""
+    desk.display.stage("finding rules")
+    return with_rules(described, known_facts(job, table, desk), labels, seed=job.config.seed)
+
+
+def _ruled(job: Job, result: Result, desk: Desk) -> Result:
+    return replace(result, profile=ruled(job, result.table, result.profile, result.clustering.labels, desk))
+
+
+def judged_by(job: Job, table: Table, matrix: Matrix, clustering: Clustering, desk: Desk) -> Judgement:
+    """What the job's configuration asks of a clustering beyond its scores."""
+    return judge(
+        table,
+        matrix,
+        clustering,
+        job.config,
+        raw=known_facts(job, table, desk).raw,
+        backend=desk.backend,
+        tell=lambda text, done: desk.display.stage(f"{job.name}: {text}", done),
+    )

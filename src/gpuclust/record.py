@@ -1,0 +1,133 @@
+"""What is written of a job: its run, its scores, its files, its model, or why it failed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from gpuclust.analysis.profile import Profile
+from gpuclust.artifacts import JobFacts, job_files
+from gpuclust.cluster import Clustering
+from gpuclust.config import Config, flatten
+from gpuclust.data.table import Table
+from gpuclust.desk import Desk, Job, Outcome, Result, about
+from gpuclust.errors import GpuclustError
+from gpuclust.prepare import Matrix
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.bundle import Bundle
+from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
+
+
+def start(job: Job, desk: Desk) -> RunStart:
+    """What is recorded before a job's work starts."""
+    return RunStart(
+        name=job.name,
+        tags={
+            tags.KIND: "job",
+            tags.KEY: job.key,
+            tags.FINGERPRINT: job.fingerprint,
+            **about(desk),
+        },
+        params=flatten(job.config),
+    )
+
+
+def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
+    """Log what a job found, and close its run."""
+    digest = labels_digest(result.clustering)
+    swept = {k: float(v) for k, v in job.swept.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    notes = (*result.clustering.notes, *result.scores.notes)
+    desk.recorder.log(
+        run_id,
+        metrics={**result.metrics, **swept},
+        tags={tags.LABELS: digest, **({"gpuclust.notes": "; ".join(notes)} if notes else {})},
+        dataset=dataset(job, result.table),
+    )
+    _log_persistence(run_id, result.clustering, desk)
+    with TemporaryDirectory() as folder:
+        desk.recorder.log_files(run_id, job_files(Path(folder), about_job(job, run_id, result, desk)))
+    if job.config.tracking.models == "all":
+        log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, desk)
+    desk.recorder.end(run_id, FINISHED)
+    outcome = Outcome(
+        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
+    )
+    desk.display.finished(outcome)
+    return outcome
+
+
+def fail(job: Job, run_id: str, error: Exception, desk: Desk) -> Outcome:
+    """Log why a job failed, and close its run."""
+    reason = str(error) if isinstance(error, GpuclustError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        reason = "out of memory; lower data.n_rows, use dtype=float32 or a machine with more"
+    desk.recorder.log(run_id, tags={tags.FAILURE: reason, "mlflow.note.content": f"Failed: {reason}"})
+    desk.recorder.end(run_id, FAILED)
+    outcome = Outcome(job, run_id, FAILED, {}, error=reason)
+    desk.display.finished(outcome)
+    return outcome
+
+
+def dataset(job: Job, table: Table) -> DatasetInput:
+    """The table that a job used, as the recorder is told."""
+    source = job.config.data.path or job.config.data.source
+    return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
+
+
+def _log_persistence(run_id: str, clustering: Clustering, desk: Desk) -> None:
+    """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
+    curve = clustering.details.get("persistence_curve")
+    if curve is not None:
+        for size, persistence in zip(curve.sizes, curve.total_persistence, strict=True):
+            desk.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
+
+
+def about_job(job: Job, run_id: str, result: Result, desk: Desk) -> JobFacts:
+    """What a job's artifacts are written from."""
+    return JobFacts(
+        name=job.name,
+        run_id=run_id,
+        config=job.config,
+        audit=result.table.audit,
+        matrix=result.matrix,
+        clustering=result.clustering,
+        profile=result.profile,
+        judgement=result.judgement,
+        metrics=result.metrics,
+        about=about(desk),
+    )
+
+
+def log_model(
+    job: Job, run_id: str, table: Table, matrix: Matrix, clustering: Clustering, described: Profile, desk: Desk
+) -> None:
+    """Keep the job's bundle as its run's model."""
+    with TemporaryDirectory() as folder:
+        bundle = bundle_of(job.config, table, matrix, clustering, described).save(Path(folder) / "bundle")
+        desk.recorder.log_model(run_id, bundle, table.features)
+
+
+def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clustering, described: Profile) -> Bundle:
+    """The portable model of a clustering."""
+    return Bundle(
+        algorithm=clustering.algorithm,
+        preparation=matrix.preparation,
+        parameters=clustering.parameters,
+        covariance_type=getattr(config.cluster, "covariance_type", None),
+        fills=table.audit.fills,
+        bounds={f: (low, high) for f, (low, high) in config.clean.bounds.items() if f in table.features},
+        details={"clusters": {str(c.cluster): {"name": c.name, "size": c.size} for c in described.clusters}},
+    )
+
+
+def labels_digest(clustering: Clustering) -> str:
+    """A digest of the labels, by which a rebuilt clustering is known to be the recorded one."""
+    return digest_of(clustering.labels)
+
+
+def digest_of(labels: np.ndarray) -> str:
+    """A digest of int32 labels (n_rows,)."""
+    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.int32).tobytes(), digest_size=12).hexdigest()

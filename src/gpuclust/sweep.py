@@ -1,0 +1,309 @@
+"""Many jobs: one table, one parent run, resume by key, the choice and its reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gpuclust import job as jobs_module
+from gpuclust.analysis.judgement import reference_column
+from gpuclust.analysis.profile import Profile
+from gpuclust.analysis.selection import Selection, select
+from gpuclust.analysis.validity import HIGHER_IS_BETTER
+from gpuclust.artifacts import SweepFacts, sweep_files
+from gpuclust.compose import Plan
+from gpuclust.compute.backend import Backend
+from gpuclust.compute.store import key
+from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, rebuild
+from gpuclust.config import flatten
+from gpuclust.curves import CURVES, SIZES, curve_point, curves, job_name, sweep_name
+from gpuclust.desk import Desk, Job, Outcome, about, job_of
+from gpuclust.record import log_model
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
+
+# Scores that a leaderboard shows first, after the one that chose.
+SCORES = ("silhouette", "silhouette_se", "calinski_harabasz", "davies_bouldin", "inertia", "bic", "relative_validity",
+          "noise_fraction")  # fmt: skip
+# Jobs run together when a silhouette takes long enough that sharing its pass pays: from this many pairs of rows.
+SHARED_FROM_PAIRS = 5e8
+LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a command came to: every job's outcome in the order planned, the choice among them, and the parent run."""
+
+    outcomes: tuple[Outcome, ...]
+    selection: Selection | None
+    parent: str | None
+    seconds: float
+    conclusion: Conclusion | None = None
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The jobs that failed."""
+        return tuple(o for o in self.outcomes if o.status == FAILED)
+
+    @property
+    def chosen(self) -> Outcome | None:
+        """The job that was chosen."""
+        return None if self.selection is None else candidates_of(self.outcomes)[self.selection.index]
+
+
+def jobs_of(plan: Plan, backend: Backend) -> tuple[Job, ...]:
+    """The named jobs of a plan. Raises DataError when a file cannot be read."""
+    return tuple(job_of(p.config, job_name(p.config, p.swept, plan.swept), p.swept, backend.name) for p in plan.jobs)
+
+
+def run(plan: Plan, jobs: Sequence[Job], desk: Desk) -> SweepResult:
+    """Run every job of a plan that is not finished yet, choose one, and record both.
+
+    The first table is read and prepared before anything is recorded, so that wrong input leaves no run behind. On an interrupt the
+    parent ends as KILLED with what finished kept, and the interrupt goes on.
+    """
+    began = time.perf_counter()
+    first = jobs[0].config
+    desk.recorder.close_stale()
+    resumed = _resumed(jobs, desk) if first.sweep.resume else {}
+    pending = [job for job in jobs if job.key not in resumed]
+    n_rows = _look_ahead(pending[0], desk) if pending else 0
+    if not plan.is_sweep:
+        return _single(jobs[0], resumed, desk, began)
+    parent = desk.recorder.start_sweep(_start(plan, jobs, desk))
+    try:
+        with desk.recorder.watch(parent):
+            result = _sweep(plan, jobs, resumed, parent, desk, n_rows)
+    except BaseException as error:
+        desk.recorder.end(parent, KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+        raise
+    desk.recorder.end(parent, FAILED if result.failed else FINISHED)
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def _look_ahead(job: Job, desk: Desk) -> int:
+    """Read and prepare the table of the first job, which it will find in the store; how many rows there are."""
+    table = jobs_module.load(job, desk)
+    if job.config.analysis.reference is not None:
+        reference_column(table, job.config.analysis.reference)
+    jobs_module.prepared(job, table, desk)
+    return table.n_rows
+
+
+def _resumed(jobs: Sequence[Job], desk: Desk) -> dict[str, Outcome]:
+    """The jobs that are finished already, by key."""
+    finished = desk.recorder.finished_jobs()
+    return {
+        job.key: Outcome(job, found.run_id, FINISHED, found.metrics, resumed=True, labels=found.tags.get(tags.LABELS))
+        for job in jobs
+        if (found := finished.get(job.key)) is not None
+    }
+
+
+def _single(job: Job, resumed: Mapping[str, Outcome], desk: Desk, began: float) -> SweepResult:
+    outcome = resumed.get(job.key)
+    if outcome is None:
+        (outcome,) = jobs_module.run([job], desk)
+        if outcome.status == FINISHED and job.config.tracking.models == "chosen":
+            _log_model(outcome, desk)
+    else:
+        desk.display.finished(outcome)
+    chosen = select([candidate(outcome)]) if outcome.status == FINISHED else None
+    return SweepResult((outcome,), chosen, None, time.perf_counter() - began)
+
+
+def _sweep(
+    plan: Plan, jobs: Sequence[Job], resumed: Mapping[str, Outcome], parent: str, desk: Desk, n_rows: int
+) -> SweepResult:
+    done: dict[str, Outcome] = {}
+    for outcome in resumed.values():
+        done[outcome.job.key] = outcome
+        _log_curves(outcome, plan, parent, desk)
+        desk.display.finished(outcome)
+    metric = jobs[0].config.sweep.metric
+    for batch in batches([job for job in jobs if job.key not in resumed], n_rows):
+        for outcome in jobs_module.run(batch, desk, parent):
+            done[outcome.job.key] = outcome
+            _log_curves(outcome, plan, parent, desk)
+        _let_go(done, metric, jobs[0].config.analysis.compare)
+    outcomes = tuple(done[job.key] for job in jobs)
+    desk.display.stage("choosing")
+    conclusion = conclude(outcomes, curves(outcomes, plan), jobs[0].config, desk)
+    result = SweepResult(outcomes, conclusion.selection, parent, 0.0, conclusion)
+    _conclude(result, conclusion, plan, desk)
+    return result
+
+
+def batches(jobs: Sequence[Job], n_rows: int) -> Iterator[list[Job]]:
+    """Jobs that share a matrix together: all in one batch where their silhouettes are dear, else one by one.
+
+    A batch is what a kill can cost, so it is no larger than pays.
+    """
+    groups: dict[Any, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.shares, []).append(job)
+    for group in groups.values():
+        size = LARGEST_BATCH if _dear(group[0], n_rows) else 1
+        for at in range(0, len(group), size):
+            yield group[at : at + size]
+
+
+def _dear(job: Job, n_rows: int) -> bool:
+    score = job.config.score
+    exact = float(n_rows) ** 2
+    pairs = exact if exact <= score.exact_limit else float(n_rows) * score.sample_size
+    return score.silhouette and pairs >= SHARED_FROM_PAIRS
+
+
+def candidates_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes that can be chosen: those that finished."""
+    return [o for o in outcomes if o.status == FINISHED]
+
+
+def _let_go(done: dict[str, Outcome], metric: str, compare: bool) -> None:
+    """Keep the arrays of the job that is ahead, and where they will be compared of the best of each algorithm."""
+    finished = candidates_of(list(done.values()))
+    ahead = select([candidate(o) for o in finished], metric)
+    kept = {o.job.key for o in best_of_each(finished, metric)} if compare else set()
+    if ahead is not None:
+        kept.add(finished[ahead.index].job.key)
+    for outcome in finished:
+        if outcome.job.key not in kept:
+            done[outcome.job.key] = outcome.light()
+
+
+def _start(plan: Plan, jobs: Sequence[Job], desk: Desk) -> RunStart:
+    """What is recorded before a sweep's work starts. Its key is that of its jobs together."""
+    config = jobs[0].config
+    fixed = {k: v for k, v in flatten(config).items() if k not in plan.swept and k.split(".")[0] not in plan.swept}
+    values = {k: ", ".join(dict.fromkeys(str(job.swept.get(k, "")) for job in jobs)) for k in plan.swept}
+    return RunStart(
+        name=sweep_name(jobs),
+        tags={
+            tags.KIND: "sweep",
+            tags.KEY: key("sweep", [job.key for job in jobs], config.sweep),
+            **about(desk),
+        },
+        params=fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)},
+    )
+
+
+def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: Desk) -> None:
+    """Add the job to the curves of its sweep, so that they grow as jobs finish."""
+    point = curve_point(outcome, plan)
+    if point is None or outcome.status != FINISHED:
+        return
+    size, line = point
+    points = {f"curve/{m}{'/' if line else ''}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+    desk.recorder.log_points(parent, points, step=int(size))
+
+
+def leaderboard(result: SweepResult) -> list[dict[str, Any]]:
+    """A row for each job, the best by the chosen metric first, jobs without it last."""
+    metric = result.selection.metric if result.selection else "silhouette"
+    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    chosen = result.chosen
+    ranked = sorted(result.outcomes, key=lambda o: (metric not in o.metrics, sign * o.metrics.get(metric, 0.0)))
+    return [
+        {
+            "rank": i + 1,
+            "chosen": chosen is not None and o.job.key == chosen.job.key,
+            "job": o.job.name,
+            "status": "resumed" if o.resumed else o.status.lower(),
+            "run_id": o.run_id,
+            **o.job.swept,
+            **{k: o.metrics[k] for k in (metric, "n_clusters", *SCORES) if k in o.metrics},
+            **o.metrics,
+            "failure": o.error or "",
+        }
+        for i, o in enumerate(ranked)
+    ]
+
+
+def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Desk) -> None:
+    """Record the choice, the verdict and the files of a sweep on its parent, and keep the chosen job's model."""
+    assert result.parent is not None
+    parent, chosen = result.parent, result.chosen
+    first = result.outcomes[0].job
+    reason = result.selection.reason if result.selection else "no job finished, so none was chosen"
+    if chosen is not None:
+        for outcome in candidates_of(result.outcomes):
+            is_chosen = outcome.job.key == chosen.job.key
+            if is_chosen or outcome.parent == parent:  # a choice of an earlier start of this sweep is taken back
+                desk.recorder.log(outcome.run_id, tags={tags.SELECTED: "true" if is_chosen else "false"})
+        if first.config.tracking.models == "chosen":
+            _log_model(chosen, desk)
+    desk.recorder.log(
+        parent,
+        tags={
+            tags.SELECTION_REASON: reason,
+            tags.SELECTED_RUN: chosen.run_id if chosen else "",
+            tags.VERDICT: conclusion.verdict.text,
+            "gpuclust.verdict_kind": conclusion.verdict.kind,
+            "mlflow.note.content": _note(conclusion, reason, chosen),
+        },
+        metrics={"n_jobs": len(result.outcomes), "n_failed": len(result.failed)},
+    )
+    if conclusion.gap is not None:
+        for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
+            desk.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
+    sizes = [k for k in plan.swept if k in SIZES]
+    alike = [
+        o for o in result.outcomes if not sizes or sizes[0] in o.job.swept
+    ]  # one axis: no cluster size among counts
+    facts = SweepFacts(
+        name=sweep_name([o.job for o in result.outcomes]),
+        run_id=parent,
+        rows=leaderboard(result),
+        curves=curves(alike, plan),
+        size_name=sizes[0].rpartition(".")[2] if sizes else "",
+        reason=reason,
+        verdict=conclusion.verdict,
+        gap=conclusion.gap,
+        comparisons=conclusion.comparisons,
+        documents=conclusion.documents(),
+        about=about(desk),
+        chosen=_chosen_profile(chosen, desk),
+        audit=jobs_module.load(chosen.job, desk).audit if chosen else None,
+    )
+    with TemporaryDirectory() as folder:
+        desk.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
+
+
+def _note(conclusion: Conclusion, reason: str, chosen: Outcome | None) -> str:
+    """The parent's description: the verdict and what led to it, the choice, and how to export it."""
+    lines = [
+        f"**{conclusion.verdict.text}**",
+        "",
+        *(f"- {line}" for line in conclusion.verdict.because),
+        "",
+        f"Chosen: {reason}",
+    ]
+    if chosen is not None:
+        lines += ["", f"`gpuclust export {chosen.run_id} --out out/`"]
+    return "\n".join(lines)
+
+
+def _chosen_profile(chosen: Outcome | None, desk: Desk) -> Profile | None:
+    """What is in the clusters of the chosen job, with their rules; None where it was resumed, not run."""
+    if chosen is None or chosen.profile is None or chosen.clustering is None:
+        return None
+    table = jobs_module.load(chosen.job, desk)
+    return jobs_module.ruled(chosen.job, table, chosen.profile, chosen.clustering.labels, desk)
+
+
+def _log_model(outcome: Outcome, desk: Desk) -> None:
+    """Keep the model of a job, computing it again when its arrays are gone (it was resumed)."""
+    job = outcome.job
+    table = jobs_module.load(job, desk)
+    matrix = jobs_module.prepared(job, table, desk)
+    if outcome.clustering is not None and outcome.profile is not None:
+        clustering, described = outcome.clustering, outcome.profile
+    else:
+        again = rebuild(job, desk, expect=outcome.labels)
+        clustering, described = again.clustering, again.profile
+    log_model(job, outcome.run_id, table, matrix, clustering, described, desk)

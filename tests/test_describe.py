@@ -1,0 +1,179 @@
+"""`gpuclust describe`: what it says of a file, against pandas, and how it refuses what it cannot read."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gpuclust.cli import main
+from gpuclust.compose import plan
+from gpuclust.describe import Description, advice, describe, described_data
+from gpuclust.errors import ConfigurationError, DataError
+
+
+@pytest.fixture
+def messy(tmp_path: Path, seed: int) -> Path:
+    """Every kind of column, and something wrong with most."""
+    rng = np.random.default_rng(seed)
+    n = 40
+    a = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "track id": [f"t{i % 38}" for i in range(n)],
+            "a": a,
+            "b": -2 * a + 1e-3 * rng.normal(size=n),
+            "wide": 1e4 * rng.normal(size=n),
+            "gaps": np.where(np.arange(n) % 4 == 0, np.nan, np.arange(n) * 1.5),
+            "mixed": ["oops" if i == 3 else f"{(i * 7) % 40 * 0.5}" for i in range(n)],
+            "same": 1.0,
+            "word": ["[bold]x[/bold]" if i % 3 else "" for i in range(n)],
+            "when": ["2020-01-02"] * n,
+            "yes": [i % 2 == 0 for i in range(n)],
+        }
+    )
+    frame.loc[39] = frame.loc[1]
+    frame.to_csv(tmp_path / "messy.csv", index=False)
+    return tmp_path / "messy.csv"
+
+
+def looked_at(path: Path, *overrides: str, preset: str = "none") -> Description:
+    return describe(described_data(path, overrides, preset=preset))[0]
+
+
+def test_every_column_with_its_kind_its_use_and_its_range(messy: Path) -> None:
+    found = looked_at(messy)
+    raw = pd.read_csv(messy)
+    columns = {c.name: c for c in found.columns}
+    assert list(columns) == list(raw.columns)
+    for name in ("a", "b", "wide", "gaps"):
+        c, r = columns[name], raw[name]
+        assert (c.kind, c.use, c.n_missing, c.n_distinct) == ("number", "feature", r.isna().sum(), r.nunique())
+        # The file is parsed by Arrow here and by pandas there, which may differ in the last bit.
+        np.testing.assert_allclose(
+            [c.low, c.median, c.mean, c.high], [r.min(), r.median(), r.mean(), r.max()], rtol=1e-12
+        )
+    assert (columns["mixed"].n_text, columns["mixed"].n_missing, columns["mixed"].use) == (1, 0, "feature")
+    assert (columns["word"].kind, columns["word"].n_missing) == ("text", (raw["word"].isna()).sum())
+    assert (columns["yes"].kind, columns["yes"].low) == ("boolean", None)
+    assert columns["word"].examples == ("[bold]x[/bold]",)
+    assert found.features == ("a", "b", "wide", "gaps", "mixed", "same")
+    assert (found.n_rows, found.n_duplicate_rows) == (40, raw.duplicated().sum())
+    assert found.n_incomplete_rows == (raw["gaps"].isna() | (raw["mixed"] == "oops")).sum()
+
+
+def test_correlations_are_those_of_pandas(messy: Path) -> None:
+    found = looked_at(messy)
+    raw = pd.read_csv(messy).assign(mixed=lambda f: pd.to_numeric(f["mixed"], errors="coerce"))
+    expected = raw[list(found.features)].corr().to_numpy()
+    np.testing.assert_allclose(np.array(found.correlation), expected, rtol=1e-9)
+    (pair,) = found.pairs(0.95)
+    assert pair[:2] == ("a", "b")
+    assert pair[2] == pytest.approx(expected[0, 1], rel=1e-9)  # as above
+
+
+def test_advice_names_the_setting_that_meets_it(messy: Path) -> None:
+    found, table = describe(described_data(messy, ["data.roles.id=track id"]))
+    said = "\n".join(advice(found, table))
+    raw = pd.read_csv(messy)
+    assert found.n_repeated_ids == raw["track id"].duplicated().sum()
+    assert f"{found.n_repeated_ids} rows repeat an earlier track id: clean.duplicates=id" in said
+    assert re.search(r"\d+ rows miss a feature: dropped, unless clean\.nulls=median", said)
+    assert "a and b say nearly the same (correlation -1.00): data.exclude=[b]" in said
+    assert "same has one value: left out" in said
+    assert "wide spreads" in said
+
+
+def test_a_file_of_tracks_is_told_from_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["energy", "valence", "tempo", "liveness", "loudness"]
+    pd.DataFrame(rng.normal(size=(30, 5)), columns=names).assign(title="x").to_csv(tmp_path / "t.csv", index=False)
+    found, table = describe(described_data(tmp_path / "t.csv"))
+    assert any("look like music tracks" in line for line in advice(found, table))
+    found, table = describe(described_data(tmp_path / "t.csv", preset="tracks"))
+    assert found.roles == {"title": "title"}
+    assert not any("look like music tracks" in line for line in advice(found, table))
+
+
+def test_lists_in_parquet_are_described(tmp_path: Path) -> None:
+    table = pa.table({"x": [1.0, 2.5, 2.5, 4.0], "tags": pa.array([["a", "b"], ["c"], ["c"], None])})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = looked_at(tmp_path / "t.parquet", "data.roles.group=tags")
+    tags = found.columns[1]
+    assert (tags.kind, tags.use, tags.n_missing, tags.n_distinct) == ("list", "role group", 1, 2)
+    assert tags.examples[0] == "c"
+    assert found.n_duplicate_rows == 1
+
+
+@pytest.mark.parametrize("override", ["cluster.n_clusters=3", "data.path=other.csv", "data.preset=tracks", "seed=1"])
+def test_other_keys_are_refused(messy: Path, override: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"takes data\.\*"):
+        described_data(messy, [override])
+
+
+def test_what_is_printed_and_written(messy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "looked"
+    assert main(["describe", str(messy), "data.exclude=[same]", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "40 rows, 10 columns, csv" in printed
+    assert "[bold]x[/bold]" in printed, "text from the data is no markup"
+    assert "excluded by data.exclude" in printed
+    written = json.loads((out / "description.json").read_text())
+    assert [c["name"] for c in written["columns"]] == list(pd.read_csv(messy).columns)
+    assert written["features"] == ["a", "b", "wide", "gaps", "mixed"]
+    assert written["advice"]
+    assert all((out / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("correlation", "distributions"))
+    # The command it ends with is one that composes.
+    words = shlex.split(
+        printed[printed.index("next: gpuclust -m ") :].splitlines()[0].removeprefix("next: gpuclust -m ")
+    )
+    assert len(plan(words, multirun=True).jobs) == 9
+
+
+def test_a_constant_feature_makes_no_invalid_json(messy: Path, tmp_path: Path) -> None:
+    assert main(["describe", str(messy), "--out", str(tmp_path / "o")]) == 0
+    text = (tmp_path / "o" / "description.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["correlation"][5] == [None] * 6
+
+
+def test_what_cannot_be_described_is_one_line_and_status_2(
+    messy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "words.csv").write_text("x,y\na,b\nc,d\n")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "description.json").write_text("{}")
+    wrong = [
+        [str(tmp_path / "none.csv")],
+        [str(tmp_path / "empty.csv")],
+        [str(tmp_path / "words.csv")],
+        [str(messy), "data.features=[nope]"],
+        [str(messy), "data.feature=[a]"],
+        [str(messy), "--out", str(tmp_path / "done")],
+        [str(messy), "--out", str(messy / "below")],
+    ]
+    for arguments in wrong:
+        assert main(["describe", *arguments]) == 2, arguments
+        said = capsys.readouterr().err
+        assert said.startswith("gpuclust: "), arguments
+        assert said.count("\n") == 1, said
+
+
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        looked_at(tmp_path / "none.csv")
+
+
+@pytest.mark.real
+def test_the_readme_figures_of_the_real_tracks(real_data: Path) -> None:
+    found = looked_at(real_data / "tracks_114k.csv", preset="tracks")
+    assert (found.n_rows, found.n_duplicate_rows) == (114_000, 450)
+    assert found.n_repeated_ids == 114_000 - 89_741
+    assert found.source["index_column"] == "Unnamed: 0"
+    assert next(c for c in found.columns if c.name == "track_name").n_missing == 1

@@ -1,0 +1,247 @@
+"""From a recorded run to a folder, and from a folder to scored rows: the whole way through a real MLflow store."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import calinski_harabasz_score, silhouette_score
+
+from gpuclust import sweep
+from gpuclust.compose import plan
+from gpuclust.errors import DataError, ExportError, ModelError
+from gpuclust.export import Exported, export, find_run, verify, whole_folder
+from gpuclust.predict import predict
+from gpuclust.tracking.bundle import Bundle
+from gpuclust.tracking.mlflow import MlflowRecorder
+
+HOSTILE = [
+    '=HYPERLINK("http://x")',
+    "+1",
+    "-2",
+    "@SUM(A1)",
+    "\tTab",
+    "plain",
+    "Ünïcode 🎵",
+    "<script>alert(1)</script>",
+]
+
+
+@pytest.fixture
+def recorder(uri: str) -> MlflowRecorder:
+    return MlflowRecorder(uri, "e")
+
+
+@pytest.fixture
+def tracked(desk: Any, recorder: MlflowRecorder) -> Any:
+    return dataclasses.replace(desk, recorder=recorder)
+
+
+@pytest.fixture
+def tracks(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame(rng.normal(size=(n, 4)) + 4 * rng.integers(0, 3, n)[:, None], columns=["a", "b", "c", "x"])
+    frame.insert(0, "id", [f"t{i}" for i in range(n)])
+    frame["name"] = [HOSTILE[i % len(HOSTILE)] for i in range(n)]
+    frame["genre"] = rng.choice(["rock", "jazz", None], n)
+    frame.to_csv(tmp_path / "tracks.csv", index=False)
+    return tmp_path / "tracks.csv"
+
+
+def run(desk: Any, path: Path, *overrides: str, multirun: bool = False) -> sweep.SweepResult:
+    p = plan(
+        ["data=table", f"data.path={path}", "data.features=[a,b,c,x]", "data.roles.title=name", "data.roles.group=genre",
+         "report=none", *overrides], multirun=multirun,
+    )  # fmt: skip
+    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+
+
+def exported(desk: Any, recorder: MlflowRecorder, out: Path, which: str = "best", **options: Any) -> Exported:
+    return export(find_run(recorder, which), out, recorder=recorder, desk=desk, **options)
+
+
+def test_the_folder_holds_what_the_contract_says(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    result = run(tracked, tracks, "cluster.n_clusters=2,3,4", multirun=True)
+    done = exported(tracked, recorder, tmp_path / "out")
+    assert result.chosen is not None
+    assert done.run.run_id == result.chosen.run_id
+    table = pq.read_table(tmp_path / "out" / "assignments.parquet")
+    types = {f.name: str(f.type) for f in table.schema}
+    assert types["cluster"] == "int32"
+    assert {types[c] for c in ("confidence", "distance", "x", "y", "z")} == {"float"}
+    # The table's own column x is kept beside the map's.
+    assert {"id", "name", "genre", "a", "b", "c", "x_source"} <= types.keys()
+    frame = table.to_pandas()
+    assert frame["confidence"].between(0, 1).all()
+    clusters = pd.read_parquet(tmp_path / "out" / "clusters.parquet")
+    assert clusters["size"].tolist() == frame["cluster"].value_counts().sort_index().tolist()
+    for feature in ("a", "b", "c"):
+        expected = frame.groupby("cluster")[feature].mean()
+        np.testing.assert_allclose(clusters[f"mean_{feature}"], expected, rtol=1e-12)
+    manifest = verify(tmp_path / "out")
+    assert manifest["run_id"] == done.run.run_id
+    assert manifest["rows"]["kept"] == 400
+    assert manifest["sweep"]["curves"]["silhouette"].keys() == {"2", "3", "4"}
+    assert set(manifest["sha256"]) == {
+        "assignments.parquet",
+        "clusters.parquet",
+        "model/arrays.npz",
+        "model/model.json",
+    }
+
+
+def test_every_number_can_be_recomputed_from_the_export(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3", "dtype=float64")
+    done = exported(tracked, recorder, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    raw = frame[["a", "b", "c", "x_source"]].to_numpy()
+    X = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    labels = frame["cluster"].to_numpy()
+    assert done.run.metrics["silhouette"] == pytest.approx(silhouette_score(X, labels), abs=1e-9)
+    assert done.run.metrics["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(X, labels), rel=1e-9)
+    centers = np.array([X[labels == c].mean(axis=0) for c in range(3)])
+    assert done.run.metrics["inertia"] == pytest.approx(((X - centers[labels]) ** 2).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("models", ["chosen", "none"])
+@pytest.mark.parametrize("algorithm", ["kmeans", "gmm", "hdbscan"])
+def test_a_run_without_a_kept_model_is_computed_again(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path, algorithm: str, models: str
+) -> None:
+    size = "cluster.min_cluster_size=20" if algorithm == "hdbscan" else "cluster.n_clusters=3"
+    result = run(tracked, tracks, f"cluster={algorithm}", size, f"tracking.models={models}")
+    exported(tracked, recorder, tmp_path / "out", result.outcomes[0].run_id)
+    frame = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    clustering = result.outcomes[0].clustering
+    assert clustering is not None
+    np.testing.assert_array_equal(frame["cluster"], clustering.labels)
+    np.testing.assert_array_equal(frame["confidence"], clustering.confidence)
+
+
+def test_which_run_is_best(tracked: Any, recorder: MlflowRecorder, tracks: Path) -> None:
+    result = run(tracked, tracks, "cluster.n_clusters=2,3,4", multirun=True)
+    run(tracked, tracks, "cluster.n_clusters=7")
+    assert result.chosen is not None
+    assert find_run(recorder, "best").run_id == result.chosen.run_id
+    assert find_run(recorder, "best", "inertia").name == "kmeans k=7"
+    assert find_run(recorder, str(result.parent)).run_id == result.chosen.run_id
+    by_silhouette = find_run(recorder, "best", "silhouette")
+    assert by_silhouette.metrics["silhouette"] == max(j.metrics["silhouette"] for j in recorder.jobs())
+
+
+def test_runs_that_cannot_be_exported(tracked: Any, recorder: MlflowRecorder, tracks: Path) -> None:
+    with pytest.raises(ExportError, match="has no finished job"):
+        find_run(recorder, "best")
+    result = run(tracked, tracks, "cluster.n_clusters=500")
+    with pytest.raises(ExportError, match="is FAILED"):
+        find_run(recorder, result.outcomes[0].run_id)
+    with pytest.raises(ExportError, match="there is no run 123"):
+        find_run(recorder, "123")
+    run(tracked, tracks, "cluster.n_clusters=2")
+    with pytest.raises(ExportError, match="has the metric bic"):
+        find_run(recorder, "best", "bic")
+
+
+def test_a_file_that_changed_is_not_exported_and_one_that_moved_is(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+    moved = tracks.rename(tmp_path / "moved.csv")
+    with pytest.raises(DataError, match="does not exist"):
+        exported(tracked, recorder, tmp_path / "out")
+    exported(tracked, recorder, tmp_path / "out", data_path=str(moved))
+    moved.write_text(moved.read_text() + "new,1,2,3,4,a,rock\n")
+    with pytest.raises(ExportError, match="has changed since run"):
+        exported(tracked, recorder, tmp_path / "out2", data_path=str(moved))
+    assert not (tmp_path / "out2").exists()
+
+
+def test_a_folder_is_whole_or_not_there(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "save", full)
+        with pytest.raises(ExportError, match=r"No space left on device\); free some space"):
+            exported(tracked, recorder, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
+    exported(tracked, recorder, tmp_path / "out")
+    with pytest.raises(ExportError, match="exists; name another"):
+        exported(tracked, recorder, tmp_path / "out")
+    exported(tracked, recorder, tmp_path / "out", force=True)
+    assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == ["out"]
+
+
+def test_a_changed_export_is_noticed(tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+    exported(tracked, recorder, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "clusters.parquet").write_bytes(b"other")
+    assert "clusters.parquet" in manifest["sha256"]
+    with pytest.raises(ExportError, match=r"was changed since its export \(clusters.parquet\)"):
+        verify(tmp_path / "out")
+    with pytest.raises(ExportError, match="is not an export folder"):
+        verify(tmp_path)
+
+
+def test_csv_cells_that_a_spreadsheet_would_run_are_made_safe(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+    exported(tracked, recorder, tmp_path / "out", form="csv")
+    written = pd.read_csv(tmp_path / "out" / "assignments.csv", keep_default_na=False)
+    assert written["name"].iloc[:8].tolist() == ["'" + t if t[0] in "=+-@\t" else t for t in HOSTILE]
+    kept = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    assert kept["name"].iloc[:8].tolist() == HOSTILE
+
+
+def test_predict_gives_the_training_rows_their_clusters(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+    exported(tracked, recorder, tmp_path / "out")
+    expected = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    for form in ("parquet", "csv"):
+        scored = predict(tmp_path / "out", tracks, tmp_path / f"scored.{form}")
+        assert (scored.n_rows, scored.n_unplaced) == (400, 0)
+        found = pd.read_parquet(scored.path) if form == "parquet" else pd.read_csv(scored.path)
+        np.testing.assert_array_equal(found["cluster"], expected["cluster"])
+        assert found["id"].tolist() == expected["id"].tolist()
+
+
+def test_predict_says_what_it_cannot_do(tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path) -> None:
+    run(tracked, tracks, "cluster.n_clusters=3")
+    exported(tracked, recorder, tmp_path / "out")
+    frame = pd.read_csv(tracks)
+    frame.loc[:9, "a"] = np.nan
+    frame.to_parquet(tmp_path / "holes.parquet")
+    scored = predict(tmp_path / "out", tmp_path / "holes.parquet", tmp_path / "s.parquet")
+    assert scored.n_unplaced == 10
+    assert pd.read_parquet(scored.path)["cluster"].isna().sum() == 10
+    frame.drop(columns="b").to_parquet(tmp_path / "narrow.parquet")
+    with pytest.raises((DataError, ModelError, ExportError, Exception), match="b"):
+        predict(tmp_path / "out", tmp_path / "narrow.parquet", tmp_path / "n.parquet")
+    with pytest.raises(ExportError, match=r"must end in \.parquet or \.csv"):
+        predict(tmp_path / "out", tracks, tmp_path / "s.txt")
+    with pytest.raises(ExportError, match="exists"):
+        predict(tmp_path / "out", tracks, tmp_path / "s.parquet")
+    with pytest.raises(ModelError, match="holds no model"):
+        predict(tmp_path, tracks, tmp_path / "t.parquet")
+
+
+def test_a_read_only_place_is_said(locked: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be written"), whole_folder(locked / "out", force=False):
+        pytest.fail("it was written")

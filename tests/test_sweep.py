@@ -1,0 +1,277 @@
+"""Sweeps: pay once, resume, go on past a failure, choose with a reason, and end cleanly when interrupted."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuclust import job as jobs
+from gpuclust import sweep
+from gpuclust.compose import Plan, plan
+from gpuclust.compute.cpu import CpuBackend
+from gpuclust.desk import job_of
+from gpuclust.errors import CleaningError, DataError
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, MemoryRecorder
+
+QUICK = ["data.n_rows=600", "report=none", "cluster.n_init=1"]
+
+
+def planned(*overrides: str) -> Plan:
+    return plan([*QUICK, *overrides], multirun=True)
+
+
+def run(desk: Any, *overrides: str) -> sweep.SweepResult:
+    p = planned(*overrides)
+    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+
+
+class Counting(CpuBackend):
+    """The CPU backend, counting the dear steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, int] = {}
+
+    def _count(self, name: str) -> None:
+        self.calls[name] = self.calls.get(name, 0) + 1
+
+    def fit_scaling(self, X: Any, method: str) -> Any:
+        self._count("scale")
+        return super().fit_scaling(X, method)
+
+    def fit_projection(self, X: Any) -> Any:
+        self._count("pca")
+        return super().fit_projection(X)
+
+    def hdbscan_tree(self, X: Any, min_samples: int) -> Any:
+        self._count("tree")
+        return super().hdbscan_tree(X, min_samples)
+
+
+def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Any] = []
+    read = jobs.read
+    monkeypatch.setattr(jobs, "read", lambda *a: reads.append(a) or read(*a))
+    desk = dataclasses.replace(desk, backend=Counting())
+    p = plan(["data.n_rows=600", "report=none", "cluster=hdbscan", "reduce=pca", "score=none",
+              "cluster.min_cluster_size=range(10,60)", "cluster.cluster_selection_method=eom,leaf",
+              "cluster.cluster_selection_epsilon=0.0,0.1", "cluster.min_samples=5"], multirun=True)  # fmt: skip
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    assert len(result.outcomes) == 200
+    assert all(o.status == FINISHED for o in result.outcomes)
+    assert len(reads) == 1
+    assert desk.backend.calls == {"scale": 1, "pca": 1, "tree": 1}
+    assert {k: desk.store.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
+
+
+def test_a_sweep_is_one_parent_with_named_children_and_curves(desk: Any) -> None:
+    result = run(desk, "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4")
+    recorder: MemoryRecorder = desk.recorder
+    parents = [r for r in recorder.runs.values() if r.tags[tags.KIND] == "sweep"]
+    children = [r for r in recorder.runs.values() if r.tags[tags.KIND] == "job"]
+    assert len(parents) == 1
+    assert {c.parent for c in children} == {result.parent}
+    assert [c.start.name for c in children] == [
+        "kmeans k=2",
+        "kmeans k=3",
+        "kmeans k=4",
+        "gmm k=2",
+        "gmm k=3",
+        "gmm k=4",
+    ]
+    curves = parents[0].curves
+    assert curves["curve/silhouette/kmeans"].keys() == {2, 3, 4}
+    assert curves["curve/bic/gmm"].keys() == {2, 3, 4}
+    by_name = {c.start.name: c for c in children}
+    assert curves["curve/inertia/kmeans"][3] == by_name["kmeans k=3"].metrics["inertia"]
+    assert parents[0].status == FINISHED
+
+
+def test_one_curve_for_each_other_swept_value(desk: Any) -> None:
+    run(desk, "cluster=gmm", "cluster.n_clusters=1,2", "cluster.covariance_type=full,diag")
+    (parent,) = [r for r in desk.recorder.runs.values() if r.tags[tags.KIND] == "sweep"]
+    assert {name for name in parent.curves if name.startswith("curve/bic")} == {"curve/bic/full", "curve/bic/diag"}
+    names = {r.start.name for r in desk.recorder.runs.values()}
+    assert {"gmm k=1 full", "gmm k=2 diag"} <= names
+
+
+def test_the_choice_its_reason_and_its_model(desk: Any) -> None:
+    result = run(desk, "cluster.n_clusters=2,3,4")
+    assert result.selection is not None
+    assert result.chosen is not None
+    best = max(result.outcomes, key=lambda o: o.metrics["silhouette"])
+    assert result.chosen.job == best.job
+    runs = desk.recorder.runs
+    assert [i for i, r in runs.items() if r.tags.get(tags.SELECTED) == "true"] == [best.run_id]
+    assert best.job.name in runs[result.parent].tags[tags.SELECTION_REASON]
+    assert [i for i, r in runs.items() if r.model] == [best.run_id]
+
+
+@pytest.mark.parametrize(("models", "kept"), [("all", 3), ("none", 0)])
+def test_which_models_are_kept(desk: Any, models: str, kept: int) -> None:
+    run(desk, "cluster.n_clusters=2,3,4", f"tracking.models={models}")
+    assert sum(r.model is not None for r in desk.recorder.runs.values()) == kept
+
+
+def test_finished_jobs_are_kept_and_only_the_others_run(desk: Any, quiet: Any) -> None:
+    first = run(desk, "cluster.n_clusters=2,3")
+    again = run(desk, "cluster.n_clusters=2,3,4")
+    assert [o.resumed for o in again.outcomes] == [True, True, False]
+    assert [o.run_id for o in again.outcomes[:2]] == [o.run_id for o in first.outcomes]
+    parent = desk.recorder.runs[again.parent]
+    assert parent.curves["curve/silhouette"].keys() == {2, 3, 4}
+    assert sum(r.model is not None for r in desk.recorder.runs.values()) >= 1
+
+
+def test_a_choice_among_finished_jobs_gets_its_model_by_computing_it_again(desk: Any) -> None:
+    first = run(desk, "cluster.n_clusters=2,3", "tracking.models=none")
+    assert not any(r.model for r in desk.recorder.runs.values())
+    again = run(desk, "cluster.n_clusters=2,3")
+    assert all(o.resumed for o in again.outcomes)
+    assert first.chosen is not None
+    assert desk.recorder.runs[first.chosen.run_id].model is not None
+
+
+def test_resume_can_be_turned_off(desk: Any) -> None:
+    run(desk, "cluster.n_clusters=2,3")
+    again = run(desk, "cluster.n_clusters=2,3", "sweep.resume=false")
+    assert not any(o.resumed for o in again.outcomes)
+
+
+@pytest.mark.parametrize(
+    "other", ["seed=1", "scale=minmax", "data.seed=5", "cluster.n_init=2", "dtype=float64", "score=none"]
+)
+def test_what_changes_a_result_changes_the_key(other: str) -> None:
+    one, two = planned("cluster.n_clusters=3").jobs[0], planned("cluster.n_clusters=3", other).jobs[0]
+    assert job_of(one.config, "", {}, "cpu").key != job_of(two.config, "", {}, "cpu").key
+
+
+@pytest.mark.parametrize("other", ["tracking.models=all", "report=default", "sweep.name=x", "sweep.metric=bic"])
+def test_what_changes_no_result_keeps_the_key(other: str) -> None:
+    one, two = planned("cluster.n_clusters=3").jobs[0], planned("cluster.n_clusters=3", other).jobs[0]
+    assert job_of(one.config, "", {}, "cpu").key == job_of(two.config, "", {}, "cpu").key
+
+
+def test_a_failing_job_is_failed_with_its_reason_and_the_rest_go_on(desk: Any) -> None:
+    result = run(desk, "cluster.n_clusters=2,601,3")
+    assert [o.status for o in result.outcomes] == [FINISHED, FAILED, FINISHED]
+    failed = desk.recorder.runs[result.failed[0].run_id]
+    assert failed.status == FAILED
+    assert "601 is more than the 600" in failed.tags[tags.FAILURE]
+    assert desk.recorder.runs[result.parent].status == FAILED
+    assert result.chosen is not None
+
+
+def test_a_failed_job_runs_again(desk: Any) -> None:
+    run(desk, "cluster.n_clusters=2,601")
+    again = run(desk, "cluster.n_clusters=2,601")
+    assert [o.resumed for o in again.outcomes] == [True, False]
+
+
+def test_an_interrupt_ends_the_parent_as_killed_and_keeps_what_finished(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = jobs.compute
+    calls: list[int] = []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    monkeypatch.setattr(jobs, "compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(desk, "cluster.n_clusters=2,3,4,5")
+    states = [r.status for r in desk.recorder.runs.values()]
+    assert states[0] == KILLED
+    assert states.count(FINISHED) == 2
+    assert tags.RUNNING not in states
+    monkeypatch.setattr(jobs, "compute", compute)
+    again = run(desk, "cluster.n_clusters=2,3,4,5")
+    assert [o.resumed for o in again.outcomes] == [True, True, False, False]
+
+
+def test_wrong_input_leaves_no_run_behind(desk: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        run(desk, "data=table", f"data.path={tmp_path / 'none.csv'}", "cluster.n_clusters=2,3")
+    with pytest.raises(CleaningError):
+        run(desk, "clean.bounds.tempo=[9999,null]", "cluster.n_clusters=2,3")
+    assert not desk.recorder.runs
+
+
+def test_a_single_job_has_no_parent_and_keeps_its_model(desk: Any) -> None:
+    p = plan([*QUICK, "cluster.n_clusters=3"])
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    assert result.parent is None
+    (only,) = desk.recorder.runs.values()
+    assert only.parent is None
+    assert only.model
+    assert only.status == FINISHED
+    assert only.metrics["n_rows"] == 600
+
+
+def test_metrics_params_and_files_of_a_job(desk: Any) -> None:
+    p = plan(["data.n_rows=600", "cluster.n_clusters=3"])
+    sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    (only,) = desk.recorder.runs.values()
+    contract = {"n_clusters", "n_rows", "n_features", "noise_fraction", "silhouette", "silhouette_se", "calinski_harabasz",
+                "davies_bouldin", "inertia", "largest_fraction", "smallest_fraction", "explained_variance", "load_seconds",
+                "prepare_seconds", "fit_seconds", "score_seconds"}  # fmt: skip
+    assert contract <= only.metrics.keys()
+    assert all(np.isfinite(v) for v in only.metrics.values())
+    assert only.start.params["cluster.n_clusters"] == 3
+    files = {
+        "config.yaml",
+        "audit.json",
+        "profile.json",
+        "profile.csv",
+        "report.html",
+        "figures/map.png",
+        "figures/profile.png",
+    }
+    assert files <= only.files.keys()
+    assert only.files["figures/map.png"].startswith(b"\x89PNG")
+    assert only.dataset is not None
+    assert only.dataset.n_rows == 600
+
+
+def test_files_of_a_sweep(desk: Any) -> None:
+    p = plan(["data.n_rows=600", "cluster=kmeans,gmm", "cluster.n_clusters=2,3"], multirun=True)
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    files = desk.recorder.runs[result.parent].files
+    assert {
+        "leaderboard.csv",
+        "figures/elbow.png",
+        "figures/silhouette.png",
+        "figures/bic.png",
+        "report.html",
+    } <= files.keys()
+    lines = files["leaderboard.csv"].decode().splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("1,True,")
+
+
+def test_dear_silhouettes_share_a_batch_and_cheap_ones_do_not() -> None:
+    jobs_ = [job_of(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=range(2,22)").jobs]
+    assert [len(b) for b in sweep.batches(jobs_, 1_000)] == [1] * 20
+    assert [len(b) for b in sweep.batches(jobs_, 100_000)] == [16, 4]
+    mixed = [
+        job_of(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=2,3", "scale=standard,minmax").jobs
+    ]
+    assert [len(b) for b in sweep.batches(mixed, 100_000)] == [2, 2]
+    assert [{j.config.scale.method for j in b} for b in sweep.batches(mixed, 100_000)] == [{"standard"}, {"minmax"}]
+
+
+def test_a_sweep_over_two_things_draws_a_line_for_each(desk: Any) -> None:
+    p = plan(["data.n_rows=600", "cluster.n_clusters=2,3", "scale=standard,minmax", "cluster.n_init=1"], multirun=True)
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    lines = sweep.curves(result.outcomes, p)
+    assert lines["inertia"].keys() == {"scale=standard", "scale=minmax"}
+    assert [size for size, _, _ in lines["inertia"]["scale=minmax"]] == [2, 3]
+    assert desk.recorder.runs[result.parent].files["figures/elbow.png"].startswith(b"\x89PNG")
+    names = {o.job.name for o in result.outcomes}
+    assert names == {f"kmeans k={k} scale={s}" for k in (2, 3) for s in ("standard", "minmax")}
