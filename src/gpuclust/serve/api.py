@@ -1,0 +1,122 @@
+"""An export as a JSON API: `create_app` makes the application, `gpuclust.serve.server` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from gpuclust import __version__
+from gpuclust.serve import problems
+from gpuclust.serve.build import Progress
+from gpuclust.serve.front import API, Front
+from gpuclust.serve.inputs import MOST_BODY, parameter_examples
+from gpuclust.serve.library import Library
+from gpuclust.serve.predictor import read_predictor
+from gpuclust.serve.routes import router
+from gpuclust.serve.schemas import Problem
+from gpuclust.serve.source import MODEL
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+SMALLEST_ZIPPED = 1_000  # bytes; below, gzip costs more than it saves
+ABOUT = """\
+Search, look around and place rows in an exported clustering. Everything is read from the export folder.
+
+Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). A GET has an `ETag`: with `If-None-Match`, what has
+not changed is a 304. Names that a route does not know are refused.
+"""
+
+
+def create_app(
+    folder: str | Path,
+    *,
+    cors: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    max_body: int = MOST_BODY,
+    progress: Progress | None = None,
+) -> FastAPI:
+    """The application that serves an export folder, which is opened (and indexed, the first time) here.
+
+    ``cors`` are the origins whose pages may read the answers, none by default; ``hosts`` the only names that requests may
+    be addressed to, any by default; ``max_body`` the longest body in bytes; ``progress`` as in `Library.open`. Raises
+    ExportError or ModelError when the folder is no export or is damaged.
+    """
+    library = Library.open(folder, progress)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        library.close()
+
+    app = FastAPI(
+        title="gpuclust",
+        version=__version__,
+        summary=f"{library.facts.n_rows:,} rows in {library.facts.n_clusters} clusters",
+        description=ABOUT,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.library = library
+    app.state.predictor = read_predictor(library.folder / MODEL)
+    app.include_router(router, prefix=API)
+    problems.install(app)
+    app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_ZIPPED, compresslevel=4)
+    if cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], expose_headers=["ETag"],
+            allow_headers=["Content-Type", "If-None-Match"],
+        )  # fmt: skip
+    app.add_middleware(
+        Front, version=f"{__version__} {library.facts.key}", hosts=tuple(hosts), max_body=max_body,
+        raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",),
+    )  # fmt: skip
+    describe(app, library)
+    return app
+
+
+def describe(app: FastAPI, library: Library) -> None:
+    """Make the OpenAPI say what this export has: its features as those of a row, its items as examples."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document["components"]["schemas"]
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs") | {"Problem": problem}
+            number, missing = {"type": "number"}, {"type": "null"}
+            schemas["Rows"]["properties"]["rows"]["items"] = features_schema(library, {"anyOf": [number, missing]})
+            taste = schemas["FromTaste"]["properties"]["taste"]
+            taste |= features_schema(library, taste.pop("additionalProperties"))
+            schemas["Rows"]["example"] = {
+                "rows": [dict(item.features) for item in library.at(range(min(2, len(library))))]
+            }
+            for path in document["paths"].values():
+                for operation in path.values():
+                    parameter_examples(examples_of(library), operation)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def features_schema(library: Library, value: dict[str, Any]) -> dict[str, Any]:
+    """An object with this export's features and nothing else, as JSON Schema."""
+    return {"type": "object", "properties": dict.fromkeys(library.features, value), "additionalProperties": False}
+
+
+def examples_of(library: Library) -> dict[str, Any]:
+    """Values that parameters may have in this export, by name, from its most popular item."""
+    if not len(library):
+        return {}
+    (item,) = library.at([0])
+    first = item.creators[0] if item.creators else ""
+    examples = {"id": item.id, "cluster": item.cluster, "q": f"{item.title} {first}".strip(), "name": first}
+    return {name: value for name, value in examples.items() if value != ""}

@@ -1,0 +1,100 @@
+"""Means of the features by year, group and creator: made once with the index, read by page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuclust.serve.records import Average, Averages
+from gpuclust.serve.text import CREATOR_SEPARATOR
+
+BY = ("year", "group", "creator")
+ALL = -(2**31)  # stands for all clusters together
+
+
+def write_averages(rows: pa.Table, folder: Path) -> Any:
+    """Write ``averages-{year,group,creator}.arrow``, the first two for each cluster too; give the creators in their order.
+
+    Values of a list count for each item once. Years ascend; groups and creators descend by count, then ascend by name.
+    """
+    features = [name for name in rows.column_names if name.startswith("f/")]
+    raw = np.column_stack([rows[f].to_numpy() for f in features]) if features else np.empty((rows.num_rows, 0))
+    clusters = rows["cluster"].to_numpy()
+    written: dict[str, pa.Table] = {}
+    for by, (values, owners) in _values(rows).items():
+        codes, known = _coded(values, owners)
+        parts = [(ALL, np.ones(len(codes), dtype=bool))]
+        if by != "creator":
+            parts += [(int(c), clusters[codes[:, 0]] == c) for c in np.unique(clusters)]
+        tables = [_means(c, codes[chosen], known, raw, features, ascending=by == "year") for c, chosen in parts]
+        written[by] = pa.concat_tables(tables).combine_chunks()
+        with pa.ipc.new_file(str(folder / f"averages-{by}.arrow"), written[by].schema) as writer:
+            writer.write_table(written[by], max_chunksize=max(written[by].num_rows, 1))
+    return _chunk(written["creator"]["value"])
+
+
+def _chunk(column: Any) -> Any:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _values(rows: pa.Table) -> dict[str, tuple[Any, Any]]:
+    """Each value that an item has, and the rank of the item."""
+    years = rows["year"].combine_chunks()
+    names = pc.split_pattern(pc.cast(rows["creator"].combine_chunks(), pa.string()), CREATOR_SEPARATOR)
+    groups = rows["groups"].combine_chunks()
+    creators, creator_owners = pc.utf8_trim_whitespace(pc.list_flatten(names)), pc.list_parent_indices(names)
+    named = pc.not_equal(creators, "")
+    return {
+        "year": (years.drop_null(), pa.array(np.flatnonzero(pc.is_valid(years).to_numpy(zero_copy_only=False)))),
+        "group": (pc.list_flatten(groups), pc.list_parent_indices(groups)),
+        "creator": (creators.filter(named), creator_owners.filter(named)),
+    }
+
+
+def _coded(values: Any, owners: Any) -> tuple[np.ndarray, Any]:
+    """(n, 2) int64: the item and the code of each value, each pair once; and the values that the codes stand for."""
+    valid = pc.is_valid(values)
+    encoded = values.filter(valid).dictionary_encode()
+    pairs = np.column_stack(
+        [owners.filter(valid).to_numpy().astype(np.int64), encoded.indices.to_numpy().astype(np.int64)]
+    )
+    again = np.flatnonzero(np.diff(pairs[:, 0]) == 0)
+    if len(again):  # an item with several values may have one of them twice
+        keys = pairs[:, 0] * max(len(encoded.dictionary), 1) + pairs[:, 1]
+        pairs = pairs[np.sort(np.unique(keys, return_index=True)[1])]
+    return pairs, encoded.dictionary
+
+
+def _means(
+    cluster: int, codes: np.ndarray, known: Any, raw: np.ndarray, features: list[str], *, ascending: bool
+) -> pa.Table:
+    counts = np.bincount(codes[:, 1], minlength=len(known))
+    present = np.flatnonzero(counts)
+    values = known.take(pa.array(present))
+    keys = [("value", "ascending")] if ascending else [("count", "descending"), ("value", "ascending")]
+    columns: dict[str, Any] = {"value": values, "cluster": np.full(len(present), cluster), "count": counts[present]}
+    for j, feature in enumerate(features):
+        column = raw[codes[:, 0], j]
+        finite = np.isfinite(column)
+        own = np.bincount(codes[finite, 1], minlength=len(known))[present]
+        sums = np.bincount(codes[finite, 1], weights=column[finite], minlength=len(known))[present]
+        columns[feature] = np.divide(sums, own, out=np.full(len(present), np.nan), where=own > 0)
+    return pa.table(columns).sort_by(keys)
+
+
+def page(table: pa.Table, by: str, *, cluster: int | None, offset: int, limit: int) -> Averages:
+    """Part of the averages in a file of `write_averages`, over all items or over those of one cluster."""
+    wanted = ALL if cluster is None else cluster
+    own = table["cluster"].to_numpy() == wanted
+    start, total = int(own.argmax()) if own.any() else 0, int(own.sum())
+    rows = table.slice(start + offset, max(min(limit, total - offset), 0)).to_pylist()
+    return Averages(by, tuple(average(row) for row in rows), total, offset, cluster)
+
+
+def average(row: dict[str, Any]) -> Average:
+    """A row of the file as a record."""
+    return Average(row["value"], row["count"], {k[2:]: v for k, v in row.items() if k.startswith("f/")})

@@ -1,0 +1,212 @@
+"""An export -> the index of a library: a folder of SQLite, Arrow and NumPy files that open without being read.
+
+Rows are numbered by popularity (rank 0 is the most popular, file order where there is none), so that whatever comes
+first is the most popular: a full-text search that stops early, the members of a cluster, a tie.
+
+    rows.arrow           what an item is, a row for each rank
+    search.sqlite        ids, folded titles and creators; the full-text index over both
+    words.arrow          the vocabulary of the full-text index
+    tree-*.npy           points and leaves for exact neighbours
+    popular.npy, central.npy  ranks cluster by cluster, by popularity and by closeness to the centre
+    averages-*.arrow     means of the features by year, group and creator
+    index.json           the runs of each cluster in those two files, and what building took
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuclust.serve.averages import write_averages
+from gpuclust.serve.model import read_space
+from gpuclust.serve.neighbours import build_tree
+from gpuclust.serve.source import MODEL, Manifest, popularity_of, raw_features, read_assignments
+from gpuclust.serve.text import CREATOR_SEPARATOR, fold
+from gpuclust.serve.typos import letters_of
+
+Progress = Callable[[str, float], None]
+VERSION = 1  # of what is in the files; another number is another index
+
+# A build that is killed is thrown away, so nothing needs a journal.
+_UNSAFE = "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -200000;"
+_TABLES = f"""{_UNSAFE}
+create table items(rank integer primary key, id text not null, title text not null, creator text not null);
+"""
+_INDEXES = """
+create index items_id on items(id);
+create index items_title on items(title) where title <> '';
+create index items_creator on items(creator) where creator <> '';
+create virtual table words using fts5(title, creator, content='items', content_rowid='rank', tokenize='ascii', detail=column);
+insert into words(words) values('rebuild');
+create virtual table terms using fts5vocab(words, 'row');
+"""
+
+
+def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
+    """Write the index of an export into a folder that exists. Raises ExportError or ModelError for a damaged export, and
+    OSError or sqlite3.Error when it cannot be written."""
+    started = time.perf_counter()
+    progress("reading the export", 0.0)
+    space = read_space(manifest.folder / MODEL)
+    table = read_assignments(manifest)
+    popularity = popularity_of(table, manifest)
+    by_popularity = np.argsort(-np.nan_to_num(popularity, nan=-np.inf), kind="stable")
+    table = table.take(pa.array(by_popularity)).combine_chunks()
+    progress("writing the rows", 0.15)
+    rows = row_table(table, manifest, by_popularity)
+    write_arrow(rows, folder / "rows.arrow")
+    progress("indexing titles", 0.25)
+    with ThreadPoolExecutor(1) as pool:
+        # SQLite works outside the interpreter's lock, so the numbers are made meanwhile.
+        searching = pool.submit(_write_search, rows, folder)
+        creators = write_averages(rows, folder)
+        tree = build_tree(space.prepare(raw_features(table, manifest)), rows["cluster"].to_numpy())
+        tree.save(folder)
+        runs = _write_orders(rows, folder)
+        progress("indexing words", 0.5)
+        searching.result()
+    _write_creators(creators, folder)
+    facts = {"version": VERSION, "n_rows": rows.num_rows, "runs": runs, "build_seconds": time.perf_counter() - started}
+    (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    progress("indexed", 1.0)
+
+
+def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.Table:
+    """The columns of an item under fixed names, whatever the export calls them; a feature F is ``f/F``.
+
+    ``position`` (n_rows,) is each row's place in the export, which stands for an id where there is none.
+    """
+    roles, n = manifest.roles, table.num_rows
+
+    def role(name: str) -> Any:
+        return table[roles[name]].combine_chunks() if name in roles else None
+
+    columns = {
+        "id": pc.coalesce(_text(role("id"), n), pc.cast(pa.array(position), pa.large_string())),
+        "title": pc.fill_null(_text(role("title"), n), ""),
+        "creator": pc.fill_null(_text(role("creator"), n), ""),
+        "groups": _lists(role("group"), n),
+        "popularity": pa.array(popularity_of(table, manifest), from_pandas=True),
+        "year": _years(role("year"), n),
+        "preview": pc.fill_null(_text(role("preview"), n), ""),
+        "cluster": pc.fill_null(pc.cast(table["cluster"], pa.int32()), -1),
+    }
+    for name in ("confidence", "distance", "x", "y", "z"):
+        columns[name] = table[name] if name in table.column_names else pa.nulls(n, pa.float32())
+    columns |= {f"f/{feature}": pc.cast(table[name], pa.float64()) for feature, name in manifest.features.items()}
+    return pa.table(columns).combine_chunks()
+
+
+def _text(column: Any, n: int) -> Any:
+    """A column as text; the items of lists joined as separate names are."""
+    if column is None:
+        return pa.nulls(n, pa.large_string())
+    if _is_list(column.type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), f"{CREATOR_SEPARATOR} ")
+    return column.cast(pa.large_string())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _lists(column: Any, n: int) -> Any:
+    """A column as lists of text: a plain value is a list of one, nothing an empty list."""
+    if column is None:
+        return (
+            pa.array([[]] * n, pa.list_(pa.string()))
+            if n < 1
+            else pa.ListArray.from_arrays([0] * (n + 1), pa.array([], pa.string()))
+        )
+    if _is_list(column.type):
+        return pc.fill_null(column.cast(pa.list_(pa.string())), pa.scalar([], pa.list_(pa.string())))
+    texts = column.cast(pa.string())
+    offsets = np.append(0, np.cumsum(pc.is_valid(texts).to_numpy(zero_copy_only=False))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), texts.drop_null())
+
+
+def _years(column: Any, n: int) -> Any:
+    """A column as years: of dates their year, of texts the first four digits, of numbers the whole part."""
+    if column is None:
+        return pa.nulls(n, pa.int32())
+    if pa.types.is_temporal(column.type):
+        return pc.cast(pc.year(column), pa.int32())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        found = pc.struct_field(pc.extract_regex(column, r"(?P<year>\d{4})"), "year")
+        return pc.cast(found, pa.int32())
+    numbers = pc.floor(pc.cast(column, pa.float64()))
+    usable = pc.and_(pc.is_finite(numbers), pc.less(pc.abs(numbers), 1e9))
+    return pc.cast(pc.if_else(usable, numbers, None), pa.int32())
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """An uncompressed Arrow file of one batch: its columns are used where they lie in the file."""
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
+
+
+def _write_orders(rows: pa.Table, folder: Path) -> dict[str, list[int]]:
+    """The ranks of each cluster by popularity and by closeness; where each cluster begins and ends in both files."""
+    clusters, ranks = rows["cluster"].to_numpy(), np.arange(rows.num_rows, dtype=np.int32)
+    away = pc.coalesce(rows["distance"], pc.subtract(pa.scalar(1.0, pa.float32()), rows["confidence"]))
+    away = pc.fill_null(away, np.inf).to_numpy()
+    np.save(folder / "popular.npy", np.lexsort((ranks, clusters)).astype(np.int32), allow_pickle=False)
+    np.save(folder / "central.npy", np.lexsort((ranks, away, clusters)).astype(np.int32), allow_pickle=False)
+    present, sizes = np.unique(clusters, return_counts=True)
+    stops = np.cumsum(sizes)
+    return {str(c): [int(stop - size), int(stop)] for c, size, stop in zip(present, sizes, stops, strict=True)}
+
+
+def _write_search(rows: pa.Table, folder: Path) -> None:
+    """The SQLite file, and the vocabulary of its full-text index."""
+    titles, names = (fold(rows[name].combine_chunks()) for name in ("title", "creator"))
+    # A connection of this thread's own, used in autocommit between explicit transactions.
+    database = sqlite3.connect(folder / "search.sqlite", isolation_level=None)
+    try:
+        database.executescript(_TABLES)
+        database.execute("begin")
+        columns = (range(rows.num_rows), *(column.to_pylist() for column in (rows["id"], titles, names)))
+        database.executemany("insert into items values (?, ?, ?, ?)", zip(*columns, strict=True))
+        database.execute("commit")
+        del columns
+        database.executescript(_INDEXES)
+        database.execute("analyze")
+        terms = database.execute("select term, doc from terms order by term").fetchall()
+    finally:
+        database.close()
+    _write_words([term for term, _ in terms], [count for _, count in terms], folder / "words.arrow")
+
+
+def _write_creators(creators: Any, folder: Path) -> None:
+    """Where each creator is among the averages, by folded name."""
+    database = sqlite3.connect(folder / "search.sqlite", isolation_level=None)
+    try:
+        database.executescript(f"{_UNSAFE} create table creators(key text not null, position integer not null); begin")
+        keyed = zip(fold(creators).to_pylist(), range(len(creators)), strict=True)
+        database.executemany("insert into creators values (?, ?)", keyed)
+        database.execute("commit")
+        database.execute("create index creators_key on creators(key, position)")
+    finally:
+        database.close()
+
+
+def _write_words(words: list[str], counts: list[int], path: Path) -> None:
+    parts = [letters_of(words[at : at + 16_384]) for at in range(0, len(words), 16_384)]
+    table = pa.table(
+        {
+            "word": pa.array(words, pa.string()),
+            "count": pa.array(counts, pa.int64()),
+            "length": pa.array([len(word) for word in words], pa.int64()),
+            "letters": pa.array(np.concatenate(parts) if parts else np.empty(0, np.uint64)),
+        }
+    )
+    write_arrow(table, path)

@@ -1,0 +1,215 @@
+"""The figures that are no map: curves of a sweep, sizes, profiles, averages, and how two clusterings meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from gpuclust.serve.explorer.moves import Moves
+from gpuclust.serve.explorer.session import Opened
+from gpuclust.serve.explorer.texts import as_hover, figure, words
+from gpuclust.serve.records import NOISE, Averages
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
+MOST_Z = 3.0  # beyond it a colour does not deepen: one extreme cluster would pale all others
+_MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
+
+
+def curve(
+    title: str, named: Mapping[str, Mapping[str, float]], chosen: float | None, *, size: str = "clusters"
+) -> go.Figure:
+    """A score over the swept size, a line for each of ``named``; the chosen size is marked."""
+    found = go.Figure()
+    for (name, points), color in zip(named.items(), LINES, strict=False):
+        ordered = sorted((float(at), value) for at, value in points.items())
+        x, y = [at for at, _ in ordered], [value for _, value in ordered]
+        found.add_scatter(
+            x=x, y=y, mode="lines+markers", name=as_hover(name), line={"color": color, "width": 2}, marker={"size": 7}
+        )
+        if chosen in x:
+            at = y[x.index(chosen)]
+            ring = {"size": 15, "symbol": "circle-open", "color": ORANGE, "line": {"width": 3}}
+            found.add_scatter(x=[chosen], y=[at], mode="markers", marker=ring, showlegend=False, hoverinfo="skip")
+    found.update_layout(
+        title=as_hover(title), height=260, margin=_MARGIN, showlegend=len(named) > 1, xaxis={"title": size, "dtick": 1}
+    )
+    found.update_layout(legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"})
+    if len({x for points in named.values() for x in points}) > 15:
+        found.update_xaxes(dtick=None)
+    return found
+
+
+def sizes(shown: Opened) -> go.Figure:
+    """Rows in each cluster."""
+    clusters = list(shown.clusters.values())[::-1]
+    found = go.Figure(
+        go.Bar(
+            x=[c.size for c in clusters], y=[as_hover(shown.name(c.cluster), 44) for c in clusters], orientation="h",
+            marker={"color": [shown.colors[c.cluster] for c in clusters]},
+            text=[f"{c.size:,} · {c.fraction:.1%}" for c in clusters], textposition="auto", hoverinfo="skip",
+        )
+    )  # fmt: skip
+    found.update_layout(
+        height=90 + 34 * len(clusters), margin={**_MARGIN, "t": 8}, xaxis={"title": "rows"}, yaxis={"automargin": True}
+    )
+    return found
+
+
+def heat(shown: Opened, order: Sequence[int]) -> go.Figure:
+    """Means of the features by cluster, in standard deviations from the mean of all rows; hover tells original units."""
+    features = shown.library.features
+    z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
+    most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MOST_Z)
+    hover = [
+        [
+            f"{as_hover(shown.name(c))}<br>{as_hover(words(f))}: {figure(shown.clusters[c].features[f].mean)}"
+            f"<br>z {shown.clusters[c].features[f].z:+.2f}"
+            for f in features
+        ]
+        for c in order
+    ]
+    found = go.Figure(
+        go.Heatmap(
+            z=z, x=[as_hover(words(f)) for f in features], y=[as_hover(shown.name(c), 36) for c in order], zmin=-most, zmax=most,
+            colorscale="RdBu_r", text=[[f"{v:+.1f}" for v in row] for row in z], texttemplate="%{text}", hovertext=hover, hoverinfo="text",
+            xgap=2, ygap=2, colorbar={"title": {"text": "z"}, "thickness": 12},
+        )
+    )  # fmt: skip
+    found.update_layout(
+        height=150 + 38 * len(order),
+        margin={**_MARGIN, "t": 8},
+        yaxis={"autorange": "reversed"},
+        xaxis={"tickangle": -40},
+    )
+    return found
+
+
+def radar(shown: Opened, chosen: Sequence[int]) -> go.Figure:
+    """Mean z-scores of some clusters around a circle; the ring at 0 is the mean of all rows."""
+    features = shown.library.features
+    angles = [as_hover(words(f)) for f in features]
+    found = go.Figure()
+    mean = {"r": [0.0] * (len(angles) + 1), "theta": [*angles, *angles[:1]]}
+    found.add_scatterpolar(
+        **mean, mode="lines", line={"color": "#808080", "dash": "dot", "width": 1.5}, hoverinfo="skip", showlegend=False
+    )
+    most = max([1.0, *(abs(shown.clusters[c].features[f].z) for c in chosen for f in features)])
+    for c in chosen:
+        z = [shown.clusters[c].features[f].z for f in features]
+        means = [figure(shown.clusters[c].features[f].mean) for f in features]
+        texts = [f"{a}: {m} (z {v:+.2f})" for a, m, v in zip(angles, means, z, strict=True)]
+        found.add_scatterpolar(
+            r=[*z, z[0]], theta=[*angles, angles[0]], fill="toself", name=as_hover(shown.name(c), 40), opacity=0.75,
+            line={"color": shown.colors[c], "width": 2}, hovertext=[*texts, texts[0]], hoverinfo="text+name",
+        )  # fmt: skip
+    found.update_layout(
+        height=430, margin={"l": 56, "r": 56, "t": 30, "b": 20}, showlegend=len(chosen) > 1,
+        legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "range": [-1.05 * most, 1.05 * most]}},
+    )  # fmt: skip
+    return found
+
+
+def over_years(
+    averages: Averages, features: Sequence[str], *, standard: Mapping[str, tuple[float, float]]
+) -> go.Figure:
+    """Averages of features by year, a line each, in standard deviations from their mean over the years (``standard``: mean
+    and deviation), so that features of any unit share an axis; hover tells original units."""
+    years = [a.value for a in averages.values]
+    found = go.Figure()
+    for feature, color in zip(features, LINES * 4, strict=False):
+        mean, deviation = standard[feature]
+        own = [a.features.get(feature) for a in averages.values]
+        y = [None if v is None else (v - mean) / deviation for v in own]
+        texts = [
+            f"{a.value}: {as_hover(words(feature))} {figure(v)} ({a.count:,} rows)"
+            for a, v in zip(averages.values, own, strict=True)
+        ]
+        found.add_scatter(
+            x=years,
+            y=y,
+            mode="lines",
+            name=as_hover(words(feature)),
+            line={"color": color, "width": 2},
+            hovertext=texts,
+            hoverinfo="text",
+        )
+    found.update_layout(
+        height=420,
+        margin={**_MARGIN, "t": 8},
+        legend={"orientation": "h", "y": -0.18},
+        yaxis={"title": "z over the years"},
+        hovermode="closest",
+    )
+    return found
+
+
+def one_over_years(averages: Averages, feature: str) -> go.Figure:
+    """Averages of one feature by year, in its own unit, above the number of rows."""
+    years, values = [a.value for a in averages.values], [a.features.get(feature) for a in averages.values]
+    texts = [f"{a.value}: {figure(v)} ({a.count:,} rows)" for a, v in zip(averages.values, values, strict=True)]
+    found = go.Figure(
+        go.Scatter(
+            x=years, y=values, mode="lines+markers", line={"color": BLUE, "width": 2}, hovertext=texts, hoverinfo="text"
+        )
+    )
+    found.update_layout(height=420, margin={**_MARGIN, "t": 8}, yaxis={"title": {"text": as_hover(words(feature))}})
+    return found
+
+
+def meeting(moves: Moves, first: Opened, second: Opened) -> go.Figure:
+    """Rows by their cluster in two exports, as a share of the cluster in the first; hover tells the rows."""
+    rows, columns = moves.first, moves.second
+    share = moves.counts / np.maximum(moves.counts.sum(axis=1, keepdims=True), 1)
+    hover = [
+        [
+            f"{as_hover(first.name(a))}<br>→ {as_hover(second.name(b))}<br>{moves.counts[i, j]:,} rows, {share[i, j]:.1%}"
+            for j, b in enumerate(columns)
+        ]
+        for i, a in enumerate(rows)
+    ]
+    found = go.Figure(
+        go.Heatmap(
+            z=share, x=[as_hover(second.name(b), 30) for b in columns], y=[as_hover(first.name(a), 36) for a in rows], zmin=0, zmax=1,
+            colorscale="Blues", text=[[f"{v:.0%}" if v >= 0.005 else "" for v in row] for row in share], texttemplate="%{text}",
+            hovertext=hover, hoverinfo="text", xgap=2, ygap=2, colorbar={"title": {"text": "share"}, "tickformat": ".0%", "thickness": 12},
+        )
+    )  # fmt: skip
+    found.update_layout(
+        height=190 + 38 * len(rows),
+        margin={**_MARGIN, "t": 8},
+        yaxis={"autorange": "reversed"},
+        xaxis={"tickangle": -40},
+    )
+    return found
+
+
+def flows(moves: Moves, first: Opened, second: Opened) -> go.Figure:
+    """The same as bands from the clusters of the first export to those of the second, as wide as they have rows."""
+    n = len(moves.first)
+    source, target = np.nonzero(moves.counts)
+    colors = [first.colors[c] for c in moves.first] + [second.colors[c] for c in moves.second]
+    labels = [as_hover(first.name(c), 28) for c in moves.first] + [as_hover(second.name(c), 28) for c in moves.second]
+    found = go.Figure(
+        go.Sankey(
+            node={"label": labels, "color": colors, "pad": 14, "thickness": 16},
+            link={
+                "source": source, "target": target + n, "value": moves.counts[source, target],
+                "color": [_faint(first.colors[moves.first[i]]) for i in source],
+            },
+        )
+    )  # fmt: skip
+    found.update_layout(height=max(380, 60 * max(n, len(moves.second))), margin={"l": 8, "r": 8, "t": 8, "b": 16})
+    return found
+
+
+def _faint(color: str) -> str:
+    return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},0.35)"
+
+
+def in_order(shown: Opened) -> list[int]:
+    """The clusters as they are listed: by number, without the noise where there is something else."""
+    proper = [c for c in shown.clusters if c != NOISE]
+    return proper or list(shown.clusters)

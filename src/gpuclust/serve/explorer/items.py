@@ -1,0 +1,113 @@
+"""Items on a page: tables of them, one of them in full, and the way from one page to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from gpuclust.serve.explorer.previews import preview_of
+from gpuclust.serve.explorer.session import Opened, like, liked
+from gpuclust.serve.explorer.settings import settings
+from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.records import Item
+
+ROW_PIXELS = 35
+
+
+def go(page: str, **query: str | int) -> None:
+    """Open another page of this site."""
+    st.switch_page(st.session_state["pages"][page], query_params={name: str(value) for name, value in query.items()})
+
+
+def asked(name: str) -> str | None:
+    """What the address says, as in ``/clusters?cluster=2``."""
+    return st.query_params.get(name)
+
+
+def frame_of(items: Sequence[Item], distances: Sequence[float] | None = None) -> pd.DataFrame:
+    """Items as a table: only columns that some item fills."""
+    columns: dict[str, list[object]] = {
+        "title": [short(i.title or i.id) for i in items],
+        "creator": [short(", ".join(i.creators)) for i in items],
+        "cluster": [short(f"{i.cluster} · {i.cluster_name}" if i.cluster >= 0 else "Noise", 48) for i in items],
+        "group": [short(", ".join(i.groups), 60) for i in items],
+        "popularity": [i.popularity for i in items],
+        "year": [None if i.year is None else str(i.year) for i in items],
+    }
+    if distances is not None:
+        columns["distance"] = [round(d, 3) for d in distances]
+    return pd.DataFrame({name: own for name, own in columns.items() if any(v not in (None, "") for v in own)})
+
+
+def choose(
+    items: Sequence[Item], key: str, *, distances: Sequence[float] | None = None, without: Sequence[str] = ()
+) -> Item | None:
+    """A table of items, of which one can be chosen with the pointer or the keyboard; the chosen one."""
+    if not items:
+        return None
+    frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
+    state = st.dataframe(
+        frame, hide_index=True, key=key, on_select="rerun", selection_mode="single-row",
+        height=ROW_PIXELS * (min(len(frame), 10) + 1) + 3, column_config={"title": st.column_config.TextColumn(width="large")},
+    )  # fmt: skip
+    rows = [row for row in state.selection.rows if row < len(items)]
+    return items[rows[0]] if rows else None
+
+
+def item_card(shown: Opened, item: Item, key: str, *, neighbours: bool = True) -> None:
+    """One item in full: what it is, where it belongs, how it sounds, what can be done with it."""
+    with st.container(border=True, key=f"item-{key}"):
+        st.subheader(as_markdown(item.title or item.id), anchor=False)
+        facts = [", ".join(item.creators), ", ".join(item.groups), str(item.year or "")]
+        facts.append("" if item.popularity is None else f"popularity {figure(item.popularity)}")
+        st.text(" · ".join(short(fact) for fact in facts if fact) or short(item.id))
+        with st.container(horizontal=True, key=f"do-{key}"):
+            if st.button(as_markdown(shown.name(item.cluster), 60), key=f"open-{key}", icon=":material/category:"):
+                go("clusters", cluster=item.cluster)
+            if neighbours and st.button("More like this", key=f"more-{key}", icon=":material/hub:"):
+                go("search", item=item.id)
+            like_button(item, key)
+        player(item, key)
+        with st.expander("Features", expanded=False, key=f"features-{key}"):
+            st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
+
+
+def like_button(item: Item, key: str) -> None:
+    """Put an item into the playlist, or take it out."""
+    inside = item.id in liked()
+    label, icon = (
+        ("In the playlist", ":material/playlist_add_check:")
+        if inside
+        else ("Add to playlist", ":material/playlist_add:")
+    )
+    st.button(
+        label, key=f"like-{key}", icon=icon, on_click=like, args=(item.id,), type="primary" if inside else "secondary"
+    )
+
+
+def player(item: Item, key: str) -> None:
+    """A sound to listen to where there is one; nothing is fetched before it is asked for."""
+    template = settings().previews
+    if not item.preview and template is None:
+        return
+    if not st.toggle("Listen", key=f"listen-{key}-{item.rank}"):
+        return
+    found = preview_of(item, template)
+    if found.url:
+        st.audio(found.url)
+    else:
+        st.caption(as_markdown(found.reason))
+
+
+def _features(shown: Opened, item: Item) -> pd.DataFrame:
+    """The item's features beside the mean of its cluster, in original units."""
+    own = shown.clusters.get(item.cluster)
+    rows = []
+    for name, value in item.features.items():
+        stats = own.features[name] if own else None
+        rows.append(
+            {"feature": words(name), "this item": figure(value), "cluster mean": figure(stats.mean) if stats else "–"}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,177 @@
+"""The map: rows in two or three of their features or of the map's axes, as a Plotly figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import cos, radians, sin
+
+import numpy as np
+import plotly.graph_objects as go
+
+from gpuclust.serve.explorer import raster
+from gpuclust.serve.explorer.points import EVERY_POINT, Coding, Span, span_of
+from gpuclust.serve.explorer.texts import as_hover
+
+HEIGHT = 560
+MOST_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
+SCALE = "Cividis"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What a map shows. ``points`` two or three arrays (n_rows,); ``labels`` of the axes; ``spans`` of the axes; ``shown``
+    ranks drawn as points, with their ``hover`` texts (already safe). Coloured by ``coding`` with its ``colors``, or by
+    ``values`` (n_rows,) named ``value_label`` where there are some. ``visible`` (n_rows,) bool: rows not filtered out."""
+
+    points: tuple[np.ndarray, ...]
+    labels: tuple[str, ...]
+    spans: tuple[Span, ...]
+    shown: np.ndarray
+    hover: Sequence[str]
+    coding: Coding
+    colors: tuple[str, ...]
+    visible: np.ndarray
+    values: np.ndarray | None = None
+    value_label: str = ""
+    dense: bool = False
+
+
+def flat(cloud: Cloud) -> go.Figure:
+    """Two axes. Above 50,000 rows every row is in a density picture behind the points of the sample."""
+    figure = go.Figure()
+    if cloud.dense:
+        figure.add_layout_image(
+            source=_picture(cloud), xref="x", yref="y", x=cloud.spans[0].low, y=cloud.spans[1].high,
+            sizex=cloud.spans[0].high - cloud.spans[0].low, sizey=cloud.spans[1].high - cloud.spans[1].low,
+            sizing="stretch", layer="below",
+        )  # fmt: skip
+    scatter = go.Scattergl if len(cloud.shown) > MOST_DRAWN else go.Scatter
+    for trace in _traces(cloud, scatter, size=5):
+        figure.add_trace(trace)
+    axes = [
+        {"title": {"text": label}, "range": [s.low, s.high], "zeroline": False}
+        for label, s in zip(cloud.labels, cloud.spans, strict=True)
+    ]
+    figure.update_layout(xaxis=axes[0] | {"showgrid": True}, yaxis=axes[1], dragmode="pan", **_layout(cloud))
+    return figure
+
+
+def deep(cloud: Cloud, *, turn: float = 45.0, tilt: float = 25.0) -> go.Figure:
+    """Three axes that turn under the pointer; ``turn`` and ``tilt`` in degrees are where they start.
+
+    Above 50,000 rows every row is counted in a cell of a cube, drawn faintly behind the points of the sample.
+    """
+    figure = go.Figure()
+    if cloud.dense:
+        figure.add_trace(_haze(cloud))
+    for trace in _traces(cloud, go.Scatter3d, size=2.5):
+        figure.add_trace(trace)
+    distance = 1.7
+    eye = {
+        "x": distance * cos(radians(tilt)) * cos(radians(turn)),
+        "y": distance * cos(radians(tilt)) * sin(radians(turn)),
+        "z": distance * sin(radians(tilt)),
+    }
+    scene: dict[str, object] = {
+        f"{name}axis": {"title": {"text": label}, "range": [s.low, s.high], "showbackground": False}
+        for name, label, s in zip("xyz", cloud.labels, cloud.spans, strict=True)
+    }
+    scene |= {"aspectmode": "cube", "camera": {"eye": eye}, "dragmode": "turntable"}
+    figure.update_layout(scene=scene, uirevision=f"{turn} {tilt}", **_layout(cloud))
+    return figure
+
+
+def _layout(cloud: Cloud) -> dict[str, object]:
+    return {
+        "height": HEIGHT,
+        "margin": {"l": 0, "r": 0, "t": 8, "b": 0},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.16, "x": 0, "yanchor": "top", "itemsizing": "constant"},
+        "showlegend": cloud.values is None,
+    }
+
+
+def _picture(cloud: Cloud) -> str:
+    x, y = (values[cloud.visible] for values in cloud.points)
+    spans = (cloud.spans[0], cloud.spans[1])
+    if cloud.values is not None:
+        return raster.as_png(raster.by_value(x, y, spans, cloud.values[cloud.visible], _scale()))
+    coding = Coding(cloud.coding.codes[cloud.visible], cloud.coding.names)
+    return raster.as_png(raster.by_category(x, y, spans, coding, cloud.colors))
+
+
+def _scale() -> np.ndarray:
+    """The colours of the scale: (256, 3) uint8."""
+    from plotly.colors import sample_colorscale
+
+    found = sample_colorscale(SCALE, [i / 255 for i in range(256)], colortype="tuple")
+    return (np.array(found) * 255).astype(np.uint8)
+
+
+def _traces(cloud: Cloud, scatter: type, size: float) -> list[go.Scatter]:
+    """The points, a trace for each category so that the legend names it; or one with a scale."""
+    edge = (
+        {"width": 0.5, "color": "rgba(255,255,255,0.6)"}
+        if cloud.dense and scatter is not go.Scatter3d
+        else {"width": 0}
+    )
+    if cloud.values is not None:
+        span = span_of(cloud.values, pad=0.0)
+        marker = {
+            "size": size, "line": edge, "color": cloud.values[cloud.shown], "colorscale": SCALE, "cmin": span.low, "cmax": span.high,
+            "colorbar": {"title": {"text": cloud.value_label}, "thickness": 12, "len": 0.8},
+        }  # fmt: skip
+        return [_trace(cloud, scatter, np.arange(len(cloud.shown)), marker, cloud.value_label)]
+    codes = cloud.coding.codes[cloud.shown]
+    found = []
+    for code, (name, color) in enumerate(zip(cloud.coding.names, cloud.colors, strict=True)):
+        own = np.flatnonzero(codes == code)
+        if len(own):
+            found.append(_trace(cloud, scatter, own, {"size": size, "line": edge, "color": color}, as_hover(name, 40)))
+    return found
+
+
+def _trace(cloud: Cloud, scatter: type, places: np.ndarray, marker: dict[str, object], name: str) -> go.Scatter:
+    ranks = cloud.shown[places]
+    axes = {axis: values[ranks].astype(np.float32) for axis, values in zip("xyz", cloud.points, strict=False)}
+    texts = [cloud.hover[i] for i in places]
+    extra: dict[str, object] = {"opacity": 0.8} if cloud.dense or scatter is not go.Scatter3d else {}
+    if scatter is not go.Scatter3d:
+        extra["unselected"] = {"marker": {"opacity": 0.45}}
+    return scatter(
+        **axes,
+        mode="markers",
+        marker=marker,
+        customdata=ranks.astype(np.int64),
+        hovertext=texts,
+        hoverinfo="text",
+        name=name,
+        **extra,
+    )
+
+
+def _haze(cloud: Cloud) -> go.Scatter3d:
+    points = [values[cloud.visible] for values in cloud.points]
+    coding = Coding(cloud.coding.codes[cloud.visible], cloud.coding.names)
+    middles, counts, category = raster.voxels(points, cloud.spans, coding)
+    depth = np.log1p(counts) / max(float(np.log1p(counts.max(initial=1))), 1e-9)
+    return go.Scatter3d(
+        x=middles[:, 0].astype(np.float32), y=middles[:, 1].astype(np.float32), z=middles[:, 2].astype(np.float32),
+        mode="markers", hoverinfo="skip", showlegend=False, opacity=0.22, name="all rows",
+        marker={"size": 2 + 9 * depth, "line": {"width": 0}, **_stepped(category, cloud.colors)},
+    )  # fmt: skip
+
+
+def _stepped(category: np.ndarray, colors: tuple[str, ...]) -> dict[str, object]:
+    """A colour for each point by the number of its category: a browser reads numbers sooner than names of colours."""
+    last = max(len(colors) - 1, 1)
+    scale = (
+        [[i / last, color] for i, color in enumerate(colors)] if len(colors) > 1 else [[0, colors[0]], [1, colors[0]]]
+    )
+    return {"color": category.astype(np.int32), "cmin": 0, "cmax": last, "colorscale": scale}
+
+
+def is_dense(n_rows: int) -> bool:
+    """Whether rows are too many to be a point each."""
+    return n_rows > EVERY_POINT

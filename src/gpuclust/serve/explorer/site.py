@@ -1,0 +1,81 @@
+"""The site: its pages, how they are reached, and what is the same on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from gpuclust.errors import GpuclustError
+from gpuclust.serve.explorer.settings import settings
+from gpuclust.serve.explorer.texts import as_markdown
+from gpuclust.serve.explorer.views.averages import averages
+from gpuclust.serve.explorer.views.clusters import clusters
+from gpuclust.serve.explorer.views.compare import compare
+from gpuclust.serve.explorer.views.download import download
+from gpuclust.serve.explorer.views.map import map_
+from gpuclust.serve.explorer.views.overview import overview
+from gpuclust.serve.explorer.views.playlist import playlist
+from gpuclust.serve.explorer.views.search import search
+
+# Path below the address, title, icon (of the font that Streamlit brings), page.
+PAGES: Sequence[tuple[str, str, str, Callable[[], None]]] = (
+    ("overview", "Overview", ":material/dashboard:", overview),
+    ("map", "Map", ":material/scatter_plot:", map_),
+    ("clusters", "Clusters", ":material/category:", clusters),
+    ("search", "Search", ":material/search:", search),
+    ("playlist", "Playlist", ":material/queue_music:", playlist),
+    ("averages", "Averages", ":material/timeline:", averages),
+    ("compare", "Compare", ":material/compare_arrows:", compare),
+    ("download", "Download", ":material/download:", download),
+)
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1320px; }
+.stAppDeployButton, [data-testid="stAppDeployButton"] { display: none; }
+[data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
+:focus-visible { outline: 3px solid #56B4E9 !important; outline-offset: 2px; }
+@media (max-width: 640px) {
+  .stMainBlockContainer { padding: 3.8rem 0.9rem 2rem; }
+  h1 { font-size: 1.6rem !important; }
+}
+@media (prefers-reduced-motion: reduce) { * { transition: none !important; animation: none !important; } }
+</style>"""
+
+
+def show() -> None:
+    """One run of the page that is open."""
+    st.set_page_config(page_title=f"{settings().folder.name} · gpuclust", page_icon=_icon(), layout="wide")
+    st.html(STYLE)
+    pages = [
+        st.Page(_guarded(page), title=title, icon=icon, url_path=path, default=path == "overview")
+        for path, title, icon, page in PAGES
+    ]
+    st.session_state["pages"] = {path: page for (path, *_), page in zip(PAGES, pages, strict=True)}
+    st.navigation(pages, position="top").run()
+
+
+def _guarded(page: Callable[[], None]) -> Callable[[], None]:
+    """The page, with what went wrong in a line and not as a traceback."""
+
+    def run() -> None:
+        try:
+            page()
+        except GpuclustError as error:
+            st.error(as_markdown(str(error), 600))
+
+    run.__name__ = page.__name__
+    return run
+
+
+@st.cache_resource
+def _icon() -> Any:
+    """Four dots: an icon by name would be fetched from elsewhere."""
+    picture = np.zeros((64, 64, 4), dtype=np.uint8)
+    row, column = np.mgrid[:64, :64]
+    dots = {(18, 20): (0, 114, 178), (44, 18): (230, 159, 0), (22, 46): (0, 158, 115), (46, 44): (213, 94, 0)}
+    for (y, x), color in dots.items():
+        picture[(row - y) ** 2 + (column - x) ** 2 <= 121] = (*color, 255)
+    return Image.fromarray(picture, "RGBA")

@@ -1,0 +1,89 @@
+"""How the features change over years, and between groups and creators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from gpuclust.serve.explorer import charts
+from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.texts import short, words
+from gpuclust.serve.records import Averages
+
+BY: Mapping[str, Literal["year", "group", "creator"]] = {"Years": "year", "Groups": "group", "Creators": "creator"}
+MOST = 1_000
+LINES_AT_FIRST = 5
+
+
+def averages() -> None:
+    """The page: what the table has of years, groups and creators."""
+    shown = opened()
+    st.title("Averages", anchor=False)
+    there = [label for label, by in BY.items() if by in shown.library.facts.roles]
+    if not there:
+        st.text(
+            "This table names no years, groups or creators (data.roles.year, data.roles.group, data.roles.creator)."
+        )
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label = st.segmented_control("By", there, default=there[0], required=True, key="by")
+        cluster = _cluster(shown) if BY[label] != "creator" else None
+    found = shown.library.averages(BY[label], cluster=cluster, limit=MOST)
+    if BY[label] == "year":
+        _years(shown, found)
+    _table(found, label)
+
+
+def _cluster(shown: Opened) -> int | None:
+    options = [None, *shown.clusters]
+    chosen = st.selectbox(
+        "Rows",
+        options,
+        format_func=lambda c: "All clusters" if c is None else short(shown.name(c), 60),
+        key="averages-cluster",
+        width=320,
+    )
+    return None if chosen is None else int(chosen)
+
+
+def _years(shown: Opened, found: Averages) -> None:
+    if len(found.values) < 2:
+        return
+    features = shown.library.features
+    chosen = st.multiselect(
+        "Features", features, default=features[:LINES_AT_FIRST], format_func=words, key="year-features"
+    )
+    if len(chosen) == 1:
+        chart = charts.one_over_years(found, chosen[0])
+    else:
+        standard = {f: _standard([a.features.get(f) for a in found.values]) for f in chosen}
+        chart = charts.over_years(found, chosen, standard=standard)
+        st.caption(
+            "Each feature in standard deviations from its mean over the years; choose one alone for its own unit."
+        )
+    st.plotly_chart(chart, key="years", config={"displayModeBar": False}, alt="Averages of features over the years")
+
+
+def _standard(values: list[float | None]) -> tuple[float, float]:
+    known = np.array([v for v in values if v is not None and np.isfinite(v)])
+    return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+
+
+def _table(found: Averages, label: str) -> None:
+    if found.total > len(found.values):
+        st.caption(f"The {len(found.values):,} most frequent of {found.total:,}.")
+    rows = [
+        {label.lower()[:-1]: short(str(a.value), 80), "rows": a.count}
+        | {words(f): _rounded(v) for f, v in a.features.items()}
+        for a in found.values
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="averages-table")
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits: enough to compare, short enough to read."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,90 @@
+"""Two exports side by side: which clusters became which."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from gpuclust.serve.explorer import charts
+from gpuclust.serve.explorer.moves import Moves, moves
+from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.settings import settings
+from gpuclust.serve.explorer.texts import as_markdown, short
+
+
+def compare() -> None:
+    """The page."""
+    st.title("Compare", anchor=False)
+    other = settings().compare
+    if other is None:
+        st.text("Start the explorer with a second export to see which clusters became which:")
+        st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None)
+        return
+    first, second = opened(), opened(other)
+    found = _moves(first.version, second.version, first, second)
+    _heads(first, second, found)
+    if not found.shared:
+        st.warning("The two exports have no id in common, so nothing can be said of which cluster became which.")
+        return
+    table, bands = st.tabs(["Table", "Bands"])
+    with table:
+        st.caption("Where the rows of each cluster of the first export are in the second, as a share of the cluster.")
+        st.plotly_chart(
+            charts.meeting(found, first, second),
+            key="meeting",
+            config={"displayModeBar": False},
+            alt="Share of each cluster by cluster of the second export",
+        )
+    with bands:
+        st.plotly_chart(
+            charts.flows(found, first, second),
+            key="flows",
+            config={"displayModeBar": False},
+            alt="Rows from clusters of the first export to those of the second",
+        )
+    st.subheader("Which became which", anchor=False)
+    st.dataframe(_became(found, first, second), hide_index=True, key="became")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _moves(first_version: str, second_version: str, _first: Opened, _second: Opened) -> Moves:
+    return moves(_first.library, _second.library)
+
+
+def _heads(first: Opened, second: Opened, found: Moves) -> None:
+    for column, shown, label in zip(st.columns(2), (first, second), ("First", "Second"), strict=True):
+        with column, st.container(border=True):
+            manifest = shown.library.facts.manifest
+            st.caption(label)
+            st.markdown(
+                f"**{as_markdown(str(manifest.get('run_name') or manifest.get('algorithm') or shown.folder.name))}**"
+            )
+            silhouette = (manifest.get("metrics") or {}).get("silhouette")
+            said = [f"{len(shown.library):,} rows", f"{shown.library.facts.n_clusters} clusters"]
+            said += [f"silhouette {silhouette:.3f}"] if isinstance(silhouette, float) else []
+            st.text(" · ".join(said))
+    with st.container(horizontal=True):
+        st.metric("Shared rows", f"{found.shared:,}", border=True, width="content")
+        st.metric(
+            "Adjusted Rand index",
+            f"{found.adjusted_rand:.3f}",
+            border=True,
+            width="content",
+            help="1: the same clusters; 0: as by chance",
+        )
+        if found.only_first or found.only_second:
+            st.metric("Only in one", f"{found.only_first:,} / {found.only_second:,}", border=True, width="content")
+
+
+def _became(found: Moves, first: Opened, second: Opened) -> pd.DataFrame:
+    rows = []
+    for i, a in enumerate(found.first):
+        counts = found.counts[i]
+        for j in counts.argsort(kind="stable")[::-1][:3]:
+            if counts[j]:
+                into = counts[j] / max(found.counts[:, j].sum(), 1)
+                rows.append({
+                    "first": short(first.name(a)), "second": short(second.name(found.second[j])), "rows": int(counts[j]),
+                    "of the first": f"{counts[j] / counts.sum():.1%}", "of the second": f"{into:.1%}",
+                })  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,55 @@
+"""Take the assignments home: all of them, or those of some clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
+from gpuclust.serve.explorer.texts import short
+from gpuclust.serve.source import ASSIGNMENTS, CLUSTERS
+
+
+def download() -> None:
+    """The page."""
+    shown = opened()
+    st.title("Download", anchor=False)
+    st.subheader("Assignments", anchor=False)
+    chosen = st.multiselect(
+        "Clusters",
+        list(shown.clusters),
+        format_func=lambda c: short(shown.name(c), 60),
+        key="download-clusters",
+        placeholder="All clusters",
+    )
+    n_rows = sum(shown.clusters[c].size for c in chosen) if chosen else len(shown.library)
+    st.text(
+        f"{n_rows:,} rows: id, title and whatever else the table has, the features, the cluster, the confidence, the map's axes"
+    )
+    buttons(shown, tuple(chosen) or None, "assignments")
+    st.subheader("Clusters", anchor=False)
+    st.text("A row for each cluster: name, size, means, medians, what sets it apart, the rows that stand for it")
+    st.download_button("clusters.parquet", lambda: (shown.folder / CLUSTERS).read_bytes(), "clusters.parquet", key="clusters-parquet", on_click="ignore", icon=":material/download:")  # fmt: skip
+
+
+def buttons(shown: Opened, clusters: tuple[int, ...] | None, name: str) -> None:
+    """CSV and Parquet of some clusters, or of everything; made when they are asked for."""
+
+    def ranks() -> np.ndarray | None:
+        return None if clusters is None else np.flatnonzero(np.isin(shown.library.column("cluster"), clusters))
+
+    def parquet() -> bytes:
+        whole = shown.folder / ASSIGNMENTS
+        return whole.read_bytes() if clusters is None else as_parquet(rows_of(shown.library, ranks()))
+
+    offer(name, lambda: as_csv(rows_of(shown.library, ranks())), parquet)
+
+
+def offer(name: str, csv: object, parquet: object) -> None:
+    """Two buttons; what they hand over is made when they are pressed."""
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", csv, f"{name}.csv", "text/csv", key=f"{name}-csv", on_click="ignore", icon=":material/download:"
+        )
+        st.download_button("Parquet", parquet, f"{name}.parquet", "application/vnd.apache.parquet", key=f"{name}-parquet", on_click="ignore", icon=":material/download:")  # fmt: skip

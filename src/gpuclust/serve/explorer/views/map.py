@@ -1,0 +1,243 @@
+"""The map page: what is on the axes, what is coloured, and what was chosen in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from gpuclust.serve.explorer.items import choose, item_card
+from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
+from gpuclust.serve.explorer.pointer import clicked_in
+from gpuclust.serve.explorer.points import (
+    AXES,
+    EVERY_POINT,
+    Coding,
+    Span,
+    groups_of,
+    in_box,
+    in_lasso,
+    sample_of,
+    span_of,
+    values_of,
+)
+from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, opened
+from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
+from gpuclust.serve.explorer.texts import as_hover, short, words
+from gpuclust.serve.explorer.views.download import offer
+
+VIEWS = ("2-D", "3-D")
+CLUSTER, GROUP = "cluster", "group"
+LISTED = 200
+GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8F7EE5", "#7A4419", "#B5BD61")
+AXIS_LABELS = {axis: f"principal axis {i}" for i, axis in enumerate(AXES, 1)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a visitor set: two or three ``axes``, the ``color``, the ``clusters`` shown, whether outliers are."""
+
+    axes: tuple[str, ...]
+    color: str
+    clusters: tuple[int, ...]
+    outliers: bool
+
+
+def map_() -> None:
+    """The page."""
+    shown = opened()
+    st.title("Map", anchor=False)
+    choice = _controls(shown)
+    if len(set(choice.axes)) < len(choice.axes):
+        st.text("Choose a different axis for each direction.")
+        return
+    cloud = _cloud(shown.version, choice, shown)
+    _say(shown, cloud, choice)
+    if len(choice.axes) == 2:
+        _flat(shown, cloud, choice)
+    else:
+        _deep(shown, cloud)
+
+
+def _controls(shown: Opened) -> Choice:
+    options = (*AXES, *shown.library.features)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="map-controls"):
+        view = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="view")
+        n_axes = 3 if view == "3-D" else 2
+        axes = [
+            st.selectbox(label, options, index=i, format_func=axis_label, key=f"axis-{i}", width=190)
+            for i, label in enumerate(("Across", "Up", "Deep")[:n_axes])
+        ]
+        has_groups = "group" in shown.library.facts.roles
+        colors = (CLUSTER, *([GROUP] if has_groups else []), *shown.library.features)
+        color = st.selectbox("Colour", colors, format_func=axis_label, key="color", width=190)
+    with st.expander("Clusters shown, outliers", expanded=False):
+        listed = list(shown.clusters)
+        chosen = st.multiselect(
+            "Clusters",
+            listed,
+            format_func=lambda c: short(shown.name(c), 50),
+            key="map-clusters",
+            placeholder="All clusters",
+        )
+        outliers = st.toggle(
+            "Show outliers", key="outliers", help="Without it, axes leave out a few values far beyond all others"
+        )
+    return Choice(tuple(axes), color, tuple(chosen), outliers)
+
+
+def axis_label(name: str) -> str:
+    """An axis as people call it."""
+    return AXIS_LABELS.get(name) or words(name)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _cloud(version: str, choice: Choice, _shown: Opened) -> Cloud:
+    library = _shown.library
+    labels = library.column("cluster")
+    points = tuple(values_of(library, axis) for axis in choice.axes)
+    visible = np.isin(labels, choice.clusters) if choice.clusters else np.ones(len(labels), dtype=bool)
+    dense = len(labels) > EVERY_POINT
+    members = np.flatnonzero(visible)
+    chosen = members[sample_of(labels[members], seed=_seed(version))] if dense else members
+    coding, colors = _coding(_shown, choice.color)
+    by_value = choice.color not in (CLUSTER, GROUP)
+    return Cloud(
+        points=points,
+        labels=tuple(as_hover(axis_label(axis)) for axis in choice.axes),
+        spans=tuple(span_of(values, everything=choice.outliers) for values in points),
+        shown=chosen,
+        hover=_hover(_shown, chosen),
+        coding=coding,
+        colors=colors,
+        visible=visible,
+        values=values_of(library, choice.color) if by_value else None,
+        value_label=as_hover(words(choice.color)) if by_value else "",
+        dense=dense,
+    )
+
+
+def _seed(version: str) -> int:
+    """The same sample for the same export."""
+    return int.from_bytes(hashlib.sha256(version.encode()).digest()[:4], "big")
+
+
+def _coding(shown: Opened, color: str) -> tuple[Coding, tuple[str, ...]]:
+    if color == GROUP:
+        coding = groups_of(shown.library)
+        grey = {"other", "none"}
+        colors = tuple(
+            NOISE_COLOR if name in grey else GROUP_COLORS[i % len(GROUP_COLORS)] for i, name in enumerate(coding.names)
+        )
+        return coding, colors
+    listed = np.array(sorted(shown.clusters))
+    codes = np.searchsorted(listed, shown.library.column("cluster")).astype(np.int32)
+    return Coding(codes, tuple(shown.name(int(c)) for c in listed)), tuple(shown.colors[int(c)] for c in listed)
+
+
+def _hover(shown: Opened, ranks: np.ndarray) -> list[str]:
+    rows = shown.library.rows.select(["id", "title", "creator", "cluster"]).take(ranks).to_pydict()
+    names = {c: as_hover(shown.name(c), 50) for c in shown.clusters}
+    return [
+        f"<b>{as_hover(title or id, 60)}</b><br>{as_hover((creator or '').replace(';', ', '), 60)}<br>{names.get(cluster, '')}"
+        for id, title, creator, cluster in zip(*rows.values(), strict=True)
+    ]
+
+
+def _say(shown: Opened, cloud: Cloud, choice: Choice) -> None:
+    """What is drawn, in a line: a sample is called one."""
+    n = int(cloud.visible.sum())
+    said = [
+        f"All {n:,} rows as density; a sample of {len(cloud.shown):,}, stratified by cluster, as points"
+        if cloud.dense
+        else f"All {n:,} rows as points"
+    ]
+    beyond = max((span.beyond for span in cloud.spans), default=0)
+    if beyond:
+        said.append(f"{beyond:,} rows lie beyond an axis")
+    said.append(
+        "choose a point to open it"
+        + (", a box or a lasso to list and download its rows" if len(choice.axes) == 2 else ", drag to turn")
+    )
+    st.caption("; ".join(said) + ".")
+
+
+def _flat(shown: Opened, cloud: Cloud, choice: Choice) -> None:
+    config = {"scrollZoom": True, "displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"]}
+    event = st.plotly_chart(
+        _flat_figure(shown.version, choice, cloud),
+        key="map",
+        on_select="rerun",
+        config=config,
+        alt="Map of the rows in two axes",
+    )
+    selection = event.selection
+    region = _region(cloud, selection)
+    if region is not None:
+        _selected(shown, np.flatnonzero(region & cloud.visible))
+        return
+    ranks = [rank for point in selection.get("points", []) if (rank := _rank(point)) is not None]
+    if ranks and ranks[0] < len(shown.library):
+        item_card(shown, shown.library.at(ranks[:1])[0], "on-map")
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _flat_figure(version: str, choice: Choice, _cloud: Cloud) -> go.Figure:
+    return flat(_cloud)
+
+
+def _rank(point: Any) -> int | None:
+    """The rank that a clicked point carries."""
+    data = point.get("customdata")
+    data = data[0] if isinstance(data, (list, tuple)) and data else data
+    return int(data) if isinstance(data, (int, float)) else None
+
+
+def _region(cloud: Cloud, selection: Any) -> np.ndarray | None:
+    """Which rows, of all and not only of the sample, lie in what was drawn on the map."""
+    x, y = cloud.points
+    inside = [in_box(x, y, box["x"], box["y"]) for box in selection.get("box", []) if box["x"]]
+    inside += [in_lasso(x, y, lasso["x"], lasso["y"]) for lasso in selection.get("lasso", []) if lasso["x"]]
+    return np.logical_or.reduce(inside) if inside else None
+
+
+def _selected(shown: Opened, ranks: np.ndarray) -> None:
+    st.subheader(f"{len(ranks):,} rows chosen", anchor=False)
+    if not len(ranks):
+        return
+    found, counts = np.unique(shown.library.column("cluster")[ranks], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:6]
+    st.text(" · ".join(f"{short(shown.name(int(found[i])), 40)}: {counts[i]:,}" for i in order))
+    offer("selection", lambda: as_csv(rows_of(shown.library, ranks)), lambda: as_parquet(rows_of(shown.library, ranks)))
+    if len(ranks) > LISTED:
+        st.caption(f"The {LISTED} most popular of them; the files hold all.")
+    digest = hashlib.sha256(ranks.tobytes()).hexdigest()[:12]
+    item = choose(shown.library.at(ranks[:LISTED]), f"chosen-{digest}")
+    if item is not None:
+        item_card(shown, item, "chosen")
+
+
+def _deep(shown: Opened, cloud: Cloud) -> None:
+    with st.container(horizontal=True, key="turning"):
+        turn = st.slider(
+            "Turn", 0, 360, 45, 15, key="turn", width=240, help="Degrees; for the keyboard (the pointer turns it too)"
+        )
+        tilt = st.slider("Tilt", -80, 80, 25, 10, key="tilt", width=240)
+    config = {"scrollZoom": True, "displaylogo": False}
+    with st.container(key="deep"):
+        st.plotly_chart(
+            deep(cloud, turn=turn, tilt=tilt), key="map-deep", config=config, alt="Map of the rows in three axes"
+        )
+    rank = clicked_in("deep", key="deep-pointer")
+    if rank is not None and 0 <= rank < len(shown.library):
+        item_card(shown, shown.library.at([rank])[0], "in-depth")
+    elif len(cloud.spans) and any(_is_cut(span) for span in cloud.spans):
+        st.caption("Outliers are left out of the cube.")
+
+
+def _is_cut(span: Span) -> bool:
+    return span.beyond > 0

@@ -1,0 +1,173 @@
+"""Make a playlist from a cluster, from liked items, or from a taste; listen to it, take it home."""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+from gpuclust.serve.explorer.items import asked, choose, item_card
+from gpuclust.serve.explorer.points import span_of, values_of
+from gpuclust.serve.explorer.session import Opened, like, liked, opened
+from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Playlist, Rules, from_cluster, from_liked, from_taste
+from gpuclust.serve.playlist_files import render
+from gpuclust.serve.records import NotFound
+
+KINDS = ("A cluster", "Liked items", "A taste")
+FILES = {
+    "CSV": ("csv", "text/csv"),
+    "JSON": ("json", "application/json"),
+    "M3U8": ("m3u8", "application/vnd.apple.mpegurl"),
+}
+MOST_CREATOR = 10
+
+
+def playlist() -> None:
+    """The page."""
+    shown = opened()
+    st.title("Playlist", anchor=False)
+    kind = st.segmented_control("From", KINDS, default=KINDS[1] if liked() else KINDS[0], required=True, key="kind")
+    rules = _rules()
+    made = {"A cluster": _of_cluster, "Liked items": _of_liked, "A taste": _of_taste}[str(kind)](shown, rules)
+    if made is not None:
+        _show(shown, made)
+
+
+def _rules() -> Rules:
+    with st.container(horizontal=True, vertical_alignment="bottom", key="rules"):
+        size = int(st.number_input("Length", 1, 500, SIZE, key="size", width=130))
+        most = int(
+            st.number_input(
+                "Most of a creator", 0, MOST_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
+            )
+        )
+        diversity = float(
+            st.slider(
+                "Variety",
+                0.0,
+                1.0,
+                DIVERSITY,
+                0.05,
+                key="diversity",
+                width=240,
+                help="0 takes the nearest; more prefers items unlike those it has",
+            )
+        )
+    return Rules(size, most or None, diversity)
+
+
+def _of_cluster(shown: Opened, rules: Rules) -> Playlist:
+    options = list(shown.clusters)
+    known = {str(c): i for i, c in enumerate(options)}
+    cluster = st.selectbox(
+        "Cluster",
+        options,
+        index=known.get(asked("cluster") or "", 0),
+        format_func=lambda c: short(shown.name(c), 60),
+        key="playlist-cluster",
+    )
+    return from_cluster(shown.library, int(cluster), rules)
+
+
+def _of_liked(shown: Opened, rules: Rules) -> Playlist | None:
+    with st.form("add", clear_on_submit=True, border=False):
+        typed = st.text_input("Add an item by title, creator, or id", key="add-text")
+        if st.form_submit_button("Add", icon=":material/add:") and typed.strip():
+            _add(shown, typed)
+    likes = [id for id in liked() if _there(shown, id)]
+    if not likes:
+        st.text("Nothing is liked yet: add something here, or with “Add to playlist” on any item.")
+        return None
+    with st.container(horizontal=True, key="likes"):
+        for id in likes:
+            label = as_markdown(shown.library.item(id).label, 60)
+            st.button(label, key=f"unlike-{id}", icon=":material/close:", on_click=like, args=(id,), help="Take it out")
+    within = st.toggle("Only in their clusters", key="liked-within")
+    return from_liked(shown.library, likes, rules, within_cluster=within)
+
+
+def _add(shown: Opened, typed: str) -> None:
+    hits = shown.library.search(typed, limit=1).hits
+    try:
+        id = hits[0].item.id if hits else shown.library.item(typed.strip()).id
+    except NotFound as error:
+        st.warning(as_markdown(str(error), 300))
+        return
+    if id not in liked():
+        like(id)
+
+
+def _there(shown: Opened, id: str) -> bool:
+    try:
+        shown.library.rank_of(id)
+    except NotFound:
+        return False
+    return True
+
+
+def _of_taste(shown: Opened, rules: Rules) -> Playlist | None:
+    features = shown.library.features
+    chosen = st.multiselect(
+        "Features that matter", features, default=features[:2], format_func=words, key="taste-features"
+    )
+    if not chosen:
+        st.text("Choose a feature.")
+        return None
+    taste = {}
+    for column, feature in zip(st.columns(min(len(chosen), 3)) * len(chosen), chosen, strict=False):
+        span = span_of(values_of(shown.library, feature), pad=0.0)
+        middle = (span.low + span.high) / 2
+        with column:
+            taste[feature] = float(
+                st.slider(
+                    words(feature),
+                    span.low,
+                    span.high,
+                    middle,
+                    key=f"taste-{feature}",
+                    format=_format(span.high - span.low),
+                )
+            )
+    return from_taste(shown.library, taste, rules)
+
+
+def _format(width: float) -> str:
+    return "%.0f" if width >= 100 else "%.1f" if width >= 10 else "%.2f"
+
+
+def _show(shown: Opened, made: Playlist) -> None:
+    st.subheader(as_markdown(made.name), anchor=False)
+    for note in made.notes:
+        st.text(short(note, 300))
+    if not made.taken:
+        st.text("No item fits.")
+        return
+    st.caption(f"{len(made.taken)} items{_minutes(made)}; choose one to listen")
+    item = choose(made.items, "playlist-table", distances=[taken.distance for taken in made.taken])
+    name = file_name(made.name)
+    with st.container(horizontal=True, key="playlist-files"):
+        for label, (form, mime) in FILES.items():
+            mark = "\ufeff" if form == "csv" else ""  # tells a spreadsheet that this is UTF-8
+            st.download_button(
+                label,
+                mark + render(made, form),
+                f"{name}.{form}",
+                mime,
+                key=f"playlist-{form}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+    if item is not None:
+        item_card(shown, item, "in-playlist")
+
+
+def _minutes(made: Playlist) -> str:
+    lengths = [item.features.get("duration_ms") for item in made.items]
+    known = [length for length in lengths if length is not None]
+    return f", {figure(round(sum(known) / 60_000))} minutes" if known else ""
+
+
+def file_name(name: str) -> str:
+    """A name that any file system takes."""
+    return re.sub(r"[^\w]+", "-", short(name, 60)).strip("-").lower() or "playlist"

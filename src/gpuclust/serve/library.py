@@ -1,0 +1,315 @@
+"""An export, opened to be looked at: search, items, clusters, neighbours, averages.
+
+    with Library.open("out/") as library:
+        library.search("beyonce crazy in luv").hits[0].item.label
+        library.cluster_items(2, pick="random", seed=7).items
+        library.similar("4uLU6hMCjMI75M1A2tKUQC", 10)
+
+It reads the folder and nothing else of gpuclust. Everything it answers with is frozen and plain (`gpuclust.serve.records`);
+one library may be used by many threads.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from gpuclust.errors import ExportError
+from gpuclust.serve import averages as means
+from gpuclust.serve import search as searching
+from gpuclust.serve.build import Progress
+from gpuclust.serve.index import find_or_build, size_of
+from gpuclust.serve.model import Space, read_space
+from gpuclust.serve.pick import shuffled
+from gpuclust.serve.records import Averages, Cluster, Example, Facts, Found, Hit, Item, Neighbour, NotFound, Page
+from gpuclust.serve.source import MODEL, Manifest, read_clusters, read_manifest
+from gpuclust.serve.store import Index, open_index
+from gpuclust.serve.suggest import near_ids
+from gpuclust.serve.text import fold_one, names_in
+
+Pick = Literal["popular", "central", "random"]
+MOST = 1_000  # items in one answer
+EXAMPLES = 5
+
+
+class Library:
+    """An open export. Make one with `Library.open`."""
+
+    def __init__(self, manifest: Manifest, space: Space, clusters: Mapping[int, Cluster], index: Index) -> None:
+        self._manifest, self._index, self._clusters = manifest, index, dict(clusters)
+        self.space = space
+
+    @classmethod
+    def open(cls, folder: str | Path, progress: Progress | None = None) -> Library:
+        """Open an export folder, building its index the first time.
+
+        ``progress`` is called with a stage and the share done, in [0, 1], while an index is built. Raises ExportError or
+        ModelError when the folder is no export, is damaged, or no index can be written anywhere.
+        """
+        manifest = read_manifest(Path(folder))
+        space = read_space(manifest.folder / MODEL)
+        clusters = read_clusters(manifest)
+        report = progress or (lambda stage, done: None)
+        path = find_or_build(manifest, report)
+        try:
+            index = open_index(path)
+        except (OSError, ValueError, KeyError, sqlite3.Error, pa.ArrowException):
+            shutil.rmtree(path, ignore_errors=True)  # damaged: build it again, once
+            index = open_index(find_or_build(manifest, report))
+        return cls(manifest, space, clusters, index)
+
+    def close(self) -> None:
+        """Let go of the index. A closed library answers nothing."""
+        self._index.database.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._index.rows.num_rows)
+
+    @property
+    def folder(self) -> Path:
+        """The export folder."""
+        return self._manifest.folder
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features, in the model's order."""
+        return self.space.features
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the export."""
+        text = self._manifest.text
+        return Facts(
+            folder=str(self.folder),
+            key=self._manifest.digest,
+            n_rows=len(self),
+            n_clusters=sum(c >= 0 for c in self._clusters),
+            algorithm=str(text.get("algorithm", "")),
+            features=self.features,
+            roles=dict(text["roles"]),
+            manifest=text,
+        )
+
+    @property
+    def index_bytes(self) -> int:
+        """The index's size on disk."""
+        return size_of(self._index.folder)
+
+    def changed(self) -> bool:
+        """Whether the folder now holds another export than the one that was opened, or none."""
+        try:
+            return read_manifest(self.folder).digest != self._manifest.digest
+        except ExportError:
+            return True
+
+    # Items
+
+    def item(self, id: str) -> Item:
+        """The item with an id; where an id occurs twice, the more popular. Raises NotFound with the nearest ids."""
+        return self.at([self.rank_of(id)])[0]
+
+    def rank_of(self, id: str) -> int:
+        """The rank of the item with an id. Raises NotFound."""
+        text = str(id).encode("utf-8", "replace").decode()
+        ranks = self._index.database.column("select rank from items where id = ? order by rank limit 1", (text,))
+        if not ranks:
+            raise NotFound(f"there is no item {text[:100]!r}", near_ids(self._index, text))
+        return int(ranks[0])
+
+    def at(self, ranks: Iterable[int] | np.ndarray) -> tuple[Item, ...]:
+        """The items with these ranks (by popularity, from 0), in the order given."""
+        wanted = np.asarray(list(ranks) if not isinstance(ranks, np.ndarray) else ranks, dtype=np.int64)
+        return tuple(self._item(rank, row) for rank, row in zip(wanted.tolist(), self._take(wanted), strict=True))
+
+    def _take(self, ranks: np.ndarray) -> list[dict[str, Any]]:
+        return list(self._index.rows.take(pa.array(ranks, pa.int64())).to_pylist())
+
+    def _item(self, rank: int, row: dict[str, Any]) -> Item:
+        cluster = row["cluster"]
+        known = self._clusters.get(cluster)
+        return Item(
+            rank=rank,
+            **{name: row[name] for name in _AS_THEY_ARE},
+            creators=names_in(row["creator"]),
+            groups=tuple(g for g in row["groups"] if g is not None),
+            cluster_name=known.name if known else "",
+            features={f: row[f"f/{f}"] for f in self.features},
+        )
+
+    def points(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The items' points in the prepared feature space: (len(ranks), n_columns) float64."""
+        return self._index.tree.points_of(np.asarray(ranks, dtype=np.int64))
+
+    @property
+    def rows(self) -> pa.Table:
+        """All items by rank as an Arrow table that is mapped, not read: ``id, title, creator, groups, popularity, year,
+        preview, cluster, confidence, distance, x, y, z`` and ``f/FEATURE`` for each feature."""
+        return self._index.rows
+
+    def column(self, name: str) -> np.ndarray:
+        """(n_rows,) values by rank of a feature (float64), or of ``cluster`` (int32), ``x``, ``y``, ``z``,
+        ``confidence``, ``distance`` (float32), ``popularity``, ``year`` (float64 with NaN where missing)."""
+        column = self._index.rows[f"f/{name}" if name in self.features and name not in _NUMBERS else name]
+        values = column.to_numpy()
+        return values.astype(np.float64) if name in ("popularity", "year") else values
+
+    # Clusters
+
+    @property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """All clusters by number, the noise (-1) last where there is some."""
+        return tuple(self.cluster(c) for c in sorted(self._clusters, key=lambda c: (c < 0, c)))
+
+    def cluster(self, cluster: int) -> Cluster:
+        """A cluster with its profile. Raises NotFound naming the clusters there are."""
+        known = self._clusters.get(cluster)
+        if known is None:
+            there = ", ".join(str(c) for c in sorted(self._clusters))
+            raise NotFound(f"there is no cluster {cluster}; there are {there}")
+        if not (known.representatives and known.popular):
+            examples = {
+                "representatives": known.representatives or self._examples(cluster, "central"),
+                "popular": known.popular or self._examples(cluster, "popular"),
+            }
+            known = self._clusters[cluster] = Cluster(**{**vars(known), **examples})
+        return known
+
+    def _examples(self, cluster: int, pick: Pick) -> tuple[Example, ...]:
+        items = self.at(self.cluster_ranks(cluster, pick, limit=EXAMPLES))
+        return tuple(Example(item.id, item.title, item.creator, item.popularity) for item in items)
+
+    def cluster_items(
+        self, cluster: int, *, pick: Pick = "popular", seed: int = 0, offset: int = 0, limit: int = 10
+    ) -> Page:
+        """Part of a cluster's items: most popular first, nearest to the centre first (most confident first where the
+        algorithm has no centres), or in a random order that the seed determines, the same in every process.
+
+        At most 1,000 items a page. Raises NotFound for an unknown cluster, ValueError for another ``pick``.
+        """
+        if pick not in ("popular", "central", "random"):
+            raise ValueError(f"pick={pick!r} is not one of popular, central, random")
+        self.cluster(cluster)
+        offset, limit = max(offset, 0), min(max(limit, 0), MOST)
+        ranks = self.cluster_ranks(cluster, pick, seed=seed, offset=offset, limit=limit)
+        run = self._index.runs.get(cluster, slice(0, 0))
+        return Page(self.at(ranks), run.stop - run.start, offset)
+
+    def cluster_ranks(
+        self, cluster: int, pick: Pick = "popular", *, seed: int = 0, offset: int = 0, limit: int = MOST
+    ) -> np.ndarray:
+        """The ranks (at most ``limit``,) int32 of what `cluster_items` would give, with no limit of their own."""
+        run = self._index.runs.get(cluster, slice(0, 0))
+        size = run.stop - run.start
+        stop = min(offset + limit, size)
+        if pick == "random":
+            places = [run.start + shuffled(i, size, seed) for i in range(offset, stop)]
+            return np.asarray(self._index.popular[places], dtype=np.int32)
+        order = self._index.popular if pick == "popular" else self._index.central
+        return np.asarray(order[run.start + offset : max(run.start + stop, run.start + offset)])
+
+    # Search
+
+    def search(self, query: str = "", *, title: str = "", creator: str = "", limit: int = 10) -> Found:
+        """Items by title and creator together (``query``), or by each, best match first, equal matches by popularity.
+
+        Case, accents and punctuation do not matter; words may be misspelt, cut short, or missing. At most 100 results; an
+        empty query finds nothing.
+        """
+        limit = min(max(limit, 0), 100)
+        ranked = searching.search(self._index, searching.folded(query, title, creator), limit)
+        named = {rank: searching.of_title(self._index, rank) for rank in ranked.ranks}
+        hits = []
+        for item, score in zip(self.at(ranked.ranks), ranked.scores, strict=True):
+            count, creators = named[item.rank]
+            hits.append(Hit(item, score, count, tuple(c for c in creators if c != item.creator)))
+        ambiguous = named[ranked.ranks[0]][1] if hits and hits[0].other_creators else ()
+        return Found(query or " ".join(filter(None, (title, creator))), tuple(hits), ranked.complete, ambiguous)
+
+    def creators_of(self, id: str) -> tuple[str, ...]:
+        """All creators who have an item of the same title, most popular first, at most 20. Raises NotFound."""
+        return searching.of_title(self._index, self.rank_of(id))[1]
+
+    # Neighbours
+
+    def similar(self, id: str, k: int = 10, *, within_cluster: bool = False) -> tuple[Neighbour, ...]:
+        """The k items nearest to an item, without itself, in its cluster or over all; equal distances by popularity.
+
+        At most 1,000. Raises NotFound.
+        """
+        rank = self.rank_of(id)
+        k = min(max(k, 0), MOST)
+        cluster = int(self.column("cluster")[rank]) if within_cluster else None
+        ranks, distances = self.nearest(self.points([rank])[0], k + 1, cluster=cluster)
+        # An item with more than k twins need not be among its own nearest.
+        others = ranks != rank
+        return self.neighbours(ranks[others][:k], distances[others][:k])
+
+    def nearest(self, point: np.ndarray, k: int, *, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks (k,) and Euclidean distances (k,) of the items nearest to a point (n_columns,) of the prepared space."""
+        return self._index.tree.nearest(point, k, cluster=cluster)
+
+    def neighbours(self, ranks: np.ndarray, distances: np.ndarray) -> tuple[Neighbour, ...]:
+        """Items with their distances."""
+        return tuple(Neighbour(item, float(d)) for item, d in zip(self.at(ranks), distances, strict=True))
+
+    # Averages
+
+    def averages(
+        self, by: Literal["year", "group", "creator"], *, cluster: int | None = None, offset: int = 0, limit: int = 100
+    ) -> Averages:
+        """Means of the features by year (ascending), group or creator (most items first), over all items, or by year
+        and group over those of one cluster. An item counts for each of its groups and creators. At most 1,000 a page.
+
+        Raises ValueError for another ``by`` or creators of one cluster, NotFound for an unknown cluster.
+        """
+        if by not in means.BY:
+            raise ValueError(f"by={by!r} is not one of {', '.join(means.BY)}")
+        if cluster is not None:
+            self.cluster(cluster)
+            if by == "creator":
+                raise ValueError("averages by creator are over all clusters; leave cluster out")
+        table = self._index.averages[by]
+        return means.page(table, by, cluster=cluster, offset=max(offset, 0), limit=min(max(limit, 0), MOST))
+
+    def average_of_creator(self, name: str) -> means.Average:
+        """The averages of one creator, whatever the case and accents. Raises NotFound with similar names."""
+        key = fold_one(name)
+        places = self._index.database.column(
+            "select position from creators where key = ? order by position limit 1", (key,)
+        )
+        if not places:
+            near = dict.fromkeys(hit.item.creator for hit in self.search(creator=name, limit=5).hits)
+            raise NotFound(f"there is no creator {name[:100]!r}", tuple(near))
+        return means.average(self._index.averages["creator"].slice(places[0], 1).to_pylist()[0])
+
+
+_AS_THEY_ARE = (
+    "id",
+    "title",
+    "creator",
+    "popularity",
+    "year",
+    "preview",
+    "cluster",
+    "confidence",
+    "distance",
+    "x",
+    "y",
+    "z",
+)
+_NUMBERS = ("cluster", "x", "y", "z", "confidence", "distance", "popularity", "year")

@@ -1,0 +1,88 @@
+"""The feature space of an exported model: raw rows to the prepared space that its clusters live in.
+
+Reads ``model.json`` and ``arrays.npz`` (never a pickle) and repeats the scaling and the projection, nothing more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from gpuclust.errors import ModelError
+
+FORMAT = 1
+BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A linear projection: ``(scaled - mean) @ components.T / scale``; components (n_components, n_features) float64."""
+
+    mean: np.ndarray
+    components: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class Space:
+    """How raw features become points. ``offset`` and ``scale`` (n_features,) float64 in original units; ``reduction``
+    None where nothing was reduced; ``fills`` what stands for a missing value; ``dtype`` of the matrix clustered."""
+
+    features: tuple[str, ...]
+    offset: np.ndarray
+    scale: np.ndarray
+    reduction: Reduction | None
+    fills: Mapping[str, float]
+    dtype: str
+
+    @property
+    def n_columns(self) -> int:
+        """Dimensions of the prepared space."""
+        return len(self.features) if self.reduction is None else len(self.reduction.components)
+
+    def scaled(self, raw: np.ndarray) -> np.ndarray:
+        """Raw rows (n, n_features) float64 to scaled ones, float64; a missing value is what was learned for it, else
+        the middle of the scale."""
+        raw = np.array(raw, dtype=np.float64, ndmin=2)
+        for j, feature in enumerate(self.features):
+            raw[~np.isfinite(raw[:, j]), j] = self.fills.get(feature, self.offset[j])
+        return (raw - self.offset) / self.scale
+
+    def prepare(self, raw: np.ndarray) -> np.ndarray:
+        """Raw rows (n, n_features) float64, missing NaN, to points (n, n_columns) in ``dtype``."""
+        points = np.empty((len(raw), self.n_columns), dtype=self.dtype)
+        for start in range(0, len(raw), BLOCK_ROWS):
+            scaled = self.scaled(raw[start : start + BLOCK_ROWS])
+            if self.reduction is not None:
+                scaled = (scaled - self.reduction.mean) @ self.reduction.components.T / self.reduction.scale
+            points[start : start + BLOCK_ROWS] = scaled
+        return points
+
+
+def read_space(folder: Path) -> Space:
+    """The space of the model in a folder. Raises ModelError when files are missing, damaged or of a newer format."""
+    try:
+        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if model["format"] > FORMAT:
+            raise ModelError(f"the model has format {model['format']}, this gpuclust reads up to {FORMAT}; upgrade it")
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            reduction = None
+            if "projection/mean" in arrays:
+                reduction = Reduction(*(arrays[f"projection/{part}"] for part in ("mean", "components", "scale")))
+            return Space(
+                features=tuple(model["features"]),
+                offset=arrays["scaling/offset"].astype(np.float64),
+                scale=arrays["scaling/scale"].astype(np.float64),
+                reduction=reduction,
+                fills=model["fills"],
+                dtype=str(np.dtype(model["dtype"])),
+            )
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no model: {Path(error.filename).name} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise ModelError(f"the model in {folder} is damaged ({error}); export it again") from error

@@ -1,0 +1,133 @@
+"""Playlists as files: a table for people, CSV for spreadsheets, JSON for programs, M3U8 for players."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gpuclust.errors import ExportError, InputError
+from gpuclust.serve.playlist import Playlist, Taken
+from gpuclust.serve.text import printable
+
+FORMATS = ("table", "csv", "json", "m3u8")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+WIDEST = 48  # characters of a title or a creator in the table
+DURATION = "duration_ms"  # the feature that says how long an item plays
+
+
+def render(playlist: Playlist, form: str) -> str:
+    """The playlist as text in one of `FORMATS`; raises InputError for another."""
+    if form not in FORMATS:
+        raise InputError(f"the format {form!r} is not one of {', '.join(FORMATS)}")
+    return {"table": _table, "csv": _csv, "json": _json, "m3u8": _m3u8}[form](playlist)
+
+
+def write(playlist: Playlist, path: Path, form: str, *, force: bool = False) -> Path:
+    """Write the playlist; the file is whole or not there. Raises ExportError when it exists or cannot be written."""
+    if path.exists() and not force:
+        raise ExportError(f"{path} exists; name another --out, or replace it with --force")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # An Excel that is not told otherwise reads CSV in an encoding of its own; a mark at the start tells it.
+        encoding = "utf-8-sig" if form == "csv" else "utf-8"
+        temporary.write_text(render(playlist, form), encoding=encoding, newline="")
+        os.replace(temporary, path)  # noqa: PTH105  replaces on every system
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror or error}); name another --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _table(playlist: Playlist) -> str:
+    rows = [_row(i, taken) for i, taken in enumerate(playlist.taken, 1)]
+    shown = [
+        [_cut(row[name]) for name in ("position", "title", "creator", "popularity", "cluster", "id")] for row in rows
+    ]
+    shown.insert(0, ["", "title", "creator", "popularity", "cluster", "id"])
+    kept = [j for j in range(len(shown[0])) if any(row[j] for row in shown[1:])]
+    widths = {j: max(_width(row[j]) for row in shown) for j in kept}
+    lines = ["  ".join(row[j] + " " * (widths[j] - _width(row[j])) for j in kept).rstrip() for row in shown]
+    notes = [f"({printable(note)})" for note in playlist.notes]
+    return "\n".join([printable(playlist.name), *lines, *notes]) + "\n"
+
+
+def _row(position: int, taken: Taken) -> dict[str, str]:
+    item = taken.item
+    return {
+        "position": str(position),
+        "id": item.id,
+        "title": item.title,
+        "creator": item.creator,
+        "group": "; ".join(item.groups),
+        "popularity": "" if item.popularity is None else f"{item.popularity:g}",
+        "year": "" if item.year is None else str(item.year),
+        "cluster": str(item.cluster),
+        "cluster_name": item.cluster_name,
+        "distance": f"{taken.distance:.6g}",
+        "preview": item.preview,
+    }
+
+
+def _cut(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: wide characters take two, marks none."""
+    from unicodedata import category, east_asian_width
+
+    return sum(0 if category(c) in ("Mn", "Me", "Cf") else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _csv(playlist: Playlist) -> str:
+    """CSV that is safe in a spreadsheet: a text that it would run as a formula begins with an apostrophe."""
+    out = io.StringIO()
+    rows = [_row(i, t) for i, t in enumerate(playlist.taken, 1)]
+    features = list(playlist.items[0].features) if playlist.taken else []
+    names = [*_row(0, playlist.taken[0]), *features] if playlist.taken else ["position", "id", "title", "creator"]
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow([_safe(name) for name in names])
+    numbers = {"position", "popularity", "year", "cluster", "distance"}
+    for row, item in zip(rows, playlist.items, strict=True):
+        cells = [value if name in numbers else _safe(value) for name, value in row.items()]
+        writer.writerow([*cells, *("" if (v := item.features[f]) is None else repr(v) for f in features)])
+    return out.getvalue()
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _json(playlist: Playlist) -> str:
+    return json.dumps(playlist.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _m3u8(playlist: Playlist) -> str:
+    """Extended M3U in UTF-8 (RFC 8216 names its tags): a line of what it is, then its preview, else its id."""
+    lines = ["#EXTM3U", f"#PLAYLIST:{printable(playlist.name)}"]
+    for taken in playlist.taken:
+        item = taken.item
+        length = item.features.get(DURATION)
+        seconds = -1 if length is None else round(length / 1000)
+        what = " - ".join(filter(None, (printable(item.creator), printable(item.title or item.id))))
+        lines += [f"#EXTINF:{seconds},{what}", _location(item.preview, item.id)]
+    return "\n".join(lines) + "\n"
+
+
+def _location(preview: str, id: str) -> str:
+    """A web address, or the id: nothing else from a table is given to a player to open."""
+    from urllib.parse import quote
+
+    try:
+        parts = urlsplit(preview)
+        usable = parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:
+        usable = False
+    return quote(preview, safe=":/?#[]@!$&'()*+,;=%~") if usable else f"id:{quote(id, safe='')}"

@@ -1,0 +1,293 @@
+"""The routes under /api/v1: each asks the library and says it in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from gpuclust.serve import inputs, schemas
+from gpuclust.serve.library import Library
+from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
+from gpuclust.serve.playlist_files import render
+from gpuclust.serve.predictor import UNPLACED, Predictor
+from gpuclust.serve.problems import Json, Problem, near
+from gpuclust.serve.records import Cluster, Page
+from gpuclust.serve.schemas import problems
+
+router = APIRouter(default_response_class=Json)
+
+
+def library_of(request: Request) -> Library:
+    """The export that is served."""
+    library: Library = request.app.state.library
+    return library
+
+
+@router.get("/health", response_model=schemas.Health, tags=["server"])
+async def health(request: Request) -> Json:
+    """Whether the server is up, and what it serves."""
+    library = library_of(request)
+    facts = library.facts
+    return Json(
+        {
+            "status": "ok",
+            "version": request.app.version,
+            "key": facts.key,
+            "rows": facts.n_rows,
+            "clusters": facts.n_clusters,
+            "changed": library.changed(),
+        }
+    )
+
+
+@router.get("/export", response_model=schemas.Export, tags=["server"])
+def export(request: Request) -> Json:
+    """What is served: the run, its scores, and why it was chosen."""
+    facts = library_of(request).facts
+    manifest = facts.manifest
+    sweep = manifest.get("sweep") or {}
+    return Json(
+        {
+            "key": facts.key,
+            "run_id": str(manifest.get("run_id", "")),
+            "run_name": str(manifest.get("run_name", "")),
+            "algorithm": facts.algorithm,
+            "rows": facts.n_rows,
+            "clusters": facts.n_clusters,
+            "features": list(facts.features),
+            "roles": dict(facts.roles),
+            "metrics": manifest.get("metrics") or {},
+            "curves": sweep.get("curves") or {},
+            "selection_reason": str(sweep.get("selection_reason", "")),
+        }
+    )
+
+
+@router.get("/clusters", response_model=schemas.Clusters, tags=["clusters"])
+def clusters(request: Request) -> Json:
+    """All clusters in short, the largest first, noise last."""
+    return Json({"clusters": [summary(cluster) for cluster in library_of(request).clusters]})
+
+
+@router.get("/clusters/{cluster}", response_model=schemas.Cluster, responses=problems(404, 422), tags=["clusters"])
+def cluster(request: Request, cluster: inputs.Number) -> Json:
+    """A cluster: its profile, its rule, and the rows and values that stand for it."""
+    return Json(library_of(request).cluster(cluster).to_dict())
+
+
+@router.get("/clusters/{cluster}/items", response_model=schemas.Page, responses=problems(404, 422), tags=["clusters"])
+def cluster_items(request: Request, cluster: inputs.Number, asked: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
+    """A cluster's items by popularity, by closeness to its centre, or at random; the same seed gives the same ones."""
+    page = library_of(request).cluster_items(
+        cluster, pick=asked.pick, seed=asked.seed, offset=asked.offset, limit=asked.limit
+    )
+    return Json(paged(page))
+
+
+@router.get("/search", response_model=schemas.Found, responses=problems(422), tags=["items"])
+def search(request: Request, asked: Annotated[inputs.Search, Query()]) -> Json:
+    """Items by title, creator or both, best match first. Case, accents and punctuation do not matter."""
+    found = library_of(request).search(asked.q, title=asked.title, creator=asked.creator, limit=asked.limit)
+    return Json(
+        {
+            "query": found.query,
+            "hits": [vars(hit) | {"item": vars(hit.item)} for hit in found.hits],
+            "complete": found.complete,
+            "ambiguous": found.ambiguous,
+        }
+    )
+
+
+@router.get("/items/{id}", response_model=schemas.ItemDetail, responses=problems(404, 422), tags=["items"])
+def item(request: Request, id: inputs.Id) -> Json:
+    """An item with its cluster and all creators of the same title."""
+    library = library_of(request)
+    found = library.item(id)
+    return Json(
+        {
+            "item": vars(found),
+            "cluster": summary(library.cluster(found.cluster)),
+            "same_title_creators": library.creators_of(id),
+        }
+    )
+
+
+@router.get("/items/{id}/similar", response_model=schemas.Neighbours, responses=problems(404, 422), tags=["items"])
+def similar(request: Request, id: inputs.Id, asked: Annotated[inputs.Similar, Query()]) -> Json:
+    """The items nearest to an item in the prepared feature space, nearest first."""
+    found = library_of(request).similar(id, asked.limit, within_cluster=asked.within == "cluster")
+    neighbours = [{"item": vars(n.item), "distance": n.distance} for n in found]
+    return Json({"id": id, "within": asked.within, "neighbours": neighbours})
+
+
+@router.get("/averages/{by}", response_model=schemas.Averages, responses=problems(404, 422), tags=["averages"])
+def averages(
+    request: Request, by: Literal["year", "group", "creator"], asked: Annotated[inputs.AveragesOf, Query()]
+) -> Json:
+    """Means of the features by year (ascending), group or creator (most items first)."""
+    return averaged(library_of(request), by, None, asked)
+
+
+@router.get(
+    "/clusters/{cluster}/averages/{by}",
+    response_model=schemas.Averages,
+    responses=problems(404, 422),
+    tags=["averages"],
+)
+def cluster_averages(
+    request: Request, cluster: inputs.Number, by: Literal["year", "group"], asked: Annotated[inputs.AveragesOf, Query()]
+) -> Json:
+    """Means of the features by year or group over the items of one cluster."""
+    return averaged(library_of(request), by, cluster, asked)
+
+
+def averaged(
+    library: Library, by: Literal["year", "group", "creator"], cluster: int | None, asked: inputs.AveragesOf
+) -> Json:
+    """A page of averages. Raises Problem where the export has no such column."""
+    there = [role for role in ("year", "group", "creator") if role in library.facts.roles]
+    if by not in there:
+        raise Problem(404, f"this export has no {by} column", suggestions=there)
+    found = library.averages(by, cluster=cluster, offset=asked.offset, limit=asked.limit)
+    return Json(vars(found) | {"values": [vars(average) for average in found.values]})
+
+
+@router.get("/creators/{name}", response_model=schemas.Average, responses=problems(404, 422), tags=["averages"])
+def creator(request: Request, name: inputs.Creator) -> Json:
+    """The averages of one creator."""
+    return Json(vars(library_of(request).average_of_creator(name)))
+
+
+FILES = {"csv": ("text/csv; charset=utf-8", "utf-8-sig"), "m3u8": ("application/vnd.apple.mpegurl", "utf-8")}
+IN_FILES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media, _ in FILES.values()}}
+}
+
+
+@router.get(
+    "/clusters/{cluster}/playlist",
+    response_model=schemas.Playlist,
+    responses=IN_FILES | problems(404, 422),
+    tags=["playlists"],
+)
+def cluster_playlist(
+    request: Request, cluster: inputs.Number, asked: Annotated[inputs.PlaylistOfCluster, Query()]
+) -> Response:
+    """A playlist of a cluster, as JSON or as a file."""
+    return written(from_cluster(library_of(request), cluster, asked.rules), asked.format)
+
+
+@router.get(
+    "/items/{id}/playlist", response_model=schemas.Playlist, responses=IN_FILES | problems(404, 422), tags=["playlists"]
+)
+def item_playlist(request: Request, id: inputs.Id, asked: Annotated[inputs.PlaylistOfItem, Query()]) -> Response:
+    """A playlist of what is like an item, as JSON or as a file."""
+    library = library_of(request)
+    known = library.item(id).id  # by id alone: a path is not for searching
+    made = from_liked(library, [known], asked.rules, within_cluster=asked.within_cluster)
+    return written(made, asked.format)
+
+
+@router.post(
+    "/playlist",
+    response_model=schemas.Playlist,
+    responses=IN_FILES | problems(400, 404, 413, 415, 422),
+    tags=["playlists"],
+)
+def playlist(
+    request: Request, asked: inputs.PlaylistBody, form: Annotated[inputs.Format, Query(alias="format")] = "json"
+) -> Response:
+    """A playlist from a cluster, from liked items, or from a taste, as JSON or as a file."""
+    library = library_of(request)
+    if isinstance(asked, inputs.FromLiked):
+        made = from_liked(library, asked.like, asked.rules, within_cluster=asked.within_cluster)
+    elif isinstance(asked, inputs.FromTaste):
+        made = from_taste(library, asked.taste, asked.rules, cluster=asked.cluster)
+    else:
+        made = from_cluster(library, asked.cluster, asked.rules)
+    return written(made, form)
+
+
+def written(made: Playlist, form: str) -> Response:
+    """A playlist as JSON, or as a file to be saved."""
+    if form == "json":
+        return Json(as_json(made))
+    media_type, encoding = FILES[form]
+    name = {"content-disposition": f'attachment; filename="playlist.{form}"'}
+    return Response(render(made, form).encode(encoding, "replace"), headers=name, media_type=media_type)
+
+
+def as_json(made: Playlist) -> dict[str, Any]:
+    """A playlist's values."""
+    items = [{"position": i, "distance": t.distance, "item": vars(t.item)} for i, t in enumerate(made.taken, 1)]
+    return {"name": made.name, "notes": made.notes, "made_from": dict(made.made_from), "items": items}
+
+
+@router.post(
+    "/predict",
+    response_model=schemas.Predictions,
+    responses=problems(400, 413, 415, 422),
+    tags=["model"],
+    response_class=Json,
+)
+def predict(request: Request, asked: inputs.Rows) -> Json:
+    """Place rows of features in the clusters. A row that cannot be placed says why; the others are placed."""
+    predictor: Predictor = request.app.state.predictor
+    raw = matrix(asked.rows, predictor.space.features)
+    placement = predictor.predict(raw)
+    names = {c.cluster: c.name for c in library_of(request).clusters}
+    predictions = []
+    for i, number in enumerate(placement.cluster.tolist()):
+        x, y, z = placement.coordinates[i].tolist()
+        known = None if number == UNPLACED else number
+        predictions.append(
+            {
+                "cluster": known,
+                "name": names.get(number, "noise" if number == -1 else None),
+                "confidence": float(placement.confidence[i]),
+                "distance": float(placement.distance[i]),
+                **{"x": x, "y": y, "z": z},
+                "problem": predictor.obstacle(raw[i]) if known is None else None,
+            }
+        )
+    return Json({"predictions": predictions})
+
+
+def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np.ndarray:
+    """Rows as (n, n_features) float64 in the model's order, NaN where null or left out. Raises Problem for other names."""
+    known = frozenset(features)
+    for i, row in enumerate(rows):
+        if other := [name for name in row if name not in known]:
+            raise Problem(
+                422,
+                f"rows.{i}: the model has no feature {other[0][:100]!r}; its features are {', '.join(features)}",
+                suggestions=near(other[0], features),
+            )
+    return np.array([[np.nan if (v := row.get(f)) is None else v for f in features] for row in rows], dtype=np.float64)
+
+
+def paged(page: Page) -> dict[str, Any]:
+    """A page with where the next one starts."""
+    return {
+        "items": [vars(item) for item in page.items],
+        "total": page.total,
+        "offset": page.offset,
+        "next_offset": page.next_offset,
+    }
+
+
+def summary(cluster: Cluster) -> dict[str, Any]:
+    """A cluster in short."""
+    return {
+        "cluster": cluster.cluster,
+        "name": cluster.name,
+        "size": cluster.size,
+        "fraction": cluster.fraction,
+        "description": cluster.description,
+        "top_groups": [asdict(share) for share in cluster.top_groups],
+        "features": {feature: stats.mean for feature, stats in cluster.features.items()},
+    }

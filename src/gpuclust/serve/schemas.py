@@ -1,0 +1,271 @@
+"""What the API answers with, as its OpenAPI says it: `gpuclust.serve.records` in JSON, with a description of each part."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Answer(BaseModel):
+    """An answer holds exactly what its schema says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Item(Answer):
+    """A row of the export. Text that the table lacks is empty, a number that it lacks is null."""
+
+    rank: int = Field(
+        description="Place by popularity among all rows, 0 the most popular; file order where there is none."
+    )
+    id: str = Field(description="The id, as in the table.")
+    title: str
+    creator: str = Field(description="The creators as the table writes them.")
+    creators: list[str] = Field(description="The names in `creator`.")
+    groups: list[str] = Field(description="The groups (genres) of the row.")
+    popularity: float | None
+    year: int | None
+    preview: str = Field(description="An address of a preview, as the table has it: check it before opening it.")
+    cluster: int = Field(description="The cluster's number; -1 is noise.")
+    cluster_name: str
+    confidence: float | None = Field(description="In [0, 1]; what it means depends on the algorithm (see the README).")
+    distance: float | None = Field(
+        description="To the centre of the cluster in the prepared space, where there is one."
+    )
+    x: float | None = Field(description="First principal component, for maps.")
+    y: float | None
+    z: float | None
+    features: dict[str, float | None] = Field(description="The clustered features, in the table's units.")
+
+
+class Page(Answer):
+    """Part of an ordered list."""
+
+    items: list[Item]
+    total: int = Field(description="Rows in the whole list.")
+    offset: int
+    next_offset: int | None = Field(description="Where the next page starts; null at the end.")
+
+
+class Share(Answer):
+    """How often a value occurs in a cluster."""
+
+    value: str
+    count: int
+    lift: float | None = Field(description="Its share in the cluster over its share in all rows.")
+    fraction: float | None = Field(description="Its share in the cluster.")
+
+
+class Example(Answer):
+    """A row that stands for a cluster."""
+
+    id: str
+    title: str | None
+    creator: str | None
+    popularity: float | None
+
+
+class FeatureStats(Answer):
+    """One feature in one cluster, in the table's units."""
+
+    mean: float | None
+    median: float | None
+    std: float | None
+    z: float | None = Field(
+        description="The mean's distance from the mean of all rows, in standard deviations of all rows."
+    )
+    z_se: float | None = Field(description="Standard error of `z`.")
+
+
+class ClusterSummary(Answer):
+    """A cluster in short."""
+
+    cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
+    name: str
+    size: int
+    fraction: float = Field(description="Share of all rows, in [0, 1].")
+    description: str
+    top_groups: list[Share]
+    features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
+
+
+class Cluster(Answer):
+    """A cluster with its profile."""
+
+    cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
+    name: str
+    size: int
+    fraction: float = Field(description="Share of all rows, in [0, 1].")
+    features: dict[str, FeatureStats]
+    description: str
+    nearest: int | None = Field(description="The cluster that is most like it.")
+    top_groups: list[Share]
+    top_groups_by_lift: list[Share]
+    top_creators: list[Share]
+    top_creators_by_lift: list[Share]
+    representatives: list[Example] = Field(description="Rows close to its middle.")
+    popular: list[Example]
+    rule: str = Field(description="Bounds on features that nearly select it; empty where none were found.")
+    rule_fidelity: float | None
+    rule_precision: float | None
+    rule_recall: float | None
+
+
+class Clusters(Answer):
+    """All clusters, the largest first, noise last."""
+
+    clusters: list[ClusterSummary]
+
+
+class Hit(Answer):
+    """A search result."""
+
+    item: Item
+    score: float = Field(description="In [0, 1]; 1 is what was typed.")
+    same_title: int = Field(description="How many items have this title.")
+    other_creators: list[str] = Field(description="Who else has an item of this title, most popular first.")
+
+
+class Found(Answer):
+    """Search results, best first."""
+
+    query: str
+    hits: list[Hit]
+    complete: bool = Field(description="Whether every word typed was found as typed in each hit.")
+    ambiguous: list[str] = Field(description="All creators of the best hit's title, where there are several.")
+
+
+class ItemDetail(Answer):
+    """An item, its cluster, and who else has an item of its title."""
+
+    item: Item
+    cluster: ClusterSummary
+    same_title_creators: list[str] = Field(description="Who has an item of this title, most popular first, at most 20.")
+
+
+class Neighbour(Answer):
+    """An item and how far it is from what was asked for."""
+
+    item: Item
+    distance: float | None = Field(description="Euclidean, in the prepared feature space.")
+
+
+class Neighbours(Answer):
+    """The nearest items, nearest first; the item itself is left out."""
+
+    id: str
+    within: Literal["cluster", "all"]
+    neighbours: list[Neighbour]
+
+
+class Average(Answer):
+    """Means over the items that share a value."""
+
+    value: str | int
+    count: int = Field(description="How many items.")
+    features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
+
+
+class Averages(Answer):
+    """Averages by year (ascending), group or creator (most items first)."""
+
+    by: Literal["year", "group", "creator"]
+    cluster: int | None = Field(description="The cluster that they are taken in; null for all rows.")
+    values: list[Average]
+    total: int = Field(description="Values in the whole list.")
+    offset: int
+
+
+class Listed(Answer):
+    """An item of a playlist."""
+
+    position: int = Field(description="From 1, the nearest.")
+    distance: float | None = Field(description="From what the list was made from.")
+    item: Item
+
+
+class Playlist(Answer):
+    """A named list, nearest first; the same request gives the same list."""
+
+    name: str
+    notes: list[str] = Field(description="What to know of how it was made, such as a title that several creators have.")
+    made_from: dict[str, Any] = Field(description="The request, with titles as ids.")
+    items: list[Listed]
+
+
+class Placed(Answer):
+    """Where a row belongs."""
+
+    cluster: int | None = Field(description="-1 is noise; null where the row could not be placed.")
+    name: str | None
+    confidence: float | None
+    distance: float | None
+    x: float | None
+    y: float | None
+    z: float | None
+    problem: str | None = Field(description="Why the row could not be placed.")
+
+
+class Predictions(Answer):
+    """One placement for each row sent, in their order."""
+
+    predictions: list[Placed]
+
+
+class Export(Answer):
+    """What is served, as its manifest tells."""
+
+    key: str = Field(description="Digest of the manifest: another export has another.")
+    run_id: str
+    run_name: str
+    algorithm: str
+    rows: int
+    clusters: int
+    features: list[str]
+    roles: dict[str, str] = Field(description="Which column is what.")
+    metrics: dict[str, float | None]
+    curves: dict[str, dict[str, float | None]] = Field(description="Scores of the sweep by number of clusters.")
+    selection_reason: str
+
+
+class Health(Answer):
+    """The server is up and has its export open."""
+
+    status: Literal["ok"]
+    version: str
+    key: str
+    rows: int
+    clusters: int
+    changed: bool = Field(description="Whether the folder now holds another export; a restart serves it.")
+
+
+class FieldError(BaseModel):
+    """What is wrong with one value."""
+
+    where: str
+    message: str
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str = Field(description="The status in words.")
+    status: int
+    detail: str = Field(description="What is wrong and what to do.")
+    suggestions: list[str] | None = Field(None, description="What may have been meant, best first.")
+    errors: list[FieldError] | None = Field(None, description="Each value that was refused.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of a route for these statuses."""
+    said = {
+        400: "The body is not readable JSON.",
+        404: "There is no such thing; `suggestions` has what may have been meant.",
+        413: "The body is too long.",
+        415: "The body is not application/json.",
+        422: "A value is missing, unknown or outside its limits.",
+    }
+    schema = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": said[status], "content": schema} for status in statuses}

@@ -1,0 +1,137 @@
+"""Running the API: a port that is bound before anything is said, workers, and an end that lets answers finish."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from gpuclust.errors import ConfigurationError, JobError
+
+LAST_ANSWERS = 5  # seconds that answers under way have when the server is stopped
+WAITING = 1024  # connections not yet accepted
+SETTINGS: dict[str, Any] = {
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": LAST_ANSWERS,
+    "ws": "none",
+}
+# A fork would share the open index of its parent; SQLite forbids that.
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is served to whom: an export folder, the origins of `create_app`'s ``cors``, and its ``hosts``."""
+
+    folder: str
+    cors: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+def serve(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 8000, cors: Sequence[str] = (), workers: int = 1
+) -> int:
+    """Serve an export folder until SIGTERM or Ctrl-C; the exit status.
+
+    ``port`` 0 takes a free one. Raises ConfigurationError when the address cannot be had or a value is wrong, ExportError
+    or ModelError when the folder cannot be served; all before anything is served.
+    """
+    try:
+        import uvicorn
+
+        from gpuclust.serve.api import LOOPBACK, create_app
+    except ImportError as error:
+        raise ConfigurationError(f"gpuclust serve needs {error.name}; install gpuclust[serve]") from error
+    _check(port, cors, workers)
+    listening = bind(host, port)
+    local = host == "localhost" or host.startswith("127.") or host == "::1"
+    orders = Orders(str(folder), tuple(cors), (*LOOPBACK, host.lower()) if local else ())
+    try:
+        app = create_app(folder, cors=orders.cors, hosts=orders.hosts, progress=_progress)
+        facts = app.state.library.facts
+        address = f"[{host}]" if ":" in host else host
+        where = f"http://{address}:{listening.getsockname()[1]}"
+        print(
+            f"{folder}: {facts.n_rows:,} rows in {facts.n_clusters} clusters on {where}/api/v1; Ctrl-C stops",
+            flush=True,
+        )
+        if workers == 1:
+            uvicorn.Server(uvicorn.Config(app, **SETTINGS)).run(sockets=[listening])
+        else:
+            app.state.library.close()
+            _supervise(orders, listening, workers)
+    except KeyboardInterrupt:  # uvicorn raises the signal again when it has stopped
+        pass
+    finally:
+        listening.close()
+    print("stopped", flush=True)
+    return 0
+
+
+def _supervise(orders: Orders, listening: socket.socket, workers: int) -> None:
+    """Worker processes that share a socket, until a signal comes or one of them dies. Raises JobError for the latter."""
+    processes = [SPAWN.Process(target=_work, args=(orders, listening), daemon=True) for _ in range(workers)]
+    try:
+        for process in processes:
+            process.start()
+        wait([process.sentinel for process in processes])
+        raise JobError(
+            "a worker ended; the others were stopped too: start again, with fewer --workers if memory is short"
+        )
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
+                process.join(2 * LAST_ANSWERS)
+
+
+def _work(orders: Orders, listening: socket.socket) -> None:
+    """One worker process."""
+    import uvicorn
+
+    from gpuclust.serve.api import create_app
+
+    with contextlib.suppress(KeyboardInterrupt):
+        app = create_app(orders.folder, cors=orders.cors, hosts=orders.hosts)
+        uvicorn.Server(uvicorn.Config(app, **SETTINGS)).run(sockets=[listening])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError when the address is in use, unknown, or not ours to take."""
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # With the protocol named, asyncio sets TCP_NODELAY on its connections; without, answers wait 40 ms for an ACK.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(WAITING)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port} ({reason}); give another --port (0: any free one)"
+        ) from error
+    return listening
+
+
+def _check(port: int, cors: Sequence[str], workers: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"--port {port} is outside 0 to 65535")
+    for origin in cors:
+        if origin != "*" and (not origin.startswith(("http://", "https://")) or origin.count("/") != 2):
+            raise ConfigurationError(f"--cors {origin} is not an origin; write it as https://example.org, or * for any")
+    if not 1 <= workers <= 64:
+        raise ConfigurationError(f"--workers {workers} is outside 1 to 64")
+
+
+def _progress(stage: str, done: float) -> None:
+    """Show on a terminal what is done once for an export; say nothing where nobody watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{stage} ({done:.0%})" if done < 1 else "\r\x1b[K", end="", file=sys.stderr, flush=True)

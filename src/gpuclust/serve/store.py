@@ -1,0 +1,98 @@
+"""An open index: its arrays mapped, its database behind a few connections that threads take in turn."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuclust.serve.averages import BY
+from gpuclust.serve.index import facts_of
+from gpuclust.serve.neighbours import Tree
+from gpuclust.serve.typos import Vocabulary
+
+
+class Database:
+    """Read-only connections to ``search.sqlite``, all opened at once: they go on working when the file is unlinked."""
+
+    def __init__(self, path: Path) -> None:
+        self._free: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        for _ in range(min(os.cpu_count() or 1, 8)):
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            connection.execute("pragma mmap_size = 4000000000")
+            connection.execute("select count(*) from creators where key = ''").fetchone()
+            self._free.put(connection)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = self._free.get()
+        try:
+            yield connection
+        finally:
+            self._free.put(connection)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query; values are always bound, never written into it."""
+        with self._connection() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def column(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The first column of all rows of a query."""
+        return [row[0] for row in self.rows(query, values)]
+
+    def close(self) -> None:
+        """Close the connections that are free."""
+        while True:
+            try:
+                self._free.get_nowait().close()
+            except queue.Empty:
+                return
+
+
+@dataclass(frozen=True)
+class Index:
+    """Everything in an index folder, opened. ``rows`` has a row for each rank; ``popular`` and ``central`` (n_rows,)
+    int32 are ranks cluster by cluster, ``runs`` where each cluster lies in them."""
+
+    folder: Path
+    rows: pa.Table
+    tree: Tree
+    words: Vocabulary
+    database: Database
+    popular: np.ndarray
+    central: np.ndarray
+    runs: dict[int, slice]
+    averages: dict[str, pa.Table]
+    build_seconds: float
+
+
+def open_index(folder: Path) -> Index:
+    """Open an index. Raises OSError, ValueError, sqlite3.Error or pa.ArrowException when its files are damaged."""
+    facts = facts_of(folder)
+    if facts is None:
+        raise ValueError(f"{folder} has no {folder / 'index.json'}")
+    return Index(
+        folder=folder,
+        rows=_mapped(folder / "rows.arrow"),
+        tree=Tree.load(folder),
+        words=Vocabulary.load(folder / "words.arrow"),
+        database=Database(folder / "search.sqlite"),
+        popular=np.load(folder / "popular.npy", "r", allow_pickle=False),
+        central=np.load(folder / "central.npy", "r", allow_pickle=False),
+        runs={int(cluster): slice(*run) for cluster, run in facts["runs"].items()},
+        averages={by: _mapped(folder / f"averages-{by}.arrow") for by in BY},
+        build_seconds=facts["build_seconds"],
+    )
+
+
+def _mapped(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

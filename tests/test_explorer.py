@@ -1,0 +1,449 @@
+"""The explorer in a real browser: what a person sees, clicks, types and takes home."""
+
+import csv
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.browser import (
+    FLAGS,
+    HOSTILE,
+    Explorer,
+    Tab,
+    chromium_or_skip,
+    explorer,
+    exports_of,
+    hostile_table,
+    plain_id,
+    tab,
+    visitor,
+)
+
+pytestmark = pytest.mark.browser
+N_ROWS = 50_400  # just more than the rows that are a point each
+SOUND = b"RIFF$\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00@\x1f\x00\x00@\x1f\x00\x00\x01\x00\x08\x00data\x00\x00\x00\x00"
+
+
+class Lookup(http.server.BaseHTTPRequestHandler):
+    """A preview service: knows one song, has a bad day for another, and serves a sound."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if "Song%2014" in self.path:
+            self.send_error(503)
+            return
+        sound = self.path.startswith("/sound")
+        url = f"http://127.0.0.1:{self.server.server_address[1]}/sound.wav"
+        known = {"results": [{"artist": "x", "previewUrl": url}]} if "Song%2013" in self.path else {"results": []}
+        body = SOUND if sound else json.dumps(known).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "audio/wav" if sound else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def lookup() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Lookup)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory, store_template: Path, lookup: str) -> list[Path]:
+    folder = tmp_path_factory.mktemp("explorer")
+    (folder / "mlflow.db").write_bytes(store_template.read_bytes())
+    table = hostile_table(folder / "tracks.parquet", n_rows=N_ROWS, preview=f"{lookup}/sound.wav")
+    return exports_of(table, f"sqlite:///{folder / 'mlflow.db'}", folder, [4, 3])
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = chromium_or_skip()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def running(chromium: Any, exports: list[Path], lookup: str) -> Iterator[Explorer]:
+    with explorer(exports[0], "--compare", str(exports[1]), "--previews", lookup + "/find?term={query}") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def person(chromium: Any) -> Iterator[Any]:
+    with visitor(chromium) as context:
+        yield context
+
+
+@pytest.fixture
+def site(person: Any, running: Explorer) -> Iterator[Tab]:
+    with tab(person, running.address) as opened:
+        yield opened
+        assert opened.errors == []
+
+
+def clusters_of(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "clusters.parquet")
+
+
+def test_the_overview_says_what_was_clustered_and_asks_nothing_of_the_outside(site: Tab, exports: list[Path]) -> None:
+    site.open()
+    manifest = json.loads((exports[0] / "manifest.json").read_text())
+    text = site.text()
+    assert f"{N_ROWS:,}" in text
+    assert f"{manifest['metrics']['silhouette']:.3f}" in text
+    assert manifest["sweep"]["selection_reason"] in text
+    site.page.locator(".js-plotly-plot .bars .point").first.wait_for()
+    titles = site.page.locator(".gtitle").all_text_contents()
+    assert {"Silhouette", "Elbow (inertia)"} <= set(titles)
+    for path in ("map", "clusters", "search", "playlist", "averages", "compare", "download"):
+        site.open(path)
+    assert site.outside == []
+
+
+def test_every_page_is_reached_and_used_with_the_keyboard(site: Tab) -> None:
+    page = site.open()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText").strip().endswith("Search"):
+            break
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Search").wait_for()
+    page.get_by_label("Title, creator, or both").focus()
+    page.keyboard.type("honst song")
+    page.keyboard.press("Enter")
+    hit = page.get_by_role("button", name="An Honest Song")
+    hit.wait_for()
+    hit.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="An Honest Song").wait_for()
+
+
+def test_search_shows_the_cluster_and_the_nearest(site: Tab, exports: list[Path]) -> None:
+    page = site.open("search")
+    page.get_by_label("Title, creator, or both").fill("honst song")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="An Honest Song").click()
+    page.get_by_role("heading", name="An Honest Song").wait_for()
+    site.settle()
+    rows = pd.read_parquet(exports[0] / "assignments.parquet")
+    own = rows[rows["title"] == "An Honest Song"].iloc[0]
+    name = clusters_of(exports[0]).set_index("cluster").loc[own["cluster"], "name"]
+    assert f"{own['cluster']} · {name}" in site.text()
+    assert page.locator("[data-testid=stDataFrame]").count() >= 1
+    page.get_by_role("heading", name="Nearest").wait_for()
+    assert f"item={own['id']}" in page.url
+
+
+def test_a_preview_plays_from_its_column_only_when_asked_and_only_from_the_web(site: Tab, lookup: str) -> None:
+    page = site.open("search?item=t12")
+    assert page.locator("audio").count() == 0
+    page.get_by_text("Listen").click()
+    page.locator("audio").wait_for(state="attached")
+    assert page.locator("audio").get_attribute("src") == f"{lookup}/sound.wav"
+    # The first row's preview is a file of this machine: no player gets it, and the lookup is asked instead.
+    site.open("search?item=t0")
+    page.get_by_text("Listen").click()
+    page.get_by_text("knows no preview").wait_for()
+    assert page.locator("audio").count() == 0
+
+
+def test_the_lookup_finds_a_preview_and_its_failure_is_said(site: Tab, lookup: str) -> None:
+    page = site.open("search?item=t13")
+    page.get_by_text("Listen").click()
+    page.locator("audio").wait_for(state="attached")
+    assert page.locator("audio").get_attribute("src") == f"{lookup}/sound.wav"
+    assert "/find?term=Song%2013%20Band%2013" in Lookup.asked
+    site.open("search?item=t14")
+    page.get_by_text("Listen").click()
+    page.get_by_text("did not answer").wait_for()
+
+
+def test_a_card_opens_its_cluster(site: Tab, exports: list[Path]) -> None:
+    page = site.open("clusters")
+    known = clusters_of(exports[0])
+    assert page.locator("[class*=st-key-card-]").count() == len(known)
+    colors = json.loads((exports[0] / "manifest.json").read_text())["colors"]
+    edge = page.locator(".st-key-card-1").evaluate("e => getComputedStyle(e).borderLeftColor")
+    assert edge == "rgb({}, {}, {})".format(*(int(colors["1"][i : i + 2], 16) for i in (1, 3, 5)))
+    card = page.locator(".st-key-card-1").inner_text()
+    assert f"{known['size'][1]:,} rows" in card
+    page.locator(".st-key-card-1").get_by_role("button", name="Open").click()
+    page.get_by_role("heading", name="Representative").wait_for()
+    assert page.url.endswith("cluster=1")
+    text = site.text()
+    assert known["description"][1] in text
+    assert page.locator(".stPlotlyChart .polar").count() == 1
+
+
+def figure(page: Any, selector: str) -> Any:
+    page.wait_for_function("s => document.querySelector(s + ' .js-plotly-plot')?._fullLayout?._size", arg=selector)
+    return page.locator(f"{selector} .js-plotly-plot").first
+
+
+POINT = """(g) => {
+  const trace = g._fullData[0], at = { x: trace.x[5], y: trace.y[5] }, layout = g._fullLayout, box = g.getBoundingClientRect();
+  return { x: box.left + layout.xaxis._offset + layout.xaxis.l2p(at.x), y: box.top + layout.yaxis._offset + layout.yaxis.l2p(at.y) };
+}"""
+
+
+def test_the_map_shows_every_row_and_a_point_of_the_sample_opens(site: Tab) -> None:
+    page = site.open("map")
+    plot = figure(page, ".st-key-map")
+    assert f"All {N_ROWS:,} rows as density; a sample of" in site.text()
+    assert page.locator(".st-key-map image").count() == 1
+    at = plot.evaluate(POINT)
+    page.mouse.move(at["x"], at["y"])
+    page.mouse.click(at["x"], at["y"])
+    page.locator(".st-key-item-on-map").wait_for()
+    # Whichever point lies on top there, its title is a heading now.
+    assert page.locator(".st-key-item-on-map h3").inner_text()
+
+
+def test_the_map_zooms_and_a_box_selects_all_rows_in_it(site: Tab, exports: list[Path]) -> None:
+    page = site.open("map")
+    plot = figure(page, ".st-key-map")
+    before = plot.evaluate("g => g._fullLayout.xaxis.range.slice()")
+    at = plot.evaluate(
+        "g => { const b = g.getBoundingClientRect(); return { x: b.left + b.width / 2, y: b.top + 200 }; }"
+    )
+    page.mouse.move(at["x"], at["y"])
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(400)
+    after = plot.evaluate("g => g._fullLayout.xaxis.range.slice()")
+    assert after[1] - after[0] < before[1] - before[0]
+    plot.hover()
+    page.locator(".modebar-btn[data-val=select]").click()
+    page.mouse.move(at["x"] - 120, at["y"] - 80)
+    page.mouse.down()
+    page.mouse.move(at["x"] + 120, at["y"] + 120, steps=4)
+    page.mouse.up()
+    page.get_by_text("rows chosen").wait_for()
+    site.settle()
+    chosen = plot.evaluate("g => g._fullLayout.selections[0]")
+    rows = pd.read_parquet(exports[0] / "assignments.parquet")
+    xs, ys = sorted((chosen["x0"], chosen["x1"])), sorted((chosen["y0"], chosen["y1"]))
+    inside = rows[rows["x"].between(*xs) & rows["y"].between(*ys)]
+    assert f"{len(inside):,} rows chosen" in site.text()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    taken = pd.read_csv(download.value.path())
+    assert sorted(taken["id"]) == sorted(inside["id"])
+
+
+def test_three_axes_turn_under_the_pointer_and_by_the_keyboard(site: Tab) -> None:
+    page = site.open("map")
+    page.get_by_text("3-D", exact=True).click()
+    plot = figure(page, ".st-key-deep")
+    page.wait_for_function(
+        "() => document.querySelector('.st-key-deep .js-plotly-plot')._fullLayout.scene?._scene?.glplot"
+    )
+    eye = "g => { const e = g._fullLayout.scene._scene.getCamera().eye; return [e.x, e.y, e.z]; }"
+    before = plot.evaluate(eye)
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 120, box["y"] + box["height"] / 2 + 20, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    turned = plot.evaluate(eye)
+    assert np.abs(np.subtract(turned, before)).max() > 0.1
+    page.get_by_role("slider", name="Turn").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "e => { const s = document.querySelector('.st-key-deep .js-plotly-plot')._fullLayout.scene._scene;"
+        " const c = s && s.getCamera().eye; return c && Math.abs(Math.atan2(c.y, c.x) * 180 / Math.PI - 60) < 1; }",
+        arg=None,
+    )
+
+
+# Where on the screen the point nearest to the eye is: data to clip space as WebGL does it, by the scene's own matrices.
+NEAREST = """(g) => {
+  const scene = g._fullLayout.scene._scene, { projection, view, model } = scene.glplot.cameraParams;
+  const times = (m, v) => [0, 1, 2, 3].map((i) => m[i] * v[0] + m[4 + i] * v[1] + m[8 + i] * v[2] + m[12 + i] * v[3]);
+  const box = scene.container.getBoundingClientRect();
+  let best = null;
+  for (const trace of g._fullData.filter((t) => t.customdata)) {
+    for (let i = 0; i < trace._length; i++) {
+      const point = ["x", "y", "z"].map((axis, d) => trace[axis][i] * scene.dataScale[d]);
+      const clip = times(projection, times(view, times(model, [...point, 1])));
+      const depth = clip[2] / clip[3];
+      if (best === null || depth < best.depth)
+        best = { depth, x: box.left + (clip[0] / clip[3] + 1) / 2 * box.width, y: box.top + (1 - clip[1] / clip[3]) / 2 * box.height };
+    }
+  }
+  return best;
+}"""
+
+
+def test_a_point_in_three_axes_opens(site: Tab) -> None:
+    page = site.open("map")
+    page.get_by_text("3-D", exact=True).click()
+    plot = figure(page, ".st-key-deep")
+    page.wait_for_function("() => document.querySelector('.st-key-deep .js-plotly-plot').gpuclustListens")
+    at = plot.evaluate(NEAREST)
+    page.mouse.move(at["x"], at["y"])
+    page.locator(".st-key-deep .hovertext").wait_for(state="attached")
+    page.mouse.down()
+    page.wait_for_timeout(400)  # Plotly looks at the buttons once a frame, and without a GPU a frame takes long
+    page.mouse.up()
+    page.locator(".st-key-item-in-depth").wait_for()
+
+
+def test_a_playlist_is_built_and_downloaded(site: Tab) -> None:
+    page = site.open("search?item=t12")
+    page.get_by_role("button", name="Add to playlist").click()
+    page.get_by_role("button", name="In the playlist").wait_for()
+    page.get_by_role("link", name="Playlist").click()
+    page.get_by_role("heading", name="Like An Honest Song").wait_for()
+    site.settle()
+    page.get_by_label("Length").fill("12")
+    page.keyboard.press("Enter")
+    page.get_by_text("12 items").wait_for()
+    site.settle()
+    files = {}
+    for label in ("CSV", "JSON", "M3U8"):
+        with page.expect_download() as download:
+            page.locator(".st-key-playlist-files").get_by_role("button", name=label).click()
+        assert download.value.suggested_filename.endswith(label.lower())
+        files[label] = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    listed = list(csv.DictReader(io.StringIO(files["CSV"])))
+    ids = [entry["id"] for entry in json.loads(files["JSON"])["items"]]
+    assert [row["id"] for row in listed] == ids
+    assert len(ids) == 12
+    assert "t12" not in ids
+    assert files["M3U8"].startswith("#EXTM3U")
+    assert files["M3U8"].count("#EXTINF") == 12
+
+
+def test_a_taste_and_a_cluster_make_playlists_too(site: Tab) -> None:
+    page = site.open("playlist")
+    page.get_by_text("30 items").wait_for()
+    page.get_by_text("A taste", exact=True).click()
+    page.get_by_role("heading", name="energy").wait_for()
+    page.get_by_text("30 items").wait_for()
+
+
+def test_two_exports_are_compared(site: Tab, exports: list[Path]) -> None:
+    page = site.open("compare")
+    from sklearn.metrics import adjusted_rand_score
+
+    first, second = (pd.read_parquet(path / "assignments.parquet")["cluster"] for path in exports[:2])
+    page.locator("[data-testid=stMetricValue]").nth(1).wait_for()
+    values = page.locator("[data-testid=stMetricValue]").all_inner_texts()
+    assert [value.strip() for value in values] == [f"{N_ROWS:,}", f"{adjusted_rand_score(first, second):.3f}"]
+    page.locator(
+        ".st-key-meeting .js-plotly-plot .hm, .st-key-meeting .js-plotly-plot .heatmaplayer image"
+    ).first.wait_for(state="attached")
+
+
+def test_averages_over_years(site: Tab, exports: list[Path]) -> None:
+    page = site.open("averages")
+    figure(page, ".st-key-years")
+    drawn = page.locator(".st-key-years .js-plotly-plot").evaluate(
+        "g => g.data.map(t => [t.name, t.x.length ?? Object.keys(t.x).length])"
+    )
+    assert [n for _, n in drawn] == [60, 60, 60]
+    assert drawn[0][0] == "energy"
+
+
+def test_the_assignments_are_downloaded_whole(site: Tab, exports: list[Path]) -> None:
+    page = site.open("download")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Parquet", exact=True).click()
+    assert pq.read_table(download.value.path()).equals(pq.read_table(exports[0] / "assignments.parquet"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    rows = pd.read_csv(download.value.path(), keep_default_na=False)
+    assert len(rows) == N_ROWS
+    assert not rows["title"].str.match(r"[=+\-@\t\r]").any()
+
+
+MARKUP = ":is(a, b, strong, em, s, code, img, script, ul, h1 h1, .katex, .katex-error, [data-testid=stIconMaterial], [style*=color])"
+
+
+def test_hostile_titles_are_text(site: Tab) -> None:
+    page = site.page
+    for number, title in enumerate(HOSTILE):
+        site.open(f"search?item=t{number}")
+        page.locator(".st-key-item-found h3").wait_for()
+        assert page.locator(".st-key-item-found h3").inner_text().replace("\u2060", "") == plain_id(title)
+        assert page.locator(f".st-key-item-found h3 {MARKUP}").count() == 0, title
+        facts = page.locator(".st-key-item-found [data-testid=stText]").first
+        assert facts.locator(MARKUP).count() == 0, title
+        assert plain_id(HOSTILE[number % 4]) in facts.inner_text()
+    assert page.evaluate("window.stolen") is None
+    assert site.outside == []
+
+
+def test_hostile_titles_are_text_in_lists_labels_and_hovers(site: Tab) -> None:
+    page = site.open("search")
+    page.get_by_label("Title, creator, or both").fill("evil example")
+    page.keyboard.press("Enter")
+    page.locator(".st-key-hits button").first.wait_for()
+    site.settle()
+    labels = [text.replace("\u2060", "") for text in page.locator(".st-key-hits button").all_inner_texts()]
+    assert any(plain_id(HOSTILE[6]) in label for label in labels)
+    assert page.locator(f".st-key-hits {MARKUP}").count() == 0
+    site.open("map")
+    plot = figure(page, ".st-key-map")
+    texts = plot.evaluate("g => g.data.flatMap(t => Object.values(t.hovertext ?? []))")
+    titles = [text.removeprefix("<b>").partition("</b><br>")[0] for text in texts]
+    assert not [title for title in titles if "<" in title or ">" in title]
+    # A feature may be called anything too: it is in labels of widgets, axes and headings.
+    page.get_by_text("Colour").wait_for()
+    site.open("averages")
+    names = figure(page, ".st-key-years").evaluate("g => g.data.map(t => t.name)")
+    assert "a&lt;b&gt;$c$" in names
+    site.open("clusters?cluster=0")
+    assert page.locator("[data-testid=stMain] script").count() == 0
+    assert page.evaluate("window.stolen") is None
+    assert site.outside == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_in_light_and_dark(chromium: Any, running: Explorer, scheme: str) -> None:
+    with (
+        visitor(chromium, viewport={"width": 390, "height": 800}, color_scheme=scheme) as context,
+        tab(context, running.address) as site,
+    ):
+        for path in (
+            "",
+            "map",
+            "clusters",
+            "clusters?cluster=0",
+            "search?item=t12",
+            "playlist",
+            "averages",
+            "compare",
+            "download",
+        ):
+            page = site.open(path)
+            wide = page.locator("[data-testid=stMain]").evaluate("e => e.scrollWidth - e.clientWidth")
+            assert wide <= 0, f"/{path} is {wide} pixels too wide"
+        paper = page.locator("[data-testid=stApp]").evaluate("e => getComputedStyle(e).backgroundColor")
+        red = int(paper.removeprefix("rgb(").split(",")[0])
+        assert red < 64 if scheme == "dark" else red > 191
+        assert site.errors == []

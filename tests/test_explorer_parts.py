@@ -1,0 +1,387 @@
+"""What the explorer computes, and what it refuses, without a browser."""
+
+import html
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.path import Path as Polygon
+from sklearn.metrics import adjusted_rand_score
+
+from gpuclust.cli import main
+from gpuclust.errors import ConfigurationError, ExportError
+from gpuclust.serve.explorer import raster
+from gpuclust.serve.explorer.launch import explore
+from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
+from gpuclust.serve.explorer.moves import Moves, moves
+from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
+from gpuclust.serve.explorer.previews import Preview, check_template, is_address, preview_of
+from gpuclust.serve.explorer.session import NOISE_COLOR, colors_of
+from gpuclust.serve.explorer.tables import as_csv
+from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
+from gpuclust.serve.explorer.views.overview import curves_of
+from gpuclust.serve.explorer.views.playlist import file_name
+from gpuclust.serve.records import Cluster, Item
+from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
+
+
+def item(**values: Any) -> Item:
+    given: dict[str, Any] = {
+        "rank": 0, "id": "i", "title": "A & B", "creator": "C;D", "creators": ("C", "D"), "groups": (), "popularity": None, "year": None,
+        "preview": "", "cluster": 0, "cluster_name": "", "confidence": None, "distance": None, "x": 0.0, "y": 0.0, "z": 0.0, "features": {},
+    }  # fmt: skip
+    return Item(**(given | values))
+
+
+# Texts
+
+
+def unescaped(markdown: str) -> str:
+    """What CommonMark makes of backslashes before punctuation."""
+    out, i = "", 0
+    while i < len(markdown):
+        i += markdown[i] == "\\"
+        out += markdown[i]
+        i += 1
+    return out.replace(JOINER, "")
+
+
+@given(st.text(max_size=60))
+def test_text_for_markdown_is_the_text_and_no_punctuation_is_bare(text: str) -> None:
+    shown = as_markdown(text)
+    assert unescaped(shown) == short(text).replace(JOINER, "")
+    bare = [c for i, c in enumerate(shown) if c in "!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~" and shown[i - 1] != "\\"]
+    assert not bare
+
+
+@given(st.text(max_size=60))
+def test_text_for_a_hover_is_the_text_as_html(text: str) -> None:
+    shown = as_hover(text)
+    assert html.unescape(shown).replace(JOINER, "") == html.unescape(html.escape(short(text), quote=False)).replace(
+        JOINER, ""
+    )
+    assert "<" not in shown
+    assert not shown.startswith("$")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_extensions_read_after_markdown_is_kept_apart(text: str) -> None:
+    shown = as_markdown(text).replace("\\", "")
+    for together in (":material/", ":smile:", "http://", "www.", "<-", "->", "--", ">="):
+        assert together not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (float("nan"), "–"), (3.0, "3"), (1234567.0, "1,234,567"), (0.12345, "0.123"), (1234.56, "1,234.6")],
+)
+def test_figures(value: float | None, shown: str) -> None:
+    assert figure(value) == shown
+
+
+# Points
+
+
+def test_a_sample_is_stratified_seeded_and_leaves_no_cluster_out() -> None:
+    labels = np.repeat([0, 1, 2, -1], [90_000, 9_000, 10, 990])
+    sample = sample_of(labels, 2_000, seed=3)
+    assert np.array_equal(sample, sample_of(labels, 2_000, seed=3))
+    assert not np.array_equal(sample, sample_of(labels, 2_000, seed=4))
+    assert np.array_equal(sample, np.unique(sample))
+    counts = dict(zip(*np.unique(labels[sample], return_counts=True), strict=True))
+    # A tenth of the rows is a tenth of the sample; a small cluster is there with 40 rows, or with all that it has.
+    assert counts == {0: 1800, 1: 180, 2: 10, -1: 40}
+    assert np.array_equal(sample_of(labels[:100], 2_000), np.arange(100))
+
+
+def test_an_axis_leaves_out_only_what_is_far_beyond() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=10_000), [500.0, np.nan]])
+    span = span_of(values)
+    assert span.beyond == 1
+    assert span.high < 20
+    assert span_of(values, everything=True).beyond == 0
+    assert span_of(values, everything=True).high > 500
+    assert span_of(np.full(5, 2.0)) == Span(1.0, 3.0)
+    assert span_of(np.array([])).beyond == 0
+    assert span_of(np.array([1.0, 3.0]), pad=0.0) == Span(1.0, 3.0)
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=3, max_size=8), st.integers(0, 2**16))
+def test_a_lasso_is_even_odd(corners: list[tuple[float, float]], seed: int) -> None:
+    points = np.random.default_rng(seed).uniform(-2, 2, size=(200, 2))
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    ours = in_lasso(points[:, 0], points[:, 1], xs, ys)
+    assert np.array_equal(ours, crossings(points, xs, ys))
+    assert not (ours & ~in_box(points[:, 0], points[:, 1], xs, ys)).any()
+
+
+def crossings(points: np.ndarray, xs: list[float], ys: list[float]) -> np.ndarray:
+    """Even-odd by a ray to the right, a point and an edge at a time."""
+    found = []
+    for px, py in points:
+        odd = False
+        for i in range(len(xs)):
+            (x0, y0), (x1, y1) = (xs[i], ys[i]), (xs[i - 1], ys[i - 1])
+            if (y0 > py) != (y1 > py) and px < (x1 - x0) * (py - y0) / (y1 - y0) + x0:
+                odd = not odd
+        found.append(odd)
+    return np.array(found)
+
+
+def test_a_lasso_round_a_convex_region() -> None:
+    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    corners = np.column_stack([np.cos(angles), np.sin(angles)])
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, size=(5_000, 2))
+    inside = in_lasso(points[:, 0], points[:, 1], corners[:, 0].tolist(), corners[:, 1].tolist())
+    assert np.array_equal(inside, Polygon(corners).contains_points(points))
+
+
+# Pictures
+
+
+def test_every_row_is_in_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    x, y, codes = rng.normal(size=60_000), rng.normal(size=60_000), rng.integers(0, 2, 60_000).astype(np.int32)
+    x[codes == 1] += 40
+    spans = span_of(x), span_of(y)
+    picture = raster.by_category(x, y, spans, Coding(codes, ("a", "b")), ("#FF0000", "#0000FF"))
+    column, row = spans[0].cells(x, raster.WIDTH), raster.HEIGHT - 1 - spans[1].cells(y, raster.HEIGHT)
+    assert (picture[row, column, 3] > 0).all()
+    assert (picture[..., 3] > 0).sum() == len(np.unique(row * raster.WIDTH + column))
+    # The two categories are apart, so each cell has the one colour, red to the left.
+    assert (picture[row[codes == 0], column[codes == 0], :3] == (255, 0, 0)).all()
+    assert (picture[row[codes == 1], column[codes == 1], :3] == (0, 0, 255)).all()
+    values = np.where(codes == 0, 0.0, 10.0)
+    by_value = raster.by_value(x, y, spans, values, np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1))
+    assert (
+        by_value[row[codes == 0][0], column[codes == 0][0], 0]
+        < 20
+        < 235
+        < by_value[row[codes == 1][0], column[codes == 1][0], 0]
+    )
+
+
+def test_every_row_is_in_a_voxel() -> None:
+    rng = np.random.default_rng(0)
+    points = [rng.uniform(size=5_000) for _ in range(3)]
+    codes = (points[0] > 0.5).astype(np.int32)
+    middles, counts, category = raster.voxels(points, [Span(0.0, 1.0)] * 3, Coding(codes, ("a", "b")))
+    assert counts.sum() == 5_000
+    assert np.array_equal(category, (middles[:, 0] > 0.5).astype(int))
+    assert len(np.unique(middles, axis=0)) == len(middles)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("by_value", [True, False])
+def test_a_map_has_a_point_for_each_row_shown(dense: bool, by_value: bool) -> None:
+    rng = np.random.default_rng(0)
+    points = tuple(rng.normal(size=300) for _ in range(3))
+    coding = Coding(rng.integers(0, 3, 300).astype(np.int32), ("<b>a</b>", "b", "c"))
+    shown = np.arange(0, 300, 2)
+    cloud = Cloud(points, ("x", "y", "z"), tuple(span_of(p) for p in points), shown, [f"t{r}" for r in shown], coding,
+                  ("#000001", "#000002", "#000003"), np.ones(300, dtype=bool), points[0] if by_value else None, "v", dense)  # fmt: skip
+    plane = Cloud(**{**vars(cloud), "points": points[:2], "labels": ("x", "y"), "spans": cloud.spans[:2]})
+    for drawn, n_axes in ((flat(plane), 2), (deep(cloud), 3)):
+        carrying = [trace for trace in drawn.data if trace.customdata is not None]
+        ranks = np.concatenate([trace.customdata for trace in carrying])
+        assert sorted(ranks) == shown.tolist()
+        for trace in carrying:
+            assert np.array_equal(trace.x, points[0][trace.customdata].astype(np.float32))
+            assert list(trace.hovertext) == [f"t{r}" for r in trace.customdata]
+        assert not any("<" in (trace.name or "") for trace in drawn.data)
+        assert len(carrying) == (1 if by_value else 3)
+        assert bool(drawn.layout.images) == (dense and n_axes == 2)
+        assert len(drawn.data) - len(carrying) == (1 if dense and n_axes == 3 else 0)
+
+
+# Two exports
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "mlflow.db").write_bytes(store_template.read_bytes())
+    table = hostile_table(folder / "tracks.parquet", n_rows=1_200, preview="")
+    return exports_of(table, f"sqlite:///{folder / 'mlflow.db'}", folder, [4, 3])
+
+
+def test_which_became_which(pair: list[Path]) -> None:
+    from gpuclust.serve.library import Library
+
+    with Library.open(pair[0]) as first, Library.open(pair[1]) as second:
+        found = moves(first, second)
+        ours, theirs = first.column("cluster"), second.column("cluster")
+        order = [second.rank_of(id) for id in first.rows["id"].to_pylist()]
+        assert found.adjusted_rand == pytest.approx(
+            adjusted_rand_score(ours, theirs[order]), abs=1e-12
+        )  # sums of integers
+        for i, a in enumerate(found.first):
+            for j, b in enumerate(found.second):
+                assert found.counts[i, j] == ((ours == a) & (theirs[order] == b)).sum()
+        assert (found.only_first, found.only_second, found.shared) == (0, 0, 1_200)
+        assert moves(first, first).adjusted_rand == 1.0
+
+
+def test_agreement_at_its_ends() -> None:
+    assert Moves((0,), (0,), np.array([[9]]), 0, 0).adjusted_rand == 1.0
+    assert Moves((0, 1), (0, 1), np.array([[0, 4], [5, 0]]), 0, 0).adjusted_rand == 1.0
+    assert Moves((), (), np.zeros((0, 0), dtype=np.int64), 3, 3).shared == 0
+
+
+# Previews
+
+
+@pytest.mark.parametrize("url", ["http://x.example/a.mp3", "https://x.example/a?b=c"])
+def test_addresses(url: str) -> None:
+    assert is_address(url)
+    assert preview_of(item(preview=url), None) == Preview(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "javascript:alert(1)",
+        "http://",
+        "data:audio/wav,x",
+        "http://[",
+        "https://a b/",
+    ],
+)
+def test_what_is_no_address_of_the_web_is_never_played(url: str) -> None:
+    assert not is_address(url)
+    assert preview_of(item(preview=url), None).url == ""
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "x",
+        "ftp://x/{id}",
+        "http://x/",
+        "http://x/{nope}",
+        "http://x/{id",
+        "http://x/{}",
+        "http://x/{id.__class__}",
+        "http://x/{0}",
+    ],
+)
+def test_templates_that_cannot_work(template: str) -> None:
+    with pytest.raises(ConfigurationError, match="--previews"):
+        check_template(template)
+
+
+def test_a_service_that_is_not_there_is_said() -> None:
+    found = preview_of(item(), f"http://127.0.0.1:{free_port()}/{{query}}")
+    assert found.url == ""
+    assert "did not answer" in found.reason
+
+
+# The rest
+
+
+def cluster(number: int) -> Cluster:
+    return Cluster(number, "n", 1, 1.0, {})
+
+
+def test_colours_are_the_manifests_and_only_colours() -> None:
+    clusters = {0: cluster(0), 1: cluster(1), -1: cluster(-1)}
+    said = {"0": "#123456", "1": "red;} body {display:none"}
+    found = colors_of(said, clusters)
+    assert found[0] == "#123456"
+    assert found[-1] == NOISE_COLOR
+    assert len(found[1]) == 7
+    assert set(colors_of(None, clusters)) == {0, 1, -1}
+
+
+def test_curves_are_lines_by_what_else_was_swept() -> None:
+    curves = {
+        "bic/full": {"2": 3.0, "3": 2.0},
+        "bic/diag": {"2": 4.0, "3": 3.5},
+        "bic_other": {"2": 1.0},
+        "silhouette": {"2": 0.1},
+    }
+    assert curves_of(curves, "bic") == {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
+    assert curves_of(curves, "silhouette") == {}
+
+
+def test_csv_runs_nothing_in_a_spreadsheet() -> None:
+    table = pa.table(
+        {"=a": ["=1+1", "-x", "ok", None], "n": [-1.5, 2.0, 3.0, 4.0], "l": [["=a", "b"], [], None, ["c"]]}
+    )
+    assert as_csv(table).decode().splitlines() == [
+        '"\'=a","n","l"',
+        '"\'=1+1",-1.5,"\'=a; b"',
+        '"\'-x",2,""',
+        '"ok",3,',
+        ',4,"c"',
+    ]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "", "../../x", "con/aux"])
+def test_file_names_are_file_names(name: str) -> None:
+    found = file_name(name)
+    assert found
+    assert not set(found) & set('/\\<>:"|?*\x00.')
+
+
+def test_what_cannot_be_explored_is_one_line(tmp_path: Path, pair: list[Path]) -> None:
+    with pytest.raises(ExportError, match="is not an export folder"):
+        explore(tmp_path, port=free_port())
+    with pytest.raises(ExportError, match="is not an export folder"):
+        explore(pair[0], compare=tmp_path, port=free_port())
+    with pytest.raises(ConfigurationError, match="--port 70000"):
+        explore(pair[0], port=70_000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ExportError, match="give another --port"):
+            explore(pair[0], port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_told(pair: list[Path], number: int) -> None:
+    with explorer(pair[0]) as running:
+        os.kill(running.process.pid, number)
+        status = running.process.wait(timeout=60)
+    assert status == 0, running.errors
+    assert not [line for line in running.errors if "Traceback" in line]
+
+
+def test_nothing_of_streamlit_is_imported_before_the_input_is_right(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gpuclust.cli import main; status = main(['explore', sys.argv[1]]); "
+        "assert not {'streamlit', 'plotly'} & set(sys.modules); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "is not an export folder" in done.stderr
+
+
+def test_one_line_leads_from_a_sweep_to_its_explorer(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = ["-m", "data.n_rows=400", "cluster.n_clusters=2,3", "report=none", f"tracking.uri={uri}"]
+    assert main(sweep) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if " && " in line)
+    export, look = (shlex.split(part) for part in line.split(" && "))
+    assert (export[:2], look[:2]) == (["gpuclust", "export"], ["gpuclust", "explore"])
+    assert main(export[1:]) == 0
+    with explorer(tmp_path / look[2]) as running, urlopen(running.address) as page:
+        assert page.status == 200

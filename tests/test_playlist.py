@@ -1,0 +1,274 @@
+"""Playlists keep their promises for any request: size, order, no repetition, the same list for the same words."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuclust.cli import main
+from gpuclust.errors import ExportError, InputError
+from gpuclust.serve.library import Library
+from gpuclust.serve.playlist import Playlist, Rules, from_cluster, from_liked, from_taste
+from gpuclust.serve.playlist_files import render, write
+from gpuclust.serve.records import NotFound
+from gpuclust.serve.text import fold_one
+from tests.exporting import FEATURES, made_export, tracks
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
+    frame = tracks(N)
+    # The same recordings under other ids, and a remaster: nearest neighbours of themselves.
+    again = frame.iloc[:40].assign(id=[f"again{i:05d}" for i in range(40)])
+    again["title"] = again["title"].str.upper()
+    remastered = frame.iloc[100:110].assign(id=[f"master{i:05d}" for i in range(10)])
+    remastered["title"] += " - 2011 Remaster"
+    frame = pd.concat([frame, again, remastered], ignore_index=True)
+    return made_export(frame, tmp_path_factory.mktemp("playlist"), store_template)
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> Iterator[Library]:
+    with Library.open(folder) as opened:
+        yield opened
+
+
+RULES = st.builds(
+    Rules,
+    size=st.integers(1, 60),
+    per_creator=st.none() | st.integers(1, 4),
+    diversity=st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1),
+)
+IDS = st.integers(0, N - 1).map(lambda i: f"track{i:05d}")
+TASTES = st.dictionaries(st.sampled_from(FEATURES[:3]), st.floats(-1, 2), min_size=1)
+
+
+def recording(title: str, creator: str) -> tuple[str, str]:
+    return fold_one(title.removesuffix(" - 2011 Remaster").removesuffix(" - 2008 Remaster")), fold_one(creator)
+
+
+def keeps_its_promises(made: Playlist, rules: Rules) -> None:
+    items = made.items
+    assert 0 < len(items) <= rules.size
+    assert len(items) == rules.size or any("nothing more meets the rules" in note for note in made.notes)
+    recordings = [recording(item.title, item.creator) for item in items]
+    assert len(set(recordings)) == len(recordings)
+    if rules.per_creator is not None:
+        counts = Counter(fold_one(name) for item in items for name in set(item.creators))
+        assert max(counts.values()) <= rules.per_creator
+    order = [(taken.distance, taken.item.rank) for taken in made.taken]
+    assert order == sorted(order), "nearest first, equal distances by popularity"
+
+
+@settings(deadline=None)
+@given(cluster=st.integers(0, 2), rules=RULES)
+def test_a_list_of_a_cluster(library: Library, cluster: int, rules: Rules) -> None:
+    made = from_cluster(library, cluster, rules)
+    keeps_its_promises(made, rules)
+    assert made.name == library.cluster(cluster).name
+    assert {item.cluster for item in made.items} == {cluster}
+    assert all(taken.distance == pytest.approx(taken.item.distance, abs=0) for taken in made.taken)
+    assert made == from_cluster(library, cluster, rules)
+
+
+@settings(deadline=None)
+@given(likes=st.lists(IDS, min_size=1, max_size=4), rules=RULES, within=st.booleans())
+def test_a_list_of_liked_items(library: Library, likes: list[str], rules: Rules, within: bool) -> None:
+    made = from_liked(library, likes, rules, within_cluster=within)
+    keeps_its_promises(made, rules)
+    liked = [library.item(id) for id in likes]
+    assert not {item.id for item in made.items} & set(likes)
+    assert not {recording(i.title, i.creator) for i in made.items} & {recording(i.title, i.creator) for i in liked}
+    if within:
+        assert {item.cluster for item in made.items} <= {item.cluster for item in liked}
+    assert liked[0].title in made.name
+    points = library.points([item.rank for item in liked])
+    own = library.points([item.rank for item in made.items])
+    expected = np.sqrt(((own[:, None] - points[None]) ** 2).sum(axis=2)).min(axis=1)
+    # One sum of five squares in another order: a few units in the last place.
+    np.testing.assert_allclose([taken.distance for taken in made.taken], expected, rtol=1e-12)
+    assert made == from_liked(library, likes, rules, within_cluster=within)
+
+
+@settings(deadline=None)
+@given(taste=TASTES, rules=RULES, cluster=st.none() | st.integers(0, 2))
+def test_a_list_of_a_taste(library: Library, taste: dict[str, float], rules: Rules, cluster: int | None) -> None:
+    made = from_taste(library, taste, rules, cluster=cluster)
+    keeps_its_promises(made, rules)
+    raw = pd.read_parquet(library.folder / "assignments.parquet")
+    spread = raw[list(taste)].std(ddof=0)
+    for taken in made.taken:
+        away = [(taken.item.features[f] - taste[f]) / spread[f] for f in taste]
+        assert taken.distance == pytest.approx(float(np.linalg.norm(away)), rel=1e-9, abs=1e-12)
+    assert made == from_taste(library, dict(reversed(taste.items())), rules, cluster=cluster)
+
+
+def test_without_diversity_the_list_is_the_nearest(library: Library) -> None:
+    made = from_liked(library, ["track00200"], Rules(25, per_creator=None, diversity=0))
+    near = library.similar("track00200", 60)
+    seen, expected = {recording(*(getattr(library.item("track00200"), f) for f in ("title", "creator")))}, []
+    for item in (n.item for n in near):
+        if recording(item.title, item.creator) not in seen:
+            seen.add(recording(item.title, item.creator))
+            expected.append(item.id)
+    assert [item.id for item in made.items] == expected[:25]
+
+
+def test_diversity_spreads_the_list(library: Library) -> None:
+    def spread(diversity: float) -> float:
+        made = from_cluster(library, 0, Rules(20, None, diversity))
+        own = library.points([item.rank for item in made.items])
+        return float(np.sqrt(((own[:, None] - own[None]) ** 2).sum(axis=2)).mean())
+
+    assert spread(0.0) < spread(0.5) < spread(1.0)
+
+
+def test_thirty_by_default(library: Library) -> None:
+    assert len(from_taste(library, {"energy": 0.5}, Rules(per_creator=None)).items) == 30
+    assert Rules().size == 30
+
+
+def test_what_cannot_be_asked(library: Library) -> None:
+    for wrong in ({"size": 0}, {"size": 501}, {"per_creator": 0}, {"diversity": 1.5}, {"diversity": float("nan")}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))}="):
+            Rules(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="there is no feature 'energi'; did you mean energy"):
+        from_taste(library, {"energi": 1})
+    with pytest.raises(InputError, match="energy=nan is not a number"):
+        from_taste(library, {"energy": float("nan")})
+    with pytest.raises(InputError, match="no taste was given"):
+        from_taste(library, {})
+    with pytest.raises(InputError, match="no liked item was given"):
+        from_liked(library, [])
+    with pytest.raises(NotFound, match="nothing is called 'xqzzt wkkjp'"):
+        from_liked(library, ["xqzzt wkkjp"])
+    with pytest.raises(NotFound, match="there is no cluster 9"):
+        from_cluster(library, 9)
+
+
+def test_liked_titles_are_looked_up_and_said(library: Library) -> None:
+    made = from_liked(library, ["bohemian rapsody", "hello"], Rules(5))
+    assert len(made.made_from["liked"]) == 2
+    assert any("took “Bohemian Rhapsody" in note or "took “BOHEMIAN RHAPSODY" in note for note in made.notes)
+    assert any("also by" in note and "name the creator" in note for note in made.notes)
+
+
+def hostile(library: Library) -> Playlist:
+    """A list with every title there is."""
+    return from_taste(library, {"energy": 0.5}, Rules(450, per_creator=None, diversity=0))
+
+
+def test_csv_runs_nothing_in_a_spreadsheet(library: Library) -> None:
+    made = hostile(library)
+    rows = list(csv.DictReader(io.StringIO(render(made, "csv"), newline="")))
+    assert len(rows) == len(made.items)
+    for row, item in zip(rows, made.items, strict=True):
+        for name, text in (("title", item.title), ("creator", item.creator)):
+            assert row[name] == (f"'{text}" if text[0] in "=+-@\t\r" else text)
+        assert float(row["energy"]) == item.features["energy"]
+    assert any(row["title"].startswith("'=HYPERLINK") for row in rows)
+
+
+def test_json_is_the_whole_list(library: Library) -> None:
+    made = hostile(library)
+    read = json.loads(render(made, "json"))
+    assert [item["title"] for item in read["items"]] == [item.title for item in made.items]
+    assert read["made_from"]["taste"] == {"energy": 0.5}
+    assert read["name"] == made.name
+
+
+def test_m3u8_has_two_lines_an_item(library: Library) -> None:
+    made = hostile(library)
+    lines = render(made, "m3u8").splitlines()
+    assert lines[:2] == ["#EXTM3U", f"#PLAYLIST:{made.name}"]
+    assert len(lines) == 2 + 2 * len(made.items)
+    for info, location, item in zip(lines[2::2], lines[3::2], made.items, strict=True):
+        assert info.startswith(f"#EXTINF:{round(item.features['duration_ms'] / 1000)},")
+        assert location == f"id:{item.id}"
+
+
+def test_a_preview_is_opened_only_on_the_web(tmp_path: Path, store_template: Path) -> None:
+    frame = tracks(60)
+    links = [
+        "https://example.org/a.mp3",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "",
+        "https://e.org/a\n#EXT",
+        None,
+    ]
+    frame["preview_url"] = [links[i % len(links)] for i in range(60)]
+    with Library.open(made_export(frame, tmp_path, store_template, "data.roles.preview=preview_url")) as library:
+        made = from_taste(library, {"energy": 0.5}, Rules(60, None, 0))
+        locations = {line for line in render(made, "m3u8").splitlines() if not line.startswith("#")}
+    web = {line for line in locations if not line.startswith("id:")}
+    assert web == {"https://example.org/a.mp3", "https://e.org/a%0A#EXT"}
+
+
+def test_a_table_shows_text_as_text(library: Library) -> None:
+    shown = render(hostile(library), "table")
+    assert not {c for c in shown if ord(c) < 32 and c != "\n"} | {c for c in shown if c in "\x7f\u202e\u2066"}
+    assert "<script>alert(1)</script>" in shown
+    assert len(shown.splitlines()) >= 2
+
+
+def test_files_are_written_whole(library: Library, tmp_path: Path) -> None:
+    made = from_cluster(library, 0, Rules(3))
+    path = write(made, tmp_path / "new" / "list.csv", "csv")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfposition,id,title")
+    with pytest.raises(ExportError, match="exists; name another --out"):
+        write(made, path, "csv")
+    write(made, path, "json", force=True)
+    assert json.loads(path.read_text(encoding="utf-8"))["name"] == made.name
+    with pytest.raises(InputError, match="the format 'xml' is not one of table, csv, json, m3u8"):
+        render(made, "xml")
+
+
+def test_a_place_that_cannot_be_written_is_said(library: Library, locked: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be written"):
+        write(from_cluster(library, 0, Rules(3)), locked / "list.csv", "csv")
+
+
+def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["playlist", str(folder), "--cluster", "1", "--size", "4", "--format", "json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [item["id"] for item in made["items"]] == [i.id for i in from_cluster(library, 1, Rules(4)).items]
+    out = tmp_path / "list.m3u8"
+    assert main(["playlist", str(folder), "--like", "Fly Me to the Moon", "--out", str(out)]) == 0
+    assert out.read_text(encoding="utf-8").startswith("#EXTM3U\n#PLAYLIST:Like Fly Me to the Moon")
+    assert "30 items" in capsys.readouterr().out
+    assert main(["playlist", str(folder), "--taste", "energy=0.8,valence=0.6", "--size", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --cluster NUMBER, --like TITLE or --taste"),
+        (["--cluster", "9"], "there is no cluster 9; there are 0, 1, 2"),
+        (["--taste", "energy"], "--taste 'energy' is not FEATURE=NUMBER"),
+        (["--taste", "energy=1", "--like", "x"], "give --like or --taste, not both"),
+        (["--like", "hello", "--cluster", "1"], "with --like, use --within-cluster"),
+        (["--cluster", "1", "--within-cluster"], "--within-cluster goes with --like"),
+        (["--cluster", "1", "--format", "xml"], "--format xml is not one of table, csv, json, m3u8"),
+        (["--cluster", "1", "--out", "list.doc"], "list.doc does not say its format"),
+        (["--cluster", "1", "--size", "0"], "size=0 is not in 1..500"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["playlist", str(folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
