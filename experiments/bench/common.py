@@ -1,0 +1,132 @@
+"""What every bench shares: the data, interleaved timing, the machine, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TRACKS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tracks_114k.csv"
+PACKAGES = ("gpuclust", "numpy", "scipy", "pandas", "scikit-learn", "numba", "fast_hdbscan", "mlflow", "pyarrow")
+UNIT = ["acousticness", "danceability", "energy", "instrumentalness", "liveness", "speechiness", "valence"]
+FEATURES = {  # by their number, as in the studies
+    7: UNIT,
+    10: [*UNIT, "loudness", "tempo", "duration_ms"],
+    11: [*UNIT, "loudness", "tempo", "key", "mode"],
+}
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions and the date that a figure belongs to."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _cpu_model() -> str:
+    """The processor's name; behind a hypervisor that hides it, its family and widest vectors too."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    vectors = "AVX-512" if "avx512f" in facts.get("flags", "") else "no AVX-512"
+    return f"{facts.get('model name', platform.processor())} (family {facts.get('cpu family', '?')}, {vectors})"
+
+
+def real_tracks(n_features: int = 11, *, distinct: bool = False, dtype: Any = np.float64) -> tuple[np.ndarray, str]:
+    """Standardised audio features of the 114,000 tracks (89,741 distinct ones), and a line saying what they are.
+
+    `n_features` is 7, 10 or 11, or 5 for the standardised principal components of the seven after min-max scaling.
+    Where the table is not beside the checkout, as many rows are generated, and the line says so.
+    """
+    if not TRACKS.exists():
+        X = generated(89_741 if distinct else 114_000, n_features)
+        return X.astype(dtype), f"GENERATED rows {X.shape} (the real tracks are not beside this checkout)"
+    tracks = pd.read_csv(TRACKS, usecols=["track_id", *FEATURES[10], "key", "mode"])
+    if distinct:
+        tracks = tracks.drop_duplicates("track_id")
+    X = tracks[FEATURES[7 if n_features == 5 else n_features]].to_numpy(np.float64)
+    if n_features == 5:
+        X = _components((X - X.min(axis=0)) / (X.max(axis=0) - X.min(axis=0)), 5)
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    return np.ascontiguousarray(X, dtype), f"real tracks {X.shape}, standardised"
+
+
+def _components(X: np.ndarray, n_components: int) -> np.ndarray:
+    centred = X - X.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return centred @ vectors[:, : -n_components - 1 : -1]
+
+
+def generated(n_samples: int, n_features: int, *, seed: int = 0) -> np.ndarray:
+    """Rows of eight overlapping Gaussian clusters, standardised."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(8, n_features)) * 1.5
+    X = centres[rng.integers(0, 8, n_samples)] + rng.normal(size=(n_samples, n_features))
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def enlarged(X: np.ndarray, n_samples: int, *, seed: int = 0) -> np.ndarray:
+    """Rows drawn from X and moved by 5 % of each feature's spread: X's shape at another size, without duplicates."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(n_samples, X.shape[1])).astype(X.dtype)
+    return X[rng.integers(0, len(X), n_samples)] + noise * (0.05 * X.std(axis=0))
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each function, called in turn `repeats` times, so that a slow spell hits all alike.
+
+    What compiles or fills a cache at its first call should have been called before.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def heading(title: str, *lines: str) -> dict[str, Any]:
+    """Print what is measured, on what and with which versions; return the environment."""
+    facts = environment()
+    print(f"{title}\n{'=' * len(title)}")
+    print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python {facts['python']}, {facts['date']}")
+    print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    for line in lines:
+        print(line)
+    return facts
+
+
+def write(name: str, record: dict[str, Any]) -> Path:
+    """Write a record to results/NAME.json, with the environment unless the record has one."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"environment": environment()} | record, indent=2) + "\n")
+    print(f"written: results/{path.name}")
+    return path

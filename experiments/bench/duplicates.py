@@ -1,0 +1,83 @@
+"""Exact duplicates: what working on the distinct rows saves, by the share of the rows that are distinct.
+
+    python experiments/bench/duplicates.py            # about a minute on two cores
+
+Tables of 60,000 rows whose distinct rows are drawn from the real tracks, and the real 114,000 rows as they are. Both ways
+must find the same; finding the distinct rows is part of each way's time that uses them. `gpuclust.compute.distinct` takes
+from here the share from which it pays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from common import heading, interleaved, real_tracks, write
+
+from gpuclust.compute.cpu import CpuBackend
+from gpuclust.compute.distinct import distinct_rows
+from gpuclust.config import GmmConfig, KMeansConfig
+
+ROWS = 60_000
+SHARES = (1.0, 0.95, 0.9, 0.75, 0.5, 0.1)
+REPEATS = 3
+CPU = CpuBackend()
+KMEANS = KMeansConfig(n_clusters=8, n_init=10)
+GMM = GmmConfig(n_clusters=5, covariance_type="full", max_iter=30, tol=0.0)
+
+
+def quiet(_: float) -> None:
+    """No progress is shown."""
+
+
+def tables() -> dict[str, np.ndarray]:
+    """The real rows, and tables of ROWS rows by the share that is distinct, float32 as in a job."""
+    X, _ = real_tracks(11, dtype=np.float32)
+    rows, rng = distinct_rows(X).X, np.random.default_rng(0)
+    found = {"real": X}
+    for share in SHARES:
+        once = rows[rng.choice(len(rows), int(share * ROWS), replace=False)]
+        again = once[rng.integers(0, len(once), ROWS - len(once))]
+        found[f"{share:g}"] = np.ascontiguousarray(rng.permutation(np.concatenate([once, again])))
+    return found
+
+
+def measure(X: np.ndarray) -> dict[str, float]:
+    """Seconds of each pass on all rows and on the distinct ones, after checking that they agree."""
+    known = distinct_rows(X)
+    labels = CPU.kmeans(X, [KMEANS], 0, quiet)[0].labels
+    passes: dict[str, Callable[..., object]] = {
+        "silhouette": lambda **k: CPU.silhouette(X, [labels], None, quiet, **k)[0].score,
+        "gmm": lambda **k: CPU.gmm(X, GMM, 0, quiet, **k).metrics["log_likelihood"],
+        "kmeans": lambda **k: CPU.kmeans(X, [KMEANS], 0, quiet, **k)[0].metrics["inertia"],
+    }
+    for name, work in passes.items():
+        np.testing.assert_allclose(work(distinct=known), work(), rtol=1e-5, err_msg=name)
+    functions: dict[str, Callable[[], object]] = {"distinct": lambda: distinct_rows(X)}
+    for name, work in passes.items():
+        functions[name] = work
+        functions[f"{name}_distinct"] = lambda work=work: work(distinct=known)
+    seconds = interleaved(functions, REPEATS)
+    return {"n_rows": len(X), "share": len(known.X) / len(X)} | seconds
+
+
+def main() -> None:
+    facts = heading("Exact duplicates", "all rows against the distinct ones, weighted; seconds, and times faster")
+    record = {}
+    for name, X in tables().items():
+        record[name] = found = measure(X)
+        gains = {}
+        for what in ("silhouette", "gmm", "kmeans"):
+            gains[what] = found[what] / (found[f"{what}_distinct"] + found["distinct"])
+        record[name] |= {f"ratio_{what}": gain for what, gain in gains.items()}
+        print(
+            f"{found['n_rows']:>8,} rows, {found['share']:.0%} distinct (found in {1e3 * found['distinct']:.0f} ms): "
+            + ", ".join(f"{what} {found[what]:.2f} s, {gain:.2f} times" for what, gain in gains.items()),
+            flush=True,
+        )
+    write("duplicates", {"environment": facts, "repeats": REPEATS, "load": os.getloadavg()[0], "tables": record})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""First use: what a job pays for compiling its kernels, once on each machine, by algorithm.
+
+    python experiments/bench/first_use.py            # about two minutes on two cores
+
+Each job runs in a process of its own on 20,000 generated tracks: first with an empty cache of compiled kernels, then with
+the cache that this left, in turn. The difference of the medians is what compiling costs; both runs must find the same, and
+the first one alone must say that it compiles. Processor seconds are given too: other work on the machine changes them less.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from common import heading, write
+
+ALGORITHMS = ("kmeans", "gmm", "hdbscan")
+ROWS = 20_000
+LIMIT = 10.0  # seconds of compiling
+REPEATS = 2
+SAYS = "compiling kernels"
+
+
+def job(algorithm: str, cache: Path, folder: Path) -> tuple[float, float, str]:
+    """Seconds of a job with this cache, those of the processor, and what it printed."""
+    command = [sys.executable, "-m", "gpuclust", f"data.n_rows={ROWS}", f"cluster={algorithm}", "tracking=none"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - began
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, processor, done.stdout + done.stderr
+
+
+def scores(printed: str) -> str:
+    """The silhouette and the other figures of the job's line, without its seconds."""
+    line = next(line for line in printed.splitlines() if " done " in line)
+    return re.sub(r"\s+[\d.]+ s$", "", line)
+
+
+def main() -> None:
+    facts = heading("First use", f"one job on {ROWS:,} generated tracks, with an empty and with a full cache")
+    record: dict[str, dict[str, float]] = {}
+    with TemporaryDirectory() as root:
+        job("kmeans", Path(root) / "kept", Path(root))  # the operating system's caches are warm for all
+        for algorithm in ALGORITHMS:
+            first, again = [], []
+            for i in range(REPEATS):
+                cache = Path(root) / f"{algorithm}-{i}"
+                *seconds, cold = job(algorithm, cache, Path(root))
+                first.append(seconds)
+                *seconds, warm = job(algorithm, cache, Path(root))
+                again.append(seconds)
+                assert SAYS in cold, cold
+                assert SAYS not in warm, warm
+                assert scores(cold) == scores(warm), (cold, warm)
+            medians = [[statistics.median(column) for column in zip(*runs, strict=True)] for runs in (first, again)]
+            found = {
+                "first": medians[0][0],
+                "again": medians[1][0],
+                "compiling": medians[0][0] - medians[1][0],
+                "compiling_processor": medians[0][1] - medians[1][1],
+            }
+            record[algorithm] = found
+            print(
+                f"{algorithm:<8} first {found['first']:5.1f} s, again {found['again']:5.1f} s: compiling "
+                f"{found['compiling']:4.1f} s, {found['compiling_processor']:.1f} s of the processor (at most {LIMIT:.0f} "
+                f"wanted); load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
+    write(
+        "first_use",
+        {
+            "environment": facts,
+            "n_rows": ROWS,
+            "repeats": REPEATS,
+            "limit_seconds": LIMIT,
+            "load": os.getloadavg()[0],
+            "seconds": record,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

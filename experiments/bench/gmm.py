@@ -1,0 +1,143 @@
+"""Gaussian mixture: one EM iteration on 1.16 million rows against scikit-learn's, for each covariance type.
+
+    python experiments/bench/gmm.py            # about two minutes on two cores
+
+An iteration is what the loop of `fit` does between two convergence tests: scikit-learn's `_e_step` and `_m_step`, and
+our `em_pass` and `maximise`, from the same parameters. Both are held against each other first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from common import enlarged, heading, interleaved, real_tracks, write
+from sklearn.mixture import GaussianMixture as Reference
+
+from gpuclust.compute.covariance import MixtureParameters, maximise
+from gpuclust.compute.kernels.em_cpu import em_pass
+from gpuclust.compute.mixture import GaussianMixture
+
+ROWS = 1_160_000
+COMPONENTS = 5
+REPEATS = 7
+CONSECUTIVE = 10  # of ours, as in a fit; the threads of scikit-learn's BLAS spin for a while into the first
+CASES = [("full", "float64"), ("full", "float32"), ("tied", "float64"), ("diag", "float64"), ("spherical", "float64")]
+TARGETS = {("full", "float64"): 25, ("full", "float32"): 30}
+AGREEMENT = {"float64": 1e-9, "float32": 1e-5}  # with scikit-learn in float64, of log-likelihood and means
+
+FIRST_USE = """
+import time
+import numpy as np
+from gpuclust.compute.mixture import GaussianMixture
+X = np.random.default_rng(0).normal(size=(200, 5))
+labels = np.arange(200) % 2
+start, busy = time.perf_counter(), time.process_time()
+GaussianMixture(2, kmeans=lambda *_: labels, max_iter=3).fit(X).evaluate(X)
+print(time.perf_counter() - start, time.process_time() - busy)
+"""
+
+
+def reference(X: np.ndarray, p: MixtureParameters, covariance_type: str) -> Reference:
+    """scikit-learn's mixture, holding these parameters in X's dtype."""
+    model = Reference(COMPONENTS, covariance_type=covariance_type)
+    model.weights_, model.means_, model.covariances_, model.precisions_cholesky_ = (
+        part.astype(X.dtype) for part in (p.weights, p.means, p.covariances, p.precisions_cholesky)
+    )
+    return model
+
+
+def fitted(X: np.ndarray, covariance_type: str) -> MixtureParameters:
+    """Parameters half way: three iterations on every fiftieth row."""
+    model = GaussianMixture(COMPONENTS, covariance_type=covariance_type, random_state=0, max_iter=3)
+    model.fit(X[::50].astype(np.float64))
+    return MixtureParameters(model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
+
+
+def measure(X: np.ndarray, covariance_type: str, dtype: str) -> dict[str, Any]:
+    """One iteration from the same parameters: agreement, then both times."""
+    p = fitted(X, covariance_type)
+    X = X.astype(dtype)
+
+    def theirs() -> tuple[float, Reference]:
+        model = reference(X, p, covariance_type)
+        log_likelihood, log_resp = model._e_step(X)
+        model._m_step(X, log_resp)
+        return float(log_likelihood), model
+
+    def ours() -> tuple[float, MixtureParameters]:
+        found = em_pass(X, p.weights, p.means, p.precisions_cholesky, covariance_type)
+        return found.log_likelihood / len(X), maximise(found, p.means, covariance_type, 1e-6, 1e-15)
+
+    log_likelihood, after = ours()
+    expected, model = theirs()
+    single: dict[str, float] = {}
+    if dtype == "float32":  # scikit-learn sums in float32: hold both against its float64
+        exact = reference(X.astype(np.float64), p, covariance_type)
+        expected, log_resp = exact._e_step(X.astype(np.float64))
+        exact._m_step(X.astype(np.float64), log_resp)
+        single = {"scikit_learn_means_off_by": float(np.abs(model.means_ - exact.means_).max())}
+        model = exact
+    difference = abs(log_likelihood / expected - 1)
+    means = float(np.abs(after.means - model.means_).max())
+    assert difference < AGREEMENT[dtype], f"log-likelihoods differ by {difference:.1e}"
+    assert means < AGREEMENT[dtype], f"means differ by {means:.1e}"
+    seconds = interleaved({"scikit-learn": theirs, "gpuclust": lambda: [ours() for _ in range(CONSECUTIVE)]}, REPEATS)
+    seconds["gpuclust"] /= CONSECUTIVE
+    ratio = seconds["scikit-learn"] / seconds["gpuclust"]
+    target = TARGETS.get((covariance_type, dtype))
+    print(
+        f"{covariance_type:>9} {dtype}: scikit-learn {1e3 * seconds['scikit-learn']:7.1f} ms, gpuclust "
+        f"{1e3 * seconds['gpuclust']:5.1f} ms, {ratio:5.1f} times as fast"
+        + (f" (target {target})" if target else "")
+        + f"; log-likelihoods differ by {difference:.0e}, means by {means:.0e}"
+    )
+    return {
+        "covariance_type": covariance_type,
+        "dtype": dtype,
+        "seconds": seconds,
+        "ratio": ratio,
+        "target": target,
+        "log_likelihood_difference": difference,
+        "means_difference": means,
+        **single,
+    }
+
+
+def first_use() -> dict[str, float]:
+    """Seconds to compile everything for one dtype, which serves all covariance types, and to load it again."""
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("compiled", "from_cache"):
+            environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=True, env=environment
+            )
+            found[name], found[f"{name}_cpu"] = map(float, done.stdout.split())
+    return found
+
+
+def main() -> None:
+    """Print and write the figures."""
+    small, source = real_tracks(5, distinct=True)
+    X = enlarged(small, ROWS)
+    facts = heading(
+        f"One EM iteration, {ROWS:,} x {X.shape[1]}, {COMPONENTS} components",
+        f"rows drawn from {source}; medians of {REPEATS} interleaved repeats",
+    )
+    start = time.perf_counter()
+    cases = [measure(X, *case) for case in CASES]
+    compiling = first_use()
+    print(f"first use: {compiling['compiled']:.1f} s, from the cache {compiling['from_cache']:.2f} s")
+    print(f"all in {time.perf_counter() - start:.0f} s")
+    record = {"n_rows": ROWS, "n_features": X.shape[1], "n_components": COMPONENTS, "repeats": REPEATS, "data": source}
+    write("gmm", {"environment": facts, **record, "cases": cases, "first_use_seconds": compiling})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""K-Means: an iteration, a sweep with restarts, and where the fused engine pays, against scikit-learn.
+
+    python experiments/bench/kmeans.py            # about three minutes on two cores
+
+Agreement first: from the same starting centres both must reach the same inertia and the same labels. An iteration is timed as
+the difference between a long and a short run from the same centres, divided by the iterations between them, so that
+neither side is charged for its preparation; the sweep is timed whole. An iteration is also timed as processor seconds of
+one thread on each side, which other work on the machine disturbs least; the grid of shapes is timed in that way alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from common import enlarged, generated, heading, interleaved, real_tracks, write
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
+
+from gpuclust.compute.kmeans import KMeansRequest, fit_kmeans, fused_pays, lloyd
+
+ROWS = 1_160_000
+SIZES = range(2, 11)
+RESTARTS = 10
+SEEDS = (0, 42)
+WORSE = 1.0005  # the inertia that a sweep may end at, as a multiple of scikit-learn's
+SHORT, LONG = 1, 11  # iterations
+REPEATS = 5
+GRID_ROWS = 40_000
+GRID = [(d, k) for d in (2, 8, 32, 128) for k in (4, 16, 64, 256)]
+
+
+def library(X: np.ndarray, start: np.ndarray, max_iter: int, tol: float = 0.0) -> KMeans:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(len(start), init=start.astype(X.dtype), n_init=1, max_iter=max_iter, tol=tol).fit(X)
+
+
+def agreement(X: np.ndarray, n_clusters: int) -> dict[str, float]:
+    """Both from the same centres to the end."""
+    start = X[np.random.default_rng(0).choice(len(X), n_clusters, replace=False)].astype(np.float64)
+    (ours,), theirs = lloyd(X, [start]), library(X, start, 300, 1e-4)
+    found = {
+        "inertia_difference": abs(ours.inertia / float(theirs.inertia_) - 1),
+        "adjusted_rand": float(adjusted_rand_score(ours.labels, theirs.labels_)),
+        "iterations": ours.n_iter,
+        "scikit_learn_iterations": int(theirs.n_iter_),
+    }
+    limit = 1e-9 if X.dtype == np.float64 else 1e-4  # scikit-learn sums float32 in float32
+    assert found["inertia_difference"] < limit, found
+    assert found["adjusted_rand"] > (0.9999 if X.dtype == np.float64 else 0.99), found
+    return found
+
+
+def processor_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """As `interleaved`, in processor time and on one thread."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            for _ in range(repeats):
+                for name, function in functions.items():
+                    start = time.process_time()
+                    function()
+                    seconds[name].append(time.process_time() - start)
+    finally:
+        numba.set_num_threads(threads)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+Timer = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]
+
+
+def iteration(X: np.ndarray, n_clusters: int, repeats: int, timer: Timer = interleaved) -> dict[str, float]:
+    """Seconds of one iteration on each side, from the same centres, and how many times ours is faster."""
+    start = X[np.random.default_rng(1).choice(len(X), n_clusters, replace=False)].astype(np.float64)
+    functions: dict[str, Callable[[], object]] = {
+        f"{name}_{length}": lambda run=run, length=length: run(length)
+        for name, run in {
+            "scikit_learn": lambda length: library(X, start, length),
+            "ours": lambda length: lloyd(X, [start], max_iter=length, tol=0),
+        }.items()
+        for length in (SHORT, LONG)
+    }
+    functions[f"ours_{SHORT}"]()  # compiles
+    seconds = timer(functions, repeats)
+    found = {
+        name: (seconds[f"{name}_{LONG}"] - seconds[f"{name}_{SHORT}"]) / (LONG - SHORT)
+        for name in ("scikit_learn", "ours")
+    }
+    return found | {"ratio": found["scikit_learn"] / found["ours"]}
+
+
+def sweep(X: np.ndarray, seed: int) -> dict[str, object]:
+    """k = 2 to 10 with ten restarts each: whole times, and the inertia of each k as a multiple of scikit-learn's."""
+    kept: dict[str, list[float]] = {}
+
+    def theirs() -> None:
+        models = [KMeans(k, n_init=RESTARTS, random_state=seed).fit(X) for k in SIZES]
+        kept["scikit_learn"] = [float(model.inertia_) for model in models]
+
+    def ours() -> None:
+        fits = fit_kmeans(X, [KMeansRequest(k, seed, n_init=RESTARTS) for k in SIZES])
+        kept["ours"] = [fit.inertia for fit in fits]
+
+    ours()
+    seconds = interleaved({"scikit_learn": theirs, "ours": ours}, 1)
+    inertias = {k: a / b for k, a, b in zip(SIZES, kept["ours"], kept["scikit_learn"], strict=True)}
+    assert max(inertias.values()) <= WORSE, f"seed {seed}: {inertias}"
+    return {"seed": seed, **seconds, "ratio": seconds["scikit_learn"] / seconds["ours"], "inertia_ratios": inertias}
+
+
+def main() -> None:
+    X, what = real_tracks(11)
+    narrow, _ = real_tracks(5)
+    facts = heading("K-Means", what, f"iterations on {ROWS:,} rows drawn from five components of them")
+    record: dict[str, object] = {"environment": facts, "data": what, "repeats": REPEATS}
+    for dtype in (np.float64, np.float32):
+        name = np.dtype(dtype).name
+        large = enlarged(narrow, ROWS).astype(dtype)
+        agreed = agreement(X.astype(dtype), 7)
+        found = iteration(large, 10, REPEATS)
+        alone = iteration(large, 10, REPEATS, processor_seconds)
+        record[name] = {"agreement": agreed, "iteration_1160k_5_k10": found, "processor_seconds_of_one_thread": alone}
+        print(
+            f"{name}: inertia differs by {agreed['inertia_difference']:.1e}, ARI {agreed['adjusted_rand']:.5f}; an iteration "
+            f"{1e3 * found['scikit_learn']:.1f} ms and {1e3 * found['ours']:.2f} ms: {found['ratio']:.1f} times; on one thread "
+            f"{1e3 * alone['scikit_learn']:.1f} ms and {1e3 * alone['ours']:.2f} ms of processor: {alone['ratio']:.1f} times"
+        )
+        del large
+    record["sweep"] = sweeps = [sweep(X, seed) for seed in SEEDS]
+    for one in sweeps:
+        worst = max(one["inertia_ratios"].values()) - 1
+        print(
+            f"sweep, seed {one['seed']}: {one['scikit_learn']:.2f} s and {one['ours']:.2f} s: {one['ratio']:.1f} times; "
+            f"inertia {100 * worst:+.3f} % at worst"
+        )
+    record["grid"] = grid = []
+    for n_features, n_clusters in GRID:
+        found = iteration(generated(GRID_ROWS, n_features), n_clusters, 3, processor_seconds)
+        pays = fused_pays(GRID_ROWS, n_features, n_clusters)
+        grid.append({"n_features": n_features, "n_clusters": n_clusters, **found, "fused_pays": pays})
+        print(f"{n_features:4d} features, {n_clusters:4d} clusters: {found['ratio']:5.1f} times" + " (fused)" * pays)
+    print(
+        f"median over the grid where fused: {statistics.median(g['ratio'] for g in grid if g['fused_pays']):.1f} times"
+    )
+    write("kmeans", record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Silhouette: exact on 114,000 tracks, one labeling and nine at once, against scikit-learn.
+
+    python experiments/bench/silhouette.py            # about three minutes on two cores
+
+scikit-learn's exact score of 114,000 rows takes minutes, and its work is the same for every row scored. So it scores
+the first rows only, against all columns, by its own functions (`pairwise_distances_chunked` and the reduction that
+`silhouette_samples` hands it), and its time for all rows is that, times rows / rows scored. Ours is timed both on the
+same rows and on all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from common import heading, interleaved, real_tracks, write
+from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_chunked, silhouette_score
+from sklearn.metrics.cluster._unsupervised import _silhouette_reduce
+
+from gpuclust.compute.kernels.silhouette import silhouette
+
+AGREEMENT_ROWS = 20_000
+SCORED_ROWS = 2_000
+SIZES = range(2, 11)
+REPEATS = 3
+
+
+def scikit_learn_rows(X: np.ndarray, labels: np.ndarray, n_rows: int) -> np.ndarray:
+    """Coefficients of the first rows against all, as in scikit-learn's `silhouette_samples`."""
+    counts = np.bincount(labels)
+    reduce = functools.partial(_silhouette_reduce, labels=labels, label_freqs=counts)
+    parts = zip(*pairwise_distances_chunked(X[:n_rows], X, reduce_func=reduce), strict=True)
+    a, b = (np.concatenate(part) for part in parts)
+    a /= (counts - 1)[labels[:n_rows]]
+    return (b - a) / np.maximum(a, b)
+
+
+def agreement(X: np.ndarray, labelings: list[np.ndarray]) -> float:
+    """The largest difference of complete scores on the first rows."""
+    X, labelings = X[:AGREEMENT_ROWS], [labels[:AGREEMENT_ROWS] for labels in labelings]
+    ours = silhouette(X, labelings)
+    chosen = (0, len(labelings) // 2, len(labelings) - 1)
+    return max(abs(ours[i].score - silhouette_score(X, labelings[i])) for i in chosen)
+
+
+def measure(X: np.ndarray, labelings: list[np.ndarray]) -> dict[str, float]:
+    labels, rows = labelings[5], np.arange(SCORED_ROWS)
+    (ours,) = silhouette(X, [labels], rows=rows, return_samples=True)
+    difference = np.abs(ours.samples - scikit_learn_rows(X, labels, SCORED_ROWS)).max()
+    assert difference < 1e-5, f"coefficients differ by {difference}"
+    seconds = interleaved(
+        {
+            "scikit_learn_rows": lambda: scikit_learn_rows(X, labels, SCORED_ROWS),
+            "ours_rows": lambda: silhouette(X, [labels], rows=rows),
+            "ours_one": lambda: silhouette(X, [labels]),
+            "ours_nine": lambda: silhouette(X, labelings),
+        },
+        REPEATS,
+    )
+    seconds["scikit_learn_one_scaled"] = seconds["scikit_learn_rows"] * len(X) / SCORED_ROWS
+    return seconds
+
+
+def main() -> None:
+    X, what = real_tracks(11)
+    facts = heading("Silhouette", what, f"K-Means labelings, k = {SIZES[0]} to {SIZES[-1]}")
+    labelings = [KMeans(k, n_init=1, random_state=0).fit_predict(X) for k in SIZES]
+    record = {"environment": facts, "data": what, "scored_rows": SCORED_ROWS, "repeats": REPEATS}
+    for dtype in (np.float64, np.float32):
+        name, matrix = np.dtype(dtype).name, X.astype(dtype)
+        difference = agreement(matrix, labelings)
+        assert difference < 1e-6, f"{name}: scores differ by {difference}"
+        print(f"\n{name}: agreement on {AGREEMENT_ROWS:,} rows complete: scores differ by at most {difference:.1e}")
+        seconds = measure(matrix, labelings)
+        pairs = len(X) ** 2
+        exact = seconds["scikit_learn_one_scaled"] / seconds["ours_one"]
+        nine = seconds["ours_nine"] / seconds["ours_one"]
+        print(f"  exact, scikit-learn  {seconds['scikit_learn_one_scaled']:8.1f} s, from {SCORED_ROWS:,} rows scored")
+        per_pair = seconds["ours_one"] / pairs * 1e9
+        print(f"  exact, ours          {seconds['ours_one']:8.2f} s, {per_pair:.3f} ns a pair: 1/{exact:.0f}")
+        print(f"  nine at once, ours   {seconds['ours_nine']:8.2f} s: {nine:.2f} times one labeling")
+        print(
+            f"  the same {SCORED_ROWS:,} rows  {seconds['scikit_learn_rows']:.2f} s and {seconds['ours_rows']:.3f} s: "
+            f"1/{seconds['scikit_learn_rows'] / seconds['ours_rows']:.0f}"
+        )
+        record[name] = {
+            "score_difference": difference,
+            "seconds": seconds,
+            "ns_per_pair": per_pair,
+            "ratio_exact": exact,
+            "ratio_nine_to_one": nine,
+        }
+    write("silhouette", record)
+
+
+if __name__ == "__main__":
+    main()
