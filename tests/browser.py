@@ -24,6 +24,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+WRITTEN = "text => document.querySelector('[data-testid=stMain]').innerText.replaceAll('\u2060', '').includes(text)"
 PATIENCE_MS = 60_000  # a machine that runs other things beside the tests is no failure
 HOSTILE = (
     "<script>window.stolen = 1</script>",
@@ -40,6 +41,14 @@ HOSTILE = (
     "%{customdata} {0} %s",
 )
 """Titles that a careless page would run, draw, link or fetch."""
+
+
+def expect(found: Any, message: str | None = None) -> Any:
+    """Playwright's assertions on a locator, which wait until they hold; imported late, as it may not be installed."""
+    from playwright.sync_api import expect as assertions
+
+    assertions.set_options(timeout=PATIENCE_MS)
+    return assertions(found, message)
 
 
 @dataclass
@@ -72,9 +81,15 @@ class Tab:
         self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
         return self.page
 
-    def text(self) -> str:
-        """What is written on the page, without the joiners that keep texts from being read as markup."""
-        return str(self.page.locator("[data-testid=stMain]").inner_text()).replace("\u2060", "")
+    def shows(self, text: str) -> None:
+        """Wait until a text is written on the page, without the joiners that keep texts from being read as markup."""
+        from playwright.sync_api import TimeoutError as Missing
+
+        try:
+            self.page.wait_for_function(WRITTEN, arg=text)
+        except Missing:
+            written = self.page.locator("[data-testid=stMain]").inner_text()
+            raise AssertionError(f"{text!r} is not among: {written}") from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tests.browser import (
     Explorer,
     Tab,
     chromium_or_skip,
+    expect,
     explorer,
     exports_of,
     hostile_table,
@@ -111,13 +112,12 @@ def clusters_of(folder: Path) -> pd.DataFrame:
 def test_the_overview_says_what_was_clustered_and_asks_nothing_of_the_outside(site: Tab, exports: list[Path]) -> None:
     site.open()
     manifest = json.loads((exports[0] / "manifest.json").read_text())
-    text = site.text()
-    assert f"{N_ROWS:,}" in text
-    assert f"{manifest['metrics']['silhouette']:.3f}" in text
-    assert manifest["sweep"]["selection_reason"] in text
+    site.shows(f"{N_ROWS:,}")
+    site.shows(f"{manifest['metrics']['silhouette']:.3f}")
+    site.shows(manifest["sweep"]["selection_reason"])
     site.page.locator(".js-plotly-plot .bars .point").first.wait_for()
-    titles = site.page.locator(".gtitle").all_text_contents()
-    assert {"Silhouette", "Elbow (inertia)"} <= set(titles)
+    for title in ("Silhouette", "Elbow (inertia)"):
+        expect(site.page.locator(".gtitle", has_text=title)).to_have_count(1)
     for path in ("map", "clusters", "search", "playlist", "averages", "compare", "download"):
         site.open(path)
     assert site.outside == []
@@ -151,15 +151,15 @@ def test_search_shows_the_cluster_and_the_nearest(site: Tab, exports: list[Path]
     rows = pd.read_parquet(exports[0] / "assignments.parquet")
     own = rows[rows["title"] == "An Honest Song"].iloc[0]
     name = clusters_of(exports[0]).set_index("cluster").loc[own["cluster"], "name"]
-    assert f"{own['cluster']} · {name}" in site.text()
-    assert page.locator("[data-testid=stDataFrame]").count() >= 1
+    site.shows(f"{own['cluster']} · {name}")
+    page.locator("[data-testid=stDataFrame]").first.wait_for(state="attached")  # the first is folded away
     page.get_by_role("heading", name="Nearest").wait_for()
     assert f"item={own['id']}" in page.url
 
 
 def test_a_preview_plays_from_its_column_only_when_asked_and_only_from_the_web(site: Tab, lookup: str) -> None:
     page = site.open("search?item=t12")
-    assert page.locator("audio").count() == 0
+    expect(page.locator("audio")).to_have_count(0)
     page.get_by_text("Listen").click()
     page.locator("audio").wait_for(state="attached")
     assert page.locator("audio").get_attribute("src") == f"{lookup}/sound.wav"
@@ -167,7 +167,7 @@ def test_a_preview_plays_from_its_column_only_when_asked_and_only_from_the_web(s
     site.open("search?item=t0")
     page.get_by_text("Listen").click()
     page.get_by_text("knows no preview").wait_for()
-    assert page.locator("audio").count() == 0
+    expect(page.locator("audio")).to_have_count(0)
 
 
 def test_the_lookup_finds_a_preview_and_its_failure_is_said(site: Tab, lookup: str) -> None:
@@ -184,7 +184,7 @@ def test_the_lookup_finds_a_preview_and_its_failure_is_said(site: Tab, lookup: s
 def test_a_card_opens_its_cluster(site: Tab, exports: list[Path]) -> None:
     page = site.open("clusters")
     known = clusters_of(exports[0])
-    assert page.locator("[class*=st-key-card-]").count() == len(known)
+    expect(page.locator("[class*=st-key-card-]")).to_have_count(len(known))
     colors = json.loads((exports[0] / "manifest.json").read_text())["colors"]
     edge = page.locator(".st-key-card-1").evaluate("e => getComputedStyle(e).borderLeftColor")
     assert edge == "rgb({}, {}, {})".format(*(int(colors["1"][i : i + 2], 16) for i in (1, 3, 5)))
@@ -193,9 +193,8 @@ def test_a_card_opens_its_cluster(site: Tab, exports: list[Path]) -> None:
     page.locator(".st-key-card-1").get_by_role("button", name="Open").click()
     page.get_by_role("heading", name="Representative").wait_for()
     assert page.url.endswith("cluster=1")
-    text = site.text()
-    assert known["description"][1] in text
-    assert page.locator(".stPlotlyChart .polar").count() == 1
+    site.shows(known["description"][1])
+    expect(page.locator(".stPlotlyChart .polar")).to_have_count(1)
 
 
 def figure(page: Any, selector: str) -> Any:
@@ -212,8 +211,8 @@ POINT = """(g) => {
 def test_the_map_shows_every_row_and_a_point_of_the_sample_opens(site: Tab) -> None:
     page = site.open("map")
     plot = figure(page, ".st-key-map")
-    assert f"All {N_ROWS:,} rows as density; a sample of" in site.text()
-    assert page.locator(".st-key-map image").count() == 1
+    site.shows(f"All {N_ROWS:,} rows as density; a sample of")
+    expect(page.locator(".st-key-map image")).to_have_count(1)
     at = plot.evaluate(POINT)
     page.mouse.move(at["x"], at["y"])
     page.mouse.click(at["x"], at["y"])
@@ -246,9 +245,9 @@ def test_the_map_zooms_and_a_box_selects_all_rows_in_it(site: Tab, exports: list
     rows = pd.read_parquet(exports[0] / "assignments.parquet")
     xs, ys = sorted((chosen["x0"], chosen["x1"])), sorted((chosen["y0"], chosen["y1"]))
     inside = rows[rows["x"].between(*xs) & rows["y"].between(*ys)]
-    assert f"{len(inside):,} rows chosen" in site.text()
+    site.shows(f"{len(inside):,} rows chosen")
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
+        page.get_by_role("button", name="CSV", exact=True).click()
     taken = pd.read_csv(download.value.path())
     assert sorted(taken["id"]) == sorted(inside["id"])
 
@@ -375,7 +374,7 @@ def test_the_assignments_are_downloaded_whole(site: Tab, exports: list[Path]) ->
         page.get_by_role("button", name="Parquet", exact=True).click()
     assert pq.read_table(download.value.path()).equals(pq.read_table(exports[0] / "assignments.parquet"))
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
+        page.get_by_role("button", name="CSV", exact=True).click()
     rows = pd.read_csv(download.value.path(), keep_default_na=False)
     assert len(rows) == N_ROWS
     assert not rows["title"].str.match(r"[=+\-@\t\r]").any()
@@ -390,9 +389,9 @@ def test_hostile_titles_are_text(site: Tab) -> None:
         site.open(f"search?item=t{number}")
         page.locator(".st-key-item-found h3").wait_for()
         assert page.locator(".st-key-item-found h3").inner_text().replace("\u2060", "") == plain_id(title)
-        assert page.locator(f".st-key-item-found h3 {MARKUP}").count() == 0, title
+        expect(page.locator(f".st-key-item-found h3 {MARKUP}"), title).to_have_count(0)
         facts = page.locator(".st-key-item-found [data-testid=stText]").first
-        assert facts.locator(MARKUP).count() == 0, title
+        expect(facts.locator(MARKUP), title).to_have_count(0)
         assert plain_id(HOSTILE[number % 4]) in facts.inner_text()
     assert page.evaluate("window.stolen") is None
     assert site.outside == []
@@ -406,7 +405,7 @@ def test_hostile_titles_are_text_in_lists_labels_and_hovers(site: Tab) -> None:
     site.settle()
     labels = [text.replace("\u2060", "") for text in page.locator(".st-key-hits button").all_inner_texts()]
     assert any(plain_id(HOSTILE[6]) in label for label in labels)
-    assert page.locator(f".st-key-hits {MARKUP}").count() == 0
+    expect(page.locator(f".st-key-hits {MARKUP}")).to_have_count(0)
     site.open("map")
     plot = figure(page, ".st-key-map")
     texts = plot.evaluate("g => g.data.flatMap(t => Object.values(t.hovertext ?? []))")
@@ -418,7 +417,7 @@ def test_hostile_titles_are_text_in_lists_labels_and_hovers(site: Tab) -> None:
     names = figure(page, ".st-key-years").evaluate("g => g.data.map(t => t.name)")
     assert "a&lt;b&gt;$c$" in names
     site.open("clusters?cluster=0")
-    assert page.locator("[data-testid=stMain] script").count() == 0
+    expect(page.locator("[data-testid=stMain] script")).to_have_count(0)
     assert page.evaluate("window.stolen") is None
     assert site.outside == []
 
