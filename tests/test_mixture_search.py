@@ -4,14 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
 
 from gpuclust.compute.mixture import GaussianMixture
-from gpuclust.compute.mixture_search import searched_labels
+from gpuclust.compute.mixture_search import searched_start
+from gpuclust.data.catalogue import catalogue
 from gpuclust.errors import FitError
 
 
 def fitted(X: np.ndarray, k: int, seed: int, kind: str = "full", weight: np.ndarray | None = None) -> GaussianMixture:
-    search = searched_labels(kind, 1e-6)
+    search = searched_start(kind, 1e-6)
     return GaussianMixture(k, covariance_type=kind, random_state=seed, kmeans=search, max_iter=200).fit(X, weight)
 
 
@@ -45,6 +47,17 @@ def test_weights_draw_the_sample() -> None:
 def test_no_start_lives_where_all_rows_are_one() -> None:
     with pytest.raises(FitError, match=r"lower cluster\.n_clusters"):
         fitted(np.ones((50, 2)), 3, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_component_that_no_row_likes_best_does_not_end_the_fit(seed: int) -> None:
+    """A shared covariance leaves small components without a row of their own; a start from labels died of it."""
+    columns = ["danceability", "energy", "speechiness", "acousticness", "instrumentalness", "liveness", "valence"]
+    frame = catalogue(3000)[columns].to_numpy()
+    X = PCA(5, svd_solver="full").fit_transform((frame - frame.min(axis=0)) / np.ptp(frame, axis=0))
+    found = fitted(X / X.std(axis=0), 14, seed, "tied")
+    assert found.converged_
+    assert found.weights_.min() > 0
 
 
 @pytest.mark.real

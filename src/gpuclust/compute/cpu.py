@@ -106,7 +106,7 @@ class CpuBackend:
     ) -> Fit:
         """See Backend. Engine ``fused`` is `gpuclust.compute.mixture`, ``library`` scikit-learn."""
         from gpuclust.compute.mixture import GaussianMixture
-        from gpuclust.compute.mixture_search import searched_labels
+        from gpuclust.compute.mixture_search import searched_start
 
         settings: dict[str, Any] = {
             "n_components": request.n_clusters,
@@ -120,14 +120,12 @@ class CpuBackend:
         }
         if request.engine == "library":
             return mixture_fit(X, _library_gmm(X, settings), "library")
-        search = searched_labels(request.covariance_type, request.reg_covar)
+        search = searched_start(request.covariance_type, request.reg_covar)
         if distinct is None or request.init_params != "kmeans":  # the other starts draw a number for each row
             return mixture_fit(X, GaussianMixture(**settings, kmeans=search).fit(X, progress=progress), "fused")
 
-        def start(_: np.ndarray, n: int, random_state: np.random.RandomState, weight: np.ndarray | None) -> np.ndarray:
-            return search(X, n, random_state, None)[distinct.first]
-
-        model = GaussianMixture(**settings, kmeans=start).fit(distinct.X, distinct.counts, progress=progress)
+        mixture = GaussianMixture(**settings, kmeans=lambda _, n, random, __: search(X, n, random, None))
+        model = mixture.fit(distinct.X, distinct.counts, progress=progress)
         return _noted(mixture_fit(X, model, "fused"), distinct)
 
     def hdbscan_tree(self, X: np.ndarray, min_samples: int) -> Any:

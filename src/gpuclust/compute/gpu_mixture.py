@@ -13,7 +13,7 @@ from gpuclust.compute.fits import mixture_fit
 from gpuclust.compute.gpu_kmeans import fit_library
 from gpuclust.compute.kernels.em import EMScores, passes
 from gpuclust.compute.mixture import GaussianMixture
-from gpuclust.compute.mixture_search import searched_labels
+from gpuclust.compute.mixture_search import searched_start
 from gpuclust.config import GmmConfig, KMeansConfig
 
 
@@ -32,7 +32,7 @@ def fit_gmm(X: cp.ndarray, request: GmmConfig, seed: int, progress: Progress) ->
         n_init=request.n_init,
         init_params=request.init_params,
         random_state=seed,
-        kmeans=searched_labels(request.covariance_type, request.reg_covar),
+        kmeans=searched_start(request.covariance_type, request.reg_covar),
         device="cuda",
     )
     return mixture_fit(X, mixture.fit(X, progress=progress), "fused", assign)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuclust.compute.covariance import MixtureParameters, maximise, n_parameters, precisions
 from gpuclust.compute.kernels.em import COVARIANCE_TYPES, Array, EMPasses, EMScores, passes
-from gpuclust.compute.mixture_start import KMeansLabels, Start, kmeans_labels
+from gpuclust.compute.mixture_start import KMeansStart, Start, kmeans_labels
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 
 
@@ -44,8 +44,9 @@ class GaussianMixture:
     Convergence is a change of the mean log-likelihood below ``tol``. Not converging is no warning: see
     ``converged_``. Of ``n_init`` starts those in which a component dies are left out while any other lives.
 
-    ``kmeans(X, n_components, random_state, sample_weight)`` gives the labels (n,) of ``init_params="kmeans"``; it is
-    scikit-learn's K-Means with one start unless another is given. On a device it gets X there, scikit-learn's a copy.
+    ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
+    the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
+    device it gets X there, scikit-learn's a copy.
     ``device`` is ``cpu``, ``cuda``, or any `gpuclust.compute.kernels.em.EMPasses`.
     """
 
@@ -74,7 +75,7 @@ class GaussianMixture:
         means_init: np.ndarray | None = None,
         precisions_init: np.ndarray | None = None,
         random_state: int | np.random.RandomState | None = None,
-        kmeans: KMeansLabels = kmeans_labels,
+        kmeans: KMeansStart = kmeans_labels,
         device: str | EMPasses = "cpu",
     ) -> None:
         self.n_components = n_components

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.compute.covariance import MixtureParameters
 from gpuclust.compute.kernels.em import Array
 from gpuclust.compute.kmeans import KMeansRequest, assign, fit_kmeans
 from gpuclust.compute.mixture import GaussianMixture
-from gpuclust.compute.mixture_start import KMeansLabels
+from gpuclust.compute.mixture_start import KMeansStart
 from gpuclust.errors import FitError
 
 START_ROWS = 2_000  # rows of a start's K-Means: few, so that starts differ
@@ -21,19 +22,20 @@ START_ROWS = 2_000  # rows of a start's K-Means: few, so that starts differ
 ROUNDS = ((10_000, 30, 24), (60_000, 25, 4))
 
 
-def searched_labels(covariance_type: str, reg_covar: float) -> KMeansLabels:
-    """The ``kmeans`` of a `GaussianMixture`: labels (n_samples,) of the likeliest short run.
+def searched_start(covariance_type: str, reg_covar: float) -> KMeansStart:
+    """The ``kmeans`` of a `GaussianMixture`: the parameters of the likeliest short run.
 
-    A sample of rows with ``sample_weight`` is drawn in proportion. The search itself is on the host, on at most 60,000 rows, whatever the matrix; only the labels are of all rows.
+    A sample of rows with ``sample_weight`` is drawn in proportion. The search is on the host, on at most 60,000 rows,
+    whatever the matrix.
     """
 
-    def labels(
+    def start(
         X: Array, n_components: int, random_state: np.random.RandomState, sample_weight: Array | None
-    ) -> np.ndarray:
-        if n_components == 1:
-            return np.zeros(len(X), dtype=np.int32)
+    ) -> MixtureParameters:
         sample = _sample(X, random_state, sample_weight)
         (rows, iterations, runs), *later = ROUNDS
+        if n_components == 1:  # every start leads to the one optimum
+            runs = 1
         starts = (_start(sample, n_components, random_state) for _ in range(runs))
         found = [
             _short_run(sample[:rows], iterations, covariance_type, reg_covar, n_components, kmeans=start)
@@ -43,21 +45,20 @@ def searched_labels(covariance_type: str, reg_covar: float) -> KMeansLabels:
         for rows, iterations, runs in later:
             ahead = sorted((m for m in found if m is not None), key=lambda m: -m.lower_bound_)[:runs]
             found = [
-                _short_run(
-                    sample[:rows], iterations, covariance_type, reg_covar, n_components,
-                    weights_init=m.weights_, means_init=m.means_, precisions_init=m.precisions_,
-                )
+                _short_run(sample[:rows], iterations, covariance_type, reg_covar, n_components, **onward)
                 for m in ahead
-            ]  # fmt: skip
+                for onward in _onward(m)
+            ]
         alive = [m for m in found if m is not None]
         if not alive:
             raise FitError(
                 f"no start of a mixture of {n_components} components lives; lower cluster.n_clusters, raise "
                 "cluster.reg_covar, or scale the features"
             )
-        return max(alive, key=lambda m: m.lower_bound_).predict(_host(X))
+        best = max(alive, key=lambda m: m.lower_bound_)
+        return MixtureParameters(best.weights_, best.means_, best.covariances_, best.precisions_cholesky_)
 
-    return labels
+    return start
 
 
 def _sample(X: Array, random_state: np.random.RandomState, sample_weight: Array | None) -> np.ndarray:
@@ -71,7 +72,7 @@ def _host(array: Array) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def _start(sample: np.ndarray, n_components: int, random_state: np.random.RandomState) -> KMeansLabels | None:
+def _start(sample: np.ndarray, n_components: int, random_state: np.random.RandomState) -> KMeansStart | None:
     """Labels by the nearest centre of a K-Means of few rows, or None when these cannot have so many clusters."""
     few = sample[random_state.permutation(len(sample))[: max(START_ROWS, 20 * n_components)]]
     request = KMeansRequest(n_components, seed=int(random_state.randint(2**31)), n_init=1, max_iter=10)
@@ -85,6 +86,16 @@ def _start(sample: np.ndarray, n_components: int, random_state: np.random.Random
         return assign(np.asarray(X), centers)[0]
 
     return nearest
+
+
+def _onward(found: GaussianMixture) -> tuple[dict[str, Any], ...]:
+    """Two starts of the next round: where the run was, and the likeliest component of each row.
+
+    The second is a step of classification EM (Celeux and Govaert 1992, Comput. Stat. Data Anal. 14), which leaves
+    plateaus that the first stays on; but it may have a component without rows, and dies then.
+    """
+    where_it_was = {"weights_init": found.weights_, "means_init": found.means_, "precisions_init": found.precisions_}
+    return where_it_was, {"kmeans": lambda X, *_: found.predict(X)}
 
 
 def _short_run(

@@ -14,7 +14,7 @@ from gpuclust.errors import ConfigurationError
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
 CHUNK = 65_536  # rows of which distances, or random responsibilities, are held at once
 
-KMeansLabels = Callable[[Array, int, np.random.RandomState, "Array | None"], np.ndarray]
+KMeansStart = Callable[[Array, int, np.random.RandomState, "Array | None"], "np.ndarray | MixtureParameters"]
 
 
 def kmeans_labels(
@@ -86,7 +86,7 @@ class Start:
     weights: np.ndarray | None
     means: np.ndarray | None
     precisions: np.ndarray | None
-    kmeans: KMeansLabels
+    kmeans: KMeansStart
 
     def check(self, n_features: int) -> None:
         """Raises ConfigurationError for an unknown ``init_params`` and for given parameters of a wrong shape."""
@@ -130,8 +130,8 @@ class Start:
             weight = sample_weight
             if on_host and sample_weight is not None:
                 weight = self.passes.host(sample_weight)
-            labels = self.kmeans(rows, self.n_components, random_state, weight)
-            return self._of_labels(X, labels, sample_weight)
+            found = self.kmeans(rows, self.n_components, random_state, weight)
+            return found if isinstance(found, MixtureParameters) else self._of_labels(X, found, sample_weight)
         rows = self.passes.host(X)
         weight = None if sample_weight is None else self.passes.host(sample_weight)
         if self.init_params == "random":
