@@ -202,6 +202,11 @@ def test_playlists_of_all_kinds_and_forms(client: httpx.Client, table: pd.DataFr
         assert [listed["distance"] for listed in made["items"]] == sorted(
             listed["distance"] for listed in made["items"]
         )
+        # A place's distance is from what was asked for, its item's own to the centre of the item's cluster.
+        to_centre = table.set_index("id")["distance"]
+        for listed in made["items"]:
+            assert listed["item"]["distance"] == to_centre[listed["item"]["id"]]
+            assert (listed["distance"] == listed["item"]["distance"]) == ("cluster" in body)
     of_cluster = got(client, "/clusters/1/playlist", size=5)
     assert {listed["item"]["cluster"] for listed in of_cluster["items"]} == {1}
     assert liked not in [x["item"]["id"] for x in got(client, f"/items/{liked}/playlist", size=50)["items"]]

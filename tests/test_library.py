@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuclust.errors import ExportError, ModelError
+from gpuclust.serve.index import find_or_build
 from gpuclust.serve.library import Library
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import NotFound
+from gpuclust.serve.source import read_manifest
+from gpuclust.serve.store import open_index
 from tests.exporting import FEATURES, made_export, tracks
 
 
@@ -155,6 +159,30 @@ def test_it_needs_nothing_of_the_machinery(folder: Path) -> None:
         "heavy = {'mlflow', 'hydra', 'sklearn', 'numba', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=60, env={**os.environ})
+
+
+@pytest.mark.parametrize("ask", ["at", "item", "search", "cluster_items", "similar", "averages"])
+def test_a_closed_library_says_so_at_once(folder: Path, ask: str) -> None:
+    library = Library.open(folder)
+    library.close()
+    library.close()
+    asked = {"at": [[0]], "item": ["track00001"], "similar": ["track00001"], "cluster_items": [0], "averages": ["year"]}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(getattr(library, ask), *asked.get(ask, ["hello"]))
+        with pytest.raises(ExportError, match="this library was closed; open the export again"):
+            answer.result(timeout=10)
+
+
+def test_who_waits_for_a_connection_is_told_of_the_end(folder: Path) -> None:
+    database = open_index(find_or_build(read_manifest(folder), lambda stage, done: None)).database
+    with ThreadPoolExecutor(4) as pool, ExitStack() as held:
+        while not database._free.empty():
+            held.enter_context(database._connection())
+        waiting = [pool.submit(database.column, "select 1") for _ in range(4)]
+        database.close()
+        for answer in waiting:
+            with pytest.raises(ExportError, match="this library was closed"):
+                answer.result(timeout=10)
 
 
 # Items and clusters

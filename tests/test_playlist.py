@@ -187,6 +187,14 @@ def test_json_is_the_whole_list(library: Library) -> None:
     assert read["name"] == made.name
 
 
+def test_json_has_both_distances(library: Library) -> None:
+    """That from what was asked for, and the item's own to the centre of its cluster."""
+    made = from_liked(library, ["track00200"], Rules(20))
+    for listed, taken in zip(made.to_dict()["items"], made.taken, strict=True):
+        assert listed["distance"] == taken.distance
+        assert listed["distance_to_centre"] == taken.item.distance != taken.distance
+
+
 def test_m3u8_has_two_lines_an_item(library: Library) -> None:
     made = hostile(library)
     lines = render(made, "m3u8").splitlines()

@@ -30,7 +30,7 @@ from gpuclust.serve.model import Space, read_space
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import Averages, Cluster, Example, Facts, Found, Hit, Item, Neighbour, NotFound, Page
 from gpuclust.serve.source import MODEL, Manifest, read_clusters, read_manifest
-from gpuclust.serve.store import Index, open_index
+from gpuclust.serve.store import CLOSED, Index, open_index
 from gpuclust.serve.suggest import near_ids
 from gpuclust.serve.text import fold_one, names_in
 
@@ -43,7 +43,8 @@ class Library:
     """An open export. Make one with `Library.open`."""
 
     def __init__(self, manifest: Manifest, space: Space, clusters: Mapping[int, Cluster], index: Index) -> None:
-        self._manifest, self._index, self._clusters = manifest, index, dict(clusters)
+        self._manifest, self._opened, self._clusters = manifest, index, dict(clusters)
+        self._closed = False
         self.space = space
 
     @classmethod
@@ -66,8 +67,15 @@ class Library:
         return cls(manifest, space, clusters, index)
 
     def close(self) -> None:
-        """Let go of the index. A closed library answers nothing."""
-        self._index.database.close()
+        """Let go of the index. A closed library answers nothing: it raises ExportError."""
+        self._closed = True
+        self._opened.database.close()
+
+    @property
+    def _index(self) -> Index:
+        if self._closed:
+            raise ExportError(CLOSED)
+        return self._opened
 
     def __enter__(self) -> Library:
         return self

@@ -52,8 +52,13 @@ class Playlist:
         return tuple(taken.item for taken in self.taken)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        listed = [{"position": i, "distance": t.distance} | t.item.to_dict() for i, t in enumerate(self.taken, 1)]
+        """Plain values, ready for JSON. The ``distance`` of a place in the list is from what was asked for; that of its
+        item to the centre of its own cluster is ``distance_to_centre``."""
+        listed = []
+        for position, taken in enumerate(self.taken, 1):
+            own = taken.item.to_dict()
+            to_centre = {"distance_to_centre": own.pop("distance")}
+            listed.append({"position": position, "distance": taken.distance} | own | to_centre)
         return dict(plain({"name": self.name, "made_from": self.made_from, "notes": self.notes, "items": listed}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +15,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gpuclust.errors import ExportError
 from gpuclust.serve.averages import BY
 from gpuclust.serve.index import facts_of
 from gpuclust.serve.neighbours import Tree
 from gpuclust.serve.typos import Vocabulary
+
+CLOSED = "this library was closed; open the export again with Library.open"
 
 
 class Database:
     """Read-only connections to ``search.sqlite``, all opened at once: they go on working when the file is unlinked."""
 
     def __init__(self, path: Path) -> None:
-        self._free: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._free: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()  # at its end None, for ever
+        self._ending, self._closed = threading.Lock(), False
         uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         for _ in range(min(os.cpu_count() or 1, 8)):
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
@@ -35,10 +40,17 @@ class Database:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         connection = self._free.get()
+        if connection is None:
+            self._free.put(None)  # for who waits next
+            raise ExportError(CLOSED)
         try:
             yield connection
         finally:
-            self._free.put(connection)
+            with self._ending:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._free.put(connection)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; values are always bound, never written into it."""
@@ -50,12 +62,15 @@ class Database:
         return [row[0] for row in self.rows(query, values)]
 
     def close(self) -> None:
-        """Close the connections that are free."""
-        while True:
-            try:
-                self._free.get_nowait().close()
-            except queue.Empty:
+        """Close the connections, those in use when their query is done. Who waits for one, or asks later, gets ExportError."""
+        with self._ending:
+            if self._closed:
                 return
+            self._closed = True
+            while not self._free.empty():
+                if (connection := self._free.get()) is not None:
+                    connection.close()
+            self._free.put(None)
 
 
 @dataclass(frozen=True)
