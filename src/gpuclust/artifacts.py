@@ -72,7 +72,7 @@ def job_files(folder: Path, facts: JobFacts) -> Path:
     configuration = to_yaml(facts.config)
     (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
     _json(folder / "audit.json", facts.audit.to_dict())
-    _json(folder / "profile.json", facts.profile.to_dict())
+    _json(folder / "profile.json", facts.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
     (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
     for name, content in facts.judgement.documents().items():
         _json(folder / f"{name}.json", content)
@@ -107,8 +107,8 @@ def leaderboard_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+def _json(path: Path, value: Any, indent: int | None = 2) -> None:
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ RASTER_ABOVE = 50_000
 """Rows above which a map is a density raster of all rows rather than one mark per row."""
 _CELL_PIXELS = 2
 _MAX_TAGS = 40
-_SHUFFLES = 4
+_SHUFFLES, _GROUPS = 4, 32
 
 
 def cluster_map(
@@ -87,10 +87,14 @@ def with_share(axis_names: Sequence[str], explained: Sequence[float]) -> list[st
 
 
 def _draw_marks(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
-    """One mark per row. Rows are drawn in shuffled turns, so that no cluster always covers another."""
+    """One mark per row. Rows are drawn in shuffled turns, so that no cluster always covers another.
+
+    Each turn of each cluster is an artist, so where there are many clusters there are fewer turns.
+    """
     n = len(xy)
     size = float(np.clip(220 / np.sqrt(max(n, 1)), 1.4, 6.0))
-    turns = np.random.default_rng(0).integers(0, _SHUFFLES if n > 2000 else 1, n)
+    n_turns = int(np.clip(_GROUPS // (labels.max(initial=0) + 1), 2, _SHUFFLES)) if n > 2000 else 1
+    turns = np.random.default_rng(0).integers(0, n_turns, n)
     by = np.lexsort((labels, turns))
     turn_and_label = np.stack((turns[by], labels[by]))
     starts = np.flatnonzero(np.any(np.diff(turn_and_label, axis=1, prepend=-9) != 0, axis=0))

@@ -95,10 +95,10 @@ def heat(
     size: float = 8.0,
 ) -> None:
     """Cells (rows, columns) coloured from ``low`` to ``high``, each with its number where they fit."""
-    axes.imshow(values, cmap=colors, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    n_rows, n_columns = values.shape
-    axes.vlines(np.arange(1, n_columns) - 0.5, -0.5, n_rows - 0.5, color=PAPER, linewidth=1)
-    axes.hlines(np.arange(1, n_rows) - 0.5, -0.5, n_columns - 0.5, color=PAPER, linewidth=1)
+    x, y = (np.arange(n + 1) - 0.5 for n in values.shape[::-1])
+    # Not imshow: it resamples the picture with its colours, which takes three times as long.
+    axes.pcolormesh(x, y, values, cmap=colors, vmin=low, vmax=high, edgecolors=PAPER, linewidth=1)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[-1], y[0]))
     if numbers:
         scaled = colors(np.clip((values - low) / max(high - low, 1e-12), 0, 1))[..., :3] @ (0.299, 0.587, 0.114)
         i, j = np.nonzero(np.isfinite(values))
