@@ -20,11 +20,12 @@ import pyarrow as pa
 from gpuclust.errors import InputError
 from gpuclust.serve.library import Library
 from gpuclust.serve.records import Item, NotFound, plain
-from gpuclust.serve.text import fold, names_in, recording_titles
+from gpuclust.serve.text import fold, names_in, without_remaster
 
 SIZE, PER_CREATOR, DIVERSITY = 30, 2, 0.3
 MOST = 500  # items of a playlist
 POOL = 8  # candidates for each item wanted, at first
+BLOCK = 16_384  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,14 @@ def from_taste(
     """
     wanted = _checked(library, taste)
     names = list(wanted)
-    columns = [library.features.index(name) for name in names]
-    offset, scale = library.space.offset[columns], library.space.scale[columns]
+    at = [library.features.index(name) for name in names]
+    offset, scale = library.space.offset[at], library.space.scale[at]
     if cluster is None:
         ranks = np.arange(len(library), dtype=np.int32)
     else:
         ranks = library.cluster_ranks(cluster, "popular", limit=library.cluster(cluster).size)
-    squares = np.zeros(len(ranks))
-    for name, middle, spread in zip(names, offset, scale, strict=True):
-        values = library.column(name) if cluster is None else library.column(name)[ranks]
-        squares += ((np.where(np.isnan(values), middle, values) - wanted[name]) / spread) ** 2
+    columns = [library.column(name) if cluster is None else library.column(name)[ranks] for name in names]
+    squares = _squares(columns, [wanted[name] for name in names], offset, scale)
 
     def source(count: int) -> Candidates:
         reach = np.partition(squares, min(count, len(squares)) - 1)[min(count, len(squares)) - 1]
@@ -175,6 +174,23 @@ def from_taste(
     name = ", ".join(f"{feature} {value:g}" for feature, value in wanted.items())
     name += f" · {main[0][0]}" if main and main[0][0] else ""
     return _playlist(name, chosen, rules, {"taste": wanted, "cluster": cluster})
+
+
+def _squares(
+    columns: Sequence[np.ndarray], wanted: Sequence[float], middle: np.ndarray, spread: np.ndarray
+) -> np.ndarray:
+    """(n,) squared distances of rows, given by column, from wanted values in units of ``spread``; a missing value is in the
+    ``middle``. Some thousand rows at a time stay in the processor's cache."""
+    squares = np.zeros(len(columns[0]))
+    for start in range(0, len(squares), BLOCK):
+        block = squares[start : start + BLOCK]
+        for column, value, centre, unit in zip(columns, wanted, middle, spread, strict=True):
+            away = column[start : start + BLOCK] - value
+            away[np.isnan(away)] = centre - value
+            away /= unit
+            away *= away
+            block += away
+    return squares
 
 
 def resolve(library: Library, text: str) -> tuple[int, str]:
@@ -227,9 +243,10 @@ def choose(
 
 def _greedy(library: Library, candidates: Candidates, rules: Rules, without: Sequence[Item]) -> np.ndarray:
     """Places of the chosen candidates, in the order chosen."""
-    recordings, creators = _identities(library, candidates.ranks)
+    n = len(candidates.ranks)
     liked = np.array(sorted(item.rank for item in without), dtype=np.int64)
-    heard = set(_identities(library, liked)[0])
+    recordings, creators = _identities(library, np.append(candidates.ranks, liked))
+    heard, recordings, creators = set(recordings[n:]), recordings[:n], creators[:n]
     free = np.array([r not in heard for r in recordings], dtype=bool) & ~np.isin(candidates.ranks, liked)
     same_recording, same_creator = _places(recordings), _places_of_each(creators)
     points = library.points(candidates.ranks) if rules.diversity else np.empty((len(recordings), 0))
@@ -274,14 +291,16 @@ def _relevance(distances: np.ndarray) -> np.ndarray:
 def _identities(library: Library, ranks: np.ndarray) -> tuple[list[tuple[str, ...]], list[frozenset[str]]]:
     """Of each item, which recording it is (folded title and creator; its id where there is no title) and by whom."""
     rows = library.rows.select(["id", "title", "creator"]).take(pa.array(ranks, pa.int64()))
-    titles, written = recording_titles(rows["title"].combine_chunks()), fold(rows["creator"].combine_chunks())
+    titles, written, n = without_remaster(rows["title"].combine_chunks()), rows["creator"].to_pylist(), len(ranks)
+    names = [names_in(text) for text in written]
+    flat = sorted({name for own in names for name in own})
+    # All in one go, as a call takes a millisecond however few texts there are.
+    folded = fold(pa.concat_arrays([titles, pa.array([*written, *flat], pa.string())])).to_pylist()
+    keys = dict(zip(flat, folded[2 * n :], strict=True))
     recordings: list[tuple[str, ...]] = [
         (title, creator) if title else (str(id),)
-        for title, creator, id in zip(titles.to_pylist(), written.to_pylist(), rows["id"].to_pylist(), strict=True)
+        for title, creator, id in zip(folded[:n], folded[n : 2 * n], rows["id"].to_pylist(), strict=True)
     ]
-    names = [names_in(text) for text in rows["creator"].to_pylist()]
-    flat = sorted({name for own in names for name in own})
-    keys = dict(zip(flat, fold(pa.array(flat, pa.string())).to_pylist(), strict=True))
     return recordings, [frozenset(keys[name] for name in own) for own in names]
 
 

@@ -21,7 +21,7 @@ from gpuclust.serve.typos import slips_between
 CANDIDATES = 200  # at most so many from one way of matching
 MOST_WORDS, MOST_RELAXED = 16, 5  # words that are looked at; of these, where some must be left out
 TELLING, FREQUENT = 3, 0.01  # so many words are always looked up; others not where so many items have them
-NAMED = 20  # creators listed for a title that several have
+NAMED, SAME_TITLE = 20, 500  # creators listed for a title that several have; items that are looked at for them
 FIELDS = ("title", "creator")
 EXACT_CREATOR, RUN_TOGETHER, RESEMBLES, POOR = 0.995, 0.9, 0.5, 0.7
 
@@ -87,8 +87,8 @@ def of_title(index: Index, rank: int) -> tuple[int, tuple[str, ...]]:
     """How many items have the title of an item, and who made them, most popular first, at most 20; the item's own
     creator as the item writes it."""
     same = "from items where title = (select title from items where rank = ?) and title <> ''"
-    count = int(index.database.column(f"select count(*) {same}", (rank,))[0])
-    rows = index.database.rows(f"select rank, creator {same} order by rank limit 500", (rank,))
+    rows = index.database.rows(f"select rank, creator {same} order by rank limit {SAME_TITLE}", (rank,))
+    count = len(rows) if len(rows) < SAME_TITLE else int(index.database.column(f"select count(*) {same}", (rank,))[0])
     first = {creator: other for other, creator in reversed(rows)}
     own = next((creator for other, creator in rows if other == rank), None)
     ranks = sorted(rank if creator == own else other for creator, other in first.items())[:NAMED]

@@ -81,9 +81,9 @@ def fold_one(text: str) -> str:
     return str(fold(pa.array([clean], pa.string()))[0].as_py())
 
 
-def recording_titles(titles: Any) -> Any:
-    """`fold` of titles less what says that they are remasters (Arrow array to Arrow array)."""
-    return fold(pc.replace_substring_regex(pc.fill_null(titles.cast(pa.string()), ""), _REMASTER, ""))
+def without_remaster(titles: Any) -> Any:
+    """Titles less what says that they are remasters (Arrow array to Arrow array); nulls become empty."""
+    return pc.replace_substring_regex(pc.fill_null(titles.cast(pa.string()), ""), _REMASTER, "")
 
 
 def names_in(value: object) -> tuple[str, ...]:

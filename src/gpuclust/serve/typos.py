@@ -95,18 +95,19 @@ def slips_between(word: str, others: Sequence[str]) -> np.ndarray:
     codes = _codes(others)
     typed = np.frombuffer(word.encode("utf-32-le"), dtype=np.uint32)
     n, width = codes.shape
-    previous = np.tile(np.arange(width + 1), (n, 1))
+    places = np.arange(width + 1)
+    previous = np.tile(places, (n, 1))
     before = previous
     for i, character in enumerate(typed):
+        same = codes == character
         row = np.empty_like(previous)
         row[:, 0] = i + 1
-        cost = (codes != character).astype(np.int64)
-        for j in range(width):
-            best = np.minimum(previous[:, j] + cost[:, j], np.minimum(previous[:, j + 1], row[:, j]) + 1)
-            if i and j:
-                swapped = (codes[:, j] == typed[i - 1]) & (codes[:, j - 1] == character)
-                best = np.where(swapped, np.minimum(best, before[:, j - 1] + 1), best)
-            row[:, j + 1] = best
+        np.minimum(previous[:, :-1] + ~same, previous[:, 1:] + 1, out=row[:, 1:])
+        if i:
+            swapped = same[:, :-1] & (codes[:, 1:] == typed[i - 1])
+            np.minimum(row[:, 2:], before[:, :-2] + 1, out=row[:, 2:], where=swapped)
+        # An insertion costs one more than what stands before it: the least so far, less its place.
+        row = np.minimum.accumulate(row - places, axis=1) + places
         before, previous = previous, row
     lengths = np.fromiter(map(len, others), dtype=np.int64, count=n)
     return previous[np.arange(n), lengths]
