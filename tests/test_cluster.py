@@ -10,7 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 from gpuclust.cluster import NOISE, Clustering, canonical, cluster
 from gpuclust.compute.backend import Fit, Projection, Scaling
 from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.fits import margin
+from gpuclust.compute.fits import margin, mixture_fit
+from gpuclust.compute.mixture import GaussianMixture
 from gpuclust.compute.store import Store
 from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
 from gpuclust.errors import FitError
@@ -103,6 +104,18 @@ def test_mixture_metrics_are_scikit_learns(blobs: tuple[np.ndarray, np.ndarray])
     entropy = -(proba * np.log(np.maximum(proba, 1e-300))).sum()
     assert found.metrics["icl"] == pytest.approx(reference.bic(X) + 2 * entropy, rel=1e-6)
     np.testing.assert_allclose(found.confidence, proba.max(axis=1), atol=1e-5)
+
+
+def test_a_component_that_is_the_likeliest_of_no_row_is_told() -> None:
+    """Two equal components but for their weights: the heavier one is the likelier of every row."""
+    X = np.random.default_rng(0).normal(size=(400, 2))
+    model = GaussianMixture(2, weights_init=[0.99, 0.01], means_init=np.zeros((2, 2)), precisions_init=np.ones((2, 2)),
+                            covariance_type="diag", max_iter=0).fit(X)  # fmt: skip
+    fit = mixture_fit(X, model, "fused")
+    assert any("1 of 2 components are the likeliest of no row" in note for note in fit.notes)
+    found = canonical(fit, GmmConfig(n_clusters=2), matrix_of(X), BACKEND, 0.0)
+    assert found.n_clusters == 1
+    assert set(found.labels) == {0}
 
 
 @settings(max_examples=40, deadline=None)

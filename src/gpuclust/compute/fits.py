@@ -100,8 +100,17 @@ def mixture_fit(X: Array, model: Any, engine: str, assign: MixtureAssign | None 
         },
         converged=model.converged_,
         engine=engine,
-        notes=() if model.converged_ else ("EM stopped at max_iter before it converged; raise cluster.max_iter",),
+        notes=_mixture_notes(model.converged_, scores.labels, len(parameters["weights"])),
     )
+
+
+def _mixture_notes(converged: bool, labels: np.ndarray, n_components: int) -> tuple[str, ...]:
+    """What a user should know of a fit beside its figures."""
+    notes = [] if converged else ["EM stopped at max_iter before it converged; raise cluster.max_iter"]
+    without = n_components - len(np.unique(labels))
+    if without:
+        notes.append(f"{without} of {n_components} components are the likeliest of no row, so there are fewer clusters")
+    return tuple(notes)
 
 
 def mixture_assign(
