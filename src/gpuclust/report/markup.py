@@ -21,18 +21,20 @@ def tag(_name: str, *children: str | None, **attributes: object) -> Html:
     """An element. Children that are not :class:`Html` are escaped; a trailing ``_`` of an attribute's name is dropped,
     other ``_`` become ``-``; attributes that are None are left out, True
     ones have no value, and one that is :class:`Html` is taken as it is."""
-    parts = ["<", _name]
-    for key, value in attributes.items():
-        if value is None or value is False:
-            continue
-        parts += [" ", key.rstrip("_").replace("_", "-")]
-        if value is not True:
-            parts += ['="', value if isinstance(value, Html) else html.escape(one_line(value)), '"']
-    parts.append(">")
+    parts = ["<", _name, *(_attribute(key, value) for key, value in attributes.items()), ">"]
     if _name not in _VOID:
         parts += [child if isinstance(child, Html) else _escape(child) for child in children if child is not None]
         parts += ["</", _name, ">"]
     return Html("".join(parts))
+
+
+def _attribute(key: str, value: object) -> str:
+    if value is None or value is False:
+        return ""
+    name = f" {key.rstrip('_').replace('_', '-')}"
+    if value is True:
+        return name
+    return f'{name}="{value if isinstance(value, Html) else html.escape(one_line(value))}"'
 
 
 def join(*parts: Html | None) -> Html:
@@ -54,4 +56,6 @@ def style_sheet(css: str) -> Html:
 
 def _escape(text: str) -> str:
     """Several lines allowed; control and bidirectional characters dropped."""
-    return html.escape(_CONTROL.sub("", INVISIBLE.sub("", text)))
+    if not (text.isascii() and text.isprintable()):
+        text = _CONTROL.sub("", INVISIBLE.sub("", text))
+    return html.escape(text)
