@@ -21,6 +21,8 @@ from gpuclust.config import AUTO, GmmConfig, HdbscanConfig, KMeansConfig
 from gpuclust.data.frames import PandasFrames
 from gpuclust.errors import FitError
 
+FEW_VALUES = 2_000_000
+
 
 class CpuBackend:
     """Computes in host memory; see `gpuclust.compute.backend.Backend` for what each method means."""
@@ -122,10 +124,11 @@ class CpuBackend:
             return mixture_fit(X, _library_gmm(X, settings), "library")
         search = searched_start(request.covariance_type, request.reg_covar)
         if distinct is None or request.init_params != "kmeans":  # the other starts draw a number for each row
-            return mixture_fit(X, GaussianMixture(**settings, kmeans=search).fit(X, progress=progress), "fused")
+            mixture = GaussianMixture(**settings, kmeans=search)
+            return mixture_fit(X, mixture.fit(_precise(X), progress=progress), "fused")
 
         mixture = GaussianMixture(**settings, kmeans=lambda _, n, random, __: search(X, n, random, None))
-        model = mixture.fit(distinct.X, distinct.counts, progress=progress)
+        model = mixture.fit(_precise(distinct.X), distinct.counts, progress=progress)
         return _noted(mixture_fit(X, model, "fused"), distinct)
 
     def hdbscan_tree(self, X: np.ndarray, min_samples: int) -> Any:
@@ -155,6 +158,11 @@ class CpuBackend:
 
 def _noted(fit: Fit, distinct: Distinct | None) -> Fit:
     return fit if distinct is None else replace(fit, notes=(*fit.notes, distinct.note("fitted")))
+
+
+def _precise(X: np.ndarray) -> np.ndarray:
+    """A small matrix in float64: its mixture is found as fast, and needs no float32 passes compiled at a first use."""
+    return X.astype(np.float64, copy=False) if X.size <= FEW_VALUES else X
 
 
 def _library_kmeans(X: np.ndarray, request: KMeansConfig, seed: int) -> Fit:

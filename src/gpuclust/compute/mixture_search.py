@@ -1,6 +1,6 @@
-"""Where a mixture starts: the best of several short runs of EM on a sample, each from its own K-Means.
+"""Where a mixture starts: the best of several short runs of EM on a sample, each from its own k-means++ seeds.
 
-A mixture has many optima and one K-Means start finds one of them. Short runs cost little and say which start leads
+A mixture has many optima and one start finds one of them. Seeds, not finished K-Means, because those differ less. Short runs cost little and say which start leads
 far (Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm", Comput. Stat. Data Anal. 41).
 """
 
@@ -12,12 +12,11 @@ import numpy as np
 
 from gpuclust.compute.covariance import MixtureParameters
 from gpuclust.compute.kernels.em import Array
-from gpuclust.compute.kmeans import KMeansRequest, assign, fit_kmeans
 from gpuclust.compute.mixture import GaussianMixture
 from gpuclust.compute.mixture_start import KMeansStart
 from gpuclust.errors import FitError
 
-START_ROWS = 2_000  # rows of a start's K-Means: few, so that starts differ
+START_ROWS = 2_000  # rows that the seeds of a start are drawn from
 # Rows, iterations and runs of each round; the best of a round go on in the next, from where they were.
 ROUNDS = ((10_000, 30, 24), (60_000, 25, 4))
 
@@ -73,17 +72,16 @@ def _host(array: Array) -> np.ndarray:
 
 
 def _start(sample: np.ndarray, n_components: int, random_state: np.random.RandomState) -> KMeansStart | None:
-    """Labels by the nearest centre of a K-Means of few rows, or None when these cannot have so many clusters."""
+    """Labels by the nearest k-means++ seed of few rows, or None when these have not so many distinct ones."""
+    from sklearn.cluster import kmeans_plusplus
+
     few = sample[random_state.permutation(len(sample))[: max(START_ROWS, 20 * n_components)]]
-    request = KMeansRequest(n_components, seed=int(random_state.randint(2**31)), n_init=1, max_iter=10)
-    try:
-        (found,) = fit_kmeans(few, [request])
-    except FitError:
+    seeds, _ = kmeans_plusplus(few, n_components, random_state=random_state)
+    if len(np.unique(seeds, axis=0)) < n_components:
         return None
-    centers = found.centers
 
     def nearest(X: Array, *_: object) -> np.ndarray:
-        return assign(np.asarray(X), centers)[0]
+        return ((seeds**2).sum(axis=1) - 2 * np.asarray(X) @ seeds.T).argmin(axis=1).astype(np.int32)
 
     return nearest
 

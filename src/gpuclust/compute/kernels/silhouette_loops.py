@@ -136,6 +136,21 @@ def _squares_by_groups(block, sources, i, squares):  # type: ignore[no-untyped-d
             squares[j] += _square(group, j, p)
 
 
+# An assignment from array to array also compiles the message of its shape error, which takes two seconds.
+
+
+@_jit
+def _copy(values, target):  # type: ignore[no-untyped-def]
+    for i in range(values.shape[0]):
+        target[i] = values[i]
+
+
+@_jit
+def _add(values, target):  # type: ignore[no-untyped-def]
+    for i in range(values.shape[0]):
+        target[i] += values[i]
+
+
 @_jit
 def score_rows(  # type: ignore[no-untyped-def]
     first_target,
@@ -161,7 +176,7 @@ def score_rows(  # type: ignore[no-untyped-def]
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
-            block[:, j] = sources[targets[begin + min(j, n - 1)]]
+            _copy(sources[targets[begin + min(j, n - 1)]], block[:, j])
         sums[:] = 0
         for cell in range(starts.shape[0] - 1):
             cell_total[:] = 0
@@ -201,7 +216,7 @@ def add_pairs(blocks, width, sources, weight, starts, cell, cell_sums, sums, dim
         first, n = starts[x], starts[x + 1] - starts[x]
         padded = (n + LANES - 1) // LANES * LANES
         for j in range(padded):
-            columns[:, j] = sources[first + min(j, n - 1)]
+            _copy(sources[first + min(j, n - 1)], columns[:, j])
             lanes[j] = weight[first + j] if j < n else 0
         for y in range(max(x, c), d):
             begin, end = starts[y], starts[y + 1]
@@ -221,14 +236,14 @@ def add_pairs(blocks, width, sources, weight, starts, cell, cell_sums, sums, dim
                     squares[:padded],
                     dims,
                 )
-                total[:padded] += run_total[:padded]
+                _add(run_total[:padded], total)
             for labeling in range(cell_sums.shape[1]):
                 s = cell_sums[cell[y], labeling]
                 if s >= 0:
-                    sums[s, first : first + n] += total[:n]
+                    _add(total[:n], sums[s, first:])
                 s = cell_sums[cell[x], labeling]
                 if s >= 0 and x != y:
-                    sums[s, begin:end] += back[: end - begin]
+                    _add(back[: end - begin], sums[s, begin:])
 
 
 @_jit
