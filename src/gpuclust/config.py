@@ -153,7 +153,11 @@ class KMeansConfig(ClusterConfig):
 
 @dataclass
 class GmmConfig(ClusterConfig):
-    """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977)."""
+    """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977).
+
+    ``init_params=kmeans`` is one K-Means for engine ``library``; for ``fused`` it is the best of many short runs of EM on a
+    sample, each from k-means++ seeds (`gpuclust.compute.mixture_search`), because one start seldom leads far.
+    """
 
     name: str = one_of("gmm", "gmm")
     n_clusters: int = number(8, low=1)
