@@ -130,15 +130,22 @@ def test_trouble_is_one_line(tmp_path: Path, recorder: MlflowRecorder) -> None:
         MlflowRecorder(recorder.uri, "e")
 
 
-def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path) -> None:
+def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpuclust.cli import main
 
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     assert main(["data.n_rows=500", "cluster.n_clusters=3", f"tracking.uri={uri}", "report=none"]) == 0
     assert main(["export", "best", "--uri", uri, "--out", str(tmp_path / "out")]) == 0
     recorder = MlflowRecorder(uri)
     (job,) = recorder.jobs()
     model_id = recorder.client.get_run(job.run_id).outputs.model_outputs[0].model_id
     model = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    kept = recorder.client.get_logged_model(model_id)
+    assert kept.experiment_id == recorder.experiment_id
+    assert kept.artifact_location.startswith(recorder.artifacts), "beside the files of the runs"
+    assert not list((tmp_path / "here").iterdir()), "and nothing in the folder that the command ran in"
+    assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/model").metadata.model_id == model_id
     rows = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
     features = [column.name for column in model.metadata.get_input_schema().inputs]
     found = model.predict(rows[features])

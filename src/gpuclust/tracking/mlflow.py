@@ -233,6 +233,8 @@ class MlflowRecorder:
         with one_line_errors(self.uri), quiet("mlflow"), warnings.catch_warnings():
             # It advises type hints and an input example, which would replace the signature given here.
             warnings.simplefilter("ignore", UserWarning)
+            # A model is kept in the active experiment, whatever its run's is: else in "Default", under ./mlruns.
+            mlflow.set_experiment(experiment_id=self.experiment_id)
             Model.log(
                 artifact_path=None,
                 name="model",
