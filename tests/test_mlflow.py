@@ -139,7 +139,8 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     assert main(["export", "best", "--uri", uri, "--out", str(tmp_path / "out")]) == 0
     recorder = MlflowRecorder(uri)
     (job,) = recorder.jobs()
-    model_id = recorder.client.get_run(job.run_id).outputs.model_outputs[0].model_id
+    assert main(["data.n_rows=500", "cluster.n_clusters=3", f"tracking.uri={uri}", "report=none"]) == 0
+    (model_id,) = [m.model_id for m in recorder.client.get_run(job.run_id).outputs.model_outputs]
     model = mlflow.pyfunc.load_model(f"models:/{model_id}")
     kept = recorder.client.get_logged_model(model_id)
     assert kept.experiment_id == recorder.experiment_id

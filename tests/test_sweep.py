@@ -132,7 +132,10 @@ def test_a_choice_among_finished_jobs_gets_its_model_by_computing_it_again(desk:
     again = run(desk, "cluster.n_clusters=2,3")
     assert all(o.resumed for o in again.outcomes)
     assert first.chosen is not None
-    assert desk.recorder.runs[first.chosen.run_id].model is not None
+    model = desk.recorder.runs[first.chosen.run_id].model
+    assert model is not None
+    run(desk, "cluster.n_clusters=2,3")
+    assert desk.recorder.runs[first.chosen.run_id].model is model, "a model that is there is not kept again"
 
 
 def test_resume_can_be_turned_off(desk: Any) -> None:

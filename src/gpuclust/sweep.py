@@ -297,7 +297,9 @@ def _chosen_profile(chosen: Outcome | None, desk: Desk) -> Profile | None:
 
 
 def _log_model(outcome: Outcome, desk: Desk) -> None:
-    """Keep the model of a job, computing it again when its arrays are gone (it was resumed)."""
+    """Keep the model of a job, once, computing it again when its arrays are gone (it was resumed)."""
+    if desk.recorder.has_model(outcome.run_id):
+        return
     job = outcome.job
     table = jobs_module.load(job, desk)
     matrix = jobs_module.prepared(job, table, desk)

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -118,9 +118,7 @@ class MlflowRecorder:
     @contextmanager
     def download_model(self, run_id: str) -> Iterator[Path | None]:
         """The bundle folder of a run's model, for as long as the context lasts; None when none was kept."""
-        with one_line_errors(self.uri):
-            outputs = self.client.get_run(run_id).outputs
-        models = outputs.model_outputs if outputs else []
+        models = self._models(run_id)
         if not models:
             yield None
             return
@@ -245,6 +243,15 @@ class MlflowRecorder:
                 signature=ModelSignature(inputs, outputs),
                 pip_requirements=[f"gpuclust=={__version__}"],
             )
+
+    def has_model(self, run_id: str) -> bool:
+        """See Recorder."""
+        return bool(self._models(run_id))
+
+    def _models(self, run_id: str) -> Sequence[Any]:
+        with one_line_errors(self.uri):
+            outputs = self.client.get_run(run_id).outputs
+        return outputs.model_outputs if outputs else []
 
     def end(self, run_id: str, status: str) -> None:
         """See Recorder."""

@@ -95,6 +95,9 @@ class Recorder(Protocol):
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
         """Keep a bundle folder as the run's model."""
 
+    def has_model(self, run_id: str) -> bool:
+        """Whether a model of the run was kept."""
+
     def end(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
 
@@ -183,6 +186,10 @@ class MemoryRecorder:
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
         """See Recorder."""
         self.runs[run_id].model = _contents(bundle)
+
+    def has_model(self, run_id: str) -> bool:
+        """See Recorder."""
+        return self.runs[run_id].model is not None
 
     def end(self, run_id: str, status: str) -> None:
         """See Recorder."""
