@@ -21,7 +21,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
-from gpuclust.serve.explorer import raster
+from gpuclust.serve.explorer import charts, raster
 from gpuclust.serve.explorer.launch import explore
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
 from gpuclust.serve.explorer.moves import Moves, moves
@@ -307,6 +307,21 @@ def test_colours_are_the_manifests_and_only_colours() -> None:
     assert found[-1] == NOISE_COLOR
     assert len(found[1]) == 7
     assert set(colors_of(None, clusters)) == {0, 1, -1}
+
+
+def test_curves_of_one_chart_share_their_axis() -> None:
+    curves = {
+        "silhouette/kmeans": {"2": 0.3, "3": 0.2},
+        "silhouette/hdbscan": {"50": 0.4, "400": 0.5},
+        "relative_validity": {"50": 0.1, "400": 0.2},
+    }
+    assert curves_of(curves, "silhouette") == {"kmeans": {"2": 0.3, "3": 0.2}}
+    assert curves_of(curves, "silhouette", density=True) == {"hdbscan": {"50": 0.4, "400": 0.5}}
+    assert curves_of(curves, "relative_validity") == {}
+    assert curves_of(curves, "relative_validity", density=True) == {"relative validity": {"50": 0.1, "400": 0.2}}
+    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), 50.0)
+    assert drawn.layout.xaxis.dtick is None, "a tick for each whole number from 50 to 400"
+    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), 2.0).layout.xaxis.dtick == 1
 
 
 def test_curves_are_lines_by_what_else_was_swept() -> None:

@@ -37,7 +37,8 @@ def curve(
         title=as_hover(title), height=260, margin=_MARGIN, showlegend=len(named) > 1, xaxis={"title": size, "dtick": 1}
     )
     found.update_layout(legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"})
-    if len({x for points in named.values() for x in points}) > 15:
+    all_sizes = [float(each) for points in named.values() for each in points]
+    if max(all_sizes) - min(all_sizes) > 15:  # a tick for each whole number would be a wall of them
         found.update_xaxes(dtick=None)
     return found
 

@@ -107,10 +107,11 @@ def _verdict(sweep: Mapping[str, Any]) -> None:
 
 def _curves(manifest: Mapping[str, Any]) -> None:
     curves = (manifest.get("sweep") or {}).get("curves") or {}
-    drawn = [(title, found) for name, title in CURVES.items() if (found := curves_of(curves, name))]
+    density = manifest.get("algorithm") == "hdbscan"
+    drawn = [(title, found) for name, title in CURVES.items() if (found := curves_of(curves, name, density=density))]
     if not drawn:
         return
-    size = "smallest cluster" if manifest.get("algorithm") == "hdbscan" else "clusters"
+    size = "smallest cluster" if density else "clusters"
     chosen = _chosen(manifest)
     for column, (title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
         with column:
@@ -118,8 +119,14 @@ def _curves(manifest: Mapping[str, Any]) -> None:
             st.plotly_chart(chart, key=f"curve-{title}", config={"displayModeBar": False}, alt=f"{title} over {size}")
 
 
-def curves_of(curves: Mapping[str, Any], name: str) -> dict[str, dict[str, float]]:
-    """The lines of a score with two points or more: one called as the score, or one for each other swept value."""
+def curves_of(curves: Mapping[str, Any], name: str, *, density: bool = False) -> dict[str, dict[str, float]]:
+    """The lines of a score with two points or more: one called as the score, or one for each other swept value.
+
+    Lines over the smallest cluster's size are left out where ``density`` is false, lines over a number of clusters where it
+    is true and there are others: a sweep across algorithms has both, and they have no axis in common.
+    """
+    if name == "relative_validity" and not density:  # only HDBSCAN has it
+        return {}
     found = {}
     for key, points in curves.items():
         metric, _, other = str(key).partition("/")
@@ -129,7 +136,10 @@ def curves_of(curves: Mapping[str, Any], name: str) -> dict[str, dict[str, float
             }
             if len(line) > 1:
                 found[words(other) if other else words(metric)] = line
-    return found
+    over_size = {line: points for line, points in found.items() if line.startswith("hdbscan")}
+    if density:
+        return over_size or found
+    return {line: points for line, points in found.items() if line not in over_size}
 
 
 def _chosen(manifest: Mapping[str, Any]) -> float | None:
