@@ -1,4 +1,4 @@
-"""Gaussian mixtures on the GPU: our own EM pass, or scikit-learn's array API on CuPy; K-Means starts both."""
+"""Gaussian mixtures on the GPU: our own EM pass from a searched start, or scikit-learn's array API on CuPy from cuML's K-Means."""
 
 from __future__ import annotations
 
