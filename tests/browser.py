@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,17 @@ class Tab:
         except Missing:
             written = self.page.locator("[data-testid=stMain]").inner_text()
             raise AssertionError(f"{text!r} is not among: {written}") from None
+
+
+def until(act: Callable[[], None], appears: Any) -> None:
+    """Do what a person does again where nothing came of it, until a locator is there: a busy page can miss a click."""
+    for _ in range(5):
+        act()
+        with suppress(AssertionError):
+            expect(appears.first).to_be_attached(timeout=PATIENCE_MS / 6)
+            return
+    act()
+    expect(appears.first).to_be_attached()
 
 
 @contextmanager
