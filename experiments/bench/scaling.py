@@ -1,10 +1,11 @@
 """Scaling: seconds over rows, clusters and features, a chart for each algorithm with the fitted exponents.
 
-    python experiments/bench/scaling.py            # about three minutes on two cores; --limit 60 for all 1.2 million rows
+    python experiments/bench/scaling.py            # about three minutes on two cores
+    python experiments/bench/scaling.py --only hdbscan --varies rows --limit 900    # up to 1.2 million rows
 
 Rows come from the built-in catalogue (standardised); over features, from Gaussian clusters. One thing varies, the others stay
 at ROWS, CLUSTERS and the catalogue's features. A curve ends before the point that, by its last two, would take longer than
-the limit. The exponent is the slope of log seconds over log size by least squares, of the upper half of the points, where
+the limit. Every curve is written as soon as it ends, and the others stay as they were. The exponent is the slope of log seconds over log size by least squares, of the upper half of the points, where
 fixed costs no longer count. Each point is the shortest of three repeats, or of as many as twice the limit allows: what else
 runs on the machine only ever adds.
 """
@@ -12,6 +13,7 @@ runs on the machine only ever adds.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +45,7 @@ ROWS = {"kmeans": 100_000, "gmm": 100_000, "hdbscan": 10_000, "silhouette": 20_0
 CLUSTERS, NEIGHBOURS = 8, 5
 EM_ITERATIONS = 10
 LIMIT = 2.0  # seconds a point
+LONG = 5.0  # seconds; points that take longer are measured once, and printed as they come
 PATIENCE = 3  # times the limit for HDBSCAN, whose points are few otherwise
 STEEPEST = 2.0  # no pass here grows faster than the square
 CURVES = {
@@ -130,11 +133,13 @@ def points(algorithm: str, varies: str, rows: np.ndarray, limit: float) -> Itera
             MAKE[algorithm](X[:2_000], clusters, neighbours)()  # compiles
         work = MAKE[algorithm](X, clusters, neighbours)
         seconds: list[float] = []
-        while len(seconds) < 3 and sum(seconds) < 2 * limit:
+        while len(seconds) < 3 and sum(seconds) < 2 * min(limit, LONG):
             began = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - began)
         before.append((size, min(seconds)))
+        if before[-1][1] > LONG:
+            print(f"{algorithm:<11} {varies:<11} {size:>9,}: {before[-1][1]:.1f} s", flush=True)
         yield before[-1]
         if before[-1][1] > limit:
             return
@@ -180,27 +185,43 @@ def _draw_curve(axes: Axes, curve: Curve, low: float, high: float, color: str) -
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
+def known() -> dict[str, Any]:
+    """The record as it is, curves under their algorithm and what varies."""
+    path = RESULTS / "scaling.json"
+    return json.loads(path.read_text()) if path.exists() else {"curves": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds a point (default: %(default)s)")
-    parser.add_argument("--only", choices=tuple(CURVES), help="one algorithm, leaving the JSON as it is")
+    parser.add_argument("--only", choices=tuple(CURVES), help="one algorithm; the others' curves stay")
+    parser.add_argument("--varies", choices=tuple(SIZES), help="one of its curves; the others stay")
     options = parser.parse_args()
     facts = heading("Scaling", f"a curve ends before a point of more than {options.limit:g} s")
     rows = catalogue()
-    record: dict[str, dict[str, Any]] = {}
-    machine = f"{facts['cores']} cores, {facts['cpu']}, {facts['date']}; float32, {rows.shape[1]} features, seconds"
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    fixed = {"rows": ROWS, "clusters": CLUSTERS, "neighbours": NEIGHBOURS, "features": int(rows.shape[1])}
     for algorithm, varying in CURVES.items():
-        if options.only in (None, algorithm):
-            limit = options.limit * (PATIENCE if algorithm == "hdbscan" else 1)
-            curves = [measure(algorithm, varies, rows, limit) for varies in varying]
-            draw(algorithm, curves, machine)
-            record[algorithm] = {
-                c.varies: {"sizes": c.sizes, "seconds": c.seconds, "exponent": c.exponent} for c in curves
-            }
-    if options.only is None:
-        fixed = {"rows": ROWS, "clusters": CLUSTERS, "neighbours": NEIGHBOURS, "features": int(rows.shape[1])}
-        write("scaling", {"environment": facts, "limit_seconds": options.limit, "fixed": fixed, "curves": record})
+        if options.only not in (None, algorithm):
+            continue
+        limit = options.limit * (PATIENCE if algorithm == "hdbscan" else 1)
+        for varies in varying:
+            if options.varies in (None, varies):
+                curve = measure(algorithm, varies, rows, limit)
+                record = known()
+                record["curves"].setdefault(algorithm, {})[varies] = {
+                    "sizes": curve.sizes,
+                    "seconds": curve.seconds,
+                    "exponent": curve.exponent,
+                    "limit_seconds": limit,
+                    "environment": facts,
+                }
+                write("scaling", {"fixed": fixed, "curves": record["curves"]})
+        measured = known()["curves"][algorithm]
+        curves = [
+            Curve(v, tuple(measured[v]["sizes"]), tuple(measured[v]["seconds"])) for v in varying if v in measured
+        ]
+        machine = f"{facts['cores']} cores, {facts['cpu']}, {facts['date']}; float32, {rows.shape[1]} features, seconds"
+        draw(algorithm, curves, machine)
 
 
 if __name__ == "__main__":

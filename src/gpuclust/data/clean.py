@@ -41,6 +41,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         _group(work)
     _nulls(work, config.nulls)
     _duplicates(work, config.duplicates)
+    work.take()
     _constants(work)
     audit = replace(
         table.audit,
@@ -57,11 +58,12 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
 
 @dataclass
 class _Work:
-    """The frame as it shrinks, and the steps so far."""
+    """The frame, which of its rows are still wanted, and the steps so far. Rows are taken once, at the end."""
 
     frame: Frame
     table: Table
     frames: Frames
+    wanted: Any = None  # a mask over the frame's rows; None for all
     steps: list[Step] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     fills: dict[str, float] = field(default_factory=dict)
@@ -70,13 +72,21 @@ class _Work:
     def __post_init__(self) -> None:
         self.features = list(self.table.features)
 
-    def keep(self, rule: str, detail: str, wanted: Any) -> None:
-        """Keep the wanted rows and note the step.
+    @property
+    def n_rows(self) -> int:
+        """How many rows are still wanted."""
+        return len(self.frame) if self.wanted is None else int(self.wanted.sum())
 
-        Raises CleaningError when none is wanted.
+    def count(self, marked: Any) -> int:
+        """How many of the marked rows are still wanted."""
+        return int((marked if self.wanted is None else marked & self.wanted).sum())
+
+    def keep(self, rule: str, detail: str, wanted: Any) -> None:
+        """Keep, of the rows still wanted, these, and note the step.
+
+        Raises CleaningError when none is left.
         """
-        before = len(self.frame)
-        kept = int(wanted.sum())
+        before, kept = self.n_rows, self.count(wanted)
         self.steps.append(Step(rule, detail, before, before - kept))
         if not kept:
             taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
@@ -84,7 +94,13 @@ class _Work:
                 f"cleaning left none of {self.table.n_rows:,} rows: {taken}; loosen clean.* or change data.features"
             )
         if kept < before:
-            self.frame = self.frame[wanted].reset_index(drop=True)
+            self.wanted = wanted if self.wanted is None else self.wanted & wanted
+
+    def take(self) -> None:
+        """Make the frame the rows still wanted, with a 0..n-1 index."""
+        if self.wanted is not None:
+            self.frame = self.frame[self.wanted].reset_index(drop=True)
+            self.wanted = None
 
 
 def _text(work: _Work) -> None:
@@ -139,13 +155,15 @@ def _group(work: _Work) -> None:
 
 def _nulls(work: _Work, method: str) -> None:
     """Drop the rows where a feature is missing, or fill the gaps."""
+    if method != "drop":
+        work.take()  # gaps are filled from the rows still there
     missing = {name: work.frame[name].isna() for name in work.features}
-    counts = {name: n for name in work.features if (n := int(missing[name].sum()))}
+    counts = {name: n for name in work.features if (n := work.count(missing[name]))}
     detail = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
     if method != "drop":
         _fill(work, method, counts)
     if not counts:
-        work.steps.append(Step("nulls", "no feature is missing", len(work.frame), 0))
+        work.steps.append(Step("nulls", "no feature is missing", work.n_rows, 0))
     elif method == "drop":
         gap = reduce(operator.or_, (missing[name] for name in counts))
         work.keep("nulls", f"a feature is missing ({detail})", ~gap)
@@ -171,9 +189,10 @@ def _duplicates(work: _Work, by: str) -> None:
         return
     name = work.table.roles.id
     if by == "id":
-        seen = work.frame[[name]].duplicated(keep="first") & work.frame[name].notna()
-        work.keep("duplicates", f"{name} seen before", ~seen)
+        ids = work.frame[name] if work.wanted is None else work.frame[name].where(work.wanted)
+        work.keep("duplicates", f"{name} seen before", ~(ids.to_frame().duplicated(keep="first") & ids.notna()))
         return
+    work.take()
     made = work.table.audit.source.get("id_made")
     names = [column for column in work.frame.columns if not (made and column == name)]
     seen = _hashable(work.frame[names], work.frames).duplicated(keep="first")

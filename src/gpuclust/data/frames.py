@@ -126,7 +126,8 @@ class PandasFrames:
             hashed ^= hashed >> np.uint64(33)
             hashed *= np.uint64(0xC4CEB9FE1A85EC53)
             hashed ^= hashed >> np.uint64(33)
-        return len(pd.unique(hashed))
+        hashed.sort()
+        return int(np.count_nonzero(hashed[1:] != hashed[:-1])) + min(len(hashed), 1)
 
     def from_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame itself."""

@@ -29,7 +29,9 @@ from gpuclust.compute.kernels.nearest import (
     forget_nearest,
     in_threads,
     keep_nearest,
+    nearest_of_four,
     padded,
+    unrolled,
     workspace,
 )
 from gpuclust.compute.kernels.tiles import Rows, take_rows
@@ -76,35 +78,38 @@ def _decide(X, row, shift, scale, centers, first, n_clusters):  # type: ignore[n
 
 @compiled()
 def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
-    """Take a row out of cluster `old`, unless that is negative, and put it into `new`."""
-    enter = new * n_features
+    """Take a row out of cluster `old` and put it into `new`."""
+    leave, enter = old * n_features, new * n_features
+    masses[old] -= mass
     masses[new] += mass
+    sizes[old] -= 1
     sizes[new] += 1
     for f in range(n_features):
-        sums[enter + f] += mass * tile[f * ROWS + r]
-    if old >= 0:
-        leave = old * n_features
-        masses[old] -= mass
-        sizes[old] -= 1
-        for f in range(n_features):
-            sums[leave + f] -= mass * tile[f * ROWS + r]
+        value = mass * tile[f * ROWS + r]
+        sums[leave + f] -= value
+        sums[enter + f] += value
 
 
 @compiled()
-def _label(tile, first, n_clusters, centers32, half_norms, n_features, scores, two, nearest):  # type: ignore[no-untyped-def]
+def _label(tile, first, n_clusters, centers32, half_norms, n_features, features, scores, two, nearest):  # type: ignore[no-untyped-def]
     forget_nearest(two, nearest)
     for c in range(0, n_clusters, GROUP):
-        fill_scores(scores, tile, centers32, half_norms, first + c, n_features)
-        keep_nearest(scores, two, nearest, c)
+        if len(features):
+            nearest_of_four(tile, centers32, half_norms, first + c, features, two, nearest, c)
+        else:
+            fill_scores(scores, tile, centers32, half_norms, first + c, n_features)
+            keep_nearest(scores, two, nearest, c)
 
 
 @compiled()
 def _pass(  # type: ignore[no-untyped-def]
     X, weight, shift, scale, tiles, reach, edges, first_chunk, last_chunk, scores, two, nearest, flags, words, busy, moved, fits, first,
-    n_clusters,     centers, centers32, half_norms, slack, labels, sums, masses, sizes, changed,
+    n_clusters, features, centers, centers32, half_norms, slack, labels, sums, masses, sizes, changed,
 ):  # fmt: skip
     """Labels by the present centres, and by how much the rows that changed theirs change each chunk's statistics."""
-    n_rows, n_features = X.shape
+    n_rows = len(X)
+    n_features = len(features) if len(features) else X.shape[1]
+    nowhere = first[-1]  # the cluster of rows without a label yet
     for chunk in range(first_chunk, last_chunk):
         my_sums, my_masses, my_sizes = sums[chunk], masses[chunk], sizes[chunk]
         for fit in fits:
@@ -117,7 +122,7 @@ def _pass(  # type: ignore[no-untyped-def]
             tile = tiles[t * n_features * ROWS : (t + 1) * n_features * ROWS]
             for fit in fits:
                 c0, k = first[fit], n_clusters[fit]
-                _label(tile, c0, k, centers32, half_norms, n_features, scores, two, nearest)
+                _label(tile, c0, k, centers32, half_norms, n_features, features, scores, two, nearest)
                 doubt = np.float32(slack[fit, 0] * reach[t] + slack[fit, 1])
                 start = t * ROWS
                 known = labels[fit, start : start + ROWS]
@@ -135,7 +140,7 @@ def _pass(  # type: ignore[no-untyped-def]
                     changed[chunk, fit] += 1
                     mass = weight[start + r] if len(weight) else 1.0
                     if mass > 0:
-                        old = c0 + old if old != UNSET else -1
+                        old = c0 + old if old != UNSET else nowhere
                         _transfer(tile, r, n_features, mass, old, c0 + new, my_sums, my_masses, my_sizes)
 
 
@@ -236,13 +241,14 @@ class Fits:
         self.moved = np.zeros(n_fits)
         self.labels = np.full((n_fits, len(rows.reach) * ROWS), UNSET, np.uint16)
         self._floats = (np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32))
+        self._features = unrolled(n_features)
         self._slack = np.zeros((n_fits, 2))
         self._edges = np.arange(n_chunks + 1) * len(rows.reach) // n_chunks
         self._scratch = [_scratch() for _ in range(n_chunks)]
         self._chunks = (
-            np.zeros((n_chunks, n_centers * n_features)),
-            np.zeros((n_chunks, n_centers)),
-            np.zeros((n_chunks, n_centers), np.int64),
+            np.zeros((n_chunks, (n_centers + 1) * n_features)),
+            np.zeros((n_chunks, n_centers + 1)),
+            np.zeros((n_chunks, n_centers + 1), np.int64),
             np.zeros((n_chunks, n_fits), np.int64),
         )
         for fit, start in enumerate(starts):
@@ -260,8 +266,8 @@ class Fits:
         def run(first: int, last: int) -> None:
             _pass(
                 rows.X, rows.weight, *rows.frame, rows.tiles, rows.reach, self._edges, first, last,
-                *self._scratch[first], fits, self.first, self.n_clusters, self.centers, *self._floats, self._slack,
-                self.labels, *self._chunks,
+                *self._scratch[first], fits, self.first, self.n_clusters, self._features, self.centers, *self._floats,
+                self._slack, self.labels, *self._chunks,
             )  # fmt: skip
 
         in_threads(rows.n_chunks, run)

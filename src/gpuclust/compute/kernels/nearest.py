@@ -23,6 +23,9 @@ from gpuclust.compute.kernels.compiled import compiled as kernel
 
 ROWS = 256  # of a tile: 16 features of one tile in float32 fill 16 KB, a third of a first-level cache
 GROUP = 4  # centres of a micro-kernel
+UNROLLED = (
+    16  # features of `nearest_of_four`: 1.7 times as fast at three, 1.1 at sixteen, and slower from about twenty on
+)
 FAR = 3e38  # farther than any score; finite, so that the comparisons need no care for infinity
 
 
@@ -168,6 +171,45 @@ def keep_nearest(values, two, nearest, first):  # type: ignore[no-untyped-def]
         high = min(high, max(low, value))
         low = min(low, value)
         two[r], two[ROWS + r], nearest[r] = low, high, index
+
+
+@compiled()
+def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c):  # type: ignore[no-untyped-def]
+    """`fill_scores` and `keep_nearest` in registers, for features whose number the compiler knows (see `unrolled`)."""
+    n_features = len(features)
+    at = first * n_features
+    to_0, to_1 = centers[at : at + n_features], centers[at + n_features : at + 2 * n_features]
+    to_2, to_3 = centers[at + 2 * n_features : at + 3 * n_features], centers[at + 3 * n_features : at + 4 * n_features]
+    n0, n1, n2, n3 = half_norms[first], half_norms[first + 1], half_norms[first + 2], half_norms[first + 3]
+    i0, i1, i2, i3 = np.int32(c), np.int32(c + 1), np.int32(c + 2), np.int32(c + 3)
+    for r in range(ROWS):
+        v0, v1, v2, v3 = n0, n1, n2, n3
+        for f in range(n_features):
+            x = tile[f * ROWS + r]
+            v0 -= x * to_0[f]
+            v1 -= x * to_1[f]
+            v2 -= x * to_2[f]
+            v3 -= x * to_3[f]
+        low, high, index = two[r], two[ROWS + r], nearest[r]
+        index = i0 if v0 < low else index
+        high = min(high, max(low, v0))
+        low = min(low, v0)
+        index = i1 if v1 < low else index
+        high = min(high, max(low, v1))
+        low = min(low, v1)
+        index = i2 if v2 < low else index
+        high = min(high, max(low, v2))
+        low = min(low, v2)
+        index = i3 if v3 < low else index
+        high = min(high, max(low, v3))
+        low = min(low, v3)
+        two[r], two[ROWS + r], nearest[r] = low, high, index
+
+
+def unrolled(n_features: int) -> tuple[int, ...]:
+    """A tuple whose length, a part of its type, tells the compiler the number of features; empty where that is too many
+    for the registers."""
+    return (0,) * n_features if n_features <= UNROLLED else ()
 
 
 @compiled()
