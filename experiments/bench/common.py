@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -17,9 +18,25 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from gpuclust.compute.backend import probe_gpu
+
 RESULTS = Path(__file__).resolve().parent / "results"
 TRACKS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tracks_114k.csv"
-PACKAGES = ("gpuclust", "numpy", "scipy", "pandas", "scikit-learn", "numba", "fast_hdbscan", "mlflow", "pyarrow")
+PACKAGES = (
+    "gpuclust",
+    "cuml-cu13",
+    "cupy-cuda13x",
+    "flash_kmeans",
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "numba",
+    "fast_hdbscan",
+    "mlflow",
+    "pyarrow",
+)
 UNIT = ["acousticness", "danceability", "energy", "instrumentalness", "liveness", "speechiness", "valence"]
 FEATURES = {  # by their number, as in the studies
     7: UNIT,
@@ -121,6 +138,38 @@ def heading(title: str, *lines: str) -> dict[str, Any]:
     for line in lines:
         print(line)
     return facts
+
+
+def only_gpu(description: str) -> bool:
+    """The command line of a script that has a part on the GPU: whether to leave the CPU's out."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--gpu", action="store_true", help="only the part that runs on a GPU")
+    return bool(parser.parse_args().gpu)
+
+
+def gpu_too(name: str, compare: Callable[[], dict[str, Any]]) -> None:
+    """What `compare` finds on the GPU, into results/NAME_gpu.json; one line that says why where there is none."""
+    why_not = probe_gpu()
+    if why_not is not None:
+        print(f"not compared on a GPU: {why_not}")
+        return
+    from gpuclust.compute.gpu import GpuBackend
+
+    device = GpuBackend().device
+    print(f"\non the GPU: {device}")
+    write(f"{name}_gpu", {"device": device, **compare()})
+
+
+def synchronised(function: Callable[[], object]) -> Callable[[], object]:
+    """The function with its work on the device waited for, so that its time is all of it."""
+    import cupy
+
+    def run() -> object:
+        found = function()
+        cupy.cuda.Device().synchronize()
+        return found
+
+    return run
 
 
 def write(name: str, record: dict[str, Any]) -> Path:

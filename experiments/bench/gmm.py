@@ -1,9 +1,10 @@
 """Gaussian mixture: one EM iteration on 1.16 million rows against scikit-learn's, for each covariance type.
 
-    python experiments/bench/gmm.py            # about two minutes on two cores
+    python experiments/bench/gmm.py            # about two minutes on two cores; --gpu for the part on a GPU alone
 
 An iteration is what the loop of `fit` does between two convergence tests: scikit-learn's `_e_step` and `_m_step`, and
-our `em_pass` and `maximise`, from the same parameters. Both are held against each other first.
+our `em_pass` and `maximise`, from the same parameters. Both are held against each other first. On a GPU the same by our CUDA pass
+and by scikit-learn's array API on CuPy: cuML has no mixtures.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import time
 from typing import Any
 
 import numpy as np
-from common import enlarged, heading, interleaved, real_tracks, write
+from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn.mixture import GaussianMixture as Reference
 
+from gpuclust.compute.array_mixture import array_api
 from gpuclust.compute.covariance import MixtureParameters, maximise
+from gpuclust.compute.kernels.em import passes
 from gpuclust.compute.kernels.em_cpu import em_pass
 from gpuclust.compute.mixture import GaussianMixture
 
@@ -122,8 +125,57 @@ def first_use() -> dict[str, float]:
     return found
 
 
+def on_gpu() -> dict[str, Any]:
+    """One iteration from the same parameters on the device, for every case; our pass on the CPU is the reference."""
+    import cupy as cp
+
+    small, source = real_tracks(5, distinct=True)
+    rows = enlarged(small, ROWS)
+    device = passes("cuda")
+    found = []
+    for covariance_type, dtype in CASES:
+        p = fitted(rows, covariance_type)
+        X = rows.astype(dtype)
+        there = cp.asarray(X)
+        model = reference(X, p, covariance_type)
+        for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):
+            setattr(model, name, cp.asarray(getattr(model, name)))
+
+        def theirs(there: Any = there, model: Reference = model) -> float:
+            with array_api():
+                log_likelihood, log_resp = model._e_step(there)
+                model._m_step(there, log_resp)
+            return float(log_likelihood)
+
+        def ours(there: Any = there, p: MixtureParameters = p, covariance_type: str = covariance_type) -> float:
+            sums = device.em_pass(there, p.weights, p.means, p.precisions_cholesky, covariance_type)
+            maximise(sums, p.means, covariance_type, 1e-6, 1e-15)
+            return sums.log_likelihood / ROWS
+
+        expected = em_pass(X, p.weights, p.means, p.precisions_cholesky, covariance_type).log_likelihood / ROWS
+        difference = abs(ours() / expected - 1)  # compiles
+        assert difference < AGREEMENT[dtype], f"log-likelihoods of both devices differ by {difference:.1e}"
+        theirs_differs = abs(theirs() / expected - 1)  # moves its parameters on; the work stays the same
+        seconds = interleaved({"array_api": synchronised(theirs), "gpuclust": synchronised(ours)}, REPEATS)
+        ratio = seconds["array_api"] / seconds["gpuclust"]
+        print(
+            f"{covariance_type:>9} {dtype}: array API on CuPy {1e3 * seconds['array_api']:7.2f} ms, gpuclust "
+            f"{1e3 * seconds['gpuclust']:6.2f} ms, {ratio:5.1f} times as fast; log-likelihoods differ from the CPU's by "
+            f"{theirs_differs:.0e} and {difference:.0e}"
+        )
+        case = {"covariance_type": covariance_type, "dtype": dtype, "seconds": seconds, "ratio": ratio}
+        found.append(case | {"log_likelihood_difference": difference, "array_api_difference": theirs_differs})
+    return {"n_rows": ROWS, "n_components": COMPONENTS, "data": source, "cases": found}
+
+
 def main() -> None:
     """Print and write the figures."""
+    if not only_gpu(__doc__ or ""):
+        on_cpu()
+    gpu_too("gmm", on_gpu)
+
+
+def on_cpu() -> None:
     small, source = real_tracks(5, distinct=True)
     X = enlarged(small, ROWS)
     facts = heading(

@@ -1,11 +1,12 @@
 """One HDBSCAN tree cut eight times, against one fit, and against eight fits of fast_hdbscan called directly.
 
-    python experiments/bench/hdbscan_sweep.py         # about two minutes on two cores
+    python experiments/bench/hdbscan_sweep.py   # about two minutes on two cores; --gpu for the part on a GPU alone
 
 Checked first: at the eight settings below, on all 114,000 tracks, the labels are those of direct fast_hdbscan fits to
 the last row. With several threads fast_hdbscan's choice between equal edges depends on their timing, so the direct fits
 are made with one thread; the rows that differ from its fits with all threads are counted beside. No setting makes one
-cluster of all rows: fast_hdbscan is quadratic there.
+cluster of all rows: fast_hdbscan is quadratic there. On a GPU one tree of cuML's, cut eight times by our code, is measured beside
+eight fits of cuML called directly, and the share of rows on which both agree is said.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import common
 import numba
 import numpy as np
 from fast_hdbscan import HDBSCAN
+from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.compute.linkage import cut, spanning_tree
 
@@ -69,7 +71,43 @@ def check(X: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
+def on_gpu() -> dict[str, Any]:
+    """One tree and eight cuts of it, beside eight fits of cuML, on the device."""
+    import cupy as cp
+    from cuml.cluster import HDBSCAN as CumlHDBSCAN
+
+    from gpuclust.compute.gpu_hdbscan import fit_tree
+
+    X, what = common.real_tracks(5, dtype=np.float32)
+    there = cp.asarray(X)
+
+    def ours() -> list[np.ndarray]:
+        tree = fit_tree(there, MIN_SAMPLES)
+        return [cut(tree, **setting).labels for setting in SETTINGS]
+
+    def theirs() -> list[np.ndarray]:
+        fits = (CumlHDBSCAN(min_samples=MIN_SAMPLES, output_type="cupy", **setting).fit(there) for setting in SETTINGS)
+        return [cp.asnumpy(model.labels_) for model in fits]
+
+    agreement = [float(adjusted_rand_score(a, b)) for a, b in zip(ours(), theirs(), strict=True)]
+    assert min(agreement) > 0.9, f"cuML's own cuts differ: ARI {agreement}"
+    functions = {"tree_and_eight_cuts": ours, "eight_cuml_fits": theirs}
+    seconds = common.interleaved({name: common.synchronised(run) for name, run in functions.items()}, REPEATS)
+    ratio = seconds["eight_cuml_fits"] / seconds["tree_and_eight_cuts"]
+    print(
+        f"a tree and eight cuts {seconds['tree_and_eight_cuts']:.2f} s, eight cuML fits {seconds['eight_cuml_fits']:.2f} s"
+    )
+    print(f"{ratio:.1f} times as fast; ARI of the eight {min(agreement):.4f} at least")
+    return {"data": what, "min_samples": MIN_SAMPLES, "seconds": seconds, "ratio": ratio, "adjusted_rand": agreement}
+
+
 def main() -> None:
+    if not common.only_gpu(__doc__ or ""):
+        on_cpu()
+    common.gpu_too("hdbscan_sweep", on_gpu)
+
+
+def on_cpu() -> None:
     X, what = common.real_tracks(5)
     facts = common.heading("HDBSCAN: one tree, eight cuts", what, f"min_samples={MIN_SAMPLES}")
     agreement = check(X)

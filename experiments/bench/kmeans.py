@@ -1,11 +1,12 @@
 """K-Means: an iteration, a sweep with restarts, and where the fused engine pays, against scikit-learn.
 
-    python experiments/bench/kmeans.py            # about three minutes on two cores
+    python experiments/bench/kmeans.py          # about three minutes on two cores; --gpu for the part on a GPU alone
 
 Agreement first: from the same starting centres both must reach the same inertia and the same labels. An iteration is timed as
 the difference between a long and a short run from the same centres, divided by the iterations between them, so that
 neither side is charged for its preparation; the sweep is timed whole. An iteration is also timed as processor seconds of
-one thread on each side, which other work on the machine disturbs least; the grid of shapes is timed in that way alone.
+one thread on each side, which other work on the machine disturbs least; the grid of shapes is timed in that way alone. On
+a GPU an iteration of our CUDA pass is measured beside cuML's K-Means called directly, and flash-kmeans where it is installed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
 
 import numba
 import numpy as np
-from common import enlarged, generated, heading, interleaved, real_tracks, write
+from common import enlarged, generated, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
 
 from gpuclust.compute.kmeans import KMeansRequest, fit_kmeans, fused_pays, lloyd
@@ -117,7 +120,80 @@ def sweep(X: np.ndarray, seed: int) -> dict[str, object]:
     return {"seed": seed, **seconds, "ratio": seconds["scikit_learn"] / seconds["ours"], "inertia_ratios": inertias}
 
 
+Runs = dict[str, Callable[[int], tuple[np.ndarray, int]]]
+"""From a number of iterations to the centres (n_clusters, n_features) that they end at, and how many were made."""
+
+
+def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
+    """Iterations on the device from the same centres: ours, cuML's, and flash-kmeans' where it is installed."""
+    import cupy as cp
+    from cuml.cluster import KMeans as CumlKMeans
+
+    from gpuclust.compute.kernels.assign_cuda import Descent, descend
+
+    there, centers = cp.asarray(X), cp.asarray(start.astype(X.dtype))
+
+    def ours(length: int) -> tuple[np.ndarray, int]:
+        descent = Descent(start.copy(), -1.0, length)
+        descend(there, [descent])
+        return descent.centers, descent.n_iter
+
+    def cuml(length: int) -> tuple[np.ndarray, int]:
+        tol = float(np.finfo(np.float64).tiny)  # it refuses 0
+        model = CumlKMeans(n_clusters=len(start), init=centers, n_init=1, max_iter=length, tol=tol, output_type="cupy")
+        model.fit(there)
+        return cp.asnumpy(model.cluster_centers_), int(model.n_iter_)
+
+    runs: Runs = {"ours": ours, "cuml": cuml}
+    if X.dtype == np.float32 and find_spec("flash_kmeans") is not None:
+        import torch
+        from flash_kmeans import batch_kmeans_Euclid
+
+        rows, first = torch.as_tensor(X, device="cuda")[None], torch.as_tensor(start, device="cuda").float()[None]
+
+        def flash(length: int) -> tuple[np.ndarray, int]:
+            _, found, made = batch_kmeans_Euclid(rows, len(start), max_iters=length, tol=-1.0, init_centroids=first)
+            torch.cuda.synchronize()
+            return found[0].cpu().numpy(), made
+
+        runs["flash_kmeans"] = flash
+    return runs
+
+
+def on_gpu() -> dict[str, Any]:
+    """An iteration on the device, after a check that all end at centres of the same inertia."""
+    narrow, what = real_tracks(5)
+    record: dict[str, Any] = {"data": what, "rows": ROWS}
+    for dtype in (np.float64, np.float32):
+        name, X = np.dtype(dtype).name, enlarged(narrow, ROWS).astype(dtype)
+        start = X[np.random.default_rng(1).choice(len(X), 10, replace=False)].astype(np.float64)
+        runs = gpu_runs(X, start)
+        inertia, made = {}, {}
+        for who, run in runs.items():
+            centers, made[who] = run(LONG)
+            made[who] -= run(SHORT)[1]
+            distances = pairwise_distances_argmin_min(X, centers.astype(dtype))[1].astype(np.float64)
+            inertia[who] = float((distances**2).sum())
+            assert abs(inertia[who] / inertia["ours"] - 1) < 1e-3, f"{who} and ours end apart: {inertia}"
+        functions = {
+            f"{who}_{length}": synchronised(lambda run=run, length=length: run(length))
+            for who, run in runs.items()
+            for length in (SHORT, LONG)
+        }
+        seconds = interleaved(functions, REPEATS)
+        each = {who: (seconds[f"{who}_{LONG}"] - seconds[f"{who}_{SHORT}"]) / made[who] for who in runs}
+        print(f"{name}: an iteration " + ", ".join(f"{who} {1e3 * value:.3f} ms" for who, value in each.items()))
+        record[name] = {"seconds": each, "inertia": inertia, "iterations": made}
+    return record
+
+
 def main() -> None:
+    if not only_gpu(__doc__ or ""):
+        on_cpu()
+    gpu_too("kmeans", on_gpu)
+
+
+def on_cpu() -> None:
     X, what = real_tracks(11)
     narrow, _ = real_tracks(5)
     facts = heading("K-Means", what, f"iterations on {ROWS:,} rows drawn from five components of them")

@@ -1,19 +1,21 @@
 """Silhouette: exact on 114,000 tracks, one labeling and nine at once, against scikit-learn.
 
-    python experiments/bench/silhouette.py            # about three minutes on two cores
+    python experiments/bench/silhouette.py      # about three minutes on two cores; --gpu for the part on a GPU alone
 
 scikit-learn's exact score of 114,000 rows takes minutes, and its work is the same for every row scored. So it scores
 the first rows only, against all columns, by its own functions (`pairwise_distances_chunked` and the reduction that
 `silhouette_samples` hands it), and its time for all rows is that, times rows / rows scored. Ours is timed both on the
-same rows and on all of them.
+same rows and on all of them. On a GPU our pass is measured beside cuML's score called directly, with both held against
+our exact one on the CPU.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
-from common import heading, interleaved, real_tracks, write
+from common import gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_chunked, silhouette_score
 from sklearn.metrics.cluster._unsupervised import _silhouette_reduce
@@ -62,7 +64,47 @@ def measure(X: np.ndarray, labelings: list[np.ndarray]) -> dict[str, float]:
     return seconds
 
 
+def on_gpu() -> dict[str, Any]:
+    """One labeling and nine on the device, beside cuML's score of one."""
+    import cupy as cp
+    from cuml.metrics.cluster import silhouette_score as cuml_score
+
+    from gpuclust.compute.kernels.silhouette_cuda import silhouette_cuda
+
+    X, what = real_tracks(11)
+    labelings = [KMeans(k, n_init=1, random_state=0).fit_predict(X) for k in SIZES]
+    exact = [result.score for result in silhouette(X, labelings)]
+    record: dict[str, Any] = {"data": what}
+    for dtype in (np.float64, np.float32):
+        name, there = np.dtype(dtype).name, cp.asarray(X.astype(dtype))
+        labels = cp.asarray(labelings[5].astype(np.int32))
+        ours = [result.score for result in silhouette_cuda(there, labelings)]
+        difference = max(abs(a - b) for a, b in zip(ours, exact, strict=True))
+        assert difference < 1e-6, f"{name}: scores of both devices differ by {difference:.1e}"
+        cuml_differs = abs(float(cuml_score(there, labels)) - exact[5])
+        functions = {
+            "cuml": synchronised(lambda there=there, labels=labels: cuml_score(there, labels)),
+            "ours_one": synchronised(lambda there=there: silhouette_cuda(there, [labelings[5]])),
+            "ours_nine": synchronised(lambda there=there: silhouette_cuda(there, labelings)),
+        }
+        seconds = interleaved(functions, REPEATS)
+        ratio, nine = seconds["cuml"] / seconds["ours_one"], seconds["ours_nine"] / seconds["ours_one"]
+        print(
+            f"{name}: cuML {1e3 * seconds['cuml']:.1f} ms (off by {cuml_differs:.0e}), ours {1e3 * seconds['ours_one']:.1f} ms "
+            f"(off by {difference:.0e}): {ratio:.1f} times as fast; nine at once {nine:.2f} times one"
+        )
+        record[name] = {"seconds": seconds, "ratio": ratio, "ratio_nine_to_one": nine}
+        record[name] |= {"score_difference": difference, "cuml_score_difference": cuml_differs}
+    return record
+
+
 def main() -> None:
+    if not only_gpu(__doc__ or ""):
+        on_cpu()
+    gpu_too("silhouette", on_gpu)
+
+
+def on_cpu() -> None:
     X, what = real_tracks(11)
     facts = heading("Silhouette", what, f"K-Means labelings, k = {SIZES[0]} to {SIZES[-1]}")
     labelings = [KMeans(k, n_init=1, random_state=0).fit_predict(X) for k in SIZES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import cupy as cp
 import numpy as np
-from numba.core.errors import NumbaPerformanceWarning
 
 from gpuclust.compute.backend import Fit, Progress, Projection, Scaling
 from gpuclust.compute.fits import hdbscan_fit
@@ -175,9 +173,7 @@ class GpuBackend:
         """See Backend; our own pass."""
         from gpuclust.compute.kernels.silhouette_cuda import silhouette_cuda
 
-        with failures("the silhouette"), warnings.catch_warnings():
-            # numba's advice that a small table fills no device
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        with failures("the silhouette"):
             return silhouette_cuda(X, labelings, rows=rows, progress=progress)
 
 

@@ -6,16 +6,15 @@ Kernels take anything with a CUDA array interface; nothing here needs RAPIDS, so
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.core.errors import NumbaPerformanceWarning
 
 from gpuclust.compute.backend import Array
+from gpuclust.compute.kernels.compiled import small_grids
 
 THREADS = 256
 
@@ -50,9 +49,7 @@ def nearest_two(X: Array, centers: Array, xp: Any) -> tuple[Array, Array, Array]
     n_rows = X.shape[0]
     labels = xp.empty(n_rows, dtype=np.int32)
     nearest, second = xp.empty(n_rows, dtype=np.float64), xp.empty(n_rows, dtype=np.float64)
-    with warnings.catch_warnings():
-        # A small table fills no device.
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+    with small_grids():
         _nearest_two[max(1, math.ceil(n_rows / THREADS)), THREADS](X, centers, labels, nearest, second)
     return labels, nearest, second
 
@@ -124,8 +121,7 @@ def descend(X: Array, descents: Sequence[Descent]) -> None:
     from gpuclust.compute.kernels.lloyd_cuda import lloyd_pass
 
     while running := [descent for descent in descents if descent.running]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        with small_grids():
             found = lloyd_pass(X, [descent.centers for descent in running])
         for descent, statistics in zip(running, found, strict=True):
             masses = statistics.masses[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pickle import UnpicklingError
@@ -47,6 +48,17 @@ def _forgive(cache: Any) -> None:
             save(*args)
 
     cache.load_overload, cache.save_overload = load_if_possible, save_if_possible
+
+
+@contextmanager
+def small_grids() -> Iterator[None]:
+    """Without the advice that a small table fills no device, which helps nobody here.
+
+    By its text: numba and numba-cuda have a class each for it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*under-utilization")
+        yield
 
 
 class _Listener(event.Listener):

@@ -9,16 +9,14 @@ global memory and merged in float64. Imported only where it is used; arrays come
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import cuda, types
-from numba.core.errors import NumbaPerformanceWarning
 
+from gpuclust.compute.kernels.compiled import small_grids
 from gpuclust.compute.kernels.em import (
     Array,
     Components,
@@ -100,7 +98,7 @@ def score_pass(
     totals = cuda.to_device(np.zeros((2, blocks * threads)))
     parameters = [cuda.to_device(a) for a in c.arrays]
     _, score_rows, _ = _kernels(str(X.dtype))
-    with _quiet():
+    with small_grids():
         score_rows[blocks, threads, 0, shared](
             X, _weights(sample_weight), *parameters, c.base, labels, confidence, log_prob, shares, totals
         )
@@ -128,7 +126,7 @@ def _moments(X: Array, labels: Array, sample_weight: Array | None, c: Components
     weight = _weights(sample_weight)
     em_tiles, _, merge = _kernels(str(X.dtype))
     pairs = [cuda.to_device(a.astype(np.int32)) for a in (rows, columns)]
-    with _quiet():
+    with small_grids():
         em_tiles[blocks, threads, 0, shared](
             X, weight, _device(labels), *map(cuda.to_device, c.arrays), *pairs, partial, log_likelihood
         )
@@ -165,14 +163,6 @@ def _weights(sample_weight: Array | None) -> Array:
     if sample_weight is None:
         return cuda.to_device(np.empty(0))
     return _device(sample_weight.astype(np.float64) if hasattr(sample_weight, "astype") else sample_weight)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A small table fills no device; numba's advice about that helps nobody here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
-        yield
 
 
 @lru_cache

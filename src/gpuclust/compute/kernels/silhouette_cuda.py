@@ -8,7 +8,6 @@ kernel merges in a fixed order: there are no atomics, and a result does not chan
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +16,7 @@ import numba
 import numpy as np
 from numba import cuda
 
+from gpuclust.compute.kernels.compiled import small_grids
 from gpuclust.compute.kernels.silhouette import (
     SilhouetteResult,
     check_weights,
@@ -49,9 +49,7 @@ def silhouette_cuda(
     `X`, and the labelings and weights where they lie there too, come as any object with `__cuda_array_interface__`
     (NumPy arrays are copied to the device). Memory: a sorted copy of `X` and at most 512 MB of sums.
     """
-    with warnings.catch_warnings():
-        # A small table fills no device. By its text: numba and numba-cuda have a class each for this advice.
-        warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
+    with small_grids():
         return _silhouette(X, labelings, rows, return_samples, sample_weight, progress)
 
 
