@@ -319,9 +319,21 @@ def test_curves_of_one_chart_share_their_axis() -> None:
     assert curves_of(curves, "silhouette", density=True) == {"hdbscan": {"50": 0.4, "400": 0.5}}
     assert curves_of(curves, "relative_validity") == {}
     assert curves_of(curves, "relative_validity", density=True) == {"relative validity": {"50": 0.1, "400": 0.2}}
-    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), 50.0)
+    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), (50.0, None))
     assert drawn.layout.xaxis.dtick is None, "a tick for each whole number from 50 to 400"
-    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), 2.0).layout.xaxis.dtick == 1
+    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), (2.0, None)).layout.xaxis.dtick == 1
+
+
+def test_the_ring_is_on_the_line_of_the_export() -> None:
+    lines = {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
+
+    def ringed(value: float | None) -> list[tuple[float, float]]:
+        drawn = charts.curve("BIC", lines, (3.0, value)).data
+        return [(trace.x[0], trace.y[0]) for trace in drawn if trace.mode == "markers"]
+
+    assert ringed(3.5) == [(3.0, 3.5)]
+    assert ringed(None) == [(3.0, 2.0), (3.0, 3.5)]
+    assert ringed(7.0) == []
 
 
 def test_curves_are_lines_by_what_else_was_swept() -> None:

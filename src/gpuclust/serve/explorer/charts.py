@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,9 +20,14 @@ _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 
 
 def curve(
-    title: str, named: Mapping[str, Mapping[str, float]], chosen: float | None, *, size: str = "clusters"
+    title: str,
+    named: Mapping[str, Mapping[str, float]],
+    chosen: tuple[float | None, float | None],
+    *,
+    size: str = "clusters",
 ) -> go.Figure:
-    """A score over the swept size, a line for each of ``named``; the chosen size is marked."""
+    """A score over the swept size, a line for each of ``named``. The ``chosen`` size is marked on the line that has the
+    chosen value there; on each of them, where the value is None."""
     found = go.Figure()
     for (name, points), color in zip(named.items(), LINES, strict=False):
         ordered = sorted((float(at), value) for at, value in points.items())
@@ -29,10 +35,12 @@ def curve(
         found.add_scatter(
             x=x, y=y, mode="lines+markers", name=as_hover(name), line={"color": color, "width": 2}, marker={"size": 7}
         )
-        if chosen in x:
-            at = y[x.index(chosen)]
+        at, value = chosen
+        if at in x and (value is None or isclose(y[x.index(at)], value, rel_tol=1e-6, abs_tol=1e-9)):
             ring = {"size": 15, "symbol": "circle-open", "color": ORANGE, "line": {"width": 3}}
-            found.add_scatter(x=[chosen], y=[at], mode="markers", marker=ring, showlegend=False, hoverinfo="skip")
+            found.add_scatter(
+                x=[at], y=[y[x.index(at)]], mode="markers", marker=ring, showlegend=False, hoverinfo="skip"
+            )
     found.update_layout(
         title=as_hover(title), height=260, margin=_MARGIN, showlegend=len(named) > 1, xaxis={"title": size, "dtick": 1}
     )

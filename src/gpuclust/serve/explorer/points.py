@@ -132,7 +132,7 @@ def in_lasso(x: np.ndarray, y: np.ndarray, xs: Sequence[float], ys: Sequence[flo
     ):
         if y0 == y1:
             continue
-        crosses = (y0 > py) != (y1 > py)
-        odd ^= crosses & (px < (x1 - x0) * (py - y0) / (y1 - y0) + x0)
+        crosses = np.flatnonzero((y0 > py) != (y1 > py))
+        odd[crosses] ^= px[crosses] < x0 + (x1 - x0) * ((py[crosses] - y0) / (y1 - y0))
     inside[near] = odd
     return inside

@@ -108,14 +108,16 @@ def _verdict(sweep: Mapping[str, Any]) -> None:
 def _curves(manifest: Mapping[str, Any]) -> None:
     curves = (manifest.get("sweep") or {}).get("curves") or {}
     density = manifest.get("algorithm") == "hdbscan"
-    drawn = [(title, found) for name, title in CURVES.items() if (found := curves_of(curves, name, density=density))]
+    drawn = [
+        (name, title, found) for name, title in CURVES.items() if (found := curves_of(curves, name, density=density))
+    ]
     if not drawn:
         return
     size = "smallest cluster" if density else "clusters"
-    chosen = _chosen(manifest)
-    for column, (title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
+    values = manifest.get("metrics") or {}
+    for column, (name, title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
         with column:
-            chart = charts.curve(title, found, chosen, size=size)
+            chart = charts.curve(title, found, (_chosen(manifest), _number(values.get(name))), size=size)
             st.plotly_chart(chart, key=f"curve-{title}", config={"displayModeBar": False}, alt=f"{title} over {size}")
 
 
