@@ -10,50 +10,15 @@ edge. That is also what fast_hdbscan finds with one thread, so the tree is the s
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 
+from gpuclust.compute.kernels.kd_tree import build_kdtree, point_to_node_lower_bound_rdist, rdist
+from gpuclust.compute.kernels.leaves import Leaves, open_node, to_box, to_rows
 from gpuclust.compute.kernels.nearest import compiled, in_threads
+from gpuclust.compute.kernels.neighbours import first_no_sparser, nearest_rows
 from gpuclust.errors import FitError
 
-
-class _Deferred(ModuleType):
-    """A package whose submodules can be imported before, or without, running its ``__init__``."""
-
-    def __getattr__(self, name: str) -> Any:
-        spec = self.__spec__
-        if name.startswith("__") or spec is None or spec.loader is None:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        spec.loader.exec_module(self)
-        return getattr(self, name)
-
-
-def _kd_tree() -> Any:
-    """fast_hdbscan's KD-tree module alone: `import fast_hdbscan` would compile all of the package, for half a minute."""
-    package = "fast_hdbscan"
-    spec = None if package in sys.modules else importlib.util.find_spec(package)
-    if spec is not None:
-        module = importlib.util.module_from_spec(spec)
-        module.__class__ = _Deferred
-        sys.modules[package] = module
-    try:
-        return importlib.import_module(f"{package}.numba_kdtree")
-    except RuntimeError:  # numba's answer where no cache folder is writable
-        importlib.import_module(f"{package}.variables").NUMBA_CACHE = False  # type: ignore[attr-defined]
-        return importlib.import_module(f"{package}.numba_kdtree")
-
-
-_kd = _kd_tree()
-build_kdtree, tree_query_recursion, siftdown = _kd.build_kdtree, _kd.tree_query_recursion, _kd.siftdown
-point_to_node_lower_bound_rdist, rdist = _kd.point_to_node_lower_bound_rdist, _kd.rdist
-
-DEPTH = 128  # of the stack: two entries a level, and a KD-tree of 2**60 rows has 60 levels
+LISTED = 32  # nearest rows of each that the rounds look at first
 
 
 def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,15 +28,18 @@ def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.nda
     """
     n = len(points)
     tree = build_kdtree(points)
-    neighbors, squared = _nearest_rows(tree, min_samples + 1)
-    core = np.ascontiguousarray(squared[:, -1])
+    leaves = Leaves(tree)
+    neighbors, squared = nearest_rows(leaves, min(min_samples + 2, n))  # one more, which tells of ties with the last
+    core = np.ascontiguousarray(squared[:, min_samples])
     edges = np.empty((n - 1, 3), dtype=np.float64)
     sets, components, node_components = np.arange(n), np.arange(n), np.full(len(tree.idx_start), -1)
-    found = _first_edges(neighbors, squared, core, sets, edges)
+    picks = first_no_sparser(leaves, neighbors, squared, core, min_samples + 1)  # a shortest edge, without a search
+    found = _join_all(picks, core, sets, edges)
+    near = neighbors[:, : min(min_samples + 1, LISTED)].copy()
     del neighbors, squared  # the greatest arrays here
     while found < n - 1:
         _update_components(tree, sets, components, node_components)
-        distance, row = _nearest_outside(tree, core, components, node_components)
+        distance, row = _nearest_outside(leaves, near, core, components, node_components)
         before, found = found, _merge(sets, components, distance, row, edges, found)
         if found == before:
             raise FitError("HDBSCAN cannot join the rows: their distances overflow; scale the features")
@@ -79,41 +47,27 @@ def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.nda
     return edges, np.sqrt(core)
 
 
-def _nearest_rows(tree, k):  # type: ignore[no-untyped-def]
-    """The k nearest rows of each, itself among them, int32, and their squared distances, float32."""
-    neighbors = np.full((len(tree.data), k), -1, dtype=np.int32)
-    squared = np.full((len(tree.data), k), np.inf, dtype=np.float32)
-
-    def run(first: int, last: int) -> None:
-        _neighbors(tree, squared, neighbors, first, last)
-
-    in_threads(len(tree.data), run)
-    return neighbors, squared
-
-
-def _nearest_outside(tree, core, components, node_components):  # type: ignore[no-untyped-def]
-    """Per row: the squared mutual reachability distance to the nearest row of another component, and that row."""
-    n = len(components)
+def _nearest_outside(leaves, near, core, components, node_components):  # type: ignore[no-untyped-def]
+    """Per row: the squared mutual reachability distance to the nearest row of another component, and that row; of equals
+    the one that a search for the row alone meets first. Right for the rows that have their component's shortest: others
+    may have been passed over. ``near`` are some of each row's nearest rows."""
+    n, order = len(components), leaves.tree.idx_array
     distance = np.full(n, np.inf, dtype=np.float32)
-    row = np.full(n, -1, dtype=np.int32)
+    at = np.full(n, -1, dtype=np.int32)  # where among the leaves' rows the nearest is
     shortest = np.full(n, np.inf, dtype=np.float32)  # of each component; shared between threads, only ever too long
+    places = np.empty(n, dtype=np.int32)
+    places[order] = np.arange(n, dtype=np.int32)
+    inside = core[order], components[order].astype(np.int32)  # as the leaves have their rows
+
+    def look(first: int, last: int) -> None:
+        _look(*leaves.shape, near, places, core, components, shortest, distance, at, first, last)
 
     def run(first: int, last: int) -> None:
-        _search(tree, core, components, node_components, shortest, distance, row, first, last)
+        _search(*leaves.shape, *leaves.scratch(), *inside, node_components, shortest, distance, at, first, last)
 
-    in_threads(n, run)
-    return distance, row
-
-
-@compiled(fastmath=False)
-def _neighbors(tree, squared, neighbors, first, last):  # type: ignore[no-untyped-def]
-    for i in range(first, last):
-        bound = point_to_node_lower_bound_rdist(tree.node_bounds[0, 0], tree.node_bounds[1, 0], tree.data[i])
-        tree_query_recursion(tree, 0, tree.data[i], squared[i], neighbors[i], bound)
-        for j in range(squared.shape[1] - 1, 0, -1):  # the heap's greatest to the end
-            squared[i, 0], squared[i, j] = squared[i, j], squared[i, 0]
-            neighbors[i, 0], neighbors[i, j] = neighbors[i, j], neighbors[i, 0]
-            siftdown(squared[i, :j], neighbors[i, :j], 0)
+    in_threads(n, look)
+    in_threads(len(leaves.nodes), run)
+    return distance, np.where(at < 0, -1, order[at]).astype(np.int32)
 
 
 @compiled(fastmath=False)
@@ -136,15 +90,12 @@ def _join(sets, i, j, weight, edges, found):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=False)
-def _first_edges(neighbors, squared, core, sets, edges):  # type: ignore[no-untyped-def]
-    """Join each row to its first neighbour that is no sparser: its shortest edge, known without a search."""
+def _join_all(picks, core, sets, edges):  # type: ignore[no-untyped-def]
+    """Join each row to the one picked for it, by an edge of its core distance; how many edges that makes."""
     found = 0
-    for i in range(len(core)):
-        for j in range(1, neighbors.shape[1]):
-            other = neighbors[i, j]
-            if core[i] >= core[other]:
-                found = _join(sets, i, np.int64(other), max(core[i], squared[i, j]), edges, found)
-                break
+    for i in range(len(picks)):
+        if picks[i] >= 0:
+            found = _join(sets, i, np.int64(picks[i]), core[i], edges, found)
     return found
 
 
@@ -182,37 +133,97 @@ def _merge(sets, components, distance, row, edges, found):  # type: ignore[no-un
 
 
 @compiled(fastmath=False)
-def _search(tree, core, components, node_components, shortest, distance, row, first, last):  # type: ignore[no-untyped-def]
-    nodes = np.empty(DEPTH, dtype=np.int64)
-    bounds = np.empty(DEPTH, dtype=np.float32)
-    lower, upper = tree.node_bounds[0], tree.node_bounds[1]
-    for i in range(first, last):
-        point, own, component = tree.data[i], core[i], components[i]
-        best, best_row = np.float32(np.inf), np.int32(-1)
-        nodes[0], bounds[0] = 0, point_to_node_lower_bound_rdist(lower[0], upper[0], point)
-        waiting = 1
-        while waiting > 0:
-            waiting -= 1
-            node, bound = nodes[waiting], bounds[waiting]
-            limit = shortest[component]
-            if bound > best or bound > limit or own > limit or node_components[node] == component:
-                continue
-            if tree.is_leaf[node]:
-                for at in range(tree.idx_start[node], tree.idx_end[node]):
-                    other = tree.idx_array[at]
-                    if components[other] == component or core[other] > shortest[component]:
-                        continue
-                    reach = max(rdist(point, tree.data[other]), own, core[other])
-                    if reach < best:
-                        best, best_row = reach, np.int32(other)
-                        if reach < shortest[component]:
-                            shortest[component] = reach
-                continue
-            left, right = 2 * node + 1, 2 * node + 2
+def _met_sooner(point, at, held, starts, ends, lower, upper, place):  # type: ignore[no-untyped-def]
+    """Whether a search for the point alone, nearer parts first, meets the row at `at` before the one at `held`."""
+    node = 0
+    while place[node] < 0:
+        left, right = 2 * node + 1, 2 * node + 2
+        if (at < ends[left]) != (held < ends[left]):
             to_left = point_to_node_lower_bound_rdist(lower[left], upper[left], point)
             to_right = point_to_node_lower_bound_rdist(lower[right], upper[right], point)
-            near, far = (left, right) if to_left <= to_right else (right, left)
-            nodes[waiting], bounds[waiting] = far, max(to_left, to_right)
-            nodes[waiting + 1], bounds[waiting + 1] = near, min(to_left, to_right)
-            waiting += 2
-        distance[i], row[i] = best, best_row
+            return (at < ends[left]) == (to_left <= to_right)
+        node = left if at < ends[left] else right
+    return at < held
+
+
+@compiled(fastmath=False)
+def _look(  # type: ignore[no-untyped-def]
+    data, rows, starts, ends, lower, upper, leaves, place, tiles, features, slack, near, places, core, components, shortest,
+    distance, nearest, first, last,
+):  # fmt: skip
+    """What the nearest rows tell: none is farther than a row's own core distance."""
+    for i in range(first, last):
+        component = components[i]
+        for j in range(near.shape[1]):
+            other = near[i, j]
+            if other < 0 or components[other] == component:
+                continue
+            found, at = max(core[i], core[other]), places[other]
+            if found < distance[i] or (
+                found == distance[i] and _met_sooner(data[i], at, nearest[i], starts, ends, lower, upper, place)
+            ):
+                distance[i], nearest[i] = found, at
+        if distance[i] < shortest[component]:
+            shortest[component] = distance[i]
+
+
+@compiled(fastmath=False)
+def _candidates(out, core, components, component, limit, size):  # type: ignore[no-untyped-def]
+    """How many of a leaf's rows are of another component and within the limit."""
+    near = np.int32(0)
+    for c in range(size):
+        near += np.int32((out[c] <= limit) & (core[c] <= limit) & (components[c] != component))
+    return near
+
+
+@compiled(fastmath=False)
+def _search(  # type: ignore[no-untyped-def]
+    data, rows, starts, ends, lower, upper, leaves, place, tiles, features, slack, out, reach, limits, nodes, bounds, core,
+    components, node_components, shortest, distance, nearest, first, last,
+):  # fmt: skip
+    for leaf in range(first, last):
+        home = leaves[leaf]
+        start, n_own = starts[home], ends[home] - starts[home]
+        nodes[0], bounds[0] = 0, np.float32(0)
+        nodes[1], bounds[1] = home, np.float32(0)  # first, and not again
+        waiting, met_home = 2, False
+        worst = np.float32(np.inf)
+        while waiting > 0:
+            waiting -= 1
+            node = nodes[waiting]
+            if bounds[waiting] > worst * slack or (met_home and node == home):
+                continue
+            if node_components[node] >= 0 and node_components[node] == node_components[home]:
+                met_home = met_home or node == home
+                continue
+            if place[node] < 0:
+                waiting = open_node(lower, upper, home, node, nodes, bounds, waiting)
+                continue
+            met_home = met_home or node == home
+            other_start, n_others = starts[node], ends[node] - starts[node]
+            others = slice(other_start, ends[node])
+            to_box(tiles[leaf], lower[node], upper[node], features, reach)
+            worst = np.float32(0)
+            for r in range(n_own):
+                row, component = rows[start + r], components[start + r]
+                limit = min(distance[row], shortest[component])
+                if core[start + r] > limit:
+                    continue
+                if reach[r] <= limit * slack and node_components[node] != component:
+                    to_rows(tiles[place[node]], data[row], features, out)
+                    if _candidates(out, core[others], components[others], component, limit * slack, n_others):
+                        for c in range(n_others):
+                            at = other_start + c
+                            if out[c] > limit * slack or core[at] > limit or components[at] == component:
+                                continue
+                            found = max(rdist(data[row], data[rows[at]]), core[start + r], core[at])
+                            if found < distance[row] or (
+                                found == distance[row]
+                                and nearest[row] >= 0
+                                and _met_sooner(data[row], at, nearest[row], starts, ends, lower, upper, place)
+                            ):
+                                distance[row], nearest[row] = found, np.int32(at)
+                                if found < shortest[component]:
+                                    shortest[component] = found
+                                limit = min(distance[row], shortest[component])
+                worst = max(worst, limit)
