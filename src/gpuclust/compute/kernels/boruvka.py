@@ -37,10 +37,11 @@ def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.nda
     found = _join_all(picks, core, sets, edges)
     near = neighbors[:, : min(min_samples + 1, LISTED)].copy()
     del neighbors, squared  # the greatest arrays here
+    best = np.empty(n, dtype=np.int64)
     while found < n - 1:
         _update_components(tree, sets, components, node_components)
         distance, row = _nearest_outside(leaves, near, core, components, node_components)
-        before, found = found, _merge(sets, components, distance, row, edges, found)
+        before, found = found, _merge(sets, components, distance, row, best, edges, found)
         if found == before:
             raise FitError("HDBSCAN cannot join the rows: their distances overflow; scale the features")
     edges[:, 2] = np.sqrt(edges[:, 2])
@@ -55,17 +56,12 @@ def _nearest_outside(leaves, near, core, components, node_components):  # type: 
     distance = np.full(n, np.inf, dtype=np.float32)
     at = np.full(n, -1, dtype=np.int32)  # where among the leaves' rows the nearest is
     shortest = np.full(n, np.inf, dtype=np.float32)  # of each component; shared between threads, only ever too long
-    places = np.empty(n, dtype=np.int32)
-    places[order] = np.arange(n, dtype=np.int32)
     inside = core[order], components[order].astype(np.int32)  # as the leaves have their rows
-
-    def look(first: int, last: int) -> None:
-        _look(*leaves.shape, near, places, core, components, shortest, distance, at, first, last)
 
     def run(first: int, last: int) -> None:
         _search(*leaves.shape, *leaves.scratch(), *inside, node_components, shortest, distance, at, first, last)
 
-    in_threads(n, look)
+    in_threads(n, lambda first, last: _look(near, core, components, shortest, first, last))
     in_threads(len(leaves.nodes), run)
     return distance, np.where(at < 0, -1, order[at]).astype(np.int32)
 
@@ -117,9 +113,10 @@ def _update_components(tree, sets, components, node_components):  # type: ignore
 
 
 @compiled(fastmath=False)
-def _merge(sets, components, distance, row, edges, found):  # type: ignore[no-untyped-def]
+def _merge(sets, components, distance, row, best, edges, found):  # type: ignore[no-untyped-def]
     """Join each component by its shortest edge, the first of equals, in the order of their first rows."""
-    best = np.full(len(components), -1)
+    for i in range(len(components)):
+        best[components[i]] = -1
     for i in range(len(components)):
         held = best[components[i]]
         if held < 0 or distance[i] < distance[held]:
@@ -147,38 +144,18 @@ def _met_sooner(point, at, held, starts, ends, lower, upper, place):  # type: ig
 
 
 @compiled(fastmath=False)
-def _look(  # type: ignore[no-untyped-def]
-    data, rows, starts, ends, lower, upper, leaves, place, tiles, features, slack, near, places, core, components, shortest,
-    distance, nearest, first, last,
-):  # fmt: skip
-    """What the nearest rows tell: none is farther than a row's own core distance."""
+def _look(near, core, components, shortest, first, last):  # type: ignore[no-untyped-def]
+    """Bounds from the nearest rows: each is no farther than the row's own core distance."""
     for i in range(first, last):
-        component = components[i]
         for j in range(near.shape[1]):
             other = near[i, j]
-            if other < 0 or components[other] == component:
-                continue
-            found, at = max(core[i], core[other]), places[other]
-            if found < distance[i] or (
-                found == distance[i] and _met_sooner(data[i], at, nearest[i], starts, ends, lower, upper, place)
-            ):
-                distance[i], nearest[i] = found, at
-        if distance[i] < shortest[component]:
-            shortest[component] = distance[i]
-
-
-@compiled(fastmath=False)
-def _candidates(out, core, components, component, limit, size):  # type: ignore[no-untyped-def]
-    """How many of a leaf's rows are of another component and within the limit."""
-    near = np.int32(0)
-    for c in range(size):
-        near += np.int32((out[c] <= limit) & (core[c] <= limit) & (components[c] != component))
-    return near
+            if other >= 0 and components[other] != components[i]:
+                shortest[components[i]] = min(shortest[components[i]], max(core[i], core[other]))
 
 
 @compiled(fastmath=False)
 def _search(  # type: ignore[no-untyped-def]
-    data, rows, starts, ends, lower, upper, leaves, place, tiles, features, slack, out, reach, limits, nodes, bounds, core,
+    data, rows, starts, ends, lower, upper, leaves, place, tiles, slack, out, reach, limits, nodes, bounds, core,
     components, node_components, shortest, distance, nearest, first, last,
 ):  # fmt: skip
     for leaf in range(first, last):
@@ -201,8 +178,7 @@ def _search(  # type: ignore[no-untyped-def]
                 continue
             met_home = met_home or node == home
             other_start, n_others = starts[node], ends[node] - starts[node]
-            others = slice(other_start, ends[node])
-            to_box(tiles[leaf], lower[node], upper[node], features, reach)
+            to_box(tiles[leaf], lower[node], upper[node], reach)
             worst = np.float32(0)
             for r in range(n_own):
                 row, component = rows[start + r], components[start + r]
@@ -210,8 +186,13 @@ def _search(  # type: ignore[no-untyped-def]
                 if core[start + r] > limit:
                     continue
                 if reach[r] <= limit * slack and node_components[node] != component:
-                    to_rows(tiles[place[node]], data[row], features, out)
-                    if _candidates(out, core[others], components[others], component, limit * slack, n_others):
+                    to_rows(tiles[place[node]], data[row], out)
+                    candidates = np.int32(0)
+                    for c in range(n_others):
+                        at = other_start + c
+                        near = (out[c] <= limit * slack) & (core[at] <= limit)
+                        candidates += np.int32(near & (components[at] != component))
+                    if candidates:
                         for c in range(n_others):
                             at = other_start + c
                             if out[c] > limit * slack or core[at] > limit or components[at] == component:

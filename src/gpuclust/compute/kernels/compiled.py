@@ -17,7 +17,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     The folder is NUMBA_CACHE_DIR, else __pycache__ beside the file, else the user's own cache.
     """
-    options = {"nogil": True, **options}
+    options = {"nogil": True, "no_cfunc_wrapper": True, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.compute.kernels.nearest import compiled, in_threads, unrolled, workspace
+from gpuclust.compute.kernels.nearest import compiled, in_threads, workspace
 
 LANES = 16  # a leaf's rows are padded to a multiple of it
 FAR = 1e19  # a coordinate of rows that pad a leaf
@@ -34,7 +34,6 @@ class Leaves:
         self.width = -(-int((tree.idx_end - tree.idx_start)[self.nodes].max()) // LANES) * LANES
         tiles = workspace(len(self.nodes) * n_features * self.width, np.float32)
         self.tiles = tiles.reshape(len(self.nodes), n_features, self.width)
-        self.features = unrolled(n_features)
         # By how much, as a factor, a distance from the vectors may exceed a limit before the exact one does for sure.
         self.slack = np.float32(1 + 2 * (n_features + 4) * UNIT)
         in_threads(len(self.nodes), self._fill)
@@ -48,7 +47,7 @@ class Leaves:
         """What kernels want to know, from `data` to `slack`."""
         tree, bounds = self.tree, self.tree.node_bounds
         ranges = (tree.data, tree.idx_array, tree.idx_start, tree.idx_end, bounds[0], bounds[1])
-        return (*ranges, self.nodes, self.place, self.tiles, self.features, self.slack)
+        return (*ranges, self.nodes, self.place, self.tiles, self.slack)
 
     def scratch(self) -> tuple[np.ndarray, ...]:
         """What a thread writes to: three values for each row of a leaf, and the stack of nodes and their bounds."""
@@ -66,19 +65,11 @@ def _fill(data, rows, starts, ends, leaves, tiles, first, last):  # type: ignore
 
 
 @compiled()
-def to_rows(tile, point, features, out):  # type: ignore[no-untyped-def]
+def to_rows(tile, point, out):  # type: ignore[no-untyped-def]
     """Squared distances of a point to the rows of a tile."""
-    if len(features):
-        for c in range(tile.shape[1]):
-            total = np.float32(0)
-            for f in range(len(features)):
-                difference = tile[f, c] - point[f]
-                total += difference * difference
-            out[c] = total
-        return
     for c in range(tile.shape[1]):
         out[c] = 0
-    for f in range(len(point)):
+    for f in range(tile.shape[0]):
         x = point[f]
         for c in range(tile.shape[1]):
             difference = tile[f, c] - x
@@ -86,50 +77,27 @@ def to_rows(tile, point, features, out):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def to_box(tile, low, high, features, out):  # type: ignore[no-untyped-def]
+def to_box(tile, low, high, out):  # type: ignore[no-untyped-def]
     """Squared distances of the rows of a tile to a box."""
-    if len(features):
-        for c in range(tile.shape[1]):
-            total = np.float32(0)
-            for f in range(len(features)):
-                gap = max(max(low[f] - tile[f, c], tile[f, c] - high[f]), np.float32(0))
-                total += gap * gap
-            out[c] = total
-        return
     for c in range(tile.shape[1]):
         out[c] = 0
-    for f in range(len(low)):
+    for f in range(tile.shape[0]):
         for c in range(tile.shape[1]):
             gap = max(max(low[f] - tile[f, c], tile[f, c] - high[f]), np.float32(0))
             out[c] += gap * gap
 
 
-@compiled()
-def count_within(distances, limit):  # type: ignore[no-untyped-def]
-    """How many of the distances are within a limit."""
-    near = np.int32(0)
-    for c in range(len(distances)):
-        near += np.int32(distances[c] <= limit)
-    return near
-
-
-@compiled(fastmath=False)
-def between_boxes(lower, upper, a, b):  # type: ignore[no-untyped-def]
-    """Squared distance between the boxes of two nodes, float32."""
-    total = np.float32(0)
-    for f in range(lower.shape[1]):
-        gap = max(lower[a, f] - upper[b, f], lower[b, f] - upper[a, f])
-        if gap > 0:
-            total += gap * gap
-    return total
-
-
 @compiled(fastmath=False)
 def open_node(lower, upper, home, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
-    """Put the two parts of a node on the stack in its place, the one nearer to `home` on top."""
-    left, right = 2 * node + 1, 2 * node + 2
-    to_left, to_right = between_boxes(lower, upper, home, left), between_boxes(lower, upper, home, right)
-    near, far = (left, right) if to_left <= to_right else (right, left)
-    nodes[waiting], bounds[waiting] = far, max(to_left, to_right)
-    nodes[waiting + 1], bounds[waiting + 1] = near, min(to_left, to_right)
+    """Put the two parts of a node on the stack in its place, the one whose box is nearer to that of `home` on top."""
+    for part in range(2):
+        child, total = 2 * node + 2 - part, np.float32(0)
+        for f in range(lower.shape[1]):
+            gap = max(lower[home, f] - upper[child, f], lower[child, f] - upper[home, f])
+            if gap > 0:
+                total += gap * gap
+        nodes[waiting + part], bounds[waiting + part] = child, total
+    if bounds[waiting] < bounds[waiting + 1]:
+        nodes[waiting], nodes[waiting + 1] = nodes[waiting + 1], nodes[waiting]
+        bounds[waiting], bounds[waiting + 1] = bounds[waiting + 1], bounds[waiting]
     return waiting + 2
