@@ -131,7 +131,10 @@ def soft_membership(
 
     def run(first: int, last: int) -> None:
         rows = slice(first, last)
-        top_membership(points[rows], node[rows], density[rows], exemplars, starts, *tree, found[rows], strength[rows])
+        meeting = np.empty(len(data["node_parent"]))
+        top_membership(
+            points[rows], node[rows], density[rows], exemplars, starts, *tree, meeting, found[rows], strength[rows]
+        )
 
     in_threads(len(points), run)
     labels[order], strengths[order] = found, strength

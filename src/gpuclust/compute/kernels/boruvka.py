@@ -66,7 +66,7 @@ def _nearest_outside(leaves, near, core, components, node_components):  # type: 
     return distance, np.where(at < 0, -1, order[at]).astype(np.int32)
 
 
-@compiled(fastmath=False)
+@compiled(inner=True, fastmath=False)
 def _find(sets, row):  # type: ignore[no-untyped-def]
     while sets[row] != row:
         sets[row] = sets[sets[row]]
@@ -74,7 +74,7 @@ def _find(sets, row):  # type: ignore[no-untyped-def]
     return row
 
 
-@compiled(fastmath=False)
+@compiled(inner=True, fastmath=False)
 def _join(sets, i, j, weight, edges, found):  # type: ignore[no-untyped-def]
     """Add the edge i-j unless the two are joined already; the number of edges then."""
     a, b = _find(sets, i), _find(sets, j)
@@ -129,7 +129,7 @@ def _merge(sets, components, distance, row, best, edges, found):  # type: ignore
     return found
 
 
-@compiled(fastmath=False)
+@compiled(inner=True, fastmath=False)
 def _met_sooner(point, at, held, starts, ends, lower, upper, place):  # type: ignore[no-untyped-def]
     """Whether a search for the point alone, nearer parts first, meets the row at `at` before the one at `held`."""
     node = 0

@@ -64,7 +64,7 @@ def _fill(data, rows, starts, ends, leaves, tiles, first, last):  # type: ignore
                 tiles[leaf, f, c] = data[rows[start + c], f] if start + c < end else FAR
 
 
-@compiled()
+@compiled(inner=True)
 def to_rows(tile, point, out):  # type: ignore[no-untyped-def]
     """Squared distances of a point to the rows of a tile."""
     for c in range(tile.shape[1]):
@@ -76,7 +76,7 @@ def to_rows(tile, point, out):  # type: ignore[no-untyped-def]
             out[c] += difference * difference
 
 
-@compiled()
+@compiled(inner=True)
 def to_box(tile, low, high, out):  # type: ignore[no-untyped-def]
     """Squared distances of the rows of a tile to a box."""
     for c in range(tile.shape[1]):
@@ -87,7 +87,7 @@ def to_box(tile, low, high, out):  # type: ignore[no-untyped-def]
             out[c] += gap * gap
 
 
-@compiled(fastmath=False)
+@compiled(inner=True, fastmath=False)
 def open_node(lower, upper, home, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
     """Put the two parts of a node on the stack in its place, the one whose box is nearer to that of `home` on top."""
     for part in range(2):

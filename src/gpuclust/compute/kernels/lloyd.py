@@ -41,14 +41,14 @@ UNSET = 65535
 MOST_CLUSTERS = 65535  # labels of a running fit are kept in 16 bits
 
 
-@compiled()
+@compiled(inner=True)
 def _flag(nearest, two, labels, doubt, flags):  # type: ignore[no-untyped-def]
     """Mark the rows of a tile that change their label, or may."""
     for r in range(ROWS):
         flags[r] = (nearest[r] != np.int32(labels[r])) | (two[ROWS + r] - two[r] <= doubt)
 
 
-@compiled()
+@compiled(inner=True)
 def _list(flags, words, busy, moved):  # type: ignore[no-untyped-def]
     """The numbers of the rows marked, without a branch on what none can predict; `words` are eight flags each."""
     n_busy, n_moved = 0, 0
@@ -62,7 +62,7 @@ def _list(flags, words, busy, moved):  # type: ignore[no-untyped-def]
     return n_moved
 
 
-@compiled()
+@compiled(inner=True)
 def _decide(X, row, shift, scale, centers, first, n_clusters):  # type: ignore[no-untyped-def]
     """The nearest centre in float64; the lower index wins a tie."""
     nearest, least = 0, math.inf
@@ -76,7 +76,7 @@ def _decide(X, row, shift, scale, centers, first, n_clusters):  # type: ignore[n
     return nearest
 
 
-@compiled()
+@compiled(inner=True)
 def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
     """Take a row out of cluster `old` and put it into `new`."""
     leave, enter = old * n_features, new * n_features
@@ -90,7 +90,7 @@ def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type
         sums[enter + f] += value
 
 
-@compiled()
+@compiled(inner=True)
 def _label(tile, first, n_clusters, centers32, half_norms, n_features, features, scores, two, nearest):  # type: ignore[no-untyped-def]
     forget_nearest(two, nearest)
     for c in range(0, n_clusters, GROUP):

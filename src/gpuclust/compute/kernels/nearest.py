@@ -70,7 +70,7 @@ def workspace(size: int, dtype: type) -> np.ndarray:
     return raw[first : first + size]
 
 
-@compiled()
+@compiled(inner=True)
 def _scores_four(scores, tile, centers, at, step):  # type: ignore[no-untyped-def]
     """scores -= x·c over four features."""
     a0, a1, a2, a3 = centers[at], centers[at + 1], centers[at + 2], centers[at + 3]
@@ -88,7 +88,7 @@ def _scores_four(scores, tile, centers, at, step):  # type: ignore[no-untyped-de
         scores[3 * ROWS + r] = scores[3 * ROWS + r] - x0 * d0 - x1 * d1 - x2 * d2 - x3 * d3
 
 
-@compiled()
+@compiled(inner=True)
 def _scores_one(scores, tile, centers, at, step):  # type: ignore[no-untyped-def]
     """scores -= x·c over one feature."""
     a, b, c, d = centers[at], centers[at + step], centers[at + 2 * step], centers[at + 3 * step]
@@ -100,7 +100,7 @@ def _scores_one(scores, tile, centers, at, step):  # type: ignore[no-untyped-def
         scores[3 * ROWS + r] = scores[3 * ROWS + r] - x * d
 
 
-@compiled()
+@compiled(inner=True)
 def fill_scores(scores, tile, centers, half_norms, first, n_features):  # type: ignore[no-untyped-def]
     """|c|²/2 - x·c, which orders centres as their distances do, for one tile and four centres from `first` on."""
     a, b, c, d = half_norms[first], half_norms[first + 1], half_norms[first + 2], half_norms[first + 3]
@@ -119,7 +119,7 @@ def fill_scores(scores, tile, centers, half_norms, first, n_features):  # type: 
         f += 1
 
 
-@compiled()
+@compiled(inner=True)
 def _squares_one(squares, tile, centers, at, step):  # type: ignore[no-untyped-def]
     a, b, c, d = centers[at], centers[at + step], centers[at + 2 * step], centers[at + 3 * step]
     for r in range(ROWS):
@@ -130,7 +130,7 @@ def _squares_one(squares, tile, centers, at, step):  # type: ignore[no-untyped-d
         squares[3 * ROWS + r] += (x - d) * (x - d)
 
 
-@compiled()
+@compiled(inner=True)
 def fill_squares(squares, tile, centers, first, n_features):  # type: ignore[no-untyped-def]
     """(x - c)² of four centres, summed feature after feature, so that a row does not depend on its neighbours."""
     for r in range(GROUP * ROWS):
@@ -139,7 +139,7 @@ def fill_squares(squares, tile, centers, first, n_features):  # type: ignore[no-
         _squares_one(squares, tile[f * ROWS : (f + 1) * ROWS], centers, first * n_features + f, n_features)
 
 
-@compiled()
+@compiled(inner=True)
 def forget_nearest(two, nearest):  # type: ignore[no-untyped-def]
     """Start the two least of each row, `two`, over."""
     for r in range(ROWS):
@@ -148,7 +148,7 @@ def forget_nearest(two, nearest):  # type: ignore[no-untyped-def]
         nearest[r] = 0
 
 
-@compiled()
+@compiled(inner=True)
 def keep_nearest(values, two, nearest, first):  # type: ignore[no-untyped-def]
     """Merge four centres' values, the first of them `first`, into each row's two least; the lower index wins a tie."""
     i0, i1, i2, i3 = np.int32(first), np.int32(first + 1), np.int32(first + 2), np.int32(first + 3)
@@ -173,7 +173,7 @@ def keep_nearest(values, two, nearest, first):  # type: ignore[no-untyped-def]
         two[r], two[ROWS + r], nearest[r] = low, high, index
 
 
-@compiled()
+@compiled(inner=True)
 def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c):  # type: ignore[no-untyped-def]
     """`fill_scores` and `keep_nearest` in registers, for features whose number the compiler knows (see `unrolled`)."""
     n_features = len(features)

@@ -47,7 +47,8 @@ def first_no_sparser(
         heap = np.empty(k, np.float32), np.empty(k, np.int32)
         _pick_alone(*leaves.shape, *leaves.scratch(), *heap, core, open_rows[first:last], picks)
 
-    in_threads(len(open_rows), run)
+    if len(open_rows):
+        in_threads(len(open_rows), run)
     return picks
 
 

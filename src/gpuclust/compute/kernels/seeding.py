@@ -33,7 +33,7 @@ def _pick(weights, tile_sums, at):  # type: ignore[no-untyped-def]
     return last
 
 
-@compiled()
+@compiled(inner=True)
 def _weigh(potential, weight, closest, tile_sums, first):  # type: ignore[no-untyped-def]
     """Each row's potential, and their sums by tile and in all; the weight alone before there is a centre."""
     total = 0.0
