@@ -58,3 +58,32 @@ def test_the_first_no_sparser_row_by_hand() -> None:
     assert core.tolist() == [9.0, 4.0, 9.0, 36.0, 144.0]
     # 0 meets 1 first (4 <= 9); 1 meets no sparser row among 0 and 2; 2 meets 1; 3 meets 2; 4 meets 3.
     assert first_no_sparser(leaves, rows, squared, core, 3).tolist() == [1, -1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("values", [3, 50, None])
+@pytest.mark.parametrize("n_rows", [1, 2, 41, 81, 5_000])
+def test_the_tree_is_fast_hdbscans_to_the_order_of_its_rows(n_rows: int, values: int | None) -> None:
+    from fast_hdbscan.numba_kdtree import build_kdtree as reference
+
+    rng = np.random.default_rng(n_rows)
+    X = rng.normal(size=(n_rows, 3)) if values is None else rng.integers(0, values, size=(n_rows, 3))
+    X = np.ascontiguousarray(X, np.float32)
+    ours, theirs = build_kdtree(X), reference(X)
+    np.testing.assert_array_equal(ours.rows, theirs.idx_array)
+    filled = ours.ends > ours.starts
+    np.testing.assert_array_equal(filled, theirs.idx_end > theirs.idx_start)
+    np.testing.assert_array_equal(ours.is_leaf[filled], theirs.is_leaf[filled])
+    np.testing.assert_array_equal(ours.starts[filled], theirs.idx_start[filled])
+    np.testing.assert_array_equal(ours.lower[filled], theirs.node_bounds[0][filled])
+    np.testing.assert_array_equal(ours.upper[filled], theirs.node_bounds[1][filled])
+
+
+def test_an_order_that_halves_nothing_is_sorted() -> None:
+    """Musser's killer of medians of three: each pivot takes two rows off, until the heap takes over, as in fast_hdbscan."""
+    from fast_hdbscan.numba_kdtree import build_kdtree as reference
+
+    half = 2_048
+    killer = np.empty(2 * half, np.float32)
+    odd = np.arange(1, half + 1, 2)
+    killer[odd - 1], killer[odd], killer[half:] = odd, half + odd, 2 * np.arange(1, half + 1)
+    np.testing.assert_array_equal(build_kdtree(killer[:, None]).rows, reference(killer[:, None]).idx_array)

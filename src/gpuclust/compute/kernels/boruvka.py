@@ -1,18 +1,18 @@
-"""The minimum spanning tree of mutual reachability: fast_hdbscan's Borůvka, deterministic and quick to compile.
+"""The minimum spanning tree of mutual reachability: fast_hdbscan's Borůvka (0.3.4, BSD-2, McInnes and contributors), by leaves.
 
-The KD-tree and its neighbour search are fast_hdbscan's (0.3.4, BSD-2, McInnes and contributors); the rounds restate its
-`boruvka.py` with serial kernels spread over threads, which compile in seconds where numba's own parallel loops take half
-a minute. One comparison differs. In fast_hdbscan a row passes over candidates whose core distance equals the best edge that
-another thread has just found, so thread timing decides between equal edges, and on tables with ties that changes
-clusters. Here such candidates count (`<=` for `<`): the winner is always the first row, in order, that has the shortest
-edge. That is also what fast_hdbscan finds with one thread, so the tree is the same as its own.
+Where fast_hdbscan sends each row down the KD-tree, a leaf's rows go together (`leaves.py`); kernels are serial and spread over
+threads, which compiles in seconds where numba's own parallel loops take half a minute. The tree is the same, to the row. One
+comparison differs. In fast_hdbscan a row passes over candidates whose core distance equals the best edge that another thread
+has just found, so thread timing decides between equal edges, and on tables with ties that changes clusters. Here such
+candidates count (`<=` for `<`), and between equal ones the search of fast_hdbscan decides, with one thread
+(`_met_sooner`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from gpuclust.compute.kernels.kd_tree import build_kdtree, point_to_node_lower_bound_rdist, rdist
+from gpuclust.compute.kernels.kd_tree import build_kdtree, rdist, to_node
 from gpuclust.compute.kernels.leaves import Leaves, open_node, to_box, to_rows
 from gpuclust.compute.kernels.nearest import compiled, in_threads
 from gpuclust.compute.kernels.neighbours import first_no_sparser, nearest_rows
@@ -32,14 +32,14 @@ def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.nda
     neighbors, squared = nearest_rows(leaves, min(min_samples + 2, n))  # one more, which tells of ties with the last
     core = np.ascontiguousarray(squared[:, min_samples])
     edges = np.empty((n - 1, 3), dtype=np.float64)
-    sets, components, node_components = np.arange(n), np.arange(n), np.full(len(tree.idx_start), -1)
+    sets, components, node_components = np.arange(n), np.arange(n), np.full(len(tree.starts), -1)
     picks = first_no_sparser(leaves, neighbors, squared, core, min_samples + 1)  # a shortest edge, without a search
     found = _join_all(picks, core, sets, edges)
     near = neighbors[:, : min(min_samples + 1, LISTED)].copy()
     del neighbors, squared  # the greatest arrays here
     best = np.empty(n, dtype=np.int64)
     while found < n - 1:
-        _update_components(tree, sets, components, node_components)
+        _update_components(tree.rows, tree.starts, tree.ends, tree.is_leaf, sets, components, node_components)
         distance, row = _nearest_outside(leaves, near, core, components, node_components)
         before, found = found, _merge(sets, components, distance, row, best, edges, found)
         if found == before:
@@ -52,7 +52,7 @@ def _nearest_outside(leaves, near, core, components, node_components):  # type: 
     """Per row: the squared mutual reachability distance to the nearest row of another component, and that row; of equals
     the one that a search for the row alone meets first. Right for the rows that have their component's shortest: others
     may have been passed over. ``near`` are some of each row's nearest rows."""
-    n, order = len(components), leaves.tree.idx_array
+    n, order = len(components), leaves.tree.rows
     distance = np.full(n, np.inf, dtype=np.float32)
     at = np.full(n, -1, dtype=np.int32)  # where among the leaves' rows the nearest is
     shortest = np.full(n, np.inf, dtype=np.float32)  # of each component; shared between threads, only ever too long
@@ -96,15 +96,15 @@ def _join_all(picks, core, sets, edges):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=False)
-def _update_components(tree, sets, components, node_components):  # type: ignore[no-untyped-def]
+def _update_components(rows, starts, ends, is_leaf, sets, components, node_components):  # type: ignore[no-untyped-def]
     """The component of each row, and of each node of the KD-tree whose rows are all of one."""
     for i in range(len(components)):
         components[i] = _find(sets, i)
     for node in range(len(node_components) - 1, -1, -1):
-        if tree.is_leaf[node]:
-            component = components[tree.idx_array[tree.idx_start[node]]]
-            for at in range(tree.idx_start[node] + 1, tree.idx_end[node]):
-                if components[tree.idx_array[at]] != component:
+        if is_leaf[node]:
+            component = components[rows[starts[node]]]
+            for at in range(starts[node] + 1, ends[node]):
+                if components[rows[at]] != component:
                     break
             else:
                 node_components[node] = component
@@ -136,8 +136,8 @@ def _met_sooner(point, at, held, starts, ends, lower, upper, place):  # type: ig
     while place[node] < 0:
         left, right = 2 * node + 1, 2 * node + 2
         if (at < ends[left]) != (held < ends[left]):
-            to_left = point_to_node_lower_bound_rdist(lower[left], upper[left], point)
-            to_right = point_to_node_lower_bound_rdist(lower[right], upper[right], point)
+            to_left = to_node(lower[left], upper[left], point)
+            to_right = to_node(lower[right], upper[right], point)
             return (at < ends[left]) == (to_left <= to_right)
         node = left if at < ends[left] else right
     return at < held

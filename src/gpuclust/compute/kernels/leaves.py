@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.compute.kernels.kd_tree import KdTree
 from gpuclust.compute.kernels.nearest import compiled, in_threads, workspace
 
 LANES = 16  # a leaf's rows are padded to a multiple of it
@@ -23,15 +24,15 @@ UNIT = 2.0**-23
 
 
 class Leaves:
-    """A KD-tree of fast_hdbscan's (`tree`), of n rows and d features, made ready for searches by whole leaves."""
+    """A KD-tree of n rows and d features, made ready for searches by whole leaves."""
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: KdTree) -> None:
         self.tree = tree
         n_features = tree.data.shape[1]
-        self.nodes = np.flatnonzero(tree.is_leaf & (tree.idx_end > tree.idx_start))  # (n_leaves,)
+        self.nodes = np.flatnonzero(tree.is_leaf & (tree.ends > tree.starts))  # (n_leaves,)
         self.place = np.full(len(tree.is_leaf), -1)  # of each node among the leaves; -1: it is none
         self.place[self.nodes] = np.arange(len(self.nodes))
-        self.width = -(-int((tree.idx_end - tree.idx_start)[self.nodes].max()) // LANES) * LANES
+        self.width = -(-int((tree.ends - tree.starts)[self.nodes].max()) // LANES) * LANES
         tiles = workspace(len(self.nodes) * n_features * self.width, np.float32)
         self.tiles = tiles.reshape(len(self.nodes), n_features, self.width)
         # By how much, as a factor, a distance from the vectors may exceed a limit before the exact one does for sure.
@@ -40,13 +41,13 @@ class Leaves:
 
     def _fill(self, first: int, last: int) -> None:
         tree = self.tree
-        _fill(tree.data, tree.idx_array, tree.idx_start, tree.idx_end, self.nodes, self.tiles, first, last)
+        _fill(tree.data, tree.rows, tree.starts, tree.ends, self.nodes, self.tiles, first, last)
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """What kernels want to know, from `data` to `slack`."""
-        tree, bounds = self.tree, self.tree.node_bounds
-        ranges = (tree.data, tree.idx_array, tree.idx_start, tree.idx_end, bounds[0], bounds[1])
+        tree = self.tree
+        ranges = (tree.data, tree.rows, tree.starts, tree.ends, tree.lower, tree.upper)
         return (*ranges, self.nodes, self.place, self.tiles, self.slack)
 
     def scratch(self) -> tuple[np.ndarray, ...]:

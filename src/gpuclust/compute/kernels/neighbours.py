@@ -1,14 +1,13 @@
 """The k nearest rows of every row, exactly, a leaf of the KD-tree at a time.
 
-Distances are fast_hdbscan's own `rdist`, bit for bit, and do not depend on the tree. Where its choice among rows at the same
-distance matters, its search is made again, for a row alone (`first_no_sparser`).
+Distances are fast_hdbscan's, and do not depend on the tree. Where its choice among rows at the same distance matters, its search is made again, for a row alone (`first_no_sparser`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from gpuclust.compute.kernels.kd_tree import point_to_node_lower_bound_rdist, rdist, siftdown, simple_heap_push
+from gpuclust.compute.kernels.kd_tree import push, rdist, sort_heap, to_node
 from gpuclust.compute.kernels.leaves import Leaves, open_node, to_box, to_rows
 from gpuclust.compute.kernels.nearest import compiled, in_threads
 
@@ -40,7 +39,7 @@ def first_no_sparser(
     """
     picks = np.empty(len(core), dtype=np.int32)
     in_threads(len(core), lambda first, last: _pick(neighbors, squared, core, k, picks, first, last))
-    order = leaves.tree.idx_array
+    order = leaves.tree.rows
     open_rows = order[picks[order] == OPEN]  # neighbours after each other, as they read the same leaves
 
     def run(first: int, last: int) -> None:
@@ -91,17 +90,12 @@ def _search(  # type: ignore[no-untyped-def]
                         for c in range(n_others):
                             if out[c] <= distances[0] * slack:
                                 other = rows[starts[node] + c]
-                                simple_heap_push(
-                                    distances, neighbors[row], rdist(data[row], data[other]), np.int32(other)
-                                )
+                                push(distances, neighbors[row], rdist(data[row], data[other]), np.int32(other))
                         tops[r] = distances[0]
                 worst = max(worst, tops[r])
         for r in range(n_own):
             distances, found = squared[rows[start + r]], neighbors[rows[start + r]]
-            for j in range(len(found) - 1, 0, -1):  # the heap's top to the end
-                distances[0], distances[j] = distances[j], distances[0]
-                found[0], found[j] = found[j], found[0]
-                siftdown(distances[:j], found[:j], 0)
+            sort_heap(distances, found)
 
 
 @compiled(fastmath=False)
@@ -145,19 +139,16 @@ def _pick_alone(  # type: ignore[no-untyped-def]
                 for c in range(ends[node] - starts[node]):
                     if out[c] <= distances[0] * slack:
                         other = rows[starts[node] + c]
-                        simple_heap_push(distances, found, rdist(point, data[other]), np.int32(other))
+                        push(distances, found, rdist(point, data[other]), np.int32(other))
                 continue
             left, right = 2 * node + 1, 2 * node + 2
-            to_left = point_to_node_lower_bound_rdist(lower[left], upper[left], point)
-            to_right = point_to_node_lower_bound_rdist(lower[right], upper[right], point)
+            to_left = to_node(lower[left], upper[left], point)
+            to_right = to_node(lower[right], upper[right], point)
             near, far = (left, right) if to_left <= to_right else (right, left)
             nodes[waiting], bounds[waiting] = far, max(to_left, to_right)
             nodes[waiting + 1], bounds[waiting + 1] = near, min(to_left, to_right)
             waiting += 2
-        for j in range(len(found) - 1, 0, -1):  # the heap's top to the end
-            distances[0], distances[j] = distances[j], distances[0]
-            found[0], found[j] = found[j], found[0]
-            siftdown(distances[:j], found[:j], 0)
+        sort_heap(distances, found)
         picks[i] = -1
         for j in range(len(found) - 1, 0, -1):
             if core[found[j]] <= core[i]:
