@@ -1,4 +1,4 @@
-"""The CPU backend: pandas, scikit-learn, fast_hdbscan and our own fused passes."""
+"""The CPU backend: pandas, scikit-learn and our own fused passes."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class CpuBackend:
         return _noted(mixture_fit(X, model, "fused"), distinct)
 
     def hdbscan_tree(self, X: np.ndarray, min_samples: int) -> Any:
-        """See Backend; fast_hdbscan's parallel Borůvka."""
+        """See Backend; fast_hdbscan's tree, by our own kernels."""
         from gpuclust.compute.linkage import spanning_tree
 
         return spanning_tree(X, min_samples=min_samples)

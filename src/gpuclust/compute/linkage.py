@@ -1,8 +1,7 @@
 """HDBSCAN in two steps: `spanning_tree`, dear, once per matrix and min_samples; `cut`, cheap, once per setting.
 
-The spanning tree is fast_hdbscan's (Borůvka over a KD-tree, float32 distances), or any tree of the same meaning,
-such as cuML's, through `tree_from_edges` and `tree_from_linkage`. Cutting takes host arrays alone and imports nothing
-of fast_hdbscan.
+The spanning tree is the one that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), by kernels of our own, or any
+tree of the same meaning, such as cuML's, through `tree_from_edges` and `tree_from_linkage`. Cutting takes host arrays alone.
 
 `min_samples` does not count the row itself, as in hdbscan, fast_hdbscan and cuML (scikit-learn counts it).
 """
