@@ -16,6 +16,8 @@ from gpuclust.serve.explorer.texts import as_hover
 HEIGHT = 560
 MOST_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
 SCALE = "Cividis"
+FEW_TICKS = {"nticks": 4, "showspikes": False}  # each label in three axes is cut into triangles by the browser
+DEEP = "square"  # of points in three axes: two triangles each, where Plotly's circle is a polygon of dozens
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def deep(cloud: Cloud, *, turn: float = 45.0, tilt: float = 25.0) -> go.Figure:
         "z": distance * sin(radians(tilt)),
     }
     scene: dict[str, object] = {
-        f"{name}axis": {"title": {"text": label}, "range": [s.low, s.high], "showbackground": False}
+        f"{name}axis": {"title": {"text": label}, "range": [s.low, s.high], "showbackground": False, **FEW_TICKS}
         for name, label, s in zip("xyz", cloud.labels, cloud.spans, strict=True)
     }
     scene |= {"aspectmode": "cube", "camera": {"eye": eye}, "dragmode": "turntable"}
@@ -142,7 +144,7 @@ def _trace(cloud: Cloud, scatter: type, places: np.ndarray, marker: dict[str, ob
     return scatter(
         **axes,
         mode="markers",
-        marker=marker,
+        marker=marker | ({"symbol": DEEP} if scatter is go.Scatter3d else {}),
         customdata=ranks.astype(np.int64),
         hovertext=texts,
         hoverinfo="text",
@@ -159,7 +161,7 @@ def _haze(cloud: Cloud) -> go.Scatter3d:
     return go.Scatter3d(
         x=middles[:, 0].astype(np.float32), y=middles[:, 1].astype(np.float32), z=middles[:, 2].astype(np.float32),
         mode="markers", hoverinfo="skip", showlegend=False, opacity=0.22, name="all rows",
-        marker={"size": 2 + 9 * depth, "line": {"width": 0}, **_stepped(category, cloud.colors)},
+        marker={"size": 2 + 9 * depth, "symbol": DEEP, "line": {"width": 0}, **_stepped(category, cloud.colors)},
     )  # fmt: skip
 
 
