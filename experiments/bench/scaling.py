@@ -179,10 +179,17 @@ def _draw_curve(axes: Axes, curve: Curve, low: float, high: float, color: str) -
     fitted = middle * (sizes / np.exp(np.log(sizes).mean())) ** curve.exponent
     axes.plot(sizes, fitted, color=color, linewidth=5, alpha=0.25, solid_capstyle="round")
     axes.plot(curve.sizes, curve.seconds, color=color, linewidth=1.4, marker="o", markersize=4)
-    axes.set_xticks(curve.sizes, [f"{size / 1000:g}k" if size >= 1000 else str(size) for size in curve.sizes])
+    axes.set_xticks(curve.sizes, [_short(size) for size in curve.sizes])
     axes.minorticks_off()
     ticks = [m * 10.0**e for e in range(-4, 4) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _short(size: int) -> str:
+    """The size in a few characters; none where its neighbour's would touch it."""
+    if size == SIZES["rows"][-2]:
+        return ""
+    return f"{size / 1e6:g}M" if size >= 1_000_000 else f"{size / 1000:g}k" if size >= 1000 else str(size)
 
 
 def known() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The k nearest rows of every row, exactly, a leaf of the KD-tree at a time.
 
-Distances are fast_hdbscan's, and do not depend on the tree. Where its choice among rows at the same distance matters, its search is made again, for a row alone (`first_no_sparser`).
+Distances are fast_hdbscan's, and do not depend on the tree. Where its choice among rows at the same distance matters, its
+search is made again, for a row alone (`first_no_sparser`).
 """
 
 from __future__ import annotations
