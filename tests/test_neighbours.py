@@ -1,89 +1,91 @@
-"""The nearest rows against every distance computed, on values with and without ties."""
+"""Neighbours and averages of a library, against brute force and against the table."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuclust.compute.kernels.kd_tree import build_kdtree
-from gpuclust.compute.kernels.leaves import Leaves
-from gpuclust.compute.kernels.neighbours import first_no_sparser, nearest_rows
+from gpuclust.serve.library import Library
+from gpuclust.serve.neighbours import build_tree
+from gpuclust.serve.records import NotFound
+from tests.exporting import CREATORS, FEATURES, made_export, tracks
 
 
-def by_hand(X: np.ndarray, k: int) -> np.ndarray:
-    """The k least of every row's squared distances, in float64."""
-    return np.sort(((X[:, None].astype(np.float64) - X[None]) ** 2).sum(axis=2), axis=1)[:, :k]
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Library]:
+    with Library.open(made_export(tracks(), tmp_path_factory.mktemp("neighbours"), store_template)) as opened:
+        yield opened
 
 
-@given(
-    st.integers(2, 400),
-    st.sampled_from([1, 2, 3, 5, 16, 40]),
-    st.integers(1, 60),
-    st.integers(0, 2**16),
-)
-@settings(max_examples=60)
-def test_neighbours_are_those_of_all_distances(n_rows: int, n_features: int, k: int, seed: int) -> None:
-    k = min(k, n_rows)
-    # Whole numbers: float32 computes their distances without rounding, and nearly all of them are shared.
-    X = np.random.default_rng(seed).integers(-4, 5, size=(n_rows, n_features)).astype(np.float32)
-    rows, squared = nearest_rows(Leaves(build_kdtree(X)), k)
-    np.testing.assert_array_equal(squared, by_hand(X, k))
-    np.testing.assert_array_equal(((X[rows] - X[:, None]) ** 2).sum(axis=2), squared)
-    assert all(len(set(own)) == k for own in rows.tolist())
+def table_of(library: Library) -> pd.DataFrame:
+    return pd.read_parquet(library.folder / "assignments.parquet")
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e6])
-@pytest.mark.parametrize("n_features", [3, 11, 24])
-def test_values_of_any_size_and_place(n_features: int, offset: float) -> None:
-    rng = np.random.default_rng(0)
-    X = (rng.normal(size=(1_500, n_features)) * 10.0 ** rng.integers(-3, 4, n_features) + offset).astype(np.float32)
-    _, squared = nearest_rows(Leaves(build_kdtree(X)), 9)
-    np.testing.assert_allclose(squared, by_hand(X, 9), rtol=1e-5)
+def prepared(library: Library) -> np.ndarray:
+    """The prepared space as its definition says: K-Means on standardised features."""
+    raw = table_of(library)[list(library.features)].to_numpy()
+    return (raw - raw.mean(axis=0)) / raw.std(axis=0)
 
 
-def test_neighbours_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    X = np.random.default_rng(1).integers(0, 6, size=(3_000, 4)).astype(np.float32)
-    several = nearest_rows(Leaves(build_kdtree(X)), 12)
-    monkeypatch.setattr("gpuclust.compute.kernels.nearest.get_num_threads", lambda: 1)
-    for found, expected in zip(nearest_rows(Leaves(build_kdtree(X)), 12), several, strict=True):
-        np.testing.assert_array_equal(found, expected)
+@pytest.mark.parametrize("within", [False, True])
+def test_neighbours_are_those_of_brute_force(library: Library, within: bool) -> None:
+    table, X = table_of(library), prepared(library)
+    for i in range(0, 400, 37):
+        squares = ((X - X[i]) ** 2).sum(axis=1)
+        squares[i] = np.inf
+        if within:
+            squares[table["cluster"] != table["cluster"][i]] = np.inf
+        expected = np.sqrt(np.sort(squares)[:12])
+        near = library.similar(table["id"][i], 12, within_cluster=within)
+        # The matrix is float32: 1e-6 of coordinates of a few units.
+        np.testing.assert_allclose([n.distance for n in near], expected, atol=1e-5)
+        assert {n.item.id for n in near} == set(table["id"][np.argsort(squares)[:12]])
 
 
-def test_the_first_no_sparser_row_by_hand() -> None:
-    """Rows on a line; the core distance is that to the second neighbour."""
-    X = np.array([[0.0], [1.0], [3.0], [7.0], [15.0]], np.float32)
-    leaves = Leaves(build_kdtree(X))
-    rows, squared = nearest_rows(leaves, 4)
-    core = squared[:, 2]
-    assert core.tolist() == [9.0, 4.0, 9.0, 36.0, 144.0]
-    # 0 meets 1 first (4 <= 9); 1 meets no sparser row among 0 and 2; 2 meets 1; 3 meets 2; 4 meets 3.
-    assert first_no_sparser(leaves, rows, squared, core, 3).tolist() == [1, -1, 1, 2, 3]
+@settings(deadline=None)
+@given(seed=st.integers(0, 999), n=st.integers(1, 3000), k=st.integers(0, 50), coarse=st.booleans())
+def test_the_tree_is_exact_with_ties_by_rank(seed: int, n: int, k: int, coarse: bool) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 4, (n, 3)).astype(np.float32) if coarse else rng.normal(size=(n, 3)).astype(np.float32)
+    clusters = rng.integers(-1, 3, n).astype(np.int32)
+    tree = build_tree(points, clusters)
+    np.testing.assert_array_equal(tree.points_of(np.arange(n)), points)
+    query = rng.normal(size=3) if not coarse else rng.integers(0, 4, 3).astype(float)
+    squares = ((points.astype(np.float64) - query) ** 2).sum(axis=1)
+    for cluster in (None, 1):
+        allowed = np.arange(n) if cluster is None else np.flatnonzero(clusters == cluster)
+        expected = allowed[np.lexsort((allowed, squares[allowed]))[:k]]
+        ranks, distances = tree.nearest(query, k, cluster=cluster)
+        np.testing.assert_array_equal(ranks, expected)
+        # One sum of three squares in another order: a few units in the last place.
+        np.testing.assert_allclose(distances, np.sqrt(squares[expected]), rtol=1e-14)
 
 
-@pytest.mark.parametrize("values", [3, 50, None])
-@pytest.mark.parametrize("n_rows", [1, 2, 41, 81, 5_000])
-def test_the_tree_is_fast_hdbscans_to_the_order_of_its_rows(n_rows: int, values: int | None) -> None:
-    from fast_hdbscan.numba_kdtree import build_kdtree as reference
-
-    rng = np.random.default_rng(n_rows)
-    X = rng.normal(size=(n_rows, 3)) if values is None else rng.integers(0, values, size=(n_rows, 3))
-    X = np.ascontiguousarray(X, np.float32)
-    ours, theirs = build_kdtree(X), reference(X)
-    np.testing.assert_array_equal(ours.rows, theirs.idx_array)
-    filled = ours.ends > ours.starts
-    np.testing.assert_array_equal(filled, theirs.idx_end > theirs.idx_start)
-    np.testing.assert_array_equal(ours.is_leaf[filled], theirs.is_leaf[filled])
-    np.testing.assert_array_equal(ours.starts[filled], theirs.idx_start[filled])
-    np.testing.assert_array_equal(ours.lower[filled], theirs.node_bounds[0][filled])
-    np.testing.assert_array_equal(ours.upper[filled], theirs.node_bounds[1][filled])
-
-
-def test_an_order_that_halves_nothing_is_sorted() -> None:
-    """Musser's killer of medians of three: each pivot takes two rows off, until the heap takes over, as in fast_hdbscan."""
-    from fast_hdbscan.numba_kdtree import build_kdtree as reference
-
-    half = 2_048
-    killer = np.empty(2 * half, np.float32)
-    odd = np.arange(1, half + 1, 2)
-    killer[odd - 1], killer[odd], killer[half:] = odd, half + odd, 2 * np.arange(1, half + 1)
-    np.testing.assert_array_equal(build_kdtree(killer[:, None]).rows, reference(killer[:, None]).idx_array)
+def test_averages_are_the_tables(library: Library) -> None:
+    table = table_of(library)
+    years = library.averages("year", limit=1000)
+    expected = table.groupby("year")[FEATURES].mean()
+    assert [a.value for a in years.values] == expected.index.tolist()
+    # Sums of at most a few dozen values in another order.
+    np.testing.assert_allclose([[a.features[f] for f in FEATURES] for a in years.values], expected, rtol=1e-12)
+    groups = library.averages("group", cluster=1)
+    own = table[table["cluster"] == 1]
+    assert {a.value: a.count for a in groups.values} == own["genre"].value_counts().to_dict()
+    for group in groups.values:
+        assert group.features["energy"] == pytest.approx(own[own["genre"] == group.value]["energy"].mean(), rel=1e-12)
+    creators = library.averages("creator")
+    counts = [a.count for a in creators.values]
+    assert counts == sorted(counts, reverse=True)
+    # Two names in one cell count each.
+    assert creators.total == len({name.strip() for cell in CREATORS for name in cell.split(";")})
+    jay = table[table["artist"].str.contains("JAY-Z")]
+    assert library.average_of_creator("jay z").count == len(jay)
+    assert library.averages("creator", offset=3, limit=2).values == creators.values[3:5]
+    with pytest.raises(NotFound, match="there is no creator 'Quen'; did you mean Queen"):
+        library.average_of_creator("Quen")
+    with pytest.raises(ValueError, match="over all clusters"):
+        library.averages("creator", cluster=1)
