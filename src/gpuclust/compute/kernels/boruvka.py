@@ -170,13 +170,12 @@ def _search(  # type: ignore[no-untyped-def]
             node = nodes[waiting]
             if bounds[waiting] > worst * slack or (met_home and node == home):
                 continue
+            met_home = True
             if node_components[node] >= 0 and node_components[node] == node_components[home]:
-                met_home = met_home or node == home
                 continue
             if place[node] < 0:
                 waiting = open_node(lower, upper, home, node, nodes, bounds, waiting)
                 continue
-            met_home = met_home or node == home
             other_start, n_others = starts[node], ends[node] - starts[node]
             to_box(tiles[leaf], lower[node], upper[node], reach)
             worst = np.float32(0)

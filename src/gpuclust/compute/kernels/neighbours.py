@@ -71,10 +71,10 @@ def _search(  # type: ignore[no-untyped-def]
             node = nodes[waiting]
             if bounds[waiting] > worst * slack or (met_home and node == home):
                 continue
+            met_home = True
             if place[node] < 0:
                 waiting = open_node(lower, upper, home, node, nodes, bounds, waiting)
                 continue
-            met_home = True
             n_others = ends[node] - starts[node]
             to_box(tiles[leaf], lower[node], upper[node], reach)
             worst = np.float32(0)
