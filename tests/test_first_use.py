@@ -1,17 +1,22 @@
-"""First use: kernels are compiled once and kept, told when it happens, and nothing breaks where they cannot be kept."""
+"""First use: kernels are compiled once and kept, told when it happens, and nothing breaks where they cannot be kept.
+
+What comes after the fit is compiled by a helper meanwhile, and waited for.
+"""
 
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from gpuclust.compute.kernels.compiled import told_when_compiling
+from gpuclust.compute.ahead import LATER
+from gpuclust.compute.kernels.compiled import Helper, offer, told_when_compiling
 
 KERNEL = """
 from gpuclust.compute.kernels.compiled import compiled
@@ -23,12 +28,12 @@ def total(values):
         found += value
     return found
 """
-QUICK = ["data.n_rows=600", "tracking=none", "report=none", "score=none", "cluster.n_init=1"]
+QUICK = ["data.n_rows=600", "tracking=none", "report=none", "score=none"]
 
 
-def load(path: Path) -> ModuleType:
+def load(path: Path, name: str = "a_kernel") -> ModuleType:
     """The module of a file, its kernels not yet compiled in this process."""
-    spec = importlib.util.spec_from_file_location("a_kernel", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -38,10 +43,11 @@ def load(path: Path) -> ModuleType:
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a kernel, and a cache of its own."""
+    """A file with a kernel, another beside it for the helper, and a cache of their own."""
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
     path = tmp_path / "a_kernel.py"
     path.write_text(KERNEL)
+    path.with_name("a_late_kernel.py").write_text(KERNEL)
     return path
 
 
@@ -88,6 +94,78 @@ def test_nothing_is_told_after_the_context(kernel: Path) -> None:
     assert said == []
 
 
+LATE = """
+import sys, time
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+time.sleep(float(sys.argv[2]))
+import a_late_kernel
+assert a_late_kernel.total(np.array([1.0, 2.5])) == 3.5
+"""
+
+
+def helped(kernel: Path, monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> tuple[list[str], Helper]:
+    """The modules whose kernels are compiled here when a helper, `program`, is to bring those of another; and the helper."""
+    from numba.core import event
+
+    class Compiled(event.Listener):
+        def on_start(self, event: event.Event) -> None:
+            modules.append(event.data["dispatcher"].py_func.__module__)
+
+        def on_end(self, event: event.Event) -> None:
+            pass
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernel.parent / "cache"))
+    monkeypatch.syspath_prepend(kernel.parent)  # what another process kept names the module it is of
+    late = kernel.with_name("a_late_kernel.py")
+    modules: list[str] = []
+    command = (sys.executable, "-c", program, str(kernel.parent), *arguments)
+    helper = Helper(command, frozenset({"a_late_kernel"}))
+    with told_when_compiling(lambda: None), event.install_listener("numba:compile", Compiled()):
+        offer(helper)
+        assert load(kernel).total(np.array([1.0, 2.5])) == 3.5
+        assert load(late, "a_late_kernel").total(np.array([1.0, 2.5])) == 3.5
+    return modules, helper
+
+
+def test_a_helper_compiles_meanwhile_and_is_waited_for(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules, _ = helped(kernel, monkeypatch, LATE, "1")
+    assert modules == ["a_kernel"]
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(3)", "print('brings nothing')"])
+def test_what_a_helper_does_not_bring_is_compiled_here(
+    program: str, kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules, _ = helped(kernel, monkeypatch, program)
+    assert modules == ["a_kernel", "a_late_kernel"]
+
+
+def test_a_helper_is_started_only_when_something_is_compiled(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helped(kernel, monkeypatch, LATE, "0")
+    modules, helper = helped(kernel, monkeypatch, LATE, "0")
+    assert modules == []
+    assert helper.process is None
+
+
+def test_a_helper_ends_with_the_work(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = Helper((sys.executable, "-c", "import time; time.sleep(60)"), frozenset())
+    began = time.monotonic()
+    with told_when_compiling(lambda: None):
+        offer(helper)
+        assert load(kernel).total(np.array([1.0])) == 1.0
+    assert helper.process is not None
+    assert helper.process.returncode is not None
+    assert time.monotonic() - began < 60
+
+
+def test_no_helper_is_taken_outside_a_job(kernel: Path) -> None:
+    helper = Helper((sys.executable, "-c", ""), frozenset())
+    offer(helper)
+    assert told(load(kernel)) == 1
+    assert helper.process is None
+
+
 def run(folder: Path, *overrides: str, cache: Path | None = None, before: str = "", user: int | None = None) -> str:
     """What the command line prints; ``before`` is Python that runs first, ``user`` whom it runs as."""
     code = f"{before}\nimport sys\nfrom gpuclust.cli import main\nsys.exit(main(sys.argv[1:]))"
@@ -124,6 +202,34 @@ def test_a_cache_folder_that_cannot_be_used_breaks_nothing(kind: str, tmp_path: 
     elif kind == "read-only":
         cache.mkdir(mode=0o555)
     assert figures(run(tmp_path, "cluster=kmeans", cache=cache)) == figures(run(tmp_path, "cluster=kmeans"))
+
+
+HERE = """
+import atexit
+from numba.core import event
+
+class Compiled(event.Listener):
+    def on_start(self, event):
+        modules.add(event.data["dispatcher"].py_func.__module__)
+
+    def on_end(self, event):
+        pass
+
+modules = set()
+event.register("numba:compile", Compiled())
+atexit.register(lambda: print("compiled here:", *sorted(modules), file=sys.stderr))
+"""
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "hdbscan"])
+def test_the_helper_brings_all_that_comes_after_a_fit(algorithm: str, tmp_path: Path) -> None:
+    """Its few rows make the same versions of the kernels as a job's matrix."""
+    printed = run(tmp_path, f"cluster={algorithm}", "score=default", cache=tmp_path / "cache", before=HERE)
+    line = next(line for line in printed.splitlines() if line.startswith("compiled here:"))
+    assert "gpuclust.compute.kernels." in line, "the fit's own"
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not [module for module in LATER if module in line]
+    assert figures(printed) == figures(run(tmp_path, f"cluster={algorithm}", "score=default", cache=tmp_path / "cache"))
 
 
 NOWHERE = """

@@ -53,7 +53,7 @@ groups: data=table|tracks|catalogue  clean=default|tracks  scale=standard|minmax
 """
 
 
-COMPILING = "compiling kernels once for this machine, about 10 s ..."
+COMPILING = "compiling kernels once for this machine, 5 to 10 s ..."
 
 
 class Terminated(KeyboardInterrupt):

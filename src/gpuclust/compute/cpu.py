@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.compute.ahead import expect
 from gpuclust.compute.backend import Fit, Progress, Projection, Scaling
 from gpuclust.compute.distinct import Distinct
 from gpuclust.compute.fits import hdbscan_fit, kmeans_fit, mixture_fit, projection
@@ -94,6 +95,7 @@ class CpuBackend:
             for r in (requests[i] for i in fused)
         ]
         if wanted:
+            expect("kmeans", X)
             models = fit_kmeans(X, wanted, distinct=distinct, progress=lambda n, of: progress(n / of))
             for i, found in zip(fused, models, strict=True):
                 fits[i] = _noted(kmeans_fit(X, found.centers, found.n_iter, found.converged, "fused"), distinct)
@@ -122,6 +124,7 @@ class CpuBackend:
         }
         if request.engine == "library":
             return mixture_fit(X, _library_gmm(X, settings), "library")
+        expect("gmm", X)
         search = searched_start(request.covariance_type, request.reg_covar)
         if distinct is None or request.init_params != "kmeans":  # the other starts draw a number for each row
             mixture = GaussianMixture(**settings, kmeans=search)
@@ -135,6 +138,7 @@ class CpuBackend:
         """See Backend; fast_hdbscan's tree, by our own kernels."""
         from gpuclust.compute.linkage import spanning_tree
 
+        expect("hdbscan", X)
         return spanning_tree(X, min_samples=min_samples)
 
     def hdbscan_cut(self, X: np.ndarray, tree: Any, request: HdbscanConfig) -> Fit:

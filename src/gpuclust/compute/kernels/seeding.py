@@ -57,12 +57,13 @@ def _reduce(closest, squares, weight, reduced):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _plus_plus(tiles, weight, n_features, draws, n_trials, squares, candidates, closest, reduced, chosen):  # type: ignore[no-untyped-def]
-    """Fill `chosen` with rows; closest (n_rows,) and reduced (n_trials, n_rows), padded to tiles, are scratch."""
+def _plus_plus(  # type: ignore[no-untyped-def]
+    tiles, weight, n_features, draws, n_trials, squares, candidates, closest, reduced, potential, tile_sums, trial_sums, rows,
+    chosen,
+):  # fmt: skip
+    """Fill `chosen` with rows; closest (n_rows,) and reduced (n_trials, n_rows), padded to tiles, are scratch; `potential`
+    (n_rows,) too, the weight times the squared distance to the nearest centre so far."""
     n_rows, n_tiles = len(weight), len(closest) // ROWS
-    potential = np.empty(n_rows)  # weight times squared distance to the nearest centre so far
-    tile_sums, trial_sums = np.empty(n_tiles), np.empty(n_trials)
-    rows = np.zeros(n_trials, np.int64)
     for r in range(len(closest)):
         closest[r] = FAR
     for c in range(len(chosen)):
@@ -107,10 +108,11 @@ def plus_plus(rows: Rows, n_clusters: int, generators: Sequence[np.random.Genera
         squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.reach) * ROWS, np.float32)
         reduced = np.empty((n_trials, len(closest)), np.float32)
         candidates = np.zeros(-(-n_trials // GROUP) * GROUP * n_features, np.float32)
+        scratch = np.empty(len(weight)), np.empty(len(rows.reach)), np.empty(n_trials), np.zeros(n_trials, np.int64)
         for start in range(first, last):
             _plus_plus(
                 rows.tiles, weight, n_features, draws[start], n_trials, squares, candidates, closest, reduced,
-                chosen[start],
+                *scratch, chosen[start],
             )  # fmt: skip
 
     in_threads(len(draws), run)

@@ -49,7 +49,12 @@ def score_targets(
 
     def task(begin: int) -> int:
         end = min(begin + step, len(targets))
-        score_rows(begin, end, width, position, own, *rows, values, dims)
+        dtype = sources.dtype
+        scratch = (
+            np.empty((sources.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
+            np.empty(width, dtype), np.empty(width, dtype),
+        )  # fmt: skip
+        score_rows(begin, end, width, position, own, *rows, values, dims, *scratch)
         return end - begin
 
     _run([range(0, len(targets), step)], task, len(targets), progress)
@@ -74,7 +79,11 @@ def pair_blocks(
     def task(groups: tuple[int, int]) -> int:
         a, b = groups
         blocks = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
-        add_pairs(blocks, BLOCK, sources, sorted_weight, starts, cell, cells.sums, sums, dims)
+        columns = np.empty((sources.shape[1], BLOCK), sources.dtype)
+        vectors = (np.empty(BLOCK, sources.dtype) for _ in range(4))
+        add_pairs(
+            blocks, sources, sorted_weight, starts, cell, cells.sums, sums, dims, columns, *vectors, np.empty(BLOCK)
+        )  # fmt: skip
         return 1 if a == b else 2
 
     _run(_tournament(n_groups), task, n_groups**2, progress)

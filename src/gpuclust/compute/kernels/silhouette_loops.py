@@ -136,7 +136,8 @@ def _squares_by_groups(block, sources, i, squares):  # type: ignore[no-untyped-d
             squares[j] += _square(group, j, p)
 
 
-# An assignment from array to array also compiles the message of its shape error, which takes two seconds.
+# Arrays are made around the kernels: each `empty` takes 60 ms to compile, and an assignment from array to array, which also
+# compiles the message of its shape error, two seconds.
 
 
 @_jit
@@ -166,13 +167,16 @@ def score_rows(  # type: ignore[no-untyped-def]
     cluster_weight,
     values,
     dims,
+    block,
+    sums,
+    cell_total,
+    total,
+    squares,
 ):
-    """Silhouettes of some targets, rows of `sources`, under every labeling, into values (n_labelings, n_targets)."""
-    block = np.empty((sources.shape[1], width), sources.dtype)
-    sums = np.empty((cluster_weight.shape[0], width))
-    cell_total = np.empty(width)
-    total = np.empty(width, sources.dtype)
-    squares = np.empty(width, sources.dtype)
+    """Silhouettes of some targets, rows of `sources`, under every labeling, into values (n_labelings, n_targets).
+
+    `block` (n_features, width) and `sums` (n_clusters, width) are scratch, as are the three vectors (width,) at the end.
+    """
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
@@ -200,18 +204,15 @@ def score_rows(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def add_pairs(blocks, width, sources, weight, starts, cell, cell_sums, sums, dims):  # type: ignore[no-untyped-def]
+def add_pairs(  # type: ignore[no-untyped-def]
+    blocks, sources, weight, starts, cell, cell_sums, sums, dims, columns, lanes, run_total, squares, back, total
+):  # fmt: skip
     """Add to sums (n_sums, n_sources) the distances between the blocks a..b and c..d, for the rows of both.
 
     `blocks` is (a, b, c, d), with a == c for the pairs within one group; block x is sources[starts[x]:starts[x + 1]].
+    `columns` (n_features, width) and the five vectors (width,) at the end are scratch.
     """
     a, b, c, d = blocks
-    columns = np.empty((sources.shape[1], width), sources.dtype)
-    lanes = np.empty(width, sources.dtype)
-    run_total = np.empty(width, sources.dtype)
-    squares = np.empty(width, sources.dtype)
-    total = np.empty(width)
-    back = np.empty(width, sources.dtype)
     for x in range(a, b):
         first, n = starts[x], starts[x + 1] - starts[x]
         padded = (n + LANES - 1) // LANES * LANES
