@@ -193,7 +193,7 @@ def test_a_map_has_a_point_for_each_row_shown(dense: bool, by_value: bool) -> No
     cloud = Cloud(points, ("x", "y", "z"), tuple(span_of(p) for p in points), shown, [f"t{r}" for r in shown], coding,
                   ("#000001", "#000002", "#000003"), np.ones(300, dtype=bool), points[0] if by_value else None, "v", dense)  # fmt: skip
     plane = Cloud(**{**vars(cloud), "points": points[:2], "labels": ("x", "y"), "spans": cloud.spans[:2]})
-    for drawn, n_axes in ((flat(plane), 2), (deep(cloud), 3)):
+    for drawn, n_axes in ((flat(plane), 2), (deep(cloud, turn=45, tilt=25), 3)):
         carrying = [trace for trace in drawn.data if trace.customdata is not None]
         ranks = np.concatenate([trace.customdata for trace in carrying])
         assert sorted(ranks) == shown.tolist()

@@ -2,6 +2,7 @@
 
     python experiments/bench/api.py                          # exports the real tracks and a generated catalogue of 1.2 million
     python experiments/bench/api.py --export NAME=FOLDER ... # exports that are there already
+    python experiments/bench/api.py --workers 2              # by two server processes
 
 Answers are first held against the library that they come from. Then each route is asked over one connection (what an
 answer takes) and over sixteen (what the server bears), every request another one out of 500. Where wrk is not installed
@@ -52,15 +53,23 @@ def main() -> None:
     """Measure every export and write results/api.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--export", action="append", default=[], metavar="NAME=FOLDER")
-    given = dict(text.split("=", 1) for text in parser.parse_args().export)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="server processes; other than 1 goes to a file of its own"
+    )
+    options = parser.parse_args()
+    given = dict(text.split("=", 1) for text in options.export)
     tool = "wrk" if shutil.which("wrk") else "httpx in one process (no wrk here: it costs more than the server does)"
-    facts = environment() | heading("API under load", f"load by {tool}, on the server's own machine; 1 server process")
-    record: dict[str, Any] = {"environment": facts, "load": tool, "seconds": SECONDS, "exports": {}}
+    facts = environment() | heading(
+        "API under load", f"load by {tool}, on the server's own machine; --workers {options.workers}"
+    )
+    record: dict[str, Any] = {
+        "environment": facts, "load": tool, "workers": options.workers, "seconds": SECONDS, "exports": {},
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         exports = {name: Path(path) for name, path in given.items()} or made(Path(folder))
         for name, export in exports.items():
-            record["exports"][name] = measured(name, export)
-    write("api", record)
+            record["exports"][name] = measured(name, export, options.workers)
+    write("api" if options.workers == 1 else f"api_{options.workers}_workers", record)
 
 
 def made(folder: Path) -> dict[str, Path]:
@@ -81,12 +90,12 @@ def made(folder: Path) -> dict[str, Path]:
     return done
 
 
-def measured(name: str, export: Path) -> dict[str, Any]:
+def measured(name: str, export: Path, workers: int) -> dict[str, Any]:
     """Every route of one export."""
     with Library.open(export) as library:
         loads = loads_of(library)
         n_rows = len(library)
-        with served(export) as (address, seconds):
+        with served(export, workers) as (address, seconds):
             agree(library, address)
             print(f"\n{name}: {n_rows:,} rows; up {seconds:.1f} s after the command")
             print(
@@ -105,10 +114,10 @@ def measured(name: str, export: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def served(export: Path) -> Iterator[tuple[str, float]]:
+def served(export: Path, workers: int) -> Iterator[tuple[str, float]]:
     """A server's address, and the seconds until it said so; the index is built already."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "gpuclust", "serve", str(export), "--port", "0"]
+    command = [sys.executable, "-m", "gpuclust", "serve", str(export), "--port", "0", "--workers", str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -16,7 +16,17 @@ from gpuclust.serve.explorer.texts import as_hover
 HEIGHT = 560
 MOST_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
 SCALE = "Cividis"
-FEW_TICKS = {"nticks": 4, "showspikes": False}  # each label in three axes is cut into triangles by the browser
+NO_TEXT = {
+    "title": {"text": ""},
+    "showticklabels": False,
+    "nticks": 4,
+    "showspikes": False,
+    "showbackground": False,
+    "zeroline": False,
+    "showline": True,
+    "linecolor": "#888",
+}
+LOOK = -0.12  # at a point below the middle of the cube, whose near corner is lowest
 DEEP = "square"  # of points in three axes: two triangles each, where Plotly's circle is a polygon of dozens
 
 
@@ -59,7 +69,7 @@ def flat(cloud: Cloud) -> go.Figure:
     return figure
 
 
-def deep(cloud: Cloud, *, turn: float = 45.0, tilt: float = 25.0) -> go.Figure:
+def deep(cloud: Cloud, *, turn: float, tilt: float) -> go.Figure:
     """Three axes that turn under the pointer; ``turn`` and ``tilt`` in degrees are where they start.
 
     Above 50,000 rows every row is counted in a cell of a cube, drawn faintly behind the points of the sample.
@@ -69,19 +79,38 @@ def deep(cloud: Cloud, *, turn: float = 45.0, tilt: float = 25.0) -> go.Figure:
         figure.add_trace(_haze(cloud))
     for trace in _traces(cloud, go.Scatter3d, size=2.5):
         figure.add_trace(trace)
-    distance = 1.7
+    distance = 2.0  # all of the cube is seen
     eye = {
         "x": distance * cos(radians(tilt)) * cos(radians(turn)),
         "y": distance * cos(radians(tilt)) * sin(radians(turn)),
         "z": distance * sin(radians(tilt)),
     }
     scene: dict[str, object] = {
-        f"{name}axis": {"title": {"text": label}, "range": [s.low, s.high], "showbackground": False, **FEW_TICKS}
-        for name, label, s in zip("xyz", cloud.labels, cloud.spans, strict=True)
+        f"{name}axis": {"range": [s.low, s.high], **NO_TEXT} for name, s in zip("xyz", cloud.spans, strict=True)
     }
-    scene |= {"aspectmode": "cube", "camera": {"eye": eye}, "dragmode": "turntable"}
+    scene |= {
+        "aspectmode": "cube",
+        "camera": {"eye": eye, "center": {"x": 0, "y": 0, "z": LOOK}},
+        "dragmode": "turntable",
+        "annotations": _edges(cloud),
+    }
     figure.update_layout(scene=scene, uirevision=f"{turn} {tilt}", **_layout(cloud))
     return figure
+
+
+def _edges(cloud: Cloud) -> list[dict[str, object]]:
+    """The name of each axis in the middle of an edge of the cube, where its range ends near the edge's ends.
+
+    As annotations: a browser cuts the letters of an axis's own labels into triangles, which takes a quarter of a second.
+    """
+    near, far = (tuple(s.low + share * (s.high - s.low) for s in cloud.spans) for share in (0.01, 0.99))
+    corners = ((near[0], far[1], near[2]), (far[0], near[1], near[2]), (far[0], near[1], near[2]))
+    found = []
+    for axis, corner, label, span in zip("xyz", corners, cloud.labels, cloud.spans, strict=True):
+        for share, text in ((0.08, f"{span.low:.3g}"), (0.5, label), (0.92, f"{span.high:.3g}")):
+            at = dict(zip("xyz", corner, strict=True)) | {axis: span.low + share * (span.high - span.low)}
+            found.append({**at, "text": text, "showarrow": False})
+    return found
 
 
 def _layout(cloud: Cloud) -> dict[str, object]:
@@ -161,7 +190,7 @@ def _haze(cloud: Cloud) -> go.Scatter3d:
     return go.Scatter3d(
         x=middles[:, 0].astype(np.float32), y=middles[:, 1].astype(np.float32), z=middles[:, 2].astype(np.float32),
         mode="markers", hoverinfo="skip", showlegend=False, opacity=0.22, name="all rows",
-        marker={"size": 2 + 9 * depth, "symbol": DEEP, "line": {"width": 0}, **_stepped(category, cloud.colors)},
+        marker={"size": (3 + 11 * depth).astype(np.float32), "symbol": DEEP, "line": {"width": 0}, **_stepped(category, cloud.colors)},
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from gpuclust.serve.library import Library
 
 AXES = ("x", "y", "z")
 EVERY_POINT = 50_000  # up to here a map shows each row as a point of its own
-SAMPLE = 3_000
+SAMPLE = 2_000
 LEAST_OF_CLUSTER = 40
 GROUPS = 9
 _TRIM = 0.0005

@@ -11,7 +11,7 @@ import numpy as np
 from gpuclust.serve.explorer.points import Coding, Span
 
 WIDTH, HEIGHT = 640, 320
-VOXELS = 36
+VOXELS = 18  # a side of the cube: each voxel is a point that the browser draws
 _FAINTEST = 0.30
 
 

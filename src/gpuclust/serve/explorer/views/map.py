@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ from gpuclust.serve.explorer.views.download import offer
 VIEWS = ("2-D", "3-D")
 CLUSTER, GROUP = "cluster", "group"
 LISTED = 200
+TURN, TILT = 45, 25  # degrees, where three axes start
+# Drawn at twice the screen's points, as Plotly does by default, a picture takes a browser without a GPU four times as long.
+CONFIG = {"scrollZoom": True, "displaylogo": False, "plotGlPixelRatio": 1}
 GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8F7EE5", "#7A4419", "#B5BD61")
 AXIS_LABELS = {axis: f"principal axis {i}" for i, axis in enumerate(AXES, 1)}
 
@@ -60,7 +63,7 @@ def map_() -> None:
     if len(choice.axes) == 2:
         _flat(shown, cloud, choice)
     else:
-        _deep(shown, cloud)
+        _deep(shown, cloud, choice)
 
 
 def _controls(shown: Opened) -> Choice:
@@ -167,7 +170,7 @@ def _say(shown: Opened, cloud: Cloud, choice: Choice) -> None:
 
 
 def _flat(shown: Opened, cloud: Cloud, choice: Choice) -> None:
-    config = {"scrollZoom": True, "displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"]}
+    config = CONFIG | {"modeBarButtonsToRemove": ["autoScale2d"]}
     event = st.plotly_chart(
         _flat_figure(shown.version, choice, cloud),
         key="map",
@@ -177,17 +180,29 @@ def _flat(shown: Opened, cloud: Cloud, choice: Choice) -> None:
     )
     selection = event.selection
     region = _region(cloud, selection)
+    ranks = [rank for point in selection.get("points", []) if (rank := _rank(point)) is not None]
     if region is not None:
         _selected(shown, np.flatnonzero(region & cloud.visible))
-        return
-    ranks = [rank for point in selection.get("points", []) if (rank := _rank(point)) is not None]
-    if ranks and ranks[0] < len(shown.library):
+    elif ranks and ranks[0] < len(shown.library):
         item_card(shown, shown.library.at(ranks[:1])[0], "on-map")
+    _make_ready(shown, choice)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
 def _flat_figure(version: str, choice: Choice, _cloud: Cloud) -> go.Figure:
     return flat(_cloud)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _deep_figure(version: str, choice: Choice, turn: float, tilt: float, _cloud: Cloud) -> go.Figure:
+    return deep(_cloud, turn=turn, tilt=tilt)
+
+
+def _make_ready(shown: Opened, choice: Choice) -> None:
+    """What three axes show first is made while the visitor looks at two."""
+    third = next(axis for axis in AXES if axis not in choice.axes)
+    next_choice = replace(choice, axes=(*choice.axes, third))
+    _deep_figure(shown.version, next_choice, TURN, TILT, _cloud(shown.version, next_choice, shown))
 
 
 def _rank(point: Any) -> int | None:
@@ -221,16 +236,18 @@ def _selected(shown: Opened, ranks: np.ndarray) -> None:
         item_card(shown, item, "chosen")
 
 
-def _deep(shown: Opened, cloud: Cloud) -> None:
+def _deep(shown: Opened, cloud: Cloud, choice: Choice) -> None:
     with st.container(horizontal=True, key="turning"):
         turn = st.slider(
-            "Turn", 0, 360, 45, 15, key="turn", width=240, help="Degrees; for the keyboard (the pointer turns it too)"
+            "Turn", 0, 360, TURN, 15, key="turn", width=240, help="Degrees; for the keyboard (the pointer turns it too)"
         )
-        tilt = st.slider("Tilt", -80, 80, 25, 10, key="tilt", width=240)
-    config = {"scrollZoom": True, "displaylogo": False}
+        tilt = st.slider("Tilt", -80, 80, TILT, 10, key="tilt", width=240)
     with st.container(key="deep"):
         st.plotly_chart(
-            deep(cloud, turn=turn, tilt=tilt), key="map-deep", config=config, alt="Map of the rows in three axes"
+            _deep_figure(shown.version, choice, turn, tilt, cloud),
+            key="map-deep",
+            config=CONFIG,
+            alt="Map of the rows in three axes",
         )
     rank = clicked_in("deep", key="deep-pointer")
     if rank is not None and 0 <= rank < len(shown.library):
