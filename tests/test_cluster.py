@@ -1,5 +1,7 @@
 """Clustering: canonical numbers, the same on any engine, requests that cannot be met, and shared trees."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -180,6 +182,13 @@ def test_hdbscan_has_no_centre_distance(blobs: tuple[np.ndarray, np.ndarray]) ->
 def test_margin_is_one_at_the_centre_and_zero_between_two() -> None:
     np.testing.assert_allclose(margin(np.array([0.0, 1.0, 0.5]), np.array([2.0, 1.0, 1.0])), [1.0, 0.0, 0.5])
     np.testing.assert_array_equal(margin(np.array([0.0]), np.array([0.0])), [0.0])
+
+
+def test_the_device_is_named_where_the_system_does_not_tell_which_cores_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert CpuBackend().device.endswith(f"({os.cpu_count()} cores)")
 
 
 def test_the_same_seed_gives_the_same_labels(blobs: tuple[np.ndarray, np.ndarray]) -> None:

@@ -7,7 +7,6 @@ does the later steps on a few rows of that type and number of features, whose ke
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -19,9 +18,11 @@ LATER = ("gpuclust.compute.kernels.silhouette_loops", "gpuclust.compute.kernels.
 
 def expect(algorithm: str, X: np.ndarray) -> None:
     """Tell what is fitted to which matrix, so that a helper can be started if kernels have to be compiled."""
+    from numba import config
+
     from gpuclust.compute.kernels.compiled import Helper, offer
 
-    if len(os.sched_getaffinity(0)) > 1:
+    if config.NUMBA_DEFAULT_NUM_THREADS > 1:  # a core for each
         task = (algorithm, X.dtype.name, str(X.shape[1]))
         offer(Helper((sys.executable, "-P", "-m", "gpuclust.compute.ahead", *task), frozenset(LATER)))
 

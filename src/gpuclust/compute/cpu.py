@@ -37,7 +37,7 @@ class CpuBackend:
     @cached_property
     def device(self) -> str:
         """The processor's name and its cores."""
-        return f"{_processor()} ({len(os.sched_getaffinity(0))} cores)"
+        return f"{_processor()} ({_cores()} cores)"
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
         """The array itself."""
@@ -200,6 +200,11 @@ def _library_gmm(X: np.ndarray, settings: dict[str, Any]) -> Any:
             raise FitError(
                 f"the mixture of {settings['n_components']} components cannot be fitted: {str(error).splitlines()[0]}"
             ) from error
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells; else those that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
