@@ -16,6 +16,7 @@ from gpuclust.compute.cpu import CpuBackend
 from gpuclust.compute.store import Store
 from gpuclust.desk import Desk
 from gpuclust.export import export, find_run
+from gpuclust.serve.library import Library
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.conftest import Quiet
 
@@ -72,3 +73,8 @@ def made_export(
     planned = plan([*wanted, *size, *overrides], multirun=False)
     sweep.run(planned, sweep.jobs_of(planned, desk.backend), desk)
     return export(find_run(recorder, "best"), folder / "out", recorder=recorder, desk=desk).folder
+
+
+def table_of(library: Library) -> pd.DataFrame:
+    """The assignments that a library was opened on."""
+    return pd.read_parquet(library.folder / "assignments.parquet")

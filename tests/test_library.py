@@ -25,7 +25,7 @@ from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.source import read_manifest
 from gpuclust.serve.store import open_index
-from tests.exporting import FEATURES, made_export, tracks
+from tests.exporting import FEATURES, made_export, table_of, tracks
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,6 @@ def library(folder: Path) -> Iterator[Library]:
 def copied(folder: Path, tmp_path: Path) -> Path:
     """An export of this test's own, not indexed yet."""
     return Path(shutil.copytree(folder, tmp_path / "out", ignore=shutil.ignore_patterns(".index")))
-
-
-def table_of(library: Library) -> pd.DataFrame:
-    return pd.read_parquet(library.folder / "assignments.parquet")
 
 
 # Opening

@@ -12,17 +12,13 @@ from hypothesis import strategies as st
 from gpuclust.serve.library import Library
 from gpuclust.serve.text import fold_one
 from gpuclust.serve.typos import slips_between
-from tests.exporting import TITLES, made_export, tracks
+from tests.exporting import TITLES, made_export, table_of, tracks
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Library]:
     with Library.open(made_export(tracks(), tmp_path_factory.mktemp("search"), store_template)) as opened:
         yield opened
-
-
-def table_of(library: Library) -> pd.DataFrame:
-    return pd.read_parquet(library.folder / "assignments.parquet")
 
 
 TYPED = st.sampled_from(TITLES)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,17 +11,13 @@ from hypothesis import strategies as st
 from gpuclust.serve.library import Library
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.records import NotFound
-from tests.exporting import CREATORS, FEATURES, made_export, tracks
+from tests.exporting import CREATORS, FEATURES, made_export, table_of, tracks
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Library]:
     with Library.open(made_export(tracks(), tmp_path_factory.mktemp("neighbours"), store_template)) as opened:
         yield opened
-
-
-def table_of(library: Library) -> pd.DataFrame:
-    return pd.read_parquet(library.folder / "assignments.parquet")
 
 
 def prepared(library: Library) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 ROWS = 600  # in two clusters: enough that the silhouette goes both of its ways
-LATER = ("gpuclust.compute.kernels.silhouette_loops", "gpuclust.compute.kernels.condense")
+LATER = frozenset({"gpuclust.compute.kernels.silhouette_loops", "gpuclust.compute.kernels.condense"})
 
 
 def expect(algorithm: str, X: np.ndarray) -> None:
@@ -24,7 +24,7 @@ def expect(algorithm: str, X: np.ndarray) -> None:
 
     if config.NUMBA_DEFAULT_NUM_THREADS > 1:  # a core for each
         task = (algorithm, X.dtype.name, str(X.shape[1]))
-        offer(Helper((sys.executable, "-P", "-m", "gpuclust.compute.ahead", *task), frozenset(LATER)))
+        offer(Helper((sys.executable, "-P", "-m", "gpuclust.compute.ahead", *task), LATER))
 
 
 def main(arguments: Sequence[str]) -> None:

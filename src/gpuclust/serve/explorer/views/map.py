@@ -199,9 +199,10 @@ def _deep_figure(version: str, choice: Choice, turn: float, tilt: float, _cloud:
 
 
 def _make_ready(shown: Opened, choice: Choice) -> None:
-    """What three axes show first is made while the visitor looks at two."""
-    third = next(axis for axis in AXES if axis not in choice.axes)
-    next_choice = replace(choice, axes=(*choice.axes, third))
+    """What three axes show first, as `_controls` has it, is made while the visitor looks at two."""
+    if AXES[2] in choice.axes:
+        return
+    next_choice = replace(choice, axes=(*choice.axes, AXES[2]))
     _deep_figure(shown.version, next_choice, TURN, TILT, _cloud(shown.version, next_choice, shown))
 
 
