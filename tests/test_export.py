@@ -97,6 +97,44 @@ def test_the_folder_holds_what_the_contract_says(
     }
 
 
+def test_the_manifest_says_what_the_sweep_chose_and_why(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    result = run(tracked, tracks, "cluster.n_clusters=2,3,4", multirun=True)
+    assert result.chosen is not None
+    assert result.conclusion is not None
+    other = next(o for o in result.outcomes if o.run_id != result.chosen.run_id)
+    for which, selected in ((result.chosen.run_id, True), (other.run_id, False)):
+        exported(tracked, recorder, tmp_path / which, which)
+        manifest = verify(tmp_path / which)
+        assert manifest["selected"] is selected
+        assert manifest["sweep"]["chosen"] == {"run_id": result.chosen.run_id, "name": result.chosen.job.name}
+        assert manifest["sweep"]["verdict_kind"] == result.conclusion.verdict.kind
+        assert manifest["sweep"]["because"] == list(result.conclusion.verdict.because)
+        assert manifest["sweep"]["because"]
+        assert manifest["warnings"] == []
+
+
+def test_much_noise_is_a_warning_in_the_manifest(tracked: Any, recorder: MlflowRecorder, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dense = [rng.normal(c, 0.02, size=(60, 3)) for c in (0, 1)]
+    frame = pd.DataFrame(np.concatenate([*dense, rng.uniform(-3, 4, size=(480, 3))]), columns=["a", "b", "c"])
+    frame.to_csv(tmp_path / "noisy.csv", index=False)
+    p = plan(["data=table", f"data.path={tmp_path / 'noisy.csv'}", "cluster=hdbscan", "cluster.min_cluster_size=30",
+              "report=none"])  # fmt: skip
+    result = sweep.run(p, sweep.jobs_of(p, tracked.backend), tracked)
+    exported(tracked, recorder, tmp_path / "out", result.outcomes[0].run_id)
+    manifest = verify(tmp_path / "out")
+    n_noise = int((pd.read_parquet(tmp_path / "out" / "assignments.parquet")["cluster"] == -1).sum())
+    assert n_noise > 180
+    assert manifest["rows"]["in_clusters"] == 600 - n_noise
+    assert manifest["noise_fraction"] == n_noise / 600
+    (warning,) = manifest["warnings"]
+    assert f"{600 - n_noise} of 600 rows are in a cluster" in warning
+    assert manifest["selected"] is False
+    assert manifest["sweep"] is None
+
+
 def test_every_number_can_be_recomputed_from_the_export(
     tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
 ) -> None:

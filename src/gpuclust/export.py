@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from gpuclust import __version__
 from gpuclust import job as jobs
-from gpuclust.analysis.noise import Rescue, rescue
+from gpuclust.analysis.noise import Rescue, noise_warning, rescue
 from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.selection import Candidate, select
 from gpuclust.analysis.tabular import cluster_table
@@ -275,6 +275,10 @@ def _manifest(
 ) -> dict[str, Any]:
     """What the folder holds and where it came from."""
     config = job.config
+    sweep = recorder.sweep_of(run)
+    chosen = (sweep or {}).get("chosen")
+    n_noise = int((prediction.cluster == NOISE).sum())
+    much_noise = noise_warning(n_noise, table.n_rows)
     return {
         "format": 1,
         "gpuclust": __version__,
@@ -291,11 +295,15 @@ def _manifest(
         "rows": {
             "read": table.audit.rows_read,
             "kept": table.n_rows,
-            "noise": int((prediction.cluster == NOISE).sum()),
+            "noise": n_noise,
+            "in_clusters": table.n_rows - n_noise,
         },
+        "noise_fraction": n_noise / table.n_rows,
+        "warnings": [much_noise] if much_noise else [],
         "metrics": dict(run.metrics),
         "backend": {k: run.tags.get(k, "") for k in (tags.BACKEND, tags.BACKEND_REASON, tags.DEVICE)},
-        "sweep": recorder.sweep_of(run),
+        "sweep": sweep,
+        "selected": chosen is not None and chosen["run_id"] == run.run_id,
         "versions": versions(),
         "sha256": {
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()

@@ -243,7 +243,7 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
             tags.SELECTION_REASON: reason,
             tags.SELECTED_RUN: chosen.run_id if chosen else "",
             tags.VERDICT: conclusion.verdict.text,
-            "gpuclust.verdict_kind": conclusion.verdict.kind,
+            tags.VERDICT_KIND: conclusion.verdict.kind,
             "mlflow.note.content": _note(conclusion, reason, chosen),
         },
         metrics={"n_jobs": len(result.outcomes), "n_failed": len(result.failed)},

@@ -43,6 +43,8 @@ from gpuclust.tracking.recorder import (
     SELECTED_RUN,
     SELECTION_REASON,
     VERDICT,
+    VERDICT_FILE,
+    VERDICT_KIND,
     DatasetInput,
     RecordedJob,
     RunStart,
@@ -127,26 +129,40 @@ class MlflowRecorder:
                 found = mlflow.artifacts.download_artifacts(f"models:/{models[-1].model_id}", dst_path=folder)
             yield Path(found) / "artifacts" / "bundle"
 
-    def sweep_of(self, run: RecordedJob) -> dict[str, Any] | None:
-        """The sweep that a job belongs to: its name, reason and verdict, and its curves (metric -> step -> value)."""
-        parent = self.job(run.parent) if run.parent else None
-        if parent is None:
+    def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
+        """The sweep ``sweep_id``, or else the one that the job was first run in: its name, its choice and the reason, its
+        verdict with the figures that led to it (``because``), and its curves (metric -> step -> value)."""
+        wanted = sweep_id or run.parent
+        sweep = self.job(wanted) if wanted else None
+        if sweep is None:
             return None
         with one_line_errors(self.uri):
             curves = {
                 name.removeprefix("curve/"): {
-                    str(m.step): m.value for m in self.client.get_metric_history(parent.run_id, name)
+                    str(m.step): m.value for m in self.client.get_metric_history(sweep.run_id, name)
                 }
-                for name in parent.metrics
+                for name in sweep.metrics
                 if name.startswith("curve/")
             }
+        chosen = self.job(sweep.tags[SELECTED_RUN]) if sweep.tags.get(SELECTED_RUN) else None
         return {
-            "run_id": parent.run_id,
-            "name": parent.name,
-            "selection_reason": parent.tags.get(SELECTION_REASON, ""),
-            "verdict": parent.tags.get(VERDICT, ""),
+            "run_id": sweep.run_id,
+            "name": sweep.name,
+            "chosen": {"run_id": chosen.run_id, "name": chosen.name} if chosen else None,
+            "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
+            "verdict": sweep.tags.get(VERDICT, ""),
+            "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
+            "because": self._because(sweep.run_id),
             "curves": curves,
         }
+
+    def _because(self, sweep_id: str) -> list[str]:
+        """The figures that led to a sweep's verdict, one sentence each; none where its file is not there."""
+        try:
+            with self.download(sweep_id, VERDICT_FILE) as path:
+                return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))["because"]]
+        except (TrackingError, OSError, ValueError, KeyError, TypeError):
+            return []
 
     def search(self, query: str, order_by: list[str] | None = None) -> Iterator[Run]:
         """Every run of the experiment that matches an MLflow search, all pages of it."""

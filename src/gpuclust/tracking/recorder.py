@@ -23,9 +23,9 @@ LABELS, FINGERPRINT, FAILURE, VERSION = (
     "gpuclust.failure",
     "gpuclust.version",
 )
-COMMAND, VERDICT = "gpuclust.command", "gpuclust.verdict"
+COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclust.verdict_kind"
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, VERDICT_FILE = "config.yaml", "verdict.json"
 
 
 @dataclass(frozen=True)
