@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -53,7 +54,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         notes=(*table.audit.notes, *_id_notes(work, unique=config.duplicates == "id")),
         distinct_feature_rows=frames.count_distinct(work.frame, work.features),
     )
-    return replace(table, frame=work.frame, features=tuple(work.features), audit=audit)
+    return replace(table, frame=work.frame, features=tuple(work.features), audit=audit, rows=work.rows)
 
 
 @dataclass
@@ -68,9 +69,10 @@ class _Work:
     left_out: list[LeftOut] = field(default_factory=list)
     fills: dict[str, float] = field(default_factory=dict)
     features: list[str] = field(init=False)
+    rows: np.ndarray | None = field(init=False)  # the numbers of the frame's rows in the source
 
     def __post_init__(self) -> None:
-        self.features = list(self.table.features)
+        self.features, self.rows = list(self.table.features), self.table.rows
 
     @property
     def n_rows(self) -> int:
@@ -99,6 +101,8 @@ class _Work:
     def take(self) -> None:
         """Make the frame the rows still wanted, with a 0..n-1 index."""
         if self.wanted is not None:
+            kept = np.flatnonzero(self.wanted.to_numpy())
+            self.rows = kept if self.rows is None else self.rows[kept]
             self.frame = self.frame[self.wanted].reset_index(drop=True)
             self.wanted = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 from gpuclust.config import DataConfig, RolesConfig, did_you_mean
 from gpuclust.data.table import LeftOut
@@ -36,6 +36,11 @@ TRACK_ROLES: dict[str, tuple[str, ...]] = {
 """The roles of a table of tracks and the names that tables give them, the likeliest first."""
 
 CATEGORIES = ("key", "mode", "time_signature")
+KEY_NAME = re.compile(
+    r"(^|_)(id|ids|uid|uuid|guid|key|pk|code|sku|isbn|isrc|ean|doi|uri)$"
+    r"|^(account|case|client|customer|doc|item|member|object|order|patient|person|product|record|row|sample|song|track|user)id$"
+)
+"""The names of columns that identify rows, in the spelling of `spelling`."""
 ROLE_NAMES = tuple(f.name for f in fields(RolesConfig))
 
 
@@ -51,6 +56,16 @@ class Choice:
     features: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     named: bool
+
+    def with_id(self, name: str) -> Choice:
+        """The same choice with a column as the id, which is then no feature."""
+        others = tuple(out for out in self.left_out if out.column != name)
+        return replace(
+            self,
+            roles={"id": name, **self.roles},
+            features=tuple(feature for feature in self.features if feature != name),
+            left_out=(*others, LeftOut(name, "role id")),
+        )
 
     @property
     def role_columns(self) -> tuple[str, ...]:
@@ -117,10 +132,27 @@ def _roles(kinds: dict[str, str], named: RolesConfig, where: str, *, tracks: boo
     return {role: roles[role] for role in ROLE_NAMES if role in roles}
 
 
+def key_candidates(choice: Choice, keys: Sequence[str], kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Columns that may be the id where none has that role, of those that look distinct at first sight (``keys``).
+
+    First the columns that are named like an id, then the other columns of text. Which of them is the id is decided by all
+    of their values (`gpuclust.data.read`). A column that the user lists as a feature is none of them.
+    """
+    if "id" in choice.roles:
+        return [], []
+    taken = {*choice.roles.values(), *(choice.features if choice.named else ())}
+    free = [name for name in keys if name not in taken]
+    named = [name for name in free if KEY_NAME.search(spelling(_CAMEL.sub("_", name)))]
+    return named, [name for name in free if kinds[name] == "text" and name not in named]
+
+
 def _audio_features(kinds: dict[str, str]) -> list[str]:
     offered = {spelling(name): name for name in reversed(kinds) if kinds[name] in ("number", "empty")}
     found = (next((offered[a] for a in aliases if a in offered), None) for aliases in AUDIO_FEATURES.values())
     return [name for name in found if name is not None]
+
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def spelling(name: str) -> str:

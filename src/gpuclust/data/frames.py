@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from gpuclust.data.sniff import utf8_stream
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
 MAX_BLOCK_BYTES = 1 << 28
@@ -92,15 +92,14 @@ class PandasFrames:
     def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         """The named columns of a Parquet file."""
         try:
-            return arrow_to_pandas(pa.parquet.ParquetFile(path).read(columns=list(columns)))
+            return arrow_to_pandas(read_arrow(path, "parquet", columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from error
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         """The named columns of a Feather or Arrow IPC file."""
         try:
-            with open_arrow(path) as reader:
-                return arrow_to_pandas(reader.read_all().select(list(columns)))
+            return arrow_to_pandas(read_arrow(path, "feather", columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole Feather file: {_one_line(error)}") from error
 
@@ -142,12 +141,40 @@ class PandasFrames:
         return np.ascontiguousarray(frame[list(columns)].to_numpy(np.float64))
 
 
+def read_arrow(path: Path, format: str, columns: Sequence[str]) -> Any:
+    """The named columns of a Parquet, Feather or Arrow IPC file as an Arrow table; repeated names as `unique_names` says.
+
+    Raises pyarrow.ArrowException or OSError where the file is damaged.
+    """
+    if format == "parquet":
+        file = pa.parquet.ParquetFile(path)
+        if named_apart(file.schema_arrow.names):
+            return file.read(columns=list(columns)).select(list(columns))
+        table = file.read()
+    else:
+        with open_arrow(path) as reader:
+            table = reader.read_all()
+    return table.rename_columns(unique_names(table.column_names)).select(list(columns))
+
+
+def named_apart(names: Sequence[str]) -> bool:
+    """Whether every column has a name of its own."""
+    return len(set(names)) == len(names) and "" not in names
+
+
 def open_arrow(path: Path) -> Any:
     """A reader of an Arrow IPC file (Feather version 2) or stream."""
     with path.open("rb") as file:
         is_file = file.read(6) == b"ARROW1"
     mapped = pa.memory_map(str(path))
     return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+
+
+def iter_arrow(reader: Any) -> Iterator[Any]:
+    """The record batches of a reader that `open_arrow` gave."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(i) for i in range(reader.num_record_batches))
+    return iter(reader)
 
 
 def _one_line(error: BaseException) -> str:

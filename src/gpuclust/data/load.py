@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from gpuclust.data.files import Source, find
-from gpuclust.data.frames import open_arrow
-from gpuclust.data.sniff import Sniffed, sniff
-from gpuclust.data.table import CsvLayout, Frame, Frames
+from gpuclust.data.frames import iter_arrow, named_apart, open_arrow
+from gpuclust.data.sniff import Sniffed, may_be_key, sniff
+from gpuclust.data.table import CsvLayout, Frame, Frames, unique_names
 from gpuclust.errors import DataError
 
+HEAD_ROWS = 2000
 INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
 
 
@@ -24,12 +25,14 @@ class Look:
     """Files of one table that were looked at, not yet read.
 
     ``kinds`` is column -> ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
-    ``layouts`` has one entry a file for CSV, and is empty for the binary formats.
+    ``layouts`` has one entry a file for CSV, and is empty for the binary formats. ``keys`` are the columns of text and
+    numbers whose first values are all known and all different.
     """
 
     source: Source
     kinds: dict[str, str]
     layouts: tuple[CsvLayout, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,20 @@ def look(path: str) -> Look:
         sniffed = [sniff(file) for file in source.files]
         kinds = [_csv_kinds(s) for s in sniffed]
         layouts = tuple(s.layout for s in sniffed)
+        keys = [s.keys for s in sniffed]
     else:
         kinds = [_schema_kinds(file, source.format) for file in source.files]
         layouts = ()
+        keys = [_keys(source, kinds[0])]
     for file, other in zip(source.files[1:], kinds[1:], strict=True):
         if different := set(kinds[0]) ^ set(other):
             raise DataError(
                 f"{file} and {source.files[0].name} differ in column {sorted(different)[0]!r}; "
                 "keep files with the same columns in a folder"
             )
-    return Look(source, {name: _widest([k[name] for k in kinds]) for name in kinds[0]}, layouts)
+    widest = {name: _widest([k[name] for k in kinds]) for name in kinds[0]}
+    in_all = [n for n in keys[0] if widest[n] in ("number", "text") and all(n in other for other in keys[1:])]
+    return Look(source, widest, layouts, tuple(in_all))
 
 
 def load(seen: Look, frames: Frames, columns: Sequence[str], *, text: Collection[str] = ()) -> Loaded:
@@ -133,12 +140,37 @@ def _schema_kinds(file: Path, format: str) -> dict[str, str]:
     except (pa.ArrowException, OSError) as error:
         text = " ".join(str(error).split())[:160]
         raise DataError(f"{file} is a damaged {format.title()} file ({text}); write or fetch it again") from error
-    kinds = {name: kind_of(type_) for name, type_ in zip(schema.names, schema.types, strict=True)}
+    kinds = {name: kind_of(type_) for name, type_ in zip(unique_names(schema.names), schema.types, strict=True)}
     first = next(iter(kinds), None)
     for name in kinds:
         if name == "__index_level_0__" or (name == first and name in INDEX_NAMES and kinds[name] == "number"):
             kinds[name] = "index"
     return kinds
+
+
+def _keys(source: Source, kinds: dict[str, str]) -> tuple[str, ...]:
+    """The columns of text and of whole numbers whose first values, in the first file, may be those of a key."""
+    names = [name for name, kind in kinds.items() if kind in ("number", "text")]
+    sample = _head(source.files[0], source.format, names)
+    whole = [f.name for f in sample.schema if pa.types.is_integer(f.type) or kind_of(f.type) == "text"]
+    return tuple(n for n in whole if may_be_key([None if v is None else str(v) for v in sample.column(n).to_pylist()]))
+
+
+def _head(file: Path, format: str, names: Sequence[str]) -> Any:
+    """The first rows of some columns of a binary file, as an Arrow table; none where the file cannot be read."""
+    empty = pa.table({})
+    try:
+        if format == "parquet":
+            opened = pa.parquet.ParquetFile(file)
+            only = list(names) if named_apart(opened.schema_arrow.names) else None
+            batch = next(opened.iter_batches(HEAD_ROWS, columns=only))
+        else:
+            with open_arrow(file) as reader:
+                batch = next(iter_arrow(reader)).slice(0, HEAD_ROWS)
+        table = pa.Table.from_batches([batch])
+        return table.rename_columns(unique_names(table.column_names)).select(list(names))
+    except (pa.ArrowException, OSError, StopIteration):
+        return empty
 
 
 def kind_of(type_: Any) -> str:

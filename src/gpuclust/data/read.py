@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gpuclust.config import DataConfig
-from gpuclust.data.columns import Choice, choose
+from gpuclust.data.columns import Choice, choose, key_candidates
 from gpuclust.data.files import digest, find
 from gpuclust.data.join import Join, attach, open_join
 from gpuclust.data.load import Loaded, Look, load, look
 from gpuclust.data.settle import Settled, settle, text_step
-from gpuclust.data.table import Audit, Frame, Frames, Roles, Step, Table, sample_rows
+from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Step, Table, sample_rows
 from gpuclust.errors import ConfigurationError, DataError
 
 CATALOGUE_ROWS = 20_000
@@ -54,13 +54,16 @@ def read(data: DataConfig, frames: Frames) -> Table:
     if not len(frame):
         raise DataError(f"{opened.where} has a header but no rows; give a file with rows")
     rows_in_source = len(frame)
+    _identify(frame, opened)
     frame, roles = _with_id(frame, opened.choice)
     opened.source["id_made"] = roles["id"] not in opened.choice.roles.values()
+    rows = None
     if data.n_rows is not None and data.n_rows < rows_in_source:
-        frame = frame.iloc[sample_rows(rows_in_source, data.n_rows, data.seed)].reset_index(drop=True)
+        rows = sample_rows(rows_in_source, data.n_rows, data.seed)
+        frame = frame.iloc[rows].reset_index(drop=True)
     frame = opened.join(frame)
     settled = settle(frame, opened.choice, roles, frames, decimal=opened.decimal, where=opened.where)
-    return _table(settled, opened, data, rows_in_source)
+    return replace(_table(settled, opened, data, rows_in_source), rows=rows)
 
 
 @dataclass
@@ -72,6 +75,8 @@ class _Opened:
     load: Callable[[], Frame]
     join: Callable[[Frame], Frame] = lambda frame: frame
     decimal: str = "."
+    keys: tuple[list[str], list[str]] = ([], [])
+    """Columns that may be the id: those named like one, and other text."""
     source: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -106,8 +111,12 @@ def _open_file(data: DataConfig, frames: Frames) -> _Opened:
         wanted[join.left] = None
         text.add(join.left)
     text -= set(choice.features)
+    keys = key_candidates(choice, seen.keys, seen.kinds)
+    for name in (*keys[0], *keys[1]):
+        wanted[name] = None
+        text.add(name)
     decimal = next((layout.decimal for layout in seen.layouts), ".")
-    opened = _Opened(path, choice, lambda: _load(opened, seen, frames, list(wanted), text), decimal=decimal)
+    opened = _Opened(path, choice, lambda: _load(opened, seen, frames, list(wanted), text), decimal=decimal, keys=keys)
     if join:
         opened.join = lambda frame: _join(opened, frame, join, frames, data)
     return opened
@@ -157,6 +166,31 @@ def _join(opened: _Opened, frame: Frame, join: Join, frames: Frames, data: DataC
     frame, matched = attach(frame, join, frames, columns)
     opened.source["join"] = {"path": data.join.path, "columns": columns, "rows_matched": matched}
     return frame
+
+
+def _identify(frame: Frame, opened: _Opened) -> None:
+    """Give the role of the id, where none has it, to a column that has a different value in every row.
+
+    It is the first such column that is named like an id, else the only such column of text.
+    """
+    named, texts = opened.keys
+    name = next((n for n in named if _all_different(frame[n])), None)
+    how = "it is named like an id, and no value is repeated"
+    if name is None:
+        distinct = [n for n in texts if _all_different(frame[n])]
+        name = distinct[0] if len(distinct) == 1 else None
+        how = "it is the only column of text without repeated values"
+    if name is not None:
+        opened.choice = opened.choice.with_id(name)
+        opened.source["id_found"] = how
+        opened.notes.append(f"{name} is the id ({how}); data.roles.id=COLUMN names another")
+
+
+def _all_different(column: Column) -> bool:
+    """Whether a column has a value in every row, each once; numbers have to be whole."""
+    if bool(column.isna().any()) or int(column.nunique()) < len(column):
+        return False
+    return column.dtype.kind != "f" or not bool((column % 1 != 0).any())
 
 
 def _with_id(frame: Frame, choice: Choice) -> tuple[Frame, dict[str, str]]:

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from gpuclust.data.encoding import detect_encoding
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
 SEPARATORS = (",", ";", "\t", "|")
+LONGEST_KEY = 200
+"""Characters. A longer text is a document, not a key."""
 GZIP_MAGIC = b"\x1f\x8b"
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -40,11 +42,13 @@ _BOOLEANS = frozenset({"true", "false", "t", "f"})
 class Sniffed:
     """What a delimited file looks like: its layout, and the kind of each column, judged from a part of it.
 
-    A kind is ``number``, ``boolean``, ``text`` or ``empty`` (no value was seen).
+    A kind is ``number``, ``boolean``, ``text`` or ``empty`` (no value was seen). ``keys`` are the columns that may
+    identify the rows: see `may_be_key`.
     """
 
     layout: CsvLayout
     kinds: dict[str, str]
+    keys: tuple[str, ...] = ()
 
 
 def sniff(path: Path, *, whole: bool = False) -> Sniffed:
@@ -186,14 +190,26 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     widths = Counter(map(len, body))
     if header and body and widths.most_common(1)[0][0] == len(first) + 1:
         first = ["", *first]
-    names = _unique(first if header else [f"column_{i}" for i in range(len(first))])
+    names = unique_names(first if header else [f"column_{i}" for i in range(len(first))])
     blocks = [_thinned([row for row in block if len(row) == len(names)]) for block in (body, *blocks[1:])]
     cells = [[[row[i].strip() for row in block] for block in blocks] for i in range(len(names))]
     decimal = _decimal(cells) if layout.separator != "," else "."
     index = header and first[0] in ("", "Unnamed: 0") and _numbers_rows(cells[0])
     kinds = {name: _kind(column, decimal) for name, column in zip(names, cells, strict=True)}
     layout = replace(layout, decimal=decimal, header=header, index_column=index, columns=tuple(names))
-    return Sniffed(layout, kinds)
+    keys = [
+        name
+        for name, column in zip(names, cells, strict=True)
+        if may_be_key([cell for block in column for cell in block]) and (kinds[name] == "text" or _all_whole(column))
+    ]
+    return Sniffed(layout, kinds, tuple(keys))
+
+
+def may_be_key(values: Sequence[str | None]) -> bool:
+    """Whether a sample of a column could be of a key: no value is missing or repeated, and none is a long text."""
+    if len(values) < 2 or any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values):
+        return False
+    return len(set(values)) == len(values)
 
 
 def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
@@ -206,19 +222,6 @@ def _is_data(cells: Sequence[str]) -> bool:
     if not all(_NUMBER["."].fullmatch(cell) for cell in cells):
         return False
     return list(cells) != [str(i) for i in range(len(cells))]
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names that are all there and all different, told apart as pandas does: ``a``, ``a.1``."""
-    taken: dict[str, None] = {}
-    for i, name in enumerate(names):
-        wanted = base = name or f"Unnamed: {i}"
-        repeat = 0
-        while wanted in taken:
-            repeat += 1
-            wanted = f"{base}.{repeat}"
-        taken[wanted] = None
-    return list(taken)
 
 
 def _decimal(cells: Sequence[Sequence[Sequence[str]]]) -> str:
@@ -236,16 +239,29 @@ def _decimal(cells: Sequence[Sequence[Sequence[str]]]) -> str:
 def _numbers_rows(blocks: Sequence[Sequence[str]]) -> bool:
     """Whether the cells are whole numbers, no two of them the same."""
     cells = [cell for block in blocks for cell in block]
-    return all(cell.isdecimal() for cell in cells) and len(set(cells)) == len(cells)
+    return _all_whole(blocks) and len(set(cells)) == len(cells)
+
+
+def _all_whole(blocks: Sequence[Sequence[str]]) -> bool:
+    return all(cell.isdecimal() for block in blocks for cell in block)
 
 
 def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
-    """A column is worth reading as numbers when at least half of the values in any block are numbers."""
+    """A column is worth reading as numbers when at least half of the values in any block are numbers.
+
+    Digits of one length of which some begin with 0 are codes, such as postal codes: text.
+    """
     values = [[cell for cell in block if cell not in _NULLS] for block in blocks]
     seen = [cell for block in values for cell in block]
     if not seen:
         return "empty"
     if all(cell.lower() in _BOOLEANS for cell in seen):
         return "boolean"
+    if (
+        len({len(cell) for cell in seen}) == 1 < len(seen[0])
+        and any(cell[0] == "0" for cell in seen)
+        and all(cell.isdecimal() for cell in seen)
+    ):
+        return "text"
     matches = _NUMBER[decimal].fullmatch
     return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"

@@ -81,7 +81,8 @@ class Table:
 
     ``frame`` has one row per item, a plain 0..n-1 index, the id column, every role column and every feature
     column; features are float64 and finite. ``fingerprint`` identifies the content that was read (a digest of
-    the file's bytes, or of the catalogue's parameters), not the cleaning.
+    the file's bytes, or of the catalogue's parameters), not the cleaning. ``rows`` (n_rows,) int64 are the numbers of the
+    rows in the source, counted from 0; None where they are 0..n-1.
     """
 
     frame: Frame
@@ -89,6 +90,13 @@ class Table:
     features: tuple[str, ...]
     fingerprint: str
     audit: Audit
+    rows: np.ndarray | None = None
+
+    @property
+    def other_columns(self) -> tuple[str, ...]:
+        """The columns of the source that are neither features nor roles, in its order: see `gpuclust.data.others`."""
+        used = {*self.roles.columns, *self.features}
+        return tuple(out.column for out in self.audit.left_out if out.column not in used)
 
     @property
     def n_rows(self) -> int:
@@ -130,6 +138,19 @@ NULL_SPELLINGS = (
     "NONE", "<NA>", "#N/A", "-", "?",
 )  # fmt: skip
 """Cells that mean "no value" in a column of numbers. In a column of text only the empty cell does."""
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names that are all there and all different, told apart as pandas does: ``a``, ``a.1``."""
+    taken: dict[str, None] = {}
+    for i, name in enumerate(names):
+        wanted = base = name or f"Unnamed: {i}"
+        repeat = 0
+        while wanted in taken:
+            repeat += 1
+            wanted = f"{base}.{repeat}"
+        taken[wanted] = None
+    return list(taken)
 
 
 class Frames(Protocol):
