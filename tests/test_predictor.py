@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuclust.errors import ModelError
-from gpuclust.serve.predictor import UNPLACED, Placement, read_predictor
+from gpuclust.model.predictor import UNPLACED, Placement, read_predictor
 from gpuclust.tracking.bundle import ARRAYS, MODEL, Bundle
 from tests.test_bundle import CASES, built
 

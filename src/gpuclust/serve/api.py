@@ -17,7 +17,7 @@ from gpuclust.serve.build import Progress
 from gpuclust.serve.front import API, Front
 from gpuclust.serve.inputs import MOST_BODY, parameter_examples
 from gpuclust.serve.library import Library
-from gpuclust.serve.predictor import read_predictor
+from gpuclust.model.predictor import read_predictor
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.source import MODEL

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 
 from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
 from gpuclust.serve.playlist import MOST as MOST_LISTED
-from gpuclust.serve.predictor import FARTHEST
+from gpuclust.model.predictor import FARTHEST
 
 MOST_ITEMS = 1_000  # of one page
 MOST_HITS = 100

@@ -1,7 +1,7 @@
 """The portable model: ``arrays.npz`` and ``model.json``, data and no code, so a model of any device serves on any.
 
-``arrays.npz`` is read with ``allow_pickle=False``. ``model.json`` names the format, the algorithm, the features, what
-cleaning does to a new row, and every array with its shape.
+``model.json`` names the format, the algorithm, the features, what cleaning does to a new row, and every array with its
+shape. `gpuclust.model.schema` has what both files must hold.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from gpuclust import __version__
 from gpuclust.compute.backend import Projection, Scaling
 from gpuclust.errors import ModelError
+from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
+from gpuclust.model.schema import FORMAT, NOISE
 from gpuclust.prepare import Preparation
 
-FORMAT = 1
-MODEL, ARRAYS = "model.json", "arrays.npz"
-NOISE = -1
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
 UNPLACED = -2
 
@@ -142,38 +140,28 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
-        """Read what `save` wrote. Raises ModelError when files are missing, damaged or of a newer format."""
-        try:
-            model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-            with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls._from(model, dict(arrays))
-        except FileNotFoundError as error:
-            raise ModelError(f"{folder} holds no model: {Path(error.filename).name} is missing") from error
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise ModelError(f"the model in {folder} is damaged ({error}); export it again") from error
+        """Read what `save` wrote. Raises ModelError, in one line, when it is missing, damaged, changed or not a model."""
+        return cls.of(read_model(folder))
 
     @classmethod
-    def _from(cls, model: dict[str, Any], arrays: dict[str, np.ndarray]) -> Bundle:
-        if model["format"] > FORMAT:
-            raise ModelError(f"the model has format {model['format']}, this gpuclust reads up to {FORMAT}; upgrade it")
-        if model["algorithm"] not in PREDICTORS:
-            raise ModelError(f"the model's algorithm {model['algorithm']!r} is not known here")
+    def of(cls, model: ModelFiles) -> Bundle:
+        """The bundle of a model that was read."""
+        described, arrays = model.description, model.arrays
         preparation = Preparation(
-            features=tuple(model["features"]),
-            scaling=Scaling(model["scale"], arrays["scaling/offset"], arrays["scaling/scale"]),
+            features=tuple(described.features),
+            scaling=Scaling(described.scale, arrays["scaling/offset"], arrays["scaling/scale"]),
             projection=_projection("projection", arrays) if "projection/mean" in arrays else None,
             map_projection=_projection("map", arrays),
-            dtype=model["dtype"],
+            dtype=described.dtype,
         )
-        named = {k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")}
         return cls(
-            algorithm=model["algorithm"],
+            algorithm=described.algorithm,
             preparation=preparation,
-            parameters=named,
-            covariance_type=model["covariance_type"],
-            fills=model["fills"],
-            bounds={k: (low, high) for k, (low, high) in model["bounds"].items()},
-            details=model["details"],
+            parameters={k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")},
+            covariance_type=described.covariance_type,
+            fills=described.fills,
+            bounds=described.bounds,
+            details=described.details.model_dump(exclude_none=True),
         )
 
 

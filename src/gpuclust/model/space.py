@@ -1,21 +1,15 @@
-"""The feature space of an exported model: raw rows to the prepared space that its clusters live in.
-
-Reads ``model.json`` and ``arrays.npz`` (never a pickle) and repeats the scaling and the projection, nothing more.
-"""
+"""The feature space of an exported model: raw rows to the prepared space that its clusters live in."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from gpuclust.errors import ModelError
+from gpuclust.model.files import ModelFiles, read_model
 
-FORMAT = 1
 BLOCK_ROWS = 65_536
 
 
@@ -65,24 +59,23 @@ class Space:
 
 
 def read_space(folder: Path) -> Space:
-    """The space of the model in a folder. Raises ModelError when files are missing, damaged or of a newer format."""
-    try:
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        if model["format"] > FORMAT:
-            raise ModelError(f"the model has format {model['format']}, this gpuclust reads up to {FORMAT}; upgrade it")
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            reduction = None
-            if "projection/mean" in arrays:
-                reduction = Reduction(*(arrays[f"projection/{part}"] for part in ("mean", "components", "scale")))
-            return Space(
-                features=tuple(model["features"]),
-                offset=arrays["scaling/offset"].astype(np.float64),
-                scale=arrays["scaling/scale"].astype(np.float64),
-                reduction=reduction,
-                fills=model["fills"],
-                dtype=str(np.dtype(model["dtype"])),
-            )
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no model: {Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise ModelError(f"the model in {folder} is damaged ({error}); export it again") from error
+    """The space of the model in a folder. Raises ModelError when the model cannot be used."""
+    return space_of(read_model(folder, only=("scaling/", "projection/")))
+
+
+def space_of(model: ModelFiles) -> Space:
+    """The space of a model that was read."""
+    arrays, description = model.arrays, model.description
+    return Space(
+        features=tuple(description.features),
+        offset=arrays["scaling/offset"].astype(np.float64),
+        scale=arrays["scaling/scale"].astype(np.float64),
+        reduction=reduction_of("projection", arrays) if "projection/mean" in arrays else None,
+        fills=description.fills,
+        dtype=description.dtype,
+    )
+
+
+def reduction_of(name: str, arrays: Mapping[str, np.ndarray]) -> Reduction:
+    """One of the projections of a model."""
+    return Reduction(*(arrays[f"{name}/{part}"] for part in ("mean", "components", "scale")))

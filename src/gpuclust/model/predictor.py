@@ -1,24 +1,21 @@
 """Placing new rows in an exported clustering, from ``model.json`` and ``arrays.npz`` alone.
 
 What `gpuclust.tracking.bundle.Bundle.predict` computes, in NumPy and SciPy: a server answers a few rows at a time, so
-it wants the search tree built once and no kernel compiled. The tests hold the two against each other.
+it builds the search tree once and compiles no kernel. The tests compare the two.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from gpuclust.errors import ModelError
-from gpuclust.serve.model import Reduction, Space, read_space
+from gpuclust.model.files import read_model
+from gpuclust.model.schema import NOISE, Description
+from gpuclust.model.space import Reduction, Space, reduction_of, space_of
 
-NOISE = -1
 UNPLACED = -2
 MAP_DIMENSIONS = 3
 # Spreads from the middle of a feature's scale; beyond it single precision and its squares overflow.
@@ -45,7 +42,7 @@ class Predictor:
     """A model that was read. ``bounds`` are what cleaning allowed, by feature, in original units; ``place`` is the
     algorithm, from prepared points to labels."""
 
-    algorithm: str
+    description: Description
     space: Space
     bounds: Mapping[str, tuple[float | None, float | None]]
     map: Reduction
@@ -90,25 +87,21 @@ def _number(limit: float | None) -> str:
 
 
 def read_predictor(folder: Path) -> Predictor:
-    """The model in a folder. Raises ModelError when files are missing, damaged, or of an unknown algorithm."""
-    space = read_space(folder)
-    try:
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            parameters = {n.removeprefix("parameters/"): arrays[n] for n in arrays.files if n.startswith("parameters/")}
-            map_ = Reduction(*(arrays[f"map/{part}"] for part in ("mean", "components", "scale")))
-        algorithm = model["algorithm"]
-        if algorithm not in PLACERS:
-            raise ModelError(f"the model's algorithm {algorithm!r} is not known here; upgrade gpuclust")
-        return Predictor(
-            algorithm=algorithm,
-            space=space,
-            bounds={feature: (low, high) for feature, (low, high) in model["bounds"].items()},
-            map=map_,
-            place=PLACERS[algorithm](parameters, model),
-        )
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise ModelError(f"the model in {folder} is damaged ({error}); export it again") from error
+    """The model in a folder. Raises ModelError when it cannot be used."""
+    model = read_model(folder)
+    description = model.description
+    parameters = {
+        name.removeprefix("parameters/"): array
+        for name, array in model.arrays.items()
+        if name.startswith("parameters/")
+    }
+    return Predictor(
+        description=description,
+        space=space_of(model),
+        bounds=description.bounds,
+        map=reduction_of("map", model.arrays),
+        place=PLACERS[description.algorithm](parameters, description),
+    )
 
 
 def _squares(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -119,7 +112,7 @@ def _squares(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return squares
 
 
-def _kmeans(parameters: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
+def _kmeans(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
     """The nearest centre; confidence 1 - d(own centre) / d(next centre)."""
     centers = parameters["centers"].astype(np.float64)
 
@@ -135,10 +128,10 @@ def _kmeans(parameters: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> C
     return place
 
 
-def _gmm(parameters: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
+def _gmm(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
     """The greatest responsibility, which is the confidence; precisions as scikit-learn shapes them."""
     weights, means, cholesky = (parameters[n].astype(np.float64) for n in ("weights", "means", "precisions_cholesky"))
-    kind, (k, d) = model["covariance_type"], means.shape
+    kind, (k, d) = description.covariance_type, means.shape
     # Of each component: the upper triangle (d, d), or the diagonal (d,), of its precision's Cholesky factor.
     factors = {"full": lambda: cholesky, "tied": lambda: np.broadcast_to(cholesky, (k, d, d)), "diag": lambda: cholesky,
                "spherical": lambda: np.repeat(cholesky[:, None], d, axis=1)}[kind]()  # fmt: skip
@@ -161,7 +154,7 @@ def _gmm(parameters: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Call
     return place
 
 
-def _hdbscan(parameters: Mapping[str, np.ndarray], model: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
+def _hdbscan(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
     """As hdbscan's ``approximate_predict``; the arrays are those of `gpuclust.compute.linkage_predict`."""
     from scipy.spatial import KDTree
 
