@@ -124,7 +124,7 @@ def _verify(file: BinaryIO, path: Path, digests: Mapping[str, str] | None) -> No
     file.seek(0)
     if hashlib.file_digest(file, "sha256").hexdigest() != digests[path.name]:
         raise ModelError(
-            f"{path} was changed since its export (its SHA-256 is not the manifest's); export the run again"
+            f"{path} is damaged or was changed since its export (not the SHA-256 of the manifest); export the run again"
         )
     file.seek(0)
 

@@ -12,12 +12,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from gpuclust import __version__
+from gpuclust.model.predictor import read_predictor
 from gpuclust.serve import problems
 from gpuclust.serve.build import Progress
 from gpuclust.serve.front import API, Front
 from gpuclust.serve.inputs import MOST_BODY, parameter_examples
 from gpuclust.serve.library import Library
-from gpuclust.model.predictor import read_predictor
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.source import MODEL

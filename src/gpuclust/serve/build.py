@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuclust.serve.averages import write_averages
 from gpuclust.model.space import read_space
+from gpuclust.serve.averages import write_averages
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.source import MODEL, Manifest, popularity_of, raw_features, read_assignments
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold

@@ -8,9 +8,9 @@ from urllib.parse import unquote
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from gpuclust.model.predictor import FARTHEST
 from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
 from gpuclust.serve.playlist import MOST as MOST_LISTED
-from gpuclust.model.predictor import FARTHEST
 
 MOST_ITEMS = 1_000  # of one page
 MOST_HITS = 100

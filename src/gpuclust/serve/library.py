@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.errors import ExportError
+from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.build import Progress
 from gpuclust.serve.index import find_or_build, size_of
-from gpuclust.model.space import Space, read_space
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import Averages, Cluster, Example, Facts, Found, Hit, Item, Neighbour, NotFound, Page
 from gpuclust.serve.source import MODEL, Manifest, read_clusters, read_manifest

@@ -9,11 +9,11 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from gpuclust.model.predictor import UNPLACED, Predictor
 from gpuclust.serve import inputs, schemas
 from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import render
-from gpuclust.model.predictor import UNPLACED, Predictor
 from gpuclust.serve.problems import Json, Problem, near
 from gpuclust.serve.records import Cluster, Page
 from gpuclust.serve.schemas import problems
