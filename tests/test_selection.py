@@ -57,7 +57,7 @@ def test_jobs_without_the_metric_are_left_out_and_counted() -> None:
     found = select(jobs)
     assert found is not None
     assert found.index == 1
-    assert "1 without silhouette left out" in found.reason
+    assert "1 job without silhouette was not compared" in found.reason
 
 
 def test_what_was_not_measured_is_replaced_and_said() -> None:

@@ -160,10 +160,9 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
     from gpuclust.sweep import leaderboard
 
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-    if result.parent is not None and result.selection is not None:
-        console.print(table(leaderboard(result), result.selection.metric))
-    if result.selection is not None and result.parent is not None:
-        console.print(f"chosen: {result.selection.reason}", markup=False)
+    if result.parent is not None and result.conclusion is not None:
+        console.print(table(leaderboard(result), result.metric))
+        console.print(f"{'chosen: ' if result.selection else ''}{result.conclusion.reason}", markup=False)
     if result.conclusion is not None:
         console.print(f"verdict: {result.conclusion.verdict.text}", markup=False, style="bold")
         for line in result.conclusion.verdict.because:

@@ -45,9 +45,18 @@ def _export(arguments: list[str]) -> int:
     parser = command_parser(
         "export", "Write the assignments, the clusters and the model of a finished job into a folder."
     )
-    parser.add_argument("run", metavar="best|RUN_ID", help="a job, a sweep (its chosen job), or the best job")
+    parser.add_argument(
+        "run", metavar="best|RUN_ID", help="best: the choice of the latest sweep; or a job, or a sweep (its chosen job)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--metric", help="what `best` means; default: what the latest sweep chose")
+    parser.add_argument("--metric", help="best: by this metric, among the runs of the same table and preparation")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="best: only runs like n_clusters=6 (repeatable)",
+    )
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: a CSV beside the Parquet")
     parser.add_argument("--data", metavar="FILE", help="where the clustered file is now, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
@@ -55,20 +64,25 @@ def _export(arguments: list[str]) -> int:
     _store_options(parser)
     options = parser.parse_args(arguments)
 
-    from gpuclust.analysis.validity import HIGHER_IS_BETTER
-    from gpuclust.config import BackendConfig, Config, TrackingConfig, did_you_mean
-    from gpuclust.errors import ConfigurationError
-    from gpuclust.export import export, find_run
+    from gpuclust.config import BackendConfig, Config, TrackingConfig, require_choosing
+    from gpuclust.errors import ExportError
+
+    if options.metric is not None:
+        require_choosing(options.metric, "--metric ")
+    if options.out.exists() and not options.force:
+        raise ExportError(f"{options.out} exists; name another --out, or replace it with --force")
+
+    from gpuclust.choice import conditions, find
+    from gpuclust.export import export
     from gpuclust.report.terminal import Live
     from gpuclust.tracking.mlflow import MlflowRecorder
 
-    if options.metric is not None and options.metric not in HIGHER_IS_BETTER:
-        raise ConfigurationError(
-            f"--metric {options.metric} is not one of {', '.join(HIGHER_IS_BETTER)}"
-            f"{did_you_mean(options.metric, HIGHER_IS_BETTER)}"
-        )
+    where = conditions(options.where)
     recorder = MlflowRecorder(options.uri, options.experiment, create=False)
-    run = find_run(recorder, options.run, options.metric)
+    found = find(recorder, options.run, options.metric, where)
+    for note in found.notes:
+        print(note)
+    run = found.run
     config = Config(
         backend=BackendConfig(name=options.backend),
         tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
@@ -82,6 +96,7 @@ def _export(arguments: list[str]) -> int:
             form=options.format,
             data_path=options.data,
             force=options.force,
+            sweep=found.sweep,
         )
     print(f"{done.folder}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpuclust import job as jobs
 from gpuclust.analysis.compare import Comparison, compare_all
 from gpuclust.analysis.gap import MOST_ROWS, N_INIT, Gap, gap_statistic
-from gpuclust.analysis.selection import Candidate, Curves, Selection, prefer_density, select
+from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_density, select, select_across
 from gpuclust.analysis.verdict import Preferred, Verdict, verdict
 from gpuclust.compute.store import tree_key
 from gpuclust.config import AUTO, AnalysisConfig, Config, HdbscanConfig, KMeansConfig, ScoreConfig
@@ -27,13 +27,21 @@ LEAST_GAP_SIZE = 10
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The choice (None where no job finished), the verdict, and what led to them."""
+    """The choice (None where no job finished, or where nothing ranks the spaces that were clustered: ``unranked``), the verdict,
+    and what led to them."""
 
     selection: Selection | None
     verdict: Verdict
+    unranked: Unranked | None = None
     gap: Gap | None = None
     comparisons: tuple[Comparison, ...] = ()
     validity: Mapping[str, float] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why this job was chosen, or why none was."""
+        made = self.selection or self.unranked
+        return made.reason if made else "no job finished, so none was chosen"
 
     def documents(self) -> dict[str, Any]:
         """Name of a JSON file -> its content."""
@@ -63,11 +71,20 @@ class Finalist:
 
 def candidate(outcome: Outcome) -> Candidate:
     """What selection looks at of a finished job."""
-    return Candidate(outcome.job.name, outcome.job.config.cluster.name, outcome.metrics)
+    job = outcome.job
+    return Candidate(job.name, job.config.cluster.name, outcome.metrics, job.key_of_matrix, job.space)
+
+
+def leaders(finished: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """The finished job that is ahead, or the best of each space where they cannot be ranked."""
+    ahead = select_across([candidate(o) for o in finished], metric)
+    if ahead is None:
+        return []
+    return [finished[i] for i in (ahead.best if isinstance(ahead, Unranked) else (ahead.index,))]
 
 
 def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """The best finished job of each algorithm, by the metric where it has it, else by the algorithm's own."""
+    """The best finished job of each algorithm, by the metric where it has it, else by the algorithm's own. All of one space."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.status == FINISHED:
@@ -84,15 +101,20 @@ def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
 def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: Desk) -> Conclusion:
     """Choose among the finished jobs of a sweep, compare the best of each algorithm, and say what the sweep found.
 
-    Across algorithms ``sweep.metric=auto`` chooses by silhouette, unless
+    Jobs of several spaces (other rows, features, scales or dimensions) are ranked by what can be compared between them, or not at
+    all (`gpuclust.analysis.selection.select_across`). Across algorithms ``sweep.metric=auto`` chooses by silhouette, unless
     `gpuclust.analysis.selection.prefer_density` has reason to prefer the HDBSCAN job.
     """
     finished = [o for o in outcomes if o.status == FINISHED]
-    selection = select([candidate(o) for o in finished], config.sweep.metric)
-    finalists = _finalists(finished, config, desk)
+    choice = select_across([candidate(o) for o in finished], config.sweep.metric)
+    unranked = choice if isinstance(choice, Unranked) else None
+    selection = choice if isinstance(choice, Selection) else None
+    spaces = {o.job.key_of_matrix for o in finished}
+    space = finished[selection.index].job.key_of_matrix if selection else None
+    finalists = _finalists([o for o in finished if o.job.key_of_matrix == space], config, desk)
     comparisons = tuple(compare_all({f.outcome.job.name: f.clustering.labels for f in finalists}))
     preferred, validity = None, None
-    if config.sweep.metric == AUTO and len(finalists) > 1:
+    if config.sweep.metric == AUTO and len(finalists) > 1 and len(spaces) == 1:
         preferred, validity = _preferred(finalists, comparisons, desk)
     if preferred is not None:
         chosen = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
@@ -100,14 +122,15 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: 
     gap = None
     if selection is not None and config.analysis.gap:
         gap = _gap(finished, finished[selection.index], config.analysis.gap, desk)
-    return Conclusion(selection, verdict(curves, gap=gap, preferred=preferred), gap, comparisons, validity)
+    found = verdict(curves, gap=gap, preferred=preferred)
+    return Conclusion(selection, found, unranked, gap, comparisons, validity)
 
 
 def _finalists(finished: Sequence[Outcome], config: Config, desk: Desk) -> list[Finalist]:
-    """The best job of each algorithm with its clustering, computed again where its arrays are gone; none if there is only
-    one algorithm, or when their tables differ."""
+    """The best job of each algorithm in one space with its clustering, computed again where its arrays are gone; none if there is
+    only one algorithm."""
     best = best_of_each(finished, config.sweep.metric)
-    if not config.analysis.compare or len(best) < 2 or len({o.job.key_of_table for o in best}) > 1:
+    if not config.analysis.compare or len(best) < 2:
         return []
     found = []
     for outcome in best:

@@ -226,12 +226,35 @@ class SweepConfig:
     """How a sweep is named, resumed and decided."""
 
     metric: str = one_of(
-        AUTO, AUTO, "silhouette", "silhouette_with_noise", "calinski_harabasz", "davies_bouldin", "inertia",
-        "bic", "aic", "icl", "log_likelihood", "relative_validity", "split_gain", "dbcv", "prediction_strength",
-        "stability_jaccard_min",
+        AUTO, AUTO, "silhouette", "silhouette_with_noise", "calinski_harabasz", "davies_bouldin", "bic", "aic", "icl",
+        "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "reference_ami",
     )  # fmt: skip
     resume: bool = True
     name: str | None = None
+
+
+# Metrics that cannot choose a job, and why.
+NO_CHOICE = {
+    "inertia": "it falls with every further cluster, so it always takes the most clusters",
+    "log_likelihood": "it rises with every further component, so it always takes the largest mixture",
+}
+
+
+def choosing_metrics() -> tuple[str, ...]:
+    """The metrics that can choose a job: the values of ``sweep.metric``, without ``auto``."""
+    (metric,) = (f for f in fields(SweepConfig) if f.name == "metric")
+    return tuple(word for word in metric.metadata["constraint"].words if word != AUTO)
+
+
+def require_choosing(metric: str, key: str) -> None:
+    """Raise ConfigurationError when a metric cannot choose a job: it has no best direction, or always favours more clusters."""
+    usable = choosing_metrics()
+    if metric in usable:
+        return
+    why = NO_CHOICE.get(metric, "it is no metric that is best at its highest or lowest")
+    raise ConfigurationError(
+        f"{key}{metric} cannot choose a job: {why}; use one of {', '.join(usable)}{did_you_mean(metric, usable)}"
+    )
 
 
 @dataclass
@@ -303,6 +326,8 @@ def validate(config: Config) -> Config:
 
     Raises ConfigurationError with one line a broken constraint names the key, the value and what is allowed.
     """
+    if config.sweep.metric in NO_CHOICE:
+        require_choosing(config.sweep.metric, "sweep.metric=")
     for key, value, constraint in _constrained(config):
         complaint = None if value is None else constraint.complaint(value)
         if complaint:

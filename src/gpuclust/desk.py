@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from gpuclust import __version__
@@ -24,6 +25,8 @@ from gpuclust.tracking.recorder import Recorder
 WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
 # What a sweep does with its jobs: it changes none of them.
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
+# Groups that decide which rows and features are clustered, and in which space.
+OF_THE_SPACE = ("data", "clean", "scale", "reduce", "dtype", "experiments")
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,17 @@ class Job:
         return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
 
     @property
+    def space(self) -> str:
+        """What varies in how its matrix was made, in words: ``scale=minmax reduce.n_components=2``; its name where nothing does."""
+        words = [f"{k}={_written(v)}" for k, v in self.swept.items() if k.split(".")[0] in OF_THE_SPACE]
+        return " ".join(words) or self.name
+
+    @cached_property
     def key_of_table(self) -> str:
         """Key of the cleaned table."""
         return table_key(self.config, self.fingerprint)
 
-    @property
+    @cached_property
     def key_of_matrix(self) -> str:
         """Key of the prepared matrix."""
         return matrix_key(self.config, self.key_of_table)
@@ -70,7 +79,7 @@ class Result:
 class Outcome:
     """What became of a job. ``status`` is FINISHED or FAILED; ``resumed`` ones were found, not run.
 
-    ``labels`` is their digest; ``parent`` the sweep that a resumed job was first run in; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
+    ``labels`` is their digest; ``parent`` the sweep that a resumed job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
     """
 
     job: Job
@@ -109,6 +118,10 @@ class Desk:
     recorder: Recorder
     display: Display
     command: str = ""
+
+
+def _written(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def job_of(config: Config, name: str, swept: Mapping[str, Any], backend: str) -> Job:

@@ -23,8 +23,8 @@ from gpuclust import __version__
 from gpuclust import job as jobs
 from gpuclust.analysis.noise import Rescue, noise_warning, rescue
 from gpuclust.analysis.profile import Profile
-from gpuclust.analysis.selection import Candidate, select
 from gpuclust.analysis.tabular import cluster_table
+from gpuclust.choice import find
 from gpuclust.compose import from_yaml
 from gpuclust.conclude import rebuild
 from gpuclust.data.table import Table
@@ -35,7 +35,7 @@ from gpuclust.report.palette import cluster_color
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.bundle import NOISE, Bundle, Prediction
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.recorder import FINISHED, RecordedJob
+from gpuclust.tracking.recorder import RecordedJob
 
 ASSIGNMENTS, CLUSTERS, MANIFEST, MODEL = "assignments", "clusters.parquet", "manifest.json", "model"
 ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
@@ -64,41 +64,9 @@ class Exported:
     n_clusters: int
 
 
-def find_run(recorder: MlflowRecorder, run: str, metric: str | None = None) -> RecordedJob:
-    """The finished job that ``run`` names: a run id (a sweep's stands for its chosen job) or ``best``.
-
-    ``best`` is the best finished job of the experiment by ``metric``; without one, what the latest sweep chose, else the
-    latest finished job. Raises ExportError naming what there is.
-    """
-    if run != "best":
-        return _by_id(recorder, run)
-    finished = list(recorder.jobs())
-    if not finished:
-        raise ExportError(f"the experiment {recorder.experiment} has no finished job; run one first")
-    if metric is None:
-        return recorder.chosen() or finished[0]
-    known = [job for job in finished if metric in job.metrics]
-    if not known:
-        raise ExportError(f"no finished job of the experiment {recorder.experiment} has the metric {metric}")
-    best = select([Candidate(j.name, "", j.metrics) for j in known], metric)
-    assert best is not None
-    return known[best.index]
-
-
-def _by_id(recorder: MlflowRecorder, run_id: str) -> RecordedJob:
-    job = recorder.job(run_id)
-    if job is None:
-        raise ExportError(f"there is no run {run_id} in {recorder.uri}; `gpuclust ui` shows the runs")
-    if job.tags.get(tags.KIND) == "sweep":
-        chosen = job.tags.get(tags.SELECTED_RUN)
-        if not chosen:
-            raise ExportError(f"run {run_id} is a sweep that chose no job; name one of its jobs")
-        return _by_id(recorder, chosen)
-    if job.status != FINISHED:
-        raise ExportError(
-            f"run {run_id} ({job.name}) is {job.status}, so it has nothing to export; name a finished job"
-        )
-    return job
+def find_run(recorder: MlflowRecorder, run: str) -> RecordedJob:
+    """The finished job that a run id or ``best`` names (`gpuclust.choice.find`)."""
+    return find(recorder, run).run
 
 
 def export(
@@ -110,15 +78,15 @@ def export(
     form: str = "parquet",
     data_path: str | None = None,
     force: bool = False,
+    sweep: str | None = None,
 ) -> Exported:
-    """Write the export folder of a finished job.
+    """Write the export folder of a finished job. ``sweep``: the sweep that it is exported as a job of, where not its own.
 
     The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
     the run's fingerprint, and its labels against the run's. Raises ExportError when the folder exists (unless ``force``),
     cannot be written, or the content is another.
     """
-    if out.exists() and not force:
-        raise ExportError(f"{out} exists; name another --out, or replace it with --force")
+    refuse_existing(out, force)
     found = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
     job, table, prediction = found.job, found.table, found.prediction
     described = jobs.describe(
@@ -127,9 +95,15 @@ def export(
     described = jobs.ruled(job, table, described, prediction.cluster, desk)
     with whole_folder(out, force) as folder:
         _write(folder, table, found.bundle, prediction, described, desk, form)
-        manifest = _manifest(folder, run, job, table, prediction, recorder)
+        manifest = _manifest(folder, run, job, table, prediction, recorder.sweep_of(run, sweep))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Exported(out, run, table.n_rows, len(described.proper))
+
+
+def refuse_existing(out: Path, force: bool) -> None:
+    """Raise ExportError when the folder exists and may not be replaced."""
+    if out.exists() and not force:
+        raise ExportError(f"{out} exists; name another --out, or replace it with --force")
 
 
 @dataclass(frozen=True)
@@ -271,11 +245,10 @@ def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 
 def _manifest(
-    folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, recorder: MlflowRecorder
+    folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, sweep: dict[str, Any] | None
 ) -> dict[str, Any]:
     """What the folder holds and where it came from."""
     config = job.config
-    sweep = recorder.sweep_of(run)
     chosen = (sweep or {}).get("chosen")
     n_noise = int((prediction.cluster == NOISE).sum())
     much_noise = noise_warning(n_noise, table.n_rows)

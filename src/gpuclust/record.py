@@ -29,9 +29,10 @@ def start(job: Job, desk: Desk) -> RunStart:
             tags.KIND: "job",
             tags.KEY: job.key,
             tags.FINGERPRINT: job.fingerprint,
+            tags.MATRIX_KEY: job.key_of_matrix,
             **about(desk),
         },
-        params=flatten(job.config),
+        params=flatten(job.config) | {f"swept.{k}": v for k, v in job.swept.items()},
     )
 
 

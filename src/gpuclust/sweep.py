@@ -12,13 +12,13 @@ from typing import Any
 from gpuclust import job as jobs_module
 from gpuclust.analysis.judgement import reference_column
 from gpuclust.analysis.profile import Profile
-from gpuclust.analysis.selection import Selection, select
+from gpuclust.analysis.selection import ACROSS, Selection, select
 from gpuclust.analysis.validity import HIGHER_IS_BETTER
 from gpuclust.artifacts import SweepFacts, sweep_files
 from gpuclust.compose import Plan
 from gpuclust.compute.backend import Backend
 from gpuclust.compute.store import key
-from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, rebuild
+from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, leaders, rebuild
 from gpuclust.config import flatten
 from gpuclust.curves import CURVES, SIZES, curve_point, curves, job_name, sweep_name
 from gpuclust.desk import Desk, Job, Outcome, about, job_of
@@ -27,7 +27,7 @@ from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
 
 # Scores that a leaderboard shows first, after the one that chose.
-SCORES = ("silhouette", "silhouette_se", "calinski_harabasz", "davies_bouldin", "inertia", "bic", "relative_validity",
+SCORES = ("silhouette", "silhouette_with_noise", "silhouette_se", "calinski_harabasz", "davies_bouldin", "inertia", "bic", "relative_validity",
           "noise_fraction")  # fmt: skip
 # Jobs run together when a silhouette takes long enough that sharing its pass pays: from this many pairs of rows.
 SHARED_FROM_PAIRS = 5e8
@@ -53,6 +53,20 @@ class SweepResult:
     def chosen(self) -> Outcome | None:
         """The job that was chosen."""
         return None if self.selection is None else candidates_of(self.outcomes)[self.selection.index]
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The keys of the matrices that were clustered, that of the chosen job first. Scores of different ones do not compare."""
+        ordered = [self.chosen, *self.outcomes] if self.chosen else self.outcomes
+        return tuple(dict.fromkeys(o.job.key_of_matrix for o in ordered if o is not None))
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks the jobs of one space."""
+        if self.selection is not None:
+            return self.selection.within or self.selection.metric
+        unranked = self.conclusion.unranked if self.conclusion else None
+        return unranked.metric if unranked else ACROSS
 
 
 def jobs_of(plan: Plan, backend: Backend) -> tuple[Job, ...]:
@@ -98,7 +112,15 @@ def _resumed(jobs: Sequence[Job], desk: Desk) -> dict[str, Outcome]:
     """The jobs that are finished already, by key."""
     finished = desk.recorder.finished_jobs()
     return {
-        job.key: Outcome(job, found.run_id, FINISHED, found.metrics, resumed=True, labels=found.tags.get(tags.LABELS))
+        job.key: Outcome(
+            job,
+            found.run_id,
+            FINISHED,
+            found.metrics,
+            resumed=True,
+            labels=found.tags.get(tags.LABELS),
+            parent=found.parent,
+        )
         for job in jobs
         if (found := finished.get(job.key)) is not None
     }
@@ -167,10 +189,11 @@ def candidates_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def _let_go(done: dict[str, Outcome], metric: str, compare: bool) -> None:
     """Keep the arrays of the job that is ahead, and where they will be compared of the best of each algorithm."""
     finished = candidates_of(list(done.values()))
-    ahead = select([candidate(o) for o in finished], metric)
-    kept = {o.job.key for o in best_of_each(finished, metric)} if compare else set()
-    if ahead is not None:
-        kept.add(finished[ahead.index].job.key)
+    ahead = leaders(finished, metric)
+    kept = {o.job.key for o in ahead}
+    if compare and len(ahead) == 1:
+        space = ahead[0].job.key_of_matrix
+        kept |= {o.job.key for o in best_of_each([o for o in finished if o.job.key_of_matrix == space], metric)}
     for outcome in finished:
         if outcome.job.key not in kept:
             done[outcome.job.key] = outcome.light()
@@ -203,44 +226,46 @@ def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: Desk) -> None:
 
 
 def leaderboard(result: SweepResult) -> list[dict[str, Any]]:
-    """A row for each job, the best by the chosen metric first, jobs without it last."""
-    metric = result.selection.metric if result.selection else "silhouette"
+    """A row for each job, the best by the metric that ranks first, jobs without it last; where jobs are of several spaces, those
+    of one space together and ranked among themselves."""
+    metric, spaces = result.metric, result.spaces
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
     chosen = result.chosen
-    ranked = sorted(result.outcomes, key=lambda o: (metric not in o.metrics, sign * o.metrics.get(metric, 0.0)))
-    return [
-        {
-            "rank": i + 1,
-            "chosen": chosen is not None and o.job.key == chosen.job.key,
-            "job": o.job.name,
-            "status": "resumed" if o.resumed else o.status.lower(),
-            "run_id": o.run_id,
-            **o.job.swept,
-            **{k: o.metrics[k] for k in (metric, "n_clusters", *SCORES) if k in o.metrics},
-            **o.metrics,
-            "failure": o.error or "",
-        }
-        for i, o in enumerate(ranked)
-    ]
+    rows: list[dict[str, Any]] = []
+    for space in spaces:
+        alike = [o for o in result.outcomes if o.job.key_of_matrix == space]
+        ranked = sorted(alike, key=lambda o: (metric not in o.metrics, sign * o.metrics.get(metric, 0.0)))
+        for i, o in enumerate(ranked):
+            row = {
+                "rank": i + 1,
+                "chosen": chosen is not None and o.job.key == chosen.job.key,
+                "job": o.job.name,
+                "status": "resumed" if o.resumed else o.status.lower(),
+                "run_id": o.run_id,
+                **({"space": o.job.space} if len(spaces) > 1 else {}),
+                **o.job.swept,
+                **{k: o.metrics[k] for k in (metric, "n_clusters", *SCORES) if k in o.metrics},
+                **o.metrics,
+                "failure": o.error or "",
+            }
+            rows.append(row)
+    return rows
 
 
 def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Desk) -> None:
-    """Record the choice, the verdict and the files of a sweep on its parent, and keep the chosen job's model."""
+    """Keep the chosen job's model, and record the choice, the verdict and the files of a sweep on its parent."""
     assert result.parent is not None
     parent, chosen = result.parent, result.chosen
     first = result.outcomes[0].job
-    reason = result.selection.reason if result.selection else "no job finished, so none was chosen"
-    if chosen is not None:
-        for outcome in candidates_of(result.outcomes):
-            is_chosen = outcome.job.key == chosen.job.key
-            if is_chosen or outcome.parent == parent:  # a choice of an earlier start of this sweep is taken back
-                desk.recorder.log(outcome.run_id, tags={tags.SELECTED: "true" if is_chosen else "false"})
-        if first.config.tracking.models == "chosen":
-            _log_model(chosen, desk)
+    reason = conclusion.reason
+    if chosen is not None and first.config.tracking.models == "chosen":
+        _log_model(chosen, desk)
+    _mark(chosen, parent, desk)
     desk.recorder.log(
         parent,
         tags={
             tags.SELECTION_REASON: reason,
+            tags.SELECTION_METRIC: result.metric,
             tags.SELECTED_RUN: chosen.run_id if chosen else "",
             tags.VERDICT: conclusion.verdict.text,
             tags.VERDICT_KIND: conclusion.verdict.kind,
@@ -272,6 +297,17 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
     )
     with TemporaryDirectory() as folder:
         desk.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
+
+
+def _mark(chosen: Outcome | None, parent: str, desk: Desk) -> None:
+    """Tag the chosen job, after taking back what was chosen before among the jobs of this sweep, or of the sweep that the
+    chosen job was first run in: no two jobs of one sweep are ever marked."""
+    families = {parent, *([chosen.parent] if chosen and chosen.parent else [])}
+    for job in (job for family in families for job in desk.recorder.children(family)):
+        if job.tags.get(tags.SELECTED) == "true" and (chosen is None or job.run_id != chosen.run_id):
+            desk.recorder.log(job.run_id, tags={tags.SELECTED: "false"})
+    if chosen is not None:
+        desk.recorder.log(chosen.run_id, tags={tags.SELECTED: "true"})
 
 
 def _note(conclusion: Conclusion, reason: str, chosen: Outcome | None) -> str:

@@ -13,7 +13,14 @@ ACROSS = "silhouette"
 # The silhouette without the noise would reward HDBSCAN for leaving out whatever is hard to place.
 ACROSS_WITH_NOISE = "silhouette_with_noise"
 # Taken, in this order, when no job has the metric that was meant.
-FALLBACKS = ("silhouette", "calinski_harabasz", "bic", "relative_validity", "inertia")
+FALLBACKS = ("silhouette", "calinski_harabasz", "bic", "relative_validity")
+# Scores that do not depend on the space that was clustered (its rows, features, scale and dimensions), so that the best jobs
+# of several spaces can be ranked by them; the first that all of them have decides.
+SPACE_FREE = ("reference_ami", "prediction_strength", "stability_jaccard_min")
+# Above this share of noise the relative validity of the rows in clusters is no reason to choose a job.
+MAX_NOISE_BY_VALIDITY = 0.3
+# So many spaces are named in a reason.
+SPACES_NAMED = 6
 
 # Metric -> line -> (size, value, standard error) by size: what a sweep's jobs measured.
 Points = Sequence[tuple[float, float, float]]
@@ -28,18 +35,33 @@ SAME_GROUPS = 0.9
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished job: its name, its algorithm, its metrics."""
+    """A finished job: its name, its algorithm, its metrics, the key of the space that it was clustered in and what sets that
+    space apart, in words."""
 
     name: str
     algorithm: str
     metrics: Mapping[str, float]
+    space: str = ""
+    space_name: str = ""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen candidate's place in the list, by which metric, and the reason in words."""
+    """The chosen candidate's place in the list, by which metric, and the reason in words. ``within``: the metric that ranks the
+    candidates of one space, where ``metric`` ranked the best of several."""
 
     index: int
+    metric: str
+    reason: str
+    within: str | None = None
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """Candidates of several spaces that nothing can rank: the best of each by its place in the list, the metric that ranks
+    within a space, and the reason in words."""
+
+    best: tuple[int, ...]
     metric: str
     reason: str
 
@@ -68,25 +90,94 @@ def better(metric: str, one: float, other: float) -> bool:
 
 
 def select(candidates: Sequence[Candidate], metric: str = AUTO) -> Selection | None:
-    """The best candidate, or None when there is none; ties go to fewer clusters, then to the earlier job."""
+    """The best candidate of one space, or None when there is none; ties go to fewer clusters, then to the earlier job.
+
+    ``silhouette`` counts noise as a cluster of its own where a candidate has noise, and HDBSCAN's relative validity gives way
+    to that silhouette where it would choose a job with more than 30 % noise.
+    """
     if not candidates:
         return None
     wanted = default_metric([c.algorithm for c in candidates]) if metric == AUTO else metric
+    if wanted == ACROSS and any(c.metrics.get("noise_fraction", 0.0) > 0 for c in candidates):
+        wanted = ACROSS_WITH_NOISE
     measured = next((m for m in (wanted, *FALLBACKS) if any(m in c.metrics for c in candidates)), None)
     if measured is None:
-        return Selection(0, wanted, f"{candidates[0].name}: no job has {wanted}, so the first was taken")
-    sign = -1 if HIGHER_IS_BETTER[measured] else 1
-    ranked = sorted(
-        (i for i, c in enumerate(candidates) if measured in c.metrics),
-        key=lambda i: (sign * candidates[i].metrics[measured], candidates[i].metrics.get("n_clusters", 0), i),
+        return Selection(0, wanted, f"{candidates[0].name}: no job has {_words(wanted)}, so the first was taken")
+    ranked = _ranked(candidates, measured)
+    why = "" if measured == wanted else f"{_words(wanted)} was not measured"
+    if metric == AUTO and measured == DEFAULT_METRIC["hdbscan"]:
+        first = candidates[ranked[0]]
+        by_silhouette = _ranked(candidates, ACROSS_WITH_NOISE)
+        if first.metrics.get("noise_fraction", 0.0) > MAX_NOISE_BY_VALIDITY and by_silhouette:
+            why = f"by {_words(measured)} it would be {first.name}, with {first.metrics['noise_fraction']:.0%} noise"
+            if by_silhouette[0] == ranked[0]:
+                why = ""
+            ranked, measured = by_silhouette, ACROSS_WITH_NOISE
+    return Selection(ranked[0], measured, _reason(candidates, ranked, measured, why))
+
+
+def _ranked(candidates: Sequence[Candidate], metric: str) -> list[int]:
+    """The places of the candidates that have the metric, the best first."""
+    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    return sorted(
+        (i for i, c in enumerate(candidates) if metric in c.metrics),
+        key=lambda i: (sign * candidates[i].metrics[metric], candidates[i].metrics.get("n_clusters", 0), i),
     )
-    return Selection(ranked[0], measured, _reason(candidates, ranked, measured, wanted))
 
 
-def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str, wanted: str) -> str:
+def select_across(candidates: Sequence[Candidate], metric: str = AUTO) -> Selection | Unranked | None:
+    """The best candidate of one or several spaces; `Unranked` where several spaces have no score that compares them.
+
+    Silhouette, BIC and most other scores depend on the space: one feature in its raw unit, or fewer components, raises
+    them without any better groups. So the metric ranks within each space, and the best of each are then ranked by the first
+    of `SPACE_FREE` that all of them have.
+    """
+    spaces: dict[str, list[int]] = {}
+    for i, c in enumerate(candidates):
+        spaces.setdefault(c.space, []).append(i)
+    if len(spaces) < 2 or metric in SPACE_FREE:
+        return select(candidates, metric)
+    best: list[int] = []
+    by = metric
+    for places in spaces.values():
+        found = select([candidates[i] for i in places], metric)
+        assert found is not None
+        best.append(places[found.index])
+        by = found.metric
+    finalists = [candidates[i] for i in best]
+    common = next((m for m in SPACE_FREE if all(m in c.metrics for c in finalists)), None)
+    if common is None:
+        return Unranked(tuple(best), by, _unranked_reason(finalists, by))
+    ranked = _ranked(finalists, common)
+    why = f"{len(best)} spaces, whose {_words(by)} cannot be compared, each with its best job by it"
+    return Selection(best[ranked[0]], common, _reason(finalists, ranked, common, why), within=by)
+
+
+def _unranked_reason(finalists: Sequence[Candidate], metric: str) -> str:
+    """What cannot be ranked, the best of each space, and how to take one or to make them comparable."""
+    shown = [
+        f"{c.name} ({_words(metric)} {c.metrics[metric]:,.4f})" if metric in c.metrics else c.name for c in finalists
+    ]
+    more = f", and {len(shown) - SPACES_NAMED} more" if len(shown) > SPACES_NAMED else ""
+    spaces = ", ".join(c.space_name for c in finalists[:SPACES_NAMED])
+    example = finalists[0].space_name.split(" ")[0]
+    where = f"`gpuclust export best --where {example}`" if "=" in example else "`gpuclust export RUN_ID`"
+    return (
+        f"no job is chosen, because {_words(metric)} cannot be compared between different rows, features or scales "
+        f"({spaces}{more}); the best of each: {', '.join(shown[:SPACES_NAMED])}{more}. Take one with {where}, or rank them by what "
+        "can be compared: score=stability, or analysis.reference=COLUMN"
+    )
+
+
+def _words(metric: str) -> str:
+    """A metric's name as people write it."""
+    return metric.upper() if metric in ("bic", "aic", "icl", "dbcv") else metric.replace("_", " ")
+
+
+def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str, why: str) -> str:
     best = candidates[ranked[0]]
     word = "highest" if HIGHER_IS_BETTER[metric] else "lowest"
-    label = metric.replace("_", " ")
+    label = _words(metric)
     value = best.metrics[metric]
     text = f"{best.name} has the {word} {label}, {value:,.4f}"
     if "silhouette_se" in best.metrics and metric == "silhouette" and best.metrics["silhouette_se"] > 0:
@@ -96,10 +187,8 @@ def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str,
         text += f", of {len(ranked)} jobs; next is {second.name} with {second.metrics[metric]:,.4f}"
     without = len(candidates) - len(ranked)
     if without:
-        text += f"; {without} without {label} left out"
-    if metric != wanted:
-        text += f" ({wanted.replace('_', ' ')} was not measured)"
-    return text
+        text += f"; {without} job{'s' if without > 1 else ''} without {label} {'were' if without > 1 else 'was'} not compared"
+    return f"{text} ({why})" if why else text
 
 
 def prefer_density(

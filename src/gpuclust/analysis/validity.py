@@ -32,6 +32,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "dbcv": True,
     "prediction_strength": True,
     "stability_jaccard_min": True,
+    "reference_ami": True,
 }
 
 

@@ -95,12 +95,13 @@ class MlflowRecorder:
         query = f"tags.`{KIND}` = 'job' AND attributes.status = 'FINISHED'"
         return (recorded(run) for run in self.search(query, ["attributes.start_time DESC"]))
 
-    def chosen(self) -> RecordedJob | None:
-        """The job that the sweep which ended last chose, or None."""
-        for sweep in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]):
-            if run_id := sweep.data.tags.get(SELECTED_RUN):
-                return self.job(run_id)
-        return None
+    def children(self, parent: str) -> list[RecordedJob]:
+        """See Recorder."""
+        return [recorded(run) for run in self.search(f"tags.`{PARENT_RUN}` = '{parent}'")]
+
+    def sweeps(self) -> Iterator[RecordedJob]:
+        """The sweeps of the experiment, whatever their status, the one that ended last first."""
+        return (recorded(run) for run in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]))
 
     def job(self, run_id: str) -> RecordedJob | None:
         """The run of that id, of whatever kind and status, or None."""
@@ -303,6 +304,7 @@ def recorded(run: Run) -> RecordedJob:
         params=dict(run.data.params),
         tags=dict(run.data.tags),
         parent=run.data.tags.get(PARENT_RUN),
+        started=int(run.info.start_time or 0),
     )
 
 

@@ -15,7 +15,9 @@ FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 KIND, KEY = "gpuclust.kind", "gpuclust.key"
 BACKEND, BACKEND_REASON, DEVICE = "gpuclust.backend", "gpuclust.backend_reason", "gpuclust.device"
 SELECTED, SELECTION_REASON = "gpuclust.selected", "gpuclust.selection_reason"
-SELECTED_RUN = "gpuclust.selected_run"
+SELECTED_RUN, SELECTION_METRIC = "gpuclust.selected_run", "gpuclust.selection_metric"
+# The key of a job's prepared matrix: jobs with the same key were clustered in the same space, so their scores compare.
+MATRIX_KEY = "gpuclust.matrix_key"
 # Further tags.
 LABELS, FINGERPRINT, FAILURE, VERSION = (
     "gpuclust.labels",
@@ -25,7 +27,7 @@ LABELS, FINGERPRINT, FAILURE, VERSION = (
 )
 COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclust.verdict_kind"
 
-CONFIG_FILE, VERDICT_FILE = "config.yaml", "verdict.json"
+CONFIG_FILE, VERDICT_FILE, LEADERBOARD = "config.yaml", "verdict.json", "leaderboard.csv"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class RecordedJob:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     parent: str | None = None
+    started: int = 0
+    """Milliseconds since 1970."""
 
 
 class Recorder(Protocol):
@@ -66,6 +70,9 @@ class Recorder(Protocol):
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
         """The finished jobs of the experiment by their key; what resume looks up."""
+
+    def children(self, parent: str) -> list[RecordedJob]:
+        """The jobs that were started in a sweep, whatever their status."""
 
     def close_stale(self) -> int:
         """End runs that a killed process of this host left RUNNING; how many there were."""
@@ -133,18 +140,26 @@ class MemoryRecorder:
     def finished_jobs(self) -> dict[str, RecordedJob]:
         """See Recorder."""
         return {
-            run.tags[KEY]: RecordedJob(
-                run_id=run_id,
-                name=run.start.name,
-                status=run.status,
-                metrics=dict(run.metrics),
-                params={k: str(v) for k, v in run.start.params.items()},
-                tags=dict(run.tags),
-                parent=run.parent,
-            )
+            run.tags[KEY]: self._recorded(run_id)
             for run_id, run in self.runs.items()
             if run.status == FINISHED and run.tags.get(KIND) == "job"
         }
+
+    def children(self, parent: str) -> list[RecordedJob]:
+        """See Recorder."""
+        return [self._recorded(run_id) for run_id, run in self.runs.items() if run.parent == parent]
+
+    def _recorded(self, run_id: str) -> RecordedJob:
+        run = self.runs[run_id]
+        return RecordedJob(
+            run_id=run_id,
+            name=run.start.name,
+            status=run.status,
+            metrics=dict(run.metrics),
+            params={k: str(v) for k, v in run.start.params.items()},
+            tags=dict(run.tags),
+            parent=run.parent,
+        )
 
     def close_stale(self) -> int:
         """See Recorder; nothing outlives this process."""

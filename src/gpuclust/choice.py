@@ -1,0 +1,278 @@
+"""Which recorded run a command means: the choice of the latest sweep, the best by a metric, one picked by hand, or a run id."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpuclust.analysis.selection import Candidate, Unranked, select_across
+from gpuclust.compose import from_yaml
+from gpuclust.compute.store import matrix_key, table_key
+from gpuclust.config import AUTO, did_you_mean, require_choosing
+from gpuclust.errors import ConfigurationError, ExportError, GpuclustError
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.mlflow import MlflowRecorder
+from gpuclust.tracking.recorder import FINISHED, RecordedJob
+
+# So many values of a key are listed in an error.
+VALUES_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished job, the sweep that it was found through (None: its own, if any), and how it was found, in sentences."""
+
+    run: RecordedJob
+    sweep: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``KEY=VALUE`` of ``--where``: a configuration key, what was swept, or a metric, and what it must be."""
+
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+    def values(self, job: RecordedJob) -> list[str]:
+        """What a job has under the key: as it was swept, as a parameter (``n_clusters`` finds ``cluster.n_clusters``, ``scale``
+        finds ``scale.method``), or as a metric; empty where it has none."""
+        names = (f"swept.{self.key}", self.key, f"{self.key}.method", f"{self.key}.name", f"cluster.{self.key}")
+        found = [job.params[name] for name in names if name in job.params]
+        if not found and "." not in self.key:
+            found = [value for name, value in job.params.items() if name.rpartition(".")[2] == self.key]
+        if self.key in job.metrics:
+            found.append(f"{job.metrics[self.key]:.10g}")
+        return found
+
+    def holds(self, job: RecordedJob) -> bool:
+        """Whether the job has the value."""
+        return any(_same(self.value, value) for value in self.values(job))
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        plain = [re.sub(r"[\s'\"]", "", text).lower() for text in (one, other)]
+        return plain[0] == plain[1]
+
+
+def conditions(texts: Iterable[str]) -> tuple[Condition, ...]:
+    """The conditions of ``--where n_clusters=6 --where cluster=kmeans`` or ``--where n_clusters=6,cluster=kmeans``.
+
+    A value may hold commas in brackets, as in ``data.features=[a,b]``. Raises ConfigurationError when a text is no KEY=VALUE.
+    """
+    found = []
+    for text in texts:
+        for part in re.split(r",(?![^\[]*\])(?=[^,]*=)", text):
+            key, equals, value = part.partition("=")
+            if not (equals and key.strip() and value.strip()):
+                raise ConfigurationError(f"--where {text} is not KEY=VALUE, as in --where n_clusters=6")
+            found.append(Condition(key.strip(), value.strip()))
+    return tuple(found)
+
+
+def find(recorder: MlflowRecorder, run: str, metric: str | None = None, where: Sequence[Condition] = ()) -> Found:
+    """The finished job that ``run`` names: a run id (a sweep's stands for its chosen job) or ``best``.
+
+    ``best`` is what the latest sweep chose; without a sweep, the latest finished job. ``metric`` and ``where`` look among the
+    finished jobs of the experiment that have the same table and the same preparation as that job, whose scores can be compared:
+    by the metric, or by hand (the best of several by the metric of the sweep). Raises ConfigurationError for a metric that
+    cannot choose, and ExportError naming what there is.
+    """
+    if metric is not None:
+        require_choosing(metric, "--metric ")
+    sweep = None
+    if run != "best":
+        named = _by_id(recorder, run)
+        if named.tags.get(tags.KIND) != "sweep":
+            if metric is not None or where:
+                raise ConfigurationError("--metric and --where choose among runs; give them with best, or with a sweep")
+            return Found(_finished(named))
+        sweep = named
+    jobs = list(recorder.jobs())
+    if not jobs:
+        raise ExportError(f"the experiment {recorder.experiment} has no finished job; run one first")
+    sweep = sweep or _latest_sweep(recorder)
+    if metric is None and not where:
+        return _chosen(recorder, sweep, jobs) if sweep else Found(jobs[0], None, _alone(jobs[0]))
+    return _among(recorder, sweep, jobs, metric, where)
+
+
+def _by_id(recorder: MlflowRecorder, run_id: str) -> RecordedJob:
+    job = recorder.job(run_id)
+    if job is None:
+        raise ExportError(f"there is no run {run_id} in {recorder.uri}; `gpuclust ui` shows the runs")
+    return job
+
+
+def _finished(job: RecordedJob) -> RecordedJob:
+    if job.status != FINISHED:
+        raise ExportError(
+            f"run {job.run_id} ({job.name}) is {job.status}, so it has nothing to export; name a finished job"
+        )
+    return job
+
+
+def _latest_sweep(recorder: MlflowRecorder) -> RecordedJob | None:
+    """The sweep that ended last, of those that came to a choice or a reason for none."""
+    return next((sweep for sweep in recorder.sweeps() if tags.SELECTION_REASON in sweep.tags), None)
+
+
+def _chosen(recorder: MlflowRecorder, sweep: RecordedJob, jobs: Sequence[RecordedJob]) -> Found:
+    """The choice of a sweep."""
+    run_id = sweep.tags.get(tags.SELECTED_RUN)
+    if not run_id:
+        reason = sweep.tags.get(tags.SELECTION_REASON) or "no job finished"
+        raise ExportError(f"the sweep {sweep.name} ({sweep.run_id}) has no choice: {reason}")
+    run = _finished(_by_id(recorder, run_id))
+    notes = [f"{run.name} is the choice of the sweep {sweep.name}"]
+    later = [job for job in jobs if job.started > sweep.started and job.parent is None]
+    if later:
+        notes.append(f"{later[0].name} ran after that sweep and is not part of it: `gpuclust export {later[0].run_id}`")
+    return Found(run, sweep.run_id, tuple(notes))
+
+
+def _alone(job: RecordedJob) -> tuple[str, ...]:
+    return (f"{job.name} is the latest finished job; there is no sweep that chose one",)
+
+
+def _among(
+    recorder: MlflowRecorder,
+    sweep: RecordedJob | None,
+    jobs: Sequence[RecordedJob],
+    metric: str | None,
+    where: Sequence[Condition],
+) -> Found:
+    """The best of the jobs that can be compared with a sweep's choice (or with the latest job), or of those that match."""
+    of_sweep = _jobs_of(recorder, sweep) if sweep else set()
+    chosen = sweep.tags.get(tags.SELECTED_RUN) if sweep else jobs[0].run_id
+    anchors = [job for job in jobs if job.run_id == chosen] or [job for job in jobs if job.run_id in of_sweep]
+    anchors = anchors or [jobs[0]]
+    tables = {job.tags.get(tags.FINGERPRINT) for job in anchors}
+    same_table = [job for job in jobs if job.tags.get(tags.FINGERPRINT) in tables]
+    spaces = {job.run_id: _space(recorder, job) for job in same_table}
+    wanted = {spaces[job.run_id] for job in anchors}
+    compared = [job for job in same_table if spaces[job.run_id] is not None and spaces[job.run_id] in wanted]
+    out = Counter(
+        {
+            "of another table": len(jobs) - len(same_table),
+            "prepared otherwise (features, cleaning, scale or reduction)": len(same_table) - len(compared),
+        }
+    )
+    matching = _matching(compared, where, out)
+    by = metric or _metric_of(sweep, matching)
+    if metric is not None:
+        measured = [job for job in matching if metric in job.metrics]
+        out[f"without {metric}"] = len(matching) - len(measured)
+        if not measured:
+            known = sorted({m for job in matching for m in job.metrics})
+            raise ExportError(
+                f"none of the {len(matching)} runs that can be compared has the metric {metric}{did_you_mean(metric, known)}"
+            )
+        matching = measured
+    run, by = _best(matching, spaces, by)
+    asked = f" with {', '.join(map(str, where))}" if where else " of the same table and preparation"
+    best = f"the best by {by} of {_count(len(matching), 'run')}" if len(matching) > 1 or metric else "the only run"
+    notes = [f"{run.name} is {best}{asked}"]
+    if left_out := _left_out(out):
+        notes.append(f"not compared: {left_out}")
+    return Found(run, sweep.run_id if sweep and run.run_id in of_sweep else None, tuple(notes))
+
+
+def _left_out(out: Counter[str]) -> str:
+    """``10 of another table; 3 prepared otherwise``."""
+    return "; ".join(f"{n:,} {why}" for why, n in out.items() if n)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _jobs_of(recorder: MlflowRecorder, sweep: RecordedJob) -> set[str]:
+    """The run ids of a sweep's jobs, those that it took over from earlier sweeps among them."""
+    own = {job.run_id for job in recorder.children(sweep.run_id)}
+    try:
+        with recorder.download(sweep.run_id, tags.LEADERBOARD) as path, path.open(encoding="utf-8", newline="") as file:
+            return own | {row["run_id"] for row in csv.DictReader(file)}
+    except (GpuclustError, OSError, KeyError, csv.Error):
+        return own
+
+
+def _space(recorder: MlflowRecorder, job: RecordedJob) -> str | None:
+    """The key of a job's matrix: its tag, else (version 0.1.0) worked out from its configuration; None where that cannot be read."""
+    if tags.MATRIX_KEY in job.tags:
+        return job.tags[tags.MATRIX_KEY]
+    try:
+        with recorder.download(job.run_id, tags.CONFIG_FILE) as path:
+            config = from_yaml(path.read_text(encoding="utf-8"))
+    except (GpuclustError, OSError):
+        return None
+    return matrix_key(config, table_key(config, job.tags.get(tags.FINGERPRINT, "")))
+
+
+def _matching(jobs: Sequence[RecordedJob], where: Sequence[Condition], out: Counter[str]) -> list[RecordedJob]:
+    """The jobs that meet every condition. Raises ExportError listing the values that there are."""
+    left = list(jobs)
+    for condition in where:
+        met = [job for job in left if condition.holds(job)]
+        if not met:
+            raise ExportError(_no_match(condition, left, out))
+        left = met
+    return left
+
+
+def _no_match(condition: Condition, jobs: Sequence[RecordedJob], out: Counter[str]) -> str:
+    found = {value: None for job in jobs for value in condition.values(job)}
+    rest = f" (not compared: {left_out})" if (left_out := _left_out(out)) else ""
+    if not found:
+        keys = {name for job in jobs for name in (*job.params, *job.metrics)}
+        short = keys | {name.rpartition(".")[2] for name in keys}
+        return f"--where {condition}: no run has a parameter or a metric {condition.key}{did_you_mean(condition.key, short)}"
+    values = sorted(found, key=_order)
+    listed = ", ".join(values[:VALUES_LISTED]) + (" ..." if len(values) > VALUES_LISTED else "")
+    return f"--where {condition} matches none of {_count(len(jobs), 'run')}; {condition.key} is {listed}{rest}"
+
+
+def _order(value: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value
+
+
+def _metric_of(sweep: RecordedJob | None, jobs: Sequence[RecordedJob]) -> str:
+    """The metric that a sweep ranked by, where all the jobs have it; else what their algorithms are ranked by."""
+    metric = sweep.tags.get(tags.SELECTION_METRIC, AUTO) if sweep else AUTO
+    return metric if all(metric in job.metrics for job in jobs) else AUTO
+
+
+def _best(jobs: Sequence[RecordedJob], spaces: dict[str, str | None], metric: str) -> tuple[RecordedJob, str]:
+    """The best job and the metric that said so. Raises ExportError where the jobs are of several spaces that nothing ranks."""
+    candidates = [
+        Candidate(
+            job.name,
+            job.params.get("cluster.name", ""),
+            job.metrics,
+            str(spaces[job.run_id]),
+            " ".join(f"{k.removeprefix('swept.')}={v}" for k, v in sorted(job.params.items()) if _of_space(k))
+            or job.name,
+        )
+        for job in jobs
+    ]
+    found = select_across(candidates, metric)
+    assert found is not None
+    if isinstance(found, Unranked):
+        raise ExportError(f"{_count(len(jobs), 'run')} of several spaces: {found.reason}")
+    return jobs[found.index], found.metric
+
+
+def _of_space(param: str) -> bool:
+    return param.startswith("swept.") and param.split(".")[1] in ("data", "clean", "scale", "reduce", "dtype")
