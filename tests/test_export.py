@@ -1,21 +1,27 @@
 """From a recorded run to a folder, and from a folder to scored rows: the whole way through a real MLflow store."""
 
+import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 from gpuclust import sweep
+from gpuclust.analysis.compare import compare_all
+from gpuclust.artifacts import leaderboard_csv
 from gpuclust.choice import find
+from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
 from gpuclust.errors import DataError, ExportError, ModelError
-from gpuclust.export import Exported, export, find_run, verify, whole_folder
+from gpuclust.export import Exported, export, find_run, verify, whole_folder, write_csv
 from gpuclust.predict import predict
 from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -231,6 +237,24 @@ def test_a_changed_export_is_noticed(tracked: Any, recorder: MlflowRecorder, tra
         verify(tmp_path / "out")
     with pytest.raises(ExportError, match="is not an export folder"):
         verify(tmp_path)
+
+
+def test_names_of_columns_are_made_safe_in_csv(tmp_path: Path) -> None:
+    names = ["=tempo", "+a", "-b", "@c", "\td", "\re", "plain"]
+    write_csv(pa.table({name: ["x", "=1"] for name in names}), tmp_path / "t.csv")
+    written = pd.read_csv(tmp_path / "t.csv")
+    assert written.columns.tolist() == [*("'" + name for name in names[:-1]), "plain"]
+    assert set(written.to_numpy().ravel()) == {"x", "'=1"}
+
+
+def test_every_csv_that_is_written_is_safe() -> None:
+    rows = [{"rank": 1, "job": "=cmd()", "score": -0.5, "+key": None}]
+    assert leaderboard_csv(rows) == "rank,job,score,'+key\n1,'=cmd(),-0.5,\n"
+    pair = compare_all({"=first": np.array([0, 0, 1]), "@second": np.array([0, 1, 1])})
+    for text in (table_csv(pair), matches_csv(pair[0]), pair[0].to_csv()):
+        cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+        assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))], text
+    assert "'=first" in pair[0].to_csv()
 
 
 def test_csv_cells_that_a_spreadsheet_would_run_are_made_safe(

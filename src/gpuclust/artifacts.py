@@ -23,6 +23,7 @@ from gpuclust.compose import to_yaml
 from gpuclust.config import Config
 from gpuclust.data.table import Audit
 from gpuclust.prepare import Matrix
+from gpuclust.sanitize import mask, safe_row
 from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def job_files(folder: Path, facts: JobFacts) -> Path:
     """Write the files of a job into a folder; the same folder back."""
     configuration = to_yaml(facts.config)
     (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
-    _json(folder / "audit.json", facts.audit.to_dict())
+    _json(folder / "audit.json", mask(facts.audit.to_dict()))
     _json(folder / "profile.json", facts.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
     (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
     for name, content in facts.judgement.documents().items():
@@ -101,9 +102,9 @@ def leaderboard_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV, with every column that any of them has."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(safe_row(columns))
+    writer.writerows(safe_row(row.get(column, "") for column in columns) for row in rows)
     return out.getvalue()
 
 
@@ -223,7 +224,7 @@ def _job_page(facts: JobFacts, figures: Mapping[str, bytes], configuration: str)
         metrics=facts.metrics,
         figures=_pictures(figures),
         clusters=_cards(facts.profile),
-        audit=facts.audit.to_dict(),
+        audit=mask(facts.audit.to_dict()),
         command=facts.about.get(COMMAND, ""),
         configuration=configuration,
         about={"run": facts.run_id} | _shown(facts.about),
@@ -241,7 +242,7 @@ def _sweep_page(facts: SweepFacts, figures: Mapping[str, bytes]) -> str:
         leaderboard=facts.rows,
         figures=_pictures(figures),
         clusters=_cards(facts.chosen) if facts.chosen else (),
-        audit=facts.audit.to_dict() if facts.audit else None,
+        audit=mask(facts.audit.to_dict()) if facts.audit else None,
         command=facts.about.get(COMMAND, ""),
         about={"run": facts.run_id} | _shown(facts.about),
     )

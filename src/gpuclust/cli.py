@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpuclust import __version__
 from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
 from gpuclust.errors import GpuclustError
+from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.place import INTERRUPTS
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def _complain(text: str, status: int) -> int:
     if os.environ.get("GPUCLUST_DEBUG") == "1":
-        traceback.print_exc()
-    print(f"gpuclust: {' '.join(text.split())}", file=sys.stderr)
+        print(mask(traceback.format_exc()), end="", file=sys.stderr)
+    line = " ".join(mask(text).split())
+    # A name from a file may hold control characters, which a terminal would obey.
+    print(f"gpuclust: {''.join(c if c.isprintable() else '?' for c in line)}", file=sys.stderr)
     return status
 
 
@@ -129,7 +132,13 @@ def _run(arguments: list[str]) -> int:
     for job in planned.jobs:
         if job.config.data.path:
             job.config.data.path = str(Path(job.config.data.path).expanduser().absolute())
-    return _work(planned, f"gpuclust {shlex.join(arguments)}".strip())
+    return _work(planned, _command(arguments, planned.jobs[0].config))
+
+
+def _command(arguments: list[str], config: Config) -> str:
+    """The command line as it is recorded: without the passwords of what was typed."""
+    remember(config.tracking.uri)
+    return f"gpuclust {shlex.join(mask(arguments))}".strip()
 
 
 def _work(planned: Any, command: str) -> int:
@@ -172,6 +181,12 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
     if config.tracking.store != "mlflow" or result.chosen is None:
         return
     console.print(f"run {result.chosen.run_id} in {result.seconds:.1f} s; next:", markup=False)
+    if link := desk.recorder.link(result.parent or result.chosen.run_id):
+        console.print(f"  {link}", markup=False)
+    if (shown := mask(config.tracking.uri)) != config.tracking.uri:
+        console.print(
+            f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***", markup=False
+        )
     where = _where(config)
     console.print(f"  gpuclust ui{where}", markup=False)
     run = "best" if result.parent is not None else result.chosen.run_id
@@ -180,7 +195,9 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
 
 def _where(config: Config) -> str:
     """The options that find this store again, where it is not the default."""
-    uri = f" --uri {shlex.quote(config.tracking.uri)}" if config.tracking.uri else ""
+    given = config.tracking.uri
+    # An address with a password is not repeated: it is to be set in MLFLOW_TRACKING_URI.
+    uri = f" --uri {shlex.quote(given)}" if given and mask(given) == given else ""
     experiment = config.tracking.experiment
     return uri + (f" --experiment {shlex.quote(experiment)}" if experiment != "gpuclust" else "")
 

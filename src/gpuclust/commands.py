@@ -6,15 +6,25 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gpuclust.sanitize import mask
 
 if TYPE_CHECKING:
     from gpuclust.config import Config
     from gpuclust.desk import Desk
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors show no passwords of what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit with status 2."""
+        super().error(mask(message))
+
+
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"gpuclust {name}", description=description)
+    return Parser(prog=f"gpuclust {name}", description=description)
 
 
 def _store_options(parser: argparse.ArgumentParser) -> None:
@@ -282,7 +292,7 @@ def _doctor(arguments: list[str]) -> int:
     choice = choose("auto")
     print(f"backend   {choice.name} ({choice.reason})")
     print(f"device    {load(choice.name).device}")
-    print(f"tracking  {resolve_uri(None)[0]}")
+    print(f"tracking  {mask(resolve_uri(None)[0])}")
     for package, found in versions().items():
         print(f"{package:<14}{found}")
     return 0

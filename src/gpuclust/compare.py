@@ -17,6 +17,7 @@ from gpuclust.artifacts import contingency_figure
 from gpuclust.desk import Desk
 from gpuclust.errors import DataError, ExportError
 from gpuclust.export import Recorded, find_run, recorded, whole_folder
+from gpuclust.sanitize import safe_row
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import RecordedJob
 
@@ -91,7 +92,7 @@ def table_csv(comparisons: Sequence[Comparison]) -> str:
     for c in comparisons:
         every, inside = c.with_noise, c.without_noise
         cells = [[a.n_rows, *(getattr(a, m) for m in measures)] for a in (every, inside)]
-        writer.writerow([c.first, c.second, *cells[0], *cells[1]])
+        writer.writerow(safe_row([c.first, c.second, *cells[0], *cells[1]]))
     return out.getvalue()
 
 
@@ -99,7 +100,7 @@ def matches_csv(comparison: Comparison) -> str:
     """A line for each cluster: its partner in the other run, the rows they share, and the Jaccard similarity."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([comparison.first, comparison.second, "shared", "jaccard"])
+    writer.writerow(safe_row([comparison.first, comparison.second, "shared", "jaccard"]))
     for m in comparison.matches:
         writer.writerow(["" if c is None else c for c in (m.first, m.second)] + [m.shared, m.jaccard])
     return out.getvalue()

@@ -28,6 +28,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from gpuclust.config import ALGORITHMS, Config, did_you_mean, known_keys, validate
 from gpuclust.errors import ConfigurationError
+from gpuclust.sanitize import mask
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Co
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as YAML, as it is recorded beside a job."""
-    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))  # checked already: a schema would cost 5 ms a job
+    """The configuration as YAML, as it is recorded beside a job: secrets are masked."""
+    return OmegaConf.to_yaml(OmegaConf.create(mask(asdict(config))))  # checked already: a schema would cost 5 ms a job
 
 
 def from_yaml(text: str) -> Config:

@@ -18,6 +18,7 @@ from gpuclust.config import Config, flatten
 from gpuclust.data.read import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.prepare import Matrix
+from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import Recorder
 
@@ -140,5 +141,5 @@ def about(desk: Desk) -> dict[str, str]:
         tags.BACKEND_REASON: desk.choice.reason,
         tags.DEVICE: desk.backend.device,
         tags.VERSION: __version__,
-        tags.COMMAND: desk.command,
+        tags.COMMAND: mask(desk.command),
     }

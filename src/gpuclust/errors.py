@@ -15,11 +15,16 @@ GpuclustError
 
 from __future__ import annotations
 
+from gpuclust.sanitize import mask
+
 
 class GpuclustError(Exception):
-    """Anything that gpuclust raises on purpose. Its text is one line: what, where, and what to do."""
+    """Anything that gpuclust raises on purpose. Its text is one line: what, where, and what to do, without secrets."""
 
     exit_status = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask(message))
 
 
 class InputError(GpuclustError):

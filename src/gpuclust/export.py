@@ -32,6 +32,7 @@ from gpuclust.desk import Desk, Job, job_of
 from gpuclust.errors import ExportError
 from gpuclust.record import bundle_of, digest_of
 from gpuclust.report.palette import cluster_color
+from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.bundle import NOISE, Bundle, Prediction
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -50,8 +51,6 @@ PACKAGES = (
     "pyarrow",
     "scikit-learn",
 )
-# A spreadsheet runs a cell that begins with one of these.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -225,23 +224,8 @@ def with_rescue(columns: pa.Table, rescued: Rescue) -> pa.Table:
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """CSV that is safe in a spreadsheet: a text that it would run as a formula begins with an apostrophe."""
-    safe = {name: _safe(table[name]) for name in table.column_names}
-    pyarrow.csv.write_csv(pa.table(safe), path)
-
-
-def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    import pyarrow.compute as pc
-
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return column
-    risky = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA, column.type))
-    quote, nothing = pa.scalar("'", column.type), pa.scalar("", column.type)
-    return pc.if_else(risky, pc.binary_join_element_wise(quote, column, nothing), column)
+    """CSV that is safe in a spreadsheet: a text or a name that it would run as a formula begins with an apostrophe."""
+    pyarrow.csv.write_csv(safe_table(table), path)
 
 
 def _manifest(
@@ -259,9 +243,9 @@ def _manifest(
         "run_name": run.name,
         "key": run.tags.get(tags.KEY, ""),
         "fingerprint": job.fingerprint,
-        "source": config.data.path or config.data.source,
+        "source": mask(config.data.path or config.data.source),
         "algorithm": config.cluster.name,
-        "config": asdict(config),
+        "config": mask(asdict(config)),
         "roles": table.roles.named(),
         "features": list(table.features),
         "colors": {str(c): cluster_color(int(c)) for c in np.unique(prediction.cluster)},

@@ -16,6 +16,7 @@ from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, Outcome, Result, about
 from gpuclust.errors import GpuclustError
 from gpuclust.prepare import Matrix
+from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
@@ -65,6 +66,7 @@ def fail(job: Job, run_id: str, error: Exception, desk: Desk) -> Outcome:
     reason = str(error) if isinstance(error, GpuclustError) else f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError):
         reason = "out of memory; lower data.n_rows, use dtype=float32 or a machine with more"
+    reason = mask(reason)
     desk.recorder.log(run_id, tags={tags.FAILURE: reason, "mlflow.note.content": f"Failed: {reason}"})
     desk.recorder.end(run_id, FAILED)
     outcome = Outcome(job, run_id, FAILED, {}, error=reason)
@@ -74,7 +76,7 @@ def fail(job: Job, run_id: str, error: Exception, desk: Desk) -> Outcome:
 
 def dataset(job: Job, table: Table) -> DatasetInput:
     """The table that a job used, as the recorder is told."""
-    source = job.config.data.path or job.config.data.source
+    source = mask(job.config.data.path or job.config.data.source)
     return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
 
 

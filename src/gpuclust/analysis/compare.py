@@ -15,6 +15,7 @@ import numpy as np
 from gpuclust.analysis.agreement import Agreement, Contingency, Match, agreement, contingency, match, without_noise
 from gpuclust.cluster import NOISE
 from gpuclust.errors import DataError
+from gpuclust.sanitize import safe_row
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Comparison:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         counts = self.contingency
-        writer.writerow([f"{self.first} \\ {self.second}", *(label_name(c) for c in counts.second), "total"])
+        writer.writerow(safe_row([f"{self.first} \\ {self.second}", *(label_name(c) for c in counts.second), "total"]))
         for c, row in zip(counts.first, counts.table.tolist(), strict=True):
-            writer.writerow([label_name(c), *row, sum(row)])
+            writer.writerow(safe_row([label_name(c), *row, sum(row)]))
         writer.writerow(["total", *counts.table.sum(axis=0).tolist(), int(counts.table.sum())])
         return out.getvalue()
 

@@ -16,6 +16,7 @@ from gpuclust.analysis.facts import Facts, Row, facts
 from gpuclust.analysis.rules import Rule, rules
 from gpuclust.analysis.shares import Share, top_shares
 from gpuclust.cluster import NOISE
+from gpuclust.sanitize import safe_row
 
 __all__ = ["ClusterProfile", "Facts", "FeatureProfile", "Profile", "Row", "Rule", "Share", "facts", "profile", "with_rules"]  # fmt: skip
 
@@ -81,7 +82,8 @@ class Profile:
         writer.writerow(["cluster", "name", "size", "fraction", "feature", "mean", "median", "std", "z", "z_se"])
         for c in self.clusters:
             for feature, p in c.features.items():
-                writer.writerow([c.cluster, c.name, c.size, c.fraction, feature, p.mean, p.median, p.std, p.z, p.z_se])
+                numbers = (p.mean, p.median, p.std, p.z, p.z_se)
+                writer.writerow(safe_row([c.cluster, c.name, c.size, c.fraction, feature, *numbers]))
         return out.getvalue()
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gpuclust.errors import ExportError, InputError
+from gpuclust.sanitize import safe_cell, safe_row
 from gpuclust.serve.playlist import Playlist, Taken
 from gpuclust.serve.text import printable
 
 FORMATS = ("table", "csv", "json", "m3u8")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 WIDEST = 48  # characters of a title or a creator in the table
 DURATION = "duration_ms"  # the feature that says how long an item plays
 
@@ -93,16 +93,12 @@ def _csv(playlist: Playlist) -> str:
     features = list(playlist.items[0].features) if playlist.taken else []
     names = [*_row(0, playlist.taken[0]), *features] if playlist.taken else ["position", "id", "title", "creator"]
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([_safe(name) for name in names])
+    writer.writerow(safe_row(names))
     numbers = {"position", "popularity", "year", "cluster", "distance"}
     for row, item in zip(rows, playlist.items, strict=True):
-        cells = [value if name in numbers else _safe(value) for name, value in row.items()]
+        cells = [value if name in numbers else safe_cell(value) for name, value in row.items()]
         writer.writerow([*cells, *("" if (v := item.features[f]) is None else repr(v) for f in features)])
     return out.getvalue()
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _json(playlist: Playlist) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 # MLflow would otherwise retry an unreachable server for minutes and say nothing.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# Its lines "View run NAME at: ADDRESS" would print the password of the address.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A sweep passes its parent explicitly; an inherited run would be overwritten by every job.
 os.environ.pop("MLFLOW_RUN_ID", None)
 
@@ -33,6 +35,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from gpuclust import __version__
 from gpuclust.errors import TrackingError
+from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.place import creation_lock, one_line_errors, page, quiet, resolve_uri
 from gpuclust.tracking.recorder import (
     FINISHED,
@@ -202,12 +205,12 @@ class MlflowRecorder:
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """See Recorder."""
-        tags = {**start.tags, **_owner(), "mlflow.source.name": "gpuclust", "mlflow.user": _user()}
+        tags = {**mask(start.tags), **_owner(), "mlflow.source.name": "gpuclust", "mlflow.user": _user()}
         if parent is not None:
             tags[PARENT_RUN] = parent
-        params = [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in start.params.items()]
+        params = [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in mask(start.params).items()]
         with one_line_errors(self.uri):
-            run = self.client.create_run(self.experiment_id, tags=tags, run_name=start.name)
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=mask(start.name))
             run_id = str(run.info.run_id)
             for at in range(0, len(params), 100):
                 self.client.log_batch(run_id, params=params[at : at + 100])
@@ -225,7 +228,7 @@ class MlflowRecorder:
         now = int(time.time() * 1000)
         points = [Metric(_name(k), float(v), now, 0) for k, v in (metrics or {}).items()]
         with one_line_errors(self.uri):
-            self.client.log_batch(run_id, metrics=points, tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()])
+            self.client.log_batch(run_id, metrics=points, tags=[RunTag(k, str(v)) for k, v in mask(tags or {}).items()])
             if dataset is not None:
                 self.client.log_inputs(run_id, [_dataset(dataset)])
 
@@ -288,10 +291,10 @@ class MlflowRecorder:
                 monitor.finish()
 
     def link(self, run_id: str | None = None) -> str | None:
-        """See Recorder: of a tracking server, the page; a local store is opened by ``gpuclust ui``."""
+        """See Recorder: of a tracking server, the page without credentials; a local store is opened by ``gpuclust ui``."""
         if not self.uri.startswith("http"):
             return None
-        return f"{self.uri.rstrip('/')}/{page(self.experiment_id, run_id)}"
+        return f"{without_credentials(self.uri).rstrip('/')}/{page(self.experiment_id, run_id)}"
 
 
 def recorded(run: Run) -> RecordedJob:

@@ -12,14 +12,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gpuclust.errors import TrackingError
+from gpuclust.sanitize import remember
 
 
 def resolve_uri(uri: str | None, folder: Path | None = None) -> tuple[str, str | None]:
     """The tracking URI and, for the local default, the artifact folder.
 
     ``uri``, else MLFLOW_TRACKING_URI, else ``gpuclust-runs/mlflow.db`` under ``folder`` (the current one), all
-    made absolute, so that a run is found again whatever the current folder is.
+    made absolute, so that a run is found again whatever the current folder is. The secrets of the URI are masked from
+    here on (see `gpuclust.sanitize`).
     """
+    remember(uri)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         home = (folder or Path.cwd()) / "gpuclust-runs"

@@ -19,24 +19,28 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     """Serve until interrupted; the exit status. Raises TrackingError when there is no store or the port is taken."""
     recorder = MlflowRecorder(uri, experiment, create=False)
     if recorder.uri.startswith("http"):
-        print(f"the tracking server has its own UI: {recorder.uri.rstrip('/')}/{page(recorder.experiment_id)}")
+        print(f"the tracking server has its own UI: {recorder.link()}")
         return 0
     if _answers(host, port):
         raise TrackingError(f"port {port} is in use; give another with --port")
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", recorder.uri,
-        "--host", host, "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     if recorder.artifacts:
         command += ["--default-artifact-root", recorder.artifacts]
-    # Without these MLflow starts a job queue and four workers, and takes many seconds more.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | {
+        # Not an option of the command: `ps` shows the command line, and with it a password, to every user.
+        "MLFLOW_BACKEND_STORE_URI": recorder.uri,
+        # Otherwise MLflow starts a job queue, and takes many seconds more.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         began = time.monotonic()
         while not _answers(host, port):
             if server.poll() is not None or time.monotonic() - began > PATIENCE_SECONDS:
-                raise TrackingError(f"the MLflow UI did not start; try: {' '.join(command[1:])}")
+                raise TrackingError(
+                    f"the MLflow UI did not start on {recorder.uri}; to see why, set MLFLOW_BACKEND_STORE_URI to it and "
+                    f"run: python {' '.join(command[1:])}"
+                )
             time.sleep(0.05)
         print(f"http://{host}:{port}/{page(recorder.experiment_id)}", flush=True)
         print("Ctrl-C stops it", file=sys.stderr)

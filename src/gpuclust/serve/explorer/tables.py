@@ -6,12 +6,11 @@ import io
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from gpuclust.sanitize import safe_table
 from gpuclust.serve.library import Library
-from gpuclust.serve.playlist_files import FORMULA
 
 
 def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
@@ -29,9 +28,9 @@ def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
 
 
 def as_csv(table: pa.Table) -> bytes:
-    """UTF-8, a header, commas; a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    """UTF-8, a header, commas; a text or a name that a spreadsheet would run as a formula begins with an apostrophe."""
     out = io.BytesIO()
-    pyarrow.csv.write_csv(pa.table({_safe_name(name): _safe(table[name]) for name in table.column_names}), out)
+    pyarrow.csv.write_csv(safe_table(table), out)
     return out.getvalue()
 
 
@@ -40,18 +39,3 @@ def as_parquet(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return out.getvalue()
-
-
-def _safe(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return column
-    risky = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA, column.type))
-    return pc.if_else(
-        risky, pc.binary_join_element_wise(pa.scalar("'", column.type), column, pa.scalar("", column.type)), column
-    )
-
-
-def _safe_name(name: str) -> str:
-    return f"'{name}" if name.startswith(FORMULA) else name

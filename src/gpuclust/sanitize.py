@@ -1,0 +1,160 @@
+"""Text that leaves the program: `mask` hides passwords and tokens, `safe_cell` and `safe_table` keep CSV from being run.
+
+A leaf module: the errors, the recorder, the export and `serve/` use it, and it imports nothing of gpuclust.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+HIDDEN = "***"
+# Environment variables whose values are secrets, and those that hold an address which may have one.
+SECRET_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD", "MYSQL_PWD", "GPUCLUST_TOKEN",
+)  # fmt: skip
+ADDRESS_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_URI")
+# Here the part before a colon is the name of an account; elsewhere it may itself be a token.
+DATABASE = re.compile(r"(postgres|postgresql|mysql|mariadb|mssql|oracle|cockroachdb)(\+\w+)?:", re.IGNORECASE)
+
+# scheme://user:password@, the user part as RFC 3986 has it; one slash instead of two, as a path writes an address.
+_USER_PART = re.compile(r"\b([a-z][a-z0-9+.-]+:/{1,2})([^\s/?#\"'<>]*)@", re.IGNORECASE)
+# The same with a password that holds a slash, a question mark or a hash, unquoted. A port is no password.
+_LOOSE_USER_PART = re.compile(
+    r"\b([a-z][a-z0-9+.-]+://)([^\s/?#\"'<>:@\[]*:(?!\d{1,5}[/?#])[^\s\"'<>]*)@", re.IGNORECASE
+)
+_PARAMETER = re.compile(
+    r"([?&;](?:[\w.%-]*(?:passw|passphrase|pwd|secret|token|credential|signature|api_?key|access_?key|authorization)[\w.%-]*"
+    r"|pass|pw|sig|key|auth|odbc_connect)=)([^&\s#\"'<>]+)",
+    re.IGNORECASE,
+)
+_AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic) +)[\w.~+/=-]{6,}")
+SHORTEST_SECRET = 6  # characters; a shorter one is hidden inside addresses only
+LONGEST_WORD = 12  # a secret of letters or digits alone must be this long to be hidden outside addresses
+
+# A spreadsheet runs a cell that begins with one of these.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+_remembered: set[str] = set()
+
+
+def mask(value: T) -> T:
+    """A text without its secrets, which become ``***``; of a mapping or a list, every text in it.
+
+    Hidden are passwords and tokens in the user part of addresses, in query parameters and in authorization headers, and
+    the secrets that the environment holds or `remember` was given, wherever they appear, percent-encoded or not.
+    """
+    found: T = _masked(value, sorted(_known(), key=len, reverse=True))
+    return found
+
+
+def remember(address: str | None) -> None:
+    """Hide the secrets of an address from now on wherever they appear, also apart from the address."""
+    _remembered.update(_secrets_of(address or ""))
+
+
+def without_credentials(address: str) -> str:
+    """An address without its user part, as a browser can open it."""
+    return mask(_USER_PART.sub(r"\1", _LOOSE_USER_PART.sub(r"\1", address)))
+
+
+def _masked(value: Any, known: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return _masked_text(value, known)
+    if isinstance(value, Mapping):
+        return {_masked(k, known): _masked(v, known) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_masked(v, known) for v in value])
+    return value
+
+
+def _masked_text(text: str, known: Sequence[str]) -> str:
+    if "@" in text:
+        text = _LOOSE_USER_PART.sub(_hide_user_part, text)
+        text = _USER_PART.sub(_hide_user_part, text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
+    text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", text)
+    for secret in known:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _hide_user_part(found: re.Match[str]) -> str:
+    scheme, user_part = found.groups()
+    user, colon, _ = user_part.partition(":")
+    if DATABASE.match(scheme):
+        return f"{scheme}{user}{colon}{HIDDEN if colon else ''}@"
+    return f"{scheme}{HIDDEN}@"
+
+
+def _known() -> set[str]:
+    """The secrets that are hidden wherever they appear."""
+    named = (os.environ.get(name, "") for name in SECRET_VARIABLES)
+    held = {text for secret in named if secret for text in _spellings(secret)}
+    for name in ADDRESS_VARIABLES:
+        held.update(_secrets_of(os.environ.get(name, "")))
+    return held | _remembered
+
+
+def _secrets_of(address: str) -> Iterator[str]:
+    found = _LOOSE_USER_PART.search(address) or _USER_PART.search(address)
+    if found is not None:
+        user, _, password = found[2].partition(":")
+        if password or not DATABASE.match(found[1]):
+            yield from _spellings(password or user)
+    for parameter in _PARAMETER.finditer(address):
+        yield from _spellings(parameter[2])
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as it is written, decoded and encoded, and the parts that a parser of addresses would cut it into."""
+    plain = unquote(secret)
+    forms = {secret, plain, unquote_plus(secret), quote(plain, safe=""), quote_plus(plain)}
+    forms.update(part for form in tuple(forms) for part in re.split(r"[@/:?#]", form))
+    for form in forms:
+        is_word = form.isalpha() or form.isdigit()
+        if len(form) >= (LONGEST_WORD if is_word else SHORTEST_SECRET):
+            yield form
+
+
+def safe_cell(value: T) -> T | str:
+    """A cell of a CSV file: a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def safe_row(values: Iterable[Any]) -> list[Any]:
+    """The cells of a row, each safe."""
+    return [safe_cell(value) for value in values]
+
+
+def safe_table(table: pa.Table) -> pa.Table:
+    """A table whose texts and names of columns are safe in CSV; lists become texts."""
+    import pyarrow as pa
+
+    names = [safe_cell(name) for name in table.column_names]
+    return pa.Table.from_arrays([_safe_column(column) for column in table.columns], names=names)
+
+
+def _safe_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    risky = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA, column.type))
+    quote_, nothing = pa.scalar("'", column.type), pa.scalar("", column.type)
+    return pc.if_else(risky, pc.binary_join_element_wise(quote_, column, nothing), column)
