@@ -150,7 +150,7 @@ def test_tab_completion(line: str, expected: list[str]) -> None:
     assert "schema" not in done.stdout
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
 def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status: int) -> None:
     command = [sys.executable, "-m", "gpuclust", "-m", "data.n_rows=10000", "cluster.n_clusters=range(2,9)",
                "cluster.engine=library", "score=none", "report=none"]  # fmt: skip

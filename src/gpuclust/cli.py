@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from gpuclust import __version__
 from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
 from gpuclust.errors import GpuclustError
 from gpuclust.sanitize import mask, remember
-from gpuclust.tracking.place import INTERRUPTS
+from gpuclust.tracking.place import INTERRUPTS, keep_logs_off_the_terminal
 
 if TYPE_CHECKING:
     from gpuclust.config import Config
@@ -58,14 +59,20 @@ COMPILING = "compiling kernels once for this machine, 5 to 10 s ..."
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a sweep as Ctrl-C does."""
+    """SIGTERM or SIGHUP: ends a sweep as Ctrl-C does."""
+
+    def __init__(self, signum: int) -> None:
+        self.exit_status = 128 + signum
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status: 0 all well, 1 some job failed, 2 wrong input, 130 or 143 interrupted."""
+    """Run one command; its exit status: 0 success, 1 some job failed, 2 wrong input, 129, 130 or 143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _interrupt)
+    if os.environ.get("GPUCLUST_DEBUG") != "1":
+        keep_logs_off_the_terminal()
     try:
         return _dispatch(arguments)
     except GpuclustError as error:
@@ -74,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  the reader has gone, as with `| head`
         return 0
     except KeyboardInterrupt as error:
-        print("interrupted: what finished is kept; the same command goes on from there", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
+        with suppress(OSError):  # the terminal has gone
+            print("interrupted: what finished is kept; the same command goes on from there", file=sys.stderr)
+        return error.exit_status if isinstance(error, Terminated) else 130
     except MemoryError:
         return _complain("out of memory; use data.n_rows for a sample, dtype=float32, or a machine with more", 1)
     except OSError as error:
@@ -84,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    INTERRUPTS.interrupt(Terminated() if signum == signal.SIGTERM else KeyboardInterrupt())
+    INTERRUPTS.interrupt(KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum))
 
 
 def _complain(text: str, status: int) -> int:

@@ -7,6 +7,7 @@ GpuclustError
 │   ├── CleaningError          nothing, or too little, is left after cleaning
 │   ├── BackendError           the backend asked for cannot run here
 │   ├── TrackingError          the MLflow store cannot be reached or written
+│   │   └── StoreUnavailable   it does not answer now; another try may succeed
 │   ├── ExportError            no such run, or a folder that cannot be written or read
 │   └── ModelError             a bundle that is damaged, or rows that do not fit it
 └── JobError                   exit status 1: one job failed, the others are kept
@@ -49,6 +50,10 @@ class BackendError(InputError):
 
 class TrackingError(InputError):
     """The tracking store cannot be reached or written."""
+
+
+class StoreUnavailable(TrackingError):
+    """The tracking store does not answer now; another try may succeed."""
 
 
 class ExportError(InputError):

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +37,8 @@ from mlflow.types.schema import ColSpec, Schema
 from gpuclust import __version__
 from gpuclust.errors import TrackingError
 from gpuclust.sanitize import mask, without_credentials
-from gpuclust.tracking.place import creation_lock, one_line_errors, page, quiet, resolve_uri
+from gpuclust.tracking.opening import opened
+from gpuclust.tracking.place import location, one_line_errors, page, quiet, resolve_uri, shown, store_file
 from gpuclust.tracking.recorder import (
     FINISHED,
     KEY,
@@ -61,6 +63,10 @@ LONGEST_PARAM = 6_000
 PAGE = 1_000
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 class MlflowRecorder:
     """Records into one MLflow experiment.
 
@@ -68,26 +74,42 @@ class MlflowRecorder:
     processes at a time. Raises TrackingError when the store cannot be reached, read or written.
     """
 
-    def __init__(self, uri: str | None = None, experiment: str = "gpuclust", *, create: bool = True) -> None:
+    def __init__(
+        self,
+        uri: str | None = None,
+        experiment: str = "gpuclust",
+        *,
+        create: bool = True,
+        tell: Callable[[str], None] = _tell,
+    ) -> None:
         self.uri, self.artifacts = resolve_uri(uri)
         self.experiment = experiment
-        with one_line_errors(self.uri), creation_lock(self.uri, create):
+        with one_line_errors(self.uri), opened(self.uri, self.artifacts, create, tell):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment_id = self._experiment_id(create)
 
     def _experiment_id(self, create: bool) -> str:
         found = self.client.get_experiment_by_name(self.experiment)
-        if found is not None and found.lifecycle_stage == "active":
-            return str(found.experiment_id)
-        if found is not None:
+        if found is None and create:
+            try:
+                return str(self.client.create_experiment(self.experiment, artifact_location=self._artifacts_here()))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                    raise
+                found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            raise TrackingError(f"there is no experiment {self.experiment} in {shown(self.uri)}; run a job first")
+        if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"the experiment {self.experiment} was deleted; restore it or name another tracking.experiment"
             )
-        if not create:
-            raise TrackingError(f"there is no experiment {self.experiment} in {self.uri}; run a job first")
-        location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-        return str(self.client.create_experiment(self.experiment, artifact_location=location))
+        return str(found.experiment_id)
+
+    def _artifacts_here(self) -> str | None:
+        """Where a local store keeps the experiment's artifacts."""
+        path = store_file(self.uri)
+        return location(path.parent / "artifacts" / self.experiment) if path is not None else None
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
         """See Recorder."""
