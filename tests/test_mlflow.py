@@ -148,7 +148,7 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     assert not list((tmp_path / "here").iterdir()), "and nothing in the folder that the command ran in"
     assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/model").metadata.model_id == model_id
     rows = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
-    features = [column.name for column in model.metadata.get_input_schema().inputs]
+    features = model.metadata.metadata["features"]
     found = model.predict(rows[features])
     assert found["cluster"].tolist() == rows["cluster"].tolist()
     with recorder.download_model(job.run_id) as folder:

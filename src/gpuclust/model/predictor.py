@@ -51,7 +51,7 @@ class Predictor:
     def predict(self, raw: np.ndarray) -> Placement:
         """Place rows of raw features (n, n_features) float64, in the order of ``space.features``; missing is NaN."""
         raw = np.where(np.isfinite(raw), raw, np.nan)
-        usable = np.array([self.obstacle(row) is None for row in raw], dtype=bool)
+        usable = self._usable(raw)
         placement = Placement(
             np.full(len(raw), UNPLACED, dtype=np.int32),
             np.full(len(raw), np.nan, dtype=np.float32),
@@ -65,6 +65,20 @@ class Predictor:
             placement.coordinates[usable] = 0.0
             placement.coordinates[usable, : axes.shape[1]] = axes
         return placement
+
+    def _usable(self, raw: np.ndarray) -> np.ndarray:
+        """Which rows of raw features, missing NaN, have no `obstacle`: (n,) bool."""
+        usable = np.ones(len(raw), dtype=bool)
+        for j, feature in enumerate(self.space.features):
+            values = raw[:, j]
+            low, high = self.bounds.get(feature, (None, None))
+            if feature not in self.space.fills:
+                usable &= ~np.isnan(values)
+            for limit, outside in ((low, np.less), (high, np.greater)):
+                if limit is not None:
+                    usable &= ~outside(values, limit)
+            usable &= ~(np.abs(values / FARTHEST - self.space.offset[j] / FARTHEST) > self.space.scale[j])
+        return usable
 
     def obstacle(self, row: np.ndarray) -> str | None:
         """Why a row of raw features (n_features,) cannot be placed; None when it can."""

@@ -34,9 +34,9 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
-from gpuclust import __version__
 from gpuclust.errors import TrackingError
 from gpuclust.sanitize import mask, without_credentials
+from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.opening import opened
 from gpuclust.tracking.place import location, one_line_errors, page, quiet, resolve_uri, shown, store_file
 from gpuclust.tracking.recorder import (
@@ -153,7 +153,7 @@ class MlflowRecorder:
         with TemporaryDirectory() as folder:
             with one_line_errors(self.uri), quiet("mlflow"):
                 found = mlflow.artifacts.download_artifacts(f"models:/{models[-1].model_id}", dst_path=folder)
-            yield Path(found) / "artifacts" / "bundle"
+            yield next(f for f in (Path(found) / "data" / "bundle", Path(found) / "artifacts" / "bundle") if f.is_dir())
 
     def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
         """The sweep ``sweep_id``, or else the one that the job was first run in: its name, its choice and the reason, its
@@ -267,12 +267,20 @@ class MlflowRecorder:
             self.client.log_artifacts(run_id, str(folder))
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """See Recorder. Requirements are given, because working them out takes MLflow three seconds."""
-        inputs = Schema([ColSpec("double", name, required=False) for name in features])
+        """See Recorder. The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
+
+        It has no input schema: MLflow would refuse integers for a column of doubles, arrays for named columns, and CSV
+        for columns of any type, before the model could convert them. The names are in the model's metadata.
+        """
         outputs = Schema([ColSpec("long", "cluster"), ColSpec("double", "confidence"), ColSpec("double", "distance")])
-        with one_line_errors(self.uri), quiet("mlflow"), warnings.catch_warnings():
-            # It advises type hints and an input example, which would replace the signature given here.
-            warnings.simplefilter("ignore", UserWarning)
+        with (
+            one_line_errors(self.uri),
+            quiet("mlflow"),
+            warnings.catch_warnings(),
+            TemporaryDirectory() as code,
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # it advises an input example
+            name = write_code(Path(code))
             # A model is kept in the active experiment, whatever its run's is: else in "Default", under ./mlruns.
             mlflow.set_experiment(experiment_id=self.experiment_id)
             Model.log(
@@ -280,10 +288,12 @@ class MlflowRecorder:
                 name="model",
                 flavor=mlflow.pyfunc,
                 run_id=run_id,
-                python_model=str(Path(__file__).with_name("pyfunc.py")),
-                artifacts={"bundle": str(bundle)},
-                signature=ModelSignature(inputs, outputs),
-                pip_requirements=[f"gpuclust=={__version__}"],
+                loader_module=f"{name}.pyfunc",
+                code_paths=[str(Path(code) / name)],
+                data_path=str(bundle),
+                signature=ModelSignature(outputs=outputs),
+                metadata={"features": list(features)},
+                pip_requirements=requirements(),
             )
 
     def has_model(self, run_id: str) -> bool:

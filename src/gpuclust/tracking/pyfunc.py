@@ -1,7 +1,4 @@
-"""The bundle as an MLflow model, written as code (models-from-code): nothing is pickled.
-
-MLflow runs this file when it loads the model; it needs gpuclust installed, and no GPU.
-"""
+"""The model that MLflow loads: placing rows with a bundle. A logged model carries this file (see `carried`)."""
 
 from __future__ import annotations
 
@@ -10,32 +7,46 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
 
-from gpuclust.tracking.bundle import Bundle
+from gpuclust.errors import ModelError
+from gpuclust.model.predictor import UNPLACED, Predictor, read_predictor
+from gpuclust.model.rows import to_matrix
 
-
-class ClusteringModel(PythonModel):
-    """Rows of features in, ``cluster``, ``confidence`` and ``distance`` out, in the order of the rows."""
-
-    def load_context(self, context: Any) -> None:
-        """Read the bundle that was logged beside this file."""
-        self.bundle = Bundle.load(Path(context.artifacts["bundle"]))
-
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Place each row; a row with a missing feature gets a missing cluster."""
-        frame = pd.DataFrame(model_input)
-        raw = frame.reindex(columns=list(self.bundle.features)).to_numpy(dtype=np.float64, na_value=np.nan)
-        found = self.bundle.predict(raw)
-        return pd.DataFrame(
-            {
-                "cluster": pd.array(np.where(found.placed, found.cluster, 0), dtype="Int64").copy(),
-                "confidence": found.confidence.astype(np.float64),
-                "distance": found.distance.astype(np.float64),
-            },
-            index=frame.index,
-        ).assign(cluster=lambda out: out["cluster"].where(found.placed))
+BLOCK_ROWS = 65_536
 
 
-set_model(ClusteringModel())
+class ClusteringModel:
+    """Rows of features in, a DataFrame with ``cluster``, ``confidence`` and ``distance`` out, in the order of the rows."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns that rows must have."""
+        return self.predictor.space.features
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Place each row of what `gpuclust.model.rows.to_matrix` takes.
+
+        ``cluster`` is -1 for noise and missing where a row cannot be placed; ``distance`` is to the own centre, missing
+        where the algorithm has none. Missing values are pandas' own, which a server writes as null. Raises MlflowException (400 Bad Request from a server) when the rows do not fit.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            raw, index = to_matrix(model_input, self.features)
+        except ModelError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        found = [self.predictor.predict(raw[at : at + BLOCK_ROWS]) for at in range(0, max(len(raw), 1), BLOCK_ROWS)]
+        cluster = np.concatenate([f.cluster for f in found]).astype(np.int64)
+        columns: dict[str, Any] = {"cluster": pd.arrays.IntegerArray(cluster, cluster == UNPLACED)}
+        for name in ("confidence", "distance"):
+            values = np.concatenate([getattr(f, name) for f in found]).astype(np.float64)
+            columns[name] = pd.arrays.FloatingArray(values, np.isnan(values))
+        return pd.DataFrame(columns, index=index)
+
+
+def _load_pyfunc(data_path: str) -> ClusteringModel:
+    """What MLflow calls to load the model from its bundle folder."""
+    return ClusteringModel(read_predictor(Path(data_path)))

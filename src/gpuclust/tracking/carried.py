@@ -1,0 +1,36 @@
+"""The code that a logged MLflow model carries, so that it loads where gpuclust is not installed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# What placing rows needs of gpuclust, and what that imports.
+FILES = {"errors.py": "errors.py", "tracking/pyfunc.py": "pyfunc.py"} | {
+    f"model/{path.name}": f"model/{path.name}" for path in sorted((PACKAGE / "model").glob("*.py"))
+}
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "scipy")
+OURS = re.compile(r"^(\s*(?:from|import) )gpuclust\.(?=errors|model)", re.MULTILINE)
+
+
+def write_code(folder: Path) -> str:
+    """Copy the code into a package below ``folder``; its name.
+
+    The name has a digest of the code, so that models of several versions load into one process, beside gpuclust itself.
+    """
+    texts = {target: (PACKAGE / source).read_text(encoding="utf-8") for source, target in FILES.items()}
+    name = f"gpuclust_model_{hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]}"
+    texts["__init__.py"] = f'"""Places rows in a clustering; copied from gpuclust {version("gpuclust")}."""\n'
+    for target, text in texts.items():
+        path = folder / name / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(OURS.sub(rf"\1{name}.", text), encoding="utf-8")
+    return name
+
+
+def requirements() -> list[str]:
+    """The packages that the carried code imports, in the versions that are installed here."""
+    return [f"{package}=={version(package)}" for package in REQUIREMENTS]
