@@ -1,20 +1,24 @@
 """`gpuclust describe`: what it says of a file, against pandas, and how it refuses what it cannot read."""
 
+import io
 import json
-import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from gpuclust.cli import main
-from gpuclust.compose import plan
-from gpuclust.describe import Description, advice, describe, described_data
+from gpuclust.compose import compose, plan
+from gpuclust.describe import Description, advice, describe, described_data, show
+from gpuclust.desk import job_of
 from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.job import load
 
 
 @pytest.fixture
@@ -62,7 +66,8 @@ def test_every_column_with_its_kind_its_use_and_its_range(messy: Path) -> None:
     assert (columns["word"].kind, columns["word"].n_missing) == ("text", (raw["word"].isna()).sum())
     assert (columns["yes"].kind, columns["yes"].low) == ("boolean", None)
     assert columns["word"].examples == ("[bold]x[/bold]",)
-    assert found.features == ("a", "b", "wide", "gaps", "mixed", "same")
+    assert found.features == ("a", "b", "wide", "gaps", "mixed")
+    assert columns["same"].use == "constant (1)"
     assert (found.n_rows, found.n_duplicate_rows) == (40, raw.duplicated().sum())
     assert found.n_incomplete_rows == (raw["gaps"].isna() | (raw["mixed"] == "oops")).sum()
 
@@ -83,10 +88,10 @@ def test_advice_names_the_setting_that_meets_it(messy: Path) -> None:
     raw = pd.read_csv(messy)
     assert found.n_repeated_ids == raw["track id"].duplicated().sum()
     assert f"{found.n_repeated_ids} rows repeat an earlier track id: clean.duplicates=id" in said
-    assert re.search(r"\d+ rows miss a feature: dropped, unless clean\.nulls=median", said)
-    assert "a and b say nearly the same (correlation -1.00): data.exclude=[b]" in said
-    assert "same has one value: left out" in said
-    assert "wide spreads" in said
+    assert "11 of 40 rows (28%) were dropped, as they lack gaps (10) or mixed (1); data.exclude=[gaps,mixed]" in said
+    assert "a and b are nearly redundant (r = -1.00): data.exclude=[b]" in said
+    assert "not used as features: yes (a boolean) and same (constant (1)); data.features=[...]" in said
+    assert "wide has a far larger scale than" in said
 
 
 def test_a_file_of_tracks_is_told_from_others(tmp_path: Path) -> None:
@@ -135,11 +140,114 @@ def test_what_is_printed_and_written(messy: Path, tmp_path: Path, capsys: pytest
     assert len(plan(words, multirun=True).jobs) == 9
 
 
-def test_a_constant_feature_makes_no_invalid_json(messy: Path, tmp_path: Path) -> None:
-    assert main(["describe", str(messy), "--out", str(tmp_path / "o")]) == 0
+def test_a_feature_that_is_constant_where_another_is_known_makes_no_invalid_json(tmp_path: Path) -> None:
+    """Without a correlation, and dropped by cleaning, where only the rows with a value of the other are left."""
+    frame = pd.DataFrame(
+        {"a": [1.5] * 20 + [2.5, 3.5] * 5, "b": [*np.arange(20) * 1.1, *[np.nan] * 10], "c": np.sqrt(range(30))}
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert main(["describe", str(tmp_path / "t.csv"), "--out", str(tmp_path / "o")]) == 0
     text = (tmp_path / "o" / "description.json").read_text()
     assert "NaN" not in text
-    assert json.loads(text)["correlation"][5] == [None] * 6
+    written = json.loads(text)
+    assert written["features"] == ["b", "c"]
+    assert next(c for c in written["columns"] if c["name"] == "a")["use"] == "constant (1.5) in the rows kept"
+
+
+def odd_columns(n: int = 300, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "": np.arange(n),
+            "doc_id": rng.permutation(5 * n)[:n],
+            "x": rng.normal(size=n),
+            "y": rng.normal(size=n),
+            "count": rng.poisson(20, n),
+            "flag": rng.integers(0, 2, n),
+            "rating": rng.integers(1, 6, n),
+            "label": rng.integers(0, 26, n),
+            "same": 7,
+            "row": np.arange(n) + 1,
+            "open": rng.random(n) < 0.5,
+            "half": rng.integers(0, 4, n) / 2,
+        }
+    )
+
+
+def test_what_is_said_of_each_column_is_what_a_job_does(tmp_path: Path, desk: Any) -> None:
+    odd_columns().to_csv(tmp_path / "t.csv", index=False)
+    found = looked_at(tmp_path / "t.csv")
+    uses = {c.name: c.use for c in found.columns}
+    assert uses == {
+        "Unnamed: 0": "numbers the rows",
+        "doc_id": "role id",
+        "x": "feature",
+        "y": "feature",
+        "count": "feature",
+        "flag": "a flag: 0 or 1",
+        "rating": "5 different whole numbers",
+        "label": "named like a label, 26 different whole numbers",
+        "same": "constant (7)",
+        "row": "counts the rows",
+        "open": "boolean",
+        "half": "feature",
+    }
+    config = compose(["data=table", f"data.path={tmp_path / 't.csv'}"])
+    job_table = load(job_of(config, "job", {}, "cpu"), desk)
+    assert job_table.features == found.features == ("x", "y", "count", "half")
+    assert job_table.audit.warnings == found.warnings
+    assert len(found.warnings) == 2
+    assert "flag (a flag: 0 or 1)" in found.warnings[0]
+    assert "features with few values: half (4 different values)" in found.warnings[1]
+
+
+def test_named_features_are_used_and_warned_of(tmp_path: Path) -> None:
+    odd_columns().to_csv(tmp_path / "t.csv", index=False)
+    found = looked_at(tmp_path / "t.csv", "data.features=[x,flag,label,row]")
+    assert found.features == ("x", "flag", "label", "row")
+    text = " ".join(found.warnings)
+    assert "features with few values: flag (a flag: 0 or 1) and label" in text
+    assert "features that number the rows: row" in text
+    assert {c.name: c.what for c in found.columns if c.name in ("flag", "rating", "x")} == {
+        "flag": "a flag: 0 or 1",
+        "rating": "5 different whole numbers",
+        "x": "",
+    }
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_names_and_uses_are_whole_at_any_width(tmp_path: Path, width: int) -> None:
+    odd_columns().to_csv(tmp_path / "t.csv", index=False)
+    found, table = describe(described_data(tmp_path / "t.csv"))
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    show(found, table, console)
+    printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = {line.split()[0]: line for line in printed if line and line.split()[0] in {c.name for c in found.columns}}
+    assert "doc_id" in lines
+    assert "label" in lines
+    assert all(len(line) <= width for line in lines.values())
+    heads = next(line for line in printed if line.startswith("column ")).split()
+    assert "use" in heads
+    if width >= 80:
+        assert "missing" in heads
+        assert "flag: 0 or 1" in lines["flag"]
+    if width == 200:
+        assert "examples" in heads
+
+
+def test_many_columns_alike_share_a_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(50, 384)), columns=[f"e{i}" for i in range(384)])
+    frame.insert(0, "doc_id", [f"d{i}" for i in range(50)])
+    frame.loc[3, "e7"] = np.nan
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "t.parquet")
+    found, table = describe(described_data(tmp_path / "t.parquet"))
+    console = Console(width=80, file=io.StringIO(), highlight=False)
+    show(found, table, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "e0 … e383 (384 columns)" in printed
+    assert len(printed.splitlines()) < 25
+    assert "384 features: e0, e1, e2, e3, e4, e5 and 378 more" in " ".join(printed.split())
 
 
 def test_what_cannot_be_described_is_one_line_and_status_2(

@@ -1,11 +1,13 @@
-"""An early look at a file: what its columns are, which would be clustered and why, before anything is."""
+"""A look at a file before it is clustered: what its columns are, which a job would use, and why not the others."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,29 +16,36 @@ import pandas as pd
 import pyarrow as pa
 
 from gpuclust.compose import compose
-from gpuclust.config import DataConfig
+from gpuclust.config import CleanConfig, DataConfig
+from gpuclust.data.clean import clean
 from gpuclust.data.columns import AUDIO_FEATURES, spelling
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.lists import join_items
 from gpuclust.data.load import load, look
 from gpuclust.data.read import read
 from gpuclust.data.settle import is_text, to_numbers
+from gpuclust.data.summary import dropped, summary
 from gpuclust.data.table import Frame, Table
-from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.data.traits import trait
+from gpuclust.errors import CleaningError, ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 EXAMPLES = 3
-STRONG, REDUNDANT = 0.5, 0.95  # |correlation| from which a pair is told, and from which one of the two says little
+STRONG, REDUNDANT = 0.5, 0.95  # |correlation| from which a pair is listed, and from which one of the two is redundant
 LIKE_TRACKS = 5  # audio features by their usual names from which a table is taken for one of tracks
-UNEVEN = 100.0  # ratio of spreads from which clustering unscaled features means clustering one of them
+UNEVEN = 100.0  # ratio of spreads from which the largest dominates distances between unscaled rows
+MAX_CORRELATED = 1000  # features up to which every pair is correlated
+MOST_PAIRS = 5  # redundant pairs that are listed
+ALIKE = 12  # neighbouring columns whose names differ in a number alone share a line, from this many on
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """A column of the file. ``use``: ``feature``, or why it is none. The four numbers are None for a column of texts;
-    ``n_text`` cells of a column of numbers are neither numbers nor spellings of a missing value."""
+    """A column of the file. ``use`` is ``feature``, or why a job does not use it as one; ``what`` is what speaks against a
+    column of numbers as a feature by its values (see `gpuclust.data.traits`). The four numbers are None for text; ``n_text``
+    cells of a column of numbers are neither numbers nor spellings of a missing value."""
 
     name: str
     kind: str
@@ -49,15 +58,17 @@ class ColumnFacts:
     mean: float | None = None
     high: float | None = None
     examples: tuple[str, ...] = ()
+    what: str = ""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds and what would be clustered.
+    """What a file holds and what a job would cluster.
 
-    ``correlation`` (n_features, n_features) is Pearson's, over the rows where both features are known;
-    ``n_duplicate_rows`` repeat an earlier row in every column but the one that numbers the rows; ``n_incomplete_rows``
-    miss a feature; ``n_repeated_ids`` repeat an earlier id, None where the file has none.
+    ``correlation`` (n_features, n_features) is Pearson's, over the rows where both features are known, and empty above
+    `MAX_CORRELATED` features; ``n_duplicate_rows`` repeat an earlier row in every column but the one that numbers the rows;
+    ``n_incomplete_rows`` miss a feature; ``n_repeated_ids`` repeat an earlier id, None where the file has none; ``summary``
+    and ``warnings`` are those of a job.
     """
 
     path: str
@@ -71,6 +82,8 @@ class Description:
     n_repeated_ids: int | None
     n_incomplete_rows: int
     notes: tuple[str, ...]
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON; what is not a number (the correlation of a constant) is null."""
@@ -79,6 +92,8 @@ class Description:
 
     def pairs(self, least: float) -> list[tuple[str, str, float]]:
         """The pairs of features whose correlation is at least ``least`` either way, the strongest first."""
+        if not self.correlation:
+            return []
         r = np.array(self.correlation).reshape(len(self.features), -1)
         i, j = np.nonzero(np.triu(np.abs(np.nan_to_num(r)) >= least, k=1))
         found = [(self.features[a], self.features[b], float(r[a, b])) for a, b in zip(i, j, strict=True)]
@@ -112,7 +127,7 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     assert data.path is not None
     frames = PandasFrames()
     seen = look(data.path)
-    table = read(data, frames)
+    table = _as_a_job_has_it(read(data, frames), frames)
     loaded = load(seen, frames, list(seen.kinds))
     frame = loaded.frame
     why = {out.column: out.why for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
@@ -129,12 +144,34 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
         columns=columns,
         features=table.features,
         roles=table.roles.named() if own_id else {k: v for k, v in table.roles.named().items() if k != "id"},
-        correlation=tuple(tuple(row) for row in features.corr().to_numpy().tolist()),
+        correlation=_correlation(features),
         n_duplicate_rows=_duplicates(frame, [name for name, kind in seen.kinds.items() if kind != "index"]),
         n_repeated_ids=int(frame[own_id].dropna().duplicated().sum()) if own_id in frame else None,
         n_incomplete_rows=int(features.isna().any(axis=1).sum()),
         notes=table.audit.notes,
+        summary=summary(table.audit),
+        warnings=table.audit.warnings,
     ), table
+
+
+def _as_a_job_has_it(table: Table, frames: PandasFrames) -> Table:
+    """The table as it was read, with the features and the audit that it has after cleaning by the defaults of a job."""
+    try:
+        cleaned = clean(table, CleanConfig(), frames)
+    except CleaningError as error:
+        return replace(table, audit=replace(table.audit, warnings=(*table.audit.warnings, str(error))))
+    return replace(table, features=cleaned.features, audit=cleaned.audit)
+
+
+def _correlation(features: pd.DataFrame) -> tuple[tuple[float, ...], ...]:
+    if features.shape[1] > MAX_CORRELATED:
+        return ()
+    if features.isna().to_numpy().any() or len(features) < 2:
+        matrix = features.corr().to_numpy()
+    else:
+        with np.errstate(invalid="ignore", divide="ignore"):  # a constant has no correlation
+            matrix = np.corrcoef(features.to_numpy(), rowvar=False).reshape(features.shape[1], -1)
+    return tuple(map(tuple, matrix.tolist()))
 
 
 def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> ColumnFacts:
@@ -147,7 +184,9 @@ def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> Column
     if column.dtype.kind in "iuf":
         spread = [float(getattr(column, which)()) for which in ("min", "median", "mean", "max")]
         known = spread if column.notna().any() else [None] * 4
-        return ColumnFacts(name, kind, use, n_missing, int(column.nunique()), n_text, *known)
+        found = trait(column, name) if kind != "index" else None
+        what = found.text if found else ""
+        return ColumnFacts(name, kind, use, n_missing, int(column.nunique()), n_text, *known, what=what)
     if is_text(column):
         column = column.where(column != "")  # an empty text is a missing one
         n_missing = int(column.isna().sum())
@@ -161,21 +200,27 @@ def _duplicates(frame: Frame, columns: Sequence[str]) -> int:
 
 
 def advice(found: Description, table: Table) -> list[str]:
-    """What to know before clustering, in words; each says which setting meets it."""
-    said = []
-    if found.n_incomplete_rows:
-        said.append(f"{found.n_incomplete_rows:,} rows miss a feature: dropped, unless clean.nulls=median or mean")
+    """What to know before clustering, a line each with the setting that answers it; the warnings of a job come first."""
+    said = list(found.warnings)
+    if found.n_incomplete_rows and not dropped(table.audit):
+        said.append(
+            f"{found.n_incomplete_rows:,} rows lack a feature and are dropped, unless clean.nulls=median or mean"
+        )
     if found.n_repeated_ids:
         said.append(
             f"{found.n_repeated_ids:,} rows repeat an earlier {found.roles['id']}: clean.duplicates=id keeps one"
         )
     elif found.n_duplicate_rows:
         said.append(f"{found.n_duplicate_rows:,} rows repeat an earlier row: clean.duplicates=row keeps one")
+    redundant = found.pairs(REDUNDANT)
     said += [
-        f"{one} and {other} say nearly the same (correlation {r:+.2f}): data.exclude=[{other}]"
-        for one, other, r in found.pairs(REDUNDANT)
+        f"{one} and {other} are nearly redundant (r = {r:+.2f}): data.exclude=[{other}]"
+        for one, other, r in redundant[:MOST_PAIRS]
     ]
-    said += [f"{c.name} has one value: left out" for c in found.columns if c.use == "feature" and c.n_distinct == 1]
+    if len(redundant) > MOST_PAIRS:
+        said.append(
+            f"{len(redundant) - MOST_PAIRS:,} more pairs of features are nearly redundant: reduce=pca merges them"
+        )
     if not found.roles and len({spelling(c.name) for c in found.columns} & set(AUDIO_FEATURES)) >= LIKE_TRACKS:
         said.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")
     spreads = {name: float(table.frame[name].std()) for name in table.features}
@@ -183,8 +228,8 @@ def advice(found: Description, table: Table) -> list[str]:
     if len(by_spread) > 1 and spreads[by_spread[-1]] >= UNEVEN * spreads[by_spread[0]]:
         least, most = by_spread[0], by_spread[-1]
         said.append(
-            f"{most} spreads {spreads[most] / spreads[least]:,.0f} times as far as {least}: keep scale=standard, "
-            "or it decides alone"
+            f"{most} has a far larger scale than {least} ({spreads[most] / spreads[least]:,.0f} times its standard "
+            "deviation): keep scale=standard, otherwise it dominates the distance"
         )
     return said
 
@@ -199,10 +244,9 @@ def write(found: Description, table: Table, folder: Path, *, force: bool = False
     if (folder / "description.json").exists() and not force:
         raise DataError(f"{folder} holds a description already; name another --out, or replace it with --force")
     whole = table.frame[list(table.features)].replace([np.inf, -np.inf], np.nan).dropna()
-    drawn = {
-        "correlation": figures.correlation_matrix(np.array(found.correlation), table.features),
-        "distributions": figures.feature_distributions(whole.to_numpy(np.float64), table.features),
-    }
+    drawn = {"distributions": figures.feature_distributions(whole.to_numpy(np.float64), table.features)}
+    if found.correlation:
+        drawn["correlation"] = figures.correlation_matrix(np.array(found.correlation), table.features)
     text = json.dumps(found.to_dict() | {"advice": advice(found, table)}, indent=2, ensure_ascii=False, default=str)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,32 +261,22 @@ def write(found: Description, table: Table, folder: Path, *, force: bool = False
 def show(found: Description, table: Table, console: Console, *, preset: str = "none") -> None:
     """Print a description: the file, a line for each column, what to know, and what to type next."""
     from rich.markup import escape
-    from rich.table import Table as Lines
-
-    from gpuclust.report.text import number, one_line, percent
 
     about = found.source
     words = [f"{found.n_rows:,} rows", f"{len(found.columns)} columns", str(about.get("format", ""))]
     words += [f"{k.replace('_', ' ')} {about[k]!r}" for k in ("separator", "encoding", "index_column") if about.get(k)]
     console.print(escape(f"{found.path}: {', '.join(filter(None, words))}"))
-    lines = Lines(box=None, header_style="bold", pad_edge=False)
-    for head in ("column", "type", "use", "missing", "distinct", "lowest", "median", "highest", "examples"):
-        right = head in ("missing", "distinct", "lowest", "median", "highest")
-        folds = head in ("column", "use")
-        lines.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=not folds)
-    for c in found.columns:
-        figures = ["" if v is None else number(v) for v in (c.low, c.median, c.high)]
-        missing = f"{c.n_missing:,} ({percent(c.n_missing / found.n_rows)})" if c.n_missing else "0"
-        texts = [f"{c.n_text:,} cells are text"] if c.n_text else [one_line(e, 18) for e in c.examples]
-        cells = [one_line(c.name, 40), c.kind, c.use, missing, f"{c.n_distinct:,}", *figures, " | ".join(texts)]
-        lines.add_row(*map(escape, cells), style="" if c.use == "feature" else "dim")
-    console.print(lines)
-    console.print(escape(f"features: {', '.join(found.features)}"))
+    console.print(_lines(found, console.width))
+    console.print(escape(f"a job uses {found.summary}"))
     console.print(escape(f"roles: {', '.join(f'{k} = {v}' for k, v in found.roles.items()) or 'none'}"))
     pairs = found.pairs(STRONG)[:6]
-    console.print(escape(f"correlations: {', '.join(f'{a}/{b} {r:+.2f}' for a, b, r in pairs) or f'none of {STRONG}'}"))
-    n = found.n_duplicate_rows
-    console.print(f"duplicates: {n:,} whole rows" + _of_ids(found.n_repeated_ids))
+    pairs_text = ", ".join(f"{a}/{b} {r:+.2f}" for a, b, r in pairs) or f"none of {STRONG} or more"
+    if not found.correlation:
+        pairs_text = f"not computed for more than {MAX_CORRELATED:,} features"
+    console.print(escape(f"correlations: {pairs_text}"))
+    repeated = found.n_repeated_ids
+    ids = "; the file has no id column" if repeated is None else f", {repeated:,} ids"
+    console.print(f"duplicates: {found.n_duplicate_rows:,} whole rows{ids}")
     for line in (*found.notes, *advice(found, table)):
         console.print(escape(f"· {line}"))
     group = "tracks" if preset == "tracks" else "table"
@@ -251,5 +285,58 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
     )
 
 
-def _of_ids(n: int | None) -> str:
-    return "; the file has no id column" if n is None else f", {n:,} ids"
+def _lines(found: Description, width: int) -> Any:
+    """The columns as a table that fits the terminal: names and uses always, the rest as far as there is space."""
+    from rich.markup import escape
+    from rich.table import Table as Lines
+
+    rows = [_row(group, found.n_rows) for group in _alike(found.columns)]
+    shown, left = ["column", "use"], width
+    needs = {head: max(len(head), *(len(row[head]) for row in rows)) + 2 for head in rows[0]}
+    left -= min(needs["column"], width // 2) + min(needs["use"], max(width // 4, 16))
+    for head in ("missing", "type", "distinct", "median", "lowest", "highest", "examples"):
+        if needs[head] > left:
+            break
+        shown.append(head)
+        left -= needs[head]
+    lines = Lines(box=None, header_style="bold", pad_edge=False)
+    for head in (head for head in rows[0] if head in shown):
+        right = head in ("missing", "distinct", "lowest", "median", "highest")
+        folds = head in ("column", "use")
+        lines.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=not folds)
+    for row in rows:
+        style = "" if row["use"].startswith("feature") else "dim"
+        lines.add_row(*(escape(row[head]) for head in row if head in shown), style=style)
+    return lines
+
+
+def _alike(columns: Sequence[ColumnFacts]) -> list[tuple[ColumnFacts, ...]]:
+    """Neighbouring columns of one type and use whose names differ in a number alone, together from `ALIKE` on."""
+    found: list[tuple[ColumnFacts, ...]] = []
+    for _, group in groupby(columns, lambda c: (re.sub(r"\d+", "#", c.name), c.kind, c.use == "feature")):
+        members = tuple(group)
+        found += [members] if len(members) >= ALIKE else [(c,) for c in members]
+    return found
+
+
+def _row(group: tuple[ColumnFacts, ...], n_rows: int) -> dict[str, str]:
+    """The cells of one line: of a column, or of many alike."""
+    from gpuclust.report.text import number, one_line, percent
+
+    first, last = group[0], group[-1]
+    alone = len(group) == 1
+    n_missing, n_text = sum(c.n_missing for c in group), sum(c.n_text for c in group)
+    lows, highs = ([v for c in group if (v := getattr(c, end)) is not None] for end in ("low", "high"))
+    texts = [f"{n_text:,} cells are text"] if n_text else [one_line(e, 18) for e in first.examples if alone]
+    distinct = sorted({c.n_distinct for c in group})
+    return {
+        "column": one_line(first.name, 40) if alone else f"{first.name} … {last.name} ({len(group)} columns)",
+        "type": first.kind,
+        "use": "; ".join(dict.fromkeys(filter(None, (first.use, first.what if alone else "")))),
+        "missing": f"{n_missing:,} ({percent(n_missing / n_rows / len(group))})" if n_missing else "0",
+        "distinct": f"{distinct[0]:,}" + (f"-{distinct[-1]:,}" if len(distinct) > 1 else ""),
+        "lowest": number(min(lows)) if lows else "",
+        "median": number(first.median) if alone and first.median is not None else "",
+        "highest": number(max(highs)) if highs else "",
+        "examples": " | ".join(texts),
+    }

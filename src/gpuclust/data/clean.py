@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 from gpuclust.config import CleanConfig, did_you_mean
 from gpuclust.data.lists import join_items
 from gpuclust.data.settle import is_text, text_step, to_numbers
+from gpuclust.data.summary import dropped
 from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table
 from gpuclust.errors import CleaningError, ConfigurationError
 
@@ -54,6 +56,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         notes=(*table.audit.notes, *_id_notes(work, unique=config.duplicates == "id")),
         distinct_feature_rows=frames.count_distinct(work.frame, work.features),
     )
+    audit = replace(audit, warnings=(*audit.warnings, *dropped(audit)))
     return replace(table, frame=work.frame, features=tuple(work.features), audit=audit, rows=work.rows)
 
 
@@ -83,13 +86,13 @@ class _Work:
         """How many of the marked rows are still wanted."""
         return int((marked if self.wanted is None else marked & self.wanted).sum())
 
-    def keep(self, rule: str, detail: str, wanted: Any) -> None:
+    def keep(self, rule: str, detail: str, wanted: Any, columns: Mapping[str, int] | None = None) -> None:
         """Keep, of the rows still wanted, these, and note the step.
 
         Raises CleaningError when none is left.
         """
         before, kept = self.n_rows, self.count(wanted)
-        self.steps.append(Step(rule, detail, before, before - kept))
+        self.steps.append(Step(rule, detail, before, before - kept, columns=dict(columns or {})))
         if not kept:
             taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
             raise CleaningError(
@@ -170,7 +173,7 @@ def _nulls(work: _Work, method: str) -> None:
         work.steps.append(Step("nulls", "no feature is missing", work.n_rows, 0))
     elif method == "drop":
         gap = reduce(operator.or_, (missing[name] for name in counts))
-        work.keep("nulls", f"a feature is missing ({detail})", ~gap)
+        work.keep("nulls", f"a feature is missing ({detail})", ~gap, counts)
     else:
         work.steps.append(
             Step("nulls", f"filled with the {method} ({detail})", len(work.frame), 0, sum(counts.values()))

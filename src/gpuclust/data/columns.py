@@ -49,13 +49,14 @@ class Choice:
     """Columns chosen from what a table offers, before its values were all seen.
 
     ``roles`` is role -> column of the file; ``features`` are in the order of use. ``named`` says that the user
-    listed the features, so that none of them may be left out.
+    listed the features, so that none of them may be left out; ``preset`` that they are those of a preset.
     """
 
     roles: dict[str, str]
     features: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     named: bool
+    preset: bool = False
 
     def with_id(self, name: str) -> Choice:
         """The same choice with a column as the id, which is then no feature."""
@@ -107,7 +108,7 @@ def choose(kinds: dict[str, str], data: DataConfig, *, where: str, tracks: bool)
         wanted = "audio feature (preset tracks)" if tracks else "numeric column"
         seen = "; ".join(f"{out.column}: {out.why}" for out in left_out[:8])
         raise DataError(f"{where} has no {wanted} to cluster; name columns in data.features ({seen})")
-    return Choice(roles, tuple(features), left_out, named=bool(data.features))
+    return Choice(roles, tuple(features), left_out, named=bool(data.features), preset=tracks and not data.features)
 
 
 def _require(names: Collection[str], known: Collection[str], key: str, where: str) -> None:

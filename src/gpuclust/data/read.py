@@ -15,6 +15,7 @@ from gpuclust.data.files import digest, find
 from gpuclust.data.join import Join, attach, open_join
 from gpuclust.data.load import Loaded, Look, load, look
 from gpuclust.data.settle import Settled, settle, text_step
+from gpuclust.data.summary import of_columns
 from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Step, Table, sample_rows
 from gpuclust.errors import ConfigurationError, DataError
 
@@ -79,6 +80,7 @@ class _Opened:
     """Columns that may be the id: those named like one, and other text."""
     source: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def _path(data: DataConfig) -> str:
@@ -212,12 +214,15 @@ def _table(settled: Settled, opened: _Opened, data: DataConfig, rows_in_source: 
     steps: tuple[Step, ...] = ()
     if settled.text_cells:
         steps = (text_step(settled.text_cells, n_rows),)
+    choice = opened.choice
+    booleans = [] if choice.named or choice.preset else [o.column for o in choice.left_out if o.why == "boolean"]
     audit = Audit(
         source=source,
         features=settled.features,
-        left_out=(*opened.choice.left_out, *settled.left_out),
+        left_out=(*choice.left_out, *settled.left_out),
         steps=steps,
         notes=tuple(notes),
+        warnings=(*opened.warnings, *of_columns(booleans, settled.unfit, settled.doubtful)),
         rows_read=n_rows,
         rows_kept=n_rows,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +11,8 @@ import pyarrow as pa
 from gpuclust.data.columns import Choice
 from gpuclust.data.lists import list_style, parse_lists
 from gpuclust.data.table import NULL_SPELLINGS, Column, Frame, Frames, LeftOut, Step
+from gpuclust.data.traits import Trait, trait, unfit
 from gpuclust.errors import ConfigurationError, DataError
-
-_ID_NAME = re.compile(r"(^|[_\s.])(id|idx|index|row|nr|number|uuid)$", re.IGNORECASE)
-_MANY = 1000
-"""From this many rows on, whole numbers that are all different are taken for an id whatever their name."""
 
 
 @dataclass
@@ -29,6 +25,10 @@ class Settled:
     left_out: list[LeftOut] = field(default_factory=list)
     text_cells: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unfit: dict[str, Trait] = field(default_factory=dict)
+    """The columns that were left out by their values."""
+    doubtful: dict[str, Trait] = field(default_factory=dict)
+    """The features whose values speak against them."""
 
 
 def settle(
@@ -41,9 +41,8 @@ def settle(
         DataError: no feature is left.
     """
     settled = Settled(frame, dict(roles))
-    settled.features = tuple(
-        name for name in choice.features if _settle_feature(settled, name, choice.named, frames, decimal)
-    )
+    numeric = [name for name in choice.features if _settle_feature(settled, name, choice.named, frames, decimal)]
+    _judge(settled, numeric, choice)
     if not settled.features:
         seen = "; ".join(f"{out.column}: {out.why}" for out in settled.left_out[:8])
         raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
@@ -90,10 +89,21 @@ def _settle_feature(settled: Settled, name: str, named: bool, frames: Frames, de
             settled.text_cells[name] = n_text
     elif frame[name].dtype.kind == "b":
         frame[name] = frame[name].astype("float64")
-    why = None if named else _why_no_feature(frame[name], name)
-    if why:
-        settled.left_out.append(LeftOut(name, why))
-    return why is None
+    return True
+
+
+def _judge(settled: Settled, numeric: Sequence[str], choice: Choice) -> None:
+    """Leave out the columns that are no measurements, unless the user named them or a preset did."""
+    found = {name: trait(settled.frame[name], name) for name in numeric}
+    leave, doubt = unfit(found)
+    if choice.named:
+        leave, doubt = {}, {**leave, **doubt}
+    elif choice.preset:
+        doubt |= {name: t for name, t in leave.items() if t.kind in ("flag", "few", "label")}
+        leave = {name: t for name, t in leave.items() if name not in doubt}
+    settled.unfit, settled.doubtful = leave, {n: doubt[n] for n in numeric if n in doubt}
+    settled.left_out += [LeftOut(name, t.text) for name, t in leave.items()]
+    settled.features = tuple(name for name in numeric if name not in leave)
 
 
 def _booleans(column: Column) -> tuple[Column, int] | None:
@@ -104,28 +114,6 @@ def _booleans(column: Column) -> tuple[Column, int] | None:
     if not bool((yes | no | missing).all()) or not bool((yes | no).any()):
         return None
     return yes.astype("float64").where(~missing), 0
-
-
-def _why_no_feature(column: Column, name: str) -> str | None:
-    """Why a numeric column is no feature by its values."""
-    n_rows = len(column)
-    n_missing = int(column.isna().sum())
-    if 2 * n_missing > n_rows:
-        return "empty" if n_missing == n_rows else f"{n_missing / n_rows:.0%} missing"
-    if n_missing == 0 and _id_like(column, name, n_rows):
-        return "whole numbers that are all different: an id"
-    return None
-
-
-def _id_like(column: Column, name: str, n_rows: int) -> bool:
-    """Whether a column numbers or names the rows: cheap tests first."""
-    likely = bool(_ID_NAME.search(name)) or n_rows >= _MANY
-    if n_rows < 2 or not likely or float(column.max()) - float(column.min()) < n_rows - 1:
-        return False
-    head = column.head(1000)
-    if bool((head % 1 != 0).any()) or int(head.nunique()) < len(head):
-        return False
-    return not bool((column % 1 != 0).any()) and int(column.nunique()) == n_rows
 
 
 def _settle_text(settled: Settled, role: str, name: str, frames: Frames) -> None:

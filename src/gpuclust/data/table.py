@@ -46,13 +46,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Step:
-    """One cleaning rule: what it did and how many rows it took."""
+    """One cleaning rule: what it did and how many rows it took; ``columns`` are the columns at fault, with their cells."""
 
     rule: str
     detail: str
     rows_before: int
     rows_removed: int
     cells_changed: int = 0
+    columns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Audit:
     left_out: tuple[LeftOut, ...] = ()
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What a user should know before trusting a clustering of this table: a line each, the same wherever it is shown."""
     rows_read: int = 0
     rows_kept: int = 0
     distinct_feature_rows: int | None = None

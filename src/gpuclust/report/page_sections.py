@@ -81,6 +81,8 @@ def audit(value: Mapping[str, Any] | None) -> Html | None:
         return None
     read, kept = value.get("rows_read", 0), value.get("rows_kept", 0)
     parts = [tag("p", f"{count(read)} rows read, {count(kept)} kept.")]
+    if value.get("warnings"):
+        parts.append(tag("ul", *(tag("li", data(line, 600)) for line in value["warnings"])))
     if value.get("features"):
         parts.append(tag("p", "Features: ", join(*_commas(value["features"])), "."))
     steps = [

@@ -1,0 +1,78 @@
+"""What to say of a table that was read and cleaned: one line of facts, and the warnings that terminal, report and `describe` show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from gpuclust.data.table import Audit
+from gpuclust.data.traits import Trait
+
+MOST_NAMES = 6
+MOST_FEATURES = 20
+DROPPED = 0.05
+"""Share of the rows from which on it is a warning that they were dropped for a missing value."""
+
+
+def summary(audit: Audit) -> str:
+    """The rows kept of the rows read, why the others were dropped, and the features, in one line."""
+    rows = f"{audit.rows_kept:,} rows"
+    if audit.rows_kept < audit.rows_read:
+        rows = f"{audit.rows_kept:,} of {audit.rows_read:,} rows ({'; '.join(_reasons(audit))})"
+    n = len(audit.features)
+    shown = audit.features if n <= MOST_FEATURES else audit.features[:MOST_NAMES]
+    more = f" and {n - len(shown):,} more" if len(shown) < n else ""
+    return f"{rows} × {n:,} feature{'s' if n != 1 else ''}: {', '.join(shown)}{more}"
+
+
+def _reasons(audit: Audit) -> Iterable[str]:
+    """Why rows were dropped: a few words for each rule that took some."""
+    for step in audit.steps:
+        if not step.rows_removed:
+            continue
+        if step.rule == "nulls":
+            verb = "lack" if step.rows_removed != 1 else "lacks"
+            yield f"{step.rows_removed:,} {verb} {listed(step.columns, last='or')}"
+        else:
+            yield f"{step.rows_removed:,} with {step.detail}"
+
+
+def listed(names: Iterable[str], *, last: str = "and", most: int = MOST_NAMES) -> str:
+    """Names as words: ``a, b and c``, or ``a, b, c and 40 more``."""
+    names = list(names)
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} {last} {len(names) - most + 1:,} more"
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def dropped(audit: Audit) -> list[str]:
+    """A warning where more than `DROPPED` of the rows were dropped because a feature has no value there."""
+    for step in audit.steps:
+        if step.rule == "nulls" and step.rows_removed > DROPPED * audit.rows_read:
+            by_cells = sorted(step.columns, key=step.columns.__getitem__, reverse=True)
+            return [
+                f"{step.rows_removed:,} of {audit.rows_read:,} rows ({step.rows_removed / audit.rows_read:.0%}) were dropped, "
+                f"as they lack {listed((f'{n} ({step.columns[n]:,})' for n in by_cells), last='or')}; "
+                f"data.exclude=[{','.join(by_cells[:MOST_NAMES])}] or clean.nulls=median keeps them"
+            ]
+    return []
+
+
+def of_columns(booleans: Sequence[str], unfit: Mapping[str, Trait], doubtful: Mapping[str, Trait]) -> list[str]:
+    """Warnings of columns of numbers that were not taken as features, and of features that are no measurements."""
+    lines = []
+    out = dict.fromkeys(booleans, "a boolean") | {n: t.text for n, t in unfit.items()}
+    if out:
+        words = listed(f"{name} ({text})" for name, text in out.items())
+        lines.append(f"not used as features: {words}; data.features=[...] names the columns to use")
+    few = [name for name, t in doubtful.items() if t.kind in ("flag", "few", "coarse", "label")]
+    if few:
+        words = listed(f"{name} ({doubtful[name].text})" for name in few)
+        names = ",".join(few[:MOST_NAMES]) + (",..." if len(few) > MOST_NAMES else "")
+        lines.append(
+            f"features with few values: {words}; clusters may repeat one of them; data.exclude=[{names}] leaves them out"
+        )
+    numbering = [name for name, t in doubtful.items() if t.kind in ("id", "counter")]
+    if numbering:
+        words = listed(f"{name} ({doubtful[name].text})" for name in numbering)
+        lines.append(f"features that number the rows: {words}; leave them out of data.features")
+    return lines
