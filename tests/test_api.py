@@ -74,6 +74,7 @@ def test_health_and_export_tell_what_is_served(client: httpx.Client, folder: Pat
     assert export["metrics"] == manifest["metrics"]
     assert export["features"] == manifest["features"]
     assert export["key"] == health["key"]
+    assert (export["selected"], export["sweep_choice"], export["because"], export["warnings"]) == (False, "", [], [])
 
 
 def test_clusters_are_those_of_the_export(client: httpx.Client, table: pd.DataFrame) -> None:
@@ -123,6 +124,10 @@ def test_search_by_title_and_creator(client: httpx.Client) -> None:
     by = got(client, "/search", creator="acdc")["hits"]
     assert "AC/DC" in {hit["item"]["creator"] for hit in by}
     assert got(client, "/search")["hits"] == []
+    assert got(client, "/search", q="queen")["ambiguous"] == []
+    found = got(client, "/search", q="hello", limit=2)
+    assert (len(found["hits"]), found["total_is_minimum"]) == (2, False)
+    assert found["total"] >= len(found["ambiguous"]) > 2
 
 
 @pytest.mark.parametrize("title", TITLES)
@@ -169,7 +174,7 @@ def test_similar_items_are_the_nearest(client: httpx.Client, table: pd.DataFrame
 
 @pytest.mark.parametrize(("by", "column"), [("year", "year"), ("group", "genre"), ("creator", "artist")])
 def test_averages(by: str, column: str, client: httpx.Client, table: pd.DataFrame) -> None:
-    answer = got(client, f"/averages/{by}", limit=1000)
+    answer = got(client, f"/averages/{by}", limit=1000, min_count=1)
     values = table.assign(**{column: table[column].astype(str).str.split(r"\s*;\s*", regex=True)}).explode(column)
     expected = values.groupby(column)[FEATURES].mean()
     assert answer["total"] == len(expected) == len(answer["values"])
@@ -177,8 +182,14 @@ def test_averages(by: str, column: str, client: httpx.Client, table: pd.DataFram
         for feature in FEATURES:
             # Sums in another order.
             assert value["features"][feature] == pytest.approx(expected.loc[str(value["value"]), feature], rel=1e-12)
+    # By default a year or a group needs 1 % of the rows, a creator one.
+    sizes, least = values[column].value_counts(), 1 if by == "creator" else 4
+    default = got(client, f"/averages/{by}", limit=1000)
+    assert {str(v["value"]): v["count"] for v in default["values"]} == sizes[sizes >= least].to_dict()
+    assert (default["min_count"], default["left_out"]) == (least, int((sizes < least).sum()))
+    assert default["left_out_rows"] == int(sizes[sizes < least].sum())
     if by != "creator":
-        inside = got(client, f"/clusters/2/averages/{by}", limit=1000)["values"]
+        inside = got(client, f"/clusters/2/averages/{by}", limit=1000, min_count=1)["values"]
         assert sum(v["count"] for v in inside) == (table["cluster"] == 2).sum()
 
 
@@ -219,6 +230,12 @@ def test_a_playlist_as_a_file(client: httpx.Client) -> None:
     assert csv.content.startswith(b"\xef\xbb\xbf")
     cells = [cell for line in csv.text.splitlines() for cell in line.split(",")]
     assert not [cell for cell in cells if cell.strip('"').startswith(("=", "@"))]
+    template = "https://open.example/{id}"
+    m3u8 = client.post("/playlist", params={"format": "m3u8", "url_template": template}, json={"cluster": 0})
+    items = client.post("/playlist", json={"cluster": 0}).json()["items"]
+    addresses = [line for line in m3u8.text.splitlines() if not line.startswith("#")]
+    assert addresses == [template.format(id=quote(listed["item"]["id"], safe="")) for listed in items]
+    refused(client.get("/clusters/0/playlist", params={"format": "m3u8", "url_template": "nowhere"}), 422)
     m3u8 = client.post("/playlist", params={"format": "m3u8"}, json={"cluster": 0})
     assert m3u8.headers["content-type"] == "application/vnd.apple.mpegurl"
     assert m3u8.text.startswith("#EXTM3U\n")
@@ -228,6 +245,10 @@ def test_a_playlist_as_a_file(client: httpx.Client) -> None:
 def test_a_playlist_of_nothing_that_is_known(client: httpx.Client) -> None:
     content = refused(client.post("/playlist", json={"taste": {"energi": 1.0}}), 422)
     assert "did you mean energy" in content["detail"]
+    content = refused(client.post("/playlist", json={"taste": {"happiness": 1.0}}), 422)
+    assert "the features are danceability, energy, valence, tempo, duration_ms" in content["detail"]
+    content = refused(client.post("/playlist", json={"taste": {"energy": 8}}), 422)
+    assert "energy=8 is outside the range of energy in this export, 0" in content["detail"]
     refused(client.post("/playlist", json={"like": ["zzzzqqqq xxyyzz"]}), 404)
     refused(client.post("/playlist", json={"cluster": 9}), 404)
     assert "give an object with cluster, like or taste" in refused(client.post("/playlist", json={}), 422)["detail"]
@@ -332,6 +353,8 @@ def test_an_export_without_years(tmp_path: Path, store_template: Path) -> None:
         assert refused(client.get("/averages/year"), 404)["suggestions"] == ["group", "creator"]
         item = got(client, "/clusters/0/items")["items"][0]
         assert (item["year"], item["popularity"]) == (None, None)
+        content = refused(client.get("/clusters/0/playlist?format=m3u8"), 409)
+        assert "give url_template" in content["detail"]
 
 
 # The protocol

@@ -26,12 +26,13 @@ from gpuclust.serve.explorer.launch import explore
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
 from gpuclust.serve.explorer.moves import Moves, moves
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
-from gpuclust.serve.explorer.previews import Preview, check_template, is_address, preview_of
+from gpuclust.serve.explorer.previews import Preview, preview_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, colors_of
 from gpuclust.serve.explorer.tables import as_csv
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
 from gpuclust.serve.explorer.views.overview import curves_of
 from gpuclust.serve.explorer.views.playlist import file_name
+from gpuclust.serve.links import check_template, is_address
 from gpuclust.serve.records import Cluster, Item
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
 

@@ -1,5 +1,6 @@
 """A library of an export: what it finds, whom it names, and that it says what is not there. Against brute force."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuclust.errors import ExportError, ModelError
+from gpuclust.serve.averages import min_count_of
 from gpuclust.serve.index import find_or_build
-from gpuclust.serve.library import Library
+from gpuclust.serve.library import Library, numbers_in_words
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.source import read_manifest
@@ -124,7 +126,7 @@ def test_a_read_only_export_is_indexed_in_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     (copied / ".index").write_text("a file where the folder would be, as no rights stop root")
     assert open_and_count(str(copied)) > 400
-    assert list((cache / "gpuclust").glob("*/v1-*/search.sqlite"))
+    assert list((cache / "gpuclust").glob("*/v*-*/search.sqlite"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(copied / "manifest.json"))
     with pytest.raises(ExportError, match="no index can be written in"):
         Library.open(copied)
@@ -212,6 +214,9 @@ def test_an_id_that_is_not_there_is_answered_with_near_ones(library: Library) ->
 def test_a_cluster_that_is_not_there(library: Library) -> None:
     with pytest.raises(NotFound, match="there is no cluster 7; there are 0, 1, 2"):
         library.cluster(7)
+    assert numbers_in_words([-1, *range(202)]) == "0…201 and -1 (noise)"
+    assert numbers_in_words([0, 1, -1]) == "0, 1 and -1 (noise)"
+    assert numbers_in_words([-1]) == "-1 (noise)"
     with pytest.raises(ValueError, match="is not one of popular, central, random"):
         library.cluster_items(0, pick="best")  # type: ignore[arg-type]
 
@@ -269,6 +274,9 @@ def test_a_table_with_nothing_but_numbers(tmp_path: Path, store_template: Path) 
         assert library.item(item.id) == item
         assert len(library.similar(item.id, 50)) == 9
         assert library.search("hello").hits == ()
+        assert all(c.representatives and c.popular == () for c in library.clusters), (
+            "nothing is popular without a popularity"
+        )
         assert library.averages("year").values == library.averages("creator").values == ()
 
 
@@ -312,3 +320,144 @@ def test_clusters_without_centres(tmp_path: Path, store_template: Path) -> None:
         assert noise > 0
         assert library.clusters[-1].cluster == -1
         assert library.cluster_items(-1).total == noise
+
+
+# Rows of one recording
+
+
+COPIES = [
+    ("Blinding Lights", "The Weeknd"),
+    ("BLINDING LIGHTS", "the weeknd"),
+    ("Blinding Lights - 2020 Remaster", "The Weeknd"),
+    ("Blinding Lights (Remastered 2021)", "The Weeknd"),
+    ("Blinding Lights - Remasterizado 2020", "The Weeknd"),
+    ('Blinding Lights - From "A Film"', "The Weeknd"),
+    ("Bli\u0301nding Lights", "The Weeknd"),
+]
+OTHERS = [("Blinding Lights", "All Time Low"), ("Blinding Lights - Live", "The Weeknd"), ("Blinding Lights", "")]
+PAIRS = [
+    ("Crazy In Love", "Beyoncé;JAY-Z"),
+    ("Crazy in Love", "Jay-Z; Beyonce"),
+    ("", "The Weeknd"),
+    ("", "The Weeknd"),
+]
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[Library]:
+    """Tracks of which some are the same recording: near one another and in one cluster, under several ids."""
+    frame = tracks(300)
+    frame["title"], frame["artist"] = [f"Song {i}" for i in range(300)], [f"Band {i % 40}" for i in range(300)]
+    named = [*COPIES, *OTHERS, *PAIRS]
+    own = pd.concat([frame.iloc[[0]]] * len(named), ignore_index=True)
+    own["id"], own["title"], own["artist"] = [f"copy{i}" for i in range(len(named))], *zip(*named, strict=True)
+    own["popularity"] = [90 - i for i in range(len(named))]
+    own["energy"] += 0.0001 * np.arange(len(named))
+    frame = pd.concat([frame, own], ignore_index=True)
+    frame["year"] = [0, 1859, 3000, *[1999] * 50, *[2000] * 29, *[2001] * 2, *([2002] * (len(frame) - 84))]
+    with Library.open(made_export(frame, tmp_path_factory.mktemp("repeated"), store_template)) as opened:
+        yield opened
+
+
+def test_one_recording_is_one_result(repeated: Library) -> None:
+    found = repeated.search("blinding lights")
+    assert [hit.item.id for hit in found.hits[:3]] == ["copy0", "copy7", "copy9"]
+    assert {hit.item.id for hit in found.hits} == {"copy0", "copy7", "copy8", "copy9"}
+    assert found.total == 4
+    assert found.hits[0].same_title == 5, "rows of this very title, whoever made them"
+    # What is typed whole is the row that is shown.
+    assert repeated.search("blinding lights 2020 remaster").hits[0].item.id == "copy2"
+    assert [h.item.id for h in repeated.search("crazy in love").hits] == ["copy10"]
+    assert len([h for h in repeated.search("the weeknd", limit=50).hits if not h.item.title]) == 2, (
+        "no title, no recording"
+    )
+
+
+def test_no_neighbour_is_a_copy(repeated: Library) -> None:
+    for within in (False, True):
+        near = [n.item.id for n in repeated.similar("copy1", 12, within_cluster=within)]
+        assert len(near) == 12
+        assert not {f"copy{i}" for i in range(len(COPIES))} & set(near)
+        assert {"copy7", "copy8", "copy9"} <= set(near), "another version is another recording"
+        assert len({"copy10", "copy11"} & set(near)) == 1
+    near = repeated.similar("track00005", 1000)
+    # All recordings but the item's own; those of several rows by their nearest one.
+    assert len(near) == len(repeated) - (len(COPIES) - 1) - 1 - 1
+    assert [n.distance for n in near] == sorted(n.distance for n in near)
+    points = repeated.points(np.arange(len(repeated)))
+    own = repeated.item("track00005").rank
+    copies = [repeated.item(f"copy{i}").rank for i in range(len(COPIES))]
+    nearest = np.sqrt(((points[copies] - points[own]) ** 2).sum(axis=1)).min()
+    assert nearest == pytest.approx(next(n.distance for n in near if n.item.rank in copies), rel=1e-12)
+
+
+def test_clusters_show_a_recording_once(repeated: Library) -> None:
+    home = repeated.item("copy0").cluster
+    whole = repeated.cluster_items(home, limit=1000)
+    once = repeated.cluster_items(home, limit=1000, distinct=True)
+    assert whole.total == len(whole.items) == once.total + len(COPIES) - 1 + 1
+    assert [i.id for i in once.items] == [
+        i.id for i in whole.items if i.id not in {*(f"copy{j}" for j in range(1, 7)), "copy11"}
+    ]
+    drawn = repeated.cluster_items(home, pick="random", seed=3, limit=1000, distinct=True)
+    assert {i.id for i in drawn.items} == {i.id for i in once.items}
+    known = repeated.cluster(home)
+    assert [e.id for e in known.popular] == ["copy0", "copy7", "copy8", "copy9", "copy10"]
+    assert len({e.title for e in known.representatives}) == len(known.representatives)
+
+
+def test_what_distinguishes_an_item(copied: Path) -> None:
+    """Columns that no role names are read where the export has them."""
+    kept = pd.read_parquet(copied / "assignments.parquet")
+    kept["album_name"], kept["Track_URL"] = [f"Album {i}" for i in range(len(kept))], None
+    kept.loc[7, ["album_name", "Track_URL"]] = [None, "https://x.example/7"]
+    kept.to_parquet(copied / "assignments.parquet")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["sha256"]["assignments.parquet"] = hashlib.sha256(
+        (copied / "assignments.parquet").read_bytes()
+    ).hexdigest()
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with Library.open(copied) as library:
+        first, other = library.item("track00003"), library.item("track00007")
+        assert (first.album, first.url) == ("Album 3", "")
+        assert (other.album, other.url) == ("", "https://x.example/7")
+
+
+def test_averages_without_years_that_cannot_be_and_of_too_few_rows(repeated: Library) -> None:
+    found = repeated.averages("year", min_count=None)
+    assert found.min_count == 3, "1 % of 314 rows"
+    assert [(a.value, a.count) for a in found.values] == [(1999, 50), (2000, 29), (2002, len(repeated) - 84)]
+    assert (found.left_out, found.left_out_rows, found.without) == (1, 2, 3)
+    everything = repeated.averages("year")
+    assert [a.value for a in everything.values] == [1999, 2000, 2001, 2002]
+    assert [a.value for a in repeated.averages("year", min_count=30, offset=1).values] == [2002]
+    assert [repeated.item(f"track{i:05d}").year for i in range(4)] == [None, None, None, 1999]
+    assert [min_count_of(n) for n in (0, 99, 250, 2_999, 3_000, 1_000_000)] == [1, 1, 2, 29, 30, 30]
+
+
+def test_the_axes_of_the_map_show_a_share_of_the_variance(repeated: Library) -> None:
+    points = repeated.points(np.arange(len(repeated)))
+    values, _ = np.linalg.eigh(np.cov(points.T))
+    # The points are float32: seven digits.
+    np.testing.assert_allclose(repeated.axis_shares, np.sort(values)[::-1][:3] / values.sum(), rtol=1e-5)
+
+
+def test_warnings_of_an_older_export(copied: Path) -> None:
+    """Its manifest has no warnings, and does not say whether the run was the sweep's choice."""
+    path = copied / "manifest.json"
+    manifest = json.loads(path.read_text())
+    sweep = {"selection_reason": "kmeans k=2 has the highest silhouette, 0.25", "verdict": "two", "curves": {}}
+    for key in ("warnings", "selected", "noise_fraction"):
+        manifest.pop(key, None)
+    path.write_text(json.dumps(manifest | {"sweep": sweep, "run_name": "kmeans k=8"}))
+    rows = pd.read_parquet(copied / "clusters.parquet")
+    assert Library.open(copied).facts.warnings == ()
+    noise = rows.iloc[[0]].assign(cluster=-1, size=399, name="noise")
+    pd.concat([rows, noise]).to_parquet(copied / "clusters.parquet")
+    facts = Library.open(copied).facts
+    (warning,) = facts.warnings
+    assert warning == "1 of 400 rows are in a cluster; the other 100% are noise"
+    assert (facts.selected, facts.sweep_choice) == (False, "kmeans k=2")
+    path.write_text(json.dumps(manifest | {"sweep": sweep, "run_name": "kmeans k=2", "warnings": ["mind"]}))
+    facts = Library.open(copied).facts
+    assert (facts.selected, facts.warnings) == (True, ("mind",))

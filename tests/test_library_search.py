@@ -115,6 +115,40 @@ def test_an_ambiguous_title_lists_its_creators(library: Library) -> None:
     assert library.search("song 100 of rock").ambiguous == ()
 
 
+def test_nothing_false_is_said_of_a_creators_name(library: Library) -> None:
+    """``queen`` is a creator's name; the best hits' titles have other creators too."""
+    found = library.search("queen", limit=30)
+    assert {hit.item.creator for hit in found.hits} == {"Queen"}
+    assert any(hit.other_creators for hit in found.hits)
+    assert found.ambiguous == ()
+    # A title that is a creator's name is found first, and is no question of whose it is.
+    both = library.search("the the", limit=50)
+    assert both.hits[0].item.title == "The The"
+    assert "The The" in {hit.item.creator for hit in both.hits[1:]}
+    assert both.ambiguous == ()
+    # Part of a title, or a title and a creator, is not the title.
+    assert library.search("hell").ambiguous == ()
+    assert library.search("hello adele").ambiguous == ()
+    assert library.search(title="hello", creator="adele").ambiguous == ()
+    assert library.search(title="hello").ambiguous == library.search("hello").ambiguous != ()
+
+
+def test_a_total_counts_different_items(library: Library) -> None:
+    table = table_of(library)
+    keys = (
+        table["title"].map(fold_one)
+        + "/"
+        + table["artist"].map(lambda a: " ".join(sorted(map(fold_one, a.split(";")))))
+    )
+    words = (table["title"] + " " + table["artist"]).map(fold_one).str.split()
+    expected = keys[words.map(lambda own: any(word.startswith("song") for word in own))].nunique()
+    for limit in (1, 10, 100):
+        found = library.search("song", limit=limit)
+        assert (len(found.hits), found.total, found.total_is_minimum) == (limit, expected, False)
+    assert library.search("xyzzyplugh yesterday").total is None
+    assert library.search("xyzzyplugh").total in (0, None)
+
+
 def test_searching_one_field(library: Library) -> None:
     assert {h.item.creator for h in library.search(creator="queen").hits} == {"Queen"}
     titled = [h.item.title for h in library.search(title="the the").hits]
@@ -174,6 +208,16 @@ def test_real_titles_are_found(real_data: Path, tmp_path: Path, store_template: 
         first = library.search("beyonce crazy in luv").hits[0].item
         assert fold_one(first.title).startswith("crazy in love")
         assert "Beyoncé" in first.creator
+        swift = library.search("taylor swift")
+        assert all("Taylor Swift" in hit.item.creators for hit in swift.hits)
+        assert swift.ambiguous == ()
+        for typed in ("taylor swift", "queen", "love", "ed sheeran", "blinding lights"):
+            hits = [(fold_one(h.item.title), fold_one(h.item.creator)) for h in library.search(typed).hits]
+            assert len(set(hits)) == len(hits) > 1
+        for rank in np.random.default_rng(1).integers(0, len(library), 50):
+            item = library.at([int(rank)])[0]
+            names = [(fold_one(n.item.title), fold_one(n.item.creator)) for n in library.similar(item.id, 10)]
+            assert len({*names, (fold_one(item.title), fold_one(item.creator))}) == 11
         for rank in np.random.default_rng(0).integers(0, len(library), 300):
             title = library.at([int(rank)])[0].title
             assert fold_one(library.search(title).hits[0].item.title) == fold_one(title)

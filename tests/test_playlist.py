@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from gpuclust.cli import main
 from gpuclust.errors import ExportError, InputError
 from gpuclust.serve.library import Library
+from gpuclust.serve.links import location_of
 from gpuclust.serve.playlist import Playlist, Rules, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import render, write
 from gpuclust.serve.records import NotFound
@@ -50,7 +52,7 @@ RULES = st.builds(
     diversity=st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1),
 )
 IDS = st.integers(0, N - 1).map(lambda i: f"track{i:05d}")
-TASTES = st.dictionaries(st.sampled_from(FEATURES[:3]), st.floats(-1, 2), min_size=1)
+TASTES = st.dictionaries(st.sampled_from(FEATURES[:3]), st.floats(0.3, 0.6), min_size=1)
 
 
 def recording(title: str, creator: str) -> tuple[str, str]:
@@ -144,6 +146,21 @@ def test_what_cannot_be_asked(library: Library) -> None:
             Rules(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="there is no feature 'energi'; did you mean energy"):
         from_taste(library, {"energi": 1})
+    for strange in ("happiness", "mood", "x", ""):
+        with pytest.raises(
+            InputError, match=r"there is no feature '.*'; the features are danceability, energy, valence, "
+        ):
+            from_taste(library, {strange: 1})
+    with pytest.raises(InputError, match=r"did you mean danceability\? The features are danceability, "):
+        from_taste(library, {"dance": 1})
+    low, high = library.range_of("energy")
+    for wrong in (8, -1.0, high + 0.06 * (high - low), low - 0.06 * (high - low)):
+        with pytest.raises(
+            InputError,
+            match=rf"energy={wrong:g} is outside the range of energy in this export, {low:.6g} to {high:.6g}",
+        ):
+            from_taste(library, {"valence": 0.5, "energy": wrong})
+    assert from_taste(library, {"energy": high + 0.04 * (high - low)}).taken, "a little beyond the rows is no mistake"
     with pytest.raises(InputError, match="energy=nan is not a number"):
         from_taste(library, {"energy": float("nan")})
     with pytest.raises(InputError, match="no taste was given"):
@@ -161,6 +178,17 @@ def test_liked_titles_are_looked_up_and_said(library: Library) -> None:
     assert len(made.made_from["liked"]) == 2
     assert any("took “Bohemian Rhapsody" in note or "took “BOHEMIAN RHAPSODY" in note for note in made.notes)
     assert any("also by" in note and "name the creator" in note for note in made.notes)
+
+
+def test_names_are_plain(library: Library) -> None:
+    assert from_taste(library, {"valence": 0.51965, "energy": 0.5}).name == "energy 0.5, valence 0.52"
+    assert from_taste(library, {"energy": 0.5}, cluster=1).name == "energy 0.5 in cluster 1"
+    everything = {f: float(np.median(library.column(f))) for f in FEATURES}
+    assert from_taste(library, everything).name.endswith("and 1 more")
+    assert from_liked(library, ["track00100"]).name == f"Like {library.item('track00100').title}"
+    taken = from_liked(library, ["queen"]).notes[0]
+    assert taken.startswith("took “")
+    assert taken.endswith("by Queen” for 'queen'"), "what a creator's name was taken for is said"
 
 
 def hostile(library: Library) -> Playlist:
@@ -195,17 +223,34 @@ def test_json_has_both_distances(library: Library) -> None:
         assert listed["distance_to_centre"] == taken.item.distance != taken.distance
 
 
+TEMPLATE = "https://open.example/track/{id}"
+
+
 def test_m3u8_has_two_lines_an_item(library: Library) -> None:
     made = hostile(library)
-    lines = render(made, "m3u8").splitlines()
+    lines = render(made, "m3u8", url_template=TEMPLATE).splitlines()
     assert lines[:2] == ["#EXTM3U", f"#PLAYLIST:{made.name}"]
     assert len(lines) == 2 + 2 * len(made.items)
     for info, location, item in zip(lines[2::2], lines[3::2], made.items, strict=True):
         assert info.startswith(f"#EXTINF:{round(item.features['duration_ms'] / 1000)},")
-        assert location == f"id:{item.id}"
+        assert location == TEMPLATE.format(id=item.id)
 
 
-def test_a_preview_is_opened_only_on_the_web(tmp_path: Path, store_template: Path) -> None:
+def test_m3u8_without_addresses_is_refused(library: Library, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"no column of web addresses or audio files; give --url-template"):
+        render(from_cluster(library, 0), "m3u8")
+    assert main(["playlist", str(folder), "--cluster", "0", "--format", "m3u8"]) == 2
+    assert "give --url-template" in capsys.readouterr().err
+    for template, said in (
+        ("https://x.example/", "must hold one of {id}"),
+        ("javascript:{id}", "is no address"),
+        ("{id}", "is no address"),
+    ):
+        assert main(["playlist", str(folder), "--cluster", "0", "--format", "m3u8", "--url-template", template]) == 2
+        assert f"--url-template {template} {said}" in capsys.readouterr().err
+
+
+def test_a_player_is_given_web_addresses_and_sounds_only(tmp_path: Path, store_template: Path) -> None:
     frame = tracks(60)
     links = [
         "https://example.org/a.mp3",
@@ -218,16 +263,44 @@ def test_a_preview_is_opened_only_on_the_web(tmp_path: Path, store_template: Pat
     frame["preview_url"] = [links[i % len(links)] for i in range(60)]
     with Library.open(made_export(frame, tmp_path, store_template, "data.roles.preview=preview_url")) as library:
         made = from_taste(library, {"energy": 0.5}, Rules(60, None, 0))
-        locations = {line for line in render(made, "m3u8").splitlines() if not line.startswith("#")}
-    web = {line for line in locations if not line.startswith("id:")}
-    assert web == {"https://example.org/a.mp3", "https://e.org/a%0A#EXT"}
+        locations = [line for line in render(made, "m3u8").splitlines() if not line.startswith("#")]
+    assert set(locations) == {"https://example.org/a.mp3", "https://e.org/a%0A#EXT"}
+    kept = [i for i in made.items if (i.preview or "").startswith("https")]
+    assert len(locations) == len(kept), "an item without an address is left out"
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("https://x.example/a b", "https://x.example/a%20b"),
+        ("/music/Queen/01 Jealousy.flac", "/music/Queen/01 Jealousy.flac"),
+        ("C:\\Music\\a.MP3", "C:\\Music\\a.MP3"),
+        ("a.ogg", "a.ogg"),
+        ("file:///music/a.mp3", "file:///music/a.mp3"),
+        ("\\\\host\\share\\a.mp3", ""),
+        ("//host/share/a.mp3", ""),
+        ("file://host/a.mp3", ""),
+        ("/etc/passwd", ""),
+        ("smb://host/a.mp3", ""),
+        ("#a.mp3", ""),
+        ("a\nb.mp3", ""),
+        ("", ""),
+    ],
+)
+def test_locations(library: Library, url: str, location: str) -> None:
+    assert location_of(replace(library.at([0])[0], url=url)) == location
 
 
 def test_a_table_shows_text_as_text(library: Library) -> None:
     shown = render(hostile(library), "table")
     assert not {c for c in shown if ord(c) < 32 and c != "\n"} | {c for c in shown if c in "\x7f\u202e\u2066"}
     assert "<script>alert(1)</script>" in shown
-    assert len(shown.splitlines()) >= 2
+    assert len(shown.splitlines()) == 1 + 1 + len(hostile(library).taken) + len(hostile(library).notes)
+    lines = render(from_cluster(library, 1), "table").splitlines()
+    assert lines[1].split() == ["title", "creator", "year", "duration", "popularity", "id"], (
+        "one cluster needs no column"
+    )
+    assert "None" not in "".join(lines)
 
 
 def test_files_are_written_whole(library: Library, tmp_path: Path) -> None:
@@ -252,7 +325,8 @@ def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pyt
     made = json.loads(capsys.readouterr().out)
     assert [item["id"] for item in made["items"]] == [i.id for i in from_cluster(library, 1, Rules(4)).items]
     out = tmp_path / "list.m3u8"
-    assert main(["playlist", str(folder), "--like", "Fly Me to the Moon", "--out", str(out)]) == 0
+    options = ["--out", str(out), "--url-template", TEMPLATE]
+    assert main(["playlist", str(folder), "--like", "Fly Me to the Moon", *options]) == 0
     assert out.read_text(encoding="utf-8").startswith("#EXTM3U\n#PLAYLIST:Like Fly Me to the Moon")
     assert "30 items" in capsys.readouterr().out
     assert main(["playlist", str(folder), "--taste", "energy=0.8,valence=0.6", "--size", "3"]) == 0

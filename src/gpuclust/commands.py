@@ -222,6 +222,11 @@ def _playlist(arguments: list[str]) -> int:
     )
     parser.add_argument("--diversity", type=float, help="0 for the nearest, up to 1 for the most varied")
     parser.add_argument("--format", help="table, csv, json or m3u8; default: by --out, else table")
+    parser.add_argument(
+        "--url-template",
+        metavar="URL",
+        help="where m3u8 finds an item, as in 'https://open.spotify.com/track/{id}' (default: the export's own addresses)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of the screen")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     options = parser.parse_args(arguments)
@@ -241,6 +246,7 @@ def _playlist(arguments: list[str]) -> int:
             form=options.format,
             out=options.out,
             force=options.force,
+            url_template=options.url_template,
         )
     )
     return 0

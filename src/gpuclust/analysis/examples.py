@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 
 import numpy as np
 
 from gpuclust.analysis.facts import Facts, Row
+from gpuclust.model.titles import ISSUE
 
 SHOWN = 5
+_ISSUE = re.compile(ISSUE)
 # So many more are looked at, because tables repeat a track under several ids.
 LOOKED_AT = 6 * SHOWN
 # Where a clustering has no distances (HDBSCAN), the rows nearest the mean among this most certain share.
@@ -64,13 +68,26 @@ def _first(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _shown(known: Facts, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
-    """The first rows of each that people would not take for one another."""
+    """The first rows of each, one of each recording: the same title and creators but for case, accents and issue."""
     every = known.rows(np.concatenate([np.empty(0, np.int64), *picked.values()]).astype(np.int64))
     found, at = {}, 0
     for cluster, rows in picked.items():
-        different: dict[tuple[str, str], Row] = {}
+        different: dict[tuple[str, ...], Row] = {}
         for row in every[at : at + len(rows)]:
-            different.setdefault((row.title.casefold(), row.creator.casefold()) if row.title else (row.id, ""), row)
+            different.setdefault(_recording(row), row)
         found[cluster] = tuple(different.values())[:SHOWN]
         at += len(rows)
     return found
+
+
+def _recording(row: Row) -> tuple[str, ...]:
+    """What a row's recording is known by; its id where it has no title or no creator."""
+    title = _folded(_ISSUE.sub("", row.title)) or _folded(row.title)
+    creators = sorted(filter(None, map(_folded, row.creator.split(";"))))
+    return (title, *creators) if title and creators else (row.id,)
+
+
+def _folded(text: str) -> str:
+    """Letters and digits without case and accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in plain if c.isalnum()) or text.strip()

@@ -18,6 +18,7 @@ from gpuclust.serve.build import Progress
 from gpuclust.serve.front import API, Front
 from gpuclust.serve.inputs import MOST_BODY, parameter_examples
 from gpuclust.serve.library import Library
+from gpuclust.serve.playlist import taste_range
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.source import MODEL
@@ -93,9 +94,13 @@ def describe(app: FastAPI, library: Library) -> None:
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= problem.pop("$defs") | {"Problem": problem}
             number, missing = {"type": "number"}, {"type": "null"}
-            schemas["Rows"]["properties"]["rows"]["items"] = features_schema(library, {"anyOf": [number, missing]})
+            value = {"anyOf": [number, missing]}
+            schemas["Rows"]["properties"]["rows"]["items"] = features_schema(dict.fromkeys(library.features, value))
             taste = schemas["FromTaste"]["properties"]["taste"]
-            taste |= features_schema(library, taste.pop("additionalProperties"))
+            ranges = {feature: taste_range(library, feature) for feature in library.features}
+            taste |= features_schema(
+                {f: number | ({"minimum": a, "maximum": b} if a <= b else {}) for f, (a, b) in ranges.items()}
+            )
             schemas["Rows"]["example"] = {
                 "rows": [dict(item.features) for item in library.at(range(min(2, len(library))))]
             }
@@ -107,9 +112,9 @@ def describe(app: FastAPI, library: Library) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def features_schema(library: Library, value: dict[str, Any]) -> dict[str, Any]:
-    """An object with this export's features and nothing else, as JSON Schema."""
-    return {"type": "object", "properties": dict.fromkeys(library.features, value), "additionalProperties": False}
+def features_schema(values: dict[str, Any]) -> dict[str, Any]:
+    """An object with this export's features and nothing else, as JSON Schema; ``values`` is the schema of each."""
+    return {"type": "object", "properties": values, "additionalProperties": False}
 
 
 def examples_of(library: Library) -> dict[str, Any]:

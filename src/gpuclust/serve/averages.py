@@ -13,6 +13,7 @@ from gpuclust.serve.records import Average, Averages
 from gpuclust.serve.text import CREATOR_SEPARATOR
 
 BY = ("year", "group", "creator")
+MIN_COUNT = 30
 ALL = -(2**31)  # stands for all clusters together
 
 
@@ -86,13 +87,31 @@ def _means(
     return pa.table(columns).sort_by(keys)
 
 
-def page(table: pa.Table, by: str, *, cluster: int | None, offset: int, limit: int) -> Averages:
-    """Part of the averages in a file of `write_averages`, over all items or over those of one cluster."""
+def min_count_of(n_rows: int) -> int:
+    """The rows that a mean of a year or a group needs to be shown: 1 % of the rows, at least one and at most 30."""
+    return min(max(n_rows // 100, 1), MIN_COUNT)
+
+
+def page(table: pa.Table, by: str, *, cluster: int | None, min_count: int, offset: int, limit: int) -> Averages:
+    """Part of the averages in a file of `write_averages`, over all items or over those of one cluster; without the values
+    of fewer than ``min_count`` items."""
     wanted = ALL if cluster is None else cluster
     own = table["cluster"].to_numpy() == wanted
-    start, total = int(own.argmax()) if own.any() else 0, int(own.sum())
-    rows = table.slice(start + offset, max(min(limit, total - offset), 0)).to_pylist()
-    return Averages(by, tuple(average(row) for row in rows), total, offset, cluster)
+    start, stop = int(own.argmax()) if own.any() else 0, int(own.sum())
+    counts = table["count"].to_numpy()[start : start + stop]
+    kept = start + np.flatnonzero(counts >= min_count)
+    rows = table.take(pa.array(kept[offset : offset + limit])).to_pylist()
+    few = counts[counts < min_count]
+    return Averages(
+        by=by,
+        values=tuple(average(row) for row in rows),
+        total=len(kept),
+        offset=offset,
+        cluster=cluster,
+        min_count=min_count,
+        left_out=len(few),
+        left_out_rows=int(few.sum()),
+    )
 
 
 def average(row: dict[str, Any]) -> Average:

@@ -9,7 +9,8 @@ first is the most popular: a full-text search that stops early, the members of a
     tree-*.npy           points and leaves for exact neighbours
     popular.npy, central.npy  ranks cluster by cluster, by popularity and by closeness to the centre
     averages-*.arrow     means of the features by year, group and creator
-    index.json           the runs of each cluster in those two files, and what building took
+    index.json           the runs of each cluster in those two files, rows without a usable year, the share of the variance
+                         on each axis of the map, and what building took
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,28 @@ from gpuclust.model.space import read_space
 from gpuclust.serve.averages import write_averages
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.source import MODEL, Manifest, popularity_of, raw_features, read_assignments
-from gpuclust.serve.text import CREATOR_SEPARATOR, fold
+from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
 from gpuclust.serve.typos import letters_of
 
 Progress = Callable[[str, float], None]
-VERSION = 1  # of what is in the files; another number is another index
+VERSION = 2  # of what is in the files; another number is another index
+FIRST_YEAR = 1860  # of the oldest sound recording
+# Columns that no role names, by the names that tables give them.
+ALBUMS = ("album", "album_name", "track_album_name", "release_name")
+URLS = (
+    "url",
+    "track_url",
+    "external_url",
+    "audio_url",
+    "href",
+    "link",
+    "path",
+    "file_path",
+    "filepath",
+    "file",
+    "filename",
+)
+DURATIONS = ("duration_ms", "track_duration_ms")
 
 # A build that is killed is thrown away, so nothing needs a journal.
 _UNSAFE = "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -200000;"
@@ -63,19 +82,30 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
     table = table.take(pa.array(by_popularity)).combine_chunks()
     progress("writing the rows", 0.15)
     rows = row_table(table, manifest, by_popularity)
+    folded = tuple(fold(rows[name].combine_chunks()) for name in ("title", "creator"))
+    rows = with_recordings(rows, *folded)
     write_arrow(rows, folder / "rows.arrow")
     progress("indexing titles", 0.25)
     with ThreadPoolExecutor(1) as pool:
         # SQLite works outside the interpreter's lock, so the numbers are made meanwhile.
-        searching = pool.submit(_write_search, rows, folder)
+        searching = pool.submit(_write_search, rows, folded, folder)
         creators = write_averages(rows, folder)
-        tree = build_tree(space.prepare(raw_features(table, manifest)), rows["cluster"].to_numpy())
+        points = space.prepare(raw_features(table, manifest))
+        shares = axis_shares(rows, points)
+        tree = build_tree(points, rows["cluster"].to_numpy())
         tree.save(folder)
         runs = _write_orders(rows, folder)
         progress("indexing words", 0.5)
         searching.result()
     _write_creators(creators, folder)
-    facts = {"version": VERSION, "n_rows": rows.num_rows, "runs": runs, "build_seconds": time.perf_counter() - started}
+    facts = {
+        "version": VERSION,
+        "n_rows": rows.num_rows,
+        "runs": runs,
+        "n_without_year": rows["year"].null_count,
+        "axis_shares": shares,
+        "build_seconds": time.perf_counter() - started,
+    }
     (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     progress("indexed", 1.0)
 
@@ -102,8 +132,53 @@ def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.T
     }
     for name in ("confidence", "distance", "x", "y", "z"):
         columns[name] = table[name] if name in table.column_names else pa.nulls(n, pa.float32())
+    columns["x/album"] = _named_text(table, ALBUMS)
+    columns["x/url"] = _named_text(table, URLS)
+    columns["x/duration_ms"] = _named_number(table, DURATIONS)
     columns |= {f"f/{feature}": pc.cast(table[name], pa.float64()) for feature, name in manifest.features.items()}
     return pa.table(columns).combine_chunks()
+
+
+def _named_text(table: pa.Table, names: Sequence[str]) -> Any:
+    """The first column of text that has one of some names, in any case; empty text where there is none."""
+    for name in _named(table, names):
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type):
+            return pc.fill_null(_text(table[name].combine_chunks(), table.num_rows), "")
+    return pc.fill_null(pa.nulls(table.num_rows, pa.large_string()), "")
+
+
+def _named_number(table: pa.Table, names: Sequence[str]) -> Any:
+    """The first column of numbers that has one of some names, in any case; nulls where there is none."""
+    for name in _named(table, names):
+        if pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type):
+            return pc.cast(table[name].combine_chunks(), pa.float64())
+    return pa.nulls(table.num_rows, pa.float64())
+
+
+def _named(table: pa.Table, names: Sequence[str]) -> list[str]:
+    by_name = {name.lower(): name for name in table.column_names}
+    return [by_name[name] for name in names if name in by_name]
+
+
+def with_recordings(rows: pa.Table, titles: Any, creators: Any) -> pa.Table:
+    """Rows with ``recording``, the rank of the most popular row of the same title and creator, and ``repeat``: whether a
+    more popular row of its recording is in its cluster. The folded ``titles`` and ``creators`` are those of the rows."""
+    texts = (rows[name].combine_chunks() for name in ("title", "creator"))
+    recording = recordings(*texts, titles, creators)
+    pairs = recording.astype(np.int64) << 32 | (rows["cluster"].to_numpy().astype(np.int64) + 1)
+    repeat = np.ones(len(pairs), dtype=bool)
+    repeat[np.unique(pairs, return_index=True)[1]] = False
+    return rows.append_column("recording", pa.array(recording)).append_column("repeat", pa.array(repeat))
+
+
+def axis_shares(rows: pa.Table, points: np.ndarray) -> list[float]:
+    """The share of the variance of points (n_rows, n_columns) that each axis of the map (x, y, z) shows, in [0, 1]."""
+    if not len(points):
+        return [0.0, 0.0, 0.0]
+    total = float(np.var(points, axis=0, dtype=np.float64).sum())
+    axes = (rows[axis].combine_chunks().drop_null().to_numpy() for axis in ("x", "y", "z"))
+    shown = [float(np.var(axis, dtype=np.float64)) if len(axis) else 0.0 for axis in axes]
+    return [min(variance / total, 1.0) if total > 0 else 0.0 for variance in shown]
 
 
 def _text(column: Any, n: int) -> Any:
@@ -135,9 +210,16 @@ def _lists(column: Any, n: int) -> Any:
 
 
 def _years(column: Any, n: int) -> Any:
-    """A column as years: of dates their year, of texts the first four digits, of numbers the whole part."""
+    """A column as years: of dates their year, of texts the first four digits, of numbers the whole part. Years before
+    1860 (no recording is older) and after next year are missing."""
     if column is None:
         return pa.nulls(n, pa.int32())
+    years = _whole_years(column)
+    usable = pc.and_(pc.greater_equal(years, FIRST_YEAR), pc.less_equal(years, datetime.now().year + 1))
+    return pc.if_else(usable, years, pa.scalar(None, pa.int32()))
+
+
+def _whole_years(column: Any) -> Any:
     if pa.types.is_temporal(column.type):
         return pc.cast(pc.year(column), pa.int32())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -166,15 +248,14 @@ def _write_orders(rows: pa.Table, folder: Path) -> dict[str, list[int]]:
     return {str(c): [int(stop - size), int(stop)] for c, size, stop in zip(present, sizes, stops, strict=True)}
 
 
-def _write_search(rows: pa.Table, folder: Path) -> None:
-    """The SQLite file, and the vocabulary of its full-text index."""
-    titles, names = (fold(rows[name].combine_chunks()) for name in ("title", "creator"))
+def _write_search(rows: pa.Table, folded: Sequence[Any], folder: Path) -> None:
+    """The SQLite file, and the vocabulary of its full-text index; ``folded`` are the rows' titles and creators."""
     # A connection of this thread's own, used in autocommit between explicit transactions.
     database = sqlite3.connect(folder / "search.sqlite", isolation_level=None)
     try:
         database.executescript(_TABLES)
         database.execute("begin")
-        columns = (range(rows.num_rows), *(column.to_pylist() for column in (rows["id"], titles, names)))
+        columns = (range(rows.num_rows), *(column.to_pylist() for column in (rows["id"], *folded)))
         database.executemany("insert into items values (?, ?, ?, ?)", zip(*columns, strict=True))
         database.execute("commit")
         del columns

@@ -46,6 +46,7 @@ class ItemsOfCluster(Asked):
         "popular", description="Most popular first, nearest to the centre first, or in the random order of `seed`."
     )
     seed: int = Field(0, ge=0, le=FURTHEST, description="The same seed gives the same order, page after page.")
+    distinct: bool = Field(False, description="Each title and creator once: its most popular row.")
     limit: int = Field(10, ge=1, le=MOST_ITEMS)
     offset: int = Field(0, ge=0, le=FURTHEST)
 
@@ -69,6 +70,13 @@ class Similar(Asked):
 class AveragesOf(Asked):
     """Which averages."""
 
+    min_count: int | None = Field(
+        None,
+        ge=1,
+        le=FURTHEST,
+        description="Leave out values of fewer rows; by default a year or a group needs 1 % of the rows that are averaged, "
+        "at most 30, and a creator one.",
+    )
     limit: int = Field(100, ge=1, le=MOST_ITEMS)
     offset: int = Field(0, ge=0, le=FURTHEST)
 
@@ -81,6 +89,17 @@ def _whole(sent: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 SomeCluster = Annotated[int, Field(ge=-1, le=FURTHEST), BeforeValidator(_whole)]
 Format = Literal["json", "csv", "m3u8"]
+URL_TEMPLATE = (
+    "Where m3u8 finds an item, as in https://open.spotify.com/track/{id}; by default the export's own addresses. "
+    "A list without any address is refused."
+)
+
+
+_FIELD = r"\{(?:id|title|creator|query)\}"
+UrlTemplate = Annotated[
+    str,
+    Field(max_length=LONGEST, pattern=rf"^https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[!-z|~]*{_FIELD}(?:[!-z|~]|{_FIELD})*$"),
+]
 
 
 class Chosen(Asked):
@@ -102,6 +121,7 @@ class PlaylistOfCluster(Chosen):
     """A playlist of the cluster in the path."""
 
     format: Format = Field("json", description="csv for spreadsheets, m3u8 for players.")
+    url_template: UrlTemplate | None = Field(None, description=URL_TEMPLATE)
 
 
 class PlaylistOfItem(PlaylistOfCluster):
@@ -135,7 +155,7 @@ class FromTaste(Sent):
     """A taste: the nearest to wanted values of some features; features that are not named do not matter."""
 
     taste: dict[str, Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]] = Field(
-        min_length=1, description="Wanted values, in the table's units."
+        min_length=1, description="Wanted values, in the table's units and within the range of each feature."
     )
     cluster: SomeCluster | None = Field(None, description="Only from this cluster.")
 

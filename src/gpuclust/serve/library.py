@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -28,7 +29,19 @@ from gpuclust.serve import search as searching
 from gpuclust.serve.build import Progress
 from gpuclust.serve.index import find_or_build, size_of
 from gpuclust.serve.pick import shuffled
-from gpuclust.serve.records import Averages, Cluster, Example, Facts, Found, Hit, Item, Neighbour, NotFound, Page
+from gpuclust.serve.records import (
+    NOISE,
+    Averages,
+    Cluster,
+    Example,
+    Facts,
+    Found,
+    Hit,
+    Item,
+    Neighbour,
+    NotFound,
+    Page,
+)
 from gpuclust.serve.source import MODEL, Manifest, read_clusters, read_manifest
 from gpuclust.serve.store import CLOSED, Index, open_index
 from gpuclust.serve.suggest import near_ids
@@ -37,6 +50,8 @@ from gpuclust.serve.text import fold_one, names_in
 Pick = Literal["popular", "central", "random"]
 MOST = 1_000  # items in one answer
 EXAMPLES = 5
+MAX_QUIET_NOISE = 0.3  # above this share of noise an export is shown with a warning
+LISTED = 10  # numbers of clusters in an error
 
 
 class Library:
@@ -45,6 +60,8 @@ class Library:
     def __init__(self, manifest: Manifest, space: Space, clusters: Mapping[int, Cluster], index: Index) -> None:
         self._manifest, self._opened, self._clusters = manifest, index, dict(clusters)
         self._closed = False
+        self._with_examples: set[int] = set()
+        self._ranges: dict[str, tuple[float, float]] = {}
         self.space = space
 
     @classmethod
@@ -111,12 +128,45 @@ class Library:
             features=self.features,
             roles=dict(text["roles"]),
             manifest=text,
+            selected=_selected(text),
+            sweep_choice=_sweep_choice(text),
+            because=_lines((text.get("sweep") or {}).get("because")),
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """The manifest's warnings; of an older export, one where more than 30 % of the rows are noise."""
+        given = self._manifest.text.get("warnings")
+        if given is not None:
+            return _lines(given)
+        n_noise = self._clusters[NOISE].size if NOISE in self._clusters else 0
+        if n_noise <= MAX_QUIET_NOISE * len(self):
+            return ()
+        share = n_noise / len(self)
+        return (f"{len(self) - n_noise:,} of {len(self):,} rows are in a cluster; the other {share:.0%} are noise",)
+
+    def has(self, role: str) -> bool:
+        """Whether the export has a column for a role (title, creator, group, popularity, year or preview)."""
+        return role in self._manifest.roles
 
     @property
     def index_bytes(self) -> int:
         """The index's size on disk."""
         return size_of(self._index.folder)
+
+    @property
+    def axis_shares(self) -> tuple[float, float, float]:
+        """The share of the variance of the prepared features that each axis of the map (x, y, z) shows, in [0, 1]."""
+        x, y, z = self._index.facts["axis_shares"]
+        return float(x), float(y), float(z)
+
+    def range_of(self, feature: str) -> tuple[float, float]:
+        """The lowest and the highest value of a feature; NaN where it has none."""
+        if feature not in self._ranges:
+            values = self.column(feature)
+            known = values[np.isfinite(values)] if not np.isfinite(values).all() else values
+            self._ranges[feature] = (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
+        return self._ranges[feature]
 
     def changed(self) -> bool:
         """Whether the folder now holds another export than the one that was opened, or none."""
@@ -157,7 +207,12 @@ class Library:
             groups=tuple(g for g in row["groups"] if g is not None),
             cluster_name=known.name if known else "",
             features={f: row[f"f/{f}"] for f in self.features},
+            **{name: row[f"x/{name}"] for name in ("album", "url", "duration_ms")},
         )
+
+    def recording_of(self, ranks: np.ndarray) -> np.ndarray:
+        """For each rank the rank of the most popular item with the same title and creator (n,) int32."""
+        return self._index.recording[ranks]
 
     def points(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
         """The items' points in the prepared feature space: (len(ranks), n_columns) float64."""
@@ -166,7 +221,8 @@ class Library:
     @property
     def rows(self) -> pa.Table:
         """All items by rank as an Arrow table that is mapped, not read: ``id, title, creator, groups, popularity, year,
-        preview, cluster, confidence, distance, x, y, z`` and ``f/FEATURE`` for each feature."""
+        preview, cluster, confidence, distance, x, y, z``, ``f/FEATURE`` for each feature, ``x/album, x/url, x/duration_ms``,
+        and ``recording, repeat`` (see `gpuclust.serve.build.with_recordings`)."""
         return self._index.rows
 
     def column(self, name: str) -> np.ndarray:
@@ -187,66 +243,108 @@ class Library:
         """A cluster with its profile. Raises NotFound naming the clusters there are."""
         known = self._clusters.get(cluster)
         if known is None:
-            there = ", ".join(str(c) for c in sorted(self._clusters))
-            raise NotFound(f"there is no cluster {cluster}; there are {there}")
-        if not (known.representatives and known.popular):
+            raise NotFound(f"there is no cluster {cluster}; there are {numbers_in_words(self._clusters)}")
+        if cluster not in self._with_examples:
             examples = {
-                "representatives": known.representatives or self._examples(cluster, "central"),
-                "popular": known.popular or self._examples(cluster, "popular"),
+                "representatives": self._examples(cluster, known.representatives, "central"),
+                "popular": self._examples(cluster, known.popular, "popular") if self.has("popularity") else (),
             }
-            known = self._clusters[cluster] = Cluster(**{**vars(known), **examples})
+            known = self._clusters[cluster] = replace(known, **examples)
+            self._with_examples.add(cluster)
         return known
 
-    def _examples(self, cluster: int, pick: Pick) -> tuple[Example, ...]:
-        items = self.at(self.cluster_ranks(cluster, pick, limit=EXAMPLES))
+    def _examples(self, cluster: int, given: Sequence[Example], pick: Pick) -> tuple[Example, ...]:
+        """The export's own examples, each recording once; where it has none, the first of the cluster's items."""
+        try:
+            ranks = np.array([self.rank_of(example.id) for example in given], dtype=np.int64)
+        except NotFound:
+            return tuple(given)
+        if len(ranks):
+            first = np.sort(np.unique(self._index.recording[ranks], return_index=True)[1])
+            return tuple(given[i] for i in first)
+        items = self.at(self.cluster_ranks(cluster, pick, limit=EXAMPLES, distinct=True))
         return tuple(Example(item.id, item.title, item.creator, item.popularity) for item in items)
 
     def cluster_items(
-        self, cluster: int, *, pick: Pick = "popular", seed: int = 0, offset: int = 0, limit: int = 10
+        self,
+        cluster: int,
+        *,
+        pick: Pick = "popular",
+        seed: int = 0,
+        offset: int = 0,
+        limit: int = 10,
+        distinct: bool = False,
     ) -> Page:
         """Part of a cluster's items: most popular first, nearest to the centre first (most confident first where the
         algorithm has no centres), or in a random order that the seed determines, the same in every process.
 
-        At most 1,000 items a page. Raises NotFound for an unknown cluster, ValueError for another ``pick``.
+        ``distinct`` gives each recording (title and creator) once, its most popular row. At most 1,000 items a page.
+        Raises NotFound for an unknown cluster, ValueError for another ``pick``.
         """
         if pick not in ("popular", "central", "random"):
             raise ValueError(f"pick={pick!r} is not one of popular, central, random")
         self.cluster(cluster)
         offset, limit = max(offset, 0), min(max(limit, 0), MOST)
-        ranks = self.cluster_ranks(cluster, pick, seed=seed, offset=offset, limit=limit)
+        ranks = self.cluster_ranks(cluster, pick, seed=seed, offset=offset, limit=limit, distinct=distinct)
         run = self._index.runs.get(cluster, slice(0, 0))
-        return Page(self.at(ranks), run.stop - run.start, offset)
+        total = run.stop - run.start
+        if distinct:
+            total -= int(np.count_nonzero(self._index.repeat[self._index.popular[run]]))
+        return Page(self.at(ranks), total, offset)
 
     def cluster_ranks(
-        self, cluster: int, pick: Pick = "popular", *, seed: int = 0, offset: int = 0, limit: int = MOST
+        self,
+        cluster: int,
+        pick: Pick = "popular",
+        *,
+        seed: int = 0,
+        offset: int = 0,
+        limit: int = MOST,
+        distinct: bool = False,
     ) -> np.ndarray:
         """The ranks (at most ``limit``,) int32 of what `cluster_items` would give, with no limit of their own."""
-        run = self._index.runs.get(cluster, slice(0, 0))
-        size = run.stop - run.start
-        stop = min(offset + limit, size)
+        order = (self._index.central if pick == "central" else self._index.popular)[
+            self._index.runs.get(cluster, slice(0, 0))
+        ]
+        if distinct:
+            order = order[~self._index.repeat[order]]
+        stop = min(offset + limit, len(order))
         if pick == "random":
-            places = [run.start + shuffled(i, size, seed) for i in range(offset, stop)]
-            return np.asarray(self._index.popular[places], dtype=np.int32)
-        order = self._index.popular if pick == "popular" else self._index.central
-        return np.asarray(order[run.start + offset : max(run.start + stop, run.start + offset)])
+            return np.asarray(order[[shuffled(i, len(order), seed) for i in range(offset, stop)]], dtype=np.int32)
+        return np.asarray(order[offset : max(stop, offset)])
 
     # Search
 
     def search(self, query: str = "", *, title: str = "", creator: str = "", limit: int = 10) -> Found:
-        """Items by title and creator together (``query``), or by each, best match first, equal matches by popularity.
+        """Items by title and creator together (``query``), or by each, best match first, equal matches by popularity; of
+        several rows with the same title and creator the best.
 
         Case, accents and punctuation do not matter; words may be misspelt, cut short, or missing. At most 100 results; an
         empty query finds nothing.
         """
         limit = min(max(limit, 0), 100)
-        ranked = searching.search(self._index, searching.folded(query, title, creator), limit)
+        asked = searching.folded(query, title, creator)
+        ranked = searching.search(self._index, asked, limit)
         named = {rank: searching.of_title(self._index, rank) for rank in ranked.ranks}
         hits = []
         for item, score in zip(self.at(ranked.ranks), ranked.scores, strict=True):
             count, creators = named[item.rank]
             hits.append(Hit(item, score, count, tuple(c for c in creators if c != item.creator)))
-        ambiguous = named[ranked.ranks[0]][1] if hits and hits[0].other_creators else ()
-        return Found(query or " ".join(filter(None, (title, creator))), tuple(hits), ranked.complete, ambiguous)
+        return Found(
+            query=query or " ".join(filter(None, (title, creator))),
+            hits=tuple(hits),
+            complete=ranked.complete,
+            ambiguous=named[ranked.ranks[0]][1] if hits and self._is_ambiguous(asked, hits[0]) else (),
+            total=ranked.total,
+            total_is_minimum=ranked.is_minimum,
+        )
+
+    def _is_ambiguous(self, asked: searching.Query, best: Hit) -> bool:
+        """Whether the whole query is a title that several creators have, and not the name of a creator."""
+        typed = asked.any or ("" if asked.creator else asked.title)
+        if not typed or not best.other_creators or typed != fold_one(best.item.title):
+            return False
+        return not asked.any or not searching.is_creator(self._index, typed)
 
     def creators_of(self, id: str) -> tuple[str, ...]:
         """All creators who have an item of the same title, most popular first, at most 20. Raises NotFound."""
@@ -255,17 +353,25 @@ class Library:
     # Neighbours
 
     def similar(self, id: str, k: int = 10, *, within_cluster: bool = False) -> tuple[Neighbour, ...]:
-        """The k items nearest to an item, without itself, in its cluster or over all; equal distances by popularity.
+        """The k items nearest to an item, in its cluster or over all; equal distances by popularity.
 
-        At most 1,000. Raises NotFound.
+        Other rows of the item's own recording (title and creator) are left out, and of another recording the nearest row
+        is kept. At most 1,000. Raises NotFound.
         """
         rank = self.rank_of(id)
         k = min(max(k, 0), MOST)
+        if k == 0:
+            return ()
+        point, recording = self.points([rank])[0], self._index.recording
         cluster = int(self.column("cluster")[rank]) if within_cluster else None
-        ranks, distances = self.nearest(self.points([rank])[0], k + 1, cluster=cluster)
-        # An item with more than k twins need not be among its own nearest.
-        others = ranks != rank
-        return self.neighbours(ranks[others][:k], distances[others][:k])
+        count = k + 1 + k // 4
+        while True:
+            ranks, distances = self.nearest(point, count, cluster=cluster)
+            first = np.sort(np.unique(recording[ranks], return_index=True)[1])
+            first = first[recording[ranks[first]] != recording[rank]]
+            if len(first) >= k or len(ranks) < count:
+                return self.neighbours(ranks[first[:k]], distances[first[:k]])
+            count *= 4
 
     def nearest(self, point: np.ndarray, k: int, *, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Ranks (k,) and Euclidean distances (k,) of the items nearest to a point (n_columns,) of the prepared space."""
@@ -278,21 +384,36 @@ class Library:
     # Averages
 
     def averages(
-        self, by: Literal["year", "group", "creator"], *, cluster: int | None = None, offset: int = 0, limit: int = 100
+        self,
+        by: Literal["year", "group", "creator"],
+        *,
+        cluster: int | None = None,
+        min_count: int | None = 1,
+        offset: int = 0,
+        limit: int = 100,
     ) -> Averages:
         """Means of the features by year (ascending), group or creator (most items first), over all items, or by year
         and group over those of one cluster. An item counts for each of its groups and creators. At most 1,000 a page.
 
-        Raises ValueError for another ``by`` or creators of one cluster, NotFound for an unknown cluster.
+        Values with fewer than ``min_count`` rows are left out. With None a year or a group needs 1 % of the rows that are
+        averaged, at most 30, and a creator one, as on the screen and in the API. Raises ValueError for another ``by`` or creators of one cluster,
+        NotFound for an unknown cluster.
         """
         if by not in means.BY:
             raise ValueError(f"by={by!r} is not one of {', '.join(means.BY)}")
+        n_rows = len(self)
         if cluster is not None:
-            self.cluster(cluster)
+            n_rows = self.cluster(cluster).size
             if by == "creator":
                 raise ValueError("averages by creator are over all clusters; leave cluster out")
-        table = self._index.averages[by]
-        return means.page(table, by, cluster=cluster, offset=max(offset, 0), limit=min(max(limit, 0), MOST))
+        if min_count is None:
+            min_count = 1 if by == "creator" else means.min_count_of(n_rows)
+        found = means.page(
+            self._index.averages[by], by, cluster=cluster, min_count=max(min_count, 1),
+            offset=max(offset, 0), limit=min(max(limit, 0), MOST),
+        )  # fmt: skip
+        without = self._index.facts["n_without_year"] if by == "year" and self.has("year") else 0
+        return replace(found, without=without)
 
     def average_of_creator(self, name: str) -> means.Average:
         """The averages of one creator, whatever the case and accents. Raises NotFound with similar names."""
@@ -304,6 +425,35 @@ class Library:
             near = dict.fromkeys(hit.item.creator for hit in self.search(creator=name, limit=5).hits)
             raise NotFound(f"there is no creator {name[:100]!r}", tuple(near))
         return means.average(self._index.averages["creator"].slice(places[0], 1).to_pylist()[0])
+
+
+def _selected(manifest: Mapping[str, Any]) -> bool | None:
+    """Whether a run is its sweep's choice. Older exports do not say; there the reason begins with the name of the chosen run."""
+    if isinstance(manifest.get("selected"), bool):
+        return bool(manifest["selected"])
+    reason, name = str((manifest.get("sweep") or {}).get("selection_reason") or ""), str(manifest.get("run_name") or "")
+    return reason.startswith(f"{name} has ") if reason and name else None
+
+
+def _sweep_choice(manifest: Mapping[str, Any]) -> str:
+    sweep = manifest.get("sweep") or {}
+    if isinstance(sweep.get("chosen"), Mapping):
+        return str(sweep["chosen"].get("name") or "")
+    return str(sweep.get("selection_reason") or "").partition(" has ")[0]
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    return tuple(str(line) for line in value) if isinstance(value, (list, tuple)) else ()
+
+
+def numbers_in_words(numbers: Collection[int]) -> str:
+    """Numbers of clusters for an error: up to ten are listed, more are a range; ``0…201 and -1 (noise)``."""
+    proper = sorted(n for n in numbers if n >= 0)
+    gapless = proper == list(range(len(proper)))
+    shown = f"{proper[0]}…{proper[-1]}" if gapless and len(proper) > LISTED else ", ".join(map(str, proper[:LISTED]))
+    if not gapless and len(proper) > LISTED:
+        shown += f" and {len(proper) - LISTED:,} more"
+    return " and ".join(filter(None, (shown, "-1 (noise)" if -1 in numbers else "")))
 
 
 _AS_THEY_ARE = (

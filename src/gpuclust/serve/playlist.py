@@ -2,12 +2,11 @@
 
 Candidates come nearest first, equal distances by popularity. A greedy choice then takes what is near and unlike what it
 has (maximal marginal relevance; Carbonell and Goldstein, SIGIR 1998), at most so many of a creator and one of a
-recording. What was chosen is listed nearest first. The same input gives the same list.
+recording (the same title and creator). What was chosen is listed nearest first. The same input gives the same list.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,13 +18,16 @@ import pyarrow as pa
 
 from gpuclust.errors import InputError
 from gpuclust.serve.library import Library
-from gpuclust.serve.records import Item, NotFound, plain
-from gpuclust.serve.text import fold, names_in, without_remaster
+from gpuclust.serve.records import NOISE, Item, NotFound, plain
+from gpuclust.serve.suggest import near_names
+from gpuclust.serve.text import fold, fold_one, names_in
 
 SIZE, PER_CREATOR, DIVERSITY = 30, 2, 0.3
 MOST = 500  # items of a playlist
 POOL = 8  # candidates for each item wanted, at first
 BLOCK = 16_384  # rows at a time
+SLACK = 0.05  # of a feature's range, that a taste may be beyond it
+NAMED, LISTED = 4, 40  # features in a list's name, in an error
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,9 @@ def from_liked(
 
     available = len(library) if not within_cluster else sum(library.cluster(c).size for c in clusters if c is not None)
     chosen = choose(library, source, available, rules, without=items)
-    own = Counter(item.cluster_name for item in items).most_common(1)[0][0]
     name = f"Like {items[0].title or items[0].id}{f' and {len(items) - 1} more' if len(items) > 1 else ''}"
     asked = {"liked": [item.id for item in items], "within_cluster": within_cluster}
-    return _playlist(f"{name} · {own}" if own else name, chosen, rules, asked, [note for _, note in resolved if note])
+    return _playlist(name, chosen, rules, asked, [note for _, note in resolved if note])
 
 
 def from_taste(
@@ -150,7 +151,7 @@ def from_taste(
     """A playlist near a taste: wanted values of some features in original units; unnamed features are ignored.
 
     Distances are over the named features, scaled as the model scales them. Raises InputError for an unknown feature or a
-    value that is no number, NotFound for an unknown cluster.
+    value that is not within the feature's range in the export, NotFound for an unknown cluster.
     """
     wanted = _checked(library, taste)
     names = list(wanted)
@@ -170,10 +171,18 @@ def from_taste(
         return Candidates(ranks[best], np.sqrt(squares[best]))
 
     chosen = choose(library, source, len(ranks), rules)
-    main = Counter(taken.item.cluster_name for taken in chosen).most_common(1)
-    name = ", ".join(f"{feature} {value:g}" for feature, value in wanted.items())
-    name += f" · {main[0][0]}" if main and main[0][0] else ""
-    return _playlist(name, chosen, rules, {"taste": wanted, "cluster": cluster})
+    return _playlist(_name_of_taste(wanted, cluster), chosen, rules, {"taste": wanted, "cluster": cluster})
+
+
+def _name_of_taste(wanted: Mapping[str, float], cluster: int | None) -> str:
+    """``energy 0.8, valence 0.6 in cluster 3``; three digits of each value, the first few features."""
+    parts = [f"{feature.replace('_', ' ')} {_short(value)}" for feature, value in wanted.items()]
+    name = ", ".join(parts[:NAMED]) + (f" and {len(parts) - NAMED} more" if len(parts) > NAMED else "")
+    return name if cluster is None else f"{name} in {'the noise' if cluster == NOISE else f'cluster {cluster}'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _squares(
@@ -194,7 +203,7 @@ def _squares(
 
 
 def resolve(library: Library, text: str) -> tuple[int, str]:
-    """The rank of the item that an id, or words of a title and creator, mean; and a note where others could be meant.
+    """The rank of the item that an id, or words of a title and creator, mean; and a note where it is not just what was typed.
 
     Raises NotFound with what comes nearest when the best match lacks a good part of the words.
     """
@@ -212,7 +221,9 @@ def resolve(library: Library, text: str) -> tuple[int, str]:
                 best.rank,
                 f"took “{best.label}”; also by {others}: name the creator, or give the id {best.id}, to choose",
             )
-        return best.rank, "" if found.complete else f"took “{best.label}” for {text[:100]!r}"
+        typed, title, creator = fold_one(text), fold_one(best.title), fold_one(best.creator)
+        exact = typed in (title, f"{title} {creator}", f"{creator} {title}", fold_one(best.label))
+        return best.rank, "" if exact else f"took “{best.label}” for {text[:100]!r}"
 
 
 def nearest_of(library: Library, ranks: np.ndarray, points: np.ndarray, count: int) -> Candidates:
@@ -243,12 +254,10 @@ def choose(
 
 def _greedy(library: Library, candidates: Candidates, rules: Rules, without: Sequence[Item]) -> np.ndarray:
     """Places of the chosen candidates, in the order chosen."""
-    n = len(candidates.ranks)
     liked = np.array(sorted(item.rank for item in without), dtype=np.int64)
-    recordings, creators = _identities(library, np.append(candidates.ranks, liked))
-    heard, recordings, creators = set(recordings[n:]), recordings[:n], creators[:n]
-    free = np.array([r not in heard for r in recordings], dtype=bool) & ~np.isin(candidates.ranks, liked)
-    same_recording, same_creator = _places(recordings), _places_of_each(creators)
+    recordings, creators = library.recording_of(candidates.ranks), _creators(library, candidates.ranks)
+    free = ~np.isin(recordings, library.recording_of(liked))
+    same_creator = _places_of_each(creators)
     points = library.points(candidates.ranks) if rules.diversity else np.empty((len(recordings), 0))
     near, alike, spread = _relevance(candidates.distances), np.zeros(len(recordings)), 0.0
     counts: Counter[str] = Counter()
@@ -257,7 +266,7 @@ def _greedy(library: Library, candidates: Candidates, rules: Rules, without: Seq
         gain = (1 - rules.diversity) * near - rules.diversity * alike
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         chosen.append(best)
-        free[same_recording[recordings[best]]] = False
+        free[recordings == recordings[best]] = False
         counts.update(creators[best])
         for creator in creators[best]:
             if rules.per_creator is not None and counts[creator] >= rules.per_creator:
@@ -267,10 +276,6 @@ def _greedy(library: Library, candidates: Candidates, rules: Rules, without: Seq
             spread = spread or float(np.median(away)) or 1.0
             alike = np.maximum(alike, 1 / (1 + away / spread))
     return np.array(chosen, dtype=np.int64)
-
-
-def _places(keys: Sequence[Any]) -> dict[Any, list[int]]:
-    return _places_of_each([(key,) for key in keys])
 
 
 def _places_of_each(keys: Sequence[Iterable[Any]]) -> dict[Any, list[int]]:
@@ -288,33 +293,47 @@ def _relevance(distances: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + distances / (middle or 1.0)))
 
 
-def _identities(library: Library, ranks: np.ndarray) -> tuple[list[tuple[str, ...]], list[frozenset[str]]]:
-    """Of each item, which recording it is (folded title and creator; its id where there is no title) and by whom."""
-    rows = library.rows.select(["id", "title", "creator"]).take(pa.array(ranks, pa.int64()))
-    titles, written, n = without_remaster(rows["title"].combine_chunks()), rows["creator"].to_pylist(), len(ranks)
+def _creators(library: Library, ranks: np.ndarray) -> list[frozenset[str]]:
+    """The creators of each item, folded."""
+    written = library.rows["creator"].take(pa.array(ranks, pa.int64())).to_pylist()
     names = [names_in(text) for text in written]
     flat = sorted({name for own in names for name in own})
-    # All in one go, as a call takes a millisecond however few texts there are.
-    folded = fold(pa.concat_arrays([titles, pa.array([*written, *flat], pa.string())])).to_pylist()
-    keys = dict(zip(flat, folded[2 * n :], strict=True))
-    recordings: list[tuple[str, ...]] = [
-        (title, creator) if title else (str(id),)
-        for title, creator, id in zip(folded[:n], folded[n : 2 * n], rows["id"].to_pylist(), strict=True)
-    ]
-    return recordings, [frozenset(keys[name] for name in own) for own in names]
+    # All at once, as a call takes a millisecond however few texts there are.
+    keys = dict(zip(flat, fold(pa.array(flat, pa.string())).to_pylist(), strict=True))
+    return [frozenset(keys[name] for name in own) for own in names]
+
+
+def taste_range(library: Library, feature: str) -> tuple[float, float]:
+    """The values of a feature that a taste may have: its range in the export, 5 % wider at both ends."""
+    low, high = library.range_of(feature)
+    slack = SLACK * (high - low)
+    return low - slack, high + slack
 
 
 def _checked(library: Library, taste: Mapping[str, float]) -> dict[str, float]:
     if not taste:
-        raise InputError(f"no taste was given; name some of {', '.join(library.features)}")
+        raise InputError(f"no taste was given; name some of {_listed(library.features)}")
     for name, value in taste.items():
         if name not in library.features:
-            near = difflib.get_close_matches(name, library.features, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(library.features)}"
-            raise InputError(f"there is no feature {name[:100]!r}{hint}")
+            near = near_names(name, library.features)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(
+                f"there is no feature {name[:100]!r}{hint}{' The' if hint else '; the'} features are {_listed(library.features)}"
+            )
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"{name}={value!r} is not a number")
+        low, high = taste_range(library, name)
+        if not low <= value <= high:
+            least, most = library.range_of(name)
+            raise InputError(
+                f"{name}={value:g} is outside the range of {name} in this export, {least:.6g} to {most:.6g}"
+            )
     return {name: float(taste[name]) for name in library.features if name in taste}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def _playlist(

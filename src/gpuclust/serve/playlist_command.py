@@ -1,4 +1,4 @@
-"""`gpuclust playlist`: from what was typed to a list on the screen or in a file."""
+"""`gpuclust playlist`: from the options to a list on the screen or in a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gpuclust.errors import InputError
 from gpuclust.serve.library import Library
+from gpuclust.serve.links import check_template, location_of
 from gpuclust.serve.playlist import Playlist, Rules, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import FORMATS, render, write
 
@@ -28,6 +29,7 @@ class Asked:
     form: str | None
     out: Path | None
     force: bool
+    url_template: str | None = None
 
 
 def playlist(asked: Asked) -> None:
@@ -38,15 +40,17 @@ def playlist(asked: Asked) -> None:
         raise InputError(f"{asked.out} does not say its format; end it in {', '.join(SUFFIXES)}, or give --format")
     with Library.open(asked.folder, _say) as library:
         made = _make(library, asked)
+    lost = sum(not location_of(item, asked.url_template) for item in made.items) if form == "m3u8" else 0
+    notes = [*made.notes, *([f"{lost} items without an address are left out"] if lost else [])]
     if asked.out is None:
-        print(render(made, form), end="")
+        print(render(made, form, url_template=asked.url_template), end="")
         if form != "table":
-            for note in made.notes:
+            for note in notes:
                 print(f"gpuclust: {note}", file=sys.stderr)
         return
-    path = write(made, asked.out, form, force=asked.force)
-    print(f"{path}: {len(made.taken)} items, {made.name}")
-    for note in made.notes:
+    path = write(made, asked.out, form, force=asked.force, url_template=asked.url_template)
+    print(f"{path}: {len(made.taken) - lost} items, {made.name}")
+    for note in notes:
         print(f"({note})")
 
 
@@ -67,12 +71,14 @@ def _check(asked: Asked) -> None:
         raise InputError("give --like or --taste, not both")
     if asked.cluster is None and not asked.like and asked.taste is None:
         raise InputError(
-            "what should the list be like? give --cluster NUMBER, --like TITLE or --taste FEATURE=NUMBER,..."
+            "the playlist needs a start: give --cluster NUMBER, --like TITLE or --taste FEATURE=NUMBER,..."
         )
     if asked.cluster is not None and asked.like:
         raise InputError("--cluster goes with --taste or alone; with --like, use --within-cluster")
     if asked.within_cluster and not asked.like:
         raise InputError("--within-cluster goes with --like")
+    if asked.url_template is not None:
+        check_template(asked.url_template, "--url-template", web=False)
     if asked.form is not None and asked.form not in FORMATS:
         raise InputError(f"--format {asked.form} is not one of {', '.join(FORMATS)}")
 

@@ -27,7 +27,8 @@ class Item:
 
     ``rank`` is its place by popularity among all rows, 0 the most popular (file order where there is no popularity);
     ``creator`` is the text as written, ``creators`` the names in it. ``features`` are in original units; ``distance`` to
-    the own centre is None where the algorithm has none; ``x, y, z`` are the map's coordinates.
+    the own centre is None where the algorithm has none; ``x, y, z`` are the map's coordinates. ``album``, ``url`` (a web
+    address or a file, as the table has it) and ``duration_ms`` are there where the export has columns of such names.
     """
 
     rank: int
@@ -47,6 +48,9 @@ class Item:
     y: float
     z: float
     features: Mapping[str, float | None]
+    album: str = ""
+    url: str = ""
+    duration_ms: float | None = None
 
     @property
     def label(self) -> str:
@@ -79,15 +83,20 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The results of one search, best first. ``complete``: every word typed was found, as typed, in each of them.
+    """The results of one search, best first, each recording (title and creator) once. ``complete``: every word typed was
+    found, as typed, in the first.
 
-    ``ambiguous`` are all creators of the best hit's title when there are several, most popular first.
+    ``ambiguous``: where the whole query is the title of items of several creators (and no creator's name), these creators,
+    most popular first. ``total`` recordings match all words, at least so many where ``total_is_minimum``; None where
+    nothing has all words, so that the hits are only the nearest.
     """
 
     query: str
     hits: tuple[Hit, ...]
     complete: bool
     ambiguous: tuple[str, ...] = ()
+    total: int | None = None
+    total_is_minimum: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class FeatureStats:
 class Cluster:
     """A cluster as the export describes it; -1 is the noise. ``fraction`` of all rows; ``features`` in the export's order.
 
-    ``representatives`` and ``popular`` are never empty for a cluster with items. ``rule`` reads like
+    A cluster with items has ``representatives``, and ``popular`` where the export has a popularity. ``rule`` reads like
     ``energy > 0.63 and acousticness <= 0.2`` (empty where none was found), its scores are in [0, 1].
     """
 
@@ -179,18 +188,31 @@ class Average:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages by ``by`` ("year", "group" or "creator"): years ascending, the others by count; ``total`` values in all."""
+    """Averages by ``by`` ("year", "group" or "creator"): years ascending, the others by count; ``total`` values in all.
+
+    Values with fewer than ``min_count`` rows are left out: ``left_out`` values with ``left_out_rows`` rows.
+    ``without`` rows of all have no usable value (for years: none, or one outside 1860 to next year).
+    """
 
     by: str
     values: tuple[Average, ...]
     total: int
     offset: int = 0
     cluster: int | None = None
+    min_count: int = 1
+    left_out: int = 0
+    left_out_rows: int = 0
+    without: int = 0
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an export: the manifest's own account, for people and for ``/health``."""
+    """What is known of an export: the manifest's own account, for people and for ``/health``.
+
+    ``selected``: whether the run is its sweep's choice, None where the manifest does not say; ``sweep_choice`` the name of
+    the run that the sweep chose; ``because`` the figures that led to the sweep's verdict; ``warnings`` what to know before
+    using the clusters.
+    """
 
     folder: str
     key: str
@@ -200,6 +222,10 @@ class Facts:
     features: tuple[str, ...]
     roles: Mapping[str, str]
     manifest: Mapping[str, Any] = field(repr=False)
+    selected: bool | None = None
+    sweep_choice: str = ""
+    because: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from gpuclust.errors import InputError
 from gpuclust.model.predictor import UNPLACED, Predictor
 from gpuclust.serve import inputs, schemas
 from gpuclust.serve.library import Library
@@ -63,6 +64,11 @@ def export(request: Request) -> Json:
             "metrics": manifest.get("metrics") or {},
             "curves": sweep.get("curves") or {},
             "selection_reason": str(sweep.get("selection_reason", "")),
+            "selected": facts.selected,
+            "sweep_choice": facts.sweep_choice,
+            "verdict": str(sweep.get("verdict", "")),
+            "because": list(facts.because),
+            "warnings": list(facts.warnings),
         }
     )
 
@@ -83,7 +89,7 @@ def cluster(request: Request, cluster: inputs.Number) -> Json:
 def cluster_items(request: Request, cluster: inputs.Number, asked: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
     """A cluster's items by popularity, by closeness to its centre, or at random; the same seed gives the same ones."""
     page = library_of(request).cluster_items(
-        cluster, pick=asked.pick, seed=asked.seed, offset=asked.offset, limit=asked.limit
+        cluster, pick=asked.pick, seed=asked.seed, offset=asked.offset, limit=asked.limit, distinct=asked.distinct
     )
     return Json(paged(page))
 
@@ -98,6 +104,8 @@ def search(request: Request, asked: Annotated[inputs.Search, Query()]) -> Json:
             "hits": [vars(hit) | {"item": vars(hit.item)} for hit in found.hits],
             "complete": found.complete,
             "ambiguous": found.ambiguous,
+            "total": found.total,
+            "total_is_minimum": found.total_is_minimum,
         }
     )
 
@@ -128,7 +136,7 @@ def similar(request: Request, id: inputs.Id, asked: Annotated[inputs.Similar, Qu
 def averages(
     request: Request, by: Literal["year", "group", "creator"], asked: Annotated[inputs.AveragesOf, Query()]
 ) -> Json:
-    """Means of the features by year (ascending), group or creator (most items first)."""
+    """Means of the features by year (ascending), group or creator (most items first), with the rows of each."""
     return averaged(library_of(request), by, None, asked)
 
 
@@ -141,7 +149,7 @@ def averages(
 def cluster_averages(
     request: Request, cluster: inputs.Number, by: Literal["year", "group"], asked: Annotated[inputs.AveragesOf, Query()]
 ) -> Json:
-    """Means of the features by year or group over the items of one cluster."""
+    """Means of the features by year or group over the items of one cluster, with the rows of each."""
     return averaged(library_of(request), by, cluster, asked)
 
 
@@ -152,7 +160,7 @@ def averaged(
     there = [role for role in ("year", "group", "creator") if role in library.facts.roles]
     if by not in there:
         raise Problem(404, f"this export has no {by} column", suggestions=there)
-    found = library.averages(by, cluster=cluster, offset=asked.offset, limit=asked.limit)
+    found = library.averages(by, cluster=cluster, min_count=asked.min_count, offset=asked.offset, limit=asked.limit)
     return Json(vars(found) | {"values": [vars(average) for average in found.values]})
 
 
@@ -171,35 +179,41 @@ IN_FILES: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/clusters/{cluster}/playlist",
     response_model=schemas.Playlist,
-    responses=IN_FILES | problems(404, 422),
+    responses=IN_FILES | problems(404, 409, 422),
     tags=["playlists"],
 )
 def cluster_playlist(
     request: Request, cluster: inputs.Number, asked: Annotated[inputs.PlaylistOfCluster, Query()]
 ) -> Response:
     """A playlist of a cluster, as JSON or as a file."""
-    return written(from_cluster(library_of(request), cluster, asked.rules), asked.format)
+    return written(from_cluster(library_of(request), cluster, asked.rules), asked.format, asked.url_template)
 
 
 @router.get(
-    "/items/{id}/playlist", response_model=schemas.Playlist, responses=IN_FILES | problems(404, 422), tags=["playlists"]
+    "/items/{id}/playlist",
+    response_model=schemas.Playlist,
+    responses=IN_FILES | problems(404, 409, 422),
+    tags=["playlists"],
 )
 def item_playlist(request: Request, id: inputs.Id, asked: Annotated[inputs.PlaylistOfItem, Query()]) -> Response:
     """A playlist of what is like an item, as JSON or as a file."""
     library = library_of(request)
     known = library.item(id).id  # by id alone: a path is not for searching
     made = from_liked(library, [known], asked.rules, within_cluster=asked.within_cluster)
-    return written(made, asked.format)
+    return written(made, asked.format, asked.url_template)
 
 
 @router.post(
     "/playlist",
     response_model=schemas.Playlist,
-    responses=IN_FILES | problems(400, 404, 413, 415, 422),
+    responses=IN_FILES | problems(400, 404, 409, 413, 415, 422),
     tags=["playlists"],
 )
 def playlist(
-    request: Request, asked: inputs.PlaylistBody, form: Annotated[inputs.Format, Query(alias="format")] = "json"
+    request: Request,
+    asked: inputs.PlaylistBody,
+    form: Annotated[inputs.Format, Query(alias="format")] = "json",
+    url_template: Annotated[inputs.UrlTemplate | None, Query(description=inputs.URL_TEMPLATE)] = None,
 ) -> Response:
     """A playlist from a cluster, from liked items, or from a taste, as JSON or as a file."""
     library = library_of(request)
@@ -209,16 +223,20 @@ def playlist(
         made = from_taste(library, asked.taste, asked.rules, cluster=asked.cluster)
     else:
         made = from_cluster(library, asked.cluster, asked.rules)
-    return written(made, form)
+    return written(made, form, url_template)
 
 
-def written(made: Playlist, form: str) -> Response:
+def written(made: Playlist, form: str, url_template: str | None) -> Response:
     """A playlist as JSON, or as a file to be saved."""
     if form == "json":
         return Json(as_json(made))
     media_type, encoding = FILES[form]
     name = {"content-disposition": f'attachment; filename="playlist.{form}"'}
-    return Response(render(made, form).encode(encoding, "replace"), headers=name, media_type=media_type)
+    try:
+        text = render(made, form, url_template=url_template, option="url_template")
+    except InputError as error:  # no address in this export that a player can open
+        raise Problem(409, str(error)) from error
+    return Response(text.encode(encoding, "replace"), headers=name, media_type=media_type)
 
 
 def as_json(made: Playlist) -> dict[str, Any]:

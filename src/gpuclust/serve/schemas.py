@@ -37,6 +37,9 @@ class Item(Answer):
     y: float | None
     z: float | None
     features: dict[str, float | None] = Field(description="The clustered features, in the table's units.")
+    album: str = Field(description="The album, where the export has a column of that name.")
+    url: str = Field(description="A web address or a file, as the table has it: check it before opening it.")
+    duration_ms: float | None = Field(description="Length in milliseconds, where it is a column and no feature.")
 
 
 class Page(Answer):
@@ -128,12 +131,18 @@ class Hit(Answer):
 
 
 class Found(Answer):
-    """Search results, best first."""
+    """Search results, best first; of several rows with the same title and creator the best."""
 
     query: str
     hits: list[Hit]
-    complete: bool = Field(description="Whether every word typed was found as typed in each hit.")
-    ambiguous: list[str] = Field(description="All creators of the best hit's title, where there are several.")
+    complete: bool = Field(description="Whether the first hit has every word as typed.")
+    ambiguous: list[str] = Field(
+        description="Where the whole query is a title (and no creator's name) that several creators have: these creators."
+    )
+    total: int | None = Field(
+        description="How many different titles and creators match all words; null where the hits lack words."
+    )
+    total_is_minimum: bool = Field(description="Whether counting stopped at `total`, so that there may be more.")
 
 
 class ItemDetail(Answer):
@@ -152,7 +161,7 @@ class Neighbour(Answer):
 
 
 class Neighbours(Answer):
-    """The nearest items, nearest first; the item itself is left out."""
+    """The nearest items, nearest first, each title and creator once; the item itself is left out, in all its rows."""
 
     id: str
     within: Literal["cluster", "all"]
@@ -173,8 +182,12 @@ class Averages(Answer):
     by: Literal["year", "group", "creator"]
     cluster: int | None = Field(description="The cluster that they are taken in; null for all rows.")
     values: list[Average]
-    total: int = Field(description="Values in the whole list.")
+    total: int = Field(description="Values in the whole list, without those left out.")
     offset: int
+    min_count: int = Field(description="Rows that a value needs to be in the list.")
+    left_out: int = Field(description="Values that have fewer rows than `min_count`.")
+    left_out_rows: int = Field(description="The rows of these values.")
+    without: int = Field(description="Rows of all without a usable year (missing, before 1860, or after next year).")
 
 
 class Listed(Answer):
@@ -226,7 +239,12 @@ class Export(Answer):
     roles: dict[str, str] = Field(description="Which column is what.")
     metrics: dict[str, float | None]
     curves: dict[str, dict[str, float | None]] = Field(description="Scores of the sweep by number of clusters.")
-    selection_reason: str
+    selection_reason: str = Field(description="Why the sweep chose its run, which need not be this one.")
+    selected: bool | None = Field(description="Whether this run is the sweep's choice; null where that is not known.")
+    sweep_choice: str = Field(description="The name of the run that the sweep chose; empty where there is none.")
+    verdict: str = Field(description="What the sweep says about the number of clusters.")
+    because: list[str] = Field(description="The figures that led to the verdict.")
+    warnings: list[str] = Field(description="What to know before using the clusters.")
 
 
 class Health(Answer):
@@ -263,6 +281,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The body is not readable JSON.",
         404: "There is no such thing; `suggestions` has what may have been meant.",
+        409: "The export has no addresses that a player can open, which m3u8 needs; give `url_template`.",
         413: "The body is too long.",
         415: "The body is not application/json.",
         422: "A value is missing, unknown or outside its limits.",

@@ -1,13 +1,14 @@
-"""From what someone typed to ranks: candidates from the index, cheap to dear, then one score for all of them.
+"""From a query to ranks: candidates from the index, the cheapest way of matching first, then one score for all of them.
 
 Candidates come most popular first from SQLite: exact titles and creators, then items that have all words, then words that
-begin so, then words a slip away, and only where that finds nothing, items that lack one word, two words, and so on.
+start with the typed word, then words one typo away, and only where that finds nothing, items that lack one word, two words,
+and so on. Of several rows of one recording (the same title and creator) the best match is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -18,7 +19,10 @@ from gpuclust.serve.store import Index
 from gpuclust.serve.text import fold_one
 from gpuclust.serve.typos import slips_between
 
-CANDIDATES = 200  # at most so many from one way of matching
+CANDIDATES = 200  # at most so many from one way of matching, or four for each result
+FEW = 10  # where fewer items have all words, typos are looked up too
+MAX_COUNTED = 1_000  # matches are counted up to here
+TITLED = 5  # of a query that is a creator's name, items with that title that come before the creator's
 MOST_WORDS, MOST_RELAXED = 16, 5  # words that are looked at; of these, where some must be left out
 TELLING, FREQUENT = 3, 0.01  # so many words are always looked up; others not where so many items have them
 NAMED, SAME_TITLE = 20, 500  # creators listed for a title that several have; items that are looked at for them
@@ -39,6 +43,10 @@ class Word:
     halves: tuple[str, ...] = ()
 
 
+# The known words that a typed word may match, as terms of the full-text index.
+Matching = Callable[[Word], list[str]]
+
+
 @dataclass(frozen=True)
 class Query:
     """What was typed, folded, for title and creator together or for each."""
@@ -50,11 +58,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Ranks (n,) and scores (n,) in [0, 1], best first; ``complete``: the best has every word as typed."""
+    """Ranks (n,) and scores (n,) in [0, 1], best first, one of each recording; ``complete``: the best has every word as
+    typed. ``total`` recordings match all words, None where the results lack words; ``is_minimum``: counting stopped there.
+    """
 
     ranks: list[int]
     scores: list[float]
     complete: bool
+    total: int | None = None
+    is_minimum: bool = False
 
 
 def folded(any: str = "", title: str = "", creator: str = "") -> Query:
@@ -64,23 +76,46 @@ def folded(any: str = "", title: str = "", creator: str = "") -> Query:
 
 def search(index: Index, query: Query, limit: int) -> Ranked:
     """The items that match best. An empty query finds nothing."""
-    words = _words(index, query)
+    words, most = _words(index, query), max(CANDIDATES, 4 * limit)
     found = dict.fromkeys(_exact(index, query))
     for matching in (_as_typed, _begun):
-        found |= dict.fromkeys(_all_of(index, words, matching))
-    if len(found) < limit:
+        found |= dict.fromkeys(_all_of(index, words, matching, most))
+    if _n_recordings(index, found) < FEW:
         # Words that are known are first taken as right: a slip rarely makes another word, and fewer words are quicker.
         words = [word if 1 in word.credits.values() else _with_slips(index, word) for word in words]
         found |= dict.fromkeys(_all_meant(index, words))
+        matching = _meant
     if not found:
         all_slips = [_with_slips(index, word) for word in words]
         if found := dict.fromkeys(_all_meant(index, all_slips)):
             words = all_slips
     ranked = _rank(index, query, words, sorted(found), limit)
     if ranked.scores[:1] >= [POOR]:
-        return ranked
-    found |= dict.fromkeys(_some_of(index, words, limit))
-    return _rank(index, query, words, sorted(found), limit)
+        return _counted(index, words, matching, found, most, ranked)
+    lacking = dict.fromkeys(_some_of(index, words, limit))
+    if found and not lacking:
+        return _counted(index, words, matching, found, most, ranked)
+    return _rank(index, query, words, sorted(found | lacking), limit)
+
+
+def is_creator(index: Index, name: str) -> bool:
+    """Whether a folded text is the name of a creator."""
+    return bool(index.database.column("select 1 from creators where key = ? limit 1", (name,)))
+
+
+def _n_recordings(index: Index, ranks: Iterable[int]) -> int:
+    return len(np.unique(index.recording[np.fromiter(ranks, dtype=np.int64)]))
+
+
+def _counted(
+    index: Index, words: Sequence[Word], matching: Matching, found: dict[int, None], most: int, ranked: Ranked
+) -> Ranked:
+    """Results with how many recordings match; more are looked up only where the candidates were cut."""
+    if len(found) < most:
+        return replace(ranked, total=_n_recordings(index, found))
+    ranks = _all_of(index, words, matching, MAX_COUNTED)
+    total = _n_recordings(index, found | dict.fromkeys(ranks))
+    return replace(ranked, total=total, is_minimum=len(ranks) == MAX_COUNTED)
 
 
 def of_title(index: Index, rank: int) -> tuple[int, tuple[str, ...]]:
@@ -156,9 +191,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _all_of(
-    index: Index, words: Sequence[Word], matching: Callable[[Word], list[str]], most: int = CANDIDATES
-) -> list[int]:
+def _all_of(index: Index, words: Sequence[Word], matching: Matching, most: int = CANDIDATES) -> list[int]:
     """The most popular items that have each of the words in its field, by one way of matching."""
     terms = [(word.field, matching(word)) for word in words]
     if not terms or not all(known for _, known in terms):
@@ -197,7 +230,7 @@ def _some_of(index: Index, words: Sequence[Word], limit: int) -> list[int]:
 
 
 def _rank(index: Index, query: Query, words: Sequence[Word], ranks: list[int], limit: int) -> Ranked:
-    """Order candidates by score in hundredths, equal ones by popularity."""
+    """Order candidates by score in hundredths, equal ones by popularity, and keep the first of each recording."""
     marks = ",".join("?" * len(ranks))
     rows = index.database.rows(f"select rank, title, creator from items where rank in ({marks})", ranks)
     credits = _credits(words, {text for _, *texts in rows for part in texts for text in part.split()})
@@ -205,6 +238,10 @@ def _rank(index: Index, query: Query, words: Sequence[Word], ranks: list[int], l
     scored = sorted(
         ((-math.floor(-score * 100) / 100 if score > -EXACT_CREATOR else score), rank) for score, rank in scored
     )
+    places = np.array([rank for _, rank in scored], dtype=np.int64)
+    scored = [scored[i] for i in np.sort(np.unique(index.recording[places], return_index=True)[1])]
+    if query.any and len(scored) > TITLED and is_creator(index, query.any):
+        scored = scored[:TITLED] + sorted((max(score, -EXACT_CREATOR), rank) for score, rank in scored[TITLED:])
     best = [(rank, -score) for score, rank in scored[:limit] if score < 0]
     texts = {rank: {*title.split(), *creator.split()} for rank, title, creator in rows}
     complete = bool(best) and all(word.text in texts[best[0][0]] for word in words)

@@ -76,7 +76,9 @@ class Database:
 @dataclass(frozen=True)
 class Index:
     """Everything in an index folder, opened. ``rows`` has a row for each rank; ``popular`` and ``central`` (n_rows,)
-    int32 are ranks cluster by cluster, ``runs`` where each cluster lies in them."""
+    int32 are ranks cluster by cluster, ``runs`` where each cluster lies in them. ``recording`` (n_rows,) int32 is the rank
+    of the most popular row of the same title and creator, ``repeat`` (n_rows,) bool whether the row's cluster has a more
+    popular one. ``facts`` is what ``index.json`` says."""
 
     folder: Path
     rows: pa.Table
@@ -87,7 +89,9 @@ class Index:
     central: np.ndarray
     runs: dict[int, slice]
     averages: dict[str, pa.Table]
-    build_seconds: float
+    recording: np.ndarray
+    repeat: np.ndarray
+    facts: dict[str, Any]
 
 
 def open_index(folder: Path) -> Index:
@@ -95,9 +99,10 @@ def open_index(folder: Path) -> Index:
     facts = facts_of(folder)
     if facts is None:
         raise ValueError(f"{folder} has no {folder / 'index.json'}")
+    rows = _mapped(folder / "rows.arrow")
     return Index(
         folder=folder,
-        rows=_mapped(folder / "rows.arrow"),
+        rows=rows,
         tree=Tree.load(folder),
         words=Vocabulary.load(folder / "words.arrow"),
         database=Database(folder / "search.sqlite"),
@@ -105,9 +110,16 @@ def open_index(folder: Path) -> Index:
         central=np.load(folder / "central.npy", "r", allow_pickle=False),
         runs={int(cluster): slice(*run) for cluster, run in facts["runs"].items()},
         averages={by: _mapped(folder / f"averages-{by}.arrow") for by in BY},
-        build_seconds=facts["build_seconds"],
+        recording=_array(rows["recording"], np.int32),
+        repeat=_array(rows["repeat"], np.bool_),
+        facts=facts,
     )
 
 
 def _mapped(path: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _array(column: pa.ChunkedArray, dtype: Any) -> np.ndarray:
+    parts = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])

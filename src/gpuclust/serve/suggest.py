@@ -1,14 +1,15 @@
-"""What someone may have meant by an id that does not exist."""
+"""Suggestions for an id or a name that does not exist."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 
 from gpuclust.serve.search import folded, search
 from gpuclust.serve.store import Index
-from gpuclust.serve.typos import slips_between
+from gpuclust.serve.typos import allowed, slips_between
 
 LEAST, MOST, LONGEST, MOST_COMPARED = 4, 3, 64, 2_000
 
@@ -26,6 +27,22 @@ def near_ids(index: Index, id: str) -> tuple[str, ...]:
         if near:
             return near
     return tuple(index.rows["id"][rank].as_py() for rank in search(index, folded(text), MOST).ranks)
+
+
+def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names that a typed one can mean, at most three: those that it begins or that begin it, and those a typo or two
+    away."""
+    text, lower = typed.strip().lower()[:LONGEST], [name.lower() for name in names]
+    if not text:
+        return ()
+    distances = slips_between(text, lower).tolist()
+    begun = [len(text) >= LEAST and bool(name) and (name.startswith(text) or text.startswith(name)) for name in lower]
+    near = [
+        (0 if b else d, name)
+        for d, b, name in zip(distances, begun, names, strict=True)
+        if b or d <= max(1, allowed(text))
+    ]
+    return tuple(name for _, name in sorted(near)[:MOST])
 
 
 def _of_any_case(ids: Any, text: str) -> Any:

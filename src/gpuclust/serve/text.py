@@ -5,8 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from gpuclust.model.titles import ISSUE
 
 MAX_TEXT = 300  # characters of a text that are looked at
 CREATOR_SEPARATOR = ";"
@@ -27,10 +30,6 @@ _LETTERS = {
 }
 # Scripts that write no spaces between words: each character is a word of its own.
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
-# What says that a title is another issue of the same recording: "- 2012 Remaster", "(Remastered Version)".
-_REMASTER = (
-    r"(?i)\s*(?:-|\(|\[)\s*(?:\d{4}\s+)?(?:digital(?:ly)?\s+)?remaster(?:ed)?(?:\s+version)?(?:\s+\d{4})?\s*[)\]]?\s*$"
-)
 # Format characters that turn the direction of what follows.
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -81,9 +80,40 @@ def fold_one(text: str) -> str:
     return str(fold(pa.array([clean], pa.string()))[0].as_py())
 
 
-def without_remaster(titles: Any) -> Any:
-    """Titles less what says that they are remasters (Arrow array to Arrow array); nulls become empty."""
-    return pc.replace_substring_regex(pc.fill_null(titles.cast(pa.string()), ""), _REMASTER, "")
+def without_issue(titles: Any) -> Any:
+    """Titles without a suffix that marks a remaster or a soundtrack (Arrow array to Arrow array); nulls become empty."""
+    return pc.replace_substring_regex(pc.fill_null(titles.cast(pa.string()), ""), ISSUE, "")
+
+
+def recordings(titles: Any, creators: Any, folded_titles: Any, folded_creators: Any) -> np.ndarray:
+    """(n,) int32: for each row the first row with the same title and the same creators, in any order.
+
+    Case, accents, punctuation and suffixes of remasters and soundtracks do not matter. A row without a title or a creator stands for itself,
+    because a title alone does not identify a recording. The folded texts are `fold` of the texts.
+    """
+    n = len(titles)
+    issues = pc.match_substring_regex(folded_titles, r"\b(remaster|from )")
+    named = pc.replace_with_mask(folded_titles, issues, fold(without_issue(titles.filter(issues))))
+    named = pc.if_else(pc.equal(named, ""), folded_titles, named)
+    several = pc.fill_null(pc.match_substring(creators.cast(pa.string()), CREATOR_SEPARATOR), False)
+    by = pc.replace_with_mask(folded_creators, several, _in_one_order(creators.filter(several)))
+    whole = pc.and_(pc.not_equal(named, ""), pc.not_equal(by, ""))
+    keys = pc.binary_join_element_wise(named.filter(whole), by.filter(whole), "\n").dictionary_encode()
+    found, places = np.arange(n, dtype=np.int32), np.flatnonzero(whole.to_numpy(zero_copy_only=False))
+    codes = keys.indices.to_numpy()
+    first = np.empty(len(keys.dictionary), dtype=np.int32)
+    first[codes[::-1]] = places[::-1]  # of several rows the first is written last
+    found[places] = first[codes]
+    return found
+
+
+def _in_one_order(creators: Any) -> Any:
+    """Several names in a cell, folded and sorted (Arrow array to Arrow array of text)."""
+    cells = creators.cast(pa.string()).dictionary_encode()
+    names = [names_in(cell) for cell in cells.dictionary.to_pylist()]
+    folded = iter(fold(pa.array([name for own in names for name in own], pa.string())).to_pylist())
+    ordered = [" ".join(sorted(next(folded) for _ in own)) for own in names]
+    return pa.array(ordered, pa.string()).take(cells.indices)
 
 
 def names_in(value: object) -> tuple[str, ...]:

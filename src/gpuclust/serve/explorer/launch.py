@@ -14,9 +14,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from gpuclust.errors import ConfigurationError, ExportError
-from gpuclust.serve.explorer.previews import check_template
 from gpuclust.serve.explorer.settings import Settings, configure
 from gpuclust.serve.library import Library
+from gpuclust.serve.links import check_template
 
 PATIENCE_SECONDS = 60
 SCRIPT = Path(__file__).with_name("script.py")

@@ -4,26 +4,23 @@ A lookup is off unless the server was started with a template, such as
 
     https://example.org/search?term={query}
 
-with any of ``{id}``, ``{title}``, ``{creator}`` and ``{query}`` (title and creator), each percent-encoded. The service answers
-with a sound, or with JSON whose first address under a key named like a preview is taken.
+(see `gpuclust.serve.links`). The service answers with a sound, or with JSON whose first address under a key named like a
+preview is taken.
 """
 
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
-from gpuclust.errors import ConfigurationError
+from gpuclust.serve.links import filled, is_address
 from gpuclust.serve.records import Item
 
-FIELDS = ("id", "title", "creator", "query")
 KEYS = ("previewurl", "preview_url", "preview", "audio_preview", "audio", "audiourl", "audio_url")
 TIMEOUT_SECONDS = 4
 MOST_BYTES = 1_000_000
@@ -37,36 +34,13 @@ class Preview:
     reason: str = ""
 
 
-def check_template(template: str) -> None:
-    """Raises ConfigurationError when a lookup's template cannot work."""
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise ConfigurationError(f"--previews {template} is no template ({error})") from error
-    if not is_address(template):
-        raise ConfigurationError(f"--previews {template} is no http or https address")
-    if not names or set(names) - set(FIELDS):
-        raise ConfigurationError(f"--previews {template} must hold one of {', '.join(f'{{{f}}}' for f in FIELDS)}")
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an http or https address; anything else is never handed to a player."""
-    try:
-        parts = urlsplit(text.strip())
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in text.strip())
-    except ValueError:
-        return False
-
-
 def preview_of(item: Item, template: str | None) -> Preview:
     """The preview of an item: from its own column, else from the lookup; never raises."""
     if is_address(item.preview):
         return Preview(item.preview.strip())
     if template is None:
         return Preview(reason="This item has no preview.")
-    named = {"id": item.id, "title": item.title, "creator": " ".join(item.creators)}
-    named["query"] = " ".join(filter(None, (named["title"], named["creator"]))) or item.id
-    return _looked_up(template.format(**{name: quote(text, safe="") for name, text in named.items()}))
+    return _looked_up(filled(template, item))
 
 
 @lru_cache(maxsize=1_000)

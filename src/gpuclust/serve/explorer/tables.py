@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -16,6 +17,7 @@ from gpuclust.serve.library import Library
 def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
     """The items of some ranks, or all: a column for each role that is filled, each feature, and what the clustering added."""
     table = library.rows if ranks is None else library.rows.take(pa.array(ranks))
+    table = _with_named_columns(table.drop_columns(["recording", "repeat"]))
     taken = set(table.column_names)
     names = []
     for name in table.column_names:
@@ -25,6 +27,17 @@ def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
     absent = {"title", "creator", "group", "popularity", "year", "preview"} - set(roles)
     table = table.rename_columns(names)
     return table.drop_columns([c for c in table.column_names if ("group" if c == "groups" else c) in absent])
+
+
+def _with_named_columns(table: pa.Table) -> pa.Table:
+    """Album, address and duration under their names where a row has one, unless a feature is called so."""
+    for name in [name for name in table.column_names if name.startswith("x/")]:
+        column, plain = table[name], name.removeprefix("x/")
+        filled = pc.any(pc.not_equal(column, "") if pa.types.is_large_string(column.type) else pc.is_valid(column))
+        table = table.drop_columns([name])
+        if filled.as_py() and f"f/{plain}" not in table.column_names:
+            table = table.append_column(plain, column)
+    return table
 
 
 def as_csv(table: pa.Table) -> bytes:
