@@ -16,7 +16,7 @@ from gpuclust.errors import CleaningError, DataError
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, MemoryRecorder
 
-QUICK = ["data.n_rows=600", "report=none", "cluster.n_init=1"]
+QUICK = ["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_init=1"]
 
 
 def planned(*overrides: str) -> Plan:
@@ -138,6 +138,43 @@ def test_a_choice_among_finished_jobs_gets_its_model_by_computing_it_again(desk:
     assert desk.recorder.runs[first.chosen.run_id].model is model, "a model that is there is not kept again"
 
 
+def selected(desk: Any, parent: str | None) -> list[str]:
+    return [
+        r.start.name for r in desk.recorder.runs.values() if r.parent == parent and r.tags.get(tags.SELECTED) == "true"
+    ]
+
+
+def test_a_choice_of_an_earlier_start_is_taken_back(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that failed is started again under its parent and chooses another job: only that one is marked."""
+    recorder: MemoryRecorder = desk.recorder
+
+    def reopened(start: Any) -> str:  # as the MLflow recorder does with a parent that did not finish
+        same = [i for i, r in recorder.runs.items() if r.tags.get(tags.KEY) == start.tags[tags.KEY]]
+        return same[0] if same else recorder.start_job(start, None)
+
+    monkeypatch.setattr(recorder, "start_sweep", reopened)
+    first = run(desk, "cluster.n_clusters=2,3,601")
+    assert first.chosen is not None
+    assert recorder.runs[first.parent].status == FAILED
+    assert selected(desk, first.parent) == [first.chosen.job.name]
+    recorder.runs[first.chosen.run_id].metrics["silhouette"] = -1.0
+    again = run(desk, "cluster.n_clusters=2,3,601")
+    assert again.parent == first.parent
+    assert again.chosen is not None
+    assert again.chosen.run_id != first.chosen.run_id
+    assert selected(desk, first.parent) == [again.chosen.job.name]
+    assert recorder.runs[first.chosen.run_id].tags[tags.SELECTED] == "false"
+
+
+def test_a_choice_among_jobs_of_an_earlier_sweep_leaves_one_marked_in_it(desk: Any) -> None:
+    first = run(desk, "cluster.n_clusters=2,3,4")
+    other = run(desk, "cluster.n_clusters=2,3,4", "sweep.metric=davies_bouldin")
+    assert first.chosen is not None
+    assert other.chosen is not None
+    assert other.chosen.run_id != first.chosen.run_id, "else this shows nothing"
+    assert selected(desk, first.parent) == [other.chosen.job.name]
+
+
 def test_resume_can_be_turned_off(desk: Any) -> None:
     run(desk, "cluster.n_clusters=2,3")
     again = run(desk, "cluster.n_clusters=2,3", "sweep.resume=false")
@@ -256,6 +293,49 @@ def test_files_of_a_sweep(desk: Any) -> None:
     lines = files["leaderboard.csv"].decode().splitlines()
     assert len(lines) == 5
     assert lines[1].startswith("1,True,")
+
+
+def figures_of(desk: Any, result: sweep.SweepResult) -> set[str]:
+    files = desk.recorder.runs[result.parent].files
+    return {name.removeprefix("figures/").removesuffix(".png") for name in files if name.startswith("figures/")}
+
+
+def test_figures_do_not_depend_on_the_order_of_the_swept_keys(desk: Any) -> None:
+    swept = ["cluster.min_cluster_size=30,60", "cluster=gmm,hdbscan", "cluster.n_clusters=2,3,4"]
+    drawn = []
+    for keys in (swept, swept[::-1], [swept[1], swept[0], swept[2]]):
+        p = plan(["data=catalogue", "data.n_rows=600", *keys], multirun=True)
+        drawn.append(figures_of(desk, sweep.run(p, sweep.jobs_of(p, desk.backend), desk)))
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert {"silhouette", "bic", "relative_validity_by_min_cluster_size", "n_clusters_by_min_cluster_size"} <= drawn[0]
+
+
+def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(desk: Any) -> None:
+    p = planned("cluster=kmeans,hdbscan", "cluster.min_cluster_size=30,60,auto", "cluster.n_clusters=2,3")
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    by_axis = sweep.curves_by_axis(result.outcomes, p)
+    assert by_axis.keys() == {"cluster.n_clusters", "cluster.min_cluster_size"}
+    (auto,) = [o for o in result.outcomes if o.job.swept.get("cluster.min_cluster_size") == "auto"]
+    took = auto.metrics["min_cluster_size"]
+    (dense,) = by_axis["cluster.min_cluster_size"]["n_clusters"].values()
+    assert [size for size, _, _ in dense] == sorted({30.0, 60.0, took})
+    (sizes,) = by_axis["cluster.n_clusters"]["inertia"].values()
+    assert [size for size, _, _ in sizes] == [2, 3]
+    assert int(took) in desk.recorder.runs[result.parent].curves["curve/n_clusters/hdbscan"]
+
+
+def test_a_number_that_is_no_size_is_an_axis_of_its_own(desk: Any) -> None:
+    p = plan(["data=catalogue", "data.n_rows=600", "cluster=hdbscan", "cluster.min_cluster_size=20",
+              "cluster.cluster_selection_epsilon=0.0,0.25,0.5"], multirun=True)  # fmt: skip
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    by_axis = sweep.curves_by_axis(result.outcomes, p)
+    ((axis, lines),) = by_axis.items()
+    assert axis == "cluster.cluster_selection_epsilon"
+    assert [size for size, _, _ in lines["n_clusters"]["hdbscan"]] == [0.0, 0.25, 0.5]
+    assert not sweep.curves(result.outcomes, p), "the verdict asks about sizes"
+    assert "relative_validity_by_cluster_selection_epsilon" in figures_of(desk, result)
+    steps = desk.recorder.runs[result.parent].curves["curve/cluster_selection_epsilon/n_clusters"]
+    assert steps.keys() == {0, 1, 2}
 
 
 def test_dear_silhouettes_share_a_batch_and_cheap_ones_do_not() -> None:

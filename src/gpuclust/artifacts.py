@@ -16,7 +16,7 @@ from gpuclust.analysis.compare import Comparison, label_name
 from gpuclust.analysis.gap import Gap
 from gpuclust.analysis.judgement import Judgement
 from gpuclust.analysis.profile import Profile, Rule
-from gpuclust.analysis.selection import knee
+from gpuclust.analysis.selection import Curves, knee
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.cluster import Clustering
 from gpuclust.compose import to_yaml
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gpuclust.report.page import ClusterCard, Picture
+
+N_CLUSTERS = "cluster.n_clusters"
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,13 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """What a sweep's files are written from. ``curves``: metric -> line -> [(size, value, standard error)]; ``documents``:
-    name of a JSON file -> its content."""
+    """What a sweep's files are written from. ``curves``: axis (a swept key) -> metric -> line -> [(size, value, standard error)];
+    ``documents``: name of a JSON file -> its content."""
 
     name: str
     run_id: str
     rows: Sequence[Mapping[str, Any]]
-    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]]
-    size_name: str
+    curves: Mapping[str, Curves]
     reason: str
     verdict: Verdict
     about: Mapping[str, str]
@@ -163,31 +164,52 @@ def _job_figures(facts: JobFacts) -> dict[str, bytes]:
 def _sweep_figures(facts: SweepFacts) -> dict[str, bytes]:
     from gpuclust.report import figures
 
-    drawn = {}
-    axis = "minimum cluster size" if facts.size_name == "min_cluster_size" else "number of clusters"
-    for metric, name in (("inertia", "elbow"), ("silhouette", "silhouette"), ("bic", "bic")):
-        if metric not in facts.curves:
-            continue
-        lines = {
-            line: figures.Curve(*zip(*points, strict=True)) for line, points in facts.curves[metric].items() if points
-        }
-        if metric == "inertia":
-            # One line is drawn as an elbow; several share a chart.
-            only = next(iter(lines.values())) if len(lines) == 1 else None
-            drawn[name] = (
-                figures.elbow(only.sizes, only.values, knee=knee(list(next(iter(facts.curves[metric].values())))))
-                if only
-                else figures.score_curve(lines, label="inertia", higher_is_better=False)
-            )
-        elif metric == "silhouette":
-            drawn[name] = figures.silhouette_curve(lines, x_label=axis)
-        else:
-            drawn[name] = figures.bic_curve(lines)
+    drawn: dict[str, Figure] = {}
+    for axis, curves in sorted(facts.curves.items()):
+        drawn |= _curves_over(axis, curves)
     if facts.gap is not None:
         drawn["gap"] = figures.gap_curve(facts.gap.sizes, facts.gap.gap, facts.gap.error, chosen=facts.gap.chosen)
     for comparison in facts.comparisons:
         drawn[f"contingency_{comparison.slug}"] = contingency_figure(comparison)
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def _curves_over(axis: str, curves: Curves) -> dict[str, Figure]:
+    """The figures of one axis: ``elbow``, ``silhouette`` and ``bic`` over the number of clusters; over another axis, a figure for
+    each score that its jobs have, such as ``silhouette_by_min_cluster_size``."""
+    from gpuclust.report import figures
+
+    lines = {
+        metric: {line: figures.Curve(*zip(*points, strict=True)) for line, points in by_line.items() if points}
+        for metric, by_line in curves.items()
+    }
+    drawn: dict[str, Figure] = {}
+    if axis == N_CLUSTERS:
+        if "inertia" in lines:
+            # One line is drawn as an elbow; several share a chart.
+            only = next(iter(lines["inertia"].values())) if len(lines["inertia"]) == 1 else None
+            drawn["elbow"] = (
+                figures.elbow(only.sizes, only.values, knee=knee(list(next(iter(curves["inertia"].values())))))
+                if only
+                else figures.score_curve(lines["inertia"], label="inertia", higher_is_better=False)
+            )
+        if "silhouette" in lines:
+            drawn["silhouette"] = figures.silhouette_curve(lines["silhouette"])
+        if "bic" in lines:
+            drawn["bic"] = figures.bic_curve(lines["bic"])
+        return drawn
+    name = axis.rpartition(".")[2]
+    label = {"min_cluster_size": "minimum cluster size"}.get(name, name.replace("_", " "))
+    noisy = any(value > 0 for points in curves.get("noise_fraction", {}).values() for _, value, _ in points)
+    silhouette = "silhouette_with_noise" if noisy else "silhouette"
+    if silhouette in lines:
+        drawn[f"silhouette_by_{name}"] = figures.silhouette_curve(lines[silhouette], x_label=label, with_noise=noisy)
+    for metric, title, higher in OVER_OTHER_AXES:
+        if metric in lines and (noisy or metric != "noise_fraction"):
+            drawn[f"{metric}_by_{name}"] = figures.score_curve(
+                lines[metric], label=title, higher_is_better=higher, x_label=label
+            )
+    return drawn
 
 
 def contingency_figure(comparison: Comparison) -> Figure:
@@ -203,6 +225,15 @@ def contingency_figure(comparison: Comparison) -> Figure:
         columns=comparison.second,
     )
 
+
+# What is drawn over an axis that is not the number of clusters: the metric, what people call it, and whether higher is better.
+OVER_OTHER_AXES = (
+    ("relative_validity", "relative validity", True),
+    ("noise_fraction", "share of noise", False),
+    ("n_clusters", "clusters found", None),
+    ("inertia", "inertia", False),
+    ("bic", "BIC", False),
+)
 
 TITLES = {
     "map": "Map of the clusters",
@@ -252,7 +283,7 @@ def _sweep_page(facts: SweepFacts, figures: Mapping[str, bytes]) -> str:
 def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
     from gpuclust.report.page import Picture
 
-    return [Picture(TITLES.get(name, name), png) for name, png in figures.items()]
+    return [Picture(TITLES.get(name, name.replace("_", " ").capitalize()), png) for name, png in figures.items()]
 
 
 def _shown(about: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from gpuclust.compose import from_yaml
 from gpuclust.conclude import rebuild
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, job_of
-from gpuclust.errors import ExportError
+from gpuclust.errors import ExportError, ModelError
 from gpuclust.record import bundle_of, digest_of
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
@@ -135,7 +135,7 @@ def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: Desk, data_pat
     desk.display.stage("reading the model")
     expected = run.tags.get(tags.LABELS)
     with recorder.download_model(run.run_id) as folder:
-        bundle = Bundle.load(folder) if folder is not None else None
+        bundle = _whole_bundle(folder)
     if bundle is None:
         result = rebuild(job, desk, expect=expected)
         bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)
@@ -148,6 +148,14 @@ def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: Desk, data_pat
             "run the job again with sweep.resume=false"
         )
     return Recorded(job, table, bundle, prediction)
+
+
+def _whole_bundle(folder: Path | None) -> Bundle | None:
+    """The bundle of a folder; None where there is none, or it is damaged."""
+    try:
+        return Bundle.load(folder) if folder is not None else None
+    except ModelError:
+        return None
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from gpuclust.compute.backend import Backend
 from gpuclust.compute.store import key
 from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, leaders, rebuild
 from gpuclust.config import flatten
-from gpuclust.curves import CURVES, SIZES, curve_point, curves, job_name, sweep_name
+from gpuclust.curves import CURVES, SIZES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
 from gpuclust.desk import Desk, Job, Outcome, about, job_of
+from gpuclust.errors import TrackingError
 from gpuclust.record import log_model
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
@@ -130,10 +131,10 @@ def _single(job: Job, resumed: Mapping[str, Outcome], desk: Desk, began: float) 
     outcome = resumed.get(job.key)
     if outcome is None:
         (outcome,) = jobs_module.run([job], desk)
-        if outcome.status == FINISHED and job.config.tracking.models == "chosen":
-            _log_model(outcome, desk)
     else:
         desk.display.finished(outcome)
+    if outcome.status == FINISHED and job.config.tracking.models == "chosen":
+        _log_model(outcome, desk)
     chosen = select([candidate(outcome)]) if outcome.status == FINISHED else None
     return SweepResult((outcome,), chosen, None, time.perf_counter() - began)
 
@@ -216,13 +217,18 @@ def _start(plan: Plan, jobs: Sequence[Job], desk: Desk) -> RunStart:
 
 
 def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: Desk) -> None:
-    """Add the job to the curves of its sweep, so that they grow as jobs finish."""
-    point = curve_point(outcome, plan)
-    if point is None or outcome.status != FINISHED:
+    """Add the job to the curves of its sweep, so that they grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
+    ``curve/min_samples/silhouette`` over what is no size of a clustering."""
+    point = curve_point(outcome, plan) if outcome.status == FINISHED else None
+    if point is None:
         return
-    size, line = point
-    points = {f"curve/{m}{'/' if line else ''}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
-    desk.recorder.log_points(parent, points, step=int(size))
+    axis = "" if point.axis in SIZES else f"{short(point.axis)}/"
+    line = f"/{point.line}" if point.line else ""
+    points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+    step = int(point.size)
+    if step != point.size:  # MLflow's steps are whole numbers: the place among the values of the sweep
+        step = sorted({job.swept.get(point.axis) for job in plan.jobs if point.axis in job.swept}).index(point.size)
+    desk.recorder.log_points(parent, points, step=step)
 
 
 def leaderboard(result: SweepResult) -> list[dict[str, Any]]:
@@ -276,16 +282,11 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
     if conclusion.gap is not None:
         for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
             desk.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
-    sizes = [k for k in plan.swept if k in SIZES]
-    alike = [
-        o for o in result.outcomes if not sizes or sizes[0] in o.job.swept
-    ]  # one axis: no cluster size among counts
     facts = SweepFacts(
         name=sweep_name([o.job for o in result.outcomes]),
         run_id=parent,
         rows=leaderboard(result),
-        curves=curves(alike, plan),
-        size_name=sizes[0].rpartition(".")[2] if sizes else "",
+        curves=curves_by_axis(result.outcomes, plan),
         reason=reason,
         verdict=conclusion.verdict,
         gap=conclusion.gap,
@@ -333,7 +334,10 @@ def _chosen_profile(chosen: Outcome | None, desk: Desk) -> Profile | None:
 
 
 def _log_model(outcome: Outcome, desk: Desk) -> None:
-    """Keep the model of a job, once, computing it again when its arrays are gone (it was resumed)."""
+    """Keep the model of a job, once, computing it again when its arrays are gone (it was resumed).
+
+    Raises TrackingError where the store does not have it afterwards.
+    """
     if desk.recorder.has_model(outcome.run_id):
         return
     job = outcome.job
@@ -345,3 +349,7 @@ def _log_model(outcome: Outcome, desk: Desk) -> None:
         again = rebuild(job, desk, expect=outcome.labels)
         clustering, described = again.clustering, again.profile
     log_model(job, outcome.run_id, table, matrix, clustering, described, desk)
+    if not desk.recorder.has_model(outcome.run_id):
+        raise TrackingError(
+            f"the model of run {outcome.run_id} was not kept whole; check the store and its space, and run again"
+        )

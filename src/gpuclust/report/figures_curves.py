@@ -55,9 +55,11 @@ def elbow(
     return figure
 
 
-def silhouette_curve(curves: Mapping[str, Curve], *, x_label: str = "number of clusters") -> Figure:
+def silhouette_curve(
+    curves: Mapping[str, Curve], *, x_label: str = "number of clusters", with_noise: bool = False
+) -> Figure:
     """Mean silhouette against size with its standard error, one line per key; the maximum is ringed."""
-    figure, axes = _chart(curves, x_label, "mean silhouette")
+    figure, axes = _chart(curves, x_label, f"mean silhouette{', noise as a cluster' if with_noise else ''}")
     best = _ring_best(axes, curves, largest=True)
     note = f"highest: {best}" if best else ""
     caption(axes, "Silhouette by size", note=note + (" · bars: standard error" if _has_errors(curves) else ""))
@@ -82,11 +84,14 @@ def score_curve(
     curves: Mapping[str, Curve],
     *,
     label: str,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = True,
     x_label: str = "number of clusters",
 ) -> Figure:
-    """Any other score against size (Davies-Bouldin, Calinski-Harabasz, relative validity ...)."""
+    """Any other score against size (Davies-Bouldin, relative validity ...); ``higher_is_better=None``: it has no best."""
     figure, axes = _chart(curves, x_label, label)
+    if higher_is_better is None:
+        caption(axes, f"{label} by {x_label}".capitalize())
+        return figure
     best = _ring_best(axes, curves, largest=higher_is_better)
     caption(axes, f"{label} by size", note=f"{'highest' if higher_is_better else 'lowest'}: {best}" if best else "")
     return figure

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,12 +20,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 # Its lines "View run NAME at: ADDRESS" would print the password of the address.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A sweep passes its parent explicitly; an inherited run would be overwritten by every job.
 os.environ.pop("MLFLOW_RUN_ID", None)
 
 import mlflow
 import psutil
-from mlflow.entities import Dataset, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, InputTag, LoggedModel, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -35,6 +36,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
 from gpuclust.errors import TrackingError
+from gpuclust.model.files import ARRAYS, MODEL
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.opening import opened
@@ -61,6 +63,8 @@ HOST, PROCESS = "gpuclust.host", "gpuclust.process"
 PARENT_RUN = "mlflow.parentRunId"
 LONGEST_PARAM = 6_000
 PAGE = 1_000
+# Where the bundle is among the files of a logged model: now, and in version 0.1.0.
+BUNDLES = ("data/bundle", "artifacts/bundle")
 
 
 def _tell(text: str) -> None:
@@ -145,15 +149,15 @@ class MlflowRecorder:
 
     @contextmanager
     def download_model(self, run_id: str) -> Iterator[Path | None]:
-        """The bundle folder of a run's model, for as long as the context lasts; None when none was kept."""
-        models = self._models(run_id)
-        if not models:
+        """The bundle folder of a run's model, for as long as the context lasts; None when none was kept whole."""
+        whole = self._models(run_id, whole=True)
+        if not whole:
             yield None
             return
         with TemporaryDirectory() as folder:
             with one_line_errors(self.uri), quiet("mlflow"):
-                found = mlflow.artifacts.download_artifacts(f"models:/{models[-1].model_id}", dst_path=folder)
-            yield next(f for f in (Path(found) / "data" / "bundle", Path(found) / "artifacts" / "bundle") if f.is_dir())
+                found = mlflow.artifacts.download_artifacts(f"models:/{whole[-1]}", dst_path=folder)
+            yield next(f for f in (Path(found) / place for place in BUNDLES) if f.is_dir())
 
     def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
         """The sweep ``sweep_id``, or else the one that the job was first run in: its name, its choice and the reason, its
@@ -273,6 +277,7 @@ class MlflowRecorder:
         for columns of any type, before the model could convert them. The names are in the model's metadata.
         """
         outputs = Schema([ColSpec("long", "cluster"), ColSpec("double", "confidence"), ColSpec("double", "distance")])
+        self._delete_broken_models(run_id)
         with (
             one_line_errors(self.uri),
             quiet("mlflow"),
@@ -298,12 +303,26 @@ class MlflowRecorder:
 
     def has_model(self, run_id: str) -> bool:
         """See Recorder."""
-        return bool(self._models(run_id))
+        return bool(self._models(run_id, whole=True))
 
-    def _models(self, run_id: str) -> Sequence[Any]:
+    def _models(self, run_id: str, *, whole: bool) -> list[str]:
+        """The ids of a run's models that are whole, or of those that are not, the latest last. A process that was killed while
+        it logged a model leaves one that is not READY, or whose files are not all there."""
         with one_line_errors(self.uri):
-            outputs = self.client.get_run(run_id).outputs
-        return outputs.model_outputs if outputs else []
+            found = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+            models = sorted(found, key=lambda model: int(model.creation_timestamp))
+            return [str(model.model_id) for model in models if self._is_whole(model) is whole]
+
+    def _is_whole(self, model: LoggedModel) -> bool:
+        if model.status != LoggedModelStatus.READY:
+            return False
+        listed = (self.client.list_logged_model_artifacts(model.model_id, place) for place in BUNDLES)
+        return any({MODEL, ARRAYS} <= {PurePosixPath(file.path).name for file in files} for files in listed)
+
+    def _delete_broken_models(self, run_id: str) -> None:
+        for model_id in self._models(run_id, whole=False):
+            with one_line_errors(self.uri):
+                self.client.delete_logged_model(model_id)
 
     def end(self, run_id: str, status: str) -> None:
         """See Recorder."""

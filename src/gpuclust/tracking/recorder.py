@@ -100,10 +100,10 @@ class Recorder(Protocol):
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """Keep a bundle folder as the run's model."""
+        """Keep a bundle folder as the run's model, in place of one that was only half kept."""
 
     def has_model(self, run_id: str) -> bool:
-        """Whether a model of the run was kept."""
+        """Whether a model of the run was kept whole."""
 
     def end(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
