@@ -187,6 +187,30 @@ def test_nothing_but_constants_is_an_error():
         run({"x": [1, 1], "y": [2, 2]})
 
 
+@pytest.mark.parametrize("value", [1e200, -1e308, 1.7e308])
+def test_values_that_overflow_are_refused_with_what_to_do(value):
+    frame = {"x": [1.0, 2.0, value], "y": [1.0, 2.0, 3.0]}
+    with pytest.raises(CleaningError, match=r"'x' has values from .* overflow.*data\.exclude=\[x\].*clean\.bounds\.x"):
+        run(frame)
+    assert run(frame, bounds={"x": [-1e75, 1e75]}).n_rows == 2
+    assert run({"x": [1e74, -1e74, 3.0]}).n_rows == 3
+
+
+def test_many_dropped_rows_are_a_warning_that_names_their_columns():
+    got = run({"x": [1.0, NAN, NAN, 2.0, 5.0], "y": [1.0, 2.0, NAN, 3.0, 4.0]})
+    (line,) = got.audit.warnings
+    assert line == (
+        "2 of 5 rows (40%) were dropped, as they lack x (2) or y (1); data.exclude=[x,y] or clean.nulls=median keeps them"
+    )
+    assert run({"x": [*range(100), NAN], "y": [*range(101)]}).audit.warnings == ()
+
+
+def test_the_numbers_of_the_rows_kept_are_kept():
+    got = run({"x": [1, NAN, 3, 5, 9], "y": [1, 2, 3, 50, 4]}, bounds={"y": [None, 10]}, nulls="drop")
+    assert got.rows.tolist() == [0, 2, 4]
+    assert run({"x": [1, 2]}).rows is None
+
+
 def test_nothing_left_says_which_rule_took_how_many():
     with pytest.raises(CleaningError) as error:
         run({"x": [1, 2, NAN], "y": [1, 2, 3]}, bounds={"x": [5, None]})

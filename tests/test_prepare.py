@@ -1,18 +1,28 @@
 """Preparing: scaling and PCA against scikit-learn, and the same rows whatever the block."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
+from gpuclust.compose import compose
 from gpuclust.compute.cpu import CpuBackend
 from gpuclust.config import ReduceConfig, ScaleConfig
 from gpuclust.data.table import Audit, Roles, Table
+from gpuclust.desk import Result, job_of
 from gpuclust.errors import ConfigurationError
+from gpuclust.job import compute
+from gpuclust.model.predictor import read_predictor
 from gpuclust.prepare import BLOCK_ROWS, Matrix, prepare
+from gpuclust.record import bundle_of
+from gpuclust.tracking.bundle import Bundle
 
 BACKEND = CpuBackend()
 
@@ -139,3 +149,133 @@ def test_seven_features_of_real_tracks_keep_93_49_percent_in_five_components(rea
     seven = ["danceability", "energy", "speechiness", "acousticness", "instrumentalness", "liveness", "valence"]
     matrix = prepared(frame[seven].to_numpy(), "minmax", ReduceConfig("pca", 5))
     assert round(matrix.preparation.explained_variance, 4) == 0.9349
+
+
+METHODS = ("standard", "minmax", "robust", "none")
+
+
+def blobs(offset: float, spread: float = 1.0, n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Four separate groups in three features, moved and stretched, and the group of each row."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % 4
+    centres = np.array([[0, 0, 0], [9, 0, 3], [0, 9, 6], [9, 9, 9]], dtype=np.float64)
+    return (rng.normal(size=(n, 3)) + centres[truth]) * spread + offset, truth
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reduce", [None, ReduceConfig("pca", 2)])
+@pytest.mark.parametrize(
+    ("offset", "spread"),
+    [(1e9, 1.0), (-1e12, 1.0), (1e12, 1e3), (3.0, 1e-9), (1e-20, 1e-25), (0.0, 1e-25), (0.0, 1e25)],
+)
+def test_a_far_or_tiny_cloud_is_prepared_as_one_around_zero(
+    dtype: str, method: str, reduce: ReduceConfig | None, offset: float, spread: float
+) -> None:
+    near, far = blobs(0.0)[0], blobs(offset, spread)[0]
+    expected = prepared(near, method, reduce, "float64").X.astype(np.float64)
+    matrix = prepared(far, method, reduce, dtype)
+    got = matrix.X.astype(np.float64) / (spread if method == "none" else 1.0)
+    assert np.isfinite(got).all()
+    apart = np.linalg.norm(expected - expected[:1], axis=1)
+    # What float64 keeps of the raw values themselves (1e-16 of the offset), and float32 of the prepared ones.
+    lost = 4 * abs(offset) / spread * np.finfo(np.float64).eps + (1e-5 if dtype == "float32" else 1e-7)
+    scale = np.abs(expected - expected.mean(axis=0)).max() / np.abs(near - near.mean(axis=0)).max()
+    np.testing.assert_allclose(
+        np.linalg.norm(got - got[:1], axis=1), apart, atol=10 * lost * max(scale, 1e-3) + 1e-6 * apart.max()
+    )
+
+
+def test_centring_keeps_the_units_and_whole_numbers_whole() -> None:
+    values = np.arange(300, dtype=np.float64).reshape(-1, 3) * [1, 2, 0.25] + [1e9, 0, -1e6]
+    matrix = prepared(values, "none", dtype="float32")
+    scaling = matrix.preparation.scaling
+    np.testing.assert_array_equal(scaling.scale, 1.0)
+    np.testing.assert_array_equal(matrix.X.astype(np.float64) + scaling.offset, values)
+    assert scaling.offset[1] == 0.0, "a feature near 0 stays as it is"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ordinary_features_are_scaled_as_before(values: np.ndarray, method: str) -> None:
+    """Bit for bit, so that labels of earlier versions stay."""
+    direct = BACKEND.fit_scaling(values, method)
+    scaling = prepared(values, method).preparation.scaling
+    np.testing.assert_array_equal(scaling.offset, direct.offset)
+    np.testing.assert_array_equal(scaling.scale, direct.scale)
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-20])
+def test_float64_is_taken_where_float32_cannot_hold_squares(factor: float) -> None:
+    matrix = prepared(blobs(0.0)[0] * factor, "none", dtype="float32")
+    assert matrix.X.dtype == np.float64
+    assert matrix.preparation.dtype == "float64"
+    assert "float64" in matrix.notes[0]
+    assert prepared(blobs(0.0)[0], "none", dtype="float32").notes == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("algorithm", ["kmeans", "gmm", "hdbscan"])
+@pytest.mark.parametrize("offset", [1e9, 1e12])
+def test_groups_far_from_zero_are_found_and_predicted(
+    method: str, algorithm: str, offset: float, tmp_path: Path, desk: Any
+) -> None:
+    """A whole job in float32: its labels, scores, profile, model and the server's predictions."""
+    raw, truth = blobs(offset)
+    pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
+    size = "cluster.min_cluster_size=30" if algorithm == "hdbscan" else "cluster.n_clusters=4"
+    config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", f"scale={method}", f"cluster={algorithm}", size])
+    (result,) = compute([job_of(config, "far", {}, "cpu")], desk)
+    assert isinstance(result, Result)
+    labels = result.clustering.labels
+    clustered = labels >= 0
+    assert clustered.mean() > 0.95
+    assert adjusted_rand_score(truth[clustered], labels[clustered]) == 1.0
+    assert result.metrics["n_clusters"] == 4
+    prepared_again = result.matrix.X.astype(np.float64)
+    expected = silhouette_score(prepared_again[clustered], labels[clustered])
+    assert result.metrics["silhouette"] == pytest.approx(expected, abs=1e-5)  # float32 distances
+    for c in result.profile.proper:
+        # In original units, as the raw rows have it.
+        np.testing.assert_allclose(
+            [c.features[f].mean for f in "abc"], raw[labels == c.cluster].mean(axis=0), rtol=1e-15, atol=1e-3
+        )
+    bundle = bundle_of(config, result.table, result.matrix, result.clustering, result.profile)
+    bundle.save(tmp_path / "model")
+    again = Bundle.load(tmp_path / "model").predict(raw)
+    served = read_predictor(tmp_path / "model").predict(raw)
+    for found in (again.cluster, served.cluster):
+        assert (
+            (found[clustered] == labels[clustered]).mean() > 0.99 if algorithm == "hdbscan" else (found == labels).all()
+        )
+    if algorithm == "kmeans":
+        assert result.metrics["inertia"] == pytest.approx(
+            sum(
+                ((prepared_again[labels == c] - prepared_again[labels == c].mean(axis=0)) ** 2).sum() for c in range(4)
+            ),
+            rel=1e-6,
+        )
+        scaling = result.matrix.preparation.scaling
+        centres = result.clustering.centers * scaling.scale + scaling.offset
+        np.testing.assert_allclose(centres, [raw[labels == c].mean(axis=0) for c in range(4)], rtol=1e-15, atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e60, 1e-60])
+def test_units_beyond_reach_are_refused_without_scaling_and_scaled_otherwise(factor: float) -> None:
+    values = blobs(0.0)[0] * factor
+    with pytest.raises(ConfigurationError, match=r"scale=none leaves 'f\d' with values up to .*; use scale=standard"):
+        prepared(values, "none")
+    np.testing.assert_allclose(
+        prepared(values, "standard").X, prepared(blobs(0.0)[0], "standard").X, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, desk: Any) -> None:
+    raw, _ = blobs(0.0)
+    pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
+    config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", "cluster.n_clusters=3"])
+    (result,) = compute([job_of(config, "far", {}, "cpu")], desk)
+    bundle = bundle_of(config, result.table, result.matrix, result.clustering, result.profile)
+    bundle.save(tmp_path / "model")
+    rows = np.vstack([raw[:3], raw[:3] * 1e30])
+    assert Bundle.load(tmp_path / "model").predict(rows).placed.tolist() == [True] * 3 + [False] * 3
+    assert (read_predictor(tmp_path / "model").predict(rows).cluster == -2).tolist() == [False] * 3 + [True] * 3

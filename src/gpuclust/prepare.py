@@ -22,6 +22,15 @@ BLOCK_ROWS = 65_536
 
 MAP_DIMENSIONS = 3
 
+# A feature whose mean is this many standard deviations from 0 is centred in float64 before anything is computed or rounded.
+FAR = 32.0
+# Standard deviations outside of which a feature is brought near 1 before a scaler is fitted: scikit-learn's and cuML's take
+# a spread below 2e-15 for that of a constant.
+SMALL, LARGE = 1e-9, 1e9
+# Scaled values beyond which squares, or distances in float32, overflow, by the type of the matrix. Where all are below the
+# inverse, squares vanish.
+REACH = {"float32": 1e15, "float64": 1e30}
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -46,6 +55,11 @@ class Preparation:
     def explained_variance(self) -> float:
         """Share of the scaled variance that the matrix keeps; 1.0 where nothing was reduced."""
         return 1.0 if self.projection is None else float(self.projection.explained_variance_ratio.sum())
+
+    def within_reach(self, raw: np.ndarray) -> np.ndarray:
+        """Which rows (n_rows, n_features) float64 have scaled values whose squares ``dtype`` can hold: (n_rows,) bool."""
+        farthest = REACH[self.dtype]
+        return (np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale).all(axis=1)
 
     def transform(self, raw: Array, xp: Any = np) -> tuple[Array, Array]:
         """Raw features to the matrix and the map coordinates.
@@ -80,6 +94,7 @@ class Matrix:
     key: str
     seconds: float
     n_distinct: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -108,14 +123,32 @@ def blocks(n_rows: int) -> Iterator[slice]:
 def prepare(
     table: Table, scale: ScaleConfig, reduce: ReduceConfig, *, dtype: str, key: str, backend: Backend
 ) -> Matrix:
-    """Fit scaling and projection on the table in float64, and make the matrix in ``dtype``."""
+    """Fit scaling and projection on the table in float64, and make the matrix in ``dtype``.
+
+    The matrix is float64 whatever ``dtype`` says where the scaled values have squares that float32 cannot hold.
+
+    Raises:
+        ConfigurationError: the scaled values are too large or too small for any type, or fewer components are possible
+            than ``reduce`` asks for.
+    """
     started = time.perf_counter()
     raw = backend.frames.to_matrix(table.frame, table.features)
-    scaling = backend.fit_scaling(raw, scale.method)
+    scaling = fit_scaling(raw, scale.method, backend)
     xp = backend.xp
     scaled = (raw - xp.asarray(scaling.offset)) / xp.asarray(scaling.scale)
+    largest = max(float(scaled.max()), -float(scaled.min()))
+    if not 1 / REACH["float64"] < largest < REACH["float64"]:
+        j = int(abs(scaled).max(axis=0).argmax())
+        raise ConfigurationError(
+            f"scale={scale.method} leaves {table.features[j]!r} with values up to {largest:.2g}, whose distances cannot be "
+            f"computed; use scale=standard or leave the column out (data.exclude=[{table.features[j]}])"
+        )
     components = backend.fit_projection(scaled)
     del scaled
+    notes: tuple[str, ...] = ()
+    if dtype == "float32" and not 1 / REACH[dtype] < largest < REACH[dtype]:
+        dtype = "float64"
+        notes = (f"computed in float64: scaled values reach {largest:.2g}, and float32 cannot hold their squares",)
     preparation = Preparation(
         features=table.features,
         scaling=scaling,
@@ -126,7 +159,51 @@ def prepare(
     matrix, coordinates = preparation.transform(raw, xp)
     seconds = time.perf_counter() - started
     n_distinct = table.audit.distinct_feature_rows
-    return Matrix(matrix, backend.to_host(coordinates), preparation, key, seconds, n_distinct)
+    return Matrix(matrix, backend.to_host(coordinates), preparation, key, seconds, n_distinct, notes)
+
+
+def fit_scaling(raw: Array, method: str, backend: Backend) -> Scaling:
+    """The scaling of raw features (n_rows, n_features) float64, exact however far they are from 0 and however small.
+
+    Method ``none`` keeps the units and subtracts only what would cost precision: a round number near the mean of a feature
+    that is `FAR` from 0. Distances, and what follows from them, do not change.
+    """
+    origin, spread = _origin(raw, backend.xp)
+    with np.errstate(divide="ignore"):
+        exponent = np.floor(np.log2(spread))
+    rounded = np.where(spread > 0, np.exp2(exponent), 1.0)
+    far = (spread > 0) & (np.abs(origin) > FAR * spread)
+    shift = np.where(far, np.round(origin / rounded) * rounded, 0.0)
+    odd = (spread > 0) & ((spread < SMALL) | (spread > LARGE)) & (method != "none")
+    unit = np.where(odd, rounded, 1.0)
+    if not (far | odd).any():
+        return backend.fit_scaling(raw, method)
+    moved = raw.copy()
+    for j in np.flatnonzero(far | odd).tolist():
+        moved[:, j] = (moved[:, j] - shift[j]) / unit[j]
+    fitted = backend.fit_scaling(moved, method)
+    return Scaling(method, shift + fitted.offset * unit, fitted.scale * unit)
+
+
+def _origin(raw: Array, xp: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature: (n_features,) float64 on the host, exact at any distance from 0."""
+    first = raw[0]
+    total = xp.zeros(raw.shape[1])
+    for block in blocks(len(raw)):
+        total += (raw[block] - first).sum(axis=0)
+    mean = first + total / len(raw)
+    total, squares = xp.zeros(raw.shape[1]), xp.zeros(raw.shape[1])
+    for block in blocks(len(raw)):
+        centred = raw[block] - mean
+        total += centred.sum(axis=0)
+        squares += (centred**2).sum(axis=0)
+    off = total / len(raw)
+    deviation = xp.sqrt(xp.maximum(squares / len(raw) - off**2, 0.0))
+    return _host(mean + off), _host(deviation)
+
+
+def _host(array: Array) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.get()
 
 
 def reduced(components: Projection, reduce: ReduceConfig) -> Projection:

@@ -41,7 +41,7 @@ def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
     """Log what a job found, and close its run."""
     digest = labels_digest(result.clustering)
     swept = {k: float(v) for k, v in job.swept.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    notes = (*result.clustering.notes, *result.scores.notes)
+    notes = (*result.matrix.notes, *result.clustering.notes, *result.scores.notes)
     desk.recorder.log(
         run_id,
         metrics={**result.metrics, **swept},

@@ -20,6 +20,9 @@ from gpuclust.data.summary import dropped
 from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table
 from gpuclust.errors import CleaningError, ConfigurationError
 
+LARGEST = 1e75
+"""The largest absolute value of a feature: fourth powers of it are still finite."""
+
 
 def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
     """Keep the rows that can be clustered.
@@ -45,6 +48,8 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
     _nulls(work, config.nulls)
     _duplicates(work, config.duplicates)
     work.take()
+    work.ends = {name: (float(work.frame[name].min()), float(work.frame[name].max())) for name in work.features}
+    _extremes(work)
     _constants(work)
     audit = replace(
         table.audit,
@@ -71,6 +76,7 @@ class _Work:
     steps: list[Step] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     fills: dict[str, float] = field(default_factory=dict)
+    ends: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of each feature
     features: list[str] = field(init=False)
     rows: np.ndarray | None = field(init=False)  # the numbers of the frame's rows in the source
 
@@ -231,13 +237,23 @@ def _hashable(frame: Frame, frames: Frames) -> Frame:
     return frame
 
 
+def _extremes(work: _Work) -> None:
+    """Refuse values whose squares and products overflow."""
+    for name, (low, high) in work.ends.items():
+        if max(high, -low) > LARGEST:
+            raise CleaningError(
+                f"{name!r} has values from {low:.3g} to {high:.3g}, and sums of squares overflow beyond ±{LARGEST:g}; rescale it, "
+                f"leave it out (data.exclude=[{name}]), or drop those rows (clean.bounds.{name}=[-{LARGEST:g},{LARGEST:g}])"
+            )
+
+
 def _constants(work: _Work) -> None:
     """Drop features that have one value only."""
-    constant = [n for n in work.features if float(work.frame[n].min()) == float(work.frame[n].max())]
+    constant = [name for name, (low, high) in work.ends.items() if low == high]
     if not constant:
         return
     for name in constant:
-        work.left_out.append(LeftOut(name, f"constant ({float(work.frame[name].min()):g}) in the rows kept"))
+        work.left_out.append(LeftOut(name, f"constant ({work.ends[name][0]:g}) in the rows kept"))
     work.features = [name for name in work.features if name not in constant]
     work.steps.append(Step("constants", f"features with one value dropped: {', '.join(constant)}", len(work.frame), 0))
     if not work.features:

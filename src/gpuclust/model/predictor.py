@@ -18,8 +18,9 @@ from gpuclust.model.space import Reduction, Space, reduction_of, space_of
 
 UNPLACED = -2
 MAP_DIMENSIONS = 3
-# Spreads from the middle of a feature's scale; beyond it single precision and its squares overflow.
+# Scaled values beyond which squares, or distances in float32, overflow, by the type of the matrix.
 FARTHEST = 1e15
+REACH = {"float32": FARTHEST, "float64": 1e30}
 
 # Labels (n,) int, confidences (n,) float64, and distances (n,) float64 or NaN, of points (n, d).
 Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
@@ -69,6 +70,7 @@ class Predictor:
     def _usable(self, raw: np.ndarray) -> np.ndarray:
         """Which rows of raw features, missing NaN, have no `obstacle`: (n,) bool."""
         usable = np.ones(len(raw), dtype=bool)
+        farthest = REACH[self.space.dtype]
         for j, feature in enumerate(self.space.features):
             values = raw[:, j]
             low, high = self.bounds.get(feature, (None, None))
@@ -77,11 +79,12 @@ class Predictor:
             for limit, outside in ((low, np.less), (high, np.greater)):
                 if limit is not None:
                     usable &= ~outside(values, limit)
-            usable &= ~(np.abs(values / FARTHEST - self.space.offset[j] / FARTHEST) > self.space.scale[j])
+            usable &= ~(np.abs(values / farthest - self.space.offset[j] / farthest) > self.space.scale[j])
         return usable
 
     def obstacle(self, row: np.ndarray) -> str | None:
         """Why a row of raw features (n_features,) cannot be placed; None when it can."""
+        farthest = REACH[self.space.dtype]
         for j, (feature, value) in enumerate(zip(self.space.features, row.tolist(), strict=True)):
             low, high = self.bounds.get(feature, (None, None))
             if not np.isfinite(value):
@@ -91,7 +94,7 @@ class Predictor:
                 return (
                     f"{feature}={value:g} is outside {_number(low)} to {_number(high)}, which the model was fitted on"
                 )
-            elif abs(value / FARTHEST - self.space.offset[j] / FARTHEST) > self.space.scale[j]:
+            elif abs(value / farthest - self.space.offset[j] / farthest) > self.space.scale[j]:
                 return f"{feature}={value:g} is too far out to be placed"
         return None
 

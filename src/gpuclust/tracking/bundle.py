@@ -112,7 +112,7 @@ class Bundle:
                 usable &= ~(raw[:, j] > high)
             if feature in self.fills:
                 raw[np.isnan(raw[:, j]), j] = self.fills[feature]
-        return usable & ~np.isnan(raw).any(axis=1)
+        return usable & ~np.isnan(raw).any(axis=1) & self.preparation.within_reach(raw)
 
     def save(self, folder: Path) -> Path:
         """Write ``model.json`` and ``arrays.npz`` into a folder, which is made."""
