@@ -1,7 +1,8 @@
 """The command line as a user meets it: each kind of wrong input is one line and exit status 2, and nothing is left."""
 
 import gzip
-import os
+import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -54,6 +55,17 @@ WRONG = {
     "a mistyped key": (["cluster.n_cluster=3"], "did you mean cluster.n_clusters"),
     "a mistyped choice": (["cluster=kmean"], "did you mean kmeans"),
     "a mistyped command": (["exprt", "best"], "did you mean export"),
+    "a path that is ignored": (["data=catalogue", "data.path=table.csv"], "has no effect with data=catalogue"),
+    "a home of nobody": (["data.path=~nosuchuser/x.csv"], "write the folder's path"),
+    "a launcher": (["-m", "hydra/launcher=joblib", "seed=0,1"], "hydra/launcher=joblib would have no effect"),
+    "a run folder": (["hydra.run.dir=x"], "gpuclust makes no run folders"),
+    "a deletion": (["~score"], "choose score=none"),
+    "a sweep over tracking": (["-m", "tracking.experiment=x,y"], "changes no result"),
+    "an option of Hydra": (["--resolve", "seed=1"], "--cfg prints it"),
+    "Hydra's own configuration": (["--cfg", "all"], "--cfg job prints the configuration"),
+    "an option that is not": (["--multi", "--colour", "seed=1"], "gpuclust run --help shows the options"),
+    "an export without a folder": (["export", "best"], "--out"),
+    "nothing to sweep": (["-m"], "-m needs values to sweep"),
     "a range": (["cluster.n_clusters=1"], "outside [2, inf)"),
     "no path": (["data=table"], "data.path is missing"),
     "a GPU that is not there": (["backend=gpu"], "backend=gpu cannot run here"),
@@ -91,7 +103,13 @@ def test_more_clusters_than_rows_is_a_failed_job(here: Path, capsys: pytest.Capt
     assert main(["-m", "data=table", "data.path=t.csv", "cluster.n_clusters=2,61,3"]) == 1
     captured = capsys.readouterr()
     assert "61 is more than the 60" in captured.err
-    assert "1 of 3 jobs failed" in captured.out
+    assert "1 of 3 jobs failed; the others are kept" in captured.out
+
+
+def test_one_job_that_fails_is_said_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here / "t.csv")
+    assert main(["data.path=t.csv", "cluster.n_clusters=61"]) == 1
+    assert "The job failed.\n" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback(
@@ -118,6 +136,123 @@ def test_a_full_disk_is_one_line(
     )
 
 
+def test_a_path_is_clustered_and_no_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here / "t.csv", n=70)
+    assert main(["data.path=t.csv", "cluster.n_clusters=3"]) == 0
+    assert inputs(here) == {("t.csv", 70)}
+    for path in ("../work/t.csv", str(here / "t.csv")):
+        assert main(["data.path=" + path, "cluster.n_clusters=3"]) == 0
+    assert capsys.readouterr().err.count("reused (already finished)") == 2
+
+
+def test_the_columns_of_tracks_choose_the_preset_and_that_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpuclust.data.catalogue import catalogue
+
+    frame = catalogue(200, seed=1).assign(key=np.arange(200) % 12)
+    frame.to_csv(here / "tracks.csv", index=False)
+    monkeypatch.setenv("HOME", str(here))
+    assert main(["--cfg", "data.path=~/tracks.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "preset: tracks" in said
+    assert "so data=tracks (data=table uses every numeric column)" in said
+    frame.drop(columns=["title"]).to_csv(here / "no_titles.csv", index=False)
+    assert main(["--cfg", "data.path=no_titles.csv"]) == 0
+    assert "preset: none" in capsys.readouterr().out
+    assert main(["data.path=~/tracks.csv", "cluster.n_clusters=3", "report=none", "score=none"]) == 0
+    assert inputs(here) == {("tracks.csv", 200)}
+
+
+def inputs(here: Path) -> set[tuple[str, int]]:
+    """The name and the number of rows of each table that a run was given."""
+    with sqlite3.connect(here.parent / "mlflow.db") as store:
+        return {
+            (name, json.loads(profile)["num_rows"])
+            for name, profile in store.execute("select name, dataset_profile from datasets")
+        }
+
+
+def test_a_sweep_over_files_clusters_each(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here / "one.csv", n=60)
+    table(here / "two.csv", n=80)
+    assert main(["-m", "data.path=one.csv,two.csv", "cluster.n_clusters=2", "report=none"]) == 0
+    assert {name for name, _ in inputs(here)} == {"one.csv", "two.csv"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["--help"]])
+def test_nothing_to_do_is_help(arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "gpuclust demo" in out
+    assert "exit status" in out
+    assert not list(here.iterdir())
+
+
+def test_a_demo_is_the_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--cfg"]) == 0
+    assert "n_rows: 20000" in capsys.readouterr().out
+    assert main(["demo", "data.n_rows=300", "cluster.n_clusters=2", "report=none", "score=none"]) == 0
+    assert {n for _, n in inputs(here)} == {300}
+
+
+def test_the_experiment_of_the_environment_is_used_where_none_is_given(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ["data=catalogue", "data.n_rows=300", "cluster.n_clusters=2", "report=none", "score=none"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the environment")
+    assert main(quick) == 0
+    assert main([*quick, "tracking.experiment=given"]) == 0
+    assert main(["export", "best", "--out", "out"]) == 0
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    assert main(["--cfg", "seed=1"]) == 0
+    assert "experiment: gpuclust" in capsys.readouterr().out
+    with sqlite3.connect(here.parent / "mlflow.db") as store:
+        names = {
+            name
+            for (name,) in store.execute("select experiments.name from experiments join runs using (experiment_id)")
+        }
+    assert names == {"of the environment", "given"}
+
+
+def test_a_repeated_sweep_says_that_nothing_was_run_and_the_last_line_sums_up(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(here / "t.csv")
+    (here / "kmeans-k3").mkdir()
+    command = ["-m", "data.path=t.csv", "cluster.n_clusters=2,3", "report=none"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "nothing to run" not in out
+    last = out.splitlines()[-1]
+    assert re.match(r"Chosen: kmeans k=[23] \(silhouette 0\.\d{4}\)\. The verdict ", last)
+    other = 5 - int(last[len("Chosen: kmeans k=")])
+    folder = {2: "kmeans-k2", 3: "kmeans-k3-2"}[other]
+    assert last.endswith(f"gpuclust export best --where n_clusters={other} --out {folder}")
+    assert main(command) == 0
+    assert "nothing to run: every job had finished before" in capsys.readouterr().out
+
+
+def test_cfg_of_a_sweep_lists_its_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    from gpuclust.compose import from_yaml
+
+    assert main(["-m", "--cfg", "job", "cluster=kmeans,hdbscan", "cluster.n_clusters=2,3", "data=catalogue"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("#   ")] == [
+        "#   kmeans k=2: cluster=kmeans cluster.n_clusters=2",
+        "#   kmeans k=3: cluster=kmeans cluster.n_clusters=3",
+        "#   hdbscan min_cluster_size=100: cluster=hdbscan",
+    ]
+    assert from_yaml(out).cluster.n_clusters == 2  # type: ignore[attr-defined]
+
+
+def test_a_folder_of_configuration_by_its_short_option(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine" / "experiments").mkdir(parents=True)
+    (here / "mine" / "experiments" / "seven.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert main(["-cd", "mine", "experiments=seven", "-c", "job"]) == 0
+    assert "seed: 7" in capsys.readouterr().out
+
+
 def test_cfg_prints_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
     from gpuclust.compose import compose, from_yaml
 
@@ -131,23 +266,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert leave.value.code == 0
     assert f"gpuclust {command}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("gpuclust exp", ["experiments=", "export"]),
-        ("gpuclust run cluster=", ["cluster=gmm", "cluster=hdbscan", "cluster=kmeans"]),
-        ("gpuclust cluster=gmm cluster.cov", ["cluster.covariance_type="]),
-        ("gpuclust scale=m", ["scale=minmax"]),
-    ],
-)
-def test_tab_completion(line: str, expected: list[str]) -> None:
-    environment = os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    command = [sys.executable, "-m", "gpuclust", "-sc", "query=bash"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert [word for word in expected if word not in done.stdout.split()] == [], done.stdout + done.stderr
-    assert "schema" not in done.stdout
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
@@ -173,7 +291,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status
     assert finished < 7
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("kept") == finished
+    assert again.stderr.count("reused (already finished)") == finished
     assert again.stderr.count("done") == 7 - finished
     assert dict(store.execute("select status, count(*) from runs group by status").fetchall()).keys() <= {
         "FINISHED",

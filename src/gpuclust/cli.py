@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -16,46 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
 from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
-from gpuclust.errors import GpuclustError
+from gpuclust.config import default_experiment, did_you_mean
+from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.place import INTERRUPTS, keep_logs_off_the_terminal
+from gpuclust.usage import usage
 
 if TYPE_CHECKING:
+    from gpuclust.compose import Plan
     from gpuclust.config import Config
-    from gpuclust.desk import Desk
+    from gpuclust.desk import Desk, Outcome
     from gpuclust.sweep import SweepResult
 
-USAGE = """\
-gpuclust: cluster tables of millions of rows on a GPU or a CPU, tracked in MLflow
-
-  gpuclust [run] KEY=VALUE ...           one job, as in: gpuclust data=table data.path=tracks.csv cluster.n_clusters=6
-  gpuclust [run] -m KEY=A,B ...          a sweep, as in: gpuclust -m cluster=kmeans,gmm 'cluster.n_clusters=range(2,11)'
-  gpuclust experiments=NAME ...          a ready study (its own sweep, if it declares one)
-  gpuclust describe FILE                 the columns of a file, and which would be clustered
-  gpuclust ui                            compare runs in the MLflow UI
-  gpuclust export best|RUN_ID --out DIR  the assignments and the model of a run
-  gpuclust compare RUN RUN [RUN...]      how far clusterings agree, and which cluster is which
-  gpuclust predict DIR FILE --out FILE   place new rows
-  gpuclust serve DIR                     a JSON API over an export
-  gpuclust explore DIR                   look around in an export, in a browser
-  gpuclust playlist DIR --cluster N      a playlist of an export (or --like TITLE, --taste energy=0.8)
-  gpuclust doctor                        which device, and why
-
-options of run:
-  -m, --multirun       run a job for each combination of the values given
-  --cfg                print the configuration that the command line composes to, and run nothing
-  --config-dir DIR     a folder of your own files, laid out as conf/
-  -sc install=bash     tab completion: eval "$(gpuclust -sc install=bash)" (also zsh through bashcompinit, and fish)
-
-groups: data=table|tracks|catalogue  clean=default|tracks  scale=standard|minmax|robust|none  reduce=none|pca
-        cluster=kmeans|gmm|hdbscan  score=default|quick|stability|none
-        analysis=default|full  backend=auto|cpu|gpu  tracking=mlflow|none
-        sweep=default  report=default|none  experiments=...
-`gpuclust COMMAND --help` tells the rest; errors show their traceback with GPUCLUST_DEBUG=1
-"""
-
-
-COMPILING = "compiling kernels once for this machine, 5 to 10 s ..."
+COMPILING = "first run on this machine only: compiling, which takes up to a minute ..."
 
 
 class Terminated(KeyboardInterrupt):
@@ -66,7 +41,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status: 0 success, 1 some job failed, 2 wrong input, 129, 130 or 143 interrupted."""
+    """Run one command and return its exit status (`STATUSES`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
@@ -82,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal has gone
-            print("interrupted: what finished is kept; the same command goes on from there", file=sys.stderr)
+            print("interrupted: finished jobs are kept; run the same command again to resume", file=sys.stderr)
         return error.exit_status if isinstance(error, Terminated) else 130
     except MemoryError:
         return _complain("out of memory; use data.n_rows for a sample, dtype=float32, or a machine with more", 1)
@@ -105,9 +80,9 @@ def _complain(text: str, status: int) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    name = arguments[0] if arguments else ""
+    name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        print(usage(shutil.get_terminal_size().columns), end="")
         return 0
     if name == "--version":
         print(__version__)
@@ -115,31 +90,58 @@ def _dispatch(arguments: list[str]) -> int:
     if name in COMMANDS:
         return COMMANDS[name](arguments[1:])
     if name and not name.startswith("-") and "=" not in name and not name.startswith(("+", "~")):
-        from gpuclust.config import did_you_mean
-
         return _complain(f"there is no command '{name}'{did_you_mean(name, COMMANDS)} (gpuclust --help lists them)", 2)
     return _run(arguments)
 
 
-def _run(arguments: list[str]) -> int:
+# Options of Hydra's applications that gpuclust does not have, and what to use instead.
+_NOT_OPTIONS = {
+    "--resolve": "the configuration is always resolved; --cfg prints it",
+    "-p --package": "--cfg prints the whole configuration",
+    "-i --info": "gpuclust doctor shows the device and the versions, --cfg the configuration",
+    "--hydra-help": "gpuclust --help shows the options and the groups",
+    "-cn --config-name": "write experiments/NAME.yaml in a folder, and give --config-dir DIR experiments=NAME",
+    "-cp --config-path": "--config-dir DIR adds a folder of configuration files",
+    "--experimental-rerun": "the same command resumes; sweep.resume=false runs it again",
+    "-r --run": "a job is run without an option; -m runs a sweep",
+}
+
+
+def _demo(arguments: list[str]) -> int:
+    return _run(["data=catalogue", *arguments], name="demo")
+
+
+def _run(arguments: list[str], name: str = "run") -> int:
     if arguments[:1] and arguments[0] in ("-sc", "--shell-completion"):
-        return _completion(arguments)
-    parser = command_parser("run", "Run one job, or a sweep with -m; `gpuclust --help` lists the groups.")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("-m", "--multirun", action="store_true", help="a job for each combination of values")
-    parser.add_argument("-c", "--cfg", action="store_true", help="print the configuration and run nothing")
-    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder laid out as conf/")
-    options = parser.parse_intermixed_args(arguments)
+        return _completion(arguments[1:])
+    parser = command_parser(
+        name,
+        "Run one job, or a sweep with -m. `gpuclust --help` lists the groups, `gpuclust --cfg` every key."
+        if name == "run"
+        else "Run a job, or a sweep with -m, on generated tracks: 20,000 of them, or data.n_rows.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a choice of a group, or the value of a key")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run one job for each combination of the values")
+    parser.add_argument("-c", "--cfg", action="store_true", help="print the configuration, and run nothing")
+    parser.add_argument(
+        "-cd", "--config-dir", type=Path, metavar="DIR", help="add a folder of configuration files, laid out like conf/"
+    )
+    options = parser.parse_intermixed_args(_without_hydra(arguments))
+    if not options.overrides and not options.cfg:
+        if options.multirun:
+            raise ConfigurationError(
+                "-m needs values to sweep, as in gpuclust -m data.path=tracks.csv cluster.n_clusters=2,3"
+            )
+        return _dispatch([])
 
-    from gpuclust.compose import plan, to_yaml
+    from gpuclust.compose import plan
 
-    planned = plan(options.overrides, multirun=options.multirun, config_dir=options.config_dir)
+    planned = plan(options.overrides, multirun=options.multirun, config_dir=options.config_dir, sniff=_data_choice)
     if options.cfg:
-        print(to_yaml(planned.jobs[0].config), end="")
-        return 0
+        return _show_configuration(planned)
     for job in planned.jobs:
-        if job.config.data.path:
-            job.config.data.path = str(Path(job.config.data.path).expanduser().absolute())
+        job.config.data.path = _absolute("data.path", job.config.data.path)
+        job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
     return _work(planned, _command(arguments, planned.jobs[0].config))
 
 
@@ -149,8 +151,68 @@ def _command(arguments: list[str], config: Config) -> str:
     return f"gpuclust {shlex.join(mask(arguments))}".strip()
 
 
-def _work(planned: Any, command: str) -> int:
-    """Run a plan and say what came of it. Files are looked at before a store is made, so a wrong path leaves nothing."""
+def _without_hydra(arguments: Sequence[str]) -> list[str]:
+    """The arguments without the ``job`` of ``--cfg job``.
+
+    Raises ConfigurationError for an option that only Hydra's own applications have.
+    """
+    kept: list[str] = []
+    for word in arguments:
+        option = word.partition("=")[0]
+        for names, instead in _NOT_OPTIONS.items():
+            if option in names.split():
+                raise ConfigurationError(f"{option} is an option of Hydra that gpuclust does not have; {instead}")
+        if option in ("-c", "--cfg") and word != option:
+            kept.append(option)
+            word = word.partition("=")[2]
+        if kept[-1:] in (["-c"], ["--cfg"]) and word in ("job", "hydra", "all"):
+            if word != "job":
+                raise ConfigurationError(
+                    f"--cfg {word} would print settings of Hydra, which have no effect here; --cfg job prints the configuration"
+                )
+            continue
+        kept.append(word)
+    return kept
+
+
+def _data_choice(path: str) -> str:
+    """The choice of the group ``data`` that a file's columns ask for."""
+    from gpuclust.data.columns import are_tracks
+    from gpuclust.data.load import look
+
+    try:
+        return "tracks" if are_tracks(look(path).kinds) else "table"
+    except (GpuclustError, OSError, RuntimeError):
+        return "table"  # reading the file says what is wrong with it
+
+
+def _absolute(key: str, path: str | None) -> str | None:
+    if not path:
+        return path
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:  # ~name of nobody
+        raise ConfigurationError(f"{key}={path}: {error}; write the folder's path") from error
+
+
+def _show_configuration(planned: Plan) -> int:
+    """The configuration as YAML; of a sweep that of the first job, with the list of all jobs as comments before it."""
+    from gpuclust.compose import to_yaml
+    from gpuclust.curves import job_name
+
+    for note in planned.notes:
+        print(f"# {note}")
+    if len(planned.jobs) > 1:
+        print(f"# {len(planned.jobs)} jobs; the configuration below is that of the first")
+        for job in planned.jobs:
+            swept = " ".join(f"{key}={value}" for key, value in job.swept.items())
+            print(f"#   {job_name(job.config, job.swept, planned.swept)}: {swept}")
+    print(to_yaml(planned.jobs[0].config), end="")
+    return 0
+
+
+def _work(planned: Plan, command: str) -> int:
+    """Run a plan and print its result. Files are looked at before a store is made, so a wrong path leaves nothing."""
     from gpuclust.compute.kernels.compiled import told_when_compiling
     from gpuclust.data.read import fingerprint
     from gpuclust.report.terminal import Live
@@ -160,8 +222,11 @@ def _work(planned: Any, command: str) -> int:
     for job in planned.jobs:
         fingerprint(job.config.data)
     with Live(len(planned.jobs)) as live:
+        for note in planned.notes:
+            live.say(note)
         desk = desk_for(config, live, command)
-        live.say(f"{desk.backend.device}: {desk.choice.reason}")
+        device = desk.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
+        live.say(f"Using {desk.choice.name.upper()} ({device}): {desk.choice.reason}")
         gc.freeze()  # what was imported stays: looking through it at each collection would cost 20 ms a job
         with told_when_compiling(lambda: live.say(COMPILING)):
             result = run(planned, jobs_of(planned, desk.backend), desk)
@@ -170,35 +235,98 @@ def _work(planned: Any, command: str) -> int:
 
 
 def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
-    """The leaderboard, the choice with its reason, and what to type next."""
+    """The leaderboard, the choice with its reason, the verdict, what to type next, and a last line that sums up."""
     from rich.console import Console
 
     from gpuclust.report.terminal import leaderboard as table
     from gpuclust.sweep import leaderboard
 
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    is_terminal = sys.stdout.isatty()
+    console = Console(highlight=False)
+
+    def show(text: Any, style: str = "") -> None:
+        console.print(text, markup=False, style=style, soft_wrap=not is_terminal)
+
     if result.parent is not None and result.conclusion is not None:
-        console.print(table(leaderboard(result), result.metric))
-        console.print(f"{'chosen: ' if result.selection else ''}{result.conclusion.reason}", markup=False)
+        show(table(leaderboard(result), result.metric, console.width if is_terminal else None))
+        show(f"{'chosen: ' if result.selection else ''}{result.conclusion.reason}")
     if result.conclusion is not None:
-        console.print(f"verdict: {result.conclusion.verdict.text}", markup=False, style="bold")
+        show(f"verdict: {result.conclusion.verdict.text}", "bold")
         for line in result.conclusion.verdict.because:
-            console.print(f"  {line}", markup=False, style="dim")
+            show(f"  {line}", "dim")
     if result.failed:
-        console.print(f"{len(result.failed)} of {len(result.outcomes)} jobs failed; the others are kept", markup=False)
+        show(_failures(len(result.failed), len(result.outcomes)))
+    if all(outcome.resumed for outcome in result.outcomes):
+        show("nothing to run: every job had finished before (sweep.resume=false runs them again)")
     if config.tracking.store != "mlflow" or result.chosen is None:
         return
-    console.print(f"run {result.chosen.run_id} in {result.seconds:.1f} s; next:", markup=False)
+    show(f"run {result.chosen.run_id} in {result.seconds:.1f} s; next:")
     if link := desk.recorder.link(result.parent or result.chosen.run_id):
-        console.print(f"  {link}", markup=False)
+        show(f"  {link}")
     if (shown := mask(config.tracking.uri)) != config.tracking.uri:
-        console.print(
-            f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***", markup=False
-        )
+        show(f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***")
     where = _where(config)
-    console.print(f"  gpuclust ui{where}", markup=False)
+    show(f"  gpuclust ui{where}")
     run = "best" if result.parent is not None else result.chosen.run_id
-    console.print(f"  gpuclust export {run}{where} --out out/ && gpuclust explore out/", markup=False)
+    folder = export_folder(result.chosen)
+    show(f"  gpuclust export {run}{where} --out {folder} && gpuclust explore {folder}")
+    if result.parent is not None:
+        show(summary(result, where), "bold")
+
+
+def _failures(n_failed: int, n_jobs: int) -> str:
+    if n_jobs == 1:
+        return "The job failed."
+    return (
+        f"All {n_jobs} jobs failed."
+        if n_failed == n_jobs
+        else f"{n_failed} of {n_jobs} jobs failed; the others are kept"
+    )
+
+
+def export_folder(outcome: Outcome) -> str:
+    """A folder that does not exist yet, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
+    cluster = outcome.job.config.cluster
+    size = getattr(cluster, "n_clusters", None)
+    name = f"{cluster.name}-{getattr(cluster, 'min_cluster_size', '') if size is None else f'k{size}'}"
+    names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+    return next(n for n in names if not Path(n).exists())
+
+
+def summary(result: SweepResult, where: str = "") -> str:
+    """One line: which clustering was chosen, what the verdict advises, and what to type for another."""
+    chosen, selection = result.chosen, result.selection
+    assert chosen is not None
+    assert selection is not None
+    from gpuclust.report.terminal import HEADERS, number
+
+    metric = selection.metric
+    value = (
+        f" ({HEADERS.get(metric, metric.replace('_', ' '))} {number(chosen.metrics[metric])})"
+        if metric in chosen.metrics
+        else ""
+    )
+    own = int(chosen.metrics.get("n_clusters", 0))
+    sizes = result.conclusion.verdict.sizes if result.conclusion else ()
+    kind = result.conclusion.verdict.kind if result.conclusion else ""
+    advice = _advice(kind, sizes, own)
+    tried = [o for o in result.outcomes if "n_clusters" in o.metrics and int(o.metrics["n_clusters"]) != own]
+    wanted = next((o for k in sizes for o in tried if int(o.metrics["n_clusters"]) == k), tried[0] if tried else None)
+    another = ""
+    if wanted is not None:
+        k = int(wanted.metrics["n_clusters"])
+        another = f" For another: gpuclust export best --where n_clusters={k}{where} --out {export_folder(wanted)}"
+    return f"Chosen: {chosen.job.name}{value}. {advice}{another}"
+
+
+def _advice(kind: str, sizes: Sequence[int], own: int) -> str:
+    if kind == "none":
+        return "The verdict finds no natural number of clusters: pick the one that suits your use."
+    if kind == "open" or not sizes:
+        return "The verdict is open: sweep more sizes."
+    named = " or ".join(map(str, sizes))
+    agrees = ", as chosen" if tuple(sizes) == (own,) else ""
+    return f"The verdict advises {named} clusters{agrees}."
 
 
 def _where(config: Config) -> str:
@@ -207,36 +335,19 @@ def _where(config: Config) -> str:
     # An address with a password is not repeated: it is to be set in MLFLOW_TRACKING_URI.
     uri = f" --uri {shlex.quote(given)}" if given and mask(given) == given else ""
     experiment = config.tracking.experiment
-    return uri + (f" --experiment {shlex.quote(experiment)}" if experiment != "gpuclust" else "")
+    return uri + (f" --experiment {shlex.quote(experiment)}" if experiment != default_experiment() else "")
 
 
 def _completion(arguments: list[str]) -> int:
-    """Hydra's own completion; `gpuclust run x` completes as `gpuclust x`, and sub-commands come first."""
-    import contextlib
-    import io
+    """``install=SHELL`` prints the script that a shell evaluates, ``query=SHELL`` the words that its line can go on with."""
+    from gpuclust.completion import candidates, script
 
-    import hydra
-
-    from gpuclust.compose import conf_dir, register_schema
-
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()
-    if len(words) > 1 and words[1] == "run":
-        os.environ["COMP_LINE"] = line.replace(" run", "", 1)
-    register_schema()
-    sys.argv = ["gpuclust", *arguments]
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda _: None)()
-    text = out.getvalue()
-    if "query" in arguments[-1]:
-        word = "" if line.endswith(" ") or len(words) < 2 else words[-1]
-        first = len(words) == 1 or (len(words) == 2 and word)
-        commands = [name for name in COMMANDS if name.startswith(word)] if first else []
-        hidden = ("schema", "hydra", "experiments/")
-        text = " ".join([*commands, *(w for w in text.split() if not w.startswith(hidden))])
-    print(text)
+    what, _, shell = (arguments[0] if arguments else "").partition("=")
+    if what == "query":
+        print("\n".join(candidates(os.environ.get("COMP_LINE", ""), COMMANDS)))
+        return 0
+    print(script(what, shell))
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, **BESIDE_RUN}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "demo": _demo, **BESIDE_RUN}

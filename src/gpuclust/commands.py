@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from gpuclust.config import default_experiment
+from gpuclust.errors import ConfigurationError
 from gpuclust.sanitize import mask
 
 if TYPE_CHECKING:
@@ -15,21 +17,40 @@ if TYPE_CHECKING:
     from gpuclust.desk import Desk
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors show no passwords of what was typed."""
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors are, and which can be asked for its options."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the error, and exit with status 2."""
-        super().error(mask(message))
+        raise ConfigurationError(f"{message} ({self.prog} --help shows the options)")
+
+
+class Options(Exception):
+    """A command's parser, raised by the hidden option ``--complete``: for tab completion."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+class _Complete(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        raise Options(parser)
 
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
-    return Parser(prog=f"gpuclust {name}", description=description)
+    """The parser of a sub-command."""
+    parser = CommandParser(prog=f"gpuclust {name}", description=description)
+    parser.add_argument("--complete", nargs=0, action=_Complete, help=argparse.SUPPRESS)
+    return parser
 
 
 def _store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uri", help="the tracking store (tracking.uri)")
-    parser.add_argument("--experiment", default="gpuclust", help="the MLflow experiment (default: gpuclust)")
+    parser.add_argument(
+        "--experiment",
+        default=default_experiment(),
+        help="the MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else gpuclust)",
+    )
 
 
 def desk_for(config: Config, display: Any, command: str = "") -> Desk:
@@ -48,7 +69,8 @@ def desk_for(config: Config, display: Any, command: str = "") -> Desk:
         recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment)
     else:
         recorder = MemoryRecorder()
-    return Desk(load(choice.name, config.backend.pool_fraction), choice, Store(), recorder, display, command)
+    backend = load(choice.name, config.backend.pool_fraction)
+    return Desk(backend, choice, Store(), recorder, display, command, say=display.say, work=display.work)
 
 
 def _export(arguments: list[str]) -> int:

@@ -8,11 +8,12 @@ folder a run behind. A sweep is composed once per distinct choice of files; its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import islice, product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,30 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
-from gpuclust.config import ALGORITHMS, Config, did_you_mean, known_keys, validate
-from gpuclust.errors import ConfigurationError
+from gpuclust.config import ALGORITHMS, Config, conf_dir, did_you_mean, known_keys, validate
+from gpuclust.errors import ConfigurationError, GpuclustError
+from gpuclust.overrides import (
+    STUDIES,
+    admitted,
+    is_known,
+    normalised,
+    refusal_of_hydra,
+    refuse_sweep,
+    unknown,
+    without_effect,
+)
 from gpuclust.sanitize import mask
+
+MOST_JOBS = 10_000
+
+# Path -> the choice of the group ``data`` that its columns ask for: ``table`` or ``tracks``.
+Sniff = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -41,23 +58,18 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a command, composed and validated. ``swept`` are the keys that vary, in the order given."""
+    """All jobs of a command, composed and validated. ``swept`` are the keys that vary, in the order given; ``notes`` say
+    what was decided for the user, a line each."""
 
     jobs: tuple[PlannedJob, ...]
     swept: tuple[str, ...]
     overrides: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_sweep(self) -> bool:
         """Whether the jobs belong under one parent run."""
         return bool(self.swept)
-
-
-def conf_dir() -> Path:
-    """conf/: inside the package in a wheel, beside src/ in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 def register_schema() -> None:
@@ -68,17 +80,24 @@ def register_schema() -> None:
         store.store(group="schema/cluster", name=name, node=schema)
 
 
-def plan(overrides: Sequence[str], *, multirun: bool = False, config_dir: Path | None = None) -> Plan:
+def plan(
+    overrides: Sequence[str],
+    *,
+    multirun: bool = False,
+    config_dir: Path | None = None,
+    sniff: Sniff = lambda _: "table",
+) -> Plan:
     """Compose and validate every job that the overrides ask for; nothing is run.
 
     ``multirun`` allows values such as ``a,b`` and ``range(2,11)`` in the overrides; an experiment file may declare
     its own under ``hydra.sweeper.params``, which the overrides can replace key by key; with ``cluster=gmm`` given,
-    what the file sweeps of other algorithms is left out.
+    what the file sweeps of other algorithms is left out. Where no ``data`` was chosen, ``data.path`` chooses
+    ``sniff(path)``, and no path the generated catalogue.
 
     Raises ConfigurationError naming the key or the choice that is wrong and the nearest right ones.
     """
-    with _hydra(config_dir), _one_line_errors():
-        given = _parse([_bounds_may_be_added(text) for text in overrides])
+    with _hydra(config_dir), _one_line_errors(config_dir):
+        given = _parse([admitted(text) for text in overrides])
         sweeps = {o.get_key_element(): o for o in given if o.is_sweep_override()}
         if sweeps and not multirun:
             first = next(iter(sweeps.values()))
@@ -86,14 +105,37 @@ def plan(overrides: Sequence[str], *, multirun: bool = False, config_dir: Path |
                 f"{first.input_line} is a sweep: add -m to run one job for each value, or write a list as [a,b]"
             )
         fixed = {o.get_key_element(): o for o in given if not o.is_sweep_override()}
+        for override in fixed.values():
+            _refuse_list_of_choices(override)
         common = [o.input_line for o in fixed.values() if not ("cluster" in sweeps and _owners(o))]
+        bases = _Bases(common, sniff)
         algorithm = fixed["cluster"].value() if "cluster" in fixed else None
-        for key, override in _declared_sweep(common).items():
+        for key, override in bases.declared_sweep(sweeps.get(STUDIES)).items():
             foreign = algorithm is not None and _owners(override) and algorithm not in _owners(override)
             if key not in fixed and key not in sweeps and not foreign:
                 sweeps[key] = override
-        jobs = tuple(_jobs(list(fixed.values()), list(sweeps.values())))
-    return Plan(jobs=jobs, swept=tuple(key.lstrip("+") for key in sweeps), overrides=tuple(overrides))
+        for override in sweeps.values():
+            refuse_sweep(override.key_or_group, override.input_line)
+        jobs = tuple(_jobs(list(fixed.values()), list(sweeps.values()), bases))
+    notes = [*bases.notes, *_settings_without_effect(fixed, sweeps, jobs)]
+    if any(text.lstrip("+").startswith("experiment=") for text in overrides):
+        notes.append("experiment=NAME is read as experiments=NAME")
+    return Plan(tuple(jobs), tuple(key.lstrip("+") for key in sweeps), tuple(overrides), tuple(notes))
+
+
+def _settings_without_effect(
+    fixed: Mapping[str, Override], sweeps: Mapping[str, Override], jobs: Sequence[PlannedJob]
+) -> Iterator[str]:
+    """A note for each key that was given and has no effect in any job.
+
+    Raises ConfigurationError when it was swept.
+    """
+    idle = [without_effect(job.config) for job in jobs]
+    for key in set.intersection(*(set(keys) for keys in idle)) & {*fixed, *sweeps}:
+        text = f"{key} has no effect {idle[0][key]}"
+        if key in sweeps:
+            raise ConfigurationError(f"{text}, so it cannot be swept")
+        yield text
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
@@ -108,7 +150,7 @@ def to_yaml(config: Config) -> str:
 
 def from_yaml(text: str) -> Config:
     """The configuration that `to_yaml` wrote, by any version whose keys are still known."""
-    with _one_line_errors():
+    with _one_line_errors(None):
         raw = OmegaConf.create(text)
         name = OmegaConf.select(raw, "cluster.name")
         if name not in ALGORITHMS:
@@ -140,45 +182,117 @@ def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfi
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # which glob(*) asks
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except Exception as error:  # the grammar ends in any exception on unforeseen input
+            raise ConfigurationError(
+                f"cannot read '{text}': write key=value, and quote values that hold spaces, commas or brackets"
+            ) from error
+    return parsed
 
 
-def _bounds_may_be_added(text: str) -> str:
-    """``clean.bounds.FEATURE=[low,high]`` names a feature that no schema knows."""
-    return f"++{text}" if text.startswith("clean.bounds.") else text
+class _Bases:
+    """What the overrides that are no sweep compose to, for each study where several are swept."""
+
+    def __init__(self, overrides: Sequence[str], sniff: Sniff) -> None:
+        self.notes: list[str] = []
+        self._overrides = list(overrides)
+        self._sniff = sniff
+        self._composed: dict[str | None, DictConfig] = {}
+        self._sniffed: dict[str, str] = {}
+
+    def base(self, study: str | None = None) -> DictConfig:
+        """The configuration with Hydra's own part. Raises ConfigurationError for a plugin that it chooses."""
+        if study not in self._composed:
+            base = _compose([*self._overrides, *([study] if study else [])], with_hydra=True)
+            for part in ("launcher", "sweeper"):
+                if (name := base.hydra.runtime.choices.get(f"hydra/{part}")) != "basic":
+                    raise ConfigurationError(refusal_of_hydra(f"hydra/{part}={name}", f"hydra/{part}"))
+            if base.experiments:
+                raise ConfigurationError(
+                    f"experiments/{base.hydra.runtime.choices.experiments}.yaml sets nothing: begin it with the line "
+                    "'# @package _global_' and write key: value below"
+                )
+            self._composed[study] = base
+        return self._composed[study]
+
+    def declared_sweep(self, studies: Override | None) -> dict[str, Override]:
+        """The sweep of an experiment file: ``hydra.sweeper.params``."""
+        if studies is not None:
+            for study in _values(studies):
+                if OmegaConf.select(self.base(study), "hydra.sweeper.params"):
+                    raise ConfigurationError(f"{study} declares a sweep of its own; run the studies one after another")
+            return {}
+        params = OmegaConf.select(self.base(), "hydra.sweeper.params") or {}
+        parsed = _parse([f"{key}={value}" for key, value in params.items()])
+        return {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+
+    def data_choice(self, chosen: Sequence[Override]) -> list[str]:
+        """The choice of the group ``data`` as an override, where neither the command line nor a study makes one."""
+        study = next((o.input_line for o in chosen if o.key_or_group == STUDIES), None)
+        base = self.base(study)
+        if base.hydra.runtime.choices.get("data") or any(o.key_or_group == "data" for o in chosen):
+            return []
+        path = next((o.value() for o in chosen if o.key_or_group == "data.path"), base.data.path)
+        if path is None:
+            return ["data=catalogue"]
+        path = str(path)
+        if path not in self._sniffed:
+            self._sniffed[path] = self._sniff(path)
+            if self._sniffed[path] == "tracks":
+                self.notes.append(
+                    f"{path} has the columns of a table of tracks, so data=tracks (data=table uses every numeric column)"
+                )
+        return [f"data={self._sniffed[path]}"]
 
 
-def _declared_sweep(overrides: Sequence[str]) -> dict[str, Override]:
-    """The sweep of an experiment file: ``hydra.sweeper.params``."""
-    params = OmegaConf.select(_compose(overrides, with_hydra=True), "hydra.sweeper.params") or {}
-    parsed = _parse([f"{key}={value}" for key, value in params.items()])
-    return {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
-
-
-def _jobs(fixed: list[Override], sweeps: list[Override]) -> Iterator[PlannedJob]:
+def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Iterator[PlannedJob]:
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
-    algorithms = {v for o in sweeps if o.key_or_group == "cluster" for v in o.sweep_string_iterator()}
+    algorithms = {value.partition("=")[2] for o in sweeps if o.key_or_group == "cluster" for value in _values(o)}
     if algorithms:  # then a key of one algorithm must not stop the others
         sweeps = sweeps + [o for o in fixed if _owners(o)]
         fixed = [o for o in fixed if not _owners(o)]
     varying = {o.key_or_group for o in sweeps if o.is_sweep_override()}
     composed: dict[tuple[str, ...], DictConfig] = {}
     seen: set[str] = set()
-    for texts in product(*(_values(o) for o in sweeps)):
+    values = [_values(o) for o in sweeps]
+    if (n_jobs := prod(len(v) for v in values)) > MOST_JOBS:
+        raise ConfigurationError(f"the sweep has {n_jobs:,} jobs; a command runs at most {MOST_JOBS:,}")
+    for texts in product(*values):
         chosen = _parse(texts)
         algorithm = next((o.value() for o in chosen if o.key_or_group == "cluster"), None)
         chosen = [o for o in chosen if algorithm is None or not _owners(o) or algorithm in _owners(o)]
-        choices = tuple(o.input_line for o in chosen if o.key_or_group in groups)
+        choices = (*(o.input_line for o in chosen if o.key_or_group in groups), *bases.data_choice(chosen))
         if choices not in composed:
             composed[choices] = _compose([*(o.input_line for o in fixed), *choices])
-        config = deepcopy(composed[choices])
+        raw = deepcopy(composed[choices])
         for override in chosen:
             if override.key_or_group not in groups:
-                _set(config, override)
-        if (text := OmegaConf.to_yaml(config)) not in seen:
+                _set(raw, override)
+        config = _to_config(raw)
+        if config.data.source == "catalogue" and config.data.path:
+            raise ConfigurationError(
+                f"data.path={config.data.path} has no effect with data=catalogue, which generates its rows; "
+                "leave data=catalogue out to cluster the file"
+            )
+        if (text := repr(config)) not in seen:
             seen.add(text)
-            swept = {o.key_or_group: o.value() for o in chosen if o.key_or_group in varying}
-            yield PlannedJob(config=_to_config(config), swept=swept)
+            idle = without_effect(config)
+            swept = {
+                o.key_or_group: o.value() for o in chosen if o.key_or_group in varying and o.key_or_group not in idle
+            }
+            yield PlannedJob(config=config, swept=swept)
+
+
+def _refuse_list_of_choices(override: Override) -> None:
+    """A group takes one of its files; ``cluster=[kmeans,gmm]`` would merge two, and ``cluster=null`` leave none."""
+    group, value = override.key_or_group, override.value()
+    if group in GlobalHydra.instance().config_loader().list_groups("") and (value is None or isinstance(value, list)):
+        sweep = f"; to sweep: -m {group}={','.join(map(str, value))}" if value else ""
+        raise ConfigurationError(f"{override.input_line} is not one choice of {group}{sweep}")
 
 
 def _owners(override: Override) -> tuple[str, ...]:
@@ -187,9 +301,21 @@ def _owners(override: Override) -> tuple[str, ...]:
 
 
 def _values(override: Override) -> list[str]:
+    """The overrides that an override stands for: itself, or one for each value of its sweep."""
     if not override.is_sweep_override():
         return [override.input_line]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        raise ConfigurationError(
+            f"{override.input_line}: an interval has no list of values to run; write the values, or range(start,stop,step)"
+        )
+    size = abs(((sweep.stop or 0) - (sweep.start or 0)) / (sweep.step or 1)) if isinstance(sweep, RangeSweep) else 0
+    values = [] if size > MOST_JOBS else list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    if size > MOST_JOBS or len(values) > MOST_JOBS:
+        raise ConfigurationError(f"{override.input_line} has more than {MOST_JOBS:,} values; a command runs fewer jobs")
+    if not values:
+        raise ConfigurationError(f"{override.input_line} has no value; write values that exist, as in a,b")
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _set(config: DictConfig, override: Override) -> None:
@@ -206,24 +332,42 @@ def _set(config: DictConfig, override: Override) -> None:
 
 def _to_config(config: Any) -> Config:
     result = OmegaConf.to_object(config)
-    assert isinstance(result, Config)
-    return validate(result)
+    if not isinstance(result, Config) or not isinstance(result.cluster, tuple(ALGORITHMS.values())):
+        raise ConfigurationError(f"cluster is not one of {', '.join(ALGORITHMS)}; choose one, as in cluster=kmeans")
+    return normalised(validate(result))
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(config_dir: Path | None) -> Iterator[None]:
+    """Whatever Hydra, OmegaConf, ANTLR and YAML raise for what a user wrote, as a ConfigurationError of one line.
+
+    Their grammar and their composition end in any exception (TypeError, AttributeError, RecursionError ...) on unforeseen
+    input; GPUCLUST_DEBUG=1 shows the original one.
+    """
     try:
         yield
-    except (HydraException, ValueError) as error:
-        raise ConfigurationError(_translate(error)) from error
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(str(error).splitlines()[0]) from error
+    except GpuclustError:
+        raise
+    except MarkedYAMLError as error:
+        raise ConfigurationError(_damaged(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"a file of {config_dir or conf_dir()} is not UTF-8 text: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(" ".join(_translate(error).split())) from error
+
+
+def _damaged(error: MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+    return f"{where}: {error.problem or error.context}; correct the YAML"
 
 
 def _translate(error: Exception) -> str:
     text = str(error)
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, word = match.groups()
+        if group.startswith("hydra/"):
+            return refusal_of_hydra(f"{group}={word}", group)
         options = re.findall(r"^\t(\S+)$", text.partition("Available options")[2], re.MULTILINE)
         known = f"one of {', '.join(options)}" if options else "there: the group has no files"
         return f"{group}={word} is not {known}{did_you_mean(word, options)}"
@@ -231,19 +375,31 @@ def _translate(error: Exception) -> str:
         return _complaint(match[1], error.__cause__ or error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _complaint(match[1], error)
-    if match := re.search(r"Error parsing override '(.*)'", text):
-        return f"cannot read '{match[1]}': write key=value, and quote values that hold spaces, commas or brackets"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    if match := re.search(r"In '([^']+)': \w+ raised while composing config:\n(.+)", text):
+        key = re.match(r"Key '([^']+)' not in", match[2])
+        return f"{match[1]}.yaml: {unknown(key[1]) if key else match[2]}"
+    said = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return said or f"the configuration cannot be composed ({type(error).__name__})"
 
 
 def _complaint(setting: str, error: BaseException) -> str:
     """Why a key cannot be set: it is not known, belongs to another algorithm, or takes another type."""
-    key = setting.partition("=")[0].lstrip("+~")
+    setting = setting.lstrip("+")
+    key, _, value = setting.partition("=")
     keys = known_keys()
     absent = isinstance(error, ConfigKeyError | ConfigAttributeError | ConfigCompositionException)
     if absent and (owners := keys.get(key)):
         return f"{key} belongs to cluster={' or '.join(owners)}, not to the algorithm chosen"
-    if key not in keys and not any(k.startswith(f"{key}.") for k in keys):
-        groups = {k.partition(".")[0] for k in keys}
-        return f"there is no key '{key}'{did_you_mean(key, [*keys, *groups])} (gpuclust --cfg shows all keys)"
-    return f"{setting}: {str(error).splitlines()[0]}"
+    if key.startswith("clean.bounds."):
+        return f"{setting} is not [low, high]; null leaves an end open, as in [1, null]"
+    if key == "clean.bounds":
+        return f"{setting}: write one feature at a time, as in clean.bounds.tempo=[1,null]"
+    if not is_known(key):
+        return unknown(key)
+    reason = str(error).splitlines()[0]
+    if match := re.search(r"'list' (?:could not be converted )?to (\w+)", reason):
+        kind = {"Integer": "one integer", "Float": "one number", "string": "one text"}.get(match[1], "one value")
+        return f"{setting} expects {kind}; to sweep: -m {key}={value.strip('[] ').replace(' ', '')}"
+    if "is not a ListConfig" in reason:
+        return f"{setting} expects a list; write {key}=[{value}]"
+    return f"{setting}: {reason}"

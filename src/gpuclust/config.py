@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from gpuclust.errors import ConfigurationError
@@ -211,13 +213,18 @@ class BackendConfig:
     pool_fraction: float = number(0.8, low=0, high=0.95)
 
 
+def default_experiment() -> str:
+    """The MLflow experiment where ``tracking.experiment`` is not given: MLFLOW_EXPERIMENT_NAME, else ``gpuclust``."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gpuclust"
+
+
 @dataclass
 class TrackingConfig:
     """Where runs are recorded, and which models are kept."""
 
     store: str = one_of("mlflow", "mlflow", "none")
     uri: str | None = None
-    experiment: str = "gpuclust"
+    experiment: str = field(default_factory=default_experiment)
     models: str = one_of("chosen", "chosen", "all", "none")
 
 
@@ -289,6 +296,13 @@ ALGORITHMS: dict[str, type[ClusterConfig]] = {
     "gmm": GmmConfig,
     "hdbscan": HdbscanConfig,
 }
+
+
+def conf_dir() -> Path:
+    """conf/: inside the package in a wheel, beside src/ in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 def did_you_mean(word: str, known: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,15 +17,12 @@ from gpuclust.compute.store import Store, key, matrix_key, table_key
 from gpuclust.config import Config, flatten
 from gpuclust.data.read import fingerprint
 from gpuclust.data.table import Table
+from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
 from gpuclust.prepare import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import Recorder
 
-# Groups that change where and how a job is shown, never what it finds.
-WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
-# What a sweep does with its jobs: it changes none of them.
-OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 # Groups that decide which rows and features are clustered, and in which space.
 OF_THE_SPACE = ("data", "clean", "scale", "reduce", "dtype", "experiments")
 
@@ -111,7 +108,10 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """Where jobs are done: the backend and why it was chosen, what is shared, who records, who is told."""
+    """Where jobs run: the backend and why it was chosen, the shared cache, the recorder and the display.
+
+    ``say`` prints a line for the user; ``work`` is called with the work done on the jobs that run together, in jobs.
+    """
 
     backend: Backend
     choice: Choice
@@ -119,6 +119,8 @@ class Desk:
     recorder: Recorder
     display: Display
     command: str = ""
+    say: Callable[[str], None] = lambda text: None
+    work: Callable[[float], None] = lambda units: None
 
 
 def _written(value: Any) -> str:

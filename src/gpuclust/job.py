@@ -5,7 +5,7 @@ Several jobs on one matrix run together, because their fits and their silhouette
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +57,7 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
         seed=config.seed,
         backend=desk.backend,
         store=desk.store,
-        progress=lambda done: desk.display.stage(f"fitting {names}", done),
+        progress=_progress(desk, f"fitting {names}", len(jobs), 0.0),
     )
     fitted = [c for c in clusterings if isinstance(c, Clustering)]
     scored = iter(
@@ -67,7 +67,7 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
             config.score,
             seed=config.seed,
             backend=desk.backend,
-            progress=lambda done: desk.display.stage(f"scoring {names}", done),
+            progress=_progress(desk, f"scoring {names}", len(jobs), 0.5),
         )
     )
     results: list[Result | GpuclustError] = []
@@ -89,6 +89,16 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
         metrics = {**scores.metrics, **judged.metrics(), **seconds}
         results.append(Result(table, matrix, clustering, scores, described, judged, metrics))
     return results
+
+
+def _progress(desk: Desk, text: str, n_jobs: int, begins: float) -> Callable[[float], None]:
+    """Shows a step that is half of the work on some jobs: fitting, from 0, or scoring, from 0.5."""
+
+    def tell(done: float) -> None:
+        desk.display.stage(text, done)
+        desk.work(n_jobs * (begins + 0.5 * done))
+
+    return tell
 
 
 def load(job: Job, desk: Desk) -> Table:

@@ -154,8 +154,9 @@ def probe_gpu() -> str | None:
     try:
         from gpuclust.compute import gpu
     except Exception as error:  # RAPIDS raises anything from ImportError to RuntimeError without its libraries
-        missing = getattr(error, "name", None) or f"{type(error).__name__}: {error}".splitlines()[0]
-        return f"RAPIDS cannot be imported ({missing}); install gpuclust[gpu]"
+        if isinstance(error, ModuleNotFoundError):
+            return f"RAPIDS not installed (no module {error.name})"
+        return f"RAPIDS cannot be imported ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     return gpu.unavailable()
 
 
@@ -165,10 +166,10 @@ def choose(requested: str, probe: Callable[[], str | None] = probe_gpu) -> Choic
     Raises BackendError when ``gpu`` is asked for and cannot run.
     """
     if requested == "cpu":
-        return Choice("cpu", "backend=cpu was asked for")
+        return Choice("cpu", "backend=cpu")
     why_not = probe()
     if why_not is None:
-        return Choice("gpu", "a CUDA GPU and RAPIDS are present")
+        return Choice("gpu", "CUDA GPU and RAPIDS found")
     if requested == "gpu":
         raise BackendError(f"backend=gpu cannot run here: {why_not}; use backend=auto or backend=cpu")
     return Choice("cpu", why_not)

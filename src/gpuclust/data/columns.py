@@ -153,6 +153,12 @@ def _audio_features(kinds: dict[str, str]) -> list[str]:
     return [name for name in found if name is not None]
 
 
+def are_tracks(kinds: dict[str, str]) -> bool:
+    """Whether these columns are those of a table of tracks: a title, a creator, and half of the audio features."""
+    roles = _roles({n: k for n, k in kinds.items() if k != "number"}, RolesConfig(), "", tracks=True)
+    return {"title", "creator"} <= roles.keys() and 2 * len(_audio_features(kinds)) >= len(AUDIO_FEATURES)
+
+
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 

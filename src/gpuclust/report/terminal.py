@@ -1,107 +1,251 @@
-"""What a person at a terminal sees: live progress, the leaderboard, the choice, and what to type next."""
+"""What a user sees in a terminal: live progress, a line for each job, the leaderboard, and tables of agreement."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-SHOWN_METRICS = ("n_clusters", "silhouette", "calinski_harabasz", "davies_bouldin", "inertia", "bic",
-                 "relative_validity", "noise_fraction", "fit_seconds")  # fmt: skip
+# Columns of the leaderboard after the job, its number of clusters and the metric that chose; the first ones fit first.
+OTHER_METRICS = ("noise_fraction", "silhouette", "bic", "inertia", "relative_validity", "calinski_harabasz",
+                 "davies_bouldin", "silhouette_with_noise", "prediction_strength", "fit_seconds")  # fmt: skip
+HEADERS = {
+    "n_clusters": "k",
+    "noise_fraction": "noise",
+    "bic": "BIC",
+    "aic": "AIC",
+    "icl": "ICL",
+    "fit_seconds": "fit s",
+}
 MOST_ROWS = 15
+GAP = 2
+# A log shows that a long step goes on by a line after this many seconds without one.
+HEARTBEAT = 20.0
 
 
 class Live:
-    """Live progress of ``total`` jobs on standard error; plain lines where that is no terminal."""
+    """Live progress of ``total`` jobs on standard error: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    def __init__(self, total: int, console: Console | None = None, *, heartbeat: float = HEARTBEAT) -> None:
         self.console = console or Console(stderr=True, highlight=False)
-        self._total, self._done, self._began = total, 0, time.perf_counter()
+        self._total, self._done, self._reused = total, 0, 0
+        self._began = self._last_line = time.monotonic()
+        self._stage, self._units = "", 0.0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn(f"{{task.fields[finished]}}/{total}"),
             TimeElapsedColumn(),
+            _TimeLeft(self),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._jobs = self._progress.add_task("jobs", total=total)
+        self._jobs = self._progress.add_task("jobs", total=total, finished=0)
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True)
 
     def __enter__(self) -> Live:
         self._progress.start()
+        if not self.console.is_terminal:
+            self._heart.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop.set()
         self._progress.stop()
 
     def stage(self, text: str, done: float = 0.0) -> None:
-        """What is being done now, and the share of it that is done."""
+        """The current step, and the share of it that is done."""
         percent = f" {done:4.0%}" if 0 < done < 1 else ""
-        self._progress.update(self._jobs, description=escape(f"{text}{percent}"))
+        self._stage = f"{text}{percent}"
+        self._progress.update(self._jobs, description=escape(self._stage))
+
+    def work(self, units: float) -> None:
+        """The work done on the jobs that run together, in jobs: 1.5 of three that are half done."""
+        self._units = max(self._units, min(self._done + units, self._total))
+        self._progress.update(self._jobs, completed=self._units)
 
     def finished(self, outcome: Any) -> None:
         """One line for a job that ended."""
         self._done += 1
-        self._progress.update(self._jobs, completed=self._done)
-        self.console.print(f"  [dim]{self._done:>3}/{self._total}[/dim]  {_line(outcome)}", soft_wrap=True)
+        self._reused += bool(outcome.resumed)
+        self._units = max(self._units, self._done)
+        self._progress.update(self._jobs, completed=self._units, finished=self._done)
+        width = self.console.width if self.console.is_terminal else None
+        self._print(outcome_line(outcome, f"{self._done:>3}/{self._total}", width))
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""
-        self.console.print(escape(text), soft_wrap=True)
+        self._print(Text(text))
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the work done so far; None before there is any."""
+        done = self._units - self._reused
+        if done < 0.02 * self._total:
+            return None
+        return (time.monotonic() - self._began) * (self._total - self._units) / done
+
+    def _print(self, text: Text) -> None:
+        self._last_line = time.monotonic()
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
+
+    def _beat(self, seconds: float) -> None:
+        while not self._stop.wait(seconds / 10):
+            now = time.monotonic()
+            if self._stage and now - self._last_line >= seconds:
+                left = self.seconds_left()
+                more = f", about {duration(left)} left" if left else ""
+                self._print(Text(f"  ... {self._stage}: {duration(now - self._began)} so far{more}"))
 
 
-def _line(outcome: Any) -> str:
-    name = escape(outcome.job.name)
+class _TimeLeft(ProgressColumn):
+    """The estimated time left."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self._live = live
+
+    def render(self, task: Task) -> Text:
+        left = self._live.seconds_left()
+        return Text(f"about {duration(left)} left" if left else "", style="dim")
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``2 min``, ``3 h 10 min``."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def outcome_line(outcome: Any, count: str, width: int | None) -> Text:
+    """A job that ended, in a line of at most ``width`` cells (no limit when None): the last figures go first.
+
+    A long name or reason may take more than a line.
+    """
+    start = Text.assemble("  ", (count, "dim"), "  ")
     if outcome.error:
-        return f"[red]failed[/red]  {name}: {escape(outcome.error)}"
+        return Text.assemble(start, ("failed", "red"), f"  {outcome.job.name}: {outcome.error}")
+    if outcome.resumed:
+        start.append("reused (already finished)", "cyan")
+    else:
+        start.append("done", "green")
+    start.append(f"  {outcome.job.name}")
     metrics = outcome.metrics
     words = []
+    if "min_cluster_size" in metrics and "n_clusters" in metrics:
+        words.append(f"{metrics['n_clusters']:.0f} clusters")
     if "silhouette" in metrics:
         words.append(f"silhouette {metrics['silhouette']:.4f}")
-    words += [f"{metric} {metrics[metric]:,.0f}" for metric in ("inertia", "bic") if metric in metrics]
     if metrics.get("noise_fraction"):
         words.append(f"noise {metrics['noise_fraction']:.0%}")
-    if "min_cluster_size" in metrics:
-        words.insert(0, f"{metrics['n_clusters']:.0f} clusters")
-    state = "[cyan]kept[/cyan]    " if outcome.resumed else "[green]done[/green]    "
-    seconds = metrics.get("fit_seconds", 0.0) + metrics.get("score_seconds", 0.0)
-    time_taken = "finished before" if outcome.resumed else f"{seconds:.2f} s"
-    return f"{state}{name:<24} {' · '.join(words)}  [dim]{time_taken}[/dim]"
+    words += [f"{HEADERS.get(m, m)} {metrics[m]:,.0f}" for m in ("inertia", "bic") if m in metrics]
+    if not outcome.resumed:
+        seconds = metrics.get("fit_seconds", 0.0) + metrics.get("score_seconds", 0.0)
+        words.append(f"{seconds:.2f} s")
+    while words and width is not None and start.cell_len + 2 + cell_len(" · ".join(words)) > width:
+        words.pop()
+    return Text.assemble(start, "  " if words else "", " · ".join(words))
 
 
-def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
-    """The best jobs, the chosen one marked; only metrics that some job has."""
-    columns = [m for m in SHOWN_METRICS if any(m in row for row in rows)]
-    if metric not in columns and any(metric in row for row in rows):
-        columns.insert(0, metric)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("")
-    table.add_column("job", no_wrap=True)
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right", style="bold" if column == metric else "")
-    for row in rows[:MOST_ROWS]:
-        cells = [number(row[c]) if c in row else "" for c in columns]
-        table.add_row("→" if row["chosen"] else "", escape(str(row["job"])), *cells)
-    return table
+def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str, width: int | None = None) -> Text:
+    """The best jobs, the chosen one marked, in lines of at most ``width`` cells (no limit when None).
+
+    The job, its number of clusters and ``metric`` come first; other metrics follow as long as they fit and differ
+    between jobs. No number and no header is ever cut: names of jobs go on in a further line instead.
+    """
+    shown = [row for i, row in enumerate(rows) if i < MOST_ROWS or row["chosen"]]
+    names = [str(row["job"]) for row in shown]
+    longest = max([len("job"), *map(cell_len, names)])
+    columns = [_column(name, shown) for name in ("n_clusters", metric)]
+    room = None if width is None else width - 2 - min(longest, max(width // 2, 12))
+    for name in OTHER_METRICS:
+        if name == metric or not _differs(name, rows):
+            continue
+        column = _column(name, shown)
+        if room is not None and sum(c.width + GAP for c in (*columns, column)) > room:
+            break
+        columns.append(column)
+    taken = sum(c.width + GAP for c in columns)
+    job = longest if width is None else max(8, min(longest, width - 2 - taken))
+    lines = _header_lines(columns, job)
+    for i, row in enumerate(shown):
+        cells = "".join(" " * GAP + " " * (c.width - cell_len(c.cells[i])) + c.cells[i] for c in columns)
+        first, *rest = _wrapped(names[i], job)
+        style = "bold" if row["chosen"] else ""
+        lines.append(Text(f"{'→' if row['chosen'] else ' '} {set_cell_size(first, job)}{cells}", style))
+        lines += [Text(f"  {more}", style) for more in rest]
+    if hidden := len(rows) - len(shown):
+        lines.append(Text(f"  and {hidden} more in leaderboard.csv", "dim"))
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
+
+
+class _Column:
+    """The cells and the header of a metric; as wide as its widest cell and its header's longest word."""
+
+    def __init__(self, header: str, cells: list[str]) -> None:
+        self.cells = cells
+        self.width = max(cell_len(text) for text in (*cells, *header.split()))
+        self.header = _wrapped(header, self.width)
+
+
+def _column(metric: str, rows: Sequence[Mapping[str, Any]]) -> _Column:
+    values = [row.get(metric) for row in rows]
+    return _Column(HEADERS.get(metric, metric.replace("_", " ")), [_cell(metric, value) for value in values])
+
+
+def _cell(metric: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1%}" if metric.endswith("_fraction") else number(value)
+
+
+def _differs(metric: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    cells = {_cell(metric, row.get(metric)) for row in rows}
+    return len(cells) > 1 or (len(rows) == 1 and cells != {""})
+
+
+def _header_lines(columns: Sequence[_Column], job: int) -> list[Text]:
+    height = max(len(c.header) for c in columns)
+    lines = []
+    for i in range(height):
+        at = i - height  # headers stand on the last line
+        words = [c.header[at] if len(c.header) >= -at else "" for c in columns]
+        cells = "".join(" " * (GAP + c.width - cell_len(word)) + word for c, word in zip(columns, words, strict=True))
+        lines.append(Text(f"  {set_cell_size('job' if at == -1 else '', job)}{cells}", "bold"))
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most ``width`` cells, at spaces where there are any."""
+    return [line.plain.rstrip() for line in Text(text).wrap(_PLAIN, width)] or [""]
+
+
+_PLAIN = Console(width=80)
 
 
 def agreements(comparisons: Sequence[Any]) -> Table:
     """How far each pair of clusterings agrees: with noise as a cluster, and over the rows that both cluster."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("first", "second", "rows counted"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for column in ("rows", "AMI", "ARI", "homogeneity", "completeness"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for c in comparisons:
         kinds = [("all", c.with_noise)] + ([("in clusters", c.without_noise)] if c.has_noise else [])
         for kind, a in kinds:
@@ -112,6 +256,8 @@ def agreements(comparisons: Sequence[Any]) -> Table:
 
 def number(value: float) -> str:
     """A figure as people write it: whole when whole, thousands with commas, four decimals when small."""
+    if abs(value) >= 1e15:
+        return f"{value:.4e}"
     if float(value).is_integer():
         return f"{value:,.0f}"
     if abs(value) >= 100_000:

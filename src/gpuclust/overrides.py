@@ -1,0 +1,156 @@
+"""Which overrides of a command line are accepted, why the others are refused, and which settings have no effect."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean, known_keys
+from gpuclust.errors import ConfigurationError
+
+# Groups that change where a job runs and how it is shown, never what it finds.
+WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
+# Computed once for a sweep, from all of its jobs.
+OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
+
+STUDIES = "experiments"
+PATH_KEYS = ("data.path", "data.join.path")
+# Names that other libraries use for a key.
+SYNONYMS = {
+    "cluster.n_components": "cluster.n_clusters",
+    "cluster.k": "cluster.n_clusters",
+    "cluster.random_state": "seed",
+    "random_state": "seed",
+    "cluster.seed": "seed",
+    "cluster.eps": "cluster.cluster_selection_epsilon",
+    "metric": "sweep.metric",
+}
+
+_OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<rest>=.*)?", re.DOTALL)
+
+# Hydra's own settings, by the beginning of the key; the first that fits is the reason.
+_HYDRA = {
+    "hydra/launcher hydra.launcher": "gpuclust runs the jobs itself, in one process that shares tables and matrices",
+    "hydra.sweeper.params": "write the values on the command line, as in -m cluster.n_clusters=2,3",
+    "hydra/sweeper hydra.sweeper": "gpuclust runs every combination of the values given",
+    "hydra.mode": "-m runs a sweep",
+    "hydra.searchpath": "--config-dir DIR adds a folder of configuration files",
+    "hydra.run hydra.sweep hydra.output_subdir hydra.job.chdir hydra.job": (
+        "gpuclust makes no run folders; results go to the tracking store (tracking.uri)"
+    ),
+    "hydra.verbose hydra/job_logging hydra.job_logging hydra/hydra_logging hydra.hydra_logging": (
+        "gpuclust does not use Hydra's logging; GPUCLUST_DEBUG=1 shows tracebacks"
+    ),
+    "hydra": "gpuclust composes its configuration with Hydra but runs the jobs itself",
+}
+
+
+def admitted(text: str) -> str:
+    """The override as Hydra is given it.
+
+    ``clean.bounds.FEATURE`` is added, because no schema knows the feature; ``experiment=`` is short for ``experiments=``.
+
+    Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package and an unknown key that is added.
+    """
+    if len(text.splitlines()) > 1:
+        raise ConfigurationError(f"'{' '.join(text.split())}' holds a line break; write key=value in one line")
+    found = _OVERRIDE.fullmatch(text)
+    assert found is not None  # every part is optional
+    sign, key, rest = found["sign"] or "", found["key"].strip(), found["rest"] or ""
+    if re.match(r"hydra(?=[./@]|$)", key):
+        raise ConfigurationError(refusal_of_hydra(text, key))
+    if sign == "~":
+        raise ConfigurationError(_deletion(text, key))
+    if key == "clean.bounds" or key.startswith("clean.bounds."):
+        return f"++{key}{rest}"
+    if key == "experiment":
+        key = STUDIES
+    if "@" in key:
+        raise ConfigurationError(f"{text} names a package (KEY@PACKAGE), which gpuclust does not use; write key=value")
+    if key in PATH_KEYS:
+        rest = _quoted_paths(rest)
+    if not sign:
+        return f"{key}{rest}" if rest else text
+    if not is_known(key):
+        raise ConfigurationError(unknown(key))
+    if sign == "+" and key != STUDIES:
+        raise ConfigurationError(f"{text} adds a key that exists; write {key}{rest}")
+    return f"{key}{rest}"
+
+
+def _quoted_paths(rest: str) -> str:
+    """``=path`` with quotes where Hydra's grammar needs them: round a path without its syntax or that exists, and ``~/...``."""
+    path = rest[1:]
+    if re.fullmatch(r"[\w./-]*", path, re.ASCII):
+        return rest
+    is_plain = not set(path) & set(",()[]{}'\"\\$=")
+    if is_plain or ("'" not in path and Path(os.path.expanduser(path)).exists()):  # noqa: PTH111  ~nobody fails later
+        return f"='{path}'"
+    return re.sub(r"(?<=[=,\[(\s])~[^,\])\s]*", lambda found: f"'{found[0]}'", rest)
+
+
+def refusal_of_hydra(text: str, key: str) -> str:
+    """Why a setting of Hydra, in the words of its user, is refused."""
+    reasons = (
+        reason
+        for starts, reason in _HYDRA.items()
+        if any(key == start or key.startswith((f"{start}.", f"{start}@")) for start in starts.split())
+    )
+    return f"{text} would have no effect: {next(reasons, _HYDRA['hydra'])}"
+
+
+def _deletion(text: str, key: str) -> str:
+    group = key.partition(".")[0]
+    can_be_none = ("scale", "reduce", "score", "tracking", "report")
+    instead = f"; choose {group}=none" if key in can_be_none else "; leave the key out to use its default"
+    return f"{text}: nothing can be deleted from the configuration{instead}"
+
+
+def is_known(key: str) -> bool:
+    """Whether the key is in the configuration of some algorithm: a leaf, or a group of leaves."""
+    return key in known_keys() or any(known.startswith(f"{key}.") for known in known_keys())
+
+
+def unknown(key: str) -> str:
+    """That a key is not known, with the nearest ones."""
+    if synonym := SYNONYMS.get(key):
+        return f"unknown key '{key}'; use {synonym}"
+    groups = {k.partition(".")[0] for k in known_keys()}
+    return f"unknown key '{key}'{did_you_mean(key, [*known_keys(), *groups])} (gpuclust --cfg shows all keys)"
+
+
+def refuse_sweep(key: str, text: str) -> None:
+    """Raise ConfigurationError for a sweep over a key that changes no result."""
+    group = key.partition(".")[0]
+    if group in WITHOUT_EFFECT and group != STUDIES:
+        raise ConfigurationError(
+            f"{text} cannot be swept: {group} changes no result, so the jobs would be equal; give one value"
+        )
+    if key in OF_THE_SWEEP:
+        raise ConfigurationError(f"{text} cannot be swept: it is computed once for a whole sweep; give one value")
+    if key == "data.where":
+        raise ConfigurationError(f"{text} cannot be swept: it is a text for people; give one value")
+
+
+def without_effect(config: Config) -> Mapping[str, str]:
+    """Keys that change no result of this configuration -> why not, as in "with reduce=none"."""
+    keys: dict[str, str] = {}
+    if config.reduce.method == "none":
+        keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale")}
+    if config.data.source == "file" and config.data.n_rows is None:
+        keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
+    return keys
+
+
+def normalised(config: Config) -> Config:
+    """The configuration with the keys that have no effect at their defaults, so that equal jobs are equal."""
+    for key in without_effect(config):
+        group, _, name = key.partition(".")
+        setattr(getattr(config, group), name, getattr(_DEFAULTS[group], name))
+    return config
+
+
+_DEFAULTS: Mapping[str, Any] = {"reduce": ReduceConfig(), "data": DataConfig()}

@@ -1,0 +1,90 @@
+"""The help page: commands, options, groups and exit statuses, wrapped at the width of the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+# A command line and what it does.
+COMMAND_LINES = (
+    ("gpuclust [run] KEY=VALUE ...", "run one job: gpuclust data.path=tracks.csv cluster.n_clusters=6"),
+    ("gpuclust [run] -m KEY=A,B ...", "run a sweep: gpuclust -m data.path=tracks.csv 'cluster.n_clusters=range(2,11)'"),
+    ("gpuclust experiments=NAME ...", "run a ready study, with the sweep that it declares"),
+    ("gpuclust demo", "run a job on 20,000 generated tracks (data=catalogue)"),
+    ("gpuclust describe FILE", "profile a file: its columns, which would be clustered, and warnings"),
+    ("gpuclust ui", "compare runs in the MLflow UI"),
+    ("gpuclust export best|RUN_ID --out DIR", "export the assignments and the model of a run"),
+    ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
+    ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters"),
+    ("gpuclust serve DIR", "serve an export as a JSON API"),
+    ("gpuclust explore DIR", "explore an export in the browser"),
+    ("gpuclust playlist DIR --cluster N", "make a playlist from an export (or --like TITLE, --taste energy=0.8)"),
+    ("gpuclust doctor", "show the selected device and why"),
+)
+RUN_OPTIONS = (
+    ("-m, --multirun", "run one job for each combination of the values given"),
+    ("-c, --cfg [job]", "print the configuration that would run (with -m the list of jobs too), and run nothing"),
+    ("-cd, --config-dir DIR", "add a folder of your own configuration files, laid out like conf/"),
+    (
+        "-sc install=SHELL",
+        'tab completion for bash, zsh (through bashcompinit) or fish: eval "$(gpuclust -sc install=bash)"',
+    ),
+)
+GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none reduce=none|pca
+cluster=kmeans|gmm|hdbscan score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu
+tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
+STATUSES = (
+    ("0", "all jobs finished"),
+    ("1", "some job failed; the others are kept"),
+    ("2", "the input is wrong; nothing was run"),
+    ("3", "predict: the new rows differ from the training rows"),
+    ("129, 130, 143", "interrupted (SIGHUP, Ctrl-C, SIGTERM); finished jobs are kept"),
+)
+
+
+def usage(width: int) -> str:
+    """The help page, wrapped at ``width`` columns."""
+    width = max(width, 40)
+    return f"""\
+{_paragraph("gpuclust: cluster tables of millions of rows on a GPU or a CPU, with every run logged to MLflow", width)}
+
+{_entries(COMMAND_LINES, width)}
+
+options of run:
+{_entries(RUN_OPTIONS, width)}
+
+groups:
+{_paragraph(GROUPS, width, indent=2)}
+  `gpuclust --cfg` shows every key.
+
+exit status:
+{_entries(STATUSES, width)}
+
+{_paragraph("`gpuclust COMMAND --help` shows the options of a command. GPUCLUST_DEBUG=1 shows the traceback of an error.", width)}
+"""
+
+
+def _paragraph(text: str, width: int, indent: int = 0) -> str:
+    pad = " " * indent
+    return textwrap.fill(
+        " ".join(text.split()),
+        width,
+        initial_indent=pad,
+        subsequent_indent=pad,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _entries(entries: Sequence[tuple[str, str]], width: int) -> str:
+    """Two columns, or the second below the first where the terminal is narrow."""
+    first = max(len(name) for name, _ in entries) + 4
+    beside = width - first >= 30
+    lines = []
+    for name, text in entries:
+        if beside:
+            filled = _paragraph(text, width, indent=first)
+            lines.append(f"  {name}".ljust(first) + filled.lstrip())
+        else:
+            lines += [_paragraph(name, width, indent=2), _paragraph(text, width, indent=6)]
+    return "\n".join(lines)
