@@ -55,7 +55,7 @@ def admitted(text: str) -> str:
 
     Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package and an unknown key that is added.
     """
-    if len(text.splitlines()) > 1:
+    if len(f"{text}.".splitlines()) > 1:
         raise ConfigurationError(f"'{' '.join(text.split())}' holds a line break; write key=value in one line")
     found = _OVERRIDE.fullmatch(text)
     assert found is not None  # every part is optional
