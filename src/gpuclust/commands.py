@@ -170,19 +170,51 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    parser = command_parser("predict", "Place the rows of a file in the clusters of an exported model.")
+    parser = command_parser(
+        "predict",
+        "Place the rows of a file in the clusters of an exported model, and compare them with its training rows. "
+        "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
     parser.add_argument("rows", type=Path, metavar="FILE", help="the rows: any file that data.path takes")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
-    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
+    parser.add_argument(
+        "--max-outside",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="exit with status 3 when more than this share of a feature's values is outside its training range, or "
+        "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles (default: 0.2; 1: never)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the files if they exist")
     options = parser.parse_args(arguments)
 
     from gpuclust.predict import predict
 
-    scored = predict(options.folder, options.rows, options.out, force=options.force)
-    unplaced = f"; {scored.n_unplaced:,} could not be placed (a feature is missing or out of bounds)"
-    print(f"{scored.path}: {scored.n_rows:,} rows{unplaced if scored.n_unplaced else ''}")
-    return 0
+    scored = predict(
+        options.folder,
+        options.rows,
+        options.out,
+        report=options.report,
+        max_outside=options.max_outside,
+        force=options.force,
+    )
+    found = scored.novelty
+    unplaced = f"; {found.n_unplaced:,} could not be placed (a feature is missing or out of bounds)"
+    print(f"{scored.path}: {found.n_rows:,} rows{unplaced if found.n_unplaced else ''}")
+    for line in found.in_words():
+        print(f"  {line}")
+    if not scored.exceeding:
+        return 0
+    worst = scored.exceeding[0]
+    more = f" (and {len(scored.exceeding) - 1} more features)" if len(scored.exceeding) > 1 else ""
+    print(
+        f"gpuclust: the rows are unlike the training rows: {worst.in_words()}{more}; more than --max-outside "
+        f"{options.max_outside:g}: check the column's unit, or fit a new model. {scored.path} was written",
+        file=sys.stderr,
+    )
+    return 3
 
 
 def _serve(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gpuclust.conclude import rebuild
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, job_of
 from gpuclust.errors import ExportError, ModelError
-from gpuclust.record import bundle_of, digest_of
+from gpuclust.record import bundle_of, digest_of, training_of
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
@@ -93,10 +93,18 @@ def export(
     )
     described = jobs.ruled(job, table, described, prediction.cluster, desk)
     with whole_folder(out, force) as folder:
-        _write(folder, table, found.bundle, prediction, described, desk, form)
+        _write(folder, table, with_training(found.bundle, table, prediction), prediction, described, desk, form)
         manifest = _manifest(folder, run, job, table, prediction, recorder.sweep_of(run, sweep))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Exported(out, run, table.n_rows, len(described.proper))
+
+
+def with_training(bundle: Bundle, table: Table, prediction: Prediction) -> Bundle:
+    """The bundle with the ranges of its training rows, which version 0.1.0 did not keep."""
+    if "training" in bundle.details:
+        return bundle
+    training = training_of(table, prediction.distance, prediction.confidence)
+    return replace(bundle, details={**bundle.details, "training": training})
 
 
 def refuse_existing(out: Path, force: bool) -> None:

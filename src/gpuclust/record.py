@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from gpuclust.config import Config, flatten
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, Outcome, Result, about
 from gpuclust.errors import GpuclustError
+from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.prepare import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
@@ -122,8 +124,23 @@ def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clusteri
         covariance_type=getattr(config.cluster, "covariance_type", None),
         fills=table.audit.fills,
         bounds={f: (low, high) for f, (low, high) in config.clean.bounds.items() if f in table.features},
-        details={"clusters": {str(c.cluster): {"name": c.name, "size": c.size} for c in described.clusters}},
+        details={
+            "clusters": {str(c.cluster): {"name": c.name, "size": c.size} for c in described.clusters},
+            "training": training_of(table, clustering.distance, clustering.confidence),
+        },
     )
+
+
+def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarray) -> dict[str, Any]:
+    """What a model keeps of its training rows, to compare new rows with: ranges of the features, and of what was found."""
+    # Values that occur, on the outer side of the quantile: at most 1 % of the training rows lie beyond, and interpolating
+    # between values near 1e308 would overflow.
+    sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
+    ranges = {
+        feature: [v for q, side in sides for v in column.quantile(list(q), interpolation=side).to_numpy()]
+        for feature, column in ((f, table.frame[f]) for f in table.features)
+    }
+    return training_summary(ranges, table.n_rows, distance, confidence)
 
 
 def labels_digest(clustering: Clustering) -> str:

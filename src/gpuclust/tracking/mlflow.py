@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import sys
 import time
@@ -14,15 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
-
-# MLflow would otherwise retry an unreachable server for minutes and say nothing.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# Its lines "View run NAME at: ADDRESS" would print the password of the address.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A sweep passes its parent explicitly; an inherited run would be overwritten by every job.
-os.environ.pop("MLFLOW_RUN_ID", None)
 
 import mlflow
 import psutil
@@ -40,7 +30,16 @@ from gpuclust.model.files import ARRAYS, MODEL
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.opening import opened
-from gpuclust.tracking.place import location, one_line_errors, page, quiet, resolve_uri, shown, store_file
+from gpuclust.tracking.place import (
+    configure_client,
+    location,
+    one_line_errors,
+    page,
+    quiet,
+    resolve_uri,
+    shown,
+    store_file,
+)
 from gpuclust.tracking.recorder import (
     FINISHED,
     KEY,
@@ -86,6 +85,7 @@ class MlflowRecorder:
         create: bool = True,
         tell: Callable[[str], None] = _tell,
     ) -> None:
+        configure_client()
         self.uri, self.artifacts = resolve_uri(uri)
         self.experiment = experiment
         with one_line_errors(self.uri), opened(self.uri, self.artifacts, create, tell):

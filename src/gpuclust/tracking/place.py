@@ -251,10 +251,21 @@ def quiet(name: str) -> Iterator[None]:
         log.setLevel(level)
 
 
+def configure_client() -> None:
+    """Set MLflow's client to give up on a server after seconds, where it would retry for minutes without a message, to show
+    no progress bars, and not to print "View run NAME at: ADDRESS", which would show the password of the address.
+
+    The settings are the environment's, which MLflow's threads read too; those that the user made stay.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
 def keep_logs_off_the_terminal() -> None:
     """MLflow, SQLAlchemy and urllib3 log a traceback for each error that gpuclust reports in one line."""
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in NOISY:
         log = logging.getLogger(name)
         with suppress(ValueError):

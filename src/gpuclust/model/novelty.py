@@ -1,0 +1,227 @@
+"""How new rows differ from the rows that a model was fitted on: ranges of features, distances, shares of clusters.
+
+`training_summary` is kept in the details of ``model.json``; `compare` is what `gpuclust predict` reports, and what
+anything else that places rows may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.model.schema import NOISE, Details, FeatureRange, Quantiles
+
+# The quantiles that a feature's range in the training rows is kept by: `FeatureRange`.
+RANGE = (0.0, 0.01, 0.99, 1.0)
+# By definition this share of the training rows lies outside the 1 % to 99 % quantiles.
+EXPECTED_IN_TAILS = 0.02
+# Fewer rows say too little about shares of 2 %.
+MIN_ROWS_FOR_TAILS = 50
+MAX_OUTSIDE = 0.2
+SHOWN = 8
+
+
+def training_summary(
+    ranges: Mapping[str, Sequence[float]], n_rows: int, distance: np.ndarray | None, confidence: np.ndarray
+) -> dict[str, Any]:
+    """What `gpuclust.model.schema.Training` holds. ``ranges`` are each feature's quantiles at `RANGE`, ``distance`` and
+    ``confidence`` (n_rows,) the job's own."""
+    summary: dict[str, Any] = {
+        "n_rows": n_rows,
+        "features": {
+            name: dict(zip(("min", "low", "high", "max"), (float(v) for v in values), strict=True))
+            for name, values in ranges.items()
+        },
+    }
+    for name, values in (("distance", distance), ("confidence", confidence)):
+        found = None if values is None else quantiles(values)
+        if found is not None:
+            summary[name] = found.model_dump()
+    return summary
+
+
+def quantiles(values: np.ndarray) -> Quantiles | None:
+    """The 1 %, 50 % and 99 % quantiles of the finite values; None without any."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    low, middle, high = np.quantile(finite, (0.01, 0.5, 0.99), method="nearest")
+    return Quantiles(q01=float(low), q50=float(middle), q99=float(high))
+
+
+@dataclass(frozen=True)
+class FeatureShift:
+    """A feature in the new rows. ``outside`` is the share of its values outside the training range, ``in_tails`` that
+    outside the training rows' 1 % to 99 % quantiles, ``missing`` the share of rows without a value."""
+
+    feature: str
+    outside: float
+    in_tails: float
+    missing: float
+    min: float | None
+    max: float | None
+    training: FeatureRange
+
+    def in_words(self) -> str:
+        """``energy: 97.0% of the values are outside the training range (0.1 to 99 now, 0 to 1 in training)``."""
+        return (
+            f"{self.feature}: {self.outside:.1%} of the values are outside the training range, {self.in_tails:.1%} outside "
+            f"its 1% to 99% quantiles ({self.min:.4g} to {self.max:.4g} now, {self.training.min:.4g} to "
+            f"{self.training.max:.4g} in training)"
+        )
+
+
+@dataclass(frozen=True)
+class ClusterShift:
+    """A cluster's share of the new rows that were placed, and of the training rows; noise is -1."""
+
+    cluster: int
+    share: float
+    training_share: float | None
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """New rows against training rows. ``features`` is empty where the model keeps no ranges (version 0.1.0); distances
+    are None where the algorithm has no centres or nothing was placed."""
+
+    n_rows: int
+    n_unplaced: int
+    rows_outside: float | None
+    features: tuple[FeatureShift, ...]
+    clusters: tuple[ClusterShift, ...]
+    distance: Quantiles | None
+    training_distance: Quantiles | None
+    confidence: Quantiles | None
+    training_confidence: Quantiles | None
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether the model keeps the ranges of its training rows."""
+        return bool(self.features)
+
+    def exceeding(self, max_outside: float) -> tuple[FeatureShift, ...]:
+        """The features of which more than this share is outside the training range, or, beyond the 2 % that are
+        expected there and from `MIN_ROWS_FOR_TAILS` rows on, outside its 1 % to 99 % quantiles; the worst first."""
+        tails = max_outside + EXPECTED_IN_TAILS if self.n_rows >= MIN_ROWS_FOR_TAILS else np.inf
+        found = [f for f in self.features if f.outside > max_outside or f.in_tails > tails]
+        return tuple(sorted(found, key=lambda f: (-f.outside, -f.in_tails)))
+
+    def in_words(self) -> list[str]:
+        """What a person should know, a line each."""
+        if not self.has_ranges:
+            return [
+                "the model keeps no ranges of its training rows (gpuclust 0.1.0 made it); export its run again to compare",
+                *self._shares(),
+            ]
+        shifted = sorted((f for f in self.features if f.outside > 0), key=lambda f: -f.outside)
+        lines = [f.in_words() for f in shifted[:SHOWN]]
+        if len(shifted) > SHOWN:
+            lines.append(f"{len(shifted) - SHOWN} more features have values outside their training range")
+        if not shifted:
+            lines.append("every value is within the training range of its feature")
+        gaps = [
+            f"{f.feature} {f.missing:.1%}" for f in sorted(self.features, key=lambda f: -f.missing) if f.missing > 0
+        ]
+        if gaps:
+            lines.append(f"missing: {', '.join(gaps[:SHOWN])}{', ...' if len(gaps) > SHOWN else ''}")
+        for name, now, then in (
+            ("distance to the own centre", self.distance, self.training_distance),
+            ("confidence", self.confidence, self.training_confidence),
+        ):
+            if now is not None and then is not None:
+                lines.append(
+                    f"{name}: median {now.q50:.4g}, 1% to 99% {now.q01:.4g} to {now.q99:.4g} "
+                    f"(training: {then.q50:.4g}, {then.q01:.4g} to {then.q99:.4g})"
+                )
+        return lines + self._shares()
+
+    def _shares(self) -> list[str]:
+        """The clusters whose shares changed most, in one line."""
+        known = [c for c in self.clusters if c.training_share is not None]
+        if not known or self.n_unplaced == self.n_rows:
+            return []
+        most = sorted(known, key=lambda c: -abs(c.share - (c.training_share or 0.0)))[:SHOWN]
+        shown = sorted(most, key=lambda c: (c.cluster == NOISE, c.cluster))
+        texts = [
+            f"{'noise' if c.cluster == NOISE else c.cluster} {c.share:.1%} ({c.training_share:.1%})" for c in shown
+        ]
+        return [f"clusters, share now (in training): {', '.join(texts)}{', ...' if len(known) > SHOWN else ''}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        ranges = ("distance", "training_distance", "confidence", "training_confidence")
+        found: dict[str, Any] = {"rows": self.n_rows, "unplaced": self.n_unplaced, "rows_outside": self.rows_outside}
+        found["features"] = {
+            f.feature: {k: v for k, v in vars(f).items() if k not in ("feature", "training")}
+            | {"training": f.training.model_dump()}
+            for f in self.features
+        }
+        found["clusters"] = [asdict(c) for c in self.clusters]
+        values = {name: getattr(self, name) for name in ranges}
+        return found | {name: None if q is None else q.model_dump() for name, q in values.items()}
+
+
+def compare(
+    details: Details,
+    features: Sequence[str],
+    raw: np.ndarray,
+    cluster: np.ndarray,
+    confidence: np.ndarray,
+    distance: np.ndarray,
+    placed: np.ndarray,
+) -> Novelty:
+    """Compare rows with the training rows of a model.
+
+    ``raw`` (n, n_features) float64 in the order of ``features``, missing NaN; the rest (n,) is what was predicted for them,
+    ``placed`` which rows were placed.
+    """
+    training = details.training
+    shifts, outside_any = [], np.zeros(len(raw), dtype=bool)
+    for j, name in enumerate(features):
+        if training is None or name not in training.features:
+            continue
+        shift, outside = _shift(name, raw[:, j], training.features[name])
+        shifts.append(shift)
+        outside_any |= outside
+    return Novelty(
+        n_rows=len(raw),
+        n_unplaced=int((~placed).sum()),
+        rows_outside=float(outside_any.mean()) if shifts and len(raw) else None,
+        features=tuple(shifts),
+        clusters=_cluster_shifts(details, cluster[placed]),
+        distance=quantiles(distance[placed]),
+        training_distance=None if training is None else training.distance,
+        confidence=quantiles(confidence[placed]),
+        training_confidence=None if training is None else training.confidence,
+    )
+
+
+def _shift(name: str, values: np.ndarray, training: FeatureRange) -> tuple[FeatureShift, np.ndarray]:
+    """The shift of one feature, and which values (n,) are outside its training range."""
+    known = np.isfinite(values)
+    outside = known & ((values < training.min) | (values > training.max))
+    tails = known & ((values < training.low) | (values > training.high))
+    n = max(int(known.sum()), 1)
+    shift = FeatureShift(
+        feature=name,
+        outside=float(outside.sum() / n),
+        in_tails=float(tails.sum() / n),
+        missing=float((~known).mean()) if len(values) else 0.0,
+        min=float(values[known].min()) if known.any() else None,
+        max=float(values[known].max()) if known.any() else None,
+        training=training,
+    )
+    return shift, outside
+
+
+def _cluster_shifts(details: Details, placed: np.ndarray) -> tuple[ClusterShift, ...]:
+    numbers, counts = np.unique(placed, return_counts=True)
+    now = dict(zip(numbers.tolist(), (counts / max(len(placed), 1)).tolist(), strict=True))
+    sizes = {int(c): note.size for c, note in details.clusters.items()}
+    total = sum(sizes.values())
+    every = sorted({*now, *sizes}, key=lambda c: (c == NOISE, c))
+    return tuple(ClusterShift(c, now.get(c, 0.0), sizes.get(c, 0) / total if total else None) for c in every)
