@@ -224,11 +224,37 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="whose pages may read the answers")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    _access_options(parser)
     options = parser.parse_args(arguments)
 
     from gpuclust.serve.server import serve
 
-    return serve(options.folder, host=options.host, port=options.port, cors=options.cors, workers=options.workers)
+    return serve(
+        options.folder,
+        host=options.host,
+        port=options.port,
+        cors=options.cors,
+        workers=options.workers,
+        allowed_hosts=options.allowed_hosts,
+        token=options.token,
+    )
+
+
+def _access_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allowed-hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the names that it answers to, beside its own (default: only its own on this machine, else any)",
+    )
+    parser.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        help="ask every request for a token; without a value one is made and printed. "
+        "GPUCLUST_TOKEN does the same and keeps the token out of the list of processes",
+    )
 
 
 def _explore(arguments: list[str]) -> int:
@@ -243,6 +269,7 @@ def _explore(arguments: list[str]) -> int:
         help="look sounds up, as in 'https://example.org/search?term={query}' (default: off)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    _access_options(parser)
     options = parser.parse_args(arguments)
 
     from gpuclust.serve.explorer.launch import explore
@@ -254,6 +281,8 @@ def _explore(arguments: list[str]) -> int:
         compare=options.compare,
         previews=options.previews,
         browser=not options.no_browser,
+        allowed_hosts=options.allowed_hosts,
+        token=options.token,
     )
 
 

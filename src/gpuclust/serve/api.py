@@ -14,6 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from gpuclust import __version__
 from gpuclust.model.predictor import read_predictor
 from gpuclust.serve import problems
+from gpuclust.serve.access import Access
 from gpuclust.serve.build import Progress
 from gpuclust.serve.front import API, Front
 from gpuclust.serve.inputs import MOST_BODY, parameter_examples
@@ -21,9 +22,9 @@ from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import taste_range
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
+from gpuclust.serve.schemas import problems as problems_of
 from gpuclust.serve.source import MODEL
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 SMALLEST_ZIPPED = 1_000  # bytes; below, gzip costs more than it saves
 ABOUT = """\
 Search, look around and place rows in an exported clustering. Everything is read from the export folder.
@@ -37,16 +38,17 @@ def create_app(
     folder: str | Path,
     *,
     cors: Sequence[str] = (),
-    hosts: Sequence[str] = (),
+    access: Access | None = None,
     max_body: int = MOST_BODY,
     progress: Progress | None = None,
 ) -> FastAPI:
     """The application that serves an export folder, which is opened (and indexed, the first time) here.
 
-    ``cors`` are the origins whose pages may read the answers, none by default; ``hosts`` the only names that requests may
-    be addressed to, any by default; ``max_body`` the longest body in bytes; ``progress`` as in `Library.open`. Raises
+    ``cors`` are the origins whose pages may read the answers, none by default; ``access`` the
+    names that requests may be addressed to and the token that they must bring, anybody by default; ``max_body`` the longest body in bytes; ``progress`` as in `Library.open`. Raises
     ExportError or ModelError when the folder is no export or is damaged.
     """
+    rules = access or Access()
     library = Library.open(folder, progress)
 
     @asynccontextmanager
@@ -73,18 +75,18 @@ def create_app(
     if cors:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], expose_headers=["ETag"],
-            allow_headers=["Content-Type", "If-None-Match"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match"],
         )  # fmt: skip
     app.add_middleware(
-        Front, version=f"{__version__} {library.facts.key}", hosts=tuple(hosts), max_body=max_body,
+        Front, version=f"{__version__} {library.facts.key}", access=rules, max_body=max_body,
         raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",),
     )  # fmt: skip
-    describe(app, library)
+    describe(app, library, rules)
     return app
 
 
-def describe(app: FastAPI, library: Library) -> None:
-    """Make the OpenAPI say what this export has: its features as those of a row, its items as examples."""
+def describe(app: FastAPI, library: Library, rules: Access) -> None:
+    """Make the OpenAPI say what this export has: its features as those of a row, its items as examples; and the token."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -104,8 +106,13 @@ def describe(app: FastAPI, library: Library) -> None:
             schemas["Rows"]["example"] = {
                 "rows": [dict(item.features) for item in library.at(range(min(2, len(library))))]
             }
+            if rules.token:
+                document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                document["security"] = [{"token": []}]
             for path in document["paths"].values():
                 for operation in path.values():
+                    if rules.token:
+                        operation["responses"] |= {str(k): v for k, v in problems_of(401).items()}
                     parameter_examples(examples_of(library), operation)
         return app.openapi_schema or {}
 

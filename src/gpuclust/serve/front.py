@@ -1,4 +1,4 @@
-"""What stands before every route: which hosts are answered, how long a body may be, ETags, and safe headers.
+"""What stands before every route: which hosts are answered, the token, how long a body may be, ETags, and safe headers.
 
 Plain ASGI (https://asgi.readthedocs.io), outermost of all, so that HEAD, 304 and refusals look the same everywhere.
 """
@@ -6,19 +6,23 @@ Plain ASGI (https://asgi.readthedocs.io), outermost of all, so that HEAD, 304 an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpuclust.serve.access import Access
 from gpuclust.serve.problems import problem
 
 API = "/api/v1"
 # A browser may keep an answer for a minute, then asks whether it still holds: an export does not change under its name often.
 CACHED = "public, max-age=60"
+CACHED_BY_ITS_OWNER = "private, max-age=60"
 FRESH = "no-store"
+CHALLENGE: Mapping[str, str] = {"www-authenticate": 'Bearer realm="gpuclust"'}
 SAFE = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -29,9 +33,8 @@ SAFE = {
 class Front:
     """An application behind its limits.
 
-    ``version`` names the export's content: with the path and the query it makes the ETag of a GET. ``hosts`` are the only
-    names that may be asked for (empty: any), which keeps a page elsewhere from reading a local server by rebinding
-    its name. ``max_body`` is in bytes. Paths below ``raw`` reach the routes as they were sent, still percent-encoded,
+    ``version`` names the export's content: with the path and the query it makes the ETag of a GET. ``access`` says which
+    names may be asked for, and the token that a request must bring; a CORS preflight cannot bring one. ``max_body`` is in bytes. Paths below ``raw`` reach the routes as they were sent, still percent-encoded,
     so that an id may hold a slash.
     """
 
@@ -40,12 +43,12 @@ class Front:
         app: ASGIApp,
         *,
         version: str,
-        hosts: Sequence[str],
+        access: Access,
         max_body: int,
         raw: Sequence[str],
         fresh: Sequence[str],
     ) -> None:
-        self.app, self.version, self.hosts, self.max_body = app, version, frozenset(hosts), max_body
+        self.app, self.version, self.access, self.max_body = app, version, access, max_body
         self.raw, self.fresh = tuple(path.encode() for path in raw), frozenset(fresh)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,15 +62,24 @@ class Front:
         raw_path = scope.get("raw_path") or b""
         if raw_path.startswith(self.raw):
             scope["path"] = raw_path.decode("ascii", "replace")
-        if self.hosts and _host(headers.get("host", "")) not in self.hosts:
-            refusal = problem(421, "this server answers only to its own name; open it by the address that it printed")
-            await refusal(scope, receive, _Reply(send, headers, None, head=head).send)
+        cached = CACHED_BY_ITS_OWNER if self.access.token else CACHED
+        if (refusal := self._refusal(scope, headers)) is not None:
+            await refusal(scope, receive, _Reply(send, headers, None, head=head, cached=cached).send)
             return
-        reply = _Reply(send, headers, self._etag(scope), head=head)
+        reply = _Reply(send, headers, self._etag(scope), head=head, cached=cached)
         if reply.is_known():
             await reply.not_modified()
             return
         await self.app(scope, self._limited(receive, headers), reply.send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Why a request is not answered; None where it is."""
+        if not self.access.answers_to(headers.get("host", "")):
+            return problem(421, "this server answers only to its own name; open it by the address that it printed")
+        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        if is_preflight or self.access.accepts(headers.get("authorization", "")):
+            return None
+        return problem(401, "send the server's token as Authorization: Bearer TOKEN", CHALLENGE)
 
     def _etag(self, scope: Scope) -> str | None:
         """A weak tag, as an answer may be compressed; none where an answer depends on more than the export."""
@@ -98,8 +110,8 @@ class Front:
 class _Reply:
     """Headers on the way out; a 200 whose tag the client has becomes a 304."""
 
-    def __init__(self, send: Send, headers: Headers, etag: str | None, *, head: bool) -> None:
-        self._send, self._etag, self._silent = send, etag, head
+    def __init__(self, send: Send, headers: Headers, etag: str | None, *, head: bool, cached: str) -> None:
+        self._send, self._etag, self._silent, self._cached = send, etag, head, cached
         self._tags = [tag.strip() for tag in headers.get("if-none-match", "").split(",")]
 
     def is_known(self) -> bool:
@@ -124,14 +136,8 @@ class _Reply:
             lasting = status in (200, 304) and self._etag is not None
             if lasting:
                 headers["etag"] = self._etag or ""
-            headers.setdefault("cache-control", CACHED if lasting else FRESH)
+            headers.setdefault("cache-control", self._cached if lasting else FRESH)
             message = {**message, "status": status, "headers": headers.raw}
         elif self._silent and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
-
-
-def _host(header: str) -> str:
-    """A Host header without its port, in lower case."""
-    name = header.strip().lower()
-    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]

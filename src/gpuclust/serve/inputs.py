@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from gpuclust.model.predictor import FARTHEST
 from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
@@ -17,7 +17,8 @@ MOST_HITS = 100
 MOST_ROWS = 10_000  # of one POST /predict
 MOST_BODY = 8 * 2**20  # bytes
 FURTHEST = 2**31 - 1
-LONGEST = 500  # characters of an id or a name
+LONGEST = 500  # characters of a search
+LONGEST_NAME = 1_500  # characters of an id or of a creator's name
 
 
 def _text(sent: str) -> str:
@@ -26,10 +27,11 @@ def _text(sent: str) -> str:
 
 
 Number = Annotated[int, Path(description="A cluster's number; -1 is the noise.", ge=-1, le=FURTHEST)]
-Id = Annotated[str, Path(description="An item's id, percent-encoded.", max_length=3 * LONGEST), AfterValidator(_text)]
+# The length is of the text itself: a character may take twelve when it is percent-encoded.
+Id = Annotated[str, Path(description="An item's id, percent-encoded.", max_length=LONGEST_NAME), BeforeValidator(_text)]
 Creator = Annotated[
-    str, Path(description="A creator's name, percent-encoded; case and accents do not matter.", max_length=3 * LONGEST),
-    AfterValidator(_text),
+    str, Path(description="A creator's name, percent-encoded; case and accents do not matter.", max_length=LONGEST_NAME),
+    BeforeValidator(_text),
 ]  # fmt: skip
 
 

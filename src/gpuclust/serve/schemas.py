@@ -280,6 +280,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses of a route for these statuses."""
     said = {
         400: "The body is not readable JSON.",
+        401: "The token is missing or wrong.",
         404: "There is no such thing; `suggestions` has what may have been meant.",
         409: "The export has no addresses that a player can open, which m3u8 needs; give `url_template`.",
         413: "The body is too long.",

@@ -1,4 +1,4 @@
-"""Running the API: a port that is bound before anything is said, workers, and an end that lets answers finish."""
+"""Running the API: a port that is bound before anything is printed, workers, and an end that lets answers finish."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import multiprocessing
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from gpuclust.errors import ConfigurationError, JobError
+from gpuclust.serve.access import Access, access, warning
 
 LAST_ANSWERS = 5  # seconds that answers under way have when the server is stopped
 WAITING = 1024  # connections not yet accepted
@@ -29,33 +30,40 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Orders:
-    """What is served to whom: an export folder, the origins of `create_app`'s ``cors``, and its ``hosts``."""
+    """What is served to whom: an export folder, and `create_app`'s ``cors`` and ``access``."""
 
     folder: str
     cors: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    access: Access = field(default_factory=Access)
 
 
 def serve(
-    folder: Path, *, host: str = "127.0.0.1", port: int = 8000, cors: Sequence[str] = (), workers: int = 1
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    cors: Sequence[str] = (),
+    workers: int = 1,
+    allowed_hosts: Sequence[str] = (),
+    token: str | None = None,
 ) -> int:
     """Serve an export folder until SIGTERM or Ctrl-C; the exit status.
 
-    ``port`` 0 takes a free one. Raises ConfigurationError when the address cannot be had or a value is wrong, ExportError
+    ``port`` 0 takes a free one; ``allowed_hosts`` and ``token`` are as in `gpuclust.serve.access.access`. Raises ConfigurationError when the address cannot be had or a value is wrong, ExportError
     or ModelError when the folder cannot be served; all before anything is served.
     """
     try:
         import uvicorn
 
-        from gpuclust.serve.api import LOOPBACK, create_app
+        from gpuclust.serve.api import create_app
     except ImportError as error:
         raise ConfigurationError(f"gpuclust serve needs {error.name}; install gpuclust[serve]") from error
     _check(port, cors, workers)
+    rules = access(host, allowed_hosts, token)
     listening = bind(host, port)
-    local = host == "localhost" or host.startswith("127.") or host == "::1"
-    orders = Orders(str(folder), tuple(cors), (*LOOPBACK, host.lower()) if local else ())
+    orders = Orders(str(folder), tuple(cors), rules)
     try:
-        app = create_app(folder, cors=orders.cors, hosts=orders.hosts, progress=_progress)
+        app = create_app(folder, cors=orders.cors, access=rules, progress=_progress)
         facts = app.state.library.facts
         address = f"[{host}]" if ":" in host else host
         where = f"http://{address}:{listening.getsockname()[1]}"
@@ -63,8 +71,12 @@ def serve(
             f"{folder}: {facts.n_rows:,} rows in {facts.n_clusters} clusters on {where}/api/v1; Ctrl-C stops",
             flush=True,
         )
+        if rules.generated:
+            print(f"token: {rules.token}   (send it as Authorization: Bearer TOKEN)", flush=True)
+        if (warned := warning(host, rules)) is not None:
+            print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
         if workers == 1:
-            uvicorn.Server(uvicorn.Config(app, **SETTINGS)).run(sockets=[listening])
+            uvicorn.Server(uvicorn.Config(app, **settings())).run(sockets=[listening])
         else:
             app.state.library.close()
             _supervise(orders, listening, workers)
@@ -100,8 +112,15 @@ def _work(orders: Orders, listening: socket.socket) -> None:
     from gpuclust.serve.api import create_app
 
     with contextlib.suppress(KeyboardInterrupt):
-        app = create_app(orders.folder, cors=orders.cors, hosts=orders.hosts)
-        uvicorn.Server(uvicorn.Config(app, **SETTINGS)).run(sockets=[listening])
+        app = create_app(orders.folder, cors=orders.cors, access=orders.access)
+        uvicorn.Server(uvicorn.Config(app, **settings())).run(sockets=[listening])
+
+
+def settings() -> dict[str, Any]:
+    """What uvicorn is told: nothing of its own is printed, and requests that do not arrive in time are given up."""
+    from gpuclust.serve.connection import TimedProtocol
+
+    return SETTINGS | {"http": TimedProtocol}
 
 
 def bind(host: str, port: int) -> socket.socket:
