@@ -66,6 +66,8 @@ def serve(
         app = create_app(folder, cors=orders.cors, access=rules, progress=_progress)
         facts = app.state.library.facts
         address = f"[{host}]" if ":" in host else host
+        if (warned := warning(host, rules)) is not None:
+            print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
         where = f"http://{address}:{listening.getsockname()[1]}"
         print(
             f"{folder}: {facts.n_rows:,} rows in {facts.n_clusters} clusters on {where}/api/v1; Ctrl-C stops",
@@ -73,8 +75,6 @@ def serve(
         )
         if rules.generated:
             print(f"token: {rules.token}   (send it as Authorization: Bearer TOKEN)", flush=True)
-        if (warned := warning(host, rules)) is not None:
-            print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
         if workers == 1:
             uvicorn.Server(uvicorn.Config(app, **settings())).run(sockets=[listening])
         else:

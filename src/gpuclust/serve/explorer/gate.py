@@ -61,7 +61,9 @@ class Gate:
         """What is answered in place of the application; None where the request goes on to it."""
         host = headers.get("host", "")
         if not self.access.answers_to(host):
-            return _page(421, "<p>This server answers only to its own name. Open it by the address that it printed.</p>")
+            return _page(
+                421, "<p>This server answers only to its own name. Open it by the address that it printed.</p>"
+            )
         origin = headers.get("origin")
         if origin is not None and not self.access.is_own_origin(origin, host):
             return _page(403, "<p>This server does not answer to pages of other sites.</p>")

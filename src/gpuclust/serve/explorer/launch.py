@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import sys
 import threading
 import time
 import webbrowser
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
-from gpuclust.errors import ConfigurationError, ExportError
+from gpuclust.errors import ConfigurationError
+from gpuclust.serve.access import WILDCARDS, Access, access, warning
 from gpuclust.serve.explorer.settings import Settings, configure
 from gpuclust.serve.library import Library
 from gpuclust.serve.links import check_template
+from gpuclust.serve.server import bind, settings
 
-PATIENCE_SECONDS = 60
+MAX_START_SECONDS = 60
+PING_SECONDS = 30
 SCRIPT = Path(__file__).with_name("script.py")
 # Nothing is fetched from or sent to anywhere else, no file is watched, nothing is printed but our own lines.
-OPTIONS = {
-    "browser.gatherUsageStats": "false",
-    "server.headless": "true",
+OPTIONS: Mapping[str, Any] = {
+    "browser.gatherUsageStats": False,
+    "server.headless": True,
     "server.fileWatcherType": "none",
-    "server.runOnSave": "false",
-    "server.maxUploadSize": "1",
-    "server.enableStaticServing": "false",
+    "server.runOnSave": False,
+    "server.maxUploadSize": 1,
+    "server.enableStaticServing": False,
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
-    "logger.hideWelcomeMessage": "true",
+    "logger.hideWelcomeMessage": True,
     "logger.level": "error",
-    "runner.magicEnabled": "false",
+    "runner.magicEnabled": False,
     # Set for both themes and not for one, so that the visitor's own choice of light or dark is followed.
     "theme.light.primaryColor": "#0072B2",
     "theme.dark.primaryColor": "#56B4E9",
@@ -47,24 +51,36 @@ def explore(
     compare: Path | None = None,
     previews: str | None = None,
     browser: bool = True,
+    allowed_hosts: Sequence[str] = (),
+    token: str | None = None,
 ) -> int:
     """Serve the explorer of an export until SIGINT or SIGTERM; the exit status.
 
     ``compare`` is another export to put beside it; ``previews`` the URL template of a lookup for exports without a column
-    of previews (see `gpuclust.serve.explorer.previews`); ``browser`` opens the page where there is a screen.
-    Raises ExportError for a folder that is no export or a port that is taken, ConfigurationError for a template that
-    cannot work or where Streamlit or Plotly is not installed.
+    of previews (see `gpuclust.serve.explorer.previews`); ``browser`` opens the page where there is a screen; ``port`` 0
+    takes a free one; ``allowed_hosts`` and ``token`` are as in `gpuclust.serve.access.access`. Raises ExportError for a
+    folder that is no export, ConfigurationError for an address that cannot be listened on, a template that cannot work,
+    or where Streamlit or Plotly is not installed.
     """
-    _require("streamlit", "plotly")
+    _require("streamlit", "plotly", "uvicorn")
     if previews is not None:
         check_template(previews)
-    _require_free(host, port)
-    for path in filter(None, (folder, compare)):
-        Library.open(path, _progress).close()
-    configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews))
-    address = f"http://{_name(host)}:{port}"
-    threading.Thread(target=_announce, args=(host, port, address, browser), daemon=True).start()
-    return _serve(host, port)
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"--port {port} is outside 0 to 65535")
+    rules = access(host, allowed_hosts, token)
+    listening = bind(host, port)
+    try:
+        for path in filter(None, (folder, compare)):
+            Library.open(path, _progress).close()
+        configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews))
+        port = listening.getsockname()[1]
+        threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
+        _serve(host, port, rules, listening)
+    except KeyboardInterrupt:  # uvicorn raises the signal again when it has stopped
+        pass
+    finally:
+        listening.close()
+    return 0
 
 
 def _require(*packages: str) -> None:
@@ -75,29 +91,22 @@ def _require(*packages: str) -> None:
         )
 
 
-def _require_free(host: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ConfigurationError(f"--port {port} is not between 1 and 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ExportError(f"{host}:{port} cannot be served ({error.strerror or error}); give another --port") from error
+def _serve(host: str, port: int, rules: Access, listening: Any) -> None:
+    """Streamlit's application behind our rules, in our own server, until a signal comes."""
+    import uvicorn
+    from streamlit.starlette import App
+    from streamlit.web.bootstrap import load_config_options
 
+    from gpuclust.serve.explorer.gate import Gate
 
-def _serve(host: str, port: int) -> int:
-    """Streamlit's own command line, in this process: its signal handlers end it gracefully."""
-    from click import Abort
-    from streamlit.web.cli import main as streamlit
-
+    load_config_options({**OPTIONS, "server.address": host, "server.port": port, "browser.serverAddress": _name(host)})
     _warm()
-    options = {**OPTIONS, "server.address": host, "server.port": str(port), "browser.serverAddress": _name(host)}
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    with suppress(Abort, KeyboardInterrupt):  # told to stop before Streamlit's own handlers were there
-        streamlit(["run", str(SCRIPT), *flags], standalone_mode=False)
-    return 0
+    connections = settings() | {
+        "ws": "websockets-sansio",
+        "ws_ping_interval": PING_SECONDS,
+        "ws_ping_timeout": PING_SECONDS,
+    }
+    uvicorn.Server(uvicorn.Config(Gate(App(SCRIPT), rules), **connections)).run(sockets=[listening])
 
 
 def _warm() -> None:
@@ -109,24 +118,28 @@ def _warm() -> None:
     go.Figure(go.Scatter(x=[0], y=[0])).to_json()
 
 
-def _announce(host: str, port: int, address: str, browser: bool) -> None:
+def _announce(host: str, port: int, rules: Access, browser: bool) -> None:
     """Print the address as soon as it answers, and open it where there is a screen."""
     began = time.monotonic()
-    while not _answers(host, port):
-        if time.monotonic() - began > PATIENCE_SECONDS:
+    while not _answers(host, port, rules.token):
+        if time.monotonic() - began > MAX_START_SECONDS:
             return
         time.sleep(0.05)
-    print(address, flush=True)
+    address = f"http://{_name(host)}:{port}"
+    entrance = f"{address}/?{urlencode({'token': rules.token})}" if rules.token else address
+    if (warned := warning(host, rules)) is not None:
+        print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
+    print(entrance if rules.generated else address, flush=True)
     print("Ctrl-C stops it", file=sys.stderr, flush=True)
     if browser and _has_screen():
-        webbrowser.open(address)
+        webbrowser.open(entrance)
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(host: str, port: int, token: str) -> bool:
     """Whether pages are served; a socket that takes connections is there before they are."""
     connection = HTTPConnection(_name(host).strip("[]"), port, timeout=1)
     try:
-        connection.request("GET", "/_stcore/health")
+        connection.request("GET", "/_stcore/health", headers={"Authorization": f"Bearer {token}"} if token else {})
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
         return False
@@ -141,7 +154,7 @@ def _has_screen() -> bool:
 
 def _name(host: str) -> str:
     """A host as it is typed in an address; one that means every interface is reached by the local name."""
-    if host in ("0.0.0.0", "::", ""):
+    if host in WILDCARDS:
         return "localhost"
     return f"[{host}]" if ":" in host else host
 
