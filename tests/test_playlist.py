@@ -291,6 +291,24 @@ def test_locations(library: Library, url: str, location: str) -> None:
     assert location_of(replace(library.at([0])[0], url=url)) == location
 
 
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("https://user:secret@music.example/a.mp3?x=1", "https://music.example/a.mp3?x=1"),
+        ("http://token@music.example:8000/a.mp3", "http://music.example:8000/a.mp3"),
+        ("http://music.example@169.254.169.254/latest", ""),
+        *((f"http://{host}/latest", "") for host in (
+            "169.254.169.254", "2852039166", "0xA9FEA9FE", "169.254.43518", "[fe80::1]", "[::ffff:169.254.169.254]", "0.0.0.0",
+            "127.0.0.1:8501", "127.1", "[::1]", "localhost", "localhost.", "a.localhost", "metadata.google.internal", "224.0.0.1",
+        )),
+        ("http://192.168.1.7/a.mp3", "http://192.168.1.7/a.mp3"),
+        ("http://[2001:db8::1]/a.mp3", "http://[2001:db8::1]/a.mp3"),
+    ],
+)  # fmt: skip
+def test_a_player_gets_no_passwords_and_no_addresses_of_this_machine(library: Library, url: str, location: str) -> None:
+    assert location_of(replace(library.at([0])[0], url=url, preview="")) == location
+
+
 def test_a_table_shows_text_as_text(library: Library) -> None:
     shown = render(hostile(library), "table")
     assert not {c for c in shown if ord(c) < 32 and c != "\n"} | {c for c in shown if c in "\x7f\u202e\u2066"}

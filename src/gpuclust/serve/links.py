@@ -7,7 +7,9 @@ A template holds some of ``{id}``, ``{title}``, ``{creator}`` and ``{query}`` (t
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 import string
 from urllib.parse import quote, urlsplit
 
@@ -76,11 +78,31 @@ def location_of(item: Item, template: str | None = None) -> str:
 
 
 def _web(text: str) -> str:
+    """A web address without its user part; empty for another scheme, and for an address that only this machine or its
+    own network link knows, as the metadata services of cloud machines are."""
     try:
-        parts = urlsplit(text.strip())
-        return quote(text.strip(), safe=_RESERVED) if parts.scheme in ("http", "https") and parts.netloc else ""
+        parts = urlsplit(quote(text.strip(), safe=_RESERVED))
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _is_elsewhere(parts.hostname):
+            return ""
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     except ValueError:
         return ""
+
+
+def _is_elsewhere(host: str) -> bool:
+    """Whether a host can be another machine's: not this one's, not link-local, in whichever way its number is written."""
+    host = host.rstrip(".").lower()
+    if host == "localhost" or host.endswith((".localhost", ".internal")):
+        return False
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # 2852039166, 0xa9fea9fe, 169.254.43518
+        except OSError:
+            return True  # a name
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return not (mapped.is_link_local or mapped.is_loopback or mapped.is_unspecified or mapped.is_multicast)
 
 
 def _file(text: str) -> str:
