@@ -192,10 +192,71 @@ def test_row_names_without_a_header_as_r_writes_them(tmp_path):
 
 
 def test_records_of_another_length_are_left_out_and_counted(tmp_path):
-    got = table(write(tmp_path, "x,y\n1,2\n3\n4,5,6\n7,8\n"))
+    path = write(tmp_path, "x,y\n1,2\n3\n4,5,6\n7,8\n")
+    got = table(path, bad_rows="skip")
     assert got.frame["x"].tolist() == [1, 7]
     assert got.audit.source["records_left_out"] == 2
-    assert any("2 broken records" in note for note in got.audit.notes)
+    assert got.audit.warnings[0] == (
+        "2 of 4 rows could not be read; the first is line 3 of table.csv (1 fields instead of 2)"
+    )
+    with pytest.raises(DataError, match=r"2 of 4 rows could not be read.*data\.bad_rows=skip"):
+        table(path)
+
+
+def quoted(n, *, unclosed=(), closed=()):
+    """Rows of a text in quotes and two numbers; the quote of some is not closed, or opened where there is none."""
+    lines = ["title,x,y"]
+    for i in range(n):
+        first = f'"song {i}' if i in unclosed or i not in closed else f"song {i}"
+        lines.append(f"{first}{'' if i in unclosed else chr(34) if i not in closed else ''},{i}.5,{i * i}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lost", "first"),
+    [
+        (quoted(60, closed=range(60), unclosed=[5]), 55, 7),  # no further quote: the rest of the file
+        (quoted(60, unclosed=[5]), 1, 7),  # closed by the next row's quote
+        (quoted(60, unclosed=[59]), 1, 61),
+        (quoted(60, unclosed=[5, 20, 40]), 3, 7),
+        (quoted(60, closed=[7, 8, 9], unclosed=[6]), 4, 8),
+        (quoted(60).replace('song 3"', 'song\n3"'), 0, 0),  # a line break that belongs to a title
+        (quoted(60).replace("\n", "\n\n"), 0, 0),
+        (quoted(60).replace("\n", "\r\n"), 0, 0),
+        (quoted(60).rstrip("\n"), 0, 0),
+        (quoted(60, closed=range(60)).replace("song 4,", 'song 4", live,'), 1, 6),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_rows_that_a_quote_swallowed_are_counted(tmp_path, text, lost, first, block_bytes):
+    path = write(tmp_path, text)
+    data = DataConfig(path=str(path), features=["x", "y"], bad_rows="skip")
+    got = read(data, PandasFrames(block_bytes))
+    assert got.n_rows + lost == 60
+    assert got.audit.source["records_left_out"] == lost
+    if lost:
+        assert f"{lost} of 60 rows could not be read; the first is line {first} of" in got.audit.warnings[0]
+        with pytest.raises(DataError, match=rf"{lost} of 60 rows"):
+            read(DataConfig(path=str(path), features=["x", "y"]), PandasFrames(block_bytes))
+    else:
+        assert read(DataConfig(path=str(path), bad_rows="error"), PandasFrames(block_bytes)).audit.warnings == ()
+
+
+def test_a_few_bad_rows_are_skipped_and_said(tmp_path):
+    path = write(tmp_path, quoted(500, unclosed=[450]))
+    assert "1 of 500 rows could not be read; the first is line 452" in table(path).audit.warnings[0]
+    with pytest.raises(DataError, match="1 of 500"):
+        table(path, bad_rows="error")
+
+
+def test_bad_rows_of_the_second_table_count_too(tmp_path):
+    write(tmp_path, "name,x,y\n" + "".join(f"n{i},{i}.5,{i % 7}.25\n" for i in range(9)), "a.csv")
+    write(tmp_path, "name,genre\n" + "".join(f"n{i},g{i % 2}\n" for i in range(8)) + "n8\n", "b.csv")
+    join = JoinConfig(path=str(tmp_path / "b.csv"), left="name")
+    with pytest.raises(DataError, match=r"b\.csv: 1 of 9 rows could not be read"):
+        table(tmp_path / "a.csv", join=join, roles=RolesConfig(group="genre"))
+    got = table(tmp_path / "a.csv", join=join, roles=RolesConfig(group="genre"), bad_rows="skip")
+    assert "1 of 9 rows could not be read" in got.audit.warnings[0]
 
 
 def test_newlines_in_quotes_across_blocks(tmp_path, seed):

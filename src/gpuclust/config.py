@@ -92,7 +92,11 @@ class JoinConfig:
 
 @dataclass
 class DataConfig:
-    """Where rows come from and which columns are used; ``where`` tells where such a file is to be had."""
+    """Where rows come from and which columns are used; ``where`` says where to get such a file.
+
+    ``bad_rows`` is for records that cannot be read: ``few`` skips them up to one in a hundred and refuses the file above,
+    ``skip`` skips any number, ``error`` refuses the file.
+    """
 
     source: str = one_of("file", "file", "catalogue")
     preset: str = one_of("none", "none", "tracks")
@@ -103,6 +107,7 @@ class DataConfig:
     roles: RolesConfig = field(default_factory=RolesConfig)
     n_rows: int | None = number(None, low=1)
     seed: int = number(0, low=0, high=2**32 - 1)
+    bad_rows: str = one_of("few", "few", "skip", "error")
     join: JoinConfig = field(default_factory=JoinConfig)
 
 

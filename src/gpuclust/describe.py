@@ -19,6 +19,7 @@ from gpuclust.compose import compose
 from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data.clean import clean
 from gpuclust.data.columns import AUDIO_FEATURES, spelling
+from gpuclust.data.files import expanded
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.lists import join_items
 from gpuclust.data.load import load, look
@@ -113,7 +114,9 @@ def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "
             )
     group = "tracks" if preset == "tracks" else "table"
     data = compose([f"data={group}", "data.path=given", *overrides]).data
-    data.path = str(path.expanduser())
+    data.path = str(expanded(str(path)))
+    if not any(override.startswith("data.bad_rows=") for override in overrides):
+        data.bad_rows = "skip"  # a look at a file that a job would refuse
     return data
 
 

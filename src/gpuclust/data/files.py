@@ -33,7 +33,7 @@ def find(path: str) -> Source:
     Raises:
         DataError: there is nothing there, it cannot be opened, or the formats differ.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     if place.is_dir():
         files = sorted(p for p in place.rglob("*") if p.is_file() and _visible(p, place) and _extension(p))
         if not files:
@@ -41,11 +41,32 @@ def find(path: str) -> Source:
     elif place.is_file():
         files = [place]
     else:
-        raise DataError(f"{path} does not exist; check the path{_neighbours(place)}")
+        raise DataError(_why_absent(path, place))
     formats = {_format(p) for p in files}
     if len(formats) > 1:
         raise DataError(f"{path} mixes {' and '.join(sorted(formats))} files; keep one format in a folder")
     return Source(tuple(files), formats.pop())
+
+
+def expanded(path: str) -> Path:
+    """The path with ``~`` as the home folder. Raises DataError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no user of that name; give the path in full") from error
+
+
+def _why_absent(path: str, place: Path) -> str:
+    try:
+        place.stat()
+    except FileNotFoundError:
+        if place.is_symlink():
+            return f"{path} is a link to {place.readlink()}, which does not exist; check the link"
+    except OSError as error:
+        return f"{path} cannot be opened: {error.strerror}"
+    else:
+        return f"{path} is neither a file nor a folder but a pipe, a socket or a device; write the table into a file"
+    return f"{path} does not exist; check the path{_neighbours(place)}"
 
 
 def _visible(path: Path, place: Path) -> bool:
@@ -70,6 +91,8 @@ def _format(path: Path) -> str:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from error
     if not magic:
         raise DataError(f"{path} is empty; give a file with a header and rows")
+    if magic == b"FEA1":
+        raise DataError(f"{path} is Feather version 1; write it again as Feather version 2 or Parquet")
     named = _extension(path) or "csv"
     if magic not in MAGIC and named == "parquet":
         raise DataError(f"{path} is not a Parquet file: it does not begin with PAR1; write or fetch it again")

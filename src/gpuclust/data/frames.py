@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
 MAX_BLOCK_BYTES = 1 << 28
+_EMPTY_LINES = re.compile(rb"(?<=\n)\r?\n")
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
 
 
@@ -35,13 +37,15 @@ class PandasFrames:
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[pd.DataFrame, int]:
-        """The named columns of a delimited file, and how many records had not the header's number of fields."""
+        """The named columns of a delimited file, and how many of its lines may be lost: more than are rows."""
         types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
         multiline, block_bytes = False, self.block_bytes
         while True:
             try:
-                table, n_left_out = self._parse(path, layout, types, multiline, block_bytes)
-                break
+                table, n_lines = self._parse(path, layout, types, multiline, block_bytes)
+                if multiline or n_lines <= table.num_rows:
+                    break
+                multiline = True  # the parts that threads parse begin at line breaks, which may be inside of quotes
             except pa.ArrowInvalid as error:
                 if "newlines_in_values" in str(error) and not multiline:
                     multiline = True
@@ -58,27 +62,22 @@ class PandasFrames:
         for name in numbers:
             if types[name] == pa.string():
                 table = _with_column(table, name, _numbers_if_all(table[name], layout.decimal))
-        return arrow_to_pandas(table.select([*numbers, *text])), n_left_out
+        return arrow_to_pandas(table.select([*numbers, *text])), n_lines - table.num_rows
 
     def _parse(
         self, path: Path, layout: CsvLayout, types: dict[str, Any], multiline: bool, block_bytes: int
     ) -> tuple[Any, int]:
-        left_out: list[Any] = []
-
-        def leave_out(row: Any) -> str:
-            left_out.append(row.actual_columns)
-            return "skip"
-
         with utf8_stream(path, layout) as stream:
+            counted = LineCounter(stream)
             table = pa.csv.read_csv(
-                stream,
+                counted,
                 read_options=pa.csv.ReadOptions(
                     column_names=list(layout.columns),
                     skip_rows_after_names=int(layout.header),
                     block_size=block_bytes,
                 ),
                 parse_options=pa.csv.ParseOptions(
-                    delimiter=layout.separator, newlines_in_values=multiline, invalid_row_handler=leave_out
+                    delimiter=layout.separator, newlines_in_values=multiline, invalid_row_handler=lambda _: "skip"
                 ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=types,
@@ -87,7 +86,7 @@ class PandasFrames:
                     decimal_point=layout.decimal,
                 ),
             )
-        return table, len(left_out)
+        return table, counted.n_lines - int(layout.header)
 
     def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
         """The named columns of a Parquet file."""
@@ -139,6 +138,33 @@ class PandasFrames:
     def to_matrix(self, frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         """float64 array (n_rows, n_columns), C order."""
         return np.ascontiguousarray(frame[list(columns)].to_numpy(np.float64))
+
+
+class LineCounter(io.RawIOBase):
+    """A stream of bytes that counts the lines that are read from it, empty ones left out."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._last = b"\n"
+        self._lines = 0
+
+    @property
+    def n_lines(self) -> int:
+        """How many lines were read."""
+        return self._lines + (not self._last.endswith(b"\n"))
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._stream.read(size)
+        if piece:
+            # One byte is looked at twice, so that an empty line between two pieces is seen.
+            joined = self._last[-1:] + piece
+            empty = len(_EMPTY_LINES.findall(joined)) if b"\n\n" in joined or b"\n\r" in joined else 0
+            self._lines += piece.count(b"\n") - empty
+            self._last = piece[-1:]
+        return piece
 
 
 def read_arrow(path: Path, format: str, columns: Sequence[str]) -> Any:

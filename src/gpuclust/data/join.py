@@ -30,9 +30,10 @@ class Join:
     right: str
     table: Look
     kinds: dict[str, str]
+    bad_rows: str = "few"
 
 
-def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str) -> Join | None:
+def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str, *, bad_rows: str = "few") -> Join | None:
     """Look at the second table; None when no join is declared.
 
     With no ``columns`` named, every column that the first table does not have is added.
@@ -56,7 +57,7 @@ def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str) -> Joi
         _require(name, usable, "data.join.columns", config.path)
         if name in left_kinds:
             raise ConfigurationError(f"data.join.columns: {where} already has a column {name!r}; leave it out")
-    return Join(left, right, table, {name: usable[name] for name in columns})
+    return Join(left, right, table, {name: usable[name] for name in columns}, bad_rows)
 
 
 def _require(name: str, known: dict[str, str], key: str, where: str) -> None:
@@ -64,14 +65,15 @@ def _require(name: str, known: dict[str, str], key: str, where: str) -> None:
         raise ConfigurationError(f"{key}: {where} has no column {name!r}{did_you_mean(name, known)}")
 
 
-def attach(frame: Frame, join: Join, frames: Frames, columns: list[str]) -> tuple[Frame, int]:
-    """The frame with columns of the second table, and how many rows found a match.
+def attach(frame: Frame, join: Join, frames: Frames, columns: list[str]) -> tuple[Frame, int, str | None]:
+    """The frame with columns of the second table, how many rows found a match, and what of the second was not read.
 
     Text is a list of all distinct values over a row's keys, in their order, and missing where there is none; a
     number is the mean over them. Text stays plain when neither the key nor the column has lists and no key is
     repeated in the second table. A second column never multiplies rows.
     """
-    second = load(join.table, PandasFrames(), [join.right, *columns], text=[join.right]).frame
+    loaded = load(join.table, PandasFrames(), [join.right, *columns], text=[join.right])
+    second, bad = loaded.frame, loaded.bad_rows(join.bad_rows)
     keys, key_lists = _as_lists(_text(frames.to_pandas(frame[[join.left]])[join.left]))
     pairs = pd.DataFrame({"row": keys.row, "key": keys.item})
     known = _text(second[join.right]).astype(object)
@@ -85,7 +87,7 @@ def attach(frame: Frame, join: Join, frames: Frames, columns: list[str]) -> tupl
     moved = frames.from_pandas(added)
     for name in columns:
         frame[name] = moved[name]
-    return frame, int(pairs["row"].nunique())
+    return frame, int(pairs["row"].nunique()), bad
 
 
 def _text(column: Any) -> Any:

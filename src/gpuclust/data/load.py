@@ -12,11 +12,14 @@ import pyarrow.parquet
 
 from gpuclust.data.files import Source, find
 from gpuclust.data.frames import iter_arrow, named_apart, open_arrow
+from gpuclust.data.records import Unreadable, unreadable
 from gpuclust.data.sniff import Sniffed, may_be_key, sniff
 from gpuclust.data.table import CsvLayout, Frame, Frames, unique_names
 from gpuclust.errors import DataError
 
 HEAD_ROWS = 2000
+BAD_ROWS = 0.01
+"""Share of the rows that may be unreadable under ``data.bad_rows=few``."""
 INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
 
 
@@ -37,11 +40,30 @@ class Look:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A frame, how its files turned out to be written, and how many broken records were left out."""
+    """A frame, how its files turned out to be written, and what of each could not be read."""
 
     frame: Frame
-    layouts: tuple[CsvLayout, ...]
-    records_left_out: int
+    layouts: tuple[CsvLayout, ...] = ()
+    bad: tuple[tuple[Path, Unreadable], ...] = ()
+
+    @property
+    def n_bad(self) -> int:
+        """How many lines could not be read as rows."""
+        return sum(found.n_lines for _, found in self.bad)
+
+    def bad_rows(self, policy: str) -> str | None:
+        """What to say of the rows that could not be read; None where all could.
+
+        Raises DataError where the policy of `data.bad_rows` does not allow as many.
+        """
+        if not self.bad:
+            return None
+        file, found = self.bad[0]
+        n_rows = len(self.frame) + self.n_bad
+        line = f"{self.n_bad:,} of {n_rows:,} rows could not be read; the first is line {found.first:,} of {file.name} ({found.why})"
+        if policy == "error" or (policy == "few" and self.n_bad > BAD_ROWS * n_rows):
+            raise DataError(f"{file}: {line}; mend the file, or set data.bad_rows=skip to go on without them")
+        return line
 
 
 def look(path: str) -> Look:
@@ -79,37 +101,45 @@ def load(seen: Look, frames: Frames, columns: Sequence[str], *, text: Collection
     """
     if seen.source.format != "csv":
         reader = frames.read_parquet if seen.source.format == "parquet" else frames.read_feather
-        return Loaded(frames.concat([reader(file, columns) for file in seen.source.files]), (), 0)
+        return Loaded(frames.concat([reader(file, columns) for file in seen.source.files]))
     numbers = [name for name in columns if seen.kinds[name] in ("number", "empty") and name not in text]
     written = [name for name in columns if name not in numbers]
-    parts, layouts, left_out = [], [], 0
+    parts, layouts, bad = [], [], []
+    numeric = frozenset(name for name, kind in seen.kinds.items() if kind == "number")
     for file, layout in zip(seen.source.files, seen.layouts, strict=True):
-        part, layout, n = _read_csv(file, layout, frames, numbers, written)
+        part, layout, found = _read_csv(file, layout, frames, numbers, written, numeric)
         parts.append(part)
         layouts.append(layout)
-        left_out += n
-    return Loaded(frames.concat(_same_types(parts, numbers)), tuple(layouts), left_out)
+        if found.n_lines:
+            bad.append((file, found))
+    return Loaded(frames.concat(_same_types(parts, numbers)), tuple(layouts), tuple(bad))
 
 
 def _read_csv(
-    file: Path, layout: CsvLayout, frames: Frames, numbers: Sequence[str], text: Sequence[str]
-) -> tuple[Frame, CsvLayout, int]:
+    file: Path,
+    layout: CsvLayout,
+    frames: Frames,
+    numbers: Sequence[str],
+    text: Sequence[str],
+    numeric: frozenset[str],
+) -> tuple[Frame, CsvLayout, Unreadable]:
     """Read a file; when its encoding was misjudged from a part of it, judge it from the whole."""
     try:
-        frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
+        frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
     except UnicodeError:
         whole = sniff(file, whole=True).layout
         layout = replace(layout, encoding=whole.encoding, damaged=whole.damaged)
         try:
-            frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
+            frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
         except UnicodeError:
             layout = replace(layout, damaged=True)
-            frame, left_out = frames.read_csv(file, layout, numbers=numbers, text=text)
-    if left_out > max(10, len(frame)):
+            frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
+    found = unreadable(file, layout, numeric) if n_more > 0 else Unreadable()
+    if found.n_broken > max(10, len(frame)):
         raise DataError(
-            f"{file} is not a table: {left_out:,} records do not have the {len(layout.columns)} fields of its header"
+            f"{file} is not a table: {found.n_broken:,} records do not have the {len(layout.columns)} fields of its header"
         )
-    return frame, layout, left_out
+    return frame, layout, found
 
 
 def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:

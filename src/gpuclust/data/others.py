@@ -62,7 +62,7 @@ def _of_files(seen: Look, frames: Frames, names: list[str]) -> Any:
 
 def _joined(columns: Any, seen: Look, data: DataConfig, frames: Frames, names: list[str]) -> Any:
     """The columns with some of the second table's added."""
-    join = open_join(data.join, seen.kinds, str(data.path))
+    join = open_join(data.join, seen.kinds, str(data.path), bad_rows="skip")
     if join is None or not names:
         return columns
     frame = load(seen, frames, [join.left], text=[join.left]).frame

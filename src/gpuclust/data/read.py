@@ -104,7 +104,7 @@ def _open_catalogue(data: DataConfig, frames: Frames) -> _Opened:
 def _open_file(data: DataConfig, frames: Frames) -> _Opened:
     path = _path(data)
     seen = look(path)
-    join = open_join(data.join, seen.kinds, path)
+    join = open_join(data.join, seen.kinds, path, bad_rows=data.bad_rows)
     added = join.kinds if join else {}
     choice = choose(seen.kinds | added, data, where=path, tracks=data.preset == "tracks")
     wanted = {name: None for name in (*choice.role_columns, *choice.features) if name not in added}
@@ -118,19 +118,19 @@ def _open_file(data: DataConfig, frames: Frames) -> _Opened:
         wanted[name] = None
         text.add(name)
     decimal = next((layout.decimal for layout in seen.layouts), ".")
-    opened = _Opened(path, choice, lambda: _load(opened, seen, frames, list(wanted), text), decimal=decimal, keys=keys)
+    opened = _Opened(
+        path, choice, lambda: _load(opened, seen, frames, list(wanted), text, data), decimal=decimal, keys=keys
+    )
     if join:
         opened.join = lambda frame: _join(opened, frame, join, frames, data)
     return opened
 
 
-def _load(opened: _Opened, seen: Look, frames: Frames, wanted: list[str], text: set[str]) -> Frame:
+def _load(opened: _Opened, seen: Look, frames: Frames, wanted: list[str], text: set[str], data: DataConfig) -> Frame:
     loaded = load(seen, frames, wanted, text=text)
     opened.source = _describe(seen, loaded, opened.where)
-    if loaded.records_left_out:
-        opened.notes.append(
-            f"{loaded.records_left_out:,} broken records were left out: not as many fields as the header"
-        )
+    if bad := loaded.bad_rows(data.bad_rows):
+        opened.warnings.append(bad)
     if any(layout.damaged for layout in loaded.layouts):
         opened.notes.append("some bytes do not fit the encoding and were replaced by U+FFFD")
     return loaded.frame
@@ -157,7 +157,7 @@ def _describe(seen: Look, loaded: Loaded, where: str) -> dict[str, Any]:
             "header": layout.header,
             "gzip": layout.compressed,
             "index_column": layout.columns[0] if layout.index_column else None,
-            "records_left_out": loaded.records_left_out,
+            "records_left_out": loaded.n_bad,
         }
     return description
 
@@ -165,7 +165,9 @@ def _describe(seen: Look, loaded: Loaded, where: str) -> dict[str, Any]:
 def _join(opened: _Opened, frame: Frame, join: Join, frames: Frames, data: DataConfig) -> Frame:
     used = {*opened.choice.role_columns, *opened.choice.features}
     columns = [name for name in join.kinds if name in used]
-    frame, matched = attach(frame, join, frames, columns)
+    frame, matched, bad = attach(frame, join, frames, columns)
+    if bad:
+        opened.warnings.append(bad)
     opened.source["join"] = {"path": data.join.path, "columns": columns, "rows_matched": matched}
     return frame
 

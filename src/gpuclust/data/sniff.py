@@ -24,6 +24,7 @@ from gpuclust.errors import DataError
 
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
+LONGEST_HEAD = 1 << 26
 SEPARATORS = (",", ";", "\t", "|")
 LONGEST_KEY = 200
 """Characters. A longer text is a document, not a key."""
@@ -126,16 +127,24 @@ def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
         file.seek(0)
         if compressed:
             try:
-                return _whole_lines(gzip.GzipFile(fileobj=file).read(HEAD_BYTES)), [], True
+                return _whole_lines(_beginning(gzip.GzipFile(fileobj=file))), [], True
             except (OSError, EOFError, zlib.error) as error:
                 raise DataError(f"{path} is a damaged gzip file ({error}); fetch it again") from error
-        head = _whole_lines(file.read(HEAD_BYTES))
+        head = _whole_lines(_beginning(file))
         size = path.stat().st_size
         pieces = []
         for share in (0.25, 0.5, 0.75) if size > HEAD_BYTES + 4 * PIECE_BYTES else ():
             file.seek(max(HEAD_BYTES, int(size * share)))
             pieces.append(_whole_lines(file.read(PIECE_BYTES).partition(b"\n")[2]))
     return head, [] if head.startswith(UTF16_MARKS) else pieces, False
+
+
+def _beginning(file: BinaryIO | gzip.GzipFile) -> bytes:
+    """The first bytes of a file: a part that holds at least its first two lines, as far as there are so many."""
+    head = file.read(HEAD_BYTES)
+    while head.count(b"\n") < 2 and len(head) < LONGEST_HEAD and (more := file.read(HEAD_BYTES)):
+        head += more
+    return head
 
 
 def _whole_lines(piece: bytes) -> bytes:

@@ -169,11 +169,11 @@ class Frames(Protocol):
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[Frame, int]:
-        """The named columns of a delimited file, numbers first, and how many records were left out.
+        """The named columns of a delimited file, numbers first, and how many more lines than rows it has.
 
         A column of ``numbers`` is float64 where each of its cells is a number or a null spelling, and stays text
         where one is not. A column of ``text`` is always text, however it looks. Records with more or fewer fields
-        than the header are left out where the reader can tell. Fields in quotes may hold separators and newlines.
+        than the header are left out. Fields in quotes may hold separators and newlines.
 
         Raises:
             DataError: the file cannot be parsed.
