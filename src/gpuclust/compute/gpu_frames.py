@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,11 @@ import cudf
 import cupy as cp
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather
+import pyarrow.parquet
 
-from gpuclust.data.frames import arrow_to_pandas as arrow_to_pandas
-from gpuclust.data.sniff import utf8_stream
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.data.frames import PandasFrames, arrow_to_pandas, named_apart, read_arrow
+from gpuclust.data.table import CsvLayout
 from gpuclust.errors import DataError
-
-PIECE = 1 << 24
-"""Bytes of a text file that are checked at once."""
 
 UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, OverflowError, TypeError)
 """What cuDF, pyarrow and gzip raise on a file that is not what it should be."""
@@ -29,8 +23,7 @@ UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, OverflowError, TypeEr
 class CudfFrames:
     """Frames in GPU memory; see `gpuclust.data.table.Frames` for what each method means.
 
-    Missing values are cuDF's nulls, which its methods skip as pandas' skip NaN. Text is turned into numbers on the
-    GPU, by an algorithm that may differ from the CPU's in the last bit of a number.
+    Missing values are cuDF's nulls, which its methods skip as pandas' skip NaN.
     """
 
     name = "cudf"
@@ -38,32 +31,16 @@ class CudfFrames:
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[cudf.DataFrame, int]:
-        """The named columns of a delimited file. cuDF does not tell which records had other than the header's fields:
-        what is missing is null, what is over is dropped, and none is left out."""
-        columns = [*numbers, *text]
-        try:
-            frame: cudf.DataFrame = cudf.read_csv(
-                io.BytesIO(utf8_bytes(path, layout)),
-                sep=layout.separator,
-                names=list(layout.columns),
-                header=0 if layout.header else None,
-                usecols=columns,
-                dtype=dict.fromkeys(columns, "str"),
-                na_filter=False,
-                compression=None,
-            )
-        except UnicodeError:
-            raise
-        except UNREADABLE as error:
-            raise DataError(f"{path} cannot be read as delimited text: {_one_line(error)}") from error
-        frame = frame[columns]
-        for name in numbers:
-            frame[name] = _numbers_if_all(frame[name], layout.decimal)
-        return frame, 0
+        """The named columns of a delimited file and how many more lines than rows it has, by the reader of the CPU: cuDF's
+        does not tell which records have another number of fields than the header."""
+        frame, n_more = PandasFrames().read_csv(path, layout, numbers=numbers, text=text)
+        return self.from_pandas(frame), n_more
 
     def read_parquet(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
         """The named columns of a Parquet file."""
         try:
+            if not named_apart(pa.parquet.read_schema(path).names):
+                return self.from_pandas(arrow_to_pandas(read_arrow(path, "parquet", columns)))
             frame = cudf.read_parquet(path, columns=list(columns), use_pandas_metadata=False)
         except UNREADABLE as error:
             raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from error
@@ -72,7 +49,7 @@ class CudfFrames:
     def read_feather(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
         """The named columns of a Feather or Arrow IPC file, which the host unpacks: cuDF has no reader of its own."""
         try:
-            table = pa.feather.read_table(path, columns=list(columns))
+            table = read_arrow(path, "feather", columns)
         except (pa.ArrowException, *UNREADABLE) as error:
             raise DataError(f"{path} is not a whole Feather file: {_one_line(error)}") from error
         return self.from_pandas(arrow_to_pandas(table))
@@ -103,31 +80,6 @@ class CudfFrames:
         """float64 array (n_rows, n_columns), C order, on the GPU."""
         chosen: cudf.DataFrame = frame[list(columns)]
         return cp.ascontiguousarray(chosen.to_cupy(dtype=np.dtype(np.float64), na_value=np.nan))
-
-
-def utf8_bytes(path: Path, layout: CsvLayout) -> bytes:
-    """The whole file, unpacked, as UTF-8 without a byte-order mark.
-
-    Raises UnicodeError where the bytes do not fit the layout's encoding: cuDF would take them as they are.
-    """
-    check = codecs.getincrementaldecoder("utf-8")()
-    with utf8_stream(path, layout) as stream:
-        pieces = list(iter(lambda: stream.read(PIECE), b""))
-    for piece in pieces:
-        check.decode(piece)
-    check.decode(b"", final=True)
-    return b"".join(pieces).removeprefix(codecs.BOM_UTF8)
-
-
-def _numbers_if_all(column: cudf.Series, decimal: str) -> cudf.Series:
-    """Text as float64 when every cell is a number or a null spelling; otherwise the text itself."""
-    trimmed: cudf.Series = column.str.strip()
-    digits: cudf.Series = trimmed.where(~trimmed.isin(list(NULL_SPELLINGS)))
-    if decimal != ".":
-        digits = digits.str.replace(decimal, ".", regex=False)
-    cells: cudf.Series = digits.dropna()
-    are_numbers: cudf.Series = cells.str.isfloat()
-    return digits.astype("float64") if bool(are_numbers.all()) else column
 
 
 def _plain(frame: cudf.DataFrame) -> cudf.DataFrame:
