@@ -173,6 +173,44 @@ def inputs(here: Path) -> set[tuple[str, int]]:
         }
 
 
+def test_rows_and_features_are_always_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a job, in the same job found again, also by a run that does not hold the line, and for each file of a sweep."""
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=["a", "b", "c"])
+    frame.loc[:99, "c"] = np.nan
+    frame.to_csv(here / "t.csv", index=False)
+    frame.iloc[150:].to_csv(here / "u.csv", index=False)
+    rows = "200 of 300 rows (100 lack c) × 3 features: a, b, c"
+    warning = "warning: 100 of 300 rows (33%) were dropped"
+
+    def said(*arguments: str) -> list[str]:
+        assert main([*arguments, "report=none", "score=none"]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    for again in (False, True, True):
+        lines = said("data.path=t.csv", "cluster.n_clusters=3")
+        assert lines.count(rows) == 1
+        assert sum(line.startswith(warning) for line in lines) == 1
+        assert any("reused" in line for line in lines) == again
+        if again:
+            with sqlite3.connect(here.parent / "mlflow.db") as store:
+                store.execute("delete from tags where key = 'gpuclust.table'")
+    for _ in range(2):
+        lines = said("-m", "data.path=t.csv,u.csv", "cluster.n_clusters=2,3")
+        assert lines.count(f"data.path=t.csv: {rows}") == 1
+        assert lines.count("data.path=u.csv: 150 rows × 3 features: a, b, c") == 1
+        assert sum(warning in line for line in lines) == 1
+
+
+def test_describe_reads_a_table_of_tracks_as_a_job_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpuclust.data.catalogue import catalogue
+
+    catalogue(200, seed=1).assign(other=np.linspace(0, 1, 200)).to_csv(here / "tracks.csv", index=False)
+    assert main(["describe", "tracks.csv"]) == 0
+    assert "next: gpuclust -m data=tracks " in capsys.readouterr().out
+    assert main(["describe", "tracks.csv", "--preset", "none"]) == 0
+    assert "next: gpuclust -m data=table " in capsys.readouterr().out
+
+
 def test_a_sweep_over_files_clusters_each(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table(here / "one.csv", n=60)
     table(here / "two.csv", n=80)

@@ -177,13 +177,9 @@ def _without_hydra(arguments: Sequence[str]) -> list[str]:
 
 def _data_choice(path: str) -> str:
     """The choice of the group ``data`` that a file's columns ask for."""
-    from gpuclust.data.columns import are_tracks
-    from gpuclust.data.load import look
+    from gpuclust.data.load import preset_of
 
-    try:
-        return "tracks" if are_tracks(look(path).kinds) else "table"
-    except (GpuclustError, OSError, RuntimeError):
-        return "table"  # reading the file says what is wrong with it
+    return {"none": "table", "tracks": "tracks"}[preset_of(path)]
 
 
 def _absolute(key: str, path: str | None) -> str | None:
@@ -258,19 +254,20 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
         show(_failures(len(result.failed), len(result.outcomes)))
     if all(outcome.resumed for outcome in result.outcomes):
         show("nothing to run: every job had finished before (sweep.resume=false runs them again)")
-    if config.tracking.store != "mlflow" or result.chosen is None:
+    taken = result.chosen or next((o for o in result.outcomes if o.status == "FINISHED"), None)
+    if config.tracking.store != "mlflow" or taken is None:
         return
-    show(f"run {result.chosen.run_id} in {result.seconds:.1f} s; next:")
-    if link := desk.recorder.link(result.parent or result.chosen.run_id):
+    show(f"run {result.parent or taken.run_id} in {result.seconds:.1f} s; next:")
+    if link := desk.recorder.link(result.parent or taken.run_id):
         show(f"  {link}")
     if (shown := mask(config.tracking.uri)) != config.tracking.uri:
         show(f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***")
     where = _where(config)
     show(f"  gpuclust ui{where}")
-    run = "best" if result.parent is not None else result.chosen.run_id
-    folder = export_folder(result.chosen)
+    folder = export_folder(taken)
+    run = "best" if result.parent is not None and result.chosen is not None else taken.run_id
     show(f"  gpuclust export {run}{where} --out {folder} && gpuclust explore {folder}")
-    if result.parent is not None:
+    if result.parent is not None and result.chosen is not None:
         show(summary(result, where), "bold")
 
 

@@ -90,7 +90,7 @@ def _export(arguments: list[str]) -> int:
         help="best: only runs like n_clusters=6 (repeatable)",
     )
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: a CSV beside the Parquet")
-    parser.add_argument("--data", metavar="FILE", help="where the clustered file is now, if it has moved")
+    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     _store_options(parser)
@@ -135,12 +135,10 @@ def _export(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    parser = command_parser(
-        "compare", "Hold runs of one table against one another: agreement, and which cluster is which."
-    )
+    parser = command_parser("compare", "Compare runs on the same table: how far they agree, and which clusters match.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more: a job, a sweep (its chosen job), or best")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables and heat maps into this folder")
-    parser.add_argument("--data", metavar="FILE", help="where the clustered file is now, if it has moved")
+    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     _store_options(parser)
@@ -172,7 +170,7 @@ def _compare(arguments: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     parser = command_parser(
         "predict",
-        "Place the rows of a file in the clusters of an exported model, and compare them with its training rows. "
+        "Assign the rows of a file to the clusters of an exported model, and compare them with its training rows. "
         "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
@@ -218,11 +216,13 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    parser = command_parser("serve", "Serve an export folder as a JSON API: search, clusters, playlists, placing rows.")
+    parser = command_parser(
+        "serve", "Serve an export as a JSON API: search, clusters, playlists, assignment of new rows."
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="whose pages may read the answers")
+    parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="allowed CORS origins")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     _access_options(parser)
     options = parser.parse_args(arguments)
@@ -258,15 +258,15 @@ def _access_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _explore(arguments: list[str]) -> int:
-    parser = command_parser("explore", "Look around in an export: map, clusters, search, playlists, in a browser.")
+    parser = command_parser("explore", "Explore an export in the browser: map, clusters, search, playlists.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="default: 8501")
-    parser.add_argument("--compare", type=Path, metavar="DIR", help="another export: which clusters became which")
+    parser.add_argument("--compare", type=Path, metavar="DIR", help="another export, to compare its clusters")
     parser.add_argument(
         "--previews",
         metavar="URL",
-        help="look sounds up, as in 'https://example.org/search?term={query}' (default: off)",
+        help="URL template for audio previews, as in 'https://example.org/search?term={query}' (default: off)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
     _access_options(parser)
@@ -288,14 +288,16 @@ def _explore(arguments: list[str]) -> int:
 
 def _playlist(arguments: list[str]) -> int:
     parser = command_parser(
-        "playlist", "Make a playlist of an export: from a cluster, from liked items, or from a taste."
+        "playlist", "Make a playlist from an export: from a cluster, from liked items, or from target values."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
-    parser.add_argument("--cluster", type=int, metavar="N", help="from a cluster, nearest to its centre first")
     parser.add_argument(
-        "--like", action="append", default=[], metavar="TITLE|ID", help="near a liked item; may be repeated"
+        "--cluster", type=int, metavar="N", help="from this cluster, the items nearest to its centre first"
     )
-    parser.add_argument("--taste", metavar="F=X,...", help="near these values of features, in the table's units")
+    parser.add_argument(
+        "--like", action="append", default=[], metavar="TITLE|ID", help="near a liked item (repeatable)"
+    )
+    parser.add_argument("--taste", metavar="F=X,...", help="near these target values of features, in the table's units")
     parser.add_argument(
         "--within-cluster", action="store_true", help="with --like: only from the liked items' clusters"
     )
@@ -310,7 +312,7 @@ def _playlist(arguments: list[str]) -> int:
         metavar="URL",
         help="where m3u8 finds an item, as in 'https://open.spotify.com/track/{id}' (default: the export's own addresses)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of the screen")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of printing")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     options = parser.parse_args(arguments)
 
@@ -336,23 +338,30 @@ def _playlist(arguments: list[str]) -> int:
 
 
 def _describe(arguments: list[str]) -> int:
-    parser = command_parser(
-        "describe", "Look at a file: its columns, which would be clustered and why, and what to mind."
-    )
+    parser = command_parser("describe", "Profile a file: its columns, which would be clustered and why, and warnings.")
     parser.add_argument("file", type=Path, metavar="FILE", help="any file or folder that data.path takes")
-    parser.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help="how to read it, as for a job")
-    parser.add_argument("--preset", choices=("none", "tracks"), default="none", help="tracks: as data=tracks does")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write it there too: JSON and figures")
-    parser.add_argument("--force", action="store_true", help="replace a description that is there")
+    parser.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help="how to read the file, as for a job")
+    parser.add_argument(
+        "--preset",
+        choices=("auto", "none", "tracks"),
+        default="auto",
+        help="read it as data=tracks does, or as data=table (none); default: by its columns, as a job does",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write the profile into this folder: JSON and figures"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the files of an earlier profile")
     options = parser.parse_intermixed_args(arguments)
 
     from rich.console import Console
 
+    from gpuclust.data.load import preset_of
     from gpuclust.describe import describe, described_data, show, write
 
-    found, table = describe(described_data(options.file, options.overrides, preset=options.preset))
+    preset = preset_of(str(options.file)) if options.preset == "auto" else options.preset
+    found, table = describe(described_data(options.file, options.overrides, preset=preset))
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
-    show(found, table, console, preset=options.preset)
+    show(found, table, console, preset=preset)
     if options.out is not None:
         print(f"{write(found, table, options.out, force=options.force)}: description.json and two figures")
     return 0
@@ -371,7 +380,9 @@ def _ui(arguments: list[str]) -> int:
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = command_parser("doctor", "Say which device would compute, and why.")
+    parser = command_parser(
+        "doctor", "Show the selected device and why it was selected, the tracking store and the versions."
+    )
     parser.parse_args(arguments)
 
     from gpuclust.compute.backend import choose, load

@@ -77,7 +77,7 @@ class Result:
 class Outcome:
     """What became of a job. ``status`` is FINISHED or FAILED; ``resumed`` ones were found, not run.
 
-    ``labels`` is their digest; ``parent`` the sweep that a resumed job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
+    ``labels`` is their digest; ``table`` the summary of the table of a resumed job; ``parent`` the sweep that a resumed job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
     """
 
     job: Job
@@ -88,6 +88,7 @@ class Outcome:
     resumed: bool = False
     labels: str | None = None
     parent: str | None = None
+    table: str | None = None
     clustering: Clustering | None = None
     profile: Profile | None = None
 

@@ -20,7 +20,7 @@ from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, Outcome, Result
 from gpuclust.errors import GpuclustError
 from gpuclust.prepare import Matrix, prepare
-from gpuclust.record import fail, record, start
+from gpuclust.record import fail, record, start, table_lines
 from gpuclust.tracking.recorder import KILLED
 
 
@@ -108,9 +108,18 @@ def load(job: Job, desk: Desk) -> Table:
         desk.display.stage("reading")
         table = read(job.config.data, desk.backend.frames)
         desk.display.stage("cleaning")
-        return clean(table, job.config.clean, desk.backend.frames)
+        table = clean(table, job.config.clean, desk.backend.frames)
+        say_table(job, table_lines(table), desk)
+        return table
 
     return desk.store.get(job.key_of_table, make)
+
+
+def say_table(job: Job, lines: str, desk: Desk) -> None:
+    """Print the summary and the warnings of a job's table, after what varies in it."""
+    words = [f"{key}={value}" for key, value in job.swept.items() if key.split(".")[0] in ("data", "clean")]
+    for line in lines.splitlines():
+        desk.say(f"{' '.join(words)}: {line}" if words else line)
 
 
 def prepared(job: Job, table: Table, desk: Desk) -> Matrix:

@@ -13,6 +13,7 @@ from gpuclust.analysis.profile import Profile
 from gpuclust.artifacts import JobFacts, job_files
 from gpuclust.cluster import Clustering
 from gpuclust.config import Config, flatten
+from gpuclust.data.summary import summary
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, Outcome, Result, about
 from gpuclust.errors import GpuclustError
@@ -47,7 +48,11 @@ def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
     desk.recorder.log(
         run_id,
         metrics={**result.metrics, **swept},
-        tags={tags.LABELS: digest, **({"gpuclust.notes": "; ".join(notes)} if notes else {})},
+        tags={
+            tags.LABELS: digest,
+            tags.TABLE: table_lines(result.table),
+            **({"gpuclust.notes": "; ".join(notes)} if notes else {}),
+        },
         dataset=dataset(job, result.table),
     )
     _log_persistence(run_id, result.clustering, desk)
@@ -61,6 +66,11 @@ def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
     )
     desk.display.finished(outcome)
     return outcome
+
+
+def table_lines(table: Table) -> str:
+    """The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning."""
+    return "\n".join([summary(table.audit), *(f"warning: {text}" for text in table.audit.warnings)])
 
 
 def fail(job: Job, run_id: str, error: Exception, desk: Desk) -> Outcome:

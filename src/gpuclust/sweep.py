@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,6 +85,7 @@ def run(plan: Plan, jobs: Sequence[Job], desk: Desk) -> SweepResult:
     first = jobs[0].config
     desk.recorder.close_stale()
     resumed = _resumed(jobs, desk) if first.sweep.resume else {}
+    _say_tables(resumed.values(), desk)
     pending = [job for job in jobs if job.key not in resumed]
     n_rows = _look_ahead(pending[0], desk) if pending else 0
     if not plan.is_sweep:
@@ -121,10 +122,20 @@ def _resumed(jobs: Sequence[Job], desk: Desk) -> dict[str, Outcome]:
             resumed=True,
             labels=found.tags.get(tags.LABELS),
             parent=found.parent,
+            table=found.tags.get(tags.TABLE),
         )
         for job in jobs
         if (found := finished.get(job.key)) is not None
     }
+
+
+def _say_tables(resumed: Iterable[Outcome], desk: Desk) -> None:
+    """Print the summary of each table of jobs that are not run again; a run that does not hold it has its table read."""
+    for outcome in {outcome.job.key_of_table: outcome for outcome in resumed}.values():
+        if outcome.table is None:
+            jobs_module.load(outcome.job, desk)
+        else:
+            jobs_module.say_table(outcome.job, outcome.table, desk)
 
 
 def _single(job: Job, resumed: Mapping[str, Outcome], desk: Desk, began: float) -> SweepResult:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from gpuclust.data.columns import are_tracks
 from gpuclust.data.files import Source, find
 from gpuclust.data.frames import iter_arrow, named_apart, open_arrow
 from gpuclust.data.records import Unreadable, unreadable
@@ -91,6 +92,14 @@ def look(path: str) -> Look:
     widest = {name: _widest([k[name] for k in kinds]) for name in kinds[0]}
     in_all = [n for n in keys[0] if widest[n] in ("number", "text") and all(n in other for other in keys[1:])]
     return Look(source, widest, layouts, tuple(in_all))
+
+
+def preset_of(path: str) -> str:
+    """``tracks`` where a file has the columns of a table of tracks, by its header; else ``none``, also where it cannot be read."""
+    try:
+        return "tracks" if are_tracks(look(path).kinds) else "none"
+    except (DataError, OSError, RuntimeError):  # RuntimeError: ~name of nobody
+        return "none"
 
 
 def load(seen: Look, frames: Frames, columns: Sequence[str], *, text: Collection[str] = ()) -> Loaded:

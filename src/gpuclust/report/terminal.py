@@ -40,6 +40,7 @@ class Live:
         self._total, self._done, self._reused = total, 0, 0
         self._began = self._last_line = time.monotonic()
         self._stage, self._units = "", 0.0
+        self._said: set[str] = set()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -88,8 +89,10 @@ class Live:
         self._print(outcome_line(outcome, f"{self._done:>3}/{self._total}", width))
 
     def say(self, text: str) -> None:
-        """A line above the progress bar."""
-        self._print(Text(text))
+        """A line above the progress bar; the same line is printed once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._print(Text(text, "yellow" if "warning: " in text else ""))
 
     def seconds_left(self) -> float | None:
         """An estimate from the work done so far; None before there is any."""

@@ -26,6 +26,8 @@ LABELS, FINGERPRINT, FAILURE, VERSION = (
     "gpuclust.version",
 )
 COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclust.verdict_kind"
+# The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning.
+TABLE = "gpuclust.table"
 
 CONFIG_FILE, VERDICT_FILE, LEADERBOARD = "config.yaml", "verdict.json", "leaderboard.csv"
 
