@@ -57,7 +57,7 @@ def read_model(folder: Path, only: Collection[str] | None = None) -> ModelFiles:
         with _opened(folder / ARRAYS, root) as file:
             _verify(file, folder / ARRAYS, digests)
             arrays = _arrays(file, description, only)
-        check_values(arrays)
+        check_values(description, arrays)
     except ModelError as error:
         if str(folder) in str(error):
             raise
@@ -80,11 +80,11 @@ def _opened(path: Path, root: Path) -> BinaryIO:
         raise ModelError(f"{path} is a link to itself") from error
     if not resolved.is_relative_to(root.resolve()):
         raise ModelError(f"{path} is a link out of {root}; copy the file into the folder")
-    file = os.fdopen(os.open(resolved, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise ModelError(f"{path} is not a regular file")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def _bounded(file: BinaryIO, path: Path) -> bytes:

@@ -207,8 +207,8 @@ def check_headers(description: Description, headers: Mapping[str, tuple[str, tup
         raise ModelError(f"the model's map has {sizes['map']} dimensions, not up to {MAP_DIMENSIONS}")
 
 
-def check_values(arrays: Mapping[str, np.ndarray]) -> None:
-    """Check the values of arrays that were read. Raises ModelError naming the first array with an impossible value."""
+def check_values(description: Description, arrays: Mapping[str, np.ndarray]) -> None:
+    """Check the values of the arrays that were read. Raises ModelError naming the first array with an impossible value."""
     for name, values in arrays.items():
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ModelError(f"the array {name} has values that are not numbers")
@@ -216,8 +216,9 @@ def check_values(arrays: Mapping[str, np.ndarray]) -> None:
             raise ModelError(f"the array {name} has infinite values")
         if name in DIVISORS and not (values > 0).all():
             raise ModelError(f"the array {name} has values that are not positive")
-    if "parameters/weights" in arrays and (arrays["parameters/weights"] < 0).any():
-        raise ModelError("the array parameters/weights has negative values")
+    if "parameters/weights" in arrays:
+        full = description.covariance_type in ("full", "tied")
+        _check_mixture(arrays["parameters/weights"], arrays["parameters/precisions_cholesky"], full)
     if "parameters/points" in arrays:
         _check_tree({name.removeprefix("parameters/"): values for name, values in arrays.items()})
 
@@ -226,6 +227,16 @@ DIVISORS = ("scaling/scale", "projection/scale", "map/scale")
 FINITE = (*DIVISORS, "scaling/offset", "projection/mean", "projection/components", "map/mean", "map/components",
           "parameters/centers", "parameters/weights", "parameters/means", "parameters/precisions_cholesky",
           "parameters/points", "parameters/core_distances")  # fmt: skip
+
+
+def _check_mixture(weights: np.ndarray, cholesky: np.ndarray, full: bool) -> None:
+    """The weights are shares, and every Cholesky factor of a precision (its diagonal alone, unless ``full``) has a
+    positive diagonal."""
+    if (weights < 0).any() or abs(weights.sum() - 1.0) > 1e-3:
+        raise ModelError("the array parameters/weights has negative values or does not add up to 1")
+    diagonals = np.diagonal(cholesky, axis1=-2, axis2=-1) if full else cholesky
+    if not (diagonals > 0).all():
+        raise ModelError("the array parameters/precisions_cholesky has values on its diagonal that are not positive")
 
 
 def _check_tree(arrays: Mapping[str, np.ndarray]) -> None:
