@@ -1,4 +1,4 @@
-"""How many clusters a sweep found, in words: a clear number, several defensible ones, or none, from stated rules."""
+"""How many clusters a sweep found, in words: a clear number, several plausible ones, or none, from stated rules."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gpuclust.analysis.gap import Gap
-from gpuclust.analysis.selection import Curves
-from gpuclust.analysis.witnesses import (
+from gpuclust.analysis.criteria import (
+    MIN_SIZES,
     STRENGTH,
-    Witness,
+    Criterion,
     density,
     gap_says,
     indices,
     mixture,
     partitions,
     prediction_strength,
+    sizes_tried,
 )
+from gpuclust.analysis.gap import Gap
+from gpuclust.analysis.selection import Curves
+from gpuclust.analysis.structure import Structure
 
 CLEAR, SEVERAL, NONE, OPEN = "clear", "several", "none", "open"
 
@@ -33,8 +36,8 @@ class Preferred:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer in words, its kind (``clear``, ``several``, ``none``, or ``open`` where too little was tried), the numbers
-    of clusters it names, the best supported first, and the figures that led to it."""
+    """The answer in words, its kind (``clear``, ``several``, ``none``, or ``open`` where the sizes tried do not settle it), the
+    numbers of clusters it names, the best supported first, and the figures that led to it."""
 
     text: str
     kind: str
@@ -46,96 +49,190 @@ class Verdict:
         return asdict(self)
 
 
-def verdict(curves: Curves, *, gap: Gap | None = None, preferred: Preferred | None = None) -> Verdict:
-    """Judge a sweep by its curves (metric -> line -> [(size, value, standard error)]).
+def verdict(
+    curves: Curves,
+    *,
+    structure: Structure | None = None,
+    gap: Gap | None = None,
+    preferred: Preferred | None = None,
+    column: str | None = None,
+) -> Verdict:
+    """Judge a sweep by the groups that its rows show, and by its curves (metric -> line -> [(size, value, standard error)]).
 
-    Each of these is asked for a number of clusters, which it names strongly, weakly, or not at all
-    (`gpuclust.analysis.witnesses` has the thresholds):
+    **With the structure of the rows** (`gpuclust.analysis.structure.find_structure`) its number of groups m decides, as it does
+    not depend on what an algorithm was asked for:
 
-    1. A partition line (K-Means, and the covariance type of the lowest BIC): named where the silhouette and the split
-       gain have their maximum at the same size and that is not the last one tried. Strong with two of these three: a
-       silhouette of 0.5 (Kaufman and Rousseeuw 1990: a reasonable structure), a gain of 0.5 nats a row, and a
-       silhouette that falls by 0.2 / k to both sides; for a mixture BIC must agree too. Not named at all below a
-       silhouette of 0.25 (no substantial structure), nor below a gain of 0.05, as then one Gaussian, or a uniform
-       cloud, describes the rows as well: that keeps the 0.6 of an elongated cloud cut in two from counting. Where the
-       two maxima differ, both are named, weakly, from a silhouette of 0.5 on.
-    2. The mixture line of the lowest BIC: named where BIC and ICL have their minimum at the same size, within the range,
-       and the silhouette there is 0.25 or more; strong where its silhouette or gain is greatest there. A BIC that still falls at the largest size, or has its minimum
-       elsewhere than ICL, describes the shape of a density, not groups.
-    3. HDBSCAN: the number that at least three neighbouring sizes give, with at most a fifth of the rows as noise and at
-       most nine tenths of them in one cluster.
+    - *none*: m = 1, there is no valley of density.
+    - *clear*: m was tried by K-Means or a mixture, inside of the range, or the sweep is of HDBSCAN.
+    - *open*: m is the largest or the smallest number tried, or was not tried: the text says how to extend the range.
+    - *several*: another criterion names another number strongly, and it is a coarser view of the same groups (fewer than m).
+
+    **Without it** each criterion (`gpuclust.analysis.criteria` has the thresholds) names a number strongly, weakly, or not at all:
+
+    1. A partition line (K-Means, and the covariance type of the lowest BIC): silhouette and split gain peak at the same size.
+    2. The mixture line of the lowest BIC: BIC and ICL have their minimum at the same size, with separated components.
+    3. HDBSCAN: at least three neighbouring sizes give the number, with at most a fifth of the rows as noise.
     4. The gap statistic, where it was computed: the size of its rule; strong where that is also its maximum.
-    5. Prediction strength, where it was computed: the largest size with at least 0.8; never strong, and not counted where
-       others were asked and none names that size, as two halves of one cloud are cut alike too.
+    5. Prediction strength, where it was computed: the largest size with at least 0.8; never strong.
 
-    *Clear*: exactly one number is named strongly. *Several*: more than one is, or some are named weakly only. *None*: no
-    number is named. *Open*: fewer than three sizes were tried and nothing else was computed. Where HDBSCAN is
-    preferred across algorithms, its number stands and the convex indices (1, 2, 4, 5) are set aside. The knee,
-    Calinski-Harabasz and Davies-Bouldin always have a best size, also on noise: they are told and do not count.
+    *Clear*: exactly one number is named strongly. *Several*: more than one is, or some are named weakly only. *Open*: an
+    optimum is at an end of the range, or fewer than three sizes were tried. *None*: no number is named.
+
+    ``column`` is the discrete column that the chosen clustering reproduces: that is no structure. The elbow,
+    Calinski-Harabasz and Davies-Bouldin have a best size on noise too: they are reported and do not count.
     """
-    asked: list[Witness] = [density(curves)]
-    if preferred is None:
-        asked += [*partitions(curves), mixture(curves), gap_says(gap), prediction_strength(curves)]
-    heard = _supported([w for w in asked if w.heard])
-    because = [w.says for w in heard] + indices(curves)
+    criteria = [
+        c
+        for c in (*partitions(curves), mixture(curves), density(curves), gap_says(gap), prediction_strength(curves))
+        if c.measured
+    ]
+    because = [*_of_rows(structure), *([preferred.reason] if preferred else []), *(c.says for c in criteria)]
+    because += indices(curves)
+    if column is not None and (structure is None or structure.n_groups == 1):
+        text = (
+            f"No natural number of clusters: the chosen clustering is the column `{column}`, not structure. "
+            f"Leave it out (data.exclude=[{column}]) to see what the other features show."
+        )
+        return Verdict(text, NONE, (), tuple(because))
+    if structure is not None:
+        found = _by_structure(structure, criteria, curves, preferred)
+    else:
+        found = _by_criteria(_supported(criteria), curves, preferred)
+    return replace(found, because=tuple(because))
+
+
+def _of_rows(structure: Structure | None) -> list[str]:
+    if structure is None:
+        return []
+    where = f"{len(structure.rows):,} rows{f', in {structure.space}' if structure.space else ''}"
+    if structure.n_groups == 1:
+        return [f"density: one region without a valley ({where})"]
+    return [f"density: {structure.n_groups} regions with valleys between them ({where})"]
+
+
+def _by_structure(
+    structure: Structure, criteria: Sequence[Criterion], curves: Curves, preferred: Preferred | None
+) -> Verdict:
+    groups, tried = structure.n_groups, sizes_tried(curves)
+    if groups == 1:
+        return Verdict(_none(criteria, "the rows form one region of density"), NONE)
+    dense = next((c for c in criteria if c.name == "HDBSCAN"), None)
+    confirmed = dense is not None and groups in dense.sizes
+    coarser = [k for c in criteria if c.strong for k in c.sizes if k < groups]
+    if coarser:
+        sizes = tuple(dict.fromkeys([groups, *coarser]))
+        return Verdict(_several(sizes, strong=True), SEVERAL, sizes)
+    if not confirmed and tried and not (tried[0] < groups < tried[-1] or groups == tried[0] == 2):
+        return Verdict(_extend(groups, tried), OPEN, (groups,))
+    if not confirmed and tried and groups not in tried:
+        return Verdict(_extend(groups, tried), OPEN, (groups,))
+    if preferred is not None and preferred.n_clusters == groups:
+        text = (
+            f"{groups} density-based clusters (HDBSCAN): {preferred.name} fits them better than the other algorithms."
+        )
+        return Verdict(text, CLEAR, (groups,))
+    names = [c.name for c in criteria if groups in c.sizes]
+    return Verdict(_clear(groups, ["the density of the rows", *names]), CLEAR, (groups,))
+
+
+def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Preferred | None) -> Verdict:
+    if not criteria:
+        return Verdict(_too_little(curves), OPEN)
+    strong = _named([c for c in criteria if c.strong])
+    weak = [k for k in _named([c for c in criteria if not c.strong]) if k not in strong]
     if preferred is not None:
-        return _preferred(preferred, heard, because)
-    if not heard:
-        text = "Too few sizes were tried to say how many clusters there are; sweep at least three, as in range(1,11)."
-        return Verdict(text, OPEN, (), tuple(because))
-    strong = _named([w for w in heard if w.strong])
-    weak = [k for k in _named([w for w in heard if not w.strong]) if k not in strong]
+        sizes = tuple(dict.fromkeys([preferred.n_clusters, *strong]))
+        if len(sizes) == 1 and preferred.n_clusters in strong:
+            return Verdict(
+                f"{preferred.n_clusters} density-based clusters (HDBSCAN): {preferred.name} fits them better than the "
+                "other algorithms.",
+                CLEAR,
+                sizes,
+            )
+        return Verdict(_several(sizes, bool(strong)), SEVERAL, sizes)
     if len(strong) == 1:
-        return Verdict(_clear(strong[0], heard), CLEAR, (strong[0],), tuple(because))
+        names = list(dict.fromkeys(c.name for c in criteria if strong[0] in c.sizes))
+        return Verdict(_clear(strong[0], names), CLEAR, (strong[0],))
+    tried = sizes_tried(curves)
+    beyond = {c.beyond for c in criteria if c.beyond}
+    if not strong and beyond and tried:
+        end = tried[-1] if "more" in beyond else tried[0]
+        return Verdict(_widen(end, tried, "more" in beyond), OPEN)
     if strong or weak:
         sizes = (*strong, *weak)
-        return Verdict(_several(sizes, bool(strong)), SEVERAL, sizes, tuple(because))
-    return Verdict(_none(heard), NONE, (), tuple(because))
+        return Verdict(_several(sizes, bool(strong)), SEVERAL, sizes)
+    return Verdict(_none(criteria), NONE)
 
 
-def _preferred(preferred: Preferred, heard: Sequence[Witness], because: Sequence[str]) -> Verdict:
-    named = _named(heard) or [preferred.n_clusters]
-    sizes = tuple(dict.fromkeys([preferred.n_clusters, *named]))
-    kind = CLEAR if len(sizes) == 1 else SEVERAL
-    text = (
-        f"{_count(sizes[0])}, of the shape that HDBSCAN finds: {preferred.name} is preferred to the other algorithms."
-    )
-    return Verdict(text, kind, sizes, (preferred.reason, *because))
-
-
-def _supported(heard: Sequence[Witness]) -> list[Witness]:
-    """The witnesses, a prediction strength that stands against all others no longer naming a size."""
-    others = [w for w in heard if w.name != STRENGTH]
+def _supported(criteria: Sequence[Criterion]) -> list[Criterion]:
+    """The criteria, a prediction strength that no other criterion agrees with no longer naming a size."""
+    others = [c for c in criteria if c.name != STRENGTH]
     named = set(_named(others))
     return [
-        replace(w, sizes=tuple(k for k in w.sizes if k in named)) if w.name == STRENGTH and others else w for w in heard
+        replace(c, sizes=tuple(k for k in c.sizes if k in named)) if c.name == STRENGTH and others else c
+        for c in criteria
     ]
 
 
-def _named(witnesses: Sequence[Witness]) -> list[int]:
+def _named(criteria: Sequence[Criterion]) -> list[int]:
     """The sizes that are named, the most often named first."""
     votes: dict[int, int] = {}
-    for witness in witnesses:
-        for size in witness.sizes:
+    for criterion in criteria:
+        for size in criterion.sizes:
             votes[size] = votes.get(size, 0) + 1
     return sorted(votes, key=lambda k: (-votes[k], k))
 
 
-def _clear(size: int, heard: Sequence[Witness]) -> str:
-    agree = list(dict.fromkeys(w.name for w in heard if size in w.sizes))
-    return f"{_count(size)}: {_listed(agree)} {'name' if len(agree) > 1 else 'names'} that number."
+def _too_little(curves: Curves) -> str:
+    if len(sizes_tried(curves)) >= MIN_SIZES and not curves.get("silhouette"):
+        return (
+            "The silhouette was not measured (score=none), so the number of clusters was not judged; "
+            "run the sweep again with score=default or score=quick."
+        )
+    return "Too few sizes were tried to say how many clusters there are; sweep at least three, as in range(2,11)."
+
+
+def _clear(size: int, names: Sequence[str]) -> str:
+    verb = "supports" if len(names) == 1 else "support"
+    return f"{_count(size)}: {_listed(names)} {verb} k={size}."
 
 
 def _several(sizes: Sequence[int], strong: bool) -> str:
     if len(sizes) == 1:
-        return f"{_count(sizes[0])} can be defended, but no figure is sure of it: the groups overlap or are few."
-    how = "different figures name different ones" if strong else "none stands out"
-    return f"Several numbers of clusters can be defended ({_listed([str(k) for k in sizes], 'or')}): {how}."
+        return f"{_count(sizes[0])}: plausible, but no metric is conclusive, as the groups overlap or are few."
+    how = "different criteria favour different ones" if strong else "none stands out"
+    return f"Several numbers of clusters are plausible ({_listed([str(k) for k in sizes], 'or')}): {how}."
 
 
-def _none(heard: Sequence[Witness]) -> str:
-    reasons = _listed(list(dict.fromkeys(w.why_not for w in heard if w.why_not)))
-    return f"No natural number of clusters: {reasons}. Any number divides a continuum: choose one by its use."
+def _none(criteria: Sequence[Criterion], first: str = "") -> str:
+    reasons = list(dict.fromkeys(r for r in (first, *(c.why_not for c in criteria)) if r))
+    return (
+        f"No natural number of clusters: {'; '.join(reasons)}. The data look like a continuum, so any k is a "
+        "convenience: choose one that suits your use."
+    )
+
+
+def _extend(groups: int, tried: Sequence[int]) -> str:
+    """Advice where the rows show a number of groups at an end of the range, or outside of it."""
+    low, high = min(tried[0], max(2, groups - 2)), max(tried[-1], groups + 2)
+    if tried[0] < groups < tried[-1]:
+        where = f"{groups} was not among the sizes tried"
+    elif groups in tried:
+        where = f"{groups} is the {'largest' if groups == tried[-1] else 'smallest'} size tried"
+    else:
+        where = f"only {tried[0]} to {tried[-1]} were tried"
+    return (
+        f"The rows show {groups} groups and {where}: extend the range to {low}..{high}, as in "
+        f"cluster.n_clusters=range({low},{high + 1})."
+    )
+
+
+def _widen(end: int, tried: Sequence[int], more: bool) -> str:
+    low, high = (tried[0], 2 * end) if more else (2, tried[-1])
+    return (
+        f"The best size is the {'largest' if more else 'smallest'} that was tried, k={end}: extend the range to {low}..{high}, as in "
+        f"cluster.n_clusters=range({low},{high + 1})."
+    )
 
 
 def _count(size: int) -> str:

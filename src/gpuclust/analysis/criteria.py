@@ -1,0 +1,291 @@
+"""What each criterion of a sweep says about the number of clusters: the rules that `gpuclust.analysis.verdict` weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+from statistics import median
+
+from gpuclust.analysis.gap import Gap
+from gpuclust.analysis.selection import MOST_IN_ONE, MOST_NOISE, Curves, Optimum, Points, knee, optimum
+
+# Kaufman and Rousseeuw (1990), table 4: below 0.25 no substantial structure, from 0.51 on a reasonable one.
+NO_STRUCTURE, REASONABLE = 0.25, 0.5
+# Uniform clouds reach 0.01 nats a row, Gaussian ones stay below 0.
+MIN_GAIN = 0.05
+# Nats a row that separated groups gain and skewed single clouds hardly do.
+LARGE_GAIN = 0.5
+# Where one of k groups is cut in two, or two are merged, about 1/k of the rows lose at least 0.2 of silhouette.
+SHARP = 0.2
+FLAT = 0.05
+MIN_SIZES = 3
+PLATEAU = 3
+# Tibshirani and Walther (2005): the largest size with a prediction strength above 0.8 to 0.9.
+MIN_STRENGTH = 0.8
+STRENGTH = "prediction strength"
+NAMES = {"kmeans": "K-Means", "hdbscan": "HDBSCAN"}
+COVARIANCES = ("full", "tied", "diag", "spherical")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What one criterion says: the sizes it names, whether strongly, in a sentence; ``why_not`` where it names none.
+
+    ``beyond``: ``more`` or ``fewer`` where its optimum is at the largest or the smallest size tried, so that sizes beyond may be
+    better. ``measured`` is False where there is no such curve, or one of too few sizes.
+    """
+
+    name: str
+    says: str = ""
+    sizes: tuple[int, ...] = ()
+    strong: bool = False
+    why_not: str = ""
+    beyond: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to weigh."""
+        return bool(self.says)
+
+
+def algorithm_of(line: str) -> str:
+    """A line of a curve in words: ``K-Means``, ``the mixture (full)``, ``K-Means, minmax``."""
+    words = line.split("/")
+    kind = next((w for w in words if w in COVARIANCES), None)
+    if kind is not None or words[0] == "gmm":
+        rest = [w for w in words if w not in ("gmm", kind)]
+        return ", ".join([f"the mixture ({kind})" if kind else "the mixture", *rest])
+    return ", ".join([NAMES.get(words[0], words[0]), *words[1:]])
+
+
+def partition_lines(curves: Curves) -> list[str]:
+    """The lines of K-Means and mixture jobs: those whose size is a number of clusters."""
+    dense = curves.get("relative_validity", {})
+    metrics = ("silhouette", "inertia", "bic", "split_gain", "calinski_harabasz")
+    return list(dict.fromkeys(line for m in metrics for line in curves.get(m, {}) if line not in dense))
+
+
+def sizes_tried(curves: Curves) -> list[int]:
+    """Numbers of clusters that K-Means and mixture jobs tried, from two on, ascending."""
+    lines = set(partition_lines(curves))
+    metrics = ("silhouette", "inertia", "bic", "split_gain", "calinski_harabasz")
+    found = {int(p[0]) for m in metrics for line, points in curves.get(m, {}).items() if line in lines for p in points}
+    return sorted(k for k in found if k > 1)
+
+
+def partitions(curves: Curves) -> list[Criterion]:
+    """One criterion for each K-Means line, and one for the mixture line of the lowest BIC, which BIC must agree with."""
+    best = best_mixture(curves)
+    skipped = {*curves.get("bic", {}), *curves.get("relative_validity", {})} - ({best} if best else set())
+    found = {line: partition(curves, line) for line in curves.get("silhouette", {}) if line not in skipped}
+    if best in found:
+        by_bic = mixture(curves)
+        if not by_bic.sizes and not by_bic.beyond:  # BIC names no number: then the silhouette of a mixture names none
+            why_not = found[best].why_not or by_bic.why_not
+            found[best] = replace(found[best], sizes=(), strong=False, beyond="", why_not=why_not)
+        elif found[best].sizes != by_bic.sizes:
+            found[best] = replace(found[best], strong=False)
+    return list(found.values())
+
+
+def partition(curves: Curves, line: str) -> Criterion:
+    """Silhouette and split gain of one line."""
+    points = curves["silhouette"][line]
+    where = algorithm_of(line)
+    name = f"the silhouette of {where}"
+    silhouette = optimum("silhouette", points)
+    if silhouette is None or len(points) < MIN_SIZES:
+        return Criterion(name)
+    values = [p[1] for p in points]
+    flat = silhouette.value - median(values) < FLAT
+    says = (
+        f"{where}: silhouette peaks at k={silhouette.size:.0f} ({silhouette.value:.3f}; "
+        f"median {median(values):.3f} over {len(points)} sizes)"
+    )
+    low = "low and flat" if flat else "low"
+    gain = optimum("split_gain", curves.get("split_gain", {}).get(line, ()))
+    if gain is None:
+        return _by_silhouette_alone(curves, line, name, says, silhouette)
+    says += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} nats/row)"
+    if gain.value < MIN_GAIN:
+        why_not = f"for {where}, one Gaussian describes the rows as well as clusters do"
+        return Criterion(name, says, why_not=why_not)
+    if silhouette.value < NO_STRUCTURE:
+        why_not = f"for {where}, the silhouette is {low} ({silhouette.value:.2f} at most)"
+        return Criterion(name, says, why_not=why_not)
+    inside = [int(o.size) for o in (silhouette, gain) if not at_end(o, points)]
+    if silhouette.size == gain.size and not inside:
+        beyond = "more" if silhouette.at_edge else "fewer"
+        end = "largest" if silhouette.at_edge else "smallest"
+        why_not = f"for {where}, silhouette and split gain peak at the {end} size tried, k={silhouette.size:.0f}"
+        return Criterion(name, says, why_not=why_not, beyond=beyond)
+    if len(inside) == 2 and silhouette.size == gain.size:
+        signs = (
+            silhouette.value >= REASONABLE,
+            gain.value >= LARGE_GAIN,
+            _drop(points, silhouette.size) >= SHARP / silhouette.size,
+        )
+        return Criterion(name, says, (inside[0],), strong=sum(signs) >= 2)
+    if silhouette.value >= REASONABLE and inside:
+        return Criterion(name, says, tuple(dict.fromkeys(inside)))
+    end = "" if len(inside) == 2 else ", an end of the range: widen it"
+    why_not = f"for {where}, silhouette favours k={silhouette.size:.0f}, split gain k={gain.size:.0f}{end}"
+    return Criterion(name, says, why_not=why_not)
+
+
+def _by_silhouette_alone(curves: Curves, line: str, name: str, says: str, silhouette: Optimum) -> Criterion:
+    """Without a split gain: named weakly where Calinski-Harabasz and Davies-Bouldin have their best size there too."""
+    where = algorithm_of(line)
+    if silhouette.value < NO_STRUCTURE:
+        return Criterion(name, says, why_not=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
+    others = [optimum(m, curves.get(m, {}).get(line, ())) for m in ("calinski_harabasz", "davies_bouldin")]
+    agree = all(o is not None and o.size == silhouette.size for o in others)
+    inside = not at_end(silhouette, curves["silhouette"][line])
+    if agree and inside and silhouette.value >= REASONABLE:
+        return Criterion(name, says, (int(silhouette.size),))
+    return Criterion(name, says, why_not=f"for {where}, the indices favour different sizes")
+
+
+def mixture(curves: Curves) -> Criterion:
+    """BIC and ICL of the mixture line of the lowest BIC."""
+    name = "BIC"
+    line = best_mixture(curves)
+    if line is None or len(curves["bic"][line]) < MIN_SIZES:
+        return Criterion(name)
+    points = curves["bic"][line]
+    bic, icl = optimum("bic", points), optimum("icl", curves.get("icl", {}).get(line, ()))
+    assert bic is not None
+    says = "lowest BIC: " + ", ".join(
+        f"{algorithm_of(other)} at k={best.size:.0f} ({best.value:,.0f}{', still falling' if best.at_edge else ''})"
+        for other, p in curves["bic"].items()
+        if (best := optimum("bic", p)) is not None
+    )
+    if icl is not None:
+        says += f"; lowest ICL of {algorithm_of(line)} at k={icl.size:.0f}"
+    if bic.size == 1:
+        return Criterion(name, says, why_not="for the mixture, one component has the lowest BIC")
+    silhouettes, gains = (curves.get(m, {}).get(line, ()) for m in ("silhouette", "split_gain"))
+    separation, gain = ({p[0]: p[1] for p in curve}.get(bic.size, -1.0) for curve in (silhouettes, gains))
+    separated = not silhouettes or separation >= NO_STRUCTURE
+    agree = icl is not None and icl.size == bic.size
+    if at_end(bic, points):
+        beyond = ("more" if bic.at_edge else "fewer") if separated and agree else ""
+        if bic.at_edge:
+            why_not = f"for the mixture, BIC is still falling at the largest size ({bic.size:.0f} components)"
+        else:
+            why_not = f"for the mixture, BIC is lowest at the smallest size tried ({bic.size:.0f} components)"
+        return Criterion(name, says, why_not=why_not, beyond=beyond)
+    if not agree:
+        return Criterion(name, says, why_not="for the mixture, the components that BIC favours overlap: ICL differs")
+    size = int(bic.size)
+    if not silhouettes:
+        return Criterion(name, says, (size,))
+    if not separated:
+        why_not = f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
+        return Criterion(name, says, why_not=why_not)
+    peaks = [o.size for o in (optimum("silhouette", silhouettes), optimum("split_gain", gains)) if o is not None]
+    return Criterion(name, says, (size,), strong=gain >= MIN_GAIN and size in peaks)
+
+
+def best_mixture(curves: Curves) -> str | None:
+    """The line (covariance type) that has the lowest BIC."""
+    lowest = {line: min(p[1] for p in points) for line, points in curves.get("bic", {}).items() if points}
+    return min(lowest, key=lambda line: lowest[line]) if lowest else None
+
+
+def density(curves: Curves) -> Criterion:
+    """The number of clusters that HDBSCAN finds over the longest run of neighbouring sizes, with little noise."""
+    name = "HDBSCAN"
+    runs: list[tuple[int, int, float, str]] = []
+    tried = 0
+    for line in curves.get("relative_validity", {}):
+        found = sorted(curves.get("n_clusters", {}).get(line, ()))
+        noise, largest = (
+            {p[0]: p[1] for p in curves.get(m, {}).get(line, ())} for m in ("noise_fraction", "largest_fraction")
+        )
+        tried = max(tried, len(found))
+        usable = [
+            (int(k), noise.get(size, 0.0), noise.get(size, 0.0) <= MOST_NOISE and largest.get(size, 0.0) <= MOST_IN_ONE)
+            for size, k, _ in found
+        ]
+        for (k, stands), group in groupby(usable, key=lambda u: (u[0], u[2])):
+            run = list(group)
+            if k >= 2 and stands:
+                runs.append((len(run), k, max(u[1] for u in run), line))
+    if tried < MIN_SIZES:
+        return Criterion(name)
+    if not runs or max(runs)[0] < PLATEAU:
+        says = f"HDBSCAN: no number of clusters at {PLATEAU} neighbouring sizes with {MOST_NOISE:.0%} noise or less"
+        return Criterion(name, says, why_not=f"for HDBSCAN, no number of clusters lasts over {PLATEAU} sizes")
+    length, k, noise_share, _ = max(runs)
+    says = f"HDBSCAN: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"
+    return Criterion(name, says, (k,), strong=True)
+
+
+def gap_says(gap: Gap | None) -> Criterion:
+    """The gap statistic's own rule, and whether its maximum agrees."""
+    name = "the gap statistic"
+    if gap is None or len(gap.sizes) < MIN_SIZES:
+        return Criterion(name)
+    rule = "no size" if gap.chosen is None else f"k={gap.chosen}"
+    says = (
+        f"gap statistic ({gap.n_references} reference sets, {gap.n_rows:,} rows): its rule gives {rule}; "
+        f"the largest gap, {max(gap.gap):.3f}, is at k={gap.maximum}"
+    )
+    if gap.chosen is None or gap.maximum == gap.sizes[-1]:
+        beyond = "more" if gap.chosen in (None, gap.sizes[-1]) else ""
+        return Criterion(name, says, why_not="the gap has no maximum within the sizes tried", beyond=beyond)
+    if gap.chosen == 1:
+        return Criterion(name, says, why_not="the gap statistic favours one cluster")
+    return Criterion(name, says, (gap.chosen,), strong=gap.chosen == gap.maximum)
+
+
+def prediction_strength(curves: Curves) -> Criterion:
+    """The largest size whose clusters a model of the other half of the rows predicts."""
+    name = STRENGTH
+    lines = {line: p for line, p in curves.get("prediction_strength", {}).items() if len(p) >= MIN_SIZES}
+    if not lines:
+        return Criterion(name)
+    largest = {
+        line: max((int(p[0]) for p in points if p[0] > 1 and p[1] >= MIN_STRENGTH), default=0)
+        for line, points in lines.items()
+    }
+    says = f"largest k with a prediction strength of {MIN_STRENGTH}: " + ", ".join(
+        f"{algorithm_of(line)} {size or 'none'}" for line, size in largest.items()
+    )
+    sizes = tuple(dict.fromkeys(size for size in largest.values() if size))
+    return Criterion(name, says, sizes, why_not="" if sizes else "no size has clusters that half of the rows predict")
+
+
+def indices(curves: Curves) -> list[str]:
+    """The elbow, Calinski-Harabasz and Davies-Bouldin, for the record."""
+    said = []
+    for line, points in curves.get("inertia", {}).items():
+        if len(points) >= MIN_SIZES:
+            at = knee(points)
+            said.append(f"{algorithm_of(line)} elbow: {'none found' if at is None else f'k={at}'}")
+    for metric, word, label in (("calinski_harabasz", "highest", "Calinski-Harabasz"), ("davies_bouldin", "lowest", "Davies-Bouldin")):  # fmt: skip
+        best = {
+            line: o
+            for line, p in curves.get(metric, {}).items()
+            if line not in curves.get("relative_validity", {}) and len(p) >= MIN_SIZES and (o := optimum(metric, p))
+        }
+        if best:
+            said.append(
+                f"{word} {label}: "
+                + ", ".join(f"{algorithm_of(line)} {o.value:,.4g} at k={o.size:.0f}" for line, o in best.items())
+            )
+    return said
+
+
+def at_end(best: Optimum, points: Points) -> bool:
+    """Whether sizes beyond the best one were left untried: it is the largest, or the smallest and above 2."""
+    return best.at_edge or (best.size == min(p[0] for p in points) and best.size > 2)
+
+
+def _drop(points: Points, size: float) -> float:
+    """How far the curve falls from its point at ``size`` to the higher of the neighbours."""
+    ordered = sorted(points)
+    at = next(i for i, p in enumerate(ordered) if p[0] == size)
+    beside = [ordered[i][1] for i in (at - 1, at + 1) if 0 <= i < len(ordered)]
+    return ordered[at][1] - max(beside)

@@ -1,0 +1,294 @@
+"""How many groups the rows themselves show, whatever an algorithm was asked for: regions of density with a valley between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.analysis.dip import dip
+from gpuclust.analysis.modes import MIN_SHARE, find_modes, n_neighbors
+
+# Rows beyond this many are sampled: a mode of one row in a hundred then still has more rows than a neighbourhood.
+MAX_ROWS = 4000
+MIN_ROWS = 40
+# Distances tell near from far in up to about this many columns; wider tables are looked at in their leading components.
+MAX_COLUMNS = 10
+# A column with fewer distinct values than a fifth of the distinct rows is spread over the steps of its scale.
+ROWS_PER_VALUE = 5
+# Independent copies of the columns that a principal component is compared with; Gaussian tables for a fourth moment.
+N_REFERENCES, N_GAUSSIAN = 5, 19
+# Fourth moments of fewer rows than this for each column are too noisy to find directions by.
+ROWS_PER_COLUMN = 20
+# Numbers of touching groups that are tried where there is one mode; of a part that was divided already, two.
+SPLITS = (2, 3, 4, 5)
+# Dip x sqrt(n) of two groups: beyond the 0.995 quantile of uniform rows, the unimodal distribution with the largest dips ...
+SPLIT_DIP = 0.65
+FOLDS = 4
+RIDGE = 0.1
+# ... and least difference of log density between the rows between two groups and those around their centres.
+MIN_VALLEY = 1.0
+MIN_SPLIT_ROWS = 60
+# Groups next to a group that its pieces may belong to.
+NEAREST_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Groups of a sample of rows.
+
+    ``n_groups``: how many there are, 1 where there is no valley of density. ``rows`` (n_sampled,) int64: numbers of the sampled
+    rows in the table. ``labels`` (n_sampled,) int64: their group. ``space`` says in which coordinates they show.
+    """
+
+    n_groups: int
+    rows: np.ndarray
+    labels: np.ndarray
+    space: str
+
+
+def find_structure(
+    raw: np.ndarray, *, seed: int, transform: Callable[[np.ndarray], np.ndarray] = lambda raw: raw
+) -> Structure | None:
+    """The groups of ``raw`` (n_rows, n_features) float64, seen as ``transform`` prepares it; None for too few distinct rows.
+
+    Values of columns with few of them are spread evenly over the steps between them, as the steps of a scale are no structure,
+    and equal rows count once. Modes of density are sought in these coordinates, each where it applies:
+
+    - the prepared columns, up to ten;
+    - the leading principal components, those with more variance than independent columns have (Horn 1965);
+    - the directions in which fourth moments are lower than a Gaussian's, invariant coordinates (Tyler, Critchley, Duembgen and
+      Oja 2009), which show groups whatever their scale and among columns that say nothing.
+
+    The coordinates with the most modes are taken, and each mode is looked at again by itself. Where there is one mode, groups
+    that touch are sought by K-Means, and kept if a dip separates each two of them (`apart`).
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(raw), MAX_ROWS, replace=False)) if len(raw) > MAX_ROWS else np.arange(len(raw))
+    values, kept = spread_steps(np.asarray(raw[rows], dtype=np.float64), rng)
+    rows = rows[kept]
+    if len(rows) < MIN_ROWS:
+        return None
+    X = np.asarray(transform(values), dtype=np.float64)
+    finder = _Finder(X, rng)
+    groups, space = finder.groups(np.arange(len(X)))
+    labels = np.zeros(len(X), dtype=np.int64)
+    for i, members in enumerate(groups):
+        labels[members] = i
+    return Structure(len(groups), rows, labels, space)
+
+
+class _Finder:
+    """Divides the rows of X, and the parts again, until none can be divided."""
+
+    def __init__(self, X: np.ndarray, rng: np.random.Generator) -> None:
+        self._X, self._rng = X, rng
+        self._smallest = max(n_neighbors(len(X)), round(MIN_SHARE * len(X)))
+
+    def groups(self, members: np.ndarray) -> tuple[list[np.ndarray], str]:
+        """The groups among some rows, and the coordinates that divide them first.
+
+        Pieces of one group may be in several parts: neighbouring groups of different parts are joined
+        where their rows together cannot be divided.
+        """
+        parts, space = self._divide(members)
+        if len(parts) < 2:
+            return [members], space
+        found: list[tuple[int, np.ndarray]] = []
+        for origin, part in enumerate(parts):
+            found += [(origin, group) for group in self.groups(part)[0]]
+        if len(found) > len(parts):
+            self._join(found)
+        return [group for _, group in found], space
+
+    def _join(self, found: list[tuple[int, np.ndarray]]) -> None:
+        """Join pieces of one group that are in different parts, smallest pieces first; changes the list."""
+        split = {origin for origin, _ in found if sum(o == origin for o, _ in found) > 1}
+        tried: set[frozenset[int]] = set()
+        while len(found) > 2:
+            pair = self._piece(found, split, tried)
+            if pair is None:
+                return
+            i, j = pair
+            together = np.concatenate([found[i][1], found[j][1]])
+            if len(self._divide(together)[0]) > 1:
+                tried.add(frozenset((id(found[i][1]), id(found[j][1]))))
+                continue
+            origin = found[j][0] if len(found[j][1]) >= len(found[i][1]) else found[i][0]
+            found[j] = (origin, together)
+            del found[i]
+
+    def _piece(
+        self, found: list[tuple[int, np.ndarray]], split: set[int], tried: set[frozenset[int]]
+    ) -> tuple[int, int] | None:
+        """The next pair of neighbouring groups to look at: one of a part that was divided again, the other of another part."""
+        centres = np.array([self._X[group].mean(axis=0) for _, group in found])
+        for i in sorted(range(len(found)), key=lambda i: len(found[i][1])):
+            if found[i][0] not in split:
+                continue
+            others = [j for j in range(len(found)) if found[j][0] != found[i][0]]
+            others.sort(key=lambda j: float(((centres[j] - centres[i]) ** 2).sum()))
+            for j in others[:NEAREST_GROUPS]:
+                if frozenset((id(found[i][1]), id(found[j][1]))) not in tried:
+                    return i, j
+        return None
+
+    def _divide(self, members: np.ndarray) -> tuple[list[np.ndarray], str]:
+        """The parts of some rows, one where they have one mode; and the coordinates that show them."""
+        X = self._X[members]
+        best: tuple[int, float, list[np.ndarray], str] = (1, 0.0, [members], "")
+        if len(X) < MIN_SPLIT_ROWS:
+            return best[2:]
+        seen = []
+        for space, coordinates in _spaces(X, self._rng, whole=len(members) == len(self._X)):
+            modes = find_modes(coordinates, smallest=self._smallest)
+            seen.append((space, coordinates, modes))
+            least = float(modes.prominence.min(initial=np.inf))
+            if modes.n_modes > 1 and (modes.n_modes, least) > best[:2]:
+                parts = [members[modes.labels == m] for m in range(modes.n_modes)]
+                best = (modes.n_modes, least, parts, space)
+        if best[0] > 1:
+            return best[2:]
+        counts = SPLITS if len(members) == len(self._X) else SPLITS[:1]
+        for space, coordinates, modes in seen:
+            density = -modes.dimension * np.log(np.maximum(modes.radius, np.finfo(np.float64).tiny))
+            own = split(coordinates, density, counts, self._rng)
+            if own is not None:
+                return [members[own == c] for c in range(own.max() + 1)], space
+        return best[2:]
+
+
+def spread_steps(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with the values of discrete columns spread uniformly over the steps of their scale, and which rows these are.
+
+    Mean and standard deviation of a column stay. Equal rows count once unless all columns are discrete, where they are what
+    the steps make of different rows.
+    """
+    _, first = np.unique(raw, axis=0, return_index=True)
+    scales = {j: v for j in range(raw.shape[1]) if len(v := np.unique(raw[:, j])) <= len(first) / ROWS_PER_VALUE}
+    kept = np.arange(len(raw)) if len(scales) == raw.shape[1] else np.sort(first)
+    spread = raw[kept].copy()
+    for j, values in scales.items():
+        if len(values) < 2:
+            continue
+        column = spread[:, j]
+        step = np.diff(values)
+        below, above = np.append(step[0], step), np.append(step, step[-1])
+        at = np.searchsorted(values, column)
+        move = rng.uniform(-0.5, 0.5, len(kept))
+        moved = column + np.where(move < 0, below[at], above[at]) * move
+        spread[:, j] = column.mean() + (moved - moved.mean()) * (column.std() / moved.std())
+    return spread, kept
+
+
+def _spaces(X: np.ndarray, rng: np.random.Generator, *, whole: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and coordinates (n_samples, m) of each space that groups are sought in."""
+    n, d = X.shape
+    if d <= MAX_COLUMNS:
+        yield ("the features" if d > 1 else "the feature"), X
+    if d <= 3:
+        return
+    components = leading_components(X, rng)
+    found = components.shape[1]
+    if 0 < found < d:
+        yield f"the first {min(found, MAX_COLUMNS)} principal components", components[:, :MAX_COLUMNS]
+    if (
+        whole and n >= ROWS_PER_COLUMN * d
+    ):  # in a part they are too noisy: the direction of least moment looks bimodal by chance
+        directions = invariant_coordinates(X, rng)
+        if 0 < directions.shape[1] < d:
+            yield f"{min(directions.shape[1], MAX_COLUMNS)} invariant coordinates", directions[:, :MAX_COLUMNS]
+
+
+def leading_components(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The principal components of X that have more variance than those of independent columns (Horn's parallel analysis)."""
+    centred = X - X.mean(axis=0)
+    variance = _variances(centred)
+    null = np.max([_variances(rng.permuted(centred, axis=0)) for _ in range(N_REFERENCES)], axis=0)
+    above = variance > null
+    found = len(above) if above.all() else int(np.argmin(above))
+    if not found:
+        return np.empty((len(X), 0))
+    from scipy.linalg import svd
+
+    if len(X) > X.shape[1]:
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
+        return centred @ axes[:, :found]
+    left, singular, _ = svd(centred, full_matrices=False)
+    return left[:, :found] * singular[:found]
+
+
+def _variances(centred: np.ndarray) -> np.ndarray:
+    """Sums of squares along the principal axes, descending, from the smaller of the two products."""
+    product = centred.T @ centred if len(centred) > centred.shape[1] else centred @ centred.T
+    return np.linalg.eigvalsh(product)[::-1]
+
+
+def invariant_coordinates(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The invariant coordinates of X whose fourth moment is below that of any direction of Gaussian tables of this shape."""
+    moments, coordinates = _fourth_moments(X)
+    shape = (len(X), coordinates.shape[1])
+    lowest = min(float(_fourth_moments(rng.normal(size=shape))[0][0]) for _ in range(N_GAUSSIAN))
+    return coordinates[:, moments < lowest]
+
+
+def _fourth_moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, ascending, of the scatter of fourth moments relative to the covariance, and the coordinates."""
+    centred = X - X.mean(axis=0)
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(X))
+    used = variance > 1e-9 * max(float(variance[-1]), np.finfo(np.float64).tiny)
+    Z = centred @ (axes[:, used] / np.sqrt(variance[used]))
+    scatter = (Z * (Z**2).sum(axis=1)[:, None]).T @ Z / (len(X) * (Z.shape[1] + 2))
+    moments, turned = np.linalg.eigh(scatter)
+    return moments, Z @ turned
+
+
+def split(X: np.ndarray, density: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray | None:
+    """The largest of some numbers of K-Means clusters of X (n, m) that are pairwise apart: labels (n,), or None.
+
+    This finds groups that touch, whose valley is too shallow among few rows to be seen row by row. ``density`` (n,): log density
+    at each row.
+    """
+    from sklearn.cluster import KMeans
+
+    found = None
+    for k in counts:
+        own = KMeans(k, n_init=5, random_state=int(rng.integers(1 << 30))).fit_predict(X)
+        pairs = [(own == i) | (own == j) for i in range(k) for j in range(i)]
+        if min(np.bincount(own, minlength=k)) < MIN_SPLIT_ROWS / 6:
+            break
+        if all(apart(X[pair], own[pair] == own[pair].max(), density[pair], rng) for pair in pairs):
+            found = own
+    return found
+
+
+def apart(X: np.ndarray, second: np.ndarray, density: np.ndarray, rng: np.random.Generator) -> bool:
+    """Whether two clusters of rows X (n, m) are two groups: there is a dip between them, and no dense rows at their border.
+
+    Positions along Fisher's discriminant are taken from the rows of the other folds, so that a direction fitted to chance shows
+    no dip. The border must be less dense than both centres: that of a ring cut in two crosses the ring.
+    """
+    position = _discriminant(X, second, rng)
+    if dip(position) * np.sqrt(len(position)) <= SPLIT_DIP:
+        return False
+    low, high, border = (density[np.abs(position - at) < 0.3] for at in (-1, 1, 0))
+    if min(len(low), len(high)) == 0:
+        return False
+    return len(border) == 0 or min(np.median(low), np.median(high)) - np.median(border) > MIN_VALLEY
+
+
+def _discriminant(X: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Position (n,) of each row along Fisher's discriminant of the rows in other folds; their centres are at -1 and 1."""
+    position = np.empty(len(X))
+    fold = rng.permutation(len(X)) % FOLDS
+    for i in range(FOLDS):
+        train, held = fold != i, fold == i
+        fitted, own = X[train], second[train].astype(int)
+        centre = np.array([fitted[own == c].mean(axis=0) for c in (0, 1)])
+        residual = fitted - centre[own]
+        within = residual.T @ residual / len(fitted)
+        within = (1 - RIDGE) * within + RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+        axis = np.linalg.solve(within, centre[1] - centre[0])
+        position[held] = (X[held] - centre.mean(axis=0)) @ axis / (float((centre[1] - centre[0]) @ axis) / 2)
+    return position
