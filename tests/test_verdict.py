@@ -158,11 +158,14 @@ def test_bic_that_still_falls_and_a_low_silhouette_are_the_reasons() -> None:
     assert "silhouette is low and flat" in found.text
 
 
-def test_the_best_at_the_end_of_the_range_is_not_named() -> None:
-    rising = {k: 0.5 + 0.05 * k for k in range(2, 6)}
-    found = verdict({"silhouette": {"kmeans": points(rising)}, "split_gain": {"kmeans": points(rising)}})
-    assert found.kind == NONE
-    assert "end of the sizes tried" in found.text
+@pytest.mark.parametrize(("sizes", "advice"), [(range(2, 6), "extend the range to 2..10"), (range(4, 9), "2..8")])
+def test_an_optimum_at_an_end_of_the_range_is_open(sizes: range, advice: str) -> None:
+    sign = 1 if sizes[0] == 2 else -1
+    curve = {k: 0.7 + sign * 0.03 * k for k in sizes}
+    found = verdict({"silhouette": {"kmeans": points(curve)}, "split_gain": {"kmeans": points(curve)}})
+    assert found.kind == OPEN
+    assert "extend the range" in found.text
+    assert advice in found.text
 
 
 def test_several_are_named_when_figures_disagree() -> None:

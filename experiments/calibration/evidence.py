@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import pickle
 import tempfile
@@ -65,10 +64,8 @@ def evidence(table: Table, seed: int) -> Evidence:
 
 def path_of(table: Table, seed: int) -> Path:
     """Where the fits of a draw are kept."""
-    recipe = inspect.getsource(table.draw)
-    name = hashlib.blake2b(
-        repr((table.name, table.sizes, seed, recipe, N_INIT, ENGINE, WIDE, SHARES)).encode(), digest_size=12
-    ).hexdigest()
+    rows = hashlib.blake2b(table.matrix(seed).tobytes(), digest_size=12).hexdigest()
+    name = hashlib.blake2b(repr((rows, table.sizes, N_INIT, ENGINE, WIDE, SHARES)).encode(), digest_size=12).hexdigest()
     return CACHE / f"{name}.pickle"
 
 

@@ -26,7 +26,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 from gpuclust.analysis import dip, modes, structure  # noqa: E402
 from gpuclust.analysis.selection import knee, optimum  # noqa: E402
 from gpuclust.analysis.structure import Structure, find_structure  # noqa: E402
-from gpuclust.analysis.verdict import CLEAR, NONE, OPEN, SEVERAL, Verdict, verdict  # noqa: E402
+from gpuclust.analysis.verdict import CLEAR, NONE, OPEN, Verdict, verdict  # noqa: E402
 
 from .evidence import CACHE, Evidence, Lines, evidence  # noqa: E402
 from .tables import DEVELOPMENT_SEEDS, HELD_OUT_SEEDS, Table, tables  # noqa: E402

@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpuclust import job as jobs
+from gpuclust.analysis.agreement import agreement, contingency
 from gpuclust.analysis.compare import Comparison, compare_all
+from gpuclust.analysis.criteria import density
 from gpuclust.analysis.gap import MOST_ROWS, N_INIT, Gap, gap_statistic
 from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_density, select, select_across
-from gpuclust.analysis.verdict import Preferred, Verdict, verdict
+from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
+from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
+from gpuclust.cluster import NOISE
 from gpuclust.compute.store import tree_key
-from gpuclust.config import AUTO, AnalysisConfig, Config, HdbscanConfig, KMeansConfig, ScoreConfig
+from gpuclust.config import AUTO, AnalysisConfig, Config, GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
 from gpuclust.desk import Desk, Job, Outcome, Result
 from gpuclust.errors import GpuclustError, JobError
 from gpuclust.record import labels_digest
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 
 # The gap is looked at up to this size at least, where the sweep tried no numbers of clusters.
 LEAST_GAP_SIZE = 10
+# Reference sets of the gap statistic where nothing else answers.
+AUTOMATIC_REFERENCES = 5
+# How much higher the relative validity of an HDBSCAN job must be than that of the other algorithms to be preferred.
+VALIDITY_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -113,17 +123,130 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: 
     space = finished[selection.index].job.key_of_matrix if selection else None
     finalists = _finalists([o for o in finished if o.job.key_of_matrix == space], config, desk)
     comparisons = tuple(compare_all({f.outcome.job.name: f.clustering.labels for f in finalists}))
+    chosen = finished[selection.index] if selection else None
+    structure = _structure(chosen.job, desk) if chosen else None
     preferred, validity = None, None
     if config.sweep.metric == AUTO and len(finalists) > 1 and len(spaces) == 1:
         preferred, validity = _preferred(finalists, comparisons, desk)
+        if preferred is not None and not supported(preferred, validity, curves, structure):
+            preferred = None
     if preferred is not None:
-        chosen = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
-        selection = Selection(chosen, "relative_validity", preferred.reason)
-    gap = None
-    if selection is not None and config.analysis.gap:
-        gap = _gap(finished, finished[selection.index], config.analysis.gap, desk)
-    found = verdict(curves, gap=gap, preferred=preferred)
+        index = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
+        selection, chosen = Selection(index, "relative_validity", preferred.reason), finished[index]
+    curves = _with_one_component(curves, finished, desk)
+    fit = _fit_to_rows(chosen, finalists, structure, desk) if chosen else None
+    gap = _gap(finished, chosen, config.analysis.gap, desk) if chosen and config.analysis.gap else None
+    found = verdict(curves, structure=structure, gap=gap, preferred=preferred, fit=fit)
+    if chosen and gap is None and structure is None and found.kind in (NONE, OPEN):
+        gap = _gap(finished, chosen, AUTOMATIC_REFERENCES, desk)
+        found = verdict(curves, gap=gap, preferred=preferred, fit=fit)
     return Conclusion(selection, found, unranked, gap, comparisons, validity)
+
+
+def supported(
+    preferred: Preferred, validity: Mapping[str, float] | None, curves: Curves, structure: Structure | None
+) -> bool:
+    """Whether the preference for an HDBSCAN job holds: its relative validity leads by a margin, and its number of clusters is the one
+    that the rows show, or, where these were not looked at, that of a plateau."""
+    values = dict(validity or {})
+    own = values.pop(preferred.name, 0.0)
+    if own - max(values.values(), default=-1.0) < VALIDITY_MARGIN:
+        return False
+    if structure is not None:
+        return structure.n_groups == preferred.n_clusters
+    return preferred.n_clusters in density(curves).sizes
+
+
+def _structure(job: Job, desk: Desk) -> Structure | None:
+    """The groups that a sample of the job's rows shows."""
+    table = jobs.load(job, desk)
+    matrix = jobs.prepared(job, table, desk)
+
+    def find() -> Structure | None:
+        desk.display.stage("looking for groups in the rows")
+        rows, raw = _sample(job, desk)
+        found = find_structure(raw, seed=job.config.seed, transform=lambda raw: matrix.preparation.transform(raw)[0])
+        return None if found is None else replace(found, rows=rows[found.rows])
+
+    return desk.store.get(f"structure-{matrix.key}-{job.config.seed}", find)
+
+
+def _sample(job: Job, desk: Desk) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
+    table = jobs.load(job, desk)
+    rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
+    raw = desk.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
+    return rows, desk.backend.to_host(raw)
+
+
+def _with_one_component(curves: Curves, finished: Sequence[Outcome], desk: Desk) -> Curves:
+    """The curves, with one component on each mixture line that starts later: more are worth nothing unless they beat it."""
+    found = {metric: dict(lines) for metric, lines in curves.items()}
+    for line, points in curves.get("bic", {}).items():
+        size, bic = points[0][0], points[0][1]
+        if size <= 1:
+            continue
+        outcome = next(
+            (
+                o
+                for o in finished
+                if o.metrics.get("bic") == bic and getattr(o.job.config.cluster, "n_clusters", 0) == size
+            ),
+            None,
+        )
+        if outcome is None:
+            continue
+        job, request = outcome.job, outcome.job.config.cluster
+        assert isinstance(request, GmmConfig)
+        desk.display.stage("fitting one component, to compare")
+        matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+        try:
+            fit = desk.backend.gmm(
+                matrix.X,
+                replace(request, n_clusters=1, n_init=1),
+                job.config.seed,
+                lambda _: None,
+                matrix.distinct_to_fit,
+            )
+        except GpuclustError:
+            continue
+        for metric in ("bic", "icl"):
+            if line in found.get(metric, {}):
+                found[metric][line] = [(1, fit.metrics[metric], 0.0), *found[metric][line]]
+    return found
+
+
+def _fit_to_rows(
+    chosen: Outcome, finalists: Sequence[Finalist], structure: Structure | None, desk: Desk
+) -> FitToRows | None:
+    """How the chosen clustering relates to the groups that the rows show, and to columns of few values; None where there is
+    nothing to compare it with, or it cannot be computed again."""
+    rows, raw = _sample(chosen.job, desk)
+    columns = discrete_columns(raw)
+    if not columns and (structure is None or structure.n_groups < 2):
+        return None
+    clustering = chosen.clustering
+    clustering = clustering or next((f.clustering for f in finalists if f.outcome is chosen), None)
+    try:
+        labels = (clustering or rebuild(chosen.job, desk, expect=chosen.labels).clustering).labels
+    except GpuclustError:
+        return None
+    features = jobs.load(chosen.job, desk).features
+    same = {features[j]: _ami(labels[rows], np.unique(raw[:, j], return_inverse=True)[1]) for j in columns}
+    column = max(same, key=lambda name: same[name], default=None)
+    groups = None if structure is None else _ami(labels[structure.rows], structure.labels)
+    return FitToRows(
+        chosen.job.name,
+        column=column if column is not None and same[column] > SAME_AS_COLUMN else None,
+        column_ami=same[column] if column is not None else 0.0,
+        groups_ami=groups,
+    )
+
+
+def _ami(labels: np.ndarray, others: np.ndarray) -> float:
+    """Adjusted mutual information of two labelings over the rows that the first does not call noise."""
+    placed = labels != NOISE
+    return agreement(contingency(labels[placed], others[placed]).table).ami if placed.any() else 0.0
 
 
 def _finalists(finished: Sequence[Outcome], config: Config, desk: Desk) -> list[Finalist]:

@@ -15,6 +15,7 @@ from gpuclust.prepare import blocks
 SHRINKAGE = 0.01
 # Directions whose variance is below this share of the largest hold no information.
 LEAST_VARIANCE = 1e-9
+ROWS_PER_PARAMETER = 20
 
 
 def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
@@ -29,6 +30,10 @@ def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
     where S_c is the covariance of cluster c in the coordinates in which all rows have the identity, r their rank. Cutting
     a uniform distribution gains nothing, as the cells are as dense as the whole; cutting a Gaussian loses; separated
     groups gain most at their own number. It does not change under affine maps. nan with fewer than two clusters.
+
+    Where the rows are fewer than ``ROWS_PER_PARAMETER`` for each of the m parameters of a cluster, r is the largest number of
+    leading principal components for which they are not (at least 1): a full covariance of a wide table cannot be estimated,
+    and its penalty would be many nats a row whatever the clusters. Costs one eigendecomposition of size min(n, n_columns).
     """
     kept = np.flatnonzero(labels != NOISE)
     own = labels[kept]
@@ -60,17 +65,46 @@ def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
     return float(likelihood - free * np.log(n) / (2 * n))
 
 
+def most_components(n_rows: int) -> int:
+    """The largest rank r whose m = 1 + r + r (r + 1) / 2 parameters have ``ROWS_PER_PARAMETER`` rows each; at least 1."""
+    rank = 1
+    while ROWS_PER_PARAMETER * (2 + rank + (rank + 1) * (rank + 2) / 2) <= n_rows:
+        rank += 1
+    return rank
+
+
 def _whitening(X: Any, rows: np.ndarray, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """The map (n_columns, rank) to coordinates in which the rows' covariance is the identity, and their mean."""
+    """The map (n_columns, rank) to coordinates in which the rows' covariance is the identity, and their mean.
+
+    The eigenvectors are those of the covariance, or where there are fewer rows than columns, from those of the rows' products.
+    """
     xp = backend.xp
     device_rows = backend.to_device(rows)
-    total, square = xp.zeros(X.shape[1]), xp.zeros((X.shape[1], X.shape[1]))
-    for block in blocks(len(rows)):
+    n, d = len(rows), X.shape[1]
+    total = xp.zeros(d)
+    for block in blocks(n):
         total += X[device_rows[block]].astype(xp.float64).sum(axis=0)
-    mean = total / len(rows)
-    for block in blocks(len(rows)):
+    mean = total / n
+    if n < d:
+        centred = backend.to_host(X[device_rows].astype(xp.float64) - mean)
+        variance, directions = _largest(centred @ centred.T / n, most_components(n))
+        used = variance > LEAST_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
+        # X' u / sqrt(n v) is an eigenvector of the covariance, and dividing by sqrt(v) whitens.
+        return centred.T @ directions[:, used] / (np.sqrt(n) * variance[used]), backend.to_host(mean)
+    square = xp.zeros((d, d))
+    for block in blocks(n):
         centred = X[device_rows[block]].astype(xp.float64) - mean
         square += centred.T @ centred
-    variance, directions = np.linalg.eigh(backend.to_host(square) / len(rows))
+    variance, directions = _largest(backend.to_host(square) / n, most_components(n))
     used = variance > LEAST_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
     return directions[:, used] / np.sqrt(variance[used]), backend.to_host(mean)
+
+
+def _largest(symmetric: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``count`` largest eigenvalues, ascending, and their eigenvectors; all of them by NumPy where there are no more."""
+    size = len(symmetric)
+    if count >= size:
+        return np.linalg.eigh(symmetric)
+    from scipy.linalg import eigh
+
+    return eigh(symmetric, subset_by_index=[size - count, size - 1])

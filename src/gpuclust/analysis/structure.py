@@ -9,9 +9,11 @@ import numpy as np
 
 from gpuclust.analysis.dip import dip
 from gpuclust.analysis.modes import MIN_SHARE, find_modes, n_neighbors
+from gpuclust.data.table import sample_rows
 
 # Rows beyond this many are sampled: a mode of one row in a hundred then still has more rows than a neighbourhood.
-MAX_ROWS = 4000
+# Fewer of wide tables: so many values at most, but no fewer than MIN_SAMPLE rows.
+MAX_ROWS, MAX_VALUES, MIN_SAMPLE = 4000, 2_000_000, 1000
 MIN_ROWS = 40
 # Distances tell near from far in up to about this many columns; wider tables are looked at in their leading components.
 MAX_COLUMNS = 10
@@ -65,18 +67,25 @@ def find_structure(
     that touch are sought by K-Means, and kept if a dip separates each two of them (`apart`).
     """
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(len(raw), MAX_ROWS, replace=False)) if len(raw) > MAX_ROWS else np.arange(len(raw))
+    rows = sampled_rows(*raw.shape, seed)
     values, kept = spread_steps(np.asarray(raw[rows], dtype=np.float64), rng)
     rows = rows[kept]
     if len(rows) < MIN_ROWS:
         return None
     X = np.asarray(transform(values), dtype=np.float64)
+    if not np.isfinite(X).all():
+        return None
     finder = _Finder(X, rng)
     groups, space = finder.groups(np.arange(len(X)))
     labels = np.zeros(len(X), dtype=np.int64)
     for i, members in enumerate(groups):
         labels[members] = i
     return Structure(len(groups), rows, labels, space)
+
+
+def sampled_rows(n_rows: int, n_columns: int, seed: int) -> np.ndarray:
+    """Numbers of the rows that are looked at, ascending: all, or a seeded sample."""
+    return sample_rows(n_rows, min(MAX_ROWS, max(MIN_SAMPLE, MAX_VALUES // n_columns)), seed)
 
 
 class _Finder:
@@ -180,6 +189,12 @@ def spread_steps(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
         moved = column + np.where(move < 0, below[at], above[at]) * move
         spread[:, j] = column.mean() + (moved - moved.mean()) * (column.std() / moved.std())
     return spread, kept
+
+
+def discrete_columns(raw: np.ndarray) -> list[int]:
+    """The columns of few values: those that `spread_steps` spreads."""
+    n_distinct = len(np.unique(raw, axis=0))
+    return [j for j in range(raw.shape[1]) if 1 < len(np.unique(raw[:, j])) <= n_distinct / ROWS_PER_VALUE]
 
 
 def _spaces(X: np.ndarray, rng: np.random.Generator, *, whole: bool) -> Iterator[tuple[str, np.ndarray]]:

@@ -23,6 +23,8 @@ from gpuclust.analysis.selection import Curves
 from gpuclust.analysis.structure import Structure
 
 CLEAR, SEVERAL, NONE, OPEN = "clear", "several", "none", "open"
+# Adjusted mutual information from which a clustering is a column of few values, and below which it has other groups than the rows.
+SAME_AS_COLUMN, MIN_AGREEMENT = 0.9, 0.7
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Preferred:
     name: str
     n_clusters: int
     reason: str
+
+
+@dataclass(frozen=True)
+class FitToRows:
+    """How the chosen clustering of a sweep relates to its rows. ``column``: a discrete column that it reproduces, with an adjusted
+    mutual information of ``column_ami``; ``groups_ami``: the same with the groups that the rows show, None where unknown."""
+
+    name: str
+    column: str | None = None
+    column_ami: float = 0.0
+    groups_ami: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ def verdict(
     structure: Structure | None = None,
     gap: Gap | None = None,
     preferred: Preferred | None = None,
-    column: str | None = None,
+    fit: FitToRows | None = None,
 ) -> Verdict:
     """Judge a sweep by the groups that its rows show, and by its curves (metric -> line -> [(size, value, standard error)]).
 
@@ -78,7 +91,7 @@ def verdict(
     *Clear*: exactly one number is named strongly. *Several*: more than one is, or some are named weakly only. *Open*: an
     optimum is at an end of the range, or fewer than three sizes were tried. *None*: no number is named.
 
-    ``column`` is the discrete column that the chosen clustering reproduces: that is no structure. The elbow,
+    A chosen clustering that reproduces a column of few values (``fit``) is named as that column, not as structure. The elbow,
     Calinski-Harabasz and Davies-Bouldin have a best size on noise too: they are reported and do not count.
     """
     criteria = [
@@ -86,19 +99,48 @@ def verdict(
         for c in (*partitions(curves), mixture(curves), density(curves), gap_says(gap), prediction_strength(curves))
         if c.measured
     ]
-    because = [*_of_rows(structure), *([preferred.reason] if preferred else []), *(c.says for c in criteria)]
-    because += indices(curves)
-    if column is not None and (structure is None or structure.n_groups == 1):
-        text = (
-            f"No natural number of clusters: the chosen clustering is the column `{column}`, not structure. "
-            f"Leave it out (data.exclude=[{column}]) to see what the other features show."
-        )
-        return Verdict(text, NONE, (), tuple(because))
+    because = [*_of_rows(structure), *_of_fit(fit), *([preferred.reason] if preferred else [])]
+    because += [*(c.says for c in criteria), *_unmeasured(curves), *indices(curves)]
     if structure is not None:
         found = _by_structure(structure, criteria, curves, preferred)
     else:
         found = _by_criteria(_supported(criteria), curves, preferred)
+    if fit is not None:
+        found = _with_fit(found, fit, structure)
     return replace(found, because=tuple(because))
+
+
+def _with_fit(found: Verdict, fit: FitToRows, structure: Structure | None) -> Verdict:
+    """The verdict, with what the chosen clustering is: a column, or other groups than those that the rows show."""
+    if fit.column is not None and (structure is None or structure.n_groups == 1):
+        text = (
+            f"No natural number of clusters: {fit.name}, the chosen clustering, is the column `{fit.column}`, not structure. "
+            f"Leave the column out to see what the other features show: data.exclude=[{fit.column}]."
+        )
+        return Verdict(text, NONE)
+    if found.kind == CLEAR and fit.groups_ami is not None and fit.groups_ami < MIN_AGREEMENT:
+        text = (
+            f"{found.text} But {fit.name}, the chosen clustering, does not follow these groups "
+            f"(AMI {fit.groups_ami:.2f}): try another algorithm, such as cluster=hdbscan."
+        )
+        return replace(found, text=text)
+    return found
+
+
+def _of_fit(fit: FitToRows | None) -> list[str]:
+    if fit is None:
+        return []
+    says = []
+    if fit.column is not None:
+        says.append(f"{fit.name}: its clusters are the values of the column `{fit.column}` (AMI {fit.column_ami:.2f})")
+    if fit.groups_ami is not None and fit.column is None:
+        says.append(f"{fit.name}: its clusters agree with the regions of density with an AMI of {fit.groups_ami:.2f}")
+    return says
+
+
+def _unmeasured(curves: Curves) -> list[str]:
+    missing = len(sizes_tried(curves)) >= MIN_SIZES and not curves.get("silhouette")
+    return ["The silhouette was not measured (score=none)"] if missing else []
 
 
 def _of_rows(structure: Structure | None) -> list[str]:
@@ -115,7 +157,12 @@ def _by_structure(
 ) -> Verdict:
     groups, tried = structure.n_groups, sizes_tried(curves)
     if groups == 1:
+        overlapping = _overlapping(criteria)
+        if overlapping:
+            return Verdict(_several([overlapping], strong=False), SEVERAL, (overlapping,))
         return Verdict(_none(criteria, "the rows form one region of density"), NONE)
+    if not tried and not curves.get("relative_validity"):
+        return Verdict(_extend(groups, tried), OPEN, (groups,))
     dense = next((c for c in criteria if c.name == "HDBSCAN"), None)
     confirmed = dense is not None and groups in dense.sizes
     coarser = [k for c in criteria if c.strong for k in c.sizes if k < groups]
@@ -133,6 +180,13 @@ def _by_structure(
         return Verdict(text, CLEAR, (groups,))
     names = [c.name for c in criteria if groups in c.sizes]
     return Verdict(_clear(groups, ["the density of the rows", *names]), CLEAR, (groups,))
+
+
+def _overlapping(criteria: Sequence[Criterion]) -> int | None:
+    """A number that BIC and ICL, and silhouette and split gain, all name strongly: groups that overlap too far for a valley."""
+    by_bic = {k for c in criteria if c.strong and c.name == "BIC" for k in c.sizes}
+    by_silhouette = {k for c in criteria if c.strong and c.name.startswith("the silhouette") for k in c.sizes}
+    return min(by_bic & by_silhouette, default=None)
 
 
 def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Preferred | None) -> Verdict:
@@ -214,6 +268,8 @@ def _none(criteria: Sequence[Criterion], first: str = "") -> str:
 
 def _extend(groups: int, tried: Sequence[int]) -> str:
     """Advice where the rows show a number of groups at an end of the range, or outside of it."""
+    if not tried:
+        return f"The rows show {groups} groups: sweep the number of clusters, as in cluster.n_clusters=range(2,{groups + 3})."
     low, high = min(tried[0], max(2, groups - 2)), max(tried[-1], groups + 2)
     if tried[0] < groups < tried[-1]:
         where = f"{groups} was not among the sizes tried"
