@@ -222,15 +222,23 @@ def test_two_sizes_are_too_few() -> None:
     assert (found.kind, found.sizes) == (OPEN, ())
 
 
-def test_a_preference_sets_the_convex_indices_aside() -> None:
+def test_a_preference_against_strong_criteria_is_several() -> None:
+    sizes = (25, 50, 100)
     curves = {
         "silhouette": {"kmeans": points({2: 0.6, 3: 0.7, 4: 0.5})},
         "split_gain": {"kmeans": points({2: 1, 3: 2, 4: 1})},
     }
+    plateau = {
+        "relative_validity": {"hdbscan": points(dict.fromkeys(sizes, 0.5))},
+        "n_clusters": {"hdbscan": points(dict.fromkeys(sizes, 2.0))},
+    }
     assert verdict(curves).sizes == (3,)
-    found = verdict(curves, preferred=Preferred("hdbscan x", 2, "because"))
-    assert found.sizes == (2,)
-    assert found.because[0] == "because"
+    preferred = Preferred("hdbscan x", 2, "because")
+    found = verdict(curves | plateau, preferred=preferred)
+    assert (found.kind, set(found.sizes)) == (SEVERAL, {2, 3})
+    assert "because" in found.because
+    assert verdict(plateau, preferred=preferred).kind == CLEAR
+    assert verdict({}, preferred=preferred).kind != CLEAR
 
 
 @pytest.mark.real

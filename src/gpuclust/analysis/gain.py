@@ -15,7 +15,8 @@ from gpuclust.prepare import blocks
 SHRINKAGE = 0.01
 # Directions whose variance is below this share of the largest hold no information.
 LEAST_VARIANCE = 1e-9
-ROWS_PER_PARAMETER = 20
+# A covariance is estimated from at least this many rows for each parameter of a cluster.
+ROWS_PER_PARAMETER = 15
 
 
 def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
