@@ -28,7 +28,9 @@ from gpuclust.compute.cpu import CpuBackend
 from gpuclust.compute.linkage_predict import soft_membership
 from gpuclust.config import HdbscanConfig
 from gpuclust.errors import DataError, ExportError
+from gpuclust.export import export, find_run
 from gpuclust.prepare import Matrix
+from gpuclust.report.terminal import matching
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.known_answers import groups
 
@@ -260,6 +262,7 @@ def test_runs_are_compared_from_the_store_and_written(tracked, table: Path, tmp_
     printed = capsys.readouterr().out
     assert "AMI" in printed
     assert "kmeans k=4" in printed
+    assert "Jaccard" in printed
     assert (tmp_path / "second" / "comparison.json").is_file()
     assert main(arguments[:2]) == 2
 
@@ -276,6 +279,109 @@ def test_runs_that_were_cleaned_differently_are_matched_by_id(tracked, table: Pa
         compare_runs([ids[0], ids[0]], recorder=tracked.recorder, desk=tracked)
     with pytest.raises(ExportError, match="two runs"):
         compare_runs(ids[:1], recorder=tracked.recorder, desk=tracked)
+
+
+def repeated(path: Path) -> Path:
+    """The same table with every id on three rows, and the ids of the first rows missing."""
+    frame = pd.read_csv(path)
+    frame["id"] = [f"t{i // 3}" for i in range(len(frame))]
+    frame.loc[:4, "id"] = None
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_rows_with_repeated_ids_are_matched_by_their_place_in_the_file(tracked, table: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    frame = pd.read_csv(repeated(table))
+    ids = [*ran(tracked, table, "cluster.n_clusters=3").values(),
+           *ran(tracked, table, "cluster.n_clusters=4", "clean.bounds.a=[-1.0,null]").values(),
+           *ran(tracked, table, "cluster.n_clusters=3", "data.n_rows=200", "data.seed=3").values()]  # fmt: skip
+    exports = [
+        export(find_run(tracked.recorder, run_id), tmp_path / run_id, recorder=tracked.recorder, desk=tracked).folder
+        for run_id in ids
+    ]
+    # An export keeps the features of its rows, which tell the rows of this table apart.
+    labels = [pd.read_parquet(folder / "assignments.parquet").set_index(["a", "b"])["cluster"] for folder in exports]
+    first, second, third = (one.rename(i) for i, one in enumerate(labels))
+    found = compare_runs(ids[:2], recorder=tracked.recorder, desk=tracked)
+    kept = pd.concat([first, second], axis=1, join="inner")
+    assert found.n_rows == len(kept) == (frame["a"] >= -1.0).sum() < 300
+    assert found.comparisons[0].with_noise.ami == pytest.approx(
+        sk.adjusted_mutual_info_score(kept[0], kept[1]), abs=1e-9
+    )
+    found = compare_runs(ids, recorder=tracked.recorder, desk=tracked)
+    kept = pd.concat([first, second, third], axis=1, join="inner")
+    assert found.n_rows == len(kept) < 200
+    for comparison, (a, b) in zip(found.comparisons, [(0, 1), (0, 2), (1, 2)], strict=True):
+        assert comparison.with_noise.ari == pytest.approx(sk.adjusted_rand_score(kept[a], kept[b]), abs=1e-12)
+
+
+def test_exports_are_compared_without_a_store(
+    tracked, table: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    repeated(table)
+    ids = [*ran(tracked, table, "cluster.n_clusters=3,4").values(),
+           *ran(tracked, table, "cluster.n_clusters=3", "clean.bounds.a=[-1.0,null]").values()]  # fmt: skip
+    one, two, three = (
+        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, desk=tracked).folder for i in ids
+    )
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["compare", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
+    printed = capsys.readouterr().out
+    labels = [pd.read_parquet(folder / "assignments.parquet")["cluster"].to_numpy() for folder in (one, two)]
+    (comparison,) = compare_runs(ids[:2], recorder=tracked.recorder, desk=tracked).comparisons
+    assert comparison.with_noise.ami == pytest.approx(sk.adjusted_mutual_info_score(*labels), abs=1e-9)
+    assert f"{comparison.with_noise.ami:.4f}" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    for m in comparison.matches:
+        first, second = ("-" if c is None else str(c) for c in (m.first, m.second))
+        if "-" in (first, second):
+            assert [first, second] in lines
+            continue
+        mine, theirs = labels[0] == m.first, labels[1] == m.second
+        shares = [mine.sum(), theirs.sum(), (mine | theirs).sum()]
+        assert [first, second, f"{m.shared:,}", *(f"{m.shared / n:.1%}" for n in shares)] in lines
+    assert not list((tmp_path / "empty").iterdir())
+    written = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert list(written["runs"].values()) == ids[:2]
+    # Fewer rows, and ids that repeat: only the runs know which row is which.
+    assert main(["compare", str(one), str(three)]) == 2
+    err = capsys.readouterr().err
+    assert "rows with the same id" in err
+    assert f"gpuclust compare {ids[0]} {ids[2]}" in err
+
+
+def test_an_export_that_was_changed_is_not_compared(tracked, table: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ids = list(ran(tracked, table, "cluster.n_clusters=3,4").values())
+    one, two = (
+        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, desk=tracked).folder for i in ids
+    )
+    found = compare_runs([str(one), ids[1]], recorder=tracked.recorder, desk=tracked)
+    (again,) = compare_runs(ids, recorder=tracked.recorder, desk=tracked).comparisons
+    assert found.comparisons[0].to_dict() == again.to_dict()
+    other = tmp_path / "other.csv"
+    pd.read_csv(table).assign(a=lambda f: f["a"] + 1).to_csv(other, index=False)
+    (run_id,) = ran(tracked, other, "cluster.n_clusters=3").values()
+    moved = export(find_run(tracked.recorder, run_id), tmp_path / "x", recorder=tracked.recorder, desk=tracked).folder
+    with pytest.raises(ExportError, match="different tables"):
+        compare_runs([str(one), str(moved)], recorder=None, desk=tracked)
+    (two / "clusters.parquet").write_bytes(b"")
+    with pytest.raises(ExportError, match="was changed since its export"):
+        compare_runs([str(one), str(two)], recorder=None, desk=tracked)
+
+
+def test_noise_is_in_the_matching() -> None:
+    labels, other = np.array([0] * 50 + [1] * 30 + [-1] * 20), np.array([0] * 45 + [-1] * 15 + [1] * 20 + [-1] * 20)
+    table = matching(compare("one", labels, "two", other))
+    columns = [list(column.cells) for column in table.columns]
+    assert [list(row) for row in zip(*columns, strict=True)] == [
+        ["0", "0", "45", "90.0%", "100.0%", "90.0%"],
+        ["1", "1", "20", "66.7%", "100.0%", "66.7%"],
+        ["noise", "noise", "20", "100.0%", "57.1%", "57.1%"],
+    ]
+    many = np.arange(100)
+    assert matching(compare("one", many, "two", many)).row_count == 41
 
 
 def test_runs_of_different_tables_cannot_be_compared(tracked, table: Path) -> None:  # type: ignore[no-untyped-def]

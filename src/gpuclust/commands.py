@@ -136,7 +136,12 @@ def _export(arguments: list[str]) -> int:
 
 def _compare(arguments: list[str]) -> int:
     parser = command_parser("compare", "Compare runs on the same table: how far they agree, and which clusters match.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more: a job, a sweep (its chosen job), or best")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|DIR",
+        help="two or more: a job, a sweep (its chosen job), best, or an export folder",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables and heat maps into this folder")
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
@@ -146,22 +151,25 @@ def _compare(arguments: list[str]) -> int:
 
     from rich.console import Console
 
-    from gpuclust.compare import compare_runs, write
+    from gpuclust.compare import compare_runs, is_export, write
     from gpuclust.config import BackendConfig, Config, TrackingConfig
-    from gpuclust.report.terminal import Live, agreements
+    from gpuclust.report.terminal import Live, agreements, matching
     from gpuclust.tracking.mlflow import MlflowRecorder
 
-    recorder = MlflowRecorder(options.uri, options.experiment, create=False)
+    exports = all(is_export(name) for name in options.runs)
+    recorder = None if exports else MlflowRecorder(options.uri, options.experiment, create=False)
     config = Config(
         backend=BackendConfig(name=options.backend),
-        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
+        tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
     )
     with Live(len(options.runs)) as live:
         compared = compare_runs(options.runs, recorder=recorder, desk=desk_for(config, live), data_path=options.data)
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     console.print(agreements(compared.comparisons))
-    for line in (*compared.notes, *(line for c in compared.comparisons for line in c.in_words())):
+    for line in compared.notes:
         console.print(line, markup=False)
+    for comparison in compared.comparisons:
+        console.print(matching(comparison))
     if options.out is not None:
         print(f"{write(compared, options.out, force=options.force)}: {len(compared.comparisons)} pairs")
     return 0

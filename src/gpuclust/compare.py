@@ -1,4 +1,4 @@
-"""Recorded runs held against one another: the same rows, each run's labels, which cluster is which."""
+"""Clusterings of one table compared: runs or exports, matched row for row, and which cluster is which."""
 
 from __future__ import annotations
 
@@ -6,81 +6,133 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gpuclust.analysis.compare import Comparison, compare_all
 from gpuclust.artifacts import contingency_figure
 from gpuclust.desk import Desk
 from gpuclust.errors import DataError, ExportError
-from gpuclust.export import Recorded, find_run, recorded, whole_folder
+from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, recorded, verify, whole_folder
 from gpuclust.sanitize import safe_row
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.recorder import RecordedJob
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """One clustering to compare. ``rows`` (n_rows,) int64 are the numbers of its rows in the source, None where they are not
+    known (an export does not have them); ``ids`` (n_rows,) are the table's."""
+
+    name: str
+    run_id: str
+    fingerprint: str
+    labels: np.ndarray
+    rows: np.ndarray | None
+    ids: pd.Series
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs by the names they are told apart by, every pair of them, and how many rows all of them have."""
+    """Run ids by the names that tell the runs apart, every pair of them, and how many rows all of them have."""
 
-    runs: Mapping[str, RecordedJob]
+    runs: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
     n_rows: int
     notes: tuple[str, ...] = ()
 
 
-def compare_runs(
-    run_ids: Sequence[str], *, recorder: MlflowRecorder, desk: Desk, data_path: str | None = None
-) -> Compared:
-    """Compare finished jobs of one table, each pair of them.
+def is_export(name: str) -> bool:
+    """Whether an argument of `compare` is an export folder, not a run."""
+    return (Path(name) / MANIFEST).is_file()
 
-    Runs that were cleaned differently are compared over the rows that all of them kept, matched by id. Raises ExportError
-    when a run is not there or has another file, DataError when rows cannot be matched.
+
+def compare_runs(
+    names: Sequence[str], *, recorder: MlflowRecorder | None, desk: Desk, data_path: str | None = None
+) -> Compared:
+    """Compare clusterings of one table, each pair of them. ``names`` are run ids, sweeps, ``best``, or export folders;
+    ``recorder`` may be None where all are export folders.
+
+    Clusterings of rows that were cleaned differently are compared over the rows that all of them kept. Raises ExportError
+    when a run or an export is missing or is of another table, DataError when rows cannot be matched.
     """
-    if len(run_ids) < 2:
+    if len(names) < 2:
         raise ExportError("compare needs two runs or more; `gpuclust ui` shows them")
-    found = [find_run(recorder, run_id) for run_id in run_ids]
-    names = distinct_names(found)
-    opened = {}
-    for name, run in zip(names, found, strict=True):
+    opened = []
+    for name in names:
         desk.display.stage(f"reading {name}")
-        opened[name] = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
-    if len({one.job.fingerprint for one in opened.values()}) > 1:
+        opened.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, desk, data_path))
+    opened = distinct(opened)
+    if len({one.fingerprint for one in opened}) > 1:
         raise ExportError("these runs are of different tables; compare runs of the same file")
-    labelings, notes = _aligned(opened, desk)
+    labelings, notes = _aligned(opened)
     desk.display.stage("comparing")
     n_rows = len(next(iter(labelings.values())))
-    return Compared(dict(zip(names, found, strict=True)), tuple(compare_all(labelings)), n_rows, notes)
+    return Compared({one.name: one.run_id for one in opened}, tuple(compare_all(labelings)), n_rows, notes)
 
 
-def distinct_names(runs: Sequence[RecordedJob]) -> list[str]:
-    """The runs' names; those that are not unique with the beginning of their run id."""
-    names = [run.name for run in runs]
-    named = [n if names.count(n) == 1 else f"{n} ({run.run_id[:8]})" for n, run in zip(names, runs, strict=True)]
-    if len(set(named)) < len(named):
+def _of_run(name: str, recorder: MlflowRecorder | None, desk: Desk, data_path: str | None) -> Labeled:
+    if recorder is None:
+        raise ExportError(f"{name} is not an export folder, and no tracking store is open to find it as a run")
+    run = find_run(recorder, name)
+    found = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
+    table = found.table
+    ids = desk.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
+    rows = np.arange(table.n_rows) if table.rows is None else table.rows
+    return Labeled(run.name, run.run_id, found.job.fingerprint, found.prediction.cluster, rows, ids)
+
+
+def _of_export(folder: Path) -> Labeled:
+    manifest = verify(folder)
+    try:
+        id_column = str(manifest["roles"]["id"])
+        name, run_id, fingerprint = (str(manifest[key]) for key in ("run_name", "run_id", "fingerprint"))
+        column = f"{id_column}_source" if id_column in ADDED else id_column
+        frame = pq.read_table(folder / f"{ASSIGNMENTS}.parquet", columns=[column, "cluster"]).to_pandas()
+    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        raise ExportError(f"the export {folder} is damaged ({error}); export the run again") from error
+    return Labeled(name, run_id, fingerprint, frame["cluster"].to_numpy(dtype=np.int32), None, frame[column])
+
+
+def distinct(opened: Sequence[Labeled]) -> list[Labeled]:
+    """The clusterings with names that tell them apart: where a name is not unique, with the beginning of the run id."""
+    names = [one.name for one in opened]
+    named = [
+        one if names.count(one.name) == 1 else replace(one, name=f"{one.name} ({one.run_id[:8]})") for one in opened
+    ]
+    if len({one.name for one in named}) < len(named):
         raise ExportError("the same run is named twice; name different runs")
     return named
 
 
-def _aligned(opened: Mapping[str, Recorded], desk: Desk) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The labels of every run over the same rows."""
-    if len({one.job.key_of_table for one in opened.values()}) == 1:
-        return {name: one.prediction.cluster for name, one in opened.items()}, ()
-    columns = {}
-    for name, one in opened.items():
-        ids = desk.backend.frames.to_pandas(one.table.frame[[one.table.roles.id]])[one.table.roles.id].astype(str)
-        if ids.duplicated().any():
-            raise DataError(f"{name} has rows with the same id, so its rows cannot be matched; use clean.duplicates=id")
-        columns[name] = pd.Series(one.prediction.cluster, index=pd.Index(ids))
-    together = pd.concat(columns, axis=1, join="inner")
-    if together.empty:
+def _aligned(opened: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The labels of every clustering over the same rows: by their numbers in the source, else as they stand where ids and
+    order are the same, else by ids that are unique."""
+    if all(one.rows is not None for one in opened):
+        keys = [pd.Index(one.rows) for one in opened]
+    elif all(len(one.ids) == len(opened[0].ids) and one.ids.equals(opened[0].ids) for one in opened):
+        keys = [pd.RangeIndex(len(one.ids)) for one in opened]
+    else:
+        keys = [pd.Index(one.ids.astype(str)) for one in opened]
+        if repeated := [one.name for one, key in zip(opened, keys, strict=True) if key.has_duplicates]:
+            raise DataError(
+                f"{repeated[0]} has rows with the same id and the exports hold different rows, so their rows cannot be "
+                f"matched; compare the runs: gpuclust compare {' '.join(one.run_id for one in opened)}"
+            )
+    if all(key.equals(keys[0]) for key in keys):
+        return {one.name: one.labels for one in opened}, ()
+    common = keys[0]
+    for key in keys[1:]:
+        common = common.intersection(key, sort=False)
+    if not len(common):
         raise DataError("these runs have no row in common")
-    most = max(len(column) for column in columns.values())
-    note = f"cleaned differently: {len(together):,} rows that all runs kept, of up to {most:,}"
-    return {name: together[name].to_numpy(dtype=np.int32) for name in together.columns}, (note,)
+    most = max(len(key) for key in keys)
+    note = f"cleaned differently: {len(common):,} rows that all runs kept, of up to {most:,}"
+    return {one.name: one.labels[key.get_indexer(common)] for one, key in zip(opened, keys, strict=True)}, (note,)
 
 
 def table_csv(comparisons: Sequence[Comparison]) -> str:
@@ -116,7 +168,7 @@ def write(compared: Compared, out: Path, *, force: bool = False) -> Path:
     with whole_folder(out, force) as folder:
         (folder / "comparison.csv").write_text(table_csv(compared.comparisons), encoding="utf-8")
         content = {
-            "runs": {name: run.run_id for name, run in compared.runs.items()},
+            "runs": dict(compared.runs),
             "n_rows": compared.n_rows,
             "notes": list(compared.notes),
             "pairs": [c.to_dict() for c in compared.comparisons],

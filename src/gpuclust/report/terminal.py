@@ -27,6 +27,7 @@ HEADERS = {
     "fit_seconds": "fit s",
 }
 MOST_ROWS = 15
+MAX_PAIRS = 40
 GAP = 2
 # A log shows that a long step goes on by a line after this many seconds without one.
 HEARTBEAT = 20.0
@@ -254,6 +255,33 @@ def agreements(comparisons: Sequence[Any]) -> Table:
         for kind, a in kinds:
             cells = [f"{v:.4f}" for v in (a.ami, a.ari, a.homogeneity, a.completeness)]
             table.add_row(escape(c.first), escape(c.second), kind, f"{a.n_rows:,}", *cells)
+    return table
+
+
+def matching(comparison: Any) -> Table:
+    """Which cluster is which: each cluster's partner, the rows they share, and those as shares of either and of both."""
+    counts = comparison.contingency
+    sizes = [
+        dict(zip(names, totals.tolist(), strict=True))
+        for names, totals in ((counts.first, counts.table.sum(axis=1)), (counts.second, counts.table.sum(axis=0)))
+    ]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in (comparison.first, comparison.second, "shared rows", "of the first", "of the second", "Jaccard"):
+        table.add_column(escape(column), justify="right")
+    pairs = [(m.first, m.second, m.shared) for m in comparison.matches]
+    if comparison.has_noise:
+        noise = [-1 if -1 in side else None for side in sizes]
+        both = None not in noise
+        shared = counts.table[list(counts.first).index(-1), list(counts.second).index(-1)] if both else 0
+        pairs.append((*noise, int(shared)))
+    for first, second, shared in pairs[:MAX_PAIRS]:
+        own, other = sizes[0].get(first, 0), sizes[1].get(second, 0)
+        cells = ["-" if c is None else "noise" if c < 0 else f"{c}" for c in (first, second)]
+        shares = [f"{shared / n:.1%}" if n else "" for n in (own, other, own + other - shared)]
+        matched = first is not None and second is not None
+        table.add_row(*cells, *([f"{shared:,}", *shares] if matched else ["", "", "", ""]))
+    if len(pairs) > MAX_PAIRS:
+        table.add_row("...", f"{len(pairs) - MAX_PAIRS} more: --out")
     return table
 
 
