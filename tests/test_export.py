@@ -20,7 +20,7 @@ from gpuclust.artifacts import leaderboard_csv
 from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
-from gpuclust.errors import DataError, ExportError, ModelError
+from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import Exported, export, find_run, verify, whole_folder, write_csv
 from gpuclust.predict import predict
 from gpuclust.tracking.bundle import Bundle
@@ -305,3 +305,45 @@ def test_predict_says_what_it_cannot_do(tracked: Any, recorder: MlflowRecorder, 
 def test_a_read_only_place_is_said(locked: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"), whole_folder(locked / "out", force=False):
         pytest.fail("it was written")
+
+
+def test_every_other_column_of_the_source_is_kept(tracked: Any, recorder: MlflowRecorder, tmp_path: Path) -> None:
+    """A key of the user's, columns with the names of ours, and types that only Parquet has: all are in the export, row by row."""
+    rng = np.random.default_rng(0)
+    n = 300
+    frame = pd.DataFrame(rng.normal(size=(n, 2)) + 5 * rng.integers(0, 2, n)[:, None], columns=["a", "b"])
+    frame.loc[::10, "a"] = np.nan
+    frame["doc_id"] = [f"{i:04d}" for i in rng.permutation(n)]
+    frame["cluster"] = rng.integers(0, 9, n)
+    frame["cluster_source"] = "mine"
+    frame["confidence"] = rng.choice(["low", "high"], n)
+    frame["when"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(n), "D")
+    frame["tags"] = [[f"t{i % 3}", "all"] for i in range(n)]
+    frame["where"] = [{"x": float(i)} for i in range(n)]
+    frame.to_parquet(tmp_path / "t.parquet")
+    p = plan(["data=table", f"data.path={tmp_path / 't.parquet'}", "data.features=[a,b]", "data.n_rows=200",
+              "cluster.n_clusters=2", "report=none"])  # fmt: skip
+    sweep.run(p, sweep.jobs_of(p, tracked.backend), tracked)
+    exported(tracked, recorder, tmp_path / "out", form="csv")
+    found = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    manifest = verify(tmp_path / "out")
+    assert manifest["renamed"] == {"cluster": "cluster_source_2", "confidence": "confidence_source"}
+    assert found["cluster"].isin([0, 1]).all()
+    assert len(found) < 200
+    source = frame.set_index("doc_id").loc[found["doc_id"]].reset_index()
+    pd.testing.assert_series_equal(found["a"], source["a"])
+    for ours, theirs in {"cluster": "cluster_source_2", "cluster_source": "cluster_source",
+                         "confidence": "confidence_source", "when": "when"}.items():  # fmt: skip
+        assert found[theirs].astype(str).tolist() == source[ours].astype(str).tolist(), ours
+    assert [list(t) for t in found["tags"]] == source["tags"].tolist()
+    assert [w["x"] for w in found["where"]] == [w["x"] for w in source["where"]]
+    written = pd.read_csv(tmp_path / "out" / "assignments.csv", dtype={"doc_id": str})
+    assert written["doc_id"].tolist() == found["doc_id"].tolist()
+    exported(tracked, recorder, tmp_path / "none", keep=[])
+    ours = {"cluster", "confidence", "distance", "x", "y", "z"}
+    assert set(pq.read_schema(tmp_path / "none" / "assignments.parquet").names) == {"doc_id", "a", "b", *ours}
+    exported(tracked, recorder, tmp_path / "some", keep=["tags", "doc_id"])
+    assert set(pq.read_schema(tmp_path / "some" / "assignments.parquet").names) == {"doc_id", "a", "b", "tags", *ours}
+    with pytest.raises(ConfigurationError, match=r"--keep tag: .* has no such column; did you mean tags"):
+        exported(tracked, recorder, tmp_path / "wrong", keep=["tag"])
+    assert not (tmp_path / "wrong").exists()

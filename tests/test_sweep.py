@@ -1,17 +1,21 @@
 """Sweeps: pay once, resume, go on past a failure, choose with a reason, and end cleanly when interrupted."""
 
 import dataclasses
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gpuclust import job as jobs
 from gpuclust import sweep
 from gpuclust.compose import Plan, plan
 from gpuclust.compute.cpu import CpuBackend
-from gpuclust.desk import job_of
+from gpuclust.config import default_min_cluster_size
+from gpuclust.desk import about, git_commit, job_of
 from gpuclust.errors import CleaningError, DataError
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, MemoryRecorder
@@ -358,3 +362,85 @@ def test_a_sweep_over_two_things_draws_a_line_for_each(desk: Any) -> None:
     assert desk.recorder.runs[result.parent].files["figures/elbow.png"].startswith(b"\x89PNG")
     names = {o.job.name for o in result.outcomes}
     assert names == {f"kmeans k={k} scale={s}" for k in (2, 3) for s in ("standard", "minmax")}
+
+
+def test_a_job_without_a_size_takes_one_by_the_rows_and_shows_it(desk: Any) -> None:
+    p = plan(["data=catalogue", "data.n_rows=178", "cluster=hdbscan", "report=none"])
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    (outcome,) = result.outcomes
+    assert outcome.metrics["min_cluster_size"] == 13
+    assert outcome.job.name == "hdbscan min_cluster_size=default (13)"
+    assert desk.recorder.runs[outcome.run_id].tags["mlflow.runName"] == outcome.job.name
+    again = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    assert again.outcomes[0].resumed
+    assert again.outcomes[0].job.name == outcome.job.name
+    assert [default_min_cluster_size(n) for n in (4, 178, 10_000, 1_000_000)] == [5, 13, 100, 1000]
+
+
+def test_a_size_that_finds_nothing_is_said_aloud(desk: Any) -> None:
+    p = plan(["data=catalogue", "data.n_rows=178", "cluster=hdbscan", "cluster.min_cluster_size=100"])
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    (warning,) = result.warnings
+    assert "0 of 178 rows are in a cluster: every row is noise; lower cluster.min_cluster_size" in warning
+    recorded = desk.recorder.runs[result.outcomes[0].run_id]
+    assert warning in recorded.tags["gpuclust.notes"]
+    assert "0 of 178 rows are in a cluster" in recorded.files["report.html"].decode()
+
+
+def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(desk: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dense = [rng.normal(c, 0.02, size=(60, 3)) for c in range(4)]
+    frame = pd.DataFrame(np.concatenate([*dense, rng.uniform(-3, 6, size=(700, 3))]), columns=["a", "b", "c"])
+    frame.to_csv(tmp_path / "noisy.csv", index=False)
+    p = plan(["data=table", f"data.path={tmp_path / 'noisy.csv'}", "cluster=hdbscan",
+              "cluster.min_cluster_size=30,50,auto"], multirun=True)  # fmt: skip
+    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    assert result.chosen is not None
+    assert result.chosen.metrics["noise_fraction"] > 0.3
+    assert result.metric == "silhouette_with_noise"
+    scores = [o.metrics["silhouette_with_noise"] for o in result.outcomes if "silhouette_with_noise" in o.metrics]
+    assert result.chosen.metrics["silhouette_with_noise"] == max(scores)
+    rows = sweep.leaderboard(result)
+    assert all("silhouette_with_noise" in row for row in rows if "silhouette" in row)
+    (auto,) = [row["job"] for row in rows if row["cluster.min_cluster_size"] == "auto"]
+    assert re.fullmatch(r"hdbscan min_cluster_size=auto \(\d+\)", auto)
+    n_in = 940 - round(result.chosen.metrics["noise_fraction"] * 940)
+    parent = desk.recorder.runs[result.parent]
+    for text in (result.warnings[0], parent.files["report.html"].decode(), parent.tags["mlflow.note.content"]):
+        assert f"{n_in} of 940 rows are in a cluster" in text
+
+
+def test_params_are_what_is_set_with_the_features_that_were_used(desk: Any) -> None:
+    result = run(desk, "cluster.n_clusters=2,3", "data.exclude=[tempo]")
+    runs = desk.recorder.runs
+    parent, child = runs[result.parent], runs[result.outcomes[0].run_id]
+    for one in (parent, child):
+        assert not [k for k, v in one.params.items() if v is None or str(v) in ("None", "[]")]
+    features = child.params["features"].split(", ")
+    assert "energy" in features
+    assert "tempo" not in features
+    assert child.params["n_features"] == len(features) == child.metrics["n_features"]
+    assert child.params["swept.cluster.n_clusters"] == 2
+    assert result.chosen is not None
+    for metric in ("silhouette", "n_clusters", "inertia"):
+        assert parent.metrics[metric] == result.chosen.metrics[metric]
+    assert parent.dataset is not None
+    assert parent.dataset.n_rows == 600
+
+
+def test_runs_carry_the_commit_of_the_working_folder(
+    desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    monkeypatch.chdir(tmp_path)
+    assert tags.GIT_COMMIT not in about(desk)
+    git_commit.cache_clear()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert about(desk)[tags.GIT_COMMIT] == git("rev-parse", "HEAD").strip()
+    git_commit.cache_clear()

@@ -48,6 +48,7 @@ class JobFacts:
     judgement: Judgement
     metrics: Mapping[str, float]
     about: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class SweepFacts:
     comparisons: Sequence[Comparison] = ()
     chosen: Profile | None = None
     audit: Audit | None = None
+    warnings: Sequence[str] = ()
 
 
 def job_files(folder: Path, facts: JobFacts) -> Path:
@@ -252,6 +254,7 @@ def _job_page(facts: JobFacts, figures: Mapping[str, bytes], configuration: str)
 
     report = JobReport(
         name=facts.name,
+        warnings=facts.warnings,
         metrics=facts.metrics,
         figures=_pictures(figures),
         clusters=_cards(facts.profile),
@@ -269,6 +272,7 @@ def _sweep_page(facts: SweepFacts, figures: Mapping[str, bytes]) -> str:
     because = (f"Chosen: {facts.reason}", *facts.verdict.because)
     report = page.SweepReport(
         name=facts.name,
+        warnings=facts.warnings,
         verdict=page.Verdict(facts.verdict.text, because),
         leaderboard=facts.rows,
         figures=_pictures(figures),

@@ -92,6 +92,12 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: a CSV beside the Parquet")
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument(
+        "--keep",
+        default="all",
+        metavar="all|none|A,B",
+        help="columns of the source that are neither features nor roles: all (default), none, or those named",
+    )
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     _store_options(parser)
     options = parser.parse_args(arguments)
@@ -129,7 +135,10 @@ def _export(arguments: list[str]) -> int:
             data_path=options.data,
             force=options.force,
             sweep=found.sweep,
+            keep={"all": None, "none": []}.get(options.keep, [name for name in options.keep.split(",") if name]),
         )
+    for warning in done.warnings:
+        print(f"warning: {warning}")
     print(f"{done.folder}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
     return 0
 

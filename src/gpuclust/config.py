@@ -179,15 +179,24 @@ class GmmConfig(ClusterConfig):
 
 @dataclass
 class HdbscanConfig(ClusterConfig):
-    """HDBSCAN* (Campello, Moulavi and Sander 2013)."""
+    """HDBSCAN* (Campello, Moulavi and Sander 2013).
+
+    ``min_cluster_size`` without a value is the square root of the number of rows, at least 5 (`default_min_cluster_size`);
+    ``auto`` ranks all sizes and takes the best.
+    """
 
     name: str = one_of("hdbscan", "hdbscan")
-    min_cluster_size: int | str = number(100, low=2, or_text=(AUTO,))
+    min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,))
     min_samples: int = number(10, low=1, high=1023)
     cluster_selection_method: str = one_of("eom", "eom", "leaf")
     cluster_selection_epsilon: float = number(0.0, low=0)
     max_cluster_size: int | None = number(None, low=2)
     allow_single_cluster: bool = False
+
+
+def default_min_cluster_size(n_rows: int) -> int:
+    """The ``min_cluster_size`` where none is given: the square root of the number of rows, at least 5 (13 of 178, 100 of 10,000)."""
+    return max(5, round(math.sqrt(n_rows)))
 
 
 @dataclass

@@ -36,8 +36,9 @@ def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> s
     words = [config.cluster.name]
     if hasattr(config.cluster, "n_clusters"):
         words.append(f"k={config.cluster.n_clusters}")
-    elif getattr(config.cluster, "min_cluster_size", None) is not None:
-        words.append(f"min_cluster_size={config.cluster.min_cluster_size}")
+    elif hasattr(config.cluster, "min_cluster_size"):
+        size = config.cluster.min_cluster_size
+        words.append(f"min_cluster_size={'default' if size is None else size}")
     return " ".join([*words, *_variation(swept, keys, without=(*SIZES, "cluster"))])
 
 

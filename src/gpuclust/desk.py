@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from gpuclust import __version__
 from gpuclust.analysis.judgement import Judgement
+from gpuclust.analysis.noise import noise_warning
 from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.validity import Scores
 from gpuclust.cluster import Clustering
@@ -92,6 +96,13 @@ class Outcome:
     clustering: Clustering | None = None
     profile: Profile | None = None
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before using the clustering, in sentences."""
+        n_rows = round(self.metrics.get("n_rows", 0))
+        much_noise = noise_warning(round(self.metrics.get("noise_fraction", 0.0) * n_rows), n_rows)
+        return (much_noise,) if much_noise else ()
+
     def light(self) -> Outcome:
         """The outcome without its arrays."""
         return replace(self, clustering=None)
@@ -124,6 +135,15 @@ class Desk:
     work: Callable[[float], None] = lambda units: None
 
 
+def with_size(job: Job, metrics: Mapping[str, float]) -> Job:
+    """The job, its name with the ``min_cluster_size`` that it took where none was given: ``hdbscan min_cluster_size=auto (21)``."""
+    words = re.search(r"min_cluster_size=(auto|default)(?! \()", job.name)
+    if words is None or "min_cluster_size" not in metrics:
+        return job
+    took = f"{words[0]} ({metrics['min_cluster_size']:.0f})"
+    return replace(job, name=job.name.replace(words[0], took, 1))
+
+
 def _written(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
@@ -137,9 +157,22 @@ def job_of(config: Config, name: str, swept: Mapping[str, Any], backend: str) ->
     return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
 
 
+@cache
+def git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in a folder; None where it is in no git repository."""
+    try:
+        asked = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
 def about(desk: Desk) -> dict[str, str]:
     """The tags that say where and with what a run was made."""
+    commit = git_commit(Path.cwd())
     return {
+        **({tags.GIT_COMMIT: commit} if commit else {}),
         tags.BACKEND: desk.choice.name,
         tags.BACKEND_REASON: desk.choice.reason,
         tags.DEVICE: desk.backend.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 import shutil
@@ -27,9 +28,11 @@ from gpuclust.analysis.tabular import cluster_table
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
 from gpuclust.conclude import rebuild
+from gpuclust.config import did_you_mean
+from gpuclust.data.others import other_columns
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, job_of
-from gpuclust.errors import ExportError, ModelError
+from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.record import bundle_of, digest_of, training_of
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
@@ -61,6 +64,7 @@ class Exported:
     run: RecordedJob
     n_rows: int
     n_clusters: int
+    warnings: tuple[str, ...] = ()
 
 
 def find_run(recorder: MlflowRecorder, run: str) -> RecordedJob:
@@ -78,8 +82,10 @@ def export(
     data_path: str | None = None,
     force: bool = False,
     sweep: str | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Exported:
     """Write the export folder of a finished job. ``sweep``: the sweep that it is exported as a job of, where not its own.
+    ``keep``: which columns of the source that are neither features nor roles are kept; None for all of them.
 
     The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
     the run's fingerprint, and its labels against the run's. Raises ExportError when the folder exists (unless ``force``),
@@ -93,10 +99,12 @@ def export(
     )
     described = jobs.ruled(job, table, described, prediction.cluster, desk)
     with whole_folder(out, force) as folder:
-        _write(folder, table, with_training(found.bundle, table, prediction), prediction, described, desk, form)
-        manifest = _manifest(folder, run, job, table, prediction, recorder.sweep_of(run, sweep))
+        columns = source_columns(job, table, desk, keep)
+        _write(folder, columns, with_training(found.bundle, table, prediction), prediction, described, desk, form)
+        renamed = {name: free for name, free in free_names(columns.column_names).items() if name != free}
+        manifest = _manifest(folder, run, job, table, prediction, recorder.sweep_of(run, sweep)) | {"renamed": renamed}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Exported(out, run, table.n_rows, len(described.proper))
+    return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]))
 
 
 def with_training(bundle: Bundle, table: Table, prediction: Prediction) -> Bundle:
@@ -193,10 +201,10 @@ def whole_folder(out: Path, force: bool) -> Iterator[Path]:
 
 
 def _write(
-    folder: Path, table: Table, bundle: Bundle, prediction: Prediction, described: Profile, desk: Desk, form: str
+    folder: Path, columns: pa.Table, bundle: Bundle, prediction: Prediction, described: Profile, desk: Desk, form: str
 ) -> None:
     desk.display.stage("writing")
-    assignments = assignment_table(table, prediction, desk)
+    assignments = with_prediction(columns, prediction)
     if bundle.algorithm == "hdbscan":
         assignments = with_rescue(assignments, rescue(prediction.cluster, prediction.confidence, bundle.parameters))
     if form == "csv":
@@ -206,19 +214,46 @@ def _write(
     bundle.save(folder / MODEL)
 
 
-def assignment_table(table: Table, prediction: Prediction, desk: Desk) -> pa.Table:
-    """The id, every role column, the features, and what the clustering adds, one row for each row of the table."""
+def source_columns(job: Job, table: Table, desk: Desk, keep: Sequence[str] | None = None) -> pa.Table:
+    """The id, every role column, the features, then the other columns of the source (all of them, or those named), one row for
+    each row of the table. Raises ConfigurationError when a named column is not there."""
+    known = (*table.roles.columns, *table.features, *table.other_columns)
+    for name in keep or ():
+        if name not in known:
+            near = did_you_mean(name, known) or f"; it has {', '.join(known[:12])}"
+            raise ConfigurationError(
+                f"--keep {name}: {job.config.data.path or 'the catalogue'} has no such column{near}"
+            )
     frame = desk.backend.frames.to_pandas(table.frame[[*dict.fromkeys((*table.roles.columns, *table.features))]])
     columns = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    return with_prediction(columns, prediction)
+    desk.display.stage("reading the other columns")
+    others = other_columns(table, job.config.data, desk.backend.frames, keep)
+    for name in others.column_names:
+        if name not in columns.column_names:
+            columns = columns.append_column(name, others[name])
+    return columns
+
+
+def free_names(names: Sequence[str]) -> dict[str, str]:
+    """Name of a source's column -> its name in an export: one that the export adds itself becomes NAME_source, or NAME_source_2
+    and so on where the source has that too."""
+    taken = {*names, *ADDED}
+    found = {}
+    for name in names:
+        found[name] = name
+        if name in ADDED:
+            tried = (f"{name}_source{'' if i == 1 else f'_{i}'}" for i in itertools.count(1))
+            found[name] = next(free for free in tried if free not in taken)
+            taken.add(found[name])
+    return found
 
 
 def with_prediction(columns: pa.Table, prediction: Prediction) -> pa.Table:
     """The columns with ``cluster``, ``confidence``, ``distance`` (where there is one) and ``x``, ``y``, ``z`` added.
 
-    A column that has one of these names already is kept under NAME_source.
+    A column that has one of these names already is kept under another (`free_names`).
     """
-    columns = columns.rename_columns([f"{name}_source" if name in ADDED else name for name in columns.column_names])
+    columns = columns.rename_columns(list(free_names(columns.column_names).values()))
     absent = ~prediction.placed
     added: dict[str, pa.Array] = {
         "cluster": pa.array(prediction.cluster, pa.int32(), mask=absent),

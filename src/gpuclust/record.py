@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from gpuclust.cluster import Clustering
 from gpuclust.config import Config, flatten
 from gpuclust.data.summary import summary
 from gpuclust.data.table import Table
-from gpuclust.desk import Desk, Job, Outcome, Result, about
+from gpuclust.desk import Desk, Job, Outcome, Result, about, with_size
 from gpuclust.errors import GpuclustError
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.prepare import Matrix
@@ -36,15 +37,24 @@ def start(job: Job, desk: Desk) -> RunStart:
             tags.MATRIX_KEY: job.key_of_matrix,
             **about(desk),
         },
-        params=flatten(job.config) | {f"swept.{k}": v for k, v in job.swept.items()},
+        params=as_params(flatten(job.config) | {f"swept.{k}": v for k, v in job.swept.items()}),
     )
+
+
+def as_params(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are set: what is None or an empty list is no parameter."""
+    return {k: v for k, v in values.items() if v is not None and v != []}
 
 
 def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
     """Log what a job found, and close its run."""
     digest = labels_digest(result.clustering)
+    planned, job = job.name, with_size(job, result.metrics)
     swept = {k: float(v) for k, v in job.swept.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    notes = (*result.matrix.notes, *result.clustering.notes, *result.scores.notes)
+    outcome = Outcome(
+        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
+    )
+    notes = (*outcome.warnings, *result.matrix.notes, *result.clustering.notes, *result.scores.notes)
     desk.recorder.log(
         run_id,
         metrics={**result.metrics, **swept},
@@ -52,18 +62,18 @@ def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
             tags.LABELS: digest,
             tags.TABLE: table_lines(result.table),
             **({"gpuclust.notes": "; ".join(notes)} if notes else {}),
+            **({"mlflow.runName": job.name} if job.name != planned else {}),
+            **({"mlflow.note.content": f"**Warning:** {outcome.warnings[0]}"} if outcome.warnings else {}),
         },
+        params={"features": ", ".join(result.table.features), "n_features": len(result.table.features)},
         dataset=dataset(job, result.table),
     )
     _log_persistence(run_id, result.clustering, desk)
     with TemporaryDirectory() as folder:
-        desk.recorder.log_files(run_id, job_files(Path(folder), about_job(job, run_id, result, desk)))
+        desk.recorder.log_files(run_id, job_files(Path(folder), about_job(outcome, result, desk)))
     if job.config.tracking.models == "all":
         log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, desk)
     desk.recorder.end(run_id, FINISHED)
-    outcome = Outcome(
-        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
-    )
     desk.display.finished(outcome)
     return outcome
 
@@ -100,11 +110,12 @@ def _log_persistence(run_id: str, clustering: Clustering, desk: Desk) -> None:
             desk.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
 
 
-def about_job(job: Job, run_id: str, result: Result, desk: Desk) -> JobFacts:
+def about_job(outcome: Outcome, result: Result, desk: Desk) -> JobFacts:
     """What a job's artifacts are written from."""
+    job = outcome.job
     return JobFacts(
         name=job.name,
-        run_id=run_id,
+        run_id=outcome.run_id,
         config=job.config,
         audit=result.table.audit,
         matrix=result.matrix,
@@ -113,6 +124,7 @@ def about_job(job: Job, run_id: str, result: Result, desk: Desk) -> JobFacts:
         judgement=result.judgement,
         metrics=result.metrics,
         about=about(desk),
+        warnings=outcome.warnings,
     )
 
 

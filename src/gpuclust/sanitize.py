@@ -5,6 +5,7 @@ A leaf module: the errors, the recorder, the export and `serve/` use it, and it 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -149,10 +150,17 @@ def _safe_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
     if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
+        column = column.cast(column.type.value_type)
+    if (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) and not pa.types.is_nested(
+        column.type.value_type
+    ):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
+    elif pa.types.is_nested(column.type):  # CSV has no cells for these
+        texts = (None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist())
+        column = pa.chunked_array([pa.array(texts, pa.string())])
+    elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        column = pa.chunked_array([pa.array((v and v.hex() for v in column.to_pylist()), pa.string())])
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     risky = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA, column.type))

@@ -21,9 +21,9 @@ from gpuclust.compute.store import key
 from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, leaders, rebuild
 from gpuclust.config import flatten
 from gpuclust.curves import CURVES, SIZES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
-from gpuclust.desk import Desk, Job, Outcome, about, job_of
+from gpuclust.desk import Desk, Job, Outcome, about, job_of, with_size
 from gpuclust.errors import TrackingError
-from gpuclust.record import log_model
+from gpuclust.record import as_params, dataset, log_model
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
 
@@ -54,6 +54,11 @@ class SweepResult:
     def chosen(self) -> Outcome | None:
         """The job that was chosen."""
         return None if self.selection is None else candidates_of(self.outcomes)[self.selection.index]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before using the choice."""
+        return self.chosen.warnings if self.chosen else ()
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -115,7 +120,7 @@ def _resumed(jobs: Sequence[Job], desk: Desk) -> dict[str, Outcome]:
     finished = desk.recorder.finished_jobs()
     return {
         job.key: Outcome(
-            job,
+            with_size(job, found.metrics),
             found.run_id,
             FINISHED,
             found.metrics,
@@ -223,7 +228,7 @@ def _start(plan: Plan, jobs: Sequence[Job], desk: Desk) -> RunStart:
             tags.KEY: key("sweep", [job.key for job in jobs], config.sweep),
             **about(desk),
         },
-        params=fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)},
+        params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)}),
     )
 
 
@@ -274,6 +279,7 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
     assert result.parent is not None
     parent, chosen = result.parent, result.chosen
     first = result.outcomes[0].job
+    shown = chosen.job if chosen else first
     reason = conclusion.reason
     if chosen is not None and first.config.tracking.models == "chosen":
         _log_model(chosen, desk)
@@ -288,7 +294,12 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
             tags.VERDICT_KIND: conclusion.verdict.kind,
             "mlflow.note.content": _note(conclusion, reason, chosen),
         },
-        metrics={"n_jobs": len(result.outcomes), "n_failed": len(result.failed)},
+        metrics={
+            **(_without_seconds(chosen.metrics) if chosen else {}),
+            "n_jobs": len(result.outcomes),
+            "n_failed": len(result.failed),
+        },
+        dataset=dataset(shown, jobs_module.load(shown, desk)),
     )
     if conclusion.gap is not None:
         for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
@@ -306,6 +317,7 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
         about=about(desk),
         chosen=_chosen_profile(chosen, desk),
         audit=jobs_module.load(chosen.job, desk).audit if chosen else None,
+        warnings=result.warnings,
     )
     with TemporaryDirectory() as folder:
         desk.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
@@ -322,6 +334,11 @@ def _mark(chosen: Outcome | None, parent: str, desk: Desk) -> None:
         desk.recorder.log(chosen.run_id, tags={tags.SELECTED: "true"})
 
 
+def _without_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a clustering, without those of the time that it took."""
+    return {k: v for k, v in metrics.items() if not k.endswith("_seconds")}
+
+
 def _note(conclusion: Conclusion, reason: str, chosen: Outcome | None) -> str:
     """The parent's description: the verdict and what led to it, the choice, and how to export it."""
     lines = [
@@ -332,6 +349,7 @@ def _note(conclusion: Conclusion, reason: str, chosen: Outcome | None) -> str:
         f"Chosen: {reason}",
     ]
     if chosen is not None:
+        lines += ["", *(f"**Warning:** {text}" for text in chosen.warnings)]
         lines += ["", f"`gpuclust export {chosen.run_id} --out out/`"]
     return "\n".join(lines)
 

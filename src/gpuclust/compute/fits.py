@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuclust.compute.backend import Array, Fit, Projection
-from gpuclust.config import HdbscanConfig
+from gpuclust.config import HdbscanConfig, default_min_cluster_size
 
 if TYPE_CHECKING:
     from gpuclust.compute.kernels.em import EMScores
@@ -142,6 +142,8 @@ def hdbscan_fit(X: np.ndarray, tree: Any, request: HdbscanConfig) -> Fit:
 
         curve = auto_min_cluster_size(tree)
         size = int(curve.chosen)
+    elif size is None:
+        size = default_min_cluster_size(tree.n_rows)
     found = cut(
         tree,
         min_cluster_size=size,
@@ -150,7 +152,11 @@ def hdbscan_fit(X: np.ndarray, tree: Any, request: HdbscanConfig) -> Fit:
         max_cluster_size=request.max_cluster_size or 0,
         allow_single_cluster=request.allow_single_cluster,
     )
-    none = () if found.n_clusters else ("every row is noise; lower cluster.min_cluster_size or cluster.min_samples",)
+    none = (
+        ()
+        if found.n_clusters
+        else (f"every row is noise at min_cluster_size={size}; lower it, or cluster.min_samples",)
+    )
     return Fit(
         labels=found.labels,
         confidence=found.probabilities.astype(np.float32),

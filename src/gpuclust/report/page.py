@@ -49,6 +49,7 @@ class JobReport:
     command: str = ""
     configuration: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class SweepReport:
     command: str = ""
     configuration: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def job_page(report: JobReport) -> str:
@@ -79,7 +81,13 @@ def job_page(report: JobReport) -> str:
         "Cleaning": sections.audit(report.audit),
         "Reproduce": sections.reproduce(report.command, report.configuration, report.about),
     }
-    return _page("Clustering job", report.name, sections.verdict(report.verdict), report.metrics, parts)
+    return _page(
+        "Clustering job",
+        report.name,
+        (sections.warnings(report.warnings), sections.verdict(report.verdict)),
+        report.metrics,
+        parts,
+    )
 
 
 def sweep_page(report: SweepReport) -> str:
@@ -91,11 +99,17 @@ def sweep_page(report: SweepReport) -> str:
         "Cleaning": sections.audit(report.audit),
         "Reproduce": sections.reproduce(report.command, report.configuration, report.about),
     }
-    return _page("Clustering sweep", report.name, sections.verdict(report.verdict), report.metrics, parts)
+    return _page(
+        "Clustering sweep",
+        report.name,
+        (sections.warnings(report.warnings), sections.verdict(report.verdict)),
+        report.metrics,
+        parts,
+    )
 
 
 def _page(
-    kind: str, name: str, verdict: Html | None, metrics: Mapping[str, float], parts: Mapping[str, Html | None]
+    kind: str, name: str, first: Sequence[Html | None], metrics: Mapping[str, float], parts: Mapping[str, Html | None]
 ) -> str:
     """The whole document."""
     present = {title: part for title, part in parts.items() if part is not None}
@@ -116,7 +130,7 @@ def _page(
     bodies = [
         tag("section", tag("h2", title), part, id=anchors[title], aria_label=title) for title, part in present.items()
     ]
-    main = tag("main", verdict, sections.tiles(metrics), *bodies)
+    main = tag("main", *first, sections.tiles(metrics), *bodies)
     return "<!doctype html>\n" + tag("html", head, tag("body", join(top, main)), lang="en") + "\n"
 
 

@@ -27,6 +27,18 @@ def verdict(value: Verdict | None) -> Html | None:
     return tag("div", tag("p", data(value.text, 2000)), because, class_="verdict")
 
 
+def warnings(texts: Sequence[str]) -> Html | None:
+    """What to know before using the clustering, in a box of its own."""
+    if not texts:
+        return None
+    return tag(
+        "div",
+        *(tag("p", tag("strong", "Warning: "), data(text, 2000)) for text in texts),
+        class_="warning",
+        role="note",
+    )
+
+
 def tiles(metrics: Mapping[str, float]) -> Html | None:
     """One tile for each metric."""
     if not metrics:

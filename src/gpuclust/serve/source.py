@@ -51,14 +51,17 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(
         folder=folder,
         digest=hashlib.sha256(written).hexdigest(),
-        roles={role: _column(roles[role]) for role in ROLES if roles.get(role)},
-        features={feature: _column(feature) for feature in features},
+        roles={role: _column(roles[role], text) for role in ROLES if roles.get(role)},
+        features={feature: _column(feature, text) for feature in features},
         text=text,
     )
 
 
-def _column(name: str) -> str:
+def _column(name: str, manifest: Mapping[str, Any]) -> str:
     """A table's column in the export: one that clashes with what the export adds was renamed."""
+    renamed = manifest.get("renamed")
+    if isinstance(renamed, dict):
+        return str(renamed.get(name, name))
     return f"{name}_source" if name in ADDED else name
 
 

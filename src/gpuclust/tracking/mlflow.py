@@ -231,10 +231,16 @@ class MlflowRecorder:
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """See Recorder."""
-        tags = {**mask(start.tags), **_owner(), "mlflow.source.name": "gpuclust", "mlflow.user": _user()}
+        tags = {
+            **mask(start.tags),
+            **_owner(),
+            "mlflow.source.name": "gpuclust",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": _user(),
+        }
         if parent is not None:
             tags[PARENT_RUN] = parent
-        params = [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in mask(start.params).items()]
+        params = _params(start.params)
         with one_line_errors(self.uri):
             run = self.client.create_run(self.experiment_id, tags=tags, run_name=mask(start.name))
             run_id = str(run.info.run_id)
@@ -248,13 +254,15 @@ class MlflowRecorder:
         *,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         dataset: DatasetInput | None = None,
     ) -> None:
         """See Recorder."""
         now = int(time.time() * 1000)
         points = [Metric(_name(k), float(v), now, 0) for k, v in (metrics or {}).items()]
         with one_line_errors(self.uri):
-            self.client.log_batch(run_id, metrics=points, tags=[RunTag(k, str(v)) for k, v in mask(tags or {}).items()])
+            texts = [RunTag(k, str(v)) for k, v in mask(tags or {}).items()]
+            self.client.log_batch(run_id, metrics=points, params=_params(params or {}), tags=texts)
             if dataset is not None:
                 self.client.log_inputs(run_id, [_dataset(dataset)])
 
@@ -394,6 +402,10 @@ def _user() -> str:
         return psutil.Process().username()
     except (psutil.Error, KeyError):
         return "unknown"
+
+
+def _params(params: Mapping[str, Any]) -> list[Param]:
+    return [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in mask(params).items()]
 
 
 def _name(text: str) -> str:

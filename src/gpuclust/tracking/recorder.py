@@ -29,6 +29,8 @@ COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclu
 # The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning.
 TABLE = "gpuclust.table"
 
+GIT_COMMIT = "mlflow.source.git.commit"
+
 CONFIG_FILE, VERDICT_FILE, LEADERBOARD = "config.yaml", "verdict.json", "leaderboard.csv"
 
 
@@ -91,9 +93,10 @@ class Recorder(Protocol):
         *,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         dataset: DatasetInput | None = None,
     ) -> None:
-        """Add metrics, tags and the table that was used to a run."""
+        """Add metrics, tags, parameters and the table that was used to a run."""
 
     def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
         """Add one point to each of some curves: metric name -> value."""
@@ -124,6 +127,7 @@ class MemoryRun:
     start: RunStart
     parent: str | None
     status: str = RUNNING
+    params: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     curves: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -158,7 +162,7 @@ class MemoryRecorder:
             name=run.start.name,
             status=run.status,
             metrics=dict(run.metrics),
-            params={k: str(v) for k, v in run.start.params.items()},
+            params={k: str(v) for k, v in run.params.items()},
             tags=dict(run.tags),
             parent=run.parent,
         )
@@ -174,7 +178,7 @@ class MemoryRecorder:
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """See Recorder."""
         run_id = f"memory-{next(self._numbers)}"
-        self.runs[run_id] = MemoryRun(start, parent, tags=dict(start.tags))
+        self.runs[run_id] = MemoryRun(start, parent, tags=dict(start.tags), params=dict(start.params))
         return run_id
 
     def log(
@@ -183,12 +187,14 @@ class MemoryRecorder:
         *,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         dataset: DatasetInput | None = None,
     ) -> None:
         """See Recorder."""
         run = self.runs[run_id]
         run.metrics |= metrics or {}
         run.tags |= tags or {}
+        run.params |= params or {}
         run.dataset = dataset or run.dataset
 
     def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
