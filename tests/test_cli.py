@@ -279,7 +279,7 @@ def test_cfg_of_a_sweep_lists_its_jobs(capsys: pytest.CaptureFixture[str]) -> No
     assert [line for line in out.splitlines() if line.startswith("#   ")] == [
         "#   kmeans k=2: cluster=kmeans cluster.n_clusters=2",
         "#   kmeans k=3: cluster=kmeans cluster.n_clusters=3",
-        "#   hdbscan min_cluster_size=100: cluster=hdbscan",
+        "#   hdbscan min_cluster_size=default: cluster=hdbscan",
     ]
     assert from_yaml(out).cluster.n_clusters == 2  # type: ignore[attr-defined]
 
@@ -338,3 +338,50 @@ def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status
     (parents,) = store.execute("select count(*) from runs where name like '%sweep%'").fetchone()
     assert parents == 1
     store.close()
+
+
+def test_much_noise_is_a_warning_on_the_terminal_and_the_export_says_it_too(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    dense = [rng.normal(c, 0.02, size=(60, 3)) for c in range(2)]
+    frame = pd.DataFrame(np.concatenate([*dense, rng.uniform(-3, 4, size=(480, 3))]), columns=["a", "b", "c"])
+    frame.to_csv(here / "noisy.csv", index=False)
+    assert main(["data.path=noisy.csv", "cluster=hdbscan", "cluster.min_cluster_size=30", "report=none"]) == 0
+    said = capsys.readouterr()
+    (warning,) = [line for line in said.out.splitlines() if line.startswith("warning: ")]
+    assert re.search(r"\d+ of 600 rows are in a cluster; the other \d+% are noise", warning)
+    assert "with noise -0." in said.err or "with noise 0." in said.err
+    assert main(["export", "best", "--out", "out"]) == 0
+    assert warning in capsys.readouterr().out
+
+
+def test_runs_carry_the_study_and_no_parameter_that_is_not_set(here: Path, tmp_path: Path) -> None:
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    (tmp_path / "conf" / "experiments").mkdir(parents=True)
+    study = "# @package _global_\ncluster:\n  n_clusters: 3\nhydra:\n  sweeper:\n    params:\n      seed: 1,2\n"
+    (tmp_path / "conf" / "experiments" / "mine.yaml").write_text(study)
+    table(here / "t.csv")
+    assert main(["--config-dir", str(tmp_path / "conf"), "experiments=mine", "data.path=t.csv", "report=none"]) == 0
+    recorder = MlflowRecorder()
+    runs = list(recorder.search(""))
+    assert len(runs) == 3
+    for run in runs:
+        assert run.data.params["experiments"] == "mine"
+        assert not {k for k, v in run.data.params.items() if v in ("None", "[]", "")}
+    (child, _) = recorder.jobs()
+    assert child.params["features"] == "a, b"
+    assert child.params["n_features"] == "2"
+    (parent,) = recorder.sweeps()
+    assert parent.metrics["silhouette"] == max(job.metrics["silhouette"] for job in recorder.jobs())
+    assert recorder.client.get_run(parent.run_id).inputs.dataset_inputs[0].dataset.name == "t.csv"
+
+
+def test_auto_shows_its_size_in_the_name_of_the_run(here: Path) -> None:
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    table(here / "t.csv", n=200)
+    assert main(["data.path=t.csv", "cluster=hdbscan", "cluster.min_cluster_size=auto", "report=none"]) == 0
+    (job,) = MlflowRecorder().jobs()
+    assert job.name == f"hdbscan min_cluster_size=auto ({job.metrics['min_cluster_size']:.0f})"

@@ -193,6 +193,18 @@ def test_raw_features_cluster_by_duration_alone(desk: Any, real_data: Path) -> N
 
 
 @pytest.mark.real
+def test_raw_against_scaled_chooses_neither(desk: Any, real_data: Path) -> None:
+    result = run(desk, "playlists_10k_raw", real_data / "playlist_tracks_10k.csv", "score.exact_limit=1e6",
+                 "score.sample_size=500")  # fmt: skip
+    raw, scaled = (o.metrics["silhouette"] for o in result.outcomes)
+    assert raw > scaled, "the silhouette would take the raw features"
+    assert result.chosen is None
+    assert result.conclusion is not None
+    assert "scale=none" in result.conclusion.reason
+    assert "scale=standard" in result.conclusion.reason
+
+
+@pytest.mark.real
 def test_five_components_of_seven_features_and_a_mixture_of_five(desk: Any, real_data: Path) -> None:
     (outcome,) = run(
         desk, "archetypes_million", real_data / "tracks_114k.csv",

@@ -246,6 +246,8 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
     if result.parent is not None and result.conclusion is not None:
         show(table(leaderboard(result), result.metric, console.width if is_terminal else None))
         show(f"{'chosen: ' if result.selection else ''}{result.conclusion.reason}")
+    for warning in result.warnings:
+        show(f"warning: {warning}", "bold yellow")
     if result.conclusion is not None:
         show(f"verdict: {result.conclusion.verdict.text}", "bold")
         for line in result.conclusion.verdict.because:
@@ -285,7 +287,8 @@ def export_folder(outcome: Outcome) -> str:
     """A folder that does not exist yet, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
     cluster = outcome.job.config.cluster
     size = getattr(cluster, "n_clusters", None)
-    name = f"{cluster.name}-{getattr(cluster, 'min_cluster_size', '') if size is None else f'k{size}'}"
+    smallest = f"{outcome.metrics.get('min_cluster_size', 0):.0f}"
+    name = f"{cluster.name}-{smallest if size is None else f'k{size}'}"
     names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
     return next(n for n in names if not Path(n).exists())
 

@@ -280,6 +280,8 @@ def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Itera
             )
         if (text := repr(config)) not in seen:
             seen.add(text)
+            study = next((o.value() for o in (*fixed, *chosen) if o.key_or_group == STUDIES), None)
+            config.experiments = None if study is None else str(study)  # its name, recorded with the run
             idle = without_effect(config)
             swept = {
                 o.key_or_group: o.value() for o in chosen if o.key_or_group in varying and o.key_or_group not in idle

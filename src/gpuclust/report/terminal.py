@@ -17,7 +17,7 @@ from rich.text import Text
 
 # Columns of the leaderboard after the job, its number of clusters and the metric that chose; the first ones fit first.
 OTHER_METRICS = ("noise_fraction", "silhouette", "bic", "inertia", "relative_validity", "calinski_harabasz",
-                 "davies_bouldin", "silhouette_with_noise", "prediction_strength", "fit_seconds")  # fmt: skip
+                 "davies_bouldin", "prediction_strength", "fit_seconds")  # fmt: skip
 HEADERS = {
     "n_clusters": "k",
     "noise_fraction": "noise",
@@ -153,7 +153,9 @@ def outcome_line(outcome: Any, count: str, width: int | None) -> Text:
     if "min_cluster_size" in metrics and "n_clusters" in metrics:
         words.append(f"{metrics['n_clusters']:.0f} clusters")
     if "silhouette" in metrics:
+        with_noise = metrics.get("silhouette_with_noise") if metrics.get("noise_fraction") else None
         words.append(f"silhouette {metrics['silhouette']:.4f}")
+        words += [] if with_noise is None else [f"with noise {with_noise:.4f}"]
     if metrics.get("noise_fraction"):
         words.append(f"noise {metrics['noise_fraction']:.0%}")
     words += [f"{HEADERS.get(m, m)} {metrics[m]:,.0f}" for m in ("inertia", "bic") if m in metrics]
@@ -176,8 +178,9 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str, width: int | Non
     longest = max([len("job"), *map(cell_len, names)])
     columns = [_column(name, shown) for name in ("n_clusters", metric)]
     room = None if width is None else width - 2 - min(longest, max(width // 2, 12))
-    for name in OTHER_METRICS:
-        if name == metric or not _differs(name, rows):
+    noisy = any(row.get("noise_fraction") for row in rows)
+    for name in (*(("noise_fraction", "silhouette_with_noise") if noisy else ()), *OTHER_METRICS):
+        if name in (metric, *(c.name for c in columns)) or not _differs(name, rows):
             continue
         column = _column(name, shown)
         if room is not None and sum(c.width + GAP for c in (*columns, column)) > room:
@@ -202,15 +205,16 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str, width: int | Non
 class _Column:
     """The cells and the header of a metric; as wide as its widest cell and its header's longest word."""
 
-    def __init__(self, header: str, cells: list[str]) -> None:
-        self.cells = cells
+    def __init__(self, name: str, cells: list[str]) -> None:
+        header = HEADERS.get(name, name.replace("_", " "))
+        self.name, self.cells = name, cells
         self.width = max(cell_len(text) for text in (*cells, *header.split()))
         self.header = _wrapped(header, self.width)
 
 
 def _column(metric: str, rows: Sequence[Mapping[str, Any]]) -> _Column:
     values = [row.get(metric) for row in rows]
-    return _Column(HEADERS.get(metric, metric.replace("_", " ")), [_cell(metric, value) for value in values])
+    return _Column(metric, [_cell(metric, value) for value in values])
 
 
 def _cell(metric: str, value: float | None) -> str:
