@@ -185,3 +185,33 @@ def test_help_wraps_at_spaces(width: int) -> None:
     assert max(map(len, lines)) <= max(width, 62), "one word alone may be longer"
     words = set(usage(200).split())
     assert {word for line in lines for word in line.split()} == words
+
+
+def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
+    """Jobs that are fitted together move the bar before the first of them ends, and each step is named when it begins."""
+    from dataclasses import replace
+
+    from gpuclust import sweep
+    from gpuclust.compose import plan
+    from gpuclust.job import run
+
+    said: list[str] = []
+    units: list[float] = []
+    desk = replace(desk, work=units.append, say=said.append)
+    planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_clusters=2,3,4"], multirun=True)
+    run(list(sweep.jobs_of(planned, desk.backend)), desk, parent="sweep")
+    assert any(0 < unit < 1.5 for unit in units), "fitting is the first half"
+    assert max(units) == pytest.approx(3)
+    stages = desk.display.stages
+    assert stages.index("fitting kmeans k=2 … kmeans k=4") < stages.index("scoring kmeans k=2 … kmeans k=4")
+    assert said[0].startswith("600 rows × 10 features: ")
+
+
+def test_the_slow_part_of_hdbscan_is_named(desk: Any) -> None:
+    from gpuclust import sweep
+    from gpuclust.compose import plan
+    from gpuclust.job import run
+
+    planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "score=none", "cluster=hdbscan"])
+    run(list(sweep.jobs_of(planned, desk.backend)), desk, parent="sweep")
+    assert any("building the HDBSCAN tree is the slow part" in text for text in desk.display.stages)

@@ -146,6 +146,7 @@ def _hdbscan(
         name = tree_key(matrix.key, request.min_samples)
         tree = store.get(name, lambda m=request.min_samples: backend.hdbscan_tree(matrix.X, m))  # type: ignore[misc]
         fits.append(backend.hdbscan_cut(matrix.X, tree, request))
+        progress(len(fits) / len(requests))
     return fits
 
 

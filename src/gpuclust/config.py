@@ -211,7 +211,7 @@ class ScoreConfig:
 
 @dataclass
 class AnalysisConfig:
-    """What is asked of the clusterings beyond their scores; each costs time, so each is asked for."""
+    """Analyses beyond the scores, each of which costs time."""
 
     reference: str | None = None
     dbcv: bool = False
@@ -387,7 +387,7 @@ def _constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
 
 
 def _validate_paths(data: DataConfig) -> None:
-    """``data.where`` says, in a study, where the files that it lacks are to be had."""
+    """``data.where`` says, in a study, where to get its files."""
     where = f"; {data.where}" if data.where else ""
     if data.source == "file" and not data.path:
         raise ConfigurationError(f"data.path is missing: name the file to cluster, as in data.path=tracks.csv{where}")

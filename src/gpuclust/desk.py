@@ -109,7 +109,7 @@ class Outcome:
 
 
 class Display(Protocol):
-    """Who is told how the work goes."""
+    """Receives progress updates and the outcome of each job."""
 
     def stage(self, text: str, done: float = 0.0) -> None:
         """What is being done now, and the share of it that is done, in [0, 1]."""

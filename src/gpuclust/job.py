@@ -49,6 +49,9 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
     first = jobs[0]
     config = first.config
     names = jobs[0].name if len(jobs) == 1 else f"{jobs[0].name} … {jobs[-1].name}"
+    slow = (
+        " (building the HDBSCAN tree is the slow part)" if any(j.config.cluster.name == "hdbscan" for j in jobs) else ""
+    )
     table = load(first, desk)
     matrix = prepared(first, table, desk)
     clusterings = cluster(
@@ -57,7 +60,7 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
         seed=config.seed,
         backend=desk.backend,
         store=desk.store,
-        progress=_progress(desk, f"fitting {names}", len(jobs), 0.0),
+        progress=_progress(desk, f"fitting {names}{slow}", len(jobs), 0.0),
     )
     fitted = [c for c in clusterings if isinstance(c, Clustering)]
     scored = iter(
@@ -93,6 +96,7 @@ def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:
 
 def _progress(desk: Desk, text: str, n_jobs: int, begins: float) -> Callable[[float], None]:
     """Shows a step that is half of the work on some jobs: fitting, from 0, or scoring, from 0.5."""
+    desk.display.stage(text)
 
     def tell(done: float) -> None:
         desk.display.stage(text, done)
