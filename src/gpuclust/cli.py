@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
 from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
-from gpuclust.config import default_experiment, did_you_mean
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.place import INTERRUPTS, keep_logs_off_the_terminal
@@ -90,6 +89,8 @@ def _dispatch(arguments: list[str]) -> int:
     if name in COMMANDS:
         return COMMANDS[name](arguments[1:])
     if name and not name.startswith("-") and "=" not in name and not name.startswith(("+", "~")):
+        from gpuclust.config import did_you_mean
+
         return _complain(f"there is no command '{name}'{did_you_mean(name, COMMANDS)} (gpuclust --help lists them)", 2)
     return _run(arguments)
 
@@ -331,6 +332,8 @@ def _advice(kind: str, sizes: Sequence[int], own: int) -> str:
 
 def _where(config: Config) -> str:
     """The options that find this store again, where it is not the default."""
+    from gpuclust.config import default_experiment
+
     given = config.tracking.uri
     # An address with a password is not repeated: it is to be set in MLFLOW_TRACKING_URI.
     uri = f" --uri {shlex.quote(given)}" if given and mask(given) == given else ""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gpuclust.config import default_experiment
 from gpuclust.errors import ConfigurationError
 from gpuclust.sanitize import mask
 
@@ -45,6 +44,8 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def _store_options(parser: argparse.ArgumentParser) -> None:
+    from gpuclust.config import default_experiment
+
     parser.add_argument("--uri", help="the tracking store (tracking.uri)")
     parser.add_argument(
         "--experiment",

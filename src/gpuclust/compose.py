@@ -26,7 +26,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from gpuclust.config import ALGORITHMS, Config, conf_dir, did_you_mean, known_keys, validate
 from gpuclust.errors import ConfigurationError, GpuclustError
