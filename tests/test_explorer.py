@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -29,9 +30,11 @@ from tests.browser import (
     until,
     visitor,
 )
+from tests.exporting import made_export
 
 # A browser on a busy machine may miss a click: a test fails when it fails three times in a row (reruns are in the summary).
 pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=2)]
+PAGE_OF_AN_ITEM = "http://open.example/{id}"
 N_ROWS = 50_400  # just more than the rows that are a point each
 SOUND = b"RIFF$\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00@\x1f\x00\x00@\x1f\x00\x00\x01\x00\x08\x00data\x00\x00\x00\x00"
 
@@ -74,7 +77,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory, store_template: Path, look
     folder = tmp_path_factory.mktemp("explorer")
     (folder / "mlflow.db").write_bytes(store_template.read_bytes())
     table = hostile_table(folder / "tracks.parquet", n_rows=N_ROWS, preview=f"{lookup}/sound.wav")
-    return exports_of(table, f"sqlite:///{folder / 'mlflow.db'}", folder, [4, 3])
+    return exports_of(table, f"sqlite:///{folder / 'mlflow.db'}", folder, [4, 3, 2])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,8 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def running(chromium: Any, exports: list[Path], lookup: str) -> Iterator[Explorer]:
-    with explorer(exports[0], "--compare", str(exports[1]), "--previews", lookup + "/find?term={query}") as found:
+    options = ["--compare", str(exports[1]), "--previews", lookup + "/find?term={query}"]
+    with explorer(exports[0], *options, "--url-template", PAGE_OF_AN_ITEM) as found:
         yield found
 
 
@@ -116,7 +120,12 @@ def test_the_overview_says_what_was_clustered_and_asks_nothing_of_the_outside(si
     manifest = json.loads((exports[0] / "manifest.json").read_text())
     site.shows(f"{N_ROWS:,}")
     site.shows(f"{manifest['metrics']['silhouette']:.3f}")
-    site.shows(manifest["sweep"]["selection_reason"])
+    site.shows(f"This export is the sweep's choice: {manifest['sweep']['selection_reason']}")
+    page = site.page
+    assert manifest["sweep"]["because"]
+    page.get_by_text("Evidence").click()
+    for line in manifest["sweep"]["because"]:
+        site.shows(line)
     site.page.locator(".js-plotly-plot .bars .point").first.wait_for()
     for title in ("Silhouette", "Elbow (inertia)"):
         expect(site.page.locator(".gtitle", has_text=title)).to_have_count(1)
@@ -357,7 +366,9 @@ def test_a_playlist_is_built_and_downloaded(site: Tab) -> None:
     assert len(ids) == 12
     assert "t12" not in ids
     assert files["M3U8"].startswith("#EXTM3U")
-    assert files["M3U8"].count("#EXTINF") == 12
+    assert [line for line in files["M3U8"].splitlines() if not line.startswith("#")] == [
+        PAGE_OF_AN_ITEM.format(id=id) for id in ids
+    ]
 
 
 def test_a_taste_and_a_cluster_make_playlists_too(site: Tab) -> None:
@@ -388,6 +399,49 @@ def test_averages_over_years(site: Tab, exports: list[Path]) -> None:
     )
     assert [n for _, n in drawn] == [60, 60, 60]
     assert drawn[0][0] == "energy"
+
+
+def test_an_export_that_its_sweep_did_not_choose_says_so(chromium: Any, exports: list[Path]) -> None:
+    """And without a template there is no playlist file of addresses that it does not have."""
+    manifest = json.loads((exports[1] / "manifest.json").read_text())
+    assert manifest["selected"] is False
+    with explorer(exports[1]) as running, visitor(chromium) as context, tab(context, running.address) as site:
+        page = site.open()
+        chosen = manifest["sweep"]["chosen"]["name"]
+        site.shows(f"This export: {manifest['run_name']}; the sweep's choice was {chosen}")
+        shares = PLAIN_MAP.format(n=2)
+        site.open("map")
+        site.shows(shares)
+        axis = figure(page, ".st-key-map").evaluate("g => g.layout.xaxis.title.text")
+        assert re.fullmatch(r"PC1 \(\d+ %\)", axis)
+        page.get_by_text("3-D", exact=True).click()
+        site.shows(PLAIN_MAP.format(n=3))
+        site.open("playlist")
+        page.get_by_text("Select a row for details.").wait_for()
+        expect(page.locator(".st-key-playlist-files button")).to_have_count(2)
+        assert site.errors == []
+
+
+PLAIN_MAP = "the {n} axes show "
+
+
+def test_a_table_that_is_no_music_has_no_playlists(chromium: Any, tmp_path: Path, store_template: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, 3)) + rng.integers(0, 3, (300, 1)) * 6, columns=["a", "b", "c"])
+    folder = made_export(frame, tmp_path, store_template, features=["a", "b", "c"])
+    with explorer(folder) as running, visitor(chromium) as context, tab(context, running.address) as site:
+        page = site.open()
+        expect(page.get_by_role("link", name="Search")).to_be_visible()
+        for absent in ("Playlist", "Averages"):
+            expect(page.get_by_role("link", name=absent)).to_have_count(0)
+        site.open("clusters?cluster=0")
+        expect(page.get_by_text("Most popular")).to_have_count(0)
+        site.open("search")
+        page.get_by_label("Id").fill("7")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Nearest").wait_for()
+        expect(page.get_by_role("button", name="Add to playlist")).to_have_count(0)
+        assert site.errors == []
 
 
 def test_the_assignments_are_downloaded_whole(site: Tab, exports: list[Path]) -> None:

@@ -22,18 +22,21 @@ from sklearn.metrics import adjusted_rand_score
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.serve.explorer import charts, raster
+from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
 from gpuclust.serve.explorer.moves import Moves, moves
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
 from gpuclust.serve.explorer.previews import Preview, preview_of
-from gpuclust.serve.explorer.session import NOISE_COLOR, colors_of
+from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, colors_of
 from gpuclust.serve.explorer.tables import as_csv
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
-from gpuclust.serve.explorer.views.overview import curves_of
+from gpuclust.serve.explorer.views.averages import left_out
+from gpuclust.serve.explorer.views.overview import choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
+from gpuclust.serve.explorer.views.search import counted
 from gpuclust.serve.links import check_template, is_address
-from gpuclust.serve.records import Cluster, Item
+from gpuclust.serve.records import Average, Averages, Cluster, Facts, Found, Hit, Item
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
 
 
@@ -320,21 +323,41 @@ def test_curves_of_one_chart_share_their_axis() -> None:
     assert curves_of(curves, "silhouette", density=True) == {"hdbscan": {"50": 0.4, "400": 0.5}}
     assert curves_of(curves, "relative_validity") == {}
     assert curves_of(curves, "relative_validity", density=True) == {"relative validity": {"50": 0.1, "400": 0.2}}
-    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), (50.0, None))
+    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), None)
     assert drawn.layout.xaxis.dtick is None, "a tick for each whole number from 50 to 400"
-    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), (2.0, None)).layout.xaxis.dtick == 1
+    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), None).layout.xaxis.dtick == 1
 
 
-def test_the_ring_is_on_the_line_of_the_export() -> None:
+def test_the_ring_is_at_the_export_s_own_point() -> None:
     lines = {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
 
-    def ringed(value: float | None) -> list[tuple[float, float]]:
-        drawn = charts.curve("BIC", lines, (3.0, value)).data
+    def ringed(lines: dict[str, dict[str, float]], own: tuple[float, float] | None) -> list[tuple[float, float]]:
+        drawn = charts.curve("BIC", lines, own).data
         return [(trace.x[0], trace.y[0]) for trace in drawn if trace.mode == "markers"]
 
-    assert ringed(3.5) == [(3.0, 3.5)]
-    assert ringed(None) == [(3.0, 2.0), (3.0, 3.5)]
-    assert ringed(7.0) == []
+    assert ringed(lines, (3.0, 3.5)) == [(3.0, 3.5)]
+    assert ringed(lines, None) == []
+    assert ringed(lines, (5.0, 7.0)) == [(5.0, 7.0)], "a size that is on no line stands alone"
+    only = {"hdbscan": {"50": 0.2, "100": 0.1}}
+    drawn = charts.curve("Silhouette", only, (21.0, 0.5)).data
+    assert list(drawn[0].x) == [21.0, 50.0, 100.0], "and has its point where there is one line"
+    assert ringed(only, (21.0, 0.5)) == [(21.0, 0.5)]
+
+
+def test_a_run_has_the_scores_of_its_own_algorithm() -> None:
+    manifest: dict[str, Any] = {
+        "algorithm": "kmeans",
+        "config": {"cluster": {"n_clusters": 8}},
+        "metrics": {"silhouette": 0.18, "inertia": 5.0, "n_clusters": 8.0},
+        "sweep": {"curves": {"bic/gmm": {"2": 9.0, "8": 7.0}}},
+    }
+    assert own_point(manifest, "silhouette") == (8.0, 0.18)
+    assert own_point(manifest, "bic") is None, "the BIC of a mixture of 8 is not that of K-Means"
+    assert titled("BIC", "bic", curves_of(manifest["sweep"]["curves"], "bic")) == "BIC (gmm)"
+    assert titled("BIC", "bic", {"bic": {}}) == titled("BIC", "bic", {"full": {}, "diag": {}}) == "BIC"
+    auto = {"algorithm": "hdbscan", "config": {"cluster": {"min_cluster_size": "auto"}}}
+    assert own_point(auto | {"metrics": {"silhouette": 0.5, "min_cluster_size": 21.0}}, "silhouette") == (21.0, 0.5)
+    assert own_point(auto | {"metrics": {"silhouette": 0.5}}, "silhouette") is None
 
 
 def test_curves_are_lines_by_what_else_was_swept() -> None:
@@ -359,6 +382,85 @@ def test_csv_runs_nothing_in_a_spreadsheet() -> None:
         '"ok",3,',
         ',4,"c"',
     ]
+
+
+def average(year: int, count: int = 40) -> Average:
+    return Average(year, count, {"energy": year / 1000})
+
+
+def test_years_that_are_left_out_are_gaps_and_are_said() -> None:
+    values = (average(1999), average(2000), average(2003))
+    found = Averages("year", values, 3, min_count=30, left_out=2, left_out_rows=7, without=1)
+    standard = {"energy": (2.0, 1.0)}
+    for drawn in (charts.over_years(found, ["energy"], standard=standard), charts.one_over_years(found, "energy")):
+        (line,) = drawn.data
+        assert list(line.x) == [1999, 2000, 2001, 2002, 2003]
+        assert [v is None for v in line.y] == [False, False, True, True, False]
+        assert not line.connectgaps
+        assert line.hovertext[0].endswith("(40 rows)")
+    assert left_out(found) == "1 row without a usable year; 2 years with fewer than 30 rows (7 rows) left out."
+    assert left_out(Averages("group", (), 0, min_count=30, left_out=1, left_out_rows=1)) == (
+        "1 group with fewer than 30 rows (1 row) left out."
+    )
+    assert left_out(Averages("year", values, 3)) == ""
+
+
+def found_of(n_hits: int, **values: Any) -> Found:
+    return Found("q", tuple(Hit(item(), 1.0) for _ in range(n_hits)), **{"complete": True, **values})
+
+
+def test_results_are_counted() -> None:
+    assert counted(found_of(10, total=143)) == "10 of 143"
+    assert counted(found_of(10, total=661, total_is_minimum=True)) == "10 of more than 600"
+    assert counted(found_of(3, total=3, complete=False)) == "3 of 3; not every word was found as typed"
+    assert counted(found_of(3, total=None, complete=False)) == "No item has all words; these are the nearest."
+
+
+def test_a_table_of_items_has_no_none_and_no_column_that_says_nothing() -> None:
+    several = [
+        item(title="A", year=1999, popularity=3.0, cluster=0),
+        item(title="B", cluster=0, album="C", duration_ms=225_000.0),
+    ]
+    frame = frame_of(several, [0.5, 1.0])
+    assert list(frame) == ["title", "creator", "album", "year", "length", "popularity", "distance"]
+    assert not frame.isin([None]).any().any()
+    assert not frame.isna().any().any()
+    assert frame["year"].tolist() == ["1999", ""]
+    assert frame["length"].tolist() == ["", "3:45"]
+    assert frame["popularity"].tolist() == ["3", ""]
+    assert "cluster" in frame_of([item(cluster=0), item(cluster=1)])
+    assert list(frame_of([item(title="", creators=(), creator="", cluster=0)])) == ["id"]
+    assert details_of(several[0]) == "1999 · popularity 3"
+    assert details_of(several[1]) == "C · 3:45"
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"selected": False, "sweep_choice": "kmeans k=2"},
+            "This export: kmeans k=8; the sweep's choice was kmeans k=2 (r).",
+        ),
+        ({"selected": True, "sweep_choice": "kmeans k=8"}, "This export is the sweep's choice: r"),
+        ({"selected": None}, "The sweep's choice: r"),
+    ],
+)
+def test_whether_an_export_is_the_choice_of_its_sweep(facts: dict[str, Any], said: str) -> None:
+    manifest = {"run_name": "kmeans k=8", "sweep": {"selection_reason": "r"}}
+    assert choice_of(Facts("", "", 0, 0, "kmeans", (), {}, manifest, **facts)) == said
+    assert choice_of(Facts("", "", 0, 0, "kmeans", (), {}, {"run_name": "kmeans k=8", "sweep": None})) == ""
+
+
+def test_noise_is_a_bar_and_many_clusters_are_one() -> None:
+    clusters = {c: Cluster(c, f"c{c}", 100 - c, 0.0, {}) for c in range(40)} | {-1: Cluster(-1, "noise", 900, 0.0, {})}
+    colors = colors_of(None, clusters)
+    (bars,) = charts.sizes(Opened(Path(), "", None, clusters, colors)).data  # type: ignore[arg-type]
+    assert bars.y[-1] == "Noise", "the first from above"
+    assert bars.x[-1] == 900
+    assert bars.y[0] == "11 smaller clusters"
+    assert sum(bars.x) == sum(c.size for c in clusters.values())
+    few = {c: clusters[c] for c in (-1, 0, 1)}
+    assert list(charts.sizes(Opened(Path(), "", None, few, colors)).data[0].x) == [99, 100, 900]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "", "../../x", "con/aux"])

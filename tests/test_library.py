@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.serve.averages import min_count_of
+from gpuclust.serve.facts import numbers_in_words
 from gpuclust.serve.index import find_or_build
-from gpuclust.serve.library import Library, numbers_in_words
+from gpuclust.serve.library import Library
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.source import read_manifest

@@ -286,6 +286,11 @@ def _explore(arguments: list[str]) -> int:
         metavar="URL",
         help="URL template for audio previews, as in 'https://example.org/search?term={query}' (default: off)",
     )
+    parser.add_argument(
+        "--url-template",
+        metavar="URL",
+        help="the page of an item, as in 'https://open.spotify.com/track/{id}' (default: the export's own addresses)",
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
     _access_options(parser)
     options = parser.parse_args(arguments)
@@ -298,6 +303,7 @@ def _explore(arguments: list[str]) -> int:
         port=options.port,
         compare=options.compare,
         previews=options.previews,
+        url_template=options.url_template,
         browser=not options.no_browser,
         allowed_hosts=options.allowed_hosts,
         token=options.token,

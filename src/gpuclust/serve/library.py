@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.build import Progress
+from gpuclust.serve.facts import facts_of, numbers_in_words
 from gpuclust.serve.index import find_or_build, size_of
 from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import (
@@ -50,8 +51,6 @@ from gpuclust.serve.text import fold_one, names_in
 Pick = Literal["popular", "central", "random"]
 MOST = 1_000  # items in one answer
 EXAMPLES = 5
-MAX_QUIET_NOISE = 0.3  # above this share of noise an export is shown with a warning
-LISTED = 10  # numbers of clusters in an error
 
 
 class Library:
@@ -118,32 +117,8 @@ class Library:
     @property
     def facts(self) -> Facts:
         """What is known of the export."""
-        text = self._manifest.text
-        return Facts(
-            folder=str(self.folder),
-            key=self._manifest.digest,
-            n_rows=len(self),
-            n_clusters=sum(c >= 0 for c in self._clusters),
-            algorithm=str(text.get("algorithm", "")),
-            features=self.features,
-            roles=dict(text["roles"]),
-            manifest=text,
-            selected=_selected(text),
-            sweep_choice=_sweep_choice(text),
-            because=_lines((text.get("sweep") or {}).get("because")),
-            warnings=self._warnings(),
-        )
-
-    def _warnings(self) -> tuple[str, ...]:
-        """The manifest's warnings; of an older export, one where more than 30 % of the rows are noise."""
-        given = self._manifest.text.get("warnings")
-        if given is not None:
-            return _lines(given)
-        n_noise = self._clusters[NOISE].size if NOISE in self._clusters else 0
-        if n_noise <= MAX_QUIET_NOISE * len(self):
-            return ()
-        share = n_noise / len(self)
-        return (f"{len(self) - n_noise:,} of {len(self):,} rows are in a cluster; the other {share:.0%} are noise",)
+        noise = self._clusters[NOISE].size if NOISE in self._clusters else 0
+        return facts_of(self._manifest, n_rows=len(self), n_noise=noise, n_clusters=sum(c >= 0 for c in self._clusters))
 
     def has(self, role: str) -> bool:
         """Whether the export has a column for a role (title, creator, group, popularity, year or preview)."""
@@ -425,35 +400,6 @@ class Library:
             near = dict.fromkeys(hit.item.creator for hit in self.search(creator=name, limit=5).hits)
             raise NotFound(f"there is no creator {name[:100]!r}", tuple(near))
         return means.average(self._index.averages["creator"].slice(places[0], 1).to_pylist()[0])
-
-
-def _selected(manifest: Mapping[str, Any]) -> bool | None:
-    """Whether a run is its sweep's choice. Older exports do not say; there the reason begins with the name of the chosen run."""
-    if isinstance(manifest.get("selected"), bool):
-        return bool(manifest["selected"])
-    reason, name = str((manifest.get("sweep") or {}).get("selection_reason") or ""), str(manifest.get("run_name") or "")
-    return reason.startswith(f"{name} has ") if reason and name else None
-
-
-def _sweep_choice(manifest: Mapping[str, Any]) -> str:
-    sweep = manifest.get("sweep") or {}
-    if isinstance(sweep.get("chosen"), Mapping):
-        return str(sweep["chosen"].get("name") or "")
-    return str(sweep.get("selection_reason") or "").partition(" has ")[0]
-
-
-def _lines(value: Any) -> tuple[str, ...]:
-    return tuple(str(line) for line in value) if isinstance(value, (list, tuple)) else ()
-
-
-def numbers_in_words(numbers: Collection[int]) -> str:
-    """Numbers of clusters for an error: up to ten are listed, more are a range; ``0…201 and -1 (noise)``."""
-    proper = sorted(n for n in numbers if n >= 0)
-    gapless = proper == list(range(len(proper)))
-    shown = f"{proper[0]}…{proper[-1]}" if gapless and len(proper) > LISTED else ", ".join(map(str, proper[:LISTED]))
-    if not gapless and len(proper) > LISTED:
-        shown += f" and {len(proper) - LISTED:,} more"
-    return " and ".join(filter(None, (shown, "-1 (noise)" if -1 in numbers else "")))
 
 
 _AS_THEY_ARE = (

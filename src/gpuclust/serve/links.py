@@ -74,10 +74,10 @@ def location_of(item: Item, template: str | None = None) -> str:
     empty where there is none. No other scheme, network share or kind of file of a table is given to a player."""
     if template is not None:
         return filled(template, item)
-    return _web(item.url) or _file(item.url) or _web(item.preview)
+    return web_address(item.url) or _file(item.url) or web_address(item.preview)
 
 
-def _web(text: str) -> str:
+def web_address(text: str) -> str:
     """A web address without its user part; empty for another scheme, and for an address that only this machine or its
     own network link knows, as the metadata services of cloud machines are."""
     try:

@@ -69,10 +69,15 @@ def _table(playlist: Playlist) -> str:
     return "\n".join([printable(playlist.name), *lines, *notes]) + "\n"
 
 
+def length_of(item: Item) -> float | None:
+    """How long an item plays in milliseconds, by a feature or another column; None where that is unknown."""
+    length = item.features.get(DURATION)
+    return item.duration_ms if length is None else length
+
+
 def duration(item: Item) -> str:
     """How long an item plays, as ``3:45``; empty where that is unknown."""
-    length = item.features.get(DURATION)
-    length = item.duration_ms if length is None else length
+    length = length_of(item)
     if length is None or not 0 <= length < 1e9:
         return ""
     minutes, seconds = divmod(round(length / 1000), 60)
@@ -135,8 +140,7 @@ def _m3u8(playlist: Playlist, template: str | None, option: str) -> str:
         location = location_of(item, template)
         if not location:
             continue
-        length = item.features.get(DURATION)
-        length = item.duration_ms if length is None else length
+        length = length_of(item)
         seconds = -1 if length is None else round(length / 1000)
         what = " - ".join(filter(None, (printable(item.creator), printable(item.title or item.id))))
         lines += [f"#EXTINF:{seconds},{what}", location]

@@ -11,10 +11,12 @@ import plotly.graph_objects as go
 from gpuclust.serve.explorer.moves import Moves
 from gpuclust.serve.explorer.session import Opened
 from gpuclust.serve.explorer.texts import as_hover, figure, words
-from gpuclust.serve.records import NOISE, Averages
+from gpuclust.serve.records import NOISE, Average, Averages
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
+OTHERS = "#909090"
+MOST_BARS = 30
 MOST_Z = 3.0  # beyond it a colour does not deepen: one extreme cluster would pale all others
 _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 
@@ -22,25 +24,29 @@ _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 def curve(
     title: str,
     named: Mapping[str, Mapping[str, float]],
-    chosen: tuple[float | None, float | None],
+    own: tuple[float, float] | None,
     *,
     size: str = "clusters",
 ) -> go.Figure:
-    """A score over the swept size, a line for each of ``named``. The ``chosen`` size is marked on the line that has the
-    chosen value there; on each of them, where the value is None."""
+    """A score over the swept size, a line for each of ``named``. ``own`` is the export's own size and score, which gets a
+    ring; where no line has it (an ``auto`` size), it is added to the only line, or stands alone."""
     found = go.Figure()
+    on_a_line = own is not None and any(_is_on(points, own) for points in named.values())
     for (name, points), color in zip(named.items(), LINES, strict=False):
-        ordered = sorted((float(at), value) for at, value in points.items())
-        x, y = [at for at, _ in ordered], [value for _, value in ordered]
+        placed = {float(at): value for at, value in points.items()}
+        if own is not None and not on_a_line and len(named) == 1:
+            placed[own[0]] = own[1]
+        ordered = sorted(placed.items())
         found.add_scatter(
-            x=x, y=y, mode="lines+markers", name=as_hover(name), line={"color": color, "width": 2}, marker={"size": 7}
+            x=[at for at, _ in ordered], y=[value for _, value in ordered], mode="lines+markers", name=as_hover(name),
+            line={"color": color, "width": 2}, marker={"size": 7},
+        )  # fmt: skip
+    if own is not None:
+        ring = {"size": 15, "symbol": "circle-open", "color": ORANGE, "line": {"width": 3}}
+        text = f"this export: {figure(own[1])} at {figure(own[0])}"
+        found.add_scatter(
+            x=[own[0]], y=[own[1]], mode="markers", marker=ring, showlegend=False, hovertext=text, hoverinfo="text"
         )
-        at, value = chosen
-        if at in x and (value is None or isclose(y[x.index(at)], value, rel_tol=1e-6, abs_tol=1e-9)):
-            ring = {"size": 15, "symbol": "circle-open", "color": ORANGE, "line": {"width": 3}}
-            found.add_scatter(
-                x=[at], y=[y[x.index(at)]], mode="markers", marker=ring, showlegend=False, hoverinfo="skip"
-            )
     found.update_layout(
         title=as_hover(title), height=260, margin=_MARGIN, showlegend=len(named) > 1, xaxis={"title": size, "dtick": 1}
     )
@@ -51,18 +57,32 @@ def curve(
     return found
 
 
+def _is_on(points: Mapping[str, float], own: tuple[float, float]) -> bool:
+    return any(
+        float(at) == own[0] and isclose(value, own[1], rel_tol=1e-6, abs_tol=1e-9) for at, value in points.items()
+    )
+
+
 def sizes(shown: Opened) -> go.Figure:
-    """Rows in each cluster."""
-    clusters = list(shown.clusters.values())[::-1]
+    """Rows in each cluster, the noise first; of many clusters the largest, and the rest together."""
+    listed = sorted(shown.clusters.values(), key=lambda c: (c.cluster != NOISE, c.cluster))
+    rest = listed[MOST_BARS:] if len(listed) > MOST_BARS + 1 else []
+    bars = [
+        (as_hover(shown.name(c.cluster), 44), c.size, shown.colors[c.cluster])
+        for c in listed[: len(listed) - len(rest)]
+    ]
+    if rest:
+        bars.append((f"{len(rest):,} smaller clusters", sum(c.size for c in rest), OTHERS))
+    names, counts, colors = zip(*bars[::-1], strict=True)
+    n_rows = sum(c.size for c in listed)
     found = go.Figure(
         go.Bar(
-            x=[c.size for c in clusters], y=[as_hover(shown.name(c.cluster), 44) for c in clusters], orientation="h",
-            marker={"color": [shown.colors[c.cluster] for c in clusters]},
-            text=[f"{c.size:,} · {c.fraction:.1%}" for c in clusters], textposition="auto", hoverinfo="skip",
+            x=counts, y=names, orientation="h", marker={"color": colors},
+            text=[f"{count:,} · {count / n_rows:.1%}" for count in counts], textposition="auto", hoverinfo="skip",
         )
     )  # fmt: skip
     found.update_layout(
-        height=90 + 34 * len(clusters), margin={**_MARGIN, "t": 8}, xaxis={"title": "rows"}, yaxis={"automargin": True}
+        height=90 + 34 * len(bars), margin={**_MARGIN, "t": 8}, xaxis={"title": "rows"}, yaxis={"automargin": True}
     )
     return found
 
@@ -125,24 +145,23 @@ def over_years(
     averages: Averages, features: Sequence[str], *, standard: Mapping[str, tuple[float, float]]
 ) -> go.Figure:
     """Averages of features by year, a line each, in standard deviations from their mean over the years (``standard``: mean
-    and deviation), so that features of any unit share an axis; hover tells original units."""
-    years = [a.value for a in averages.values]
+    and deviation), so that features of any unit share an axis; hover tells original units. A line has a gap where a year is
+    left out."""
+    years = _every_year(averages)
     found = go.Figure()
     for feature, color in zip(features, LINES * 4, strict=False):
         mean, deviation = standard[feature]
-        own = [a.features.get(feature) for a in averages.values]
+        own = [None if a is None else a.features.get(feature) for a in years.values()]
         y = [None if v is None else (v - mean) / deviation for v in own]
-        texts = [
-            f"{a.value}: {as_hover(words(feature))} {figure(v)} ({a.count:,} rows)"
-            for a, v in zip(averages.values, own, strict=True)
-        ]
         found.add_scatter(
-            x=years,
+            x=list(years),
             y=y,
-            mode="lines",
+            mode="lines+markers",
             name=as_hover(words(feature)),
             line={"color": color, "width": 2},
-            hovertext=texts,
+            marker={"size": 4},
+            connectgaps=False,
+            hovertext=_of_years(years, feature),
             hoverinfo="text",
         )
     found.update_layout(
@@ -156,16 +175,30 @@ def over_years(
 
 
 def one_over_years(averages: Averages, feature: str) -> go.Figure:
-    """Averages of one feature by year, in its own unit, above the number of rows."""
-    years, values = [a.value for a in averages.values], [a.features.get(feature) for a in averages.values]
-    texts = [f"{a.value}: {figure(v)} ({a.count:,} rows)" for a, v in zip(averages.values, values, strict=True)]
+    """Averages of one feature by year, in its own unit; hover tells the number of rows."""
+    years = _every_year(averages)
+    values = [None if a is None else a.features.get(feature) for a in years.values()]
     found = go.Figure(
         go.Scatter(
-            x=years, y=values, mode="lines+markers", line={"color": BLUE, "width": 2}, hovertext=texts, hoverinfo="text"
+            x=list(years), y=values, mode="lines+markers", line={"color": BLUE, "width": 2}, connectgaps=False,
+            hovertext=_of_years(years, feature), hoverinfo="text",
         )
-    )
+    )  # fmt: skip
     found.update_layout(height=420, margin={**_MARGIN, "t": 8}, yaxis={"title": {"text": as_hover(words(feature))}})
     return found
+
+
+def _every_year(averages: Averages) -> dict[int, Average | None]:
+    """Each year from the first to the last; None for those that have no average."""
+    known = {int(a.value): a for a in averages.values}
+    return {year: known.get(year) for year in range(min(known), max(known) + 1)}
+
+
+def _of_years(years: Mapping[int, Average | None], feature: str) -> list[str]:
+    return [
+        "" if a is None else f"{year}: {as_hover(words(feature))} {figure(a.features.get(feature))} ({a.count:,} rows)"
+        for year, a in years.items()
+    ]
 
 
 def meeting(moves: Moves, first: Opened, second: Opened) -> go.Figure:

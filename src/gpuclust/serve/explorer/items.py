@@ -11,6 +11,8 @@ from gpuclust.serve.explorer.previews import preview_of
 from gpuclust.serve.explorer.session import Opened, like, liked
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.links import filled, is_address, web_address
+from gpuclust.serve.playlist_files import duration
 from gpuclust.serve.records import Item
 
 ROW_PIXELS = 35
@@ -27,30 +29,62 @@ def asked(name: str) -> str | None:
 
 
 def frame_of(items: Sequence[Item], distances: Sequence[float] | None = None) -> pd.DataFrame:
-    """Items as a table: only columns that some item fills."""
+    """Items as a table: only columns that some item fills, and the cluster only where the items differ in it. Items without
+    any title are shown by their ids."""
     columns: dict[str, list[object]] = {
-        "title": [short(i.title or i.id) for i in items],
+        "title" if any(i.title for i in items) else "id": [short(i.title or i.id) for i in items],
         "creator": [short(", ".join(i.creators)) for i in items],
-        "cluster": [short(f"{i.cluster} · {i.cluster_name}" if i.cluster >= 0 else "Noise", 48) for i in items],
+        "album": [short(i.album, 60) for i in items],
+        "year": ["" if i.year is None else str(i.year) for i in items],
+        "length": [duration(i) for i in items],
+        "popularity": _numbers([i.popularity for i in items]),
         "group": [short(", ".join(i.groups), 60) for i in items],
-        "popularity": [i.popularity for i in items],
-        "year": [None if i.year is None else str(i.year) for i in items],
+        "cluster": [short(f"{i.cluster} · {i.cluster_name}" if i.cluster >= 0 else "Noise", 48) for i in items],
     }
+    if len({i.cluster for i in items}) < 2:
+        del columns["cluster"]
     if distances is not None:
         columns["distance"] = [round(d, 3) for d in distances]
     return pd.DataFrame({name: own for name, own in columns.items() if any(v not in (None, "") for v in own)})
 
 
+def _numbers(values: Sequence[float | None]) -> list[object]:
+    """Numbers to sort by; as texts where one is missing, which a table would show as "None"."""
+    return list(values) if None not in values else ["" if v is None else figure(v) for v in values]
+
+
+def details_of(item: Item) -> str:
+    """What tells an item from others of its title: album, year, length, popularity, as far as they are known."""
+    known = (
+        short(item.album, 40),
+        str(item.year or ""),
+        duration(item),
+        "" if item.popularity is None else f"popularity {figure(item.popularity)}",
+    )
+    return " · ".join(part for part in known if part)
+
+
+def can_listen(items: Sequence[Item]) -> bool:
+    """Whether one of some items may have a sound to listen to."""
+    return settings().previews is not None or any(is_address(item.preview) for item in items)
+
+
 def choose(
-    items: Sequence[Item], key: str, *, distances: Sequence[float] | None = None, without: Sequence[str] = ()
+    items: Sequence[Item],
+    key: str,
+    *,
+    distances: Sequence[float] | None = None,
+    without: Sequence[str] = (),
+    most: int = 10,
 ) -> Item | None:
-    """A table of items, of which one can be chosen with the pointer or the keyboard; the chosen one."""
+    """A table of items, of which one can be chosen with the pointer or the keyboard; the chosen one. ``most`` rows are
+    shown at once."""
     if not items:
         return None
     frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
     state = st.dataframe(
         frame, hide_index=True, key=key, on_select="rerun", selection_mode="single-row",
-        height=ROW_PIXELS * (min(len(frame), 10) + 1) + 3, column_config={"title": st.column_config.TextColumn(width="large")},
+        height=ROW_PIXELS * (min(len(frame), most) + 1) + 3, column_config={"title": st.column_config.TextColumn(width="large")},
     )  # fmt: skip
     rows = [row for row in state.selection.rows if row < len(items)]
     return items[rows[0]] if rows else None
@@ -60,18 +94,26 @@ def item_card(shown: Opened, item: Item, key: str, *, neighbours: bool = True) -
     """One item in full: what it is, where it belongs, how it sounds, what can be done with it."""
     with st.container(border=True, key=f"item-{key}"):
         st.subheader(as_markdown(item.title or item.id), anchor=False)
-        facts = [", ".join(item.creators), ", ".join(item.groups), str(item.year or "")]
-        facts.append("" if item.popularity is None else f"popularity {figure(item.popularity)}")
+        facts = [", ".join(item.creators), ", ".join(item.groups), details_of(item)]
         st.text(" · ".join(short(fact) for fact in facts if fact) or short(item.id))
         with st.container(horizontal=True, key=f"do-{key}"):
             if st.button(as_markdown(shown.name(item.cluster), 60), key=f"open-{key}", icon=":material/category:"):
                 go("clusters", cluster=item.cluster)
             if neighbours and st.button("More like this", key=f"more-{key}", icon=":material/hub:"):
                 go("search", item=item.id)
-            like_button(item, key)
+            if shown.has("title", "creator"):
+                like_button(item, key)
+            if (url := page_of(item)) is not None:
+                st.link_button("Open", url, icon=":material/open_in_new:")
         player(item, key)
         with st.expander("Features", expanded=False, key=f"features-{key}"):
             st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
+
+
+def page_of(item: Item) -> str | None:
+    """The web page of an item, by the server's template or its own column; None where there is none."""
+    template = settings().url_template
+    return (web_address(item.url) if template is None else filled(template, item)) or None
 
 
 def like_button(item: Item, key: str) -> None:

@@ -50,6 +50,7 @@ def explore(
     port: int = 8501,
     compare: Path | None = None,
     previews: str | None = None,
+    url_template: str | None = None,
     browser: bool = True,
     allowed_hosts: Sequence[str] = (),
     token: str | None = None,
@@ -57,14 +58,16 @@ def explore(
     """Serve the explorer of an export until SIGINT or SIGTERM; the exit status.
 
     ``compare`` is another export to put beside it; ``previews`` the URL template of a lookup for exports without a column
-    of previews (see `gpuclust.serve.explorer.previews`); ``browser`` opens the page where there is a screen; ``port`` 0
-    takes a free one; ``allowed_hosts`` and ``token`` are as in `gpuclust.serve.access.access`. Raises ExportError for a
-    folder that is no export, ConfigurationError for an address that cannot be listened on, a template that cannot work,
-    or where Streamlit or Plotly is not installed.
+    of previews (see `gpuclust.serve.explorer.previews`); ``url_template`` that of an item's page; ``browser`` opens the
+    page where there is a screen; ``port`` 0 takes a free one; ``allowed_hosts`` and ``token`` are as in
+    `gpuclust.serve.access.access`. Raises ExportError for a folder that is no export, ConfigurationError for an address
+    that cannot be listened on, a template that cannot work, or where Streamlit or Plotly is not installed.
     """
     _require("streamlit", "plotly", "uvicorn")
     if previews is not None:
         check_template(previews)
+    if url_template is not None:
+        check_template(url_template, "--url-template")
     if not 0 <= port <= 65535:
         raise ConfigurationError(f"--port {port} is outside 0 to 65535")
     rules = access(host, allowed_hosts, token)
@@ -72,7 +75,7 @@ def explore(
     try:
         for path in filter(None, (folder, compare)):
             Library.open(path, _progress).close()
-        configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews))
+        configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews, url_template))
         port = listening.getsockname()[1]
         threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
         _serve(host, port, rules, listening)

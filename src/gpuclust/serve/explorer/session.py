@@ -28,6 +28,14 @@ class Opened:
     clusters: Mapping[int, Cluster]
     colors: Mapping[int, str]
 
+    def has(self, *roles: str) -> bool:
+        """Whether the export has a column for one of some roles."""
+        return any(self.library.has(role) for role in roles)
+
+    def share(self, n_axes: int) -> float:
+        """The share of the variance of what was clustered that the first axes of the map show."""
+        return min(sum(self.library.axis_shares[:n_axes]), 1.0)
+
     def name(self, cluster: int) -> str:
         """A cluster as people call it: its number and its name. A text of the export."""
         known = self.clusters.get(cluster)
@@ -61,11 +69,6 @@ def colors_of(given: object, clusters: Mapping[int, Cluster]) -> dict[int, str]:
         usable = isinstance(color, str) and _COLOR.fullmatch(color) is not None
         found[c] = str(color) if usable else NOISE_COLOR if c < 0 else qualitative.D3[c % len(qualitative.D3)]
     return found
-
-
-def is_dark() -> bool:
-    """Whether this visitor sees the dark theme."""
-    return st.context.theme.type == "dark"
 
 
 def liked() -> list[str]:

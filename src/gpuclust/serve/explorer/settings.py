@@ -8,11 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """The export ``folder`` that is shown, another to ``compare`` it with, and the template of a ``previews`` lookup."""
+    """The export ``folder`` that is shown, another to ``compare`` it with, the template of a ``previews`` lookup, and that of
+    an item's page (``url_template``)."""
 
     folder: Path
     compare: Path | None = None
     previews: str | None = None
+    url_template: str | None = None
 
 
 _settings: Settings | None = None

@@ -10,6 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from gpuclust.errors import GpuclustError
+from gpuclust.serve.explorer.session import opened
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown
 from gpuclust.serve.explorer.views.averages import averages
@@ -37,6 +38,11 @@ STYLE = """<style>
 .stAppDeployButton, [data-testid="stAppDeployButton"] { display: none; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 :focus-visible { outline: 3px solid #56B4E9 !important; outline-offset: 2px; }
+input:focus-visible { outline: none !important; }
+:is([data-testid="stTextInputRootElement"], [data-testid="stNumberInputContainer"], [data-baseweb="select"] > div):focus-within {
+  outline: 3px solid #56B4E9; outline-offset: 1px;
+}
+[data-testid="stButtonGroup"] button { min-height: 2.5rem; }
 @media (max-width: 640px) {
   .stMainBlockContainer { padding: 3.8rem 0.9rem 2rem; }
   h1 { font-size: 1.6rem !important; }
@@ -49,12 +55,24 @@ def show() -> None:
     """One run of the page that is open."""
     st.set_page_config(page_title=f"{settings().folder.name} · gpuclust", page_icon=_icon(), layout="wide")
     st.html(STYLE)
-    pages = [
-        st.Page(_guarded(page), title=title, icon=icon, url_path=path, default=path == "overview")
+    pages = {
+        path: st.Page(_guarded(page), title=title, icon=icon, url_path=path, default=path == "overview")
         for path, title, icon, page in PAGES
-    ]
-    st.session_state["pages"] = {path: page for (path, *_), page in zip(PAGES, pages, strict=True)}
-    st.navigation(pages, position="top").run()
+        if _applies(path)
+    }
+    st.session_state["pages"] = pages
+    st.navigation(list(pages.values()), position="top").run()
+
+
+def _applies(path: str) -> bool:
+    """Whether a page has something to show: playlists are of items with a title or a creator, averages of years and groups."""
+    needed = {"playlist": ("title", "creator"), "averages": ("year", "group", "creator")}.get(path)
+    if needed is None:
+        return True
+    try:
+        return opened().has(*needed)
+    except GpuclustError:  # the page says it
+        return True
 
 
 def _guarded(page: Callable[[], None]) -> Callable[[], None]:

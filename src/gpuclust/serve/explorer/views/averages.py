@@ -32,10 +32,30 @@ def averages() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.segmented_control("By", there, default=there[0], required=True, key="by")
         cluster = _cluster(shown) if BY[label] != "creator" else None
-    found = shown.library.averages(BY[label], cluster=cluster, limit=MOST)
+    found = shown.library.averages(BY[label], cluster=cluster, min_count=None, limit=MOST)
     if BY[label] == "year":
         _years(shown, found)
-    _table(found, label)
+    if (missing := left_out(found)) != "":
+        st.caption(missing)
+    if found.values:
+        _table(found, label)
+
+
+def left_out(found: Averages) -> str:
+    """What the averages leave out: rows without a usable year, and values of too few rows; empty where nothing is."""
+    said = []
+    if found.without:
+        said.append(f"{found.without:,} {_of(found.without, 'row')} without a usable year")
+    if found.left_out:
+        said.append(
+            f"{found.left_out:,} {_of(found.left_out, found.by)} with fewer than {found.min_count} rows "
+            f"({found.left_out_rows:,} {_of(found.left_out_rows, 'row')}) left out"
+        )
+    return "; ".join(said) + "." if said else ""
+
+
+def _of(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
 
 
 def _cluster(shown: Opened) -> int | None:

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.items import asked, choose, go, item_card
+from gpuclust.serve.explorer.items import asked, can_listen, choose, go, item_card
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.library import Pick
@@ -68,7 +68,8 @@ def _card(shown: Opened, cluster: Cluster) -> None:
         lines = [_leading(cluster)]
         if cluster.top_groups:
             lines.append("Most often " + ", ".join(short(s.value, 30) for s in cluster.top_groups[:3]))
-        lines += ["♪ " + _label(e) for e in cluster.popular[:2]]
+        if shown.has("title"):
+            lines += [_label(e) for e in (cluster.popular or cluster.representatives)[:2]]
         st.text("\n".join(line for line in lines if line))
         if st.button(
             "Open", key=f"open-card-{cluster.cluster}", help=as_markdown(f"Open {shown.name(cluster.cluster)}")
@@ -145,7 +146,7 @@ def _one(shown: Opened, cluster: Cluster) -> None:
 def _fidelity(cluster: Cluster) -> str:
     if cluster.rule_precision is None or cluster.rule_recall is None:
         return ""
-    return f"  (of the rows it takes {cluster.rule_precision:.0%} are in the cluster; it takes {cluster.rule_recall:.0%} of the cluster)"
+    return f"  (precision {cluster.rule_precision:.0%}, recall {cluster.rule_recall:.0%})"
 
 
 def _profile(shown: Opened, cluster: Cluster) -> None:
@@ -185,17 +186,20 @@ def _shares(what: str, frequent: Sequence[Share], lifted: Sequence[Share]) -> No
 
 def _items(shown: Opened, cluster: Cluster) -> None:
     st.subheader("Items", anchor=False)
+    picks = [label for label, pick in PICKS.items() if pick != "popular" or shown.has("popularity")]
+    page_of = shown.library.cluster_items
+    total = page_of(cluster.cluster, limit=0, distinct=True).total
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.segmented_control("Order", list(PICKS), default="Most popular", required=True, key="pick")
+        label = st.segmented_control("Order", picks, default=picks[0], required=True, key="pick")
         seed = int(st.number_input("Seed", 0, 999_999, 0, key="seed", width=110)) if label == "Random" else 0
-        pages = max(1, -(-cluster.size // PAGE))
+        pages = max(1, -(-total // PAGE))
         page = int(st.number_input("Page", 1, pages, 1, key=f"page-{cluster.cluster}-{label}-{seed}", width=110))
-    found = shown.library.cluster_items(
-        cluster.cluster, pick=PICKS[label], seed=seed, offset=(page - 1) * PAGE, limit=PAGE
-    )
+    found = page_of(cluster.cluster, pick=PICKS[label], seed=seed, offset=(page - 1) * PAGE, limit=PAGE, distinct=True)
     item = choose(found.items, f"items-{cluster.cluster}-{label}-{seed}-{page}", without=("cluster",))
+    listen = " and to listen" if can_listen(found.items) else ""
+    repeated = f" ({cluster.size:,} rows; the same title and creator is shown once)" if total < cluster.size else ""
     st.caption(
-        f"Rows {found.offset + 1:,} to {found.offset + len(found.items):,} of {found.total:,}; choose one to listen, to see more like it, or to add it to a playlist."
+        f"{found.offset + 1:,} to {found.offset + len(found.items):,} of {total:,}{repeated}. Select a row for details{listen}."
     )
     if item is not None:
         item_card(shown, item, "in-cluster")

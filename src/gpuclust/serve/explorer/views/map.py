@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,6 @@ TURN, TILT = 45, 25  # degrees, where three axes start
 # Drawn at twice the screen's points, as Plotly does by default, a picture takes a browser without a GPU four times as long.
 CONFIG = {"scrollZoom": True, "displaylogo": False, "plotGlPixelRatio": 1}
 GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8F7EE5", "#7A4419", "#B5BD61")
-AXIS_LABELS = {axis: f"principal axis {i}" for i, axis in enumerate(AXES, 1)}
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,17 @@ def map_() -> None:
 
 def _controls(shown: Opened) -> Choice:
     options = (*AXES, *shown.library.features)
+    named = partial(axis_label, shown.library.axis_shares)
     with st.container(horizontal=True, vertical_alignment="bottom", key="map-controls"):
         view = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="view")
         n_axes = 3 if view == "3-D" else 2
         axes = [
-            st.selectbox(label, options, index=i, format_func=axis_label, key=f"axis-{i}", width=190)
-            for i, label in enumerate(("Across", "Up", "Deep")[:n_axes])
+            st.selectbox(label, options, index=i, format_func=named, key=f"axis-{i}", width=190)
+            for i, label in enumerate(("X", "Y", "Z")[:n_axes])
         ]
         has_groups = "group" in shown.library.facts.roles
         colors = (CLUSTER, *([GROUP] if has_groups else []), *shown.library.features)
-        color = st.selectbox("Colour", colors, format_func=axis_label, key="color", width=190)
+        color = st.selectbox("Colour", colors, format_func=named, key="color", width=190)
     with st.expander("Clusters shown, outliers", expanded=False):
         listed = list(shown.clusters)
         chosen = st.multiselect(
@@ -93,9 +95,12 @@ def _controls(shown: Opened) -> Choice:
     return Choice(tuple(axes), color, tuple(chosen), outliers)
 
 
-def axis_label(name: str) -> str:
-    """An axis as people call it."""
-    return AXIS_LABELS.get(name) or words(name)
+def axis_label(shares: Sequence[float], name: str) -> str:
+    """An axis as people call it: ``PC1 (26 %)`` with its share of the variance, or the name of a feature."""
+    if name not in AXES:
+        return words(name)
+    number = AXES.index(name)
+    return f"PC{number + 1} ({shares[number]:.0%})".replace("%", " %")
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
@@ -111,7 +116,7 @@ def _cloud(version: str, choice: Choice, _shown: Opened) -> Cloud:
     by_value = choice.color not in (CLUSTER, GROUP)
     return Cloud(
         points=points,
-        labels=tuple(as_hover(axis_label(axis)) for axis in choice.axes),
+        labels=tuple(as_hover(axis_label(library.axis_shares, axis)) for axis in choice.axes),
         spans=tuple(span_of(values, everything=choice.outliers) for values in points),
         shown=chosen,
         hover=_hover(_shown, chosen),
@@ -159,6 +164,9 @@ def _say(shown: Opened, cloud: Cloud, choice: Choice) -> None:
         if cloud.dense
         else f"All {n:,} rows as points"
     ]
+    if set(choice.axes) <= set(AXES):
+        share = sum(shown.library.axis_shares[AXES.index(axis)] for axis in choice.axes)
+        said.append(f"the {len(choice.axes)} axes show {share:.0%} of the variance".replace("%", " %"))
     beyond = max((span.beyond for span in cloud.spans), default=0)
     if beyond:
         said.append(f"{beyond:,} rows lie beyond an axis")

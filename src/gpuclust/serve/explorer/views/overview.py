@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import streamlit as st
@@ -11,6 +12,7 @@ from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import go
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.records import NOISE, Facts
 
 # Which curves of a sweep are drawn, in this order, as people call them.
 CURVES = {
@@ -27,16 +29,22 @@ def overview() -> None:
     manifest = shown.library.facts.manifest
     st.title(as_markdown(_title(manifest)), anchor=False)
     st.caption(as_markdown(_made(manifest), 400))
+    for warning in shown.library.facts.warnings:
+        st.warning(as_markdown(warning, 600), icon=":material/warning:")
     _figures(shown, manifest)
-    _verdict(manifest.get("sweep") or {})
+    _verdict(shown.library.facts)
     _curves(manifest)
     st.subheader("Clusters", anchor=False)
     st.plotly_chart(charts.sizes(shown), key="sizes", config={"displayModeBar": False}, alt="Rows in each cluster")
     _doors(shown)
     st.subheader("Profiles", anchor=False)
-    st.caption("Mean of each feature in standard deviations from the mean of all rows; hover for original units.")
+    order = charts.in_order(shown)
+    largest = f" The {charts.MOST_BARS} largest of {len(order)} clusters." if len(order) > charts.MOST_BARS else ""
+    st.caption(
+        f"Mean of each feature in standard deviations from the mean of all rows; hover for original units.{largest}"
+    )
     st.plotly_chart(
-        charts.heat(shown, charts.in_order(shown)),
+        charts.heat(shown, order[: charts.MOST_BARS]),
         key="heat",
         config={"displayModeBar": False},
         alt="Mean z-scores by cluster",
@@ -67,13 +75,36 @@ def _figures(shown: Opened, manifest: Mapping[str, Any]) -> None:
         ("Rows", f"{facts.n_rows:,}", f"{read:,} were read, {facts.n_rows:,} left after cleaning" if read else ""),
         ("Clusters", f"{facts.n_clusters:,}", ""),
         ("Silhouette", _score(metrics, "silhouette"), _error(metrics)),
-        ("Explained variance", _share(metrics, "explained_variance"), "the share that the prepared features keep"),
     ]
-    if metrics.get("noise_fraction"):
-        said.append(("Noise", _share(metrics, "noise_fraction"), "rows that belong to no cluster"))
+    if NOISE in shown.clusters:
+        noise = shown.clusters[NOISE]
+        said[2] = (
+            "Silhouette",
+            _score(metrics, "silhouette"),
+            f"of the rows in clusters, {_error(metrics)}".rstrip(", "),
+        )
+        if "silhouette_with_noise" in metrics:
+            said.append(("Silhouette with noise", _score(metrics, "silhouette_with_noise"), "of all rows"))
+        said.append(("Noise", f"{noise.fraction:.1%}", f"{noise.size:,} rows belong to no cluster"))
+    if _reduced(manifest):
+        said.append(("Explained variance", _share(metrics, "explained_variance"), "the share that the reduction keeps"))
+    said.append(("Variance on the map", f"{shown.share(2):.1%}", _of_the_map(shown)))
     with st.container(horizontal=True, key="figures"):
         for label, value, explained in said:
             st.metric(label, value, help=explained or None, border=True, width="content")
+
+
+def _reduced(manifest: Mapping[str, Any]) -> bool:
+    """Whether the clustering was of components, not of the features themselves."""
+    reduce = (manifest.get("config") or {}).get("reduce")
+    return isinstance(reduce, Mapping) and reduce.get("method", "none") != "none"
+
+
+def _of_the_map(shown: Opened) -> str:
+    return (
+        f"share of the variance of what was clustered: two axes of the map show {shown.share(2):.1%}, "
+        f"three {shown.share(3):.1%}"
+    )
 
 
 def _score(metrics: Mapping[str, Any], name: str) -> str:
@@ -93,16 +124,43 @@ def _error(metrics: Mapping[str, Any]) -> str:
     return f"from a sample of rows, standard error {figure(error)}" if error else "exact, from all rows"
 
 
-def _verdict(sweep: Mapping[str, Any]) -> None:
-    verdict, reason = str(sweep.get("verdict") or ""), str(sweep.get("selection_reason") or "")
-    first, _, evidence = verdict.partition("\n")
-    if first:
-        st.info(as_markdown(first, 600), icon=":material/gavel:")
-    if evidence.strip():
-        with st.expander("What speaks for it"):
-            st.text("\n".join(short(line, 300) for line in evidence.splitlines()))
-    if reason:
-        st.text(f"Chosen: {reason}")
+def _verdict(facts: Facts) -> None:
+    """What the sweep says about the number of clusters, on which evidence, and whether this export is its choice."""
+    sweep = facts.manifest.get("sweep") or {}
+    verdict, _, more = str(sweep.get("verdict") or "").partition("\n")
+    evidence = facts.because or tuple(more.splitlines())
+    if verdict:
+        box, icon = _BOXES.get(str(sweep.get("verdict_kind") or ""), _BOXES[""])
+        getattr(st, box)(as_markdown(verdict, 600), icon=icon)
+    if evidence:
+        with st.expander("Evidence", key="evidence"):
+            st.text("\n".join(short(line, 300) for line in evidence))
+    if (choice := choice_of(facts)) != "":
+        st.text(choice)
+
+
+# How a verdict is shown, by its kind: only a clear one is a success.
+_BOXES = {
+    "clear": ("success", ":material/check_circle:"),
+    "none": ("warning", ":material/gavel:"),
+    "": ("info", ":material/gavel:"),
+}
+
+
+def choice_of(facts: Facts) -> str:
+    """Whether this export is what its sweep chose, and the reason of the choice; empty where there was no sweep."""
+    sweep = facts.manifest.get("sweep") or {}
+    reason, own = str(sweep.get("selection_reason") or ""), str(facts.manifest.get("run_name") or "")
+    if facts.selected:
+        return (
+            f"This export is the sweep's choice: {short(reason, 400)}"
+            if reason
+            else "This export is the sweep's choice."
+        )
+    if facts.sweep_choice and own:
+        said = f"This export: {short(own)}; the sweep's choice was {short(facts.sweep_choice)}"
+        return f"{said} ({short(reason, 400)})." if reason else f"{said}."
+    return f"The sweep's choice: {short(reason, 400)}" if reason else ""
 
 
 def _curves(manifest: Mapping[str, Any]) -> None:
@@ -114,11 +172,22 @@ def _curves(manifest: Mapping[str, Any]) -> None:
     if not drawn:
         return
     size = "smallest cluster" if density else "clusters"
-    values = manifest.get("metrics") or {}
     for column, (name, title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
         with column:
-            chart = charts.curve(title, found, (_chosen(manifest), _number(values.get(name))), size=size)
+            chart = charts.curve(titled(title, name, found), found, own_point(manifest, name), size=size)
             st.plotly_chart(chart, key=f"curve-{title}", config={"displayModeBar": False}, alt=f"{title} over {size}")
+
+
+def titled(title: str, name: str, lines: Mapping[str, object]) -> str:
+    """A chart's title; it names the line where there is one that is not called as the score, as in ``BIC (gmm)``."""
+    (only, *others) = lines
+    return title if others or only == words(name) else f"{title} ({only})"
+
+
+def own_point(manifest: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """The export's own size and score; None where the run has no such score (a K-Means run has no BIC)."""
+    value, size = _number((manifest.get("metrics") or {}).get(name)), _chosen(manifest)
+    return None if value is None or size is None else (size, value)
 
 
 def curves_of(curves: Mapping[str, Any], name: str, *, density: bool = False) -> dict[str, dict[str, float]]:
@@ -145,16 +214,18 @@ def curves_of(curves: Mapping[str, Any], name: str, *, density: bool = False) ->
 
 
 def _chosen(manifest: Mapping[str, Any]) -> float | None:
-    cluster = (manifest.get("config") or {}).get("cluster") or {}
-    size = cluster.get("min_cluster_size") if manifest.get("algorithm") == "hdbscan" else cluster.get("n_clusters")
-    return _number(size)
+    """The size of the export's run: the number of clusters asked for, or the size that ``min_cluster_size=auto`` took."""
+    key = "min_cluster_size" if manifest.get("algorithm") == "hdbscan" else "n_clusters"
+    configured = _number(((manifest.get("config") or {}).get("cluster") or {}).get(key))
+    return configured if configured is not None else _number((manifest.get("metrics") or {}).get(key))
 
 
 def _number(value: object) -> float | None:
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
         return None
+    return number if isfinite(number) else None
 
 
 def _doors(shown: Opened) -> None:

@@ -6,12 +6,14 @@ import re
 
 import streamlit as st
 
-from gpuclust.serve.explorer.items import asked, choose, item_card
+from gpuclust.serve.explorer.items import asked, can_listen, choose, item_card
 from gpuclust.serve.explorer.points import span_of, values_of
 from gpuclust.serve.explorer.session import Opened, like, liked, opened
+from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.links import location_of
 from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Playlist, Rules, from_cluster, from_liked, from_taste
-from gpuclust.serve.playlist_files import render
+from gpuclust.serve.playlist_files import length_of, render
 from gpuclust.serve.records import NotFound
 
 KINDS = ("A cluster", "Liked items", "A taste")
@@ -39,12 +41,12 @@ def _rules() -> Rules:
         size = int(st.number_input("Length", 1, 500, SIZE, key="size", width=130))
         most = int(
             st.number_input(
-                "Most of a creator", 0, MOST_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
+                "Max per creator", 0, MOST_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
             )
         )
         diversity = float(
             st.slider(
-                "Variety",
+                "Diversity",
                 0.0,
                 1.0,
                 DIVERSITY,
@@ -137,21 +139,26 @@ def _format(width: float) -> str:
 
 
 def _show(shown: Opened, made: Playlist) -> None:
-    st.subheader(as_markdown(made.name), anchor=False)
+    st.subheader(as_markdown(made.name or "Playlist"), anchor=False)
     for note in made.notes:
         st.text(short(note, 300))
     if not made.taken:
         st.text("No item fits.")
         return
-    st.caption(f"{len(made.taken)} items{_minutes(made)}; choose one to listen")
-    item = choose(made.items, "playlist-table", distances=[taken.distance for taken in made.taken])
-    name = file_name(made.name)
+    listen = " and to listen" if can_listen(made.items) else ""
+    st.caption(f"{len(made.taken)} items{_minutes(made)}. Select a row for details{listen}.")
+    distances = [taken.distance for taken in made.taken]
+    item = choose(made.items, "playlist-table", distances=distances, most=len(made.items))
+    name, template = file_name(made.name), settings().url_template
+    has_addresses = any(location_of(each, template) for each in made.items)
     with st.container(horizontal=True, key="playlist-files"):
         for label, (form, mime) in FILES.items():
+            if form == "m3u8" and not has_addresses:
+                continue
             mark = "\ufeff" if form == "csv" else ""  # tells a spreadsheet that this is UTF-8
             st.download_button(
                 label,
-                mark + render(made, form),
+                mark + render(made, form, url_template=template),
                 f"{name}.{form}",
                 mime,
                 key=f"playlist-{form}",
@@ -163,7 +170,7 @@ def _show(shown: Opened, made: Playlist) -> None:
 
 
 def _minutes(made: Playlist) -> str:
-    lengths = [item.features.get("duration_ms") for item in made.items]
+    lengths = [length_of(item) for item in made.items]
     known = [length for length in lengths if length is not None]
     return f", {figure(round(sum(known) / 60_000))} minutes" if known else ""
 

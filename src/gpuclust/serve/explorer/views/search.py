@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import streamlit as st
 
-from gpuclust.serve.explorer.items import asked, choose, go, item_card
+from gpuclust.serve.explorer.items import asked, choose, details_of, go, item_card
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, short
 from gpuclust.serve.records import Found, NotFound
 
-HITS, NEIGHBOURS = 10, 20
+HITS, MORE, NEIGHBOURS = 10, 100, 20
 
 
 def search() -> None:
     """The page: results of what was typed, and the item that the address names."""
     shown = opened()
     st.title("Search", anchor=False)
+    by_text = shown.has("title", "creator")
     typed = st.text_input(
-        "Title, creator, or both", key="query", placeholder="misspelt or cut short is fine", icon=":material/search:"
-    )
-    if typed.strip():
-        _results(shown, shown.library.search(typed, limit=HITS))
+        "Title, creator, or both" if by_text else "Id",
+        key="query",
+        placeholder="misspelt or cut short is fine" if by_text else "this table has no titles: search by id",
+        icon=":material/search:",
+    ).strip()
     wanted = asked("item")
+    if typed and by_text:
+        _results(shown, typed)
+    elif typed:
+        wanted = typed
     if wanted is not None:
         _item(shown, wanted)
 
 
-def _results(shown: Opened, found: Found) -> None:
+def _results(shown: Opened, typed: str) -> None:
+    every = st.session_state.get("every-hit") == typed
+    found = shown.library.search(typed, limit=MORE if every else HITS)
     if not found.hits:
         st.text("Nothing was found. Try fewer words, or only the beginning of one.")
         return
-    if not found.complete:
-        st.caption("Not every word was found as typed; these are the nearest.")
+    st.caption(counted(found))
     if found.ambiguous:
         st.text("Several creators have an item of this title: " + ", ".join(short(c, 40) for c in found.ambiguous))
     with st.container(key="hits", gap="xsmall"):
@@ -42,7 +49,24 @@ def _results(shown: Opened, found: Found) -> None:
                 shown_as = as_markdown(f"{short(label, 70)} – {short(creator, 50)}" if creator else label)
                 if st.button(shown_as, key=f"hit-{i}-{hit.item.rank}", type="tertiary"):
                     go("search", item=hit.item.id)
+                if (details := details_of(hit.item)) != "":
+                    st.caption(as_markdown(details), width="content")
                 st.caption(as_markdown(shown.name(hit.item.cluster), 40), width="content")
+    if not every and found.total is not None and found.total > len(found.hits):
+        st.button("Show more", key="more-hits", on_click=_show_every, args=(typed,), icon=":material/expand_more:")
+
+
+def _show_every(typed: str) -> None:
+    st.session_state["every-hit"] = typed
+
+
+def counted(found: Found) -> str:
+    """How many results are shown, of how many: ``10 of 143``."""
+    if found.total is None:
+        return "No item has all words; these are the nearest."
+    total = f"more than {found.total // 100 * 100:,}" if found.total_is_minimum else f"{found.total:,}"
+    nearest = "" if found.complete else "; not every word was found as typed"
+    return f"{len(found.hits):,} of {total}{nearest}"
 
 
 def _item(shown: Opened, id: str) -> None:
