@@ -480,7 +480,7 @@ def test_what_cannot_be_explored_is_one_line(tmp_path: Path, pair: list[Path]) -
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ExportError, match="give another --port"):
+        with pytest.raises(ConfigurationError, match="give another --port"):
             explore(pair[0], port=taken.getsockname()[1])
 
 
