@@ -11,13 +11,17 @@ from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.data.summary import listed, summary
 from gpuclust.data.table import Audit, Step
-from gpuclust.data.traits import trait, unfit
+from gpuclust.data.traits import traits, unfit
 
 N = 400
 
 
-def kind(values, name="x"):
-    found = trait(pd.Series(values, dtype="float64"), name)
+def trait(values, name="x"):
+    return traits(pd.DataFrame({name: np.asarray(values, dtype=float)}), [name], PandasFrames())[name]
+
+
+def kind(values, name):
+    found = trait(values, name)
     return None if found is None else found.kind
 
 
@@ -102,8 +106,8 @@ def test_unfit_columns_are_the_same_whatever_their_order():
     found = {
         "a": None,
         "b": None,
-        "f": trait(pd.Series(np.arange(N) % 2.0), "f"),
-        "c": trait(pd.Series([1.0] * N), "c"),
+        "f": trait(np.arange(N) % 2),
+        "c": trait([1.0] * N),
     }
     left, used = unfit(found)
     again, used_again = unfit(dict(reversed(found.items())))

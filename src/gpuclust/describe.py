@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +27,7 @@ from gpuclust.data.read import read
 from gpuclust.data.settle import is_text, to_numbers
 from gpuclust.data.summary import dropped, summary
 from gpuclust.data.table import Frame, Table
-from gpuclust.data.traits import trait
+from gpuclust.data.traits import traits
 from gpuclust.errors import CleaningError, ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     frame = loaded.frame
     why = {out.column: out.why for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
     decimal = next((layout.decimal for layout in loaded.layouts), ".")
-    columns = tuple(
-        _column(frame[name], name, kind, why.get(name, "not used"), decimal) for name, kind in seen.kinds.items()
-    )
+    columns = _columns(frame, seen.kinds, why, decimal)
     features = table.frame[list(table.features)].astype(np.float64).replace([np.inf, -np.inf], np.nan)
     own_id = None if table.audit.source.get("id_made") else table.roles.id
     return Description(
@@ -177,6 +175,18 @@ def _correlation(features: pd.DataFrame) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, matrix.tolist()))
 
 
+def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], decimal: str) -> tuple[ColumnFacts, ...]:
+    facts = [_column(frame[name], name, kind, why.get(name, "not used"), decimal) for name, kind in kinds.items()]
+    frames = PandasFrames()
+    numbers = {}
+    for c in facts:
+        if c.low is not None and c.kind != "index":
+            column = frame[c.name]
+            numbers[c.name] = to_numbers(column, frames, decimal)[0] if is_text(column) else column
+    found = traits(pd.DataFrame(numbers), list(numbers), frames)
+    return tuple(replace(c, what=t.text) if (t := found.get(c.name)) else c for c in facts)
+
+
 def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> ColumnFacts:
     n_missing, n_text = int(column.isna().sum()), 0
     if kind == "list":
@@ -187,9 +197,7 @@ def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> Column
     if column.dtype.kind in "iuf":
         spread = [float(getattr(column, which)()) for which in ("min", "median", "mean", "max")]
         known = spread if column.notna().any() else [None] * 4
-        found = trait(column, name) if kind != "index" else None
-        what = found.text if found else ""
-        return ColumnFacts(name, kind, use, n_missing, int(column.nunique()), n_text, *known, what=what)
+        return ColumnFacts(name, kind, use, n_missing, int(column.nunique()), n_text, *known)
     if is_text(column):
         column = column.where(column != "")  # an empty text is a missing one
         n_missing = int(column.isna().sum())

@@ -17,7 +17,7 @@ from gpuclust.config import CleanConfig, did_you_mean
 from gpuclust.data.lists import join_items
 from gpuclust.data.settle import is_text, text_step, to_numbers
 from gpuclust.data.summary import dropped
-from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table
+from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table, host_values
 from gpuclust.errors import CleaningError, ConfigurationError
 
 LARGEST = 1e75
@@ -48,7 +48,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
     _nulls(work, config.nulls)
     _duplicates(work, config.duplicates)
     work.take()
-    work.ends = {name: (float(work.frame[name].min()), float(work.frame[name].max())) for name in work.features}
+    work.ends = work.extremes()
     _extremes(work)
     _constants(work)
     audit = replace(
@@ -107,6 +107,12 @@ class _Work:
         if kept < before:
             self.wanted = wanted if self.wanted is None else self.wanted & wanted
 
+    def extremes(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest value of each feature in the frame."""
+        numbers = self.frame[self.features]
+        lows, highs = host_values(numbers.min()).tolist(), host_values(numbers.max()).tolist()
+        return dict(zip(self.features, zip(lows, highs, strict=True), strict=True))
+
     def take(self) -> None:
         """Make the frame the rows still wanted, with a 0..n-1 index."""
         if self.wanted is not None:
@@ -119,13 +125,16 @@ class _Work:
 def _text(work: _Work) -> None:
     """Features as float64; cells that are no numbers become missing."""
     cells = {}
+    types = work.frame.dtypes
     for name in work.features:
+        if str(types[name]) == "float64":
+            continue
         column = work.frame[name]
         if is_text(column):
             work.frame[name], n = to_numbers(column, work.frames)
             if n:
                 cells[name] = n
-        elif str(column.dtype) != "float64":
+        else:
             work.frame[name] = column.astype("float64")
     if cells:
         work.steps.append(text_step(cells, len(work.frame)))
@@ -133,12 +142,11 @@ def _text(work: _Work) -> None:
 
 def _infinities(work: _Work) -> None:
     cells = {}
-    for name in work.features:
-        infinite = work.frame[name].abs() == math.inf
-        n = int(infinite.sum())
-        if n:
+    for name, (low, high) in work.extremes().items():
+        if math.inf in (-low, high):
+            infinite = work.frame[name].abs() == math.inf
             work.frame[name] = work.frame[name].where(~infinite)
-            cells[name] = n
+            cells[name] = int(infinite.sum())
     if cells:
         detail = ", ".join(f"{name}: {n:,}" for name, n in cells.items())
         work.steps.append(
@@ -170,8 +178,9 @@ def _nulls(work: _Work, method: str) -> None:
     """Drop the rows where a feature is missing, or fill the gaps."""
     if method != "drop":
         work.take()  # gaps are filled from the rows still there
-    missing = {name: work.frame[name].isna() for name in work.features}
-    counts = {name: n for name in work.features if (n := work.count(missing[name]))}
+    n_missing = host_values(work.frame[work.features].isna().sum())
+    missing = {n: work.frame[n].isna() for n, count in zip(work.features, n_missing, strict=True) if count}
+    counts = {name: n for name in missing if (n := work.count(missing[name]))}
     detail = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
     if method != "drop":
         _fill(work, method, counts)
@@ -188,10 +197,11 @@ def _nulls(work: _Work, method: str) -> None:
 
 def _fill(work: _Work, method: str, counts: dict[str, int]) -> None:
     """Fill gaps by the median or mean, which is kept for every feature: a row to predict may miss any."""
-    for name in work.features:
+    fills = host_values(getattr(work.frame[work.features], method)())
+    for name, fill in zip(work.features, fills.tolist(), strict=True):
         if counts.get(name) == len(work.frame):
             raise CleaningError(f"{name!r} has no value in any row, so no {method}; leave it out with data.exclude")
-        work.fills[name] = float(getattr(work.frame[name], method)())
+        work.fills[name] = fill
     for name in counts:
         work.frame[name] = work.frame[name].fillna(work.fills[name])
 

@@ -99,10 +99,11 @@ def choose(kinds: dict[str, str], data: DataConfig, *, where: str, tracks: bool)
         features = [name for name in _audio_features(kinds) if name not in data.exclude]
     else:
         features = [name for name in kinds if not _why_not(name, kinds, data, roles)]
+    chosen = set(features)
     left_out = tuple(
         LeftOut(name, _why_not(name, kinds, data, roles, tracks=tracks) or "not named in data.features")
         for name in kinds
-        if name not in features
+        if name not in chosen
     )
     if not features:
         wanted = "audio feature (preset tracks)" if tracks else "numeric column"

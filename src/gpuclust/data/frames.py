@@ -21,6 +21,7 @@ from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
 MAX_BLOCK_BYTES = 1 << 28
+MOST_ALONE = 64
 _EMPTY_LINES = re.compile(rb"(?<=\n)\r?\n")
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
 
@@ -59,9 +60,9 @@ class PandasFrames:
                     raise DataError(f"{path} cannot be read as delimited text: {_one_line(error)}") from error
             except (OSError, EOFError) as error:
                 raise DataError(f"{path} cannot be read: {_one_line(error)}") from error
-        for name in numbers:
-            if types[name] == pa.string():
-                table = _with_column(table, name, _numbers_if_all(table[name], layout.decimal))
+        if any(types[name] == pa.string() for name in numbers):
+            columns = [_numbers_if_all(table[name], layout.decimal) for name in numbers]
+            table = pa.table([*columns, *(table[name] for name in text)], names=[*numbers, *text])
         return arrow_to_pandas(table.select([*numbers, *text])), n_lines - table.num_rows
 
     def _parse(
@@ -207,10 +208,6 @@ def _one_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()[:200]
 
 
-def _with_column(table: Any, name: str, column: Any) -> Any:
-    return table.set_column(table.schema.get_field_index(name), name, column)
-
-
 def _numbers_if_all(column: Any, decimal: str) -> Any:
     """Text as float64 when every cell is a number or a null spelling; otherwise the text itself."""
     trimmed = pa.compute.utf8_trim_whitespace(column)
@@ -226,11 +223,13 @@ def _numbers_if_all(column: Any, decimal: str) -> Any:
 
 def arrow_to_pandas(table: Any) -> pd.DataFrame:
     """Arrow to pandas with the column types that `Frames` promises."""
-    for name, kind in zip(table.column_names, table.schema.types, strict=True):
-        wanted = _plain_type(kind)
-        if wanted is not None and wanted != kind:
-            table = _with_column(table, name, table[name].cast(wanted))
-    return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=True)
+    wanted = [_plain_type(kind) or kind for kind in table.schema.types]
+    if wanted != table.schema.types:
+        columns = [column.cast(kind) for column, kind in zip(table.columns, wanted, strict=True)]
+        table = pa.Table.from_arrays(columns, names=table.column_names)
+    # Each column alone needs no second copy; thousands of them are slow to handle one by one.
+    alone = table.num_columns <= MOST_ALONE
+    return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=alone)
 
 
 def _plain_type(kind: Any) -> Any:

@@ -112,7 +112,8 @@ def load(seen: Look, frames: Frames, columns: Sequence[str], *, text: Collection
         reader = frames.read_parquet if seen.source.format == "parquet" else frames.read_feather
         return Loaded(frames.concat([reader(file, columns) for file in seen.source.files]))
     numbers = [name for name in columns if seen.kinds[name] in ("number", "empty") and name not in text]
-    written = [name for name in columns if name not in numbers]
+    as_numbers = set(numbers)
+    written = [name for name in columns if name not in as_numbers]
     parts, layouts, bad = [], [], []
     numeric = frozenset(name for name, kind in seen.kinds.items() if kind == "number")
     for file, layout in zip(seen.source.files, seen.layouts, strict=True):
@@ -153,7 +154,7 @@ def _read_csv(
 
 def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:
     """A column that is text in one file is made text in the others."""
-    for name in numbers:
+    for name in numbers if len(parts) > 1 else ():
         kinds = {part[name].dtype.kind for part in parts}
         if len(kinds) > 1:
             for part in parts:

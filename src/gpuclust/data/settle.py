@@ -11,7 +11,7 @@ import pyarrow as pa
 from gpuclust.data.columns import Choice
 from gpuclust.data.lists import list_style, parse_lists
 from gpuclust.data.table import NULL_SPELLINGS, Column, Frame, Frames, LeftOut, Step
-from gpuclust.data.traits import Trait, trait, unfit
+from gpuclust.data.traits import Trait, traits, unfit
 from gpuclust.errors import ConfigurationError, DataError
 
 
@@ -41,8 +41,13 @@ def settle(
         DataError: no feature is left.
     """
     settled = Settled(frame, dict(roles))
-    numeric = [name for name in choice.features if _settle_feature(settled, name, choice.named, frames, decimal)]
-    _judge(settled, numeric, choice)
+    types = frame.dtypes
+    numeric = [
+        name
+        for name in choice.features
+        if types[name].kind in "iuf" or _settle_feature(settled, name, choice.named, frames, decimal)
+    ]
+    _judge(settled, numeric, choice, frames)
     if not settled.features:
         seen = "; ".join(f"{out.column}: {out.why}" for out in settled.left_out[:8])
         raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
@@ -92,9 +97,9 @@ def _settle_feature(settled: Settled, name: str, named: bool, frames: Frames, de
     return True
 
 
-def _judge(settled: Settled, numeric: Sequence[str], choice: Choice) -> None:
+def _judge(settled: Settled, numeric: Sequence[str], choice: Choice, frames: Frames) -> None:
     """Leave out the columns that are no measurements, unless the user named them or a preset did."""
-    found = {name: trait(settled.frame[name], name) for name in numeric}
+    found = traits(settled.frame, numeric, frames)
     leave, doubt = unfit(found)
     if choice.named:
         leave, doubt = {}, {**leave, **doubt}

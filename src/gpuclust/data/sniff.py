@@ -178,7 +178,7 @@ def _separator(text: str) -> str:
 
     def fit(separator: str) -> tuple[float, int]:
         rows = _records(text, separator=separator, limit=200)
-        width = len(rows[0])
+        width = len(rows[0]) if rows else 0
         if width < 2:
             return 0.0, 0
         body = rows[1:] or rows

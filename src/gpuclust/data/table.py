@@ -205,6 +205,13 @@ class Frames(Protocol):
         """float64 array (n_rows, n_columns), C order, on this backend's device."""
 
 
+def host_values(by_column: Any) -> np.ndarray:
+    """What pandas or cuDF computed for each column of a frame, as float64 on the host."""
+    host = by_column.to_pandas() if hasattr(by_column, "to_pandas") else by_column
+    values: np.ndarray = host.to_numpy(np.float64)
+    return values
+
+
 def sample_rows(n_rows: int, size: int, seed: int) -> np.ndarray:
     """Seeded sample without replacement of ``size`` of ``n_rows`` row numbers, sorted, int64."""
     if size >= n_rows:

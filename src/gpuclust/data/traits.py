@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuclust.data.table import Column
+import numpy as np
+
+from gpuclust.data.table import Column, Frame, Frames, host_values
 
 FEW_VALUES = 10
 """A column of at most this many different values is a category, a flag or a label rather than a measurement."""
@@ -35,30 +37,59 @@ class Trait:
     text: str
 
 
-def trait(column: Column, name: str) -> Trait | None:
-    """What speaks against a numeric column as a feature by its values and its name; None for a measurement."""
-    n_rows = len(column)
-    n_missing = int(column.isna().sum())
+def traits(frame: Frame, names: Sequence[str], frames: Frames) -> dict[str, Trait | None]:
+    """What speaks against numeric columns as features by their values and names: column -> None for a measurement.
+
+    All columns are looked at together by their missing values, ends and first rows, so that thousands of them take no time;
+    only those that may be one of the kinds are read to the end.
+    """
+    if not names:
+        return {}
+    numbers = frame[list(names)]
+    n_rows = len(frame)
+    missing, lows, highs = (host_values(each) for each in (numbers.isna().sum(), numbers.min(), numbers.max()))
+    head = np.sort(frames.to_pandas(numbers.head(_HEAD)).to_numpy(np.float64), axis=0)
+    distinct = (head[:1] == head[:1]).sum(axis=0) + (head[1:] > head[:-1]).sum(axis=0)
+    with np.errstate(invalid="ignore"):  # an infinity is not whole
+        whole = ~((head % 1 != 0) & ~np.isnan(head)).any(axis=0)
+    found: dict[str, Trait | None] = {}
+    for j, name in enumerate(names):
+        first = _Head(int(distinct[j]), bool(whole[j]), min(_HEAD, n_rows))
+        found[name] = _trait(frame, name, int(missing[j]), float(lows[j]), float(highs[j]), first)
+    return found
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first rows of a column: how many values are different, whether all are whole, how many rows these are."""
+
+    distinct: int
+    whole: bool
+    n_rows: int
+
+
+def _trait(frame: Frame, name: str, n_missing: int, low: float, high: float, head: _Head) -> Trait | None:
+    n_rows = len(frame)
     if n_missing == n_rows:
         return Trait("empty", "empty")
     if 2 * n_missing > n_rows:
         return Trait("missing", f"{n_missing / n_rows:.0%} missing")
-    low, high = float(column.min()), float(column.max())
     if n_rows > 1 and low == high:
         return Trait("constant", f"constant ({low:g})")
-    if n_missing == 0 and (found := _numbering(column, name, low, high)):
-        return found
-    return _few(column, name, n_rows - n_missing, f"a flag: {low:g} or {high:g}")
+    if n_missing == 0 and head.whole and head.distinct == head.n_rows and high - low >= n_rows - 1 >= 1:
+        return _numbering(frame[name], name, low, high)
+    label = bool(_LABEL_NAME.search(name))
+    most = (n_rows - n_missing) // ROWS_PER_VALUE
+    if head.distinct > (most if label else min(most, FEW_VALUES)):
+        return None
+    return _few(frame[name], low, high, most, label=label)
 
 
 def _numbering(column: Column, name: str, low: float, high: float) -> Trait | None:
-    """Whether a column without gaps counts the rows or names them: cheap tests first."""
+    """Whether whole numbers count the rows or name them."""
     n_rows = len(column)
     named = bool(_COUNTER_NAME.search(name))
-    if n_rows < 2 or high - low < n_rows - 1 or not (named or n_rows >= 2 * ROWS_PER_VALUE):
-        return None
-    head = column.head(_HEAD)
-    if bool((head % 1 != 0).any()) or int(head.nunique()) < len(head):
+    if not named and n_rows < 2 * ROWS_PER_VALUE:
         return None
     if low in (0.0, 1.0) and high - low == n_rows - 1 and bool(column.is_monotonic_increasing):
         return Trait("counter", "counts the rows")
@@ -67,23 +98,20 @@ def _numbering(column: Column, name: str, low: float, high: float) -> Trait | No
     return Trait("id", "whole numbers that are all different: an id")
 
 
-def _few(column: Column, name: str, n_known: int, flag: str) -> Trait | None:
-    """What a column is whose values each stand for many rows."""
-    label = bool(_LABEL_NAME.search(name))
-    most = n_known // ROWS_PER_VALUE if label else min(n_known // ROWS_PER_VALUE, FEW_VALUES)
-    if int(column.head(_HEAD).nunique()) > most:
-        return None
+def _few(column: Column, low: float, high: float, most: int, *, label: bool) -> Trait | None:
+    """What a column is whose values, at most ``most``, each stand for many rows."""
     values = column.dropna().unique()
-    if len(values) > most:
+    n = len(values)
+    if n > (most if label else min(most, FEW_VALUES)):
         return None
     whole = not bool((values % 1 != 0).any())
     if label and whole:
-        return Trait("label", f"named like a label, {len(values):,} different whole numbers")
-    if len(values) > FEW_VALUES:
+        return Trait("label", f"named like a label, {n:,} different whole numbers")
+    if n > FEW_VALUES:
         return None
     if not whole:
-        return Trait("coarse", f"{len(values)} different values")
-    return Trait("flag", flag) if len(values) == 2 else Trait("few", f"{len(values)} different whole numbers")
+        return Trait("coarse", f"{n} different values")
+    return Trait("flag", f"a flag: {low:g} or {high:g}") if n == 2 else Trait("few", f"{n} different whole numbers")
 
 
 def unfit(found: Mapping[str, Trait | None]) -> tuple[dict[str, Trait], dict[str, Trait]]:
