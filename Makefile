@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RAPIDS := .venv-rapids
+LOWEST := .venv-lowest
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install run test browser check contract bench ui clean
+.PHONY: help install run test browser check lowest contract bench ui clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -32,6 +33,12 @@ check: install ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+lowest: ## the lower bounds of pyproject.toml, installed and tried on Python 3.11
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "the lower bounds are of Python 3.11: make lowest PYTHON=python3.11"; exit 2; }
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest-constraints.txt --editable '.[serve]'
+	$(LOWEST)/bin/python tests/lowest.py
+
 contract: ## every call that gpu.py makes against the real RAPIDS (about 5 GB, no GPU needed)
 	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.installed
 	$(RAPIDS)/bin/python -m tests.contract.check_gpu
@@ -50,4 +57,4 @@ ui: install ## the MLflow UI on the runs of this folder
 	$(BIN)/gpuclust ui
 
 clean: ## remove the environments and caches; runs are kept
-	rm -rf $(VENV) $(RAPIDS) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(RAPIDS) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache

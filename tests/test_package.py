@@ -41,7 +41,7 @@ def test_conf_and_the_studies_are_inside_and_benches_are_not(wheel: Path) -> Non
     sources = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     assert sources <= names
     assert not [n for n in names if "bench" in n or n.startswith("tests")]
-    assert any(n.endswith("licenses/LICENSE") for n in names)
+    assert all(any(n.endswith(f"licenses/{name}") for n in names) for name in ("LICENSE", "NOTICE"))
 
 
 def test_an_installed_wheel_runs_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:

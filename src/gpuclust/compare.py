@@ -112,8 +112,9 @@ def distinct(opened: Sequence[Labeled]) -> list[Labeled]:
 def _aligned(opened: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The labels of every clustering over the same rows: by their numbers in the source, else as they stand where ids and
     order are the same, else by ids that are unique."""
+    keys: list[pd.Index]
     if all(one.rows is not None for one in opened):
-        keys = [pd.Index(one.rows) for one in opened]
+        keys = [pd.Index(np.asarray(one.rows)) for one in opened]
     elif all(len(one.ids) == len(opened[0].ids) and one.ids.equals(opened[0].ids) for one in opened):
         keys = [pd.RangeIndex(len(one.ids)) for one in opened]
     else:

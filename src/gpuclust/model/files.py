@@ -12,8 +12,8 @@ import os
 import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
@@ -72,7 +72,7 @@ def read_model(folder: Path, only: Collection[str] | None = None) -> ModelFiles:
     return ModelFiles(description, arrays)
 
 
-def _opened(path: Path, root: Path) -> BinaryIO:
+def _opened(path: Path, root: Path) -> BufferedReader:
     """A regular file that lies under ``root``, open for reading; a FIFO or a device is refused without waiting for it."""
     try:
         resolved = path.resolve(strict=True)
@@ -87,7 +87,7 @@ def _opened(path: Path, root: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _bounded(file: BinaryIO, path: Path) -> bytes:
+def _bounded(file: BufferedReader, path: Path) -> bytes:
     text = file.read(MAX_JSON_BYTES + 1)
     if len(text) > MAX_JSON_BYTES:
         raise ModelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB")
@@ -117,7 +117,7 @@ def _digests(folder: Path) -> Mapping[str, str] | None:
     return {name: manifest.sha256.get(f"{folder.name}/{name}", "") for name in (MODEL, ARRAYS)}
 
 
-def _verify(file: BinaryIO, path: Path, digests: Mapping[str, str] | None) -> None:
+def _verify(file: BufferedReader, path: Path, digests: Mapping[str, str] | None) -> None:
     """Compare an open file with the manifest, and go back to its beginning."""
     if digests is None:
         return
@@ -129,7 +129,7 @@ def _verify(file: BinaryIO, path: Path, digests: Mapping[str, str] | None) -> No
     file.seek(0)
 
 
-def _arrays(file: BinaryIO, description: Description, only: Collection[str] | None) -> dict[str, np.ndarray]:
+def _arrays(file: BufferedReader, description: Description, only: Collection[str] | None) -> dict[str, np.ndarray]:
     with ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) > MAX_ARRAYS:

@@ -148,7 +148,7 @@ def _kmeans(parameters: Mapping[str, np.ndarray], description: Description) -> C
 def _gmm(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
     """The greatest responsibility, which is the confidence; precisions as scikit-learn shapes them."""
     weights, means, cholesky = (parameters[n].astype(np.float64) for n in ("weights", "means", "precisions_cholesky"))
-    kind, (k, d) = description.covariance_type, means.shape
+    kind, (k, d) = description.covariance_type or "full", means.shape
     # Of each component: the upper triangle (d, d), or the diagonal (d,), of its precision's Cholesky factor.
     factors = {"full": lambda: cholesky, "tied": lambda: np.broadcast_to(cholesky, (k, d, d)), "diag": lambda: cholesky,
                "spherical": lambda: np.repeat(cholesky[:, None], d, axis=1)}[kind]()  # fmt: skip
@@ -191,7 +191,9 @@ def _hdbscan(parameters: Mapping[str, np.ndarray], description: Description) -> 
 
     def place(points: np.ndarray) -> Placed:
         points = np.ascontiguousarray(points, dtype=np.float32)
-        far, near = rows.query(points, k=np.arange(1, wanted + 1))
+        # Threads cost more than a few rows take.
+        workers = -1 if len(points) > 1_000 else 1
+        far, near = rows.query(points, k=np.arange(1, wanted + 1), workers=workers)
         own_core = far[:, min(min_samples, wanted - 1), None]
         reach = np.maximum(np.maximum(far, core[near]), own_core)
         reach[far[:, 0] == 0.0, 0] = 0.0  # an identical fitted row: fall out with it

@@ -165,7 +165,7 @@ MAP_DIMENSIONS = 3
 
 def expected_arrays(description: Description) -> dict[str, tuple[str, Axes]]:
     """Name of each array that the model must have -> its kind and its axes."""
-    axes = {"scaling/offset": ("f", ("features",)), "scaling/scale": ("f", ("features",))}
+    axes: dict[str, tuple[str, Axes]] = {"scaling/offset": ("f", ("features",)), "scaling/scale": ("f", ("features",))}
     axes |= {f"map/{name}": (kind, _named("map", a)) for name, (kind, a) in PROJECTION.items()}
     if any(name.startswith("projection/") for name in description.arrays):
         axes |= {f"projection/{name}": (kind, _named("columns", a)) for name, (kind, a) in PROJECTION.items()}

@@ -274,10 +274,10 @@ def matching(comparison: Any) -> Table:
         table.add_column(escape(column), justify="right")
     pairs = [(m.first, m.second, m.shared) for m in comparison.matches]
     if comparison.has_noise:
-        noise = [-1 if -1 in side else None for side in sizes]
-        both = None not in noise
-        shared = counts.table[list(counts.first).index(-1), list(counts.second).index(-1)] if both else 0
-        pairs.append((*noise, int(shared)))
+        first, second = (-1 if -1 in side else None for side in sizes)
+        both = first is not None and second is not None
+        shared = int(counts.table[list(counts.first).index(-1), list(counts.second).index(-1)]) if both else 0
+        pairs.append((first, second, shared))
     for first, second, shared in pairs[:MAX_PAIRS]:
         own, other = sizes[0].get(first, 0), sizes[1].get(second, 0)
         cells = ["-" if c is None else "noise" if c < 0 else f"{c}" for c in (first, second)]

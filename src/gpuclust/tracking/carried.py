@@ -9,11 +9,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # What placing rows needs of gpuclust, and what that imports.
-FILES = {"errors.py": "errors.py", "tracking/pyfunc.py": "pyfunc.py"} | {
+FILES = {"errors.py": "errors.py", "sanitize.py": "sanitize.py", "tracking/pyfunc.py": "pyfunc.py"} | {
     f"model/{path.name}": f"model/{path.name}" for path in sorted((PACKAGE / "model").glob("*.py"))
 }
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "scipy")
-OURS = re.compile(r"^(\s*(?:from|import) )gpuclust\.(?=errors|model)", re.MULTILINE)
+OURS = re.compile(r"^(\s*(?:from|import) )gpuclust\.(?=errors|model|sanitize)", re.MULTILINE)
 
 
 def write_code(folder: Path) -> str:
