@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,17 @@ def made_export(
     planned = plan([*wanted, *size, *overrides], multirun=False)
     sweep.run(planned, sweep.jobs_of(planned, desk.backend), desk)
     return export(find_run(recorder, "best"), folder / "out", recorder=recorder, desk=desk).folder
+
+
+def sealed(folder: Path) -> Path:
+    """The folder with the digests that its files have now, as if they had been exported so; files that are gone keep theirs."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in manifest["sha256"]:
+        if (folder / name).is_file():
+            manifest["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    path.write_text(json.dumps(manifest))
+    return folder
 
 
 def table_of(library: Library) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from gpuclust.serve.pick import shuffled
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.source import read_manifest
 from gpuclust.serve.store import open_index
-from tests.exporting import FEATURES, made_export, table_of, tracks
+from tests.exporting import FEATURES, made_export, sealed, table_of, tracks
 
 
 @pytest.fixture(scope="module")
@@ -455,6 +455,7 @@ def test_warnings_of_an_older_export(copied: Path) -> None:
     assert Library.open(copied).facts.warnings == ()
     noise = rows.iloc[[0]].assign(cluster=-1, size=399, name="noise")
     pd.concat([rows, noise]).to_parquet(copied / "clusters.parquet")
+    manifest = json.loads(sealed(copied).joinpath("manifest.json").read_text())
     facts = Library.open(copied).facts
     (warning,) = facts.warnings
     assert warning == "1 of 400 rows are in a cluster; the other 100% are noise"

@@ -50,11 +50,11 @@ def read_model(folder: Path, only: Collection[str] | None = None) -> ModelFiles:
     digests = _digests(folder)
     root = folder if digests is None else folder.parent
     try:
-        with _opened(folder / MODEL, root) as file:
-            text = _bounded(file, folder / MODEL)
+        with opened(folder / MODEL, root) as file:
+            text = bounded(file, folder / MODEL)
             _verify(file, folder / MODEL, digests)
         description = parse(text)
-        with _opened(folder / ARRAYS, root) as file:
+        with opened(folder / ARRAYS, root) as file:
             _verify(file, folder / ARRAYS, digests)
             arrays = _arrays(file, description, only)
         check_values(description, arrays)
@@ -72,7 +72,7 @@ def read_model(folder: Path, only: Collection[str] | None = None) -> ModelFiles:
     return ModelFiles(description, arrays)
 
 
-def _opened(path: Path, root: Path) -> BufferedReader:
+def opened(path: Path, root: Path) -> BufferedReader:
     """A regular file that lies under ``root``, open for reading; a FIFO or a device is refused without waiting for it."""
     try:
         resolved = path.resolve(strict=True)
@@ -87,7 +87,7 @@ def _opened(path: Path, root: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _bounded(file: BufferedReader, path: Path) -> bytes:
+def bounded(file: BufferedReader, path: Path) -> bytes:
     text = file.read(MAX_JSON_BYTES + 1)
     if len(text) > MAX_JSON_BYTES:
         raise ModelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB")
@@ -104,8 +104,8 @@ def _digests(folder: Path) -> Mapping[str, str] | None:
     path = folder.parent / MANIFEST
     if not os.path.lexists(path):
         return None
-    with _opened(path, path.parent) as file:
-        text = _bounded(file, path)
+    with opened(path, path.parent) as file:
+        text = bounded(file, path)
     try:
         manifest = _Manifest.model_validate_json(text)
     except ValidationError as error:

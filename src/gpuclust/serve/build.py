@@ -28,10 +28,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuclust.errors import ExportError
 from gpuclust.model.space import read_space
 from gpuclust.serve.averages import write_averages
 from gpuclust.serve.neighbours import build_tree
-from gpuclust.serve.source import MODEL, Manifest, popularity_of, raw_features, read_assignments
+from gpuclust.serve.source import (
+    ASSIGNMENTS,
+    MODEL,
+    Manifest,
+    popularity_of,
+    raw_features,
+    read_assignments,
+    read_clusters,
+)
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
 from gpuclust.serve.typos import letters_of
 
@@ -76,7 +85,9 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
     started = time.perf_counter()
     progress("reading the export", 0.0)
     space = read_space(manifest.folder / MODEL)
+    source = stamp_of(manifest)
     table = read_assignments(manifest)
+    _check_clusters(table, manifest)
     popularity = popularity_of(table, manifest)
     by_popularity = np.argsort(-np.nan_to_num(popularity, nan=-np.inf), kind="stable")
     table = table.take(pa.array(by_popularity)).combine_chunks()
@@ -104,10 +115,31 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         "runs": runs,
         "n_without_year": rows["year"].null_count,
         "axis_shares": shares,
+        "source": source,
         "build_seconds": time.perf_counter() - started,
     }
     (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     progress("indexed", 1.0)
+
+
+def stamp_of(manifest: Manifest) -> list[int]:
+    """Size and time of change of the rows' file: while they stay, its digest is not computed again. Raises ExportError."""
+    try:
+        status = (manifest.folder / ASSIGNMENTS).stat()
+    except OSError as error:
+        path = manifest.folder / ASSIGNMENTS
+        raise ExportError(f"{path} cannot be read ({error.strerror}); export it again") from error
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _check_clusters(table: pa.Table, manifest: Manifest) -> None:
+    """Raises ExportError where rows are in a cluster that clusters.parquet does not describe."""
+    present = set(pc.unique(pc.fill_null(pc.cast(table["cluster"], pa.int64()), -1)).to_pylist())
+    if unknown := sorted(present - read_clusters(manifest).keys()):
+        raise ExportError(
+            f"{manifest.folder} is damaged: {ASSIGNMENTS} has rows in cluster {unknown[0]}, which the clusters' file "
+            "does not describe; export it again"
+        )
 
 
 def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.Table:
@@ -131,12 +163,18 @@ def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.T
         "cluster": pc.fill_null(pc.cast(table["cluster"], pa.int32()), -1),
     }
     for name in ("confidence", "distance", "x", "y", "z"):
-        columns[name] = table[name] if name in table.column_names else pa.nulls(n, pa.float32())
+        columns[name] = _finite(table[name], pa.float32()) if name in table.column_names else pa.nulls(n, pa.float32())
     columns["x/album"] = _named_text(table, ALBUMS)
     columns["x/url"] = _named_text(table, URLS)
     columns["x/duration_ms"] = _named_number(table, DURATIONS)
-    columns |= {f"f/{feature}": pc.cast(table[name], pa.float64()) for feature, name in manifest.features.items()}
+    columns |= {f"f/{feature}": _finite(table[name], pa.float64()) for feature, name in manifest.features.items()}
     return pa.table(columns).combine_chunks()
+
+
+def _finite(column: Any, kind: pa.DataType) -> Any:
+    """Numbers of one type; what is infinite, or not a number, is missing."""
+    values = pc.cast(column, kind, safe=False)
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, kind))
 
 
 def _named_text(table: pa.Table, names: Sequence[str]) -> Any:

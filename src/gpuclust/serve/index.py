@@ -11,28 +11,34 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gpuclust.errors import ExportError
-from gpuclust.serve.build import VERSION, Progress, build
-from gpuclust.serve.source import Manifest
+from gpuclust.errors import ExportError, GpuclustError
+from gpuclust.serve.build import VERSION, Progress, build, stamp_of
+from gpuclust.serve.manifest import ASSIGNMENTS, Manifest, opened, verify
 
 FOLDER, FACTS = ".index", "index.json"
+OURS = re.compile(r"v\d+-\w+(\.part-.+)?")  # names of folders that this module makes
 
 
 def find_or_build(manifest: Manifest, progress: Progress) -> Path:
     """The folder of the index of an export, built if there is none. Raises ExportError when it cannot be written."""
     key = key_of(manifest)
     for home in homes(manifest):
-        if facts_of(home / key) is not None:
+        if (facts := facts_of(home / key)) is not None:
+            _check_source(manifest, home / key, facts)
             return home / key
     for home in homes(manifest):
+        if home.is_symlink():  # in an export from elsewhere it may lead anywhere
+            continue
         try:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=home):
@@ -59,12 +65,34 @@ def homes(manifest: Manifest) -> tuple[Path, Path]:
 
 
 def facts_of(index: Path) -> dict[str, Any] | None:
-    """What ``index.json`` says, or None when the index is not there or is of another version."""
+    """What ``index.json`` says, or None when the index is not there, is of another version, or is not a folder of plain
+    files alone."""
     try:
+        if index.is_symlink() or index.parent.is_symlink():
+            return None
+        if not all(stat.S_ISREG(path.lstat().st_mode) for path in index.iterdir()):
+            return None
         facts = json.loads((index / FACTS).read_text(encoding="utf-8"))
         return dict(facts) if facts["version"] == VERSION else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _check_source(manifest: Manifest, index: Path, facts: Mapping[str, Any]) -> None:
+    """Raises ExportError where the rows' file is not the one that was indexed. Its digest is computed when its size or its
+    time of change is another, and these are remembered."""
+    stamp = stamp_of(manifest)
+    if facts.get("source") == stamp:
+        return
+    with opened(manifest.folder, ASSIGNMENTS) as file:
+        verify(file, manifest, ASSIGNMENTS)
+    with suppress(OSError):  # another's index may be read only
+        with tempfile.NamedTemporaryFile(
+            "w", dir=index, prefix=f".{FACTS}.", delete=False, encoding="utf-8"
+        ) as written:
+            written.write(json.dumps({**facts, "source": stamp}) + "\n")
+        Path(written.name).chmod(0o644)
+        Path(written.name).rename(index / FACTS)
 
 
 def size_of(index: Path) -> int:
@@ -79,7 +107,7 @@ def _build_in(home: Path, key: str, manifest: Manifest, progress: Progress) -> P
                 return home / key
             temporary = Path(tempfile.mkdtemp(prefix=f"{key}.part-", dir=home))
             try:
-                build(manifest, temporary, progress)
+                _built(manifest, temporary, progress)
                 _forget(home, but=temporary)
                 temporary.chmod(0o755)
                 temporary.rename(home / key)
@@ -91,10 +119,26 @@ def _build_in(home: Path, key: str, manifest: Manifest, progress: Progress) -> P
     return home / key
 
 
+def _built(manifest: Manifest, folder: Path, progress: Progress) -> None:
+    """Build an index; what a damaged export makes of that is an ExportError."""
+    try:
+        build(manifest, folder, progress)
+    except (OSError, sqlite3.Error, GpuclustError):
+        raise
+    except MemoryError as error:
+        raise ExportError(f"{manifest.folder} does not fit into memory") from error
+    except Exception as error:  # the values of a column are not what its type says: Arrow, NumPy and Python complain
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ExportError(f"{manifest.folder} is damaged ({reason}); export it again") from error
+
+
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
     """Hold an exclusive lock; it ends with the process, however that ends."""
-    with path.open("a") as file:
+    flags = (
+        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    )  # no link elsewhere, no FIFO that would be waited for
+    with os.fdopen(os.open(path, flags, 0o644), "rb+", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -106,5 +150,8 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 def _forget(home: Path, but: Path) -> None:
     """Remove indexes of earlier exports and what killed builds left; who has them open keeps what is open."""
     for path in home.iterdir():
-        if path.is_dir() and path != but:
-            shutil.rmtree(path, ignore_errors=True)
+        if path != but and OURS.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

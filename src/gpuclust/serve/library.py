@@ -72,12 +72,14 @@ class Library:
         """
         manifest = read_manifest(Path(folder))
         space = read_space(manifest.folder / MODEL)
+        if space.features != tuple(manifest.features):
+            raise ExportError(f"{folder} is damaged: its model has other features than its manifest; export it again")
         clusters = read_clusters(manifest)
         report = progress or (lambda stage, done: None)
         path = find_or_build(manifest, report)
         try:
             index = open_index(path)
-        except (OSError, ValueError, KeyError, sqlite3.Error, pa.ArrowException):
+        except (OSError, ValueError, KeyError, TypeError, sqlite3.Error, pa.ArrowException):
             shutil.rmtree(path, ignore_errors=True)  # damaged: build it again, once
             index = open_index(find_or_build(manifest, report))
         return cls(manifest, space, clusters, index)

@@ -55,7 +55,10 @@ class Database:
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; values are always bound, never written into it."""
         with self._connection() as connection:
-            return connection.execute(query, values).fetchall()
+            try:
+                return connection.execute(query, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise ExportError(f"the index is damaged ({error}); remove the folder .index of the export") from error
 
     def column(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """The first column of all rows of a query."""
@@ -100,15 +103,25 @@ def open_index(folder: Path) -> Index:
     if facts is None:
         raise ValueError(f"{folder} has no {folder / 'index.json'}")
     rows = _mapped(folder / "rows.arrow")
+    popular, central = (np.load(folder / f"{name}.npy", "r", allow_pickle=False) for name in ("popular", "central"))
+    runs = {int(cluster): slice(*run) for cluster, run in facts["runs"].items()}
+    if (
+        not rows.num_rows
+        == facts["n_rows"]
+        == len(popular)
+        == len(central)
+        == max((r.stop for r in runs.values()), default=0)
+    ):
+        raise ValueError(f"the files of {folder} have different numbers of rows")
     return Index(
         folder=folder,
         rows=rows,
         tree=Tree.load(folder),
         words=Vocabulary.load(folder / "words.arrow"),
         database=Database(folder / "search.sqlite"),
-        popular=np.load(folder / "popular.npy", "r", allow_pickle=False),
-        central=np.load(folder / "central.npy", "r", allow_pickle=False),
-        runs={int(cluster): slice(*run) for cluster, run in facts["runs"].items()},
+        popular=popular,
+        central=central,
+        runs=runs,
         averages={by: _mapped(folder / f"averages-{by}.arrow") for by in BY},
         recording=_array(rows["recording"], np.int32),
         repeat=_array(rows["repeat"], np.bool_),
