@@ -25,7 +25,7 @@ class GpuclustError(Exception):
     exit_status = 2
 
     def __init__(self, message: str = "") -> None:
-        line = mask(message).replace("\n", " ")
+        line = mask(str(message)).replace("\n", " ")
         # A name from a file may hold control characters, which a terminal would obey.
         super().__init__("".join(c if c.isprintable() else "?" for c in line))
 
