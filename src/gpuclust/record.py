@@ -46,6 +46,11 @@ def as_params(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if v is not None and v != []}
 
 
+def features_used(table: Table) -> dict[str, Any]:
+    """The features that were clustered, and their number, as parameters of a run."""
+    return {"features": ", ".join(table.features), "n_features": len(table.features)}
+
+
 def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
     """Log what a job found, and close its run."""
     digest = labels_digest(result.clustering)
@@ -65,7 +70,7 @@ def record(job: Job, run_id: str, result: Result, desk: Desk) -> Outcome:
             **({"mlflow.runName": job.name} if job.name != planned else {}),
             **({"mlflow.note.content": f"**Warning:** {outcome.warnings[0]}"} if outcome.warnings else {}),
         },
-        params={"features": ", ".join(result.table.features), "n_features": len(result.table.features)},
+        params=features_used(result.table),
         dataset=dataset(job, result.table),
     )
     _log_persistence(run_id, result.clustering, desk)

@@ -23,7 +23,7 @@ from gpuclust.config import flatten
 from gpuclust.curves import CURVES, SIZES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
 from gpuclust.desk import Desk, Job, Outcome, about, job_of, with_size
 from gpuclust.errors import TrackingError
-from gpuclust.record import as_params, dataset, log_model
+from gpuclust.record import as_params, dataset, features_used, log_model
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
 
@@ -243,7 +243,8 @@ def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: Desk) -> None:
     points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
     step = int(point.size)
     if step != point.size:  # MLflow's steps are whole numbers: the place among the values of the sweep
-        step = sorted({job.swept.get(point.axis) for job in plan.jobs if point.axis in job.swept}).index(point.size)
+        values = {job.swept[point.axis] for job in plan.jobs if point.axis in job.swept}
+        step = sorted(v for v in values if isinstance(v, (int, float))).index(point.size)
     desk.recorder.log_points(parent, points, step=step)
 
 
@@ -280,6 +281,7 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
     parent, chosen = result.parent, result.chosen
     first = result.outcomes[0].job
     shown = chosen.job if chosen else first
+    table = jobs_module.load(shown, desk)
     reason = conclusion.reason
     if chosen is not None and first.config.tracking.models == "chosen":
         _log_model(chosen, desk)
@@ -299,7 +301,8 @@ def _conclude(result: SweepResult, conclusion: Conclusion, plan: Plan, desk: Des
             "n_jobs": len(result.outcomes),
             "n_failed": len(result.failed),
         },
-        dataset=dataset(shown, jobs_module.load(shown, desk)),
+        params=features_used(table) if len({o.job.key_of_table for o in result.outcomes}) == 1 else {},
+        dataset=dataset(shown, table),
     )
     if conclusion.gap is not None:
         for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
