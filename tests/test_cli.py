@@ -385,3 +385,20 @@ def test_auto_shows_its_size_in_the_name_of_the_run(here: Path) -> None:
     assert main(["data.path=t.csv", "cluster=hdbscan", "cluster.min_cluster_size=auto", "report=none"]) == 0
     (job,) = MlflowRecorder().jobs()
     assert job.name == f"hdbscan min_cluster_size=auto ({job.metrics['min_cluster_size']:.0f})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "own", "said"),
+    [
+        ("clear", (6,), 6, "The verdict advises 6 clusters, as chosen."),
+        ("clear", (6,), 2, "The verdict advises 6 clusters."),
+        ("clear", (1,), 2, "The verdict advises 1 cluster."),
+        ("several", (5, 6), 5, "The verdict advises 5 or 6 clusters."),
+        ("none", (), 2, "The verdict finds no natural number of clusters: pick the one that suits your use."),
+        ("open", (7,), 7, "The verdict is open: sweep more sizes."),
+    ],
+)
+def test_the_advice_of_every_verdict(kind: str, sizes: tuple[int, ...], own: int, said: str) -> None:
+    from gpuclust.cli import _advice
+
+    assert _advice(kind, sizes, own) == said

@@ -327,7 +327,7 @@ def _advice(kind: str, sizes: Sequence[int], own: int) -> str:
         return "The verdict is open: sweep more sizes."
     named = " or ".join(map(str, sizes))
     agrees = ", as chosen" if tuple(sizes) == (own,) else ""
-    return f"The verdict advises {named} clusters{agrees}."
+    return f"The verdict advises {named} cluster{'s' if named != '1' else ''}{agrees}."
 
 
 def _where(config: Config) -> str:
