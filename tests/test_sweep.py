@@ -330,12 +330,12 @@ def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(desk: Any) -
 
 def test_a_number_that_is_no_size_is_an_axis_of_its_own(desk: Any) -> None:
     p = plan(["data=catalogue", "data.n_rows=600", "cluster=hdbscan", "cluster.min_cluster_size=20",
-              "cluster.cluster_selection_epsilon=0.0,0.25,0.5"], multirun=True)  # fmt: skip
+              "cluster.cluster_selection_epsilon=0.5,0.75,1.0"], multirun=True)  # fmt: skip
     result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
     by_axis = sweep.curves_by_axis(result.outcomes, p)
     ((axis, lines),) = by_axis.items()
     assert axis == "cluster.cluster_selection_epsilon"
-    assert [size for size, _, _ in lines["n_clusters"]["hdbscan"]] == [0.0, 0.25, 0.5]
+    assert [size for size, _, _ in lines["n_clusters"]["hdbscan"]] == [0.5, 0.75, 1.0]
     assert not sweep.curves(result.outcomes, p), "the verdict asks about sizes"
     assert "relative_validity_by_cluster_selection_epsilon" in figures_of(desk, result)
     steps = desk.recorder.runs[result.parent].curves["curve/cluster_selection_epsilon/n_clusters"]

@@ -242,9 +242,9 @@ def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: Desk) -> None:
     line = f"/{point.line}" if point.line else ""
     points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
     step = int(point.size)
-    if step != point.size:  # MLflow's steps are whole numbers: the place among the values of the sweep
-        values = {job.swept[point.axis] for job in plan.jobs if point.axis in job.swept}
-        step = sorted(v for v in values if isinstance(v, (int, float))).index(point.size)
+    tried = sorted({float(v) for job in plan.jobs if isinstance(v := job.swept.get(point.axis), (int, float))})
+    if any(value % 1 for value in tried):  # MLflow's steps are whole numbers: the place among the values of the sweep
+        step = tried.index(point.size)
     desk.recorder.log_points(parent, points, step=step)
 
 
