@@ -1,5 +1,7 @@
 """The MLflow recorder against a real store: what is written, resumed, closed, and how trouble is told."""
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -154,6 +156,30 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     with recorder.download_model(job.run_id) as folder:
         assert folder is not None
         assert not [p for p in folder.parents[1].rglob("*") if p.suffix in (".pkl", ".pickle")]
+
+
+def test_a_run_in_the_environment_is_left_alone(
+    recorder: MlflowRecorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = recorder.start_job(start("job", "of another program"), None)
+    before = recorder.client.get_run(inherited).to_dictionary()
+    monkeypatch.setenv("MLFLOW_RUN_ID", inherited)
+    again = MlflowRecorder(recorder.uri, "e")
+    parent = again.start_sweep(start("sweep", "s"))
+    run_id = again.start_job(start("job", "j"), parent)
+    again.log(run_id, metrics={"silhouette": 0.5})
+    old = Path(__file__).parent / "data" / "models_0_1_0" / "kmeans"
+    bundle = Path(shutil.copytree(old, tmp_path / "bundle"))
+    inferring = "inferring the requirements takes MLflow 3 s and more"
+    monkeypatch.setattr(mlflow.models, "infer_pip_requirements", lambda *_, **__: pytest.fail(inferring))
+    again.log_model(run_id, bundle, ("danceability", "energy", "tempo"))
+    with again.watch(parent):
+        pass
+    again.end(run_id, FINISHED)
+    assert os.environ["MLFLOW_RUN_ID"] == inherited
+    assert inherited not in (parent, run_id)
+    assert again.has_model(run_id)
+    assert recorder.client.get_run(inherited).to_dictionary() == before
 
 
 def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> None:

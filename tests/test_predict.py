@@ -10,10 +10,17 @@ import pandas as pd
 import pytest
 
 from gpuclust.cli import main
+from gpuclust.compute.backend import Choice
+from gpuclust.compute.cpu import CpuBackend
+from gpuclust.compute.store import Store
+from gpuclust.desk import Desk
 from gpuclust.errors import ModelError
+from gpuclust.export import export, find_run
 from gpuclust.model.novelty import MIN_ROWS_FOR_TAILS, compare, training_summary
 from gpuclust.model.schema import Details
 from gpuclust.predict import predict
+from gpuclust.tracking.mlflow import MlflowRecorder
+from tests.conftest import Quiet
 from tests.exporting import FEATURES, made_export, tracks
 
 OLD = Path(__file__).parent / "data" / "models_0_1_0"
@@ -196,3 +203,16 @@ def test_a_changed_model_is_not_used(exports: dict[str, Path], tmp_path: Path) -
                 predict(folder, tmp_path / "rows.parquet", tmp_path / "s.parquet")
     shutil.copytree(exports["kmeans"] / "model", tmp_path / "alone")
     assert predict(tmp_path / "alone", tmp_path / "rows.parquet", tmp_path / "s.parquet").novelty.n_rows == 50
+
+
+def test_an_export_of_a_model_without_ranges_adds_them(tmp_path: Path, store_template: Path) -> None:
+    first = made_export(tracks(), tmp_path, store_template)
+    kept = next((tmp_path / "artifacts").rglob("bundle")) / "model.json"
+    model = json.loads(kept.read_text())
+    ranges = model["details"].pop("training")
+    kept.write_text(json.dumps(model))
+    recorder = MlflowRecorder(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
+    desk: Any = Desk(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    again = export(find_run(recorder, "best"), tmp_path / "again", recorder=recorder, desk=desk).folder
+    assert json.loads((again / "model" / "model.json").read_text())["details"]["training"] == ranges
+    assert (again / "model" / "arrays.npz").read_bytes() == (first / "model" / "arrays.npz").read_bytes()
