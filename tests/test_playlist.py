@@ -178,6 +178,8 @@ def test_liked_titles_are_looked_up_and_said(library: Library) -> None:
     assert len(made.made_from["liked"]) == 2
     assert any("took “Bohemian Rhapsody" in note or "took “BOHEMIAN RHAPSODY" in note for note in made.notes)
     assert any("also by" in note and "name the creator" in note for note in made.notes)
+    # A title that is a creator's name too is as ambiguous.
+    assert "also by" in from_liked(library, ["The The"], Rules(5)).notes[0]
 
 
 def test_names_are_plain(library: Library) -> None:

@@ -186,6 +186,24 @@ def test_the_most_popular_rows_once_each() -> None:
     ]  # fmt: skip
 
 
+def test_one_recording_is_one_example() -> None:
+    """Case, accents, the order of the creators and a remaster make no other recording; a live version does."""
+    names = ["Hit", "HÍT - 2011 Remaster", 'Hit (From "A Film")', "Hit - Live", "Hit", "", ""]
+    frame = pd.DataFrame(
+        {
+            "id": list("abcdefg"),
+            "name": names,
+            "artist": ["X;Y", "y; x", "X;Y", "X;Y", "Z", "X", "X"],
+            "popularity": np.arange(7.0, 0, -1),
+            "a": np.arange(7.0),
+        }
+    )
+    described = profile(known(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(7, dtype=int))
+    assert [r.id for r in described.clusters[0].popular] == ["a", "d", "e", "f", "g"]
+    assert {r.id for r in described.clusters[0].representatives} >= {"d", "e"}
+    assert len({r.id for r in described.clusters[0].representatives} & {"a", "b", "c"}) == 1
+
+
 def test_a_row_is_shown_by_its_id_and_its_creators_where_it_has_nothing_else() -> None:
     frame = pd.DataFrame({"id": [7, 8], "who": pd.Series([["A", "B"], None], dtype=TEXT_LIST), "a": [0.0, 1.0]})
     rows = known(frame, ("a",), creator="who").rows(np.array([1, 0]))

@@ -83,7 +83,7 @@ def _shown(known: Facts, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Ro
 def _recording(row: Row) -> tuple[str, ...]:
     """What a row's recording is known by; its id where it has no title or no creator."""
     title = _folded(_ISSUE.sub("", row.title)) or _folded(row.title)
-    creators = sorted(filter(None, map(_folded, row.creator.split(";"))))
+    creators = sorted(filter(None, map(_folded, re.split("[;,]", row.creator))))
     return (title, *creators) if title and creators else (row.id,)
 
 

@@ -201,8 +201,8 @@ def _named(table: pa.Table, names: Sequence[str]) -> list[str]:
 def with_recordings(rows: pa.Table, titles: Any, creators: Any) -> pa.Table:
     """Rows with ``recording``, the rank of the most popular row of the same title and creator, and ``repeat``: whether a
     more popular row of its recording is in its cluster. The folded ``titles`` and ``creators`` are those of the rows."""
-    texts = (rows[name].combine_chunks() for name in ("title", "creator"))
-    recording = recordings(*texts, titles, creators)
+    written_titles, written_creators = (rows[name].combine_chunks() for name in ("title", "creator"))
+    recording = recordings(written_titles, written_creators, titles, creators)
     pairs = recording.astype(np.int64) << 32 | (rows["cluster"].to_numpy().astype(np.int64) + 1)
     repeat = np.ones(len(pairs), dtype=bool)
     repeat[np.unique(pairs, return_index=True)[1]] = False

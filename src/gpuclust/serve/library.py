@@ -222,11 +222,11 @@ class Library:
         if known is None:
             raise NotFound(f"there is no cluster {cluster}; there are {numbers_in_words(self._clusters)}")
         if cluster not in self._with_examples:
-            examples = {
-                "representatives": self._examples(cluster, known.representatives, "central"),
-                "popular": self._examples(cluster, known.popular, "popular") if self.has("popularity") else (),
-            }
-            known = self._clusters[cluster] = replace(known, **examples)
+            known = self._clusters[cluster] = replace(
+                known,
+                representatives=self._examples(cluster, known.representatives, "central"),
+                popular=self._examples(cluster, known.popular, "popular") if self.has("popularity") else (),
+            )
             self._with_examples.add(cluster)
         return known
 

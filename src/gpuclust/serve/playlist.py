@@ -214,14 +214,14 @@ def resolve(library: Library, text: str) -> tuple[int, str]:
         if not found.hits or found.hits[0].score < 0.6:
             near = tuple(f"“{hit.item.label}”" for hit in found.hits[:3])
             raise NotFound(f"nothing is called {text[:100]!r}", near or missing.suggestions) from missing
-        best = found.hits[0].item
-        if found.ambiguous:
+        best, typed = found.hits[0].item, fold_one(text)
+        title, creator = fold_one(best.title), fold_one(best.creator)
+        if typed == title and found.hits[0].other_creators:
             others = ", ".join(found.hits[0].other_creators[:5])
             return (
                 best.rank,
                 f"took “{best.label}”; also by {others}: name the creator, or give the id {best.id}, to choose",
             )
-        typed, title, creator = fold_one(text), fold_one(best.title), fold_one(best.creator)
         exact = typed in (title, f"{title} {creator}", f"{creator} {title}", fold_one(best.label))
         return best.rank, "" if exact else f"took “{best.label}” for {text[:100]!r}"
 
