@@ -402,3 +402,17 @@ def test_the_advice_of_every_verdict(kind: str, sizes: tuple[int, ...], own: int
     from gpuclust.cli import _advice
 
     assert _advice(kind, sizes, own) == said
+
+
+def test_a_sweep_over_scales_offers_the_best_of_each(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(here / "t.csv")
+    sweep = ["-m", "data.path=t.csv", "cluster.n_clusters=2", "scale=none,standard", "report=none"]
+    assert main(sweep) == 0
+    out = capsys.readouterr().out
+    assert "no job is chosen, because silhouette cannot be compared" in out
+    offered = [line.split() for line in out.splitlines() if line.startswith("  gpuclust export ")]
+    assert [words[-1] for words in offered] == ["scale=none", "scale=standard"]
+    for words in offered:
+        assert main(words[1:5]) == 0
+    assert main(["export", "best", "--out", "o"]) == 2
+    assert "--where scale=VALUE" in capsys.readouterr().err

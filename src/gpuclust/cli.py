@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gpuclust.desk import Desk, Outcome
     from gpuclust.sweep import SweepResult
 
+# So many commands that export the best job of a space are shown where no job was chosen.
+MOST_EXPORTS = 5
 COMPILING = "first run on this machine only: compiling, which takes up to a minute ..."
 
 
@@ -257,19 +259,22 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
         show(_failures(len(result.failed), len(result.outcomes)))
     if all(outcome.resumed for outcome in result.outcomes):
         show("nothing to run: every job had finished before (sweep.resume=false runs them again)")
-    taken = result.chosen or next((o for o in result.outcomes if o.status == "FINISHED"), None)
-    if config.tracking.store != "mlflow" or taken is None:
+    if config.tracking.store != "mlflow" or not result.best:
         return
-    show(f"run {result.parent or taken.run_id} in {result.seconds:.1f} s; next:")
-    if link := desk.recorder.link(result.parent or taken.run_id):
+    run_id = result.parent or result.best[0].run_id
+    show(f"run {run_id} in {result.seconds:.1f} s; next:")
+    if link := desk.recorder.link(run_id):
         show(f"  {link}")
     if (shown := mask(config.tracking.uri)) != config.tracking.uri:
         show(f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***")
     where = _where(config)
     show(f"  gpuclust ui{where}")
-    folder = export_folder(taken)
-    run = "best" if result.parent is not None and result.chosen is not None else taken.run_id
-    show(f"  gpuclust export {run}{where} --out {folder} && gpuclust explore {folder}")
+    folders: list[str] = []
+    for taken in result.best[:MOST_EXPORTS]:
+        folders.append(folder := export_folder(taken, folders))
+        run = "best" if result.parent is not None and result.chosen is not None else taken.run_id
+        which = f"   # {taken.job.name}" if len(result.best) > 1 else ""
+        show(f"  gpuclust export {run}{where} --out {folder} && gpuclust explore {folder}{which}")
     if result.parent is not None and result.chosen is not None:
         show(summary(result, where), "bold")
 
@@ -284,14 +289,14 @@ def _failures(n_failed: int, n_jobs: int) -> str:
     )
 
 
-def export_folder(outcome: Outcome) -> str:
-    """A folder that does not exist yet, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
+def export_folder(outcome: Outcome, others: Sequence[str] = ()) -> str:
+    """A folder that does not exist yet and is none of the others, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
     cluster = outcome.job.config.cluster
     size = getattr(cluster, "n_clusters", None)
     smallest = f"{outcome.metrics.get('min_cluster_size', 0):.0f}"
     name = f"{cluster.name}-{smallest if size is None else f'k{size}'}"
     names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
-    return next(n for n in names if not Path(n).exists())
+    return next(n for n in names if n not in others and not Path(n).exists())
 
 
 def summary(result: SweepResult, where: str = "") -> str:

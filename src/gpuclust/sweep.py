@@ -56,6 +56,14 @@ class SweepResult:
         return None if self.selection is None else candidates_of(self.outcomes)[self.selection.index]
 
     @property
+    def best(self) -> tuple[Outcome, ...]:
+        """The chosen job, or the best job of each space where nothing ranks the spaces."""
+        if self.chosen is not None:
+            return (self.chosen,)
+        unranked = self.conclusion.unranked if self.conclusion else None
+        return tuple(candidates_of(self.outcomes)[i] for i in unranked.best) if unranked else ()
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before using the choice."""
         return self.chosen.warnings if self.chosen else ()

@@ -160,8 +160,8 @@ def _unranked_reason(finalists: Sequence[Candidate], metric: str) -> str:
     ]
     more = f", and {len(shown) - SPACES_NAMED} more" if len(shown) > SPACES_NAMED else ""
     spaces = ", ".join(c.space_name for c in finalists[:SPACES_NAMED])
-    example = finalists[0].space_name.split(" ")[0]
-    where = f"`gpuclust export best --where {example}`" if "=" in example else "`gpuclust export RUN_ID`"
+    key, varies, _ = finalists[0].space_name.partition("=")
+    where = f"`gpuclust export best --where {key}=VALUE`" if varies else "`gpuclust export RUN_ID`"
     return (
         f"no job is chosen, because {_words(metric)} cannot be compared between different rows, features or scales "
         f"({spaces}{more}); the best of each: {', '.join(shown[:SPACES_NAMED])}{more}. Take one with {where}, or rank them by what "
