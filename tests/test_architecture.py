@@ -12,7 +12,7 @@ import gpuclust
 
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from its left. `compute/backend.py` is the seam that both sides of compute know.
-ORDER = ("sanitize", "errors", "model", "config", "overrides", "compose", "data", "compute", "prepare", "cluster", "analysis", "report", "tracking",
+ORDER = ("sanitize", "errors", "folders", "model", "config", "overrides", "compose", "data", "compute", "prepare", "cluster", "analysis", "report", "tracking",
          "artifacts", "desk", "record", "job", "conclude", "curves", "sweep", "choice", "export", "compare", "predict", "describe", "commands", "completion", "usage", "cli", "__main__")  # fmt: skip
 HEAVY = {
     "mlflow": ("tracking/",),

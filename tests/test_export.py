@@ -21,7 +21,8 @@ from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
-from gpuclust.export import Exported, export, find_run, verify, whole_folder, write_csv
+from gpuclust.export import Exported, export, find_run, verify, write_csv
+from gpuclust.folders import whole_folder
 from gpuclust.predict import predict
 from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.mlflow import MlflowRecorder

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from gpuclust.errors import TrackingError
-from gpuclust.tracking.mlflow import HOST, PARENT_RUN, PROCESS, MlflowRecorder
+from gpuclust.tracking.claims import HOST, PROCESS
+from gpuclust.tracking.mlflow import PARENT_RUN, MlflowRecorder
 from gpuclust.tracking.place import Interrupts, page, resolve_uri
 from gpuclust.tracking.recorder import FINISHED, KEY, KILLED, KIND, DatasetInput, RunStart
 
@@ -24,6 +25,12 @@ def recorder(uri: str) -> MlflowRecorder:
     return MlflowRecorder(uri, "e")
 
 
+def new_sweep(recorder: MlflowRecorder, key: str = "s") -> str:
+    run_id = recorder.claim_sweep(start("sweep", key), 0).run_id
+    assert run_id is not None
+    return run_id
+
+
 def start(kind: str, key: str, **params: object) -> RunStart:
     return RunStart(f"{kind} {key}", {KIND: kind, KEY: key}, params)
 
@@ -31,7 +38,7 @@ def start(kind: str, key: str, **params: object) -> RunStart:
 def test_a_job_is_a_child_with_params_metrics_tags_files_and_its_table(
     recorder: MlflowRecorder, tmp_path: Path
 ) -> None:
-    parent = recorder.start_sweep(start("sweep", "s"))
+    parent = new_sweep(recorder)
     run_id = recorder.start_job(start("job", "j", **{f"group.key_{i}": i for i in range(150)}), parent)
     dataset = DatasetInput("tracks.csv", "0" * 64, "/data/tracks.csv", 10, ("a", "b"))
     recorder.log(run_id, metrics={"silhouette": 0.25, "odd=name[1]": 1.0}, tags={"t": "v"}, dataset=dataset)
@@ -73,17 +80,21 @@ def test_runs_of_a_process_that_is_gone_are_closed_and_others_are_not(recorder: 
 
 
 def test_an_unfinished_sweep_is_opened_again_and_a_finished_one_is_not(recorder: MlflowRecorder) -> None:
-    first = recorder.start_sweep(start("sweep", "s"))
+    first = new_sweep(recorder)
     recorder.end(first, KILLED)
-    assert recorder.start_sweep(start("sweep", "s")) == first
+    assert new_sweep(recorder) == first
     assert recorder.client.get_run(first).info.status == "RUNNING"
     recorder.end(first, FINISHED)
-    assert recorder.start_sweep(start("sweep", "s")) != first
-    assert recorder.start_sweep(start("sweep", "other")) != first
+    claim = recorder.claim_sweep(start("sweep", "s"), 0)
+    assert claim.run_id is None
+    assert claim.run is not None
+    assert claim.run.run_id == first
+    assert recorder.claim_sweep(start("sweep", "s"), 0, again=True).run_id == first
+    assert new_sweep(recorder, "other") != first
 
 
 def test_the_use_of_the_machine_is_on_the_parent(recorder: MlflowRecorder) -> None:
-    parent = recorder.start_sweep(start("sweep", "s"))
+    parent = new_sweep(recorder)
     with recorder.watch(parent):
         time.sleep(2.5)
     metrics = recorder.client.get_run(parent).data.metrics

@@ -148,15 +148,9 @@ def selected(desk: Any, parent: str | None) -> list[str]:
     ]
 
 
-def test_a_choice_of_an_earlier_start_is_taken_back(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_of_an_earlier_start_is_taken_back(desk: Any) -> None:
     """A sweep that failed is started again under its parent and chooses another job: only that one is marked."""
     recorder: MemoryRecorder = desk.recorder
-
-    def reopened(start: Any) -> str:  # as the MLflow recorder does with a parent that did not finish
-        same = [i for i, r in recorder.runs.items() if r.tags.get(tags.KEY) == start.tags[tags.KEY]]
-        return same[0] if same else recorder.start_job(start, None)
-
-    monkeypatch.setattr(recorder, "start_sweep", reopened)
     first = run(desk, "cluster.n_clusters=2,3,601")
     assert first.chosen is not None
     assert recorder.runs[first.parent].status == FAILED

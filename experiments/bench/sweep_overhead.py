@@ -135,7 +135,7 @@ def parts(planned: Plan, at: Desk) -> dict[str, float]:
         "fit": (jobs_module, "cluster"),
         "score": (jobs_module, "score"),
         "profile": (jobs_module, "describe"),
-        "start run": (recorder, "start_job"),
+        "start run": (recorder, "claim"),
         "log metrics, tags, table": (recorder, "log"),
         "log curves": (recorder, "log_points"),
         "log files": (recorder, "log_files"),

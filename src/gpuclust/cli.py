@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
 from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
-from gpuclust.errors import ConfigurationError, GpuclustError
+from gpuclust.errors import ConfigurationError, GpuclustError, why
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.place import INTERRUPTS, keep_logs_off_the_terminal
 from gpuclust.usage import usage
@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _complain("out of memory; use data.n_rows for a sample, dtype=float32, or a machine with more", 1)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        return _complain(f"{error.strerror or error}{where}; check that it exists, is writable, and has space", 2)
+        return _complain(why(error), 2)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -257,8 +256,9 @@ def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
             show(f"  {line}", "dim")
     if result.failed:
         show(_failures(len(result.failed), len(result.outcomes)))
-    if all(outcome.resumed for outcome in result.outcomes):
-        show("nothing to run: every job had finished before (sweep.resume=false runs them again)")
+    if result.repeated:
+        jobs = f"all {len(result.outcomes)} jobs were" if result.parent is not None else "the job was"
+        show(f"nothing to do: {jobs} done before (sweep.resume=false repeats {'them' if result.parent else 'it'})")
     if config.tracking.store != "mlflow" or not result.best:
         return
     run_id = result.parent or result.best[0].run_id

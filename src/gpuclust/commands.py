@@ -67,7 +67,7 @@ def desk_for(config: Config, display: Any, command: str = "") -> Desk:
     if config.tracking.store == "mlflow":
         from gpuclust.tracking.mlflow import MlflowRecorder
 
-        recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment)
+        recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment, tell=display.say)
     else:
         recorder = MemoryRecorder()
     backend = load(choice.name, config.backend.pool_fraction)

@@ -18,7 +18,8 @@ from gpuclust.analysis.compare import Comparison, compare_all
 from gpuclust.artifacts import contingency_figure
 from gpuclust.desk import Desk
 from gpuclust.errors import DataError, ExportError
-from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, recorded, verify, whole_folder
+from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, recorded, verify
+from gpuclust.folders import whole_folder
 from gpuclust.sanitize import safe_row
 from gpuclust.tracking.mlflow import MlflowRecorder
 

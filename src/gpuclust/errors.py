@@ -11,7 +11,8 @@ GpuclustError
 │   ├── ExportError            no such run, or a folder that cannot be written or read
 │   └── ModelError             a bundle that is damaged, or rows that do not fit it
 └── JobError                   exit status 1: one job failed, the others are kept
-    └── FitError               an algorithm could not fit what it was given
+    ├── FitError               an algorithm could not fit what it was given
+    └── RecordingError         what was computed could not be recorded; what was recorded before is kept
 """
 
 from __future__ import annotations
@@ -74,3 +75,17 @@ class JobError(GpuclustError):
 
 class FitError(JobError):
     """An algorithm could not fit the matrix with these parameters."""
+
+
+class RecordingError(JobError):
+    """What was computed could not be recorded; what was recorded before is kept."""
+
+
+def why(error: BaseException) -> str:
+    """An error in one line: of the file system, what it says, about which file or folder, and what to do."""
+    if not isinstance(error, OSError):
+        return str(error)
+    import tempfile  # 20 ms, which `gpuclust --help` need not take
+
+    where = error.filename or tempfile.gettempdir()
+    return f"{error.strerror or error}: {where}; check that it is writable and has space"

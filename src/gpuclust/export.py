@@ -6,10 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +30,7 @@ from gpuclust.data.others import other_columns
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, job_of
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
+from gpuclust.folders import whole_folder
 from gpuclust.record import bundle_of, digest_of, training_of
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
@@ -172,32 +170,6 @@ def _whole_bundle(folder: Path | None) -> Bundle | None:
         return Bundle.load(folder) if folder is not None else None
     except ModelError:
         return None
-
-
-@contextmanager
-def whole_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A folder that appears under its name only when it is complete."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written ({error.strerror}); name another --out") from error
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        if force and out.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            out.rename(old)
-            temporary.rename(out)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(out)
-    except OSError as error:
-        raise ExportError(
-            f"{out} cannot be written ({error.strerror or error}); free some space or name another --out"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(

@@ -18,30 +18,34 @@ from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import Table
 from gpuclust.desk import Desk, Job, Outcome, Result
-from gpuclust.errors import GpuclustError
+from gpuclust.errors import GpuclustError, RecordingError, TrackingError, why
 from gpuclust.prepare import Matrix, prepare
-from gpuclust.record import fail, record, start, table_lines
-from gpuclust.tracking.recorder import KILLED
+from gpuclust.record import fail, record, table_lines
 
 
-def run(jobs: Sequence[Job], desk: Desk, parent: str | None = None) -> list[Outcome]:
-    """Run jobs that share a matrix (`Job.shares`). A job that fails is a FAILED outcome and run; the others go on."""
-    run_ids = [desk.recorder.start_job(start(job, desk), parent) for job in jobs]
+def run(jobs: Sequence[Job], run_ids: Sequence[str], desk: Desk, parent: str | None = None) -> list[Outcome]:
+    """Run jobs that share a matrix (`Job.shares`) and record each on its run. A job that fails is a FAILED outcome and run; the
+    others go on.
+
+    Raises RecordingError naming the jobs whose results were lost.
+    """
     results: Sequence[Result | Exception]
     try:
         results = compute(jobs, desk)
     except (GpuclustError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         results = [error for _ in jobs]
-    except BaseException:
-        for run_id in run_ids:
-            desk.recorder.end(run_id, KILLED)
-        raise
     if parent is None:  # a job on its own is looked at
         results = [result if isinstance(result, Exception) else _ruled(jobs[0], result, desk) for result in results]
-    return [
-        fail(job, run_id, result, desk) if isinstance(result, Exception) else record(job, run_id, result, desk)
-        for job, run_id, result in zip(jobs, run_ids, results, strict=True)
-    ]
+    outcomes: list[Outcome] = []
+    try:
+        for job, run_id, result in zip(jobs, run_ids, results, strict=True):
+            outcomes.append(
+                fail(job, run_id, result, desk) if isinstance(result, Exception) else record(job, run_id, result, desk)
+            )
+    except (TrackingError, OSError) as error:
+        lost = ", ".join(job.name for job in jobs[len(outcomes) :])
+        raise RecordingError(f"{lost} could not be recorded: {why(error)}") from error
+    return outcomes
 
 
 def compute(jobs: Sequence[Job], desk: Desk) -> list[Result | GpuclustError]:

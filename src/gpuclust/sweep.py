@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +13,9 @@ from typing import Any
 from gpuclust import job as jobs_module
 from gpuclust.analysis.judgement import reference_column
 from gpuclust.analysis.profile import Profile
-from gpuclust.analysis.selection import ACROSS, Selection, select
+from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, select_across
 from gpuclust.analysis.validity import HIGHER_IS_BETTER
+from gpuclust.analysis.verdict import Verdict
 from gpuclust.artifacts import SweepFacts, sweep_files
 from gpuclust.compose import Plan
 from gpuclust.compute.backend import Backend
@@ -22,10 +24,11 @@ from gpuclust.conclude import Conclusion, best_of_each, candidate, conclude, lea
 from gpuclust.config import flatten
 from gpuclust.curves import CURVES, SIZES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
 from gpuclust.desk import Desk, Job, Outcome, about, job_of, with_size
-from gpuclust.errors import TrackingError
+from gpuclust.errors import InputError, RecordingError, TrackingError, why
 from gpuclust.record import as_params, dataset, features_used, log_model
+from gpuclust.record import start as start_of
 from gpuclust.tracking import recorder as tags
-from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RunStart
+from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RUNNING, Claim, RecordedJob, RunStart
 
 # Scores that a leaderboard shows first, after the one that chose.
 SCORES = ("silhouette", "silhouette_with_noise", "silhouette_se", "calinski_harabasz", "davies_bouldin", "inertia", "bic", "relative_validity",
@@ -33,6 +36,8 @@ SCORES = ("silhouette", "silhouette_with_noise", "silhouette_se", "calinski_hara
 # Jobs run together when a silhouette takes long enough that sharing its pass pays: from this many pairs of rows.
 SHARED_FROM_PAIRS = 5e8
 LARGEST_BATCH = 16
+# How often other processes' jobs are looked at while there is nothing else to do.
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class SweepResult:
     parent: str | None
     seconds: float
     conclusion: Conclusion | None = None
+    repeated: bool = False
+    """Every job had finished before the command started."""
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -89,29 +96,27 @@ def jobs_of(plan: Plan, backend: Backend) -> tuple[Job, ...]:
 
 
 def run(plan: Plan, jobs: Sequence[Job], desk: Desk) -> SweepResult:
-    """Run every job of a plan that is not finished yet, choose one, and record both.
+    """Run every job of a plan that is not finished yet and that no other process runs, choose one, and record both.
 
-    The first table is read and prepared before anything is recorded, so that wrong input leaves no run behind. On an interrupt the
-    parent ends as KILLED with what finished kept, and the interrupt goes on.
+    The first table is read and prepared before anything is recorded, so that wrong input leaves no run behind. A sweep that is
+    finished is reported, not recorded again. On an interrupt the runs end as KILLED with what finished kept, and the interrupt
+    goes on. Raises RecordingError when something was computed or recorded and the rest could not be.
     """
-    began = time.perf_counter()
-    first = jobs[0].config
+    began, since = time.perf_counter(), int(time.time() * 1000)
     desk.recorder.close_stale()
-    resumed = _resumed(jobs, desk) if first.sweep.resume else {}
-    _say_tables(resumed.values(), desk)
-    pending = [job for job in jobs if job.key not in resumed]
-    n_rows = _look_ahead(pending[0], desk) if pending else 0
-    if not plan.is_sweep:
-        return _single(jobs[0], resumed, desk, began)
-    parent = desk.recorder.start_sweep(_start(plan, jobs, desk))
+    done = _resumed(jobs, desk) if jobs[0].config.sweep.resume else {}
+    _say_tables(done.values(), desk)
+    repeated = all(job.key in done for job in jobs)
     try:
-        with desk.recorder.watch(parent):
-            result = _sweep(plan, jobs, resumed, parent, desk, n_rows)
+        result = _sweep(plan, jobs, done, since, desk) if plan.is_sweep else _single(jobs[0], done, since, desk)
     except BaseException as error:
-        desk.recorder.end(parent, KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+        desk.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+        lost = isinstance(error, RecordingError)
+        if lost or (done and isinstance(error, (InputError, OSError))):
+            kept = f"{len(done)} of {len(jobs)} jobs are recorded and kept; the same command goes on from there"
+            raise RecordingError(f"{why(error)}; {kept}") from error
         raise
-    desk.recorder.end(parent, FAILED if result.failed else FINISHED)
-    return replace(result, seconds=time.perf_counter() - began)
+    return replace(result, seconds=time.perf_counter() - began, repeated=repeated)
 
 
 def _look_ahead(job: Job, desk: Desk) -> int:
@@ -126,20 +131,25 @@ def _look_ahead(job: Job, desk: Desk) -> int:
 def _resumed(jobs: Sequence[Job], desk: Desk) -> dict[str, Outcome]:
     """The jobs that are finished already, by key."""
     finished = desk.recorder.finished_jobs()
-    return {
-        job.key: Outcome(
-            with_size(job, found.metrics),
-            found.run_id,
-            FINISHED,
-            found.metrics,
-            resumed=True,
-            labels=found.tags.get(tags.LABELS),
-            parent=found.parent,
-            table=found.tags.get(tags.TABLE),
-        )
-        for job in jobs
-        if (found := finished.get(job.key)) is not None
-    }
+    found = (_found(job, finished.get(job.key)) for job in jobs)
+    return {outcome.job.key: outcome for outcome in found if outcome is not None}
+
+
+def _found(job: Job, run: RecordedJob | None) -> Outcome | None:
+    """The outcome of a job that was finished before, or that another process ended; None where it still runs."""
+    if run is None or run.status == RUNNING:
+        return None
+    return Outcome(
+        with_size(job, run.metrics),
+        run.run_id,
+        run.status,
+        run.metrics,
+        error=run.tags.get(tags.FAILURE, "it failed in another process") if run.status == FAILED else None,
+        resumed=True,
+        labels=run.tags.get(tags.LABELS),
+        parent=run.parent,
+        table=run.tags.get(tags.TABLE),
+    )
 
 
 def _say_tables(resumed: Iterable[Outcome], desk: Desk) -> None:
@@ -151,37 +161,117 @@ def _say_tables(resumed: Iterable[Outcome], desk: Desk) -> None:
             jobs_module.say_table(outcome.job, outcome.table, desk)
 
 
-def _single(job: Job, resumed: Mapping[str, Outcome], desk: Desk, began: float) -> SweepResult:
-    outcome = resumed.get(job.key)
-    if outcome is None:
-        (outcome,) = jobs_module.run([job], desk)
+def _single(job: Job, done: dict[str, Outcome], since: int, desk: Desk) -> SweepResult:
+    if job.key in done:
+        desk.display.finished(done[job.key])
     else:
-        desk.display.finished(outcome)
+        n_rows = _look_ahead(job, desk)
+        for (outcome,) in _outcomes([job], n_rows, None, since, desk):
+            done[job.key] = outcome
+    outcome = done[job.key]
     if outcome.status == FINISHED and job.config.tracking.models == "chosen":
         _log_model(outcome, desk)
     chosen = select([candidate(outcome)]) if outcome.status == FINISHED else None
-    return SweepResult((outcome,), chosen, None, time.perf_counter() - began)
+    return SweepResult((outcome,), chosen, None, 0.0)
 
 
-def _sweep(
-    plan: Plan, jobs: Sequence[Job], resumed: Mapping[str, Outcome], parent: str, desk: Desk, n_rows: int
+def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int, desk: Desk) -> SweepResult:
+    pending = [job for job in jobs if job.key not in done]
+    n_rows = _look_ahead(pending[0], desk) if pending else 0
+    first = jobs[0].config
+    start = _start(plan, jobs, desk)
+    if first.sweep.resume:
+        while (claim := desk.recorder.claim_sweep(start, since, again=bool(pending))) == Claim():
+            time.sleep(POLL_SECONDS)
+    else:
+        claim = Claim(desk.recorder.start_job(start, None))
+    parent = claim.run_id or (claim.run.run_id if claim.run else None)
+    if not pending and claim.run is not None and claim.run.status == FINISHED:
+        return _reported(claim.run, plan, jobs, done, desk)
+    with desk.recorder.watch(parent) if claim.run_id else nullcontext():
+        for outcome in done.values():
+            desk.display.finished(outcome)
+            if claim.run_id:
+                _log_curves(outcome, plan, claim.run_id, desk)
+        for outcomes in _outcomes(pending, n_rows, parent, since, desk):
+            for outcome in outcomes:
+                done[outcome.job.key] = outcome
+                if claim.run_id:
+                    _log_curves(outcome, plan, claim.run_id, desk)
+            _let_go(done, first.sweep.metric, first.analysis.compare)
+        while claim.run_id is None:  # the sweep of another process, which chooses when its own jobs are done, or ends
+            claim = desk.recorder.claim_sweep(start, since)
+            if claim.run is not None and claim.run.status != RUNNING:
+                return _reported(claim.run, plan, jobs, done, desk)
+            if claim.run_id is None:
+                desk.display.stage("waiting for the process that runs the same sweep to choose")
+                time.sleep(POLL_SECONDS)
+        outcomes = tuple(done[job.key] for job in jobs)
+        desk.display.stage("choosing")
+        conclusion = conclude(outcomes, curves(outcomes, plan), first, desk)
+        result = SweepResult(outcomes, conclusion.selection, claim.run_id, 0.0, conclusion)
+        _conclude(result, conclusion, plan, desk)
+    desk.recorder.end(claim.run_id, FAILED if result.failed else FINISHED)
+    return result
+
+
+def _outcomes(
+    pending: Sequence[Job], n_rows: int, parent: str | None, since: int, desk: Desk
+) -> Iterator[Sequence[Outcome]]:
+    """What becomes of jobs, in batches as they end: run here, or by another process that runs the same job at this time.
+
+    Other processes' jobs are waited for while they live; a job whose process ended is taken over.
+    """
+    said = False
+    while pending:
+        ended: set[str] = set()
+        for batch in batches(pending, n_rows):
+            claims = [_claim(job, parent, since, desk) for job in batch]
+            found = [o for job, claim in zip(batch, claims, strict=True) if (o := _found(job, claim.run)) is not None]
+            mine = [(job, claim.run_id) for job, claim in zip(batch, claims, strict=True) if claim.run_id is not None]
+            for outcome in found:
+                desk.display.finished(outcome)
+            if mine:
+                found += jobs_module.run([job for job, _ in mine], [run_id for _, run_id in mine], desk, parent)
+            ended |= {outcome.job.key for outcome in found}
+            if found:
+                yield found
+        pending = [job for job in pending if job.key not in ended]
+        if pending and not ended:
+            if not said:
+                said = True
+                desk.say(f"waiting for {len(pending)} jobs that another process runs (Ctrl-C ends the wait)")
+            desk.display.stage(f"waiting for {len(pending)} jobs of another process")
+            time.sleep(POLL_SECONDS)
+
+
+def _claim(job: Job, parent: str | None, since: int, desk: Desk) -> Claim:
+    if not job.config.sweep.resume:
+        return Claim(desk.recorder.start_job(start_of(job, desk), parent))
+    return desk.recorder.claim(start_of(job, desk), parent, since)
+
+
+def _reported(
+    run: RecordedJob, plan: Plan, jobs: Sequence[Job], done: Mapping[str, Outcome], desk: Desk
 ) -> SweepResult:
-    done: dict[str, Outcome] = {}
-    for outcome in resumed.values():
-        done[outcome.job.key] = outcome
-        _log_curves(outcome, plan, parent, desk)
-        desk.display.finished(outcome)
-    metric = jobs[0].config.sweep.metric
-    for batch in batches([job for job in jobs if job.key not in resumed], n_rows):
-        for outcome in jobs_module.run(batch, desk, parent):
-            done[outcome.job.key] = outcome
-            _log_curves(outcome, plan, parent, desk)
-        _let_go(done, metric, jobs[0].config.analysis.compare)
+    """A sweep that is recorded already: its choice and its verdict as they were, nothing but a missing model added."""
     outcomes = tuple(done[job.key] for job in jobs)
-    desk.display.stage("choosing")
-    conclusion = conclude(outcomes, curves(outcomes, plan), jobs[0].config, desk)
-    result = SweepResult(outcomes, conclusion.selection, parent, 0.0, conclusion)
-    _conclude(result, conclusion, plan, desk)
+    finished = candidates_of(outcomes)
+    choice = select_across([candidate(o) for o in finished], jobs[0].config.sweep.metric)
+    index = next((i for i, o in enumerate(finished) if o.run_id == run.tags.get(tags.SELECTED_RUN)), None)
+    selection = None
+    if index is not None:
+        metric = run.tags.get(tags.SELECTION_METRIC, ACROSS)
+        selection = Selection(index, metric, run.tags.get(tags.SELECTION_REASON, ""))
+    found = desk.recorder.document(run.run_id, tags.VERDICT_FILE) or {}
+    words = (run.tags.get(tags.VERDICT, ""), run.tags.get(tags.VERDICT_KIND, ""))
+    verdict = Verdict(*words, tuple(found.get("sizes", ())), tuple(found.get("because", ())))
+    unranked = choice if isinstance(choice, Unranked) and selection is None else None
+    result = SweepResult(outcomes, selection, run.run_id, 0.0, Conclusion(selection, verdict, unranked))
+    if run.status == FINISHED:
+        if result.chosen is not None and jobs[0].config.tracking.models == "chosen":
+            _log_model(result.chosen, desk)
+        desk.recorder.end(run.run_id, FINISHED)  # the latest sweep, as it is the latest that was asked for
     return result
 
 
@@ -229,11 +319,12 @@ def _start(plan: Plan, jobs: Sequence[Job], desk: Desk) -> RunStart:
     config = jobs[0].config
     fixed = {k: v for k, v in flatten(config).items() if k not in plan.swept and k.split(".")[0] not in plan.swept}
     values = {k: ", ".join(dict.fromkeys(str(job.swept.get(k, "")) for job in jobs)) for k in plan.swept}
+    what_concludes = (config.sweep.metric, config.sweep.name, config.analysis.gap, config.analysis.compare)
     return RunStart(
         name=sweep_name(jobs),
         tags={
             tags.KIND: "sweep",
-            tags.KEY: key("sweep", [job.key for job in jobs], config.sweep),
+            tags.KEY: key("sweep", [job.key for job in jobs], *what_concludes),
             **about(desk),
         },
         params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)}),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import mlflow
 import psutil
@@ -25,11 +25,12 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
-from gpuclust.errors import TrackingError
+from gpuclust.errors import StoreUnavailable, TrackingError
 from gpuclust.model.files import ARRAYS, MODEL
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
-from gpuclust.tracking.opening import opened
+from gpuclust.tracking.claims import LEASE, TICKET, Leases, is_abandoned, is_live, is_mine, owner
+from gpuclust.tracking.opening import alone, locks, opened
 from gpuclust.tracking.place import (
     configure_client,
     location,
@@ -41,6 +42,7 @@ from gpuclust.tracking.place import (
     store_file,
 )
 from gpuclust.tracking.recorder import (
+    FAILED,
     FINISHED,
     KEY,
     KILLED,
@@ -51,6 +53,7 @@ from gpuclust.tracking.recorder import (
     VERDICT,
     VERDICT_FILE,
     VERDICT_KIND,
+    Claim,
     DatasetInput,
     RecordedJob,
     RunStart,
@@ -58,12 +61,17 @@ from gpuclust.tracking.recorder import (
 
 logger = logging.getLogger(__name__)
 
-HOST, PROCESS = "gpuclust.host", "gpuclust.process"
 PARENT_RUN = "mlflow.parentRunId"
 LONGEST_PARAM = 6_000
 PAGE = 1_000
 # Where the bundle is among the files of a logged model: now, and in version 0.1.0.
 BUNDLES = ("data/bundle", "artifacts/bundle")
+# A store that does not answer is tried again for so long, at growing intervals.
+PATIENCE_SECONDS = 120.0
+# Over HTTP nothing locks a job: a claim waits so long for others of the same moment to take their place in the queue.
+QUEUE_SECONDS = 15.0
+
+T = TypeVar("T")
 
 
 def _tell(text: str) -> None:
@@ -84,10 +92,13 @@ class MlflowRecorder:
         *,
         create: bool = True,
         tell: Callable[[str], None] = _tell,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         configure_client()
         self.uri, self.artifacts = resolve_uri(uri)
         self.experiment = experiment
+        self._tell, self._patience = tell, patience
+        self._leases = Leases(lambda run_id, until: self.client.set_tag(run_id, LEASE, until))
         with one_line_errors(self.uri), opened(self.uri, self.artifacts, create, tell):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
@@ -115,6 +126,22 @@ class MlflowRecorder:
         path = store_file(self.uri)
         return location(path.parent / "artifacts" / self.experiment) if path is not None else None
 
+    def _do(self, work: Callable[[], T]) -> T:
+        """Ask the store something, again while it does not answer. The work must bear being done twice."""
+        deadline, pause = time.monotonic() + self._patience, 1.0
+        while True:
+            try:
+                with one_line_errors(self.uri):
+                    return work()
+            except StoreUnavailable as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                if pause == 1.0:
+                    self._tell(f"{str(error).partition(';')[0]}; trying again for {left:.0f} s")
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 15.0)
+
     def finished_jobs(self) -> dict[str, RecordedJob]:
         """See Recorder."""
         return {job.tags[KEY]: job for job in self.jobs() if KEY in job.tags}
@@ -134,10 +161,13 @@ class MlflowRecorder:
 
     def job(self, run_id: str) -> RecordedJob | None:
         """The run of that id, of whatever kind and status, or None."""
-        try:
-            return recorded(self.client.get_run(run_id))
-        except MlflowException:
-            return None
+        with one_line_errors(self.uri):
+            try:
+                return recorded(self.client.get_run(run_id))
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+                return None
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
@@ -182,58 +212,119 @@ class MlflowRecorder:
             "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
             "verdict": sweep.tags.get(VERDICT, ""),
             "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
-            "because": self._because(sweep.run_id),
+            "because": [str(line) for line in (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())],
             "curves": curves,
         }
 
-    def _because(self, sweep_id: str) -> list[str]:
-        """The figures that led to a sweep's verdict, one sentence each; none where its file is not there."""
+    def document(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """See Recorder."""
         try:
-            with self.download(sweep_id, VERDICT_FILE) as path:
-                return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))["because"]]
-        except (TrackingError, OSError, ValueError, KeyError, TypeError):
-            return []
+            with self.download(run_id, name) as path:
+                found = json.loads(path.read_text(encoding="utf-8"))
+        except (TrackingError, OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def search(self, query: str, order_by: list[str] | None = None) -> Iterator[Run]:
         """Every run of the experiment that matches an MLflow search, all pages of it."""
         token: str | None = None
         while True:
-            with one_line_errors(self.uri):
-                page = self.client.search_runs(
-                    [self.experiment_id], query, ViewType.ACTIVE_ONLY, PAGE, order_by, page_token=token
-                )
-            yield from page
-            token = page.token
+            found = self._do(partial(self._page, query, order_by, token))
+            yield from found
+            token = found.token
             if not token:
                 return
 
+    def _page(self, query: str, order_by: list[str] | None, token: str | None) -> Any:
+        ids = [self.experiment_id]
+        return self.client.search_runs(ids, query, ViewType.ACTIVE_ONLY, PAGE, order_by, page_token=token)
+
     def close_stale(self) -> int:
         """See Recorder."""
-        stale = [
-            run
-            for run in self.search(f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{platform.node()}'")
-            if not _alive(run.data.tags.get(PROCESS, ""))
-        ]
+        stale = [run for run in self.search("attributes.status = 'RUNNING'") if is_abandoned(run.data.tags)]
         for run in stale:
             self.end(run.info.run_id, KILLED)
         return len(stale)
 
-    def start_sweep(self, start: RunStart) -> str:
+    def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
+        """See Recorder. Over HTTP two processes that open one sweep again at the same moment may both do so."""
+        with self._alone():
+            for run in self._same(start, "sweep"):
+                status, tags = run.info.status, run.data.tags
+                if status == FINISHED and not again:
+                    return Claim(run=recorded(run))
+                if status == RUNNING and is_live(tags) and run.info.run_id not in self._leases:
+                    return Claim(run=recorded(run))
+                if status == FAILED and _ended_after(run, since) and not is_mine(tags):
+                    return Claim(run=recorded(run))
+                self._do(partial(self.client.update_run, run.info.run_id, status=RUNNING))
+                self.log(run.info.run_id, tags={**start.tags, **owner()})
+                self._leases.add(run.info.run_id)
+                return Claim(run.info.run_id)
+            return self._queued(self.start_job(start, None), start)
+
+    def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
         """See Recorder."""
-        query = f"tags.`{KIND}` = 'sweep' AND tags.`{KEY}` = '{start.tags[KEY]}'"
-        for run in self.search(query, ["attributes.start_time DESC"]):
-            if run.info.status not in (FINISHED, RUNNING):
-                with one_line_errors(self.uri):
-                    self.client.update_run(run.info.run_id, status=RUNNING)
-                self.log(run.info.run_id, tags={**start.tags, **_owner()})
-                return str(run.info.run_id)
-        return self.start_job(start, None)
+        with self._alone():
+            taken = self._taken(start, since)
+            return Claim(run=recorded(taken)) if taken else self._queued(self.start_job(start, parent), start)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            self._do(lambda: stack.enter_context(alone(self.uri)))
+            yield
+
+    def _same(self, start: RunStart, kind: str) -> list[Run]:
+        query = f"tags.`{KEY}` = '{start.tags[KEY]}' AND tags.`{KIND}` = '{kind}'"
+        return list(self.search(query, ["attributes.start_time DESC"]))
+
+    def _taken(self, start: RunStart, since: int) -> Run | None:
+        """The run for which a job need not be run here: the finished one, else a live one, else one that failed elsewhere."""
+        runs = self._same(start, "job")
+        finished = [run for run in runs if run.info.status == FINISHED]
+        live = [run for run in runs if run.info.status == RUNNING and is_live(run.data.tags)]
+        failed = [
+            run for run in runs if run.info.status == FAILED and _ended_after(run, since) and not is_mine(run.data.tags)
+        ]
+        return next(iter([*finished, *live, *failed]), None)
+
+    def _queued(self, run_id: str, start: RunStart) -> Claim:
+        """The claim of a run that was just started: of those that were started at the same moment, one wins.
+
+        Over HTTP nothing locks, so the runs of one key queue up as in Lamport's bakery (1974): each takes a ticket above all
+        that it sees, waits until all others have theirs, and the lowest wins.
+        """
+        if locks(self.uri):
+            return Claim(run_id)
+        kind, ended = start.tags[KIND], False
+        ticket = 1 + max((_ticket(run) for run in self._rivals(run_id, start, kind)), default=0)
+        self.log(run_id, tags={TICKET: str(ticket)})
+        deadline = time.monotonic() + QUEUE_SECONDS
+        while True:
+            rivals = self._rivals(run_id, start, kind)
+            ended = any(run.info.status == FINISHED for run in rivals)
+            if ended or all(_ticket(run) for run in rivals) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        places = [(_ticket(run), run.info.run_id) for run in rivals if _ticket(run)]
+        if not ended and all((ticket, run_id) < place for place in places):
+            return Claim(run_id)
+        self.end(run_id, KILLED)
+        self._do(partial(self.client.delete_run, run_id))
+        return Claim()
+
+    def _rivals(self, run_id: str, start: RunStart, kind: str) -> list[Run]:
+        def counts(run: Run) -> bool:
+            return run.info.status == FINISHED or (run.info.status == RUNNING and is_live(run.data.tags))
+
+        return [run for run in self._same(start, kind) if run.info.run_id != run_id and counts(run)]
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """See Recorder."""
         tags = {
             **mask(start.tags),
-            **_owner(),
+            **owner(),
             "mlflow.source.name": "gpuclust",
             "mlflow.source.type": "LOCAL",
             "mlflow.user": _user(),
@@ -241,11 +332,22 @@ class MlflowRecorder:
         if parent is not None:
             tags[PARENT_RUN] = parent
         params = _params(start.params)
-        with one_line_errors(self.uri):
+        tried = False
+
+        def create() -> str:
+            nonlocal tried
+            if tried:  # the answer may have been lost, not the request
+                for run in self._same(start, start.tags[KIND]):
+                    known = run.info.run_id in self._leases
+                    if run.info.status == RUNNING and is_mine(run.data.tags) and not known:
+                        return self._leases.add(str(run.info.run_id))
+            tried = True
             run = self.client.create_run(self.experiment_id, tags=tags, run_name=mask(start.name))
-            run_id = str(run.info.run_id)
-            for at in range(0, len(params), 100):
-                self.client.log_batch(run_id, params=params[at : at + 100])
+            return self._leases.add(str(run.info.run_id))
+
+        run_id = self._do(create)
+        for at in range(0, len(params), 100):
+            self._do(partial(self.client.log_batch, run_id, params=params[at : at + 100]))
         return run_id
 
     def log(
@@ -260,23 +362,22 @@ class MlflowRecorder:
         """See Recorder."""
         now = int(time.time() * 1000)
         points = [Metric(_name(k), float(v), now, 0) for k, v in (metrics or {}).items()]
-        with one_line_errors(self.uri):
-            texts = [RunTag(k, str(v)) for k, v in mask(tags or {}).items()]
-            self.client.log_batch(run_id, metrics=points, params=_params(params or {}), tags=texts)
-            if dataset is not None:
-                self.client.log_inputs(run_id, [_dataset(dataset)])
+        texts = [RunTag(k, str(v)) for k, v in mask(tags or {}).items()]
+        listed = _params(params or {})
+        self._do(lambda: self.client.log_batch(run_id, metrics=points, params=listed, tags=texts))
+        if dataset is not None:
+            inputs = [_dataset(dataset)]
+            self._do(lambda: self.client.log_inputs(run_id, inputs))
 
     def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
         """See Recorder."""
         now = int(time.time() * 1000)
-        with one_line_errors(self.uri):
-            metrics = [Metric(_name(metric), float(value), now, step) for metric, value in points.items()]
-            self.client.log_batch(run_id, metrics=metrics)
+        metrics = [Metric(_name(metric), float(value), now, step) for metric, value in points.items()]
+        self._do(lambda: self.client.log_batch(run_id, metrics=metrics))
 
     def log_files(self, run_id: str, folder: Path) -> None:
         """See Recorder."""
-        with one_line_errors(self.uri):
-            self.client.log_artifacts(run_id, str(folder))
+        self._do(lambda: self.client.log_artifacts(run_id, str(folder)))
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
         """See Recorder. The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
@@ -316,10 +417,13 @@ class MlflowRecorder:
     def _models(self, run_id: str, *, whole: bool) -> list[str]:
         """The ids of a run's models that are whole, or of those that are not, the latest last. A process that was killed while
         it logged a model leaves one that is not READY, or whose files are not all there."""
-        with one_line_errors(self.uri):
+
+        def find() -> list[str]:
             found = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
             models = sorted(found, key=lambda model: int(model.creation_timestamp))
             return [str(model.model_id) for model in models if self._is_whole(model) is whole]
+
+        return self._do(find)
 
     def _is_whole(self, model: LoggedModel) -> bool:
         if model.status != LoggedModelStatus.READY:
@@ -329,13 +433,23 @@ class MlflowRecorder:
 
     def _delete_broken_models(self, run_id: str) -> None:
         for model_id in self._models(run_id, whole=False):
-            with one_line_errors(self.uri):
-                self.client.delete_logged_model(model_id)
+            self._do(partial(self.client.delete_logged_model, model_id))
 
     def end(self, run_id: str, status: str) -> None:
         """See Recorder."""
-        with one_line_errors(self.uri):
-            self.client.set_terminated(run_id, status)
+        self._do(lambda: self.client.set_terminated(run_id, status))
+        self._leases.drop(run_id)
+
+    def abandon(self, status: str) -> None:
+        """See Recorder."""
+        patience, self._patience = self._patience, 0.0
+        try:
+            for run_id in self._leases:
+                self.end(run_id, status)
+        except TrackingError:  # they are closed at the next start on this host
+            return
+        finally:
+            self._patience = patience
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:
@@ -383,18 +497,14 @@ def _dataset(dataset: DatasetInput) -> MlflowDatasetInput:
     return MlflowDatasetInput(entity, [InputTag("mlflow.data.context", "clustering")])
 
 
-def _owner() -> dict[str, str]:
-    process = psutil.Process()
-    return {HOST: platform.node(), PROCESS: f"{process.pid}@{process.create_time():.2f}"}
+def _ended_after(run: Run, since: int) -> bool:
+    return int(run.info.end_time or 0) >= since
 
 
-def _alive(owner: str) -> bool:
-    """Whether the process that wrote the tag still runs: a process id alone may have been given out again."""
-    pid, _, created = owner.partition("@")
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except (ValueError, psutil.Error):
-        return False
+def _ticket(run: Run) -> int:
+    """The run's place in the queue of its key; 0 where it has none yet."""
+    text = run.data.tags.get(TICKET, "0")
+    return int(text) if text.isdigit() else 0
 
 
 def _user() -> str:

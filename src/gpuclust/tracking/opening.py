@@ -75,7 +75,7 @@ def opened(uri: str, artifacts: str | None, create: bool, tell: Callable[[str], 
     with quiet("alembic"), quiet("mlflow.store.db.utils"):
         if path is None:
             check_reachable(uri)
-            with _database_lock(uri):
+            with alone(uri):
                 yield
             return
         if not create and not path.exists():
@@ -88,23 +88,37 @@ def opened(uri: str, artifacts: str | None, create: bool, tell: Callable[[str], 
             yield
 
 
+def locks(uri: str) -> bool:
+    """Whether `alone` keeps other processes out: not over HTTP, nor in databases without a lock of their own."""
+    return store_file(uri) is not None or _database(uri) in LOCK_STATEMENTS
+
+
 @contextmanager
-def _database_lock(uri: str) -> Iterator[None]:
-    """The database's own lock, for as long as the context lasts; nothing for a server or a database without one."""
+def alone(uri: str) -> Iterator[None]:
+    """Alone among the processes that use a store, where the store has a lock: a file beside it, or the database's own."""
     import sqlalchemy
 
-    name = uri.partition(":")[0].partition("+")[0]
-    if name not in LOCK_STATEMENTS:
+    path = store_file(uri)
+    if path is not None:
+        with locked(path.parent / ".mlflow.lock"):
+            yield
+        return
+    statement = LOCK_STATEMENTS.get(_database(uri))
+    if statement is None:
         yield
         return
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
     with engine.connect() as connection:
         deadline = time.monotonic() + SECONDS_FOR_OTHERS
-        while not connection.execute(sqlalchemy.text(LOCK_STATEMENTS[name])).scalar():
+        while not connection.execute(sqlalchemy.text(statement)).scalar():
             if time.monotonic() > deadline:
                 raise StoreUnavailable(f"the tracking store {shown(uri)} is locked by another process; try again later")
-            time.sleep(0.1)
+            time.sleep(0.05)
         yield
+
+
+def _database(uri: str) -> str:
+    return uri.partition(":")[0].partition("+")[0]
 
 
 def _make_ready(path: Path, artifacts: str, create: bool, tell: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,15 @@ class RecordedJob:
     """Milliseconds since 1970."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Who does a job or a sweep. ``run_id``: the run that this process was given to work on; None where another process has
+    it, whose ``run`` this is: FINISHED, RUNNING, or FAILED lately (None while that cannot be told)."""
+
+    run_id: str | None = None
+    run: RecordedJob | None = None
+
+
 class Recorder(Protocol):
     """Keeps runs. Every method raises TrackingError, in one line, when the store cannot be reached or written."""
 
@@ -78,14 +88,22 @@ class Recorder(Protocol):
     def children(self, parent: str) -> list[RecordedJob]:
         """The jobs that were started in a sweep, whatever their status."""
 
+    def document(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """A JSON artifact of a run; None where it is not there."""
+
     def close_stale(self) -> int:
         """End runs that a killed process of this host left RUNNING; how many there were."""
 
-    def start_sweep(self, start: RunStart) -> str:
-        """The run id of a parent: the unfinished one of the same key if there is one, else a new one."""
+    def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
+        """A parent to work on: the unfinished one of the same key if there is one, else a new one; or the sweep of that key that
+        is finished (unless ``again``), that another process works on, or that another one failed after ``since``."""
+
+    def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
+        """A new job to work on, linked to its parent; or the job of the same key that is finished, that another process works on,
+        or that failed there after ``since`` (milliseconds since 1970)."""
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
-        """The run id of a new job, linked to its parent."""
+        """The run id of a new job, whoever else works on the same, linked to its parent."""
 
     def log(
         self,
@@ -112,6 +130,9 @@ class Recorder(Protocol):
 
     def end(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
+
+    def abandon(self, status: str) -> None:
+        """Close every run that this recorder started and did not close, as far as the store can be written; raises nothing."""
 
     def watch(self, run_id: str) -> Any:
         """A context within which the use of processor, memory and GPU is recorded on the run."""
@@ -167,13 +188,29 @@ class MemoryRecorder:
             parent=run.parent,
         )
 
+    def document(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """See Recorder."""
+        content = self.runs[run_id].files.get(name)
+        return None if content is None else json.loads(content)
+
     def close_stale(self) -> int:
         """See Recorder; nothing outlives this process."""
         return 0
 
-    def start_sweep(self, start: RunStart) -> str:
+    def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
         """See Recorder."""
-        return self.start_job(start, None)
+        same = [i for i, run in self.runs.items() if run.tags.get(KIND) == "sweep" and run.tags[KEY] == start.tags[KEY]]
+        if not same:
+            return Claim(self.start_job(start, None))
+        if self.runs[same[-1]].status == FINISHED and not again:
+            return Claim(run=self._recorded(same[-1]))
+        self.runs[same[-1]].status = RUNNING
+        return Claim(same[-1])
+
+    def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
+        """See Recorder."""
+        found = self.finished_jobs().get(start.tags[KEY])
+        return Claim(run=found) if found else Claim(self.start_job(start, parent))
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """See Recorder."""
@@ -217,6 +254,12 @@ class MemoryRecorder:
     def end(self, run_id: str, status: str) -> None:
         """See Recorder."""
         self.runs[run_id].status = status
+
+    def abandon(self, status: str) -> None:
+        """See Recorder."""
+        for run in self.runs.values():
+            if run.status == RUNNING:
+                run.status = status
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:

@@ -1,0 +1,129 @@
+"""Output folders that are whole or not there, whatever ends the process that writes them.
+
+A folder is written under a hidden name beside its own and then renamed. The process holds a lock on the hidden folder, so
+the next one knows which hidden folders were abandoned by a kill, and removes them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from gpuclust.errors import ExportError
+
+HIDDEN = ".gpuclust-"
+# A folder that was moved away where the file system cannot exchange two of them.
+OLD = ".old"
+
+
+@contextmanager
+def whole_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that appears under its name only when it is complete; with ``force`` it takes the place of one that exists.
+
+    Raises ExportError when it cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(out)
+        temporary, lock = _new_folder(out)
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written ({error.strerror}); name another --out") from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if force and os.path.lexists(out):
+            _replace(out, temporary)
+        else:
+            temporary.rename(out)
+    except OSError as error:
+        raise ExportError(
+            f"{out} cannot be written ({error.strerror or error}); free some space or name another --out"
+        ) from error
+    finally:
+        _remove(temporary)
+        os.close(lock)
+
+
+def _new_folder(out: Path) -> tuple[Path, int]:
+    """A hidden folder and the descriptor that locks it; another one where a clearing process was faster."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f".{out.name}{HIDDEN}", dir=out.parent))
+        lock = _locked(path)
+        if lock is not None and path.is_dir():
+            return path, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that locks a folder; None when another process has it or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear_abandoned(out: Path) -> None:
+    """Remove what killed processes left beside a folder, or put back the folder that one was replacing."""
+    for path in sorted(out.parent.glob(f".{escape(out.name)}{HIDDEN}*"), key=lambda p: not p.name.endswith(OLD)):
+        lock = _locked(path)
+        if lock is None:
+            continue
+        if path.name.endswith(OLD) and not os.path.lexists(out):
+            path.rename(out)
+        else:
+            _remove(path)
+        os.close(lock)
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Put a folder in the place of another: at once where the file system can, so that there always is one."""
+    if _exchanged(new, out):
+        return
+    old = new.with_name(new.name + OLD)
+    lock = _locked(out)
+    try:
+        out.rename(old)
+        try:
+            new.rename(out)
+        except OSError:
+            old.rename(out)
+            raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+    _remove(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    names = os.fsencode(one), os.fsencode(other)
+    with suppress(AttributeError):
+        if sys.platform == "darwin":
+            return int(libc.renamex_np(*names, exchange)) == 0
+        return int(libc.renameat2(here, names[0], here, names[1], exchange)) == 0
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
