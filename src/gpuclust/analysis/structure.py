@@ -94,6 +94,10 @@ class _Finder:
     def __init__(self, X: np.ndarray, rng: np.random.Generator) -> None:
         self._X, self._rng = X, rng
         self._smallest = max(n_neighbors(len(X)), round(MIN_SHARE * len(X)))
+        # Of all rows only: in a part, the direction of the least moment looks bimodal by chance.
+        self._directions = np.empty((len(X), 0))
+        if X.shape[1] > 3 and len(X) >= ROWS_PER_COLUMN * X.shape[1]:
+            self._directions = invariant_coordinates(X, rng)
 
     def groups(self, members: np.ndarray) -> tuple[list[np.ndarray], str]:
         """The groups among some rows, and the coordinates that divide them first.
@@ -150,7 +154,7 @@ class _Finder:
         if len(X) < MIN_SPLIT_ROWS:
             return best[2:]
         seen = []
-        for space, coordinates in _spaces(X, self._rng, whole=len(members) == len(self._X)):
+        for space, coordinates in self._spaces(members):
             modes = find_modes(coordinates, smallest=self._smallest)
             seen.append((space, coordinates, modes))
             least = float(modes.prominence.min(initial=np.inf))
@@ -166,6 +170,29 @@ class _Finder:
             if own is not None:
                 return [members[own == c] for c in range(own.max() + 1)], space
         return best[2:]
+
+    def _spaces(self, members: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and coordinates (n_members, m) of each space in which some rows are looked at."""
+        X = self._X[members]
+        d = X.shape[1]
+        if d <= MAX_COLUMNS:
+            yield ("the features" if d > 1 else "the feature"), X
+        if d <= 3:
+            return
+        components = leading_components(X, self._rng)
+        found = components.shape[1]
+        if 0 < found < d:
+            kept = min(found, MAX_COLUMNS)
+            yield f"the first {kept} principal component{'s' * (kept > 1)}", components[:, :kept]
+        if len(members) < len(self._X):
+            return
+        directions = self._directions[:, :MAX_COLUMNS]
+        n_directions = directions.shape[1]
+        if 0 < n_directions < d:
+            yield f"{n_directions} invariant coordinate{'s' * (n_directions > 1)}", directions
+        if found and n_directions and found + n_directions < min(d, MAX_COLUMNS + 1):
+            both = np.column_stack([components / components.std(axis=0), directions])
+            yield f"{found} principal components and {n_directions} invariant coordinates", both
 
 
 def spread_steps(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -195,25 +222,6 @@ def discrete_columns(raw: np.ndarray) -> list[int]:
     """The columns of few values: those that `spread_steps` spreads."""
     n_distinct = len(np.unique(raw, axis=0))
     return [j for j in range(raw.shape[1]) if 1 < len(np.unique(raw[:, j])) <= n_distinct / ROWS_PER_VALUE]
-
-
-def _spaces(X: np.ndarray, rng: np.random.Generator, *, whole: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and coordinates (n_samples, m) of each space that groups are sought in."""
-    n, d = X.shape
-    if d <= MAX_COLUMNS:
-        yield ("the features" if d > 1 else "the feature"), X
-    if d <= 3:
-        return
-    components = leading_components(X, rng)
-    found = components.shape[1]
-    if 0 < found < d:
-        yield f"the first {min(found, MAX_COLUMNS)} principal components", components[:, :MAX_COLUMNS]
-    if (
-        whole and n >= ROWS_PER_COLUMN * d
-    ):  # in a part they are too noisy: the direction of least moment looks bimodal by chance
-        directions = invariant_coordinates(X, rng)
-        if 0 < directions.shape[1] < d:
-            yield f"{min(directions.shape[1], MAX_COLUMNS)} invariant coordinates", directions[:, :MAX_COLUMNS]
 
 
 def leading_components(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
