@@ -40,7 +40,7 @@ def test_conf_and_the_studies_are_inside_and_benches_are_not(wheel: Path) -> Non
     assert {f"gpuclust/{name}" for name in configuration | studies} <= names
     sources = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     assert sources <= names
-    assert not [n for n in names if "bench" in n or n.startswith("tests")]
+    assert not [n for n in names if "bench" in n or "calibration" in n or n.startswith("tests")]
     assert all(any(n.endswith(f"licenses/{name}") for n in names) for name in ("LICENSE", "NOTICE"))
 
 

@@ -172,12 +172,46 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def markdown(found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The tables of docs/verdict.md."""
+    titles = {"kmeans": "verdict, K-Means sweep", "gmm": "verdict, mixture sweep", "hdbscan": "verdict, HDBSCAN sweep", "all": "verdict, all three together"}  # fmt: skip
+    lines = ["| rule | right | clear, wrong | several, wrong | partly right | no answer | clear on unstructured |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, figures in found.items():
+        grades = [figures["grades"].get(g, 0) for g in (FALSE_CLEAR, FALSE_SEVERAL, PARTIAL, MISSED)]
+        cells = [f"**{figures['right']:.1%}**", *map(str, grades), f"{figures['clear_on_unstructured']:.1%}"]
+        lines.append(f"| {titles.get(name, name)} | {' | '.join(cells)} |")
+    counts = Counter(row["family"] for row in rows)
+    lines += [
+        "",
+        "Right by family:",
+        "",
+        f"| family | draws | {' | '.join([*SWEEPS, *BASELINES])} |",
+        "|---|---|" + "---|" * 8,
+    ]
+    for family, count in counts.items():
+        shares = [f"{found[name]['families'][family]:.0%}" for name in (*SWEEPS, *BASELINES)]
+        lines.append(f"| {family} | {count} | {' | '.join(shares)} |")
+    lines += ["", "Not right:", ""]
+    for row in rows:
+        wrong = {n: row["answers"][n] for n in SWEEPS if row["grades"][n] != RIGHT}
+        if wrong:
+            said = sorted(
+                {f"{kind}{' ' if sizes else ''}{' or '.join(map(str, sizes))}" for kind, sizes in wrong.values()}
+            )
+            lines.append(
+                f"- {row['table']} (truth {' or '.join(map(str, row['truth'])) or 'none'}), {', '.join(wrong)}: {'; '.join(said)}"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--cached", action="store_true", help="score only draws whose fits are on disk")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/verdict.md")
     options = parser.parse_args()
     jobs = list(draws(held_out=options.held_out))
     if options.cached:
@@ -189,15 +223,18 @@ def main() -> None:
             rows = list(pool.map(_score, jobs))
     else:
         rows = [_score(job) for job in jobs]
-    for row in rows:
-        wrong = {n: row["answers"][n] for n in SWEEPS if row["grades"][n] != RIGHT}
-        if wrong:
-            print(
-                f"{row['table']}, seed {row['seed']}: truth {row['truth'] or 'none'}, modes {row['structure']}: {wrong}"
-            )
     found = summary(rows)
-    for name, figures in found.items():
-        print(f"{name:<22} right {figures['right']:.1%}  clear on unstructured {figures['clear_on_unstructured']:.1%}  {figures['grades']}")  # fmt: skip
+    if options.markdown:
+        print(markdown(found, rows))
+    else:
+        for name, figures in found.items():
+            print(f"{name:<22} right {figures['right']:.1%}  clear on unstructured {figures['clear_on_unstructured']:.1%}  {figures['grades']}")  # fmt: skip
+        for row in rows:
+            wrong = {n: row["answers"][n] for n in SWEEPS if row["grades"][n] != RIGHT}
+            if wrong:
+                print(
+                    f"{row['table']}, seed {row['seed']}: truth {row['truth'] or 'none'}, modes {row['structure']}: {wrong}"
+                )
     print(f"{len(rows)} draws of {len({row['table'] for row in rows})} tables")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

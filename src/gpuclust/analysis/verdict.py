@@ -78,7 +78,8 @@ def verdict(
     - *none*: m = 1, there is no valley of density.
     - *clear*: m was tried by K-Means or a mixture, inside of the range, or the sweep is of HDBSCAN.
     - *open*: m is the largest or the smallest number tried, or was not tried: the text says how to extend the range.
-    - *several*: another criterion names another number strongly, and it is a coarser view of the same groups (fewer than m).
+    - *several*: another criterion names strongly at most half as many clusters, a coarser view of the same groups; or both
+      BIC with ICL and the K-Means silhouette with split gain name more strongly: groups that overlap.
 
     **Without it** each criterion (`gpuclust.analysis.criteria` has the thresholds) names a number strongly, weakly, or not at all:
 
@@ -165,7 +166,10 @@ def _by_structure(
         return Verdict(_extend(groups, tried), OPEN, (groups,))
     dense = next((c for c in criteria if c.name == "HDBSCAN"), None)
     confirmed = dense is not None and groups in dense.sizes
-    coarser = [k for c in criteria if c.strong for k in c.sizes if k < groups]
+    finer = _overlapping(criteria)
+    if finer is not None and finer > groups:
+        return Verdict(_several((groups, finer), strong=True), SEVERAL, (groups, finer))
+    coarser = [k for c in criteria if c.strong for k in c.sizes if k <= groups / 2]
     if coarser:
         sizes = tuple(dict.fromkeys([groups, *coarser]))
         return Verdict(_several(sizes, strong=True), SEVERAL, sizes)
@@ -183,9 +187,12 @@ def _by_structure(
 
 
 def _overlapping(criteria: Sequence[Criterion]) -> int | None:
-    """A number that BIC and ICL, and silhouette and split gain, all name strongly: groups that overlap too far for a valley."""
+    """A number that two algorithms name strongly, a mixture by BIC and K-Means by its silhouette: groups that overlap too far for
+    a valley."""
     by_bic = {k for c in criteria if c.strong and c.name == "BIC" for k in c.sizes}
-    by_silhouette = {k for c in criteria if c.strong and c.name.startswith("the silhouette") for k in c.sizes}
+    by_silhouette = {
+        k for c in criteria if c.strong and c.name.startswith("the silhouette of K-Means") for k in c.sizes
+    }
     return min(by_bic & by_silhouette, default=None)
 
 
