@@ -202,17 +202,17 @@ def hostile_table(path: Path, *, n_rows: int, preview: str) -> Path:
 def exports_of(table: Path, uri: str, out: Path, sizes: Sequence[int]) -> list[Path]:
     """An export for each size of a K-Means sweep over a hostile table, the chosen one first."""
     from gpuclust.compose import plan
-    from gpuclust.compute.backend import Choice
-    from gpuclust.compute.cpu import CpuBackend
-    from gpuclust.compute.store import Store
-    from gpuclust.desk import Desk
     from gpuclust.export import export, find_run
-    from gpuclust.sweep import jobs_of, run
+    from gpuclust.pipeline.context import RunContext
+    from gpuclust.pipeline.sweep import jobs_of, run
+    from gpuclust.runtime.backend import Choice
+    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.cpu import CpuBackend
     from gpuclust.tracking.mlflow import MlflowRecorder
     from tests.conftest import Quiet
 
     recorder = MlflowRecorder(uri, "explorer")
-    desk = Desk(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    desk = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
     roles = {
         "title": "title",
         "creator": "artist",

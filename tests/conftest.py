@@ -75,13 +75,13 @@ def quiet() -> Quiet:
 @pytest.fixture
 def desk(quiet: Quiet) -> Any:
     """A place to run jobs on the CPU, recorded in memory."""
-    from gpuclust.compute.backend import Choice
-    from gpuclust.compute.cpu import CpuBackend
-    from gpuclust.compute.store import Store
-    from gpuclust.desk import Desk
+    from gpuclust.pipeline.context import RunContext
+    from gpuclust.runtime.backend import Choice
+    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.cpu import CpuBackend
     from gpuclust.tracking.recorder import MemoryRecorder
 
-    return Desk(CpuBackend(), Choice("cpu", "a test"), Store(), MemoryRecorder(), quiet, "gpuclust test")
+    return RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), MemoryRecorder(), quiet, "gpuclust test")
 
 
 @pytest.fixture(scope="session")

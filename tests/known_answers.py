@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuclust.analysis.gain import split_gain
-from gpuclust.compute.cpu import CpuBackend
 from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.metrics.icl_gain import split_gain
+from gpuclust.runtime.cpu import CpuBackend
 
 BACKEND = CpuBackend()
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]

@@ -9,8 +9,8 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
-from gpuclust.compute import array_mixture
-from gpuclust.compute.array_mixture import fit_mixture, m_step
+from gpuclust.algorithms.mixture import array_api as array_mixture
+from gpuclust.algorithms.mixture.array_api import fit_mixture, m_step
 from gpuclust.config import GmmConfig
 from gpuclust.errors import FitError
 

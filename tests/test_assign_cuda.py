@@ -17,7 +17,8 @@ simulated = pytest.mark.skipif(not IN_SIMULATOR, reason="runs inside test_under_
 def few_threads(monkeypatch):
     """The simulator runs a Python thread for each of a block's threads."""
     if IN_SIMULATOR:
-        from gpuclust.compute.kernels import assign_cuda, lloyd_cuda
+        from gpuclust.algorithms.kmeans import assign_cuda
+        from gpuclust.algorithms.kmeans import kernels_cuda as lloyd_cuda
 
         monkeypatch.setattr(assign_cuda, "THREADS", 16)
         monkeypatch.setattr(lloyd_cuda, "THREADS", 32)
@@ -41,7 +42,8 @@ def test_under_the_simulator():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("n", "d", "k"), [(700, 3, 5), (1, 1, 1), (257, 11, 2)])
 def test_nearest_two_is_the_cpu_pass(dtype, n, d, k):
-    from gpuclust.compute.kernels import assign_cuda, nearest
+    from gpuclust.algorithms.kmeans import assign_cuda
+    from gpuclust.runtime.kernels import nearest
 
     rng = np.random.default_rng(n)
     X, centers = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(k, d))
@@ -55,7 +57,7 @@ def test_nearest_two_is_the_cpu_pass(dtype, n, d, k):
 
 @simulated
 def test_a_tie_goes_to_the_lower_label():
-    from gpuclust.compute.kernels.assign_cuda import nearest_two
+    from gpuclust.algorithms.kmeans.assign_cuda import nearest_two
 
     labels, first, second = nearest_two(np.array([[0.5], [2.0]]), np.array([[0.0], [1.0], [1.0], [0.0]]), np)
     assert labels.tolist() == [0, 1]
@@ -64,7 +66,7 @@ def test_a_tie_goes_to_the_lower_label():
 
 @simulated
 def test_sums_do_not_depend_on_the_blocks(monkeypatch):
-    from gpuclust.compute.kernels import assign_cuda
+    from gpuclust.algorithms.kmeans import assign_cuda
 
     rng = np.random.default_rng(0)
     X, labels = rng.normal(size=(900, 4)).astype(np.float32), rng.integers(0, 6, 900).astype(np.int32)
@@ -83,12 +85,12 @@ def test_sums_do_not_depend_on_the_blocks(monkeypatch):
 def test_the_finish_is_scikit_learns_lloyd(tol):
     from sklearn.cluster import KMeans
 
-    from gpuclust.compute.kernels.assign_cuda import finish_lloyd
+    from gpuclust.algorithms.kmeans.assign_cuda import refine_float64
 
     rng = np.random.default_rng(1)
     X = rng.normal(size=(600, 3)) + rng.integers(0, 4, (600, 1)) * 2.5
     start = X[:4].copy()
-    centers, n_iter, settled = finish_lloyd(X, start, least_move=tol * X.var(axis=0).mean(), max_iter=300, xp=np)
+    centers, n_iter, settled = refine_float64(X, start, least_move=tol * X.var(axis=0).mean(), max_iter=300, xp=np)
     model = KMeans(4, init=start, n_init=1, tol=tol, algorithm="lloyd").fit(X)
     assert settled
     assert n_iter == model.n_iter_
@@ -97,19 +99,19 @@ def test_the_finish_is_scikit_learns_lloyd(tol):
 
 @simulated
 def test_the_finish_says_when_it_did_not_settle():
-    from gpuclust.compute.kernels.assign_cuda import finish_lloyd
+    from gpuclust.algorithms.kmeans.assign_cuda import refine_float64
 
     X = np.random.default_rng(2).normal(size=(400, 2))
-    _, n_iter, settled = finish_lloyd(X, X[:8].copy(), least_move=0.0, max_iter=2, xp=np)
+    _, n_iter, settled = refine_float64(X, X[:8].copy(), least_move=0.0, max_iter=2, xp=np)
     assert (n_iter, settled) == (2, False)
 
 
 @simulated
 def test_an_empty_cluster_keeps_its_centre():
-    from gpuclust.compute.kernels.assign_cuda import finish_lloyd
+    from gpuclust.algorithms.kmeans.assign_cuda import refine_float64
 
     X = np.array([[0.0], [1.0], [9.0], [11.0]])
-    centers, _, settled = finish_lloyd(X, np.array([[0.0], [10.0], [500.0]]), least_move=0.0, max_iter=9, xp=np)
+    centers, _, settled = refine_float64(X, np.array([[0.0], [10.0], [500.0]]), least_move=0.0, max_iter=9, xp=np)
     assert settled
     assert centers.ravel().tolist() == [0.5, 10.0, 500.0]
 
@@ -118,13 +120,13 @@ def test_an_empty_cluster_keeps_its_centre():
 def test_several_descents_share_their_passes_and_end_as_scikit_learns():
     from sklearn.cluster import KMeans
 
-    from gpuclust.compute.kernels.assign_cuda import Descent, descend
+    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend
 
     rng = np.random.default_rng(3)
     X = rng.normal(size=(300, 2)) + rng.integers(0, 3, (300, 1)) * 3.0
     starts = [X[:3].copy(), X[10:15].copy()]
-    descents = [Descent(start, least_move=1e-4 * X.var(axis=0).mean(), max_iter=100) for start in starts]
-    short = Descent(starts[1], least_move=0.0, max_iter=1)
+    descents = [LloydState(start, least_move=1e-4 * X.var(axis=0).mean(), max_iter=100) for start in starts]
+    short = LloydState(starts[1], least_move=0.0, max_iter=1)
     descend(X, [*descents, short])
     assert (short.n_iter, short.settled) == (1, False)
     for start, found in zip(starts, descents, strict=True):

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpuclust import job as jobs
 from gpuclust.compose import compose
-from gpuclust.desk import Result, job_of
 from gpuclust.errors import ModelError
-from gpuclust.record import bundle_of
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline.context import Result, make_job
+from gpuclust.pipeline.run_log import bundle_of
 from gpuclust.tracking.bundle import ARRAYS, MODEL, UNPLACED, Bundle
 
 CASES = {
@@ -28,7 +28,7 @@ CASES = {
 
 
 def built(desk: Any, overrides: list[str]) -> tuple[Bundle, Result, np.ndarray]:
-    job = job_of(compose(["data.n_rows=3000", *overrides]), "job", {}, "cpu")
+    job = make_job(compose(["data.n_rows=3000", *overrides]), "job", {}, "cpu")
     (result,) = jobs.compute([job], desk)
     assert isinstance(result, Result), result
     bundle = bundle_of(job.config, result.table, result.matrix, result.clustering, result.profile)

@@ -15,10 +15,10 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import mutual_info_score, silhouette_score
 from sklearn.preprocessing import StandardScaler
 
-from gpuclust.data import catalogue as module
-from gpuclust.data.catalogue import FEATURES, catalogue, stream
-from gpuclust.data.catalogue_names import artist_names, track_ids
 from gpuclust.errors import ConfigurationError
+from gpuclust.tracks import catalogue as module
+from gpuclust.tracks.catalogue import FEATURES, catalogue, stream
+from gpuclust.tracks.catalogue_names import artist_names, track_ids
 
 SAMPLE = 60_000
 
@@ -221,7 +221,7 @@ def test_a_stream_stays_in_bounded_memory():
     """What the process holds at any of the last ten of thirty chunks is about what it held at some of the first ten."""
     program = """
 import psutil
-from gpuclust.data.catalogue import stream
+from gpuclust.tracks.catalogue import stream
 rows, held = 0, []
 for chunk in stream(1_500_000, chunk_rows=50_000):
     rows += len(chunk)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpuclust import sweep
 from gpuclust.choice import Condition, conditions, find
 from gpuclust.cli import main
 from gpuclust.compose import plan
 from gpuclust.config import choosing_metrics
 from gpuclust.errors import ConfigurationError, ExportError
+from gpuclust.pipeline import sweep
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.conftest import Quiet
@@ -46,12 +46,12 @@ def store(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def run(folder: Path, path: Path, *overrides: str, multirun: bool = False) -> sweep.SweepResult:
-    from gpuclust.compute.backend import Choice
-    from gpuclust.compute.cpu import CpuBackend
-    from gpuclust.compute.store import Store
-    from gpuclust.desk import Desk
+    from gpuclust.pipeline.context import RunContext
+    from gpuclust.runtime.backend import Choice
+    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.cpu import CpuBackend
 
-    desk: Any = Desk(CpuBackend(), Choice("cpu", "a test"), Store(), opened(folder), Quiet(), "gpuclust test")
+    desk: Any = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), opened(folder), Quiet(), "gpuclust test")
     features = [] if any("features" in o for o in overrides) else ["data.features=[a,b,c]"]
     p = plan(
         ["data=table", f"data.path={path}", "data.roles.group=kind", "report=none", "tracking.models=none", *features,

@@ -123,7 +123,7 @@ def test_debug_shows_the_traceback(
 def test_a_full_disk_is_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpuclust import artifacts
+    from gpuclust.pipeline import run_files as artifacts
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "leaderboard.csv")
@@ -147,7 +147,7 @@ def test_a_path_is_clustered_and_no_catalogue(here: Path, capsys: pytest.Capture
 def test_the_columns_of_tracks_choose_the_preset_and_that_is_said(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpuclust.data.catalogue import catalogue
+    from gpuclust.tracks.catalogue import catalogue
 
     frame = catalogue(200, seed=1).assign(key=np.arange(200) % 12)
     frame.to_csv(here / "tracks.csv", index=False)
@@ -201,7 +201,7 @@ def test_rows_and_features_are_always_said(here: Path, capsys: pytest.CaptureFix
 
 
 def test_describe_reads_a_table_of_tracks_as_a_job_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gpuclust.data.catalogue import catalogue
+    from gpuclust.tracks.catalogue import catalogue
 
     catalogue(200, seed=1).assign(other=np.linspace(0, 1, 200)).to_csv(here / "tracks.csv", index=False)
     assert main(["describe", "tracks.csv"]) == 0

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.cluster import NOISE, Clustering, canonical, cluster
-from gpuclust.compute.backend import Fit, Projection, Scaling
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.fits import margin, mixture_fit
-from gpuclust.compute.mixture import GaussianMixture
-from gpuclust.compute.store import Store
+from gpuclust.algorithms.cluster import NOISE, Clustering, canonical, cluster
+from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.results import margin, mixture_fit
 from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
 from gpuclust.errors import FitError
-from gpuclust.prepare import Matrix, Preparation
+from gpuclust.reducers.prepare import Matrix, Preparation
+from gpuclust.runtime.backend import Fit, Projection, Scaling
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
 
 BACKEND = CpuBackend()
 

@@ -15,22 +15,22 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import entropy as scipy_entropy
 from sklearn import metrics as sk
 
-from gpuclust import sweep
-from gpuclust.analysis.agreement import agreement, contingency, expected_mutual_information, match, without_noise
-from gpuclust.analysis.compare import compare, compare_all
+from gpuclust.algorithms.cluster import canonical
+from gpuclust.algorithms.hdbscan.predict import soft_membership
+from gpuclust.analysis.comparison import compare, compare_all
+from gpuclust.analysis.external_validation import compare_to_reference
 from gpuclust.analysis.noise import noise_profile, rescue
-from gpuclust.analysis.reference import against_reference
 from gpuclust.cli import main
-from gpuclust.cluster import canonical
 from gpuclust.compare import compare_runs, write
 from gpuclust.compose import plan
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.linkage_predict import soft_membership
 from gpuclust.config import HdbscanConfig
 from gpuclust.errors import DataError, ExportError
 from gpuclust.export import export, find_run
-from gpuclust.prepare import Matrix
+from gpuclust.metrics.agreement import agreement, contingency, expected_mutual_information, match, without_noise
+from gpuclust.pipeline import sweep
+from gpuclust.reducers.prepare import Matrix
 from gpuclust.report.terminal import matching
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.known_answers import groups
 
@@ -146,7 +146,7 @@ def test_an_outside_label_by_hand() -> None:
     codes = rng.integers(0, 5, len(rows))
     codes[labels[rows] == 0] %= 2
     values = list("abcde")
-    found = against_reference(labels, centers, codes=codes, rows=rows, values=values, column="genre")
+    found = compare_to_reference(labels, centers, codes=codes, rows=rows, values=values, column="genre")
     own = labels[rows]
     assert found.n_values == 600
     assert found.ami == pytest.approx(sk.adjusted_mutual_info_score(codes, own), abs=1e-9)

@@ -194,7 +194,7 @@ def test_a_constructor_that_refuses_is_found(check):
 
 def test_a_wrong_call_of_our_own_is_found_too(check):
     report = check("""
-        from gpuclust.compute.backend import Scaling
+        from gpuclust.runtime.backend import Scaling
         def use(scaling: Scaling):
             print(scaling.factor)
             return Scaling("standard")
@@ -230,7 +230,7 @@ def with_rapids(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_with_rapids_but_no_gpu_the_reason_is_given_in_words():
-    code = "from gpuclust.compute.backend import choose; print(choose('auto'))"
+    code = "from gpuclust.runtime.backend import choose; print(choose('auto'))"
     done = with_rapids("-c", code)
     assert done.returncode == 0, done.stderr
     assert "name='cpu'" in done.stdout
@@ -239,7 +239,7 @@ def test_with_rapids_but_no_gpu_the_reason_is_given_in_words():
 
 def test_what_a_gpu_library_raises_becomes_one_line_with_what_to_do():
     code = """if True:
-        from gpuclust.compute.gpu import failures
+        from gpuclust.runtime.gpu import failures
         from gpuclust.errors import FitError
         for error in (MemoryError("std::bad_alloc"), RuntimeError("two\\nlines"), ValueError("NaN"), FitError("ours")):
             try:

@@ -100,7 +100,7 @@ for method in ("__setitem__", "__delitem__"):
 os.environ["MLFLOW_RUN_ID"] = "of another program"
 before = {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW", "GPUCLUST", "HYDRA"))}
 for module in pkgutil.walk_packages(gpuclust.__path__, "gpuclust."):
-    if module.name in ("gpuclust.__main__", "gpuclust.serve.explorer.script"):  # they run the program
+    if module.name in ("gpuclust.__main__", "gpuclust.serve.explorer.main"):  # they run the program
         continue
     try:
         importlib.import_module(module.name)

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuclust import job as jobs
-from gpuclust import sweep
-from gpuclust.analysis.validity import score
-from gpuclust.cluster import cluster
+from gpuclust.algorithms.cluster import cluster
 from gpuclust.compose import plan
-from gpuclust.compute import distinct as module
-from gpuclust.compute.backend import Fit, Projection, Scaling
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.distinct import Distinct, distinct_rows, pays, pays_for_fits
-from gpuclust.compute.kernels.silhouette import silhouette
-from gpuclust.compute.store import Store
 from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
-from gpuclust.prepare import Matrix, Preparation
+from gpuclust.metrics.silhouette.score import silhouette
+from gpuclust.metrics.validity import score
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline import sweep
+from gpuclust.reducers.prepare import Matrix, Preparation
+from gpuclust.runtime import deduplicate as module
+from gpuclust.runtime.backend import Fit, Projection, Scaling
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.deduplicate import Distinct, distinct_rows, pays, worth_deduplicating_fits
 
 # Sums over the same rows in another order: n * eps of float64, with room for the iterations that carry it on.
 ROUNDING = 1e-9
@@ -84,10 +84,10 @@ def test_it_pays_from_a_tenth_of_repeats_on_in_tables_that_take_time() -> None:
 
 
 def test_fits_want_more_repeats_in_larger_tables() -> None:
-    assert pays_for_fits(100_000, 200_000)
-    assert not pays_for_fits(100_001, 200_000)
-    assert not pays_for_fits(10_000, 199_999)
-    assert not pays_for_fits(None, 10**6)
+    assert worth_deduplicating_fits(100_000, 200_000)
+    assert not worth_deduplicating_fits(100_001, 200_000)
+    assert not worth_deduplicating_fits(10_000, 199_999)
+    assert not worth_deduplicating_fits(None, 10**6)
 
 
 def test_a_job_fits_the_distinct_rows_of_a_large_table_with_many_repeats(seed: int) -> None:
@@ -203,7 +203,7 @@ def test_sampled_silhouettes_stay_on_the_rows(seed: int) -> None:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each matrix whose distinct rows were looked for."""
-    from gpuclust import prepare
+    from gpuclust.reducers import prepare
 
     calls: list[int] = []
     monkeypatch.setattr(prepare, "distinct_rows", lambda X: calls.append(len(X)) or distinct_rows(X))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuclust.compute.kernels import em_cpu
-from gpuclust.compute.kernels.em import COVARIANCE_TYPES
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture import em_cpu
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES
+from gpuclust.algorithms.mixture.fit import GaussianMixture
 
 # The same terms in another order, of sums of a few hundred terms up to 100: float64 to 1e-12, float32 to 1e-7 a term.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
@@ -22,8 +22,8 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
-from gpuclust.compute.kernels import em_cuda
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
+from gpuclust.algorithms.mixture.fit import GaussianMixture
 
 em_cuda.MAX_THREADS = 32  # the simulator runs a Python thread for each
 em_cuda.MAX_BLOCKS = 2  # so that blocks take several tiles
@@ -125,7 +125,7 @@ def device() -> Any:
 )
 def test_device_agrees(n: int, d: int, k: int, dtype: str, covariance_type: str) -> None:
     cuda = device()
-    from gpuclust.compute.kernels import em_cuda
+    from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
 
     given = example(n, d, k, covariance_type, dtype, weighted=True)
     X, weight = cuda.to_device(given["X"]), cuda.to_device(given["weight"])

@@ -25,12 +25,12 @@ from gpuclust.serve.explorer import charts, raster
 from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
-from gpuclust.serve.explorer.moves import Moves, moves
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
 from gpuclust.serve.explorer.previews import Preview, preview_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, colors_of
 from gpuclust.serve.explorer.tables import as_csv
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
+from gpuclust.serve.explorer.transitions import Moves, moves
 from gpuclust.serve.explorer.views.averages import left_out
 from gpuclust.serve.explorer.views.overview import choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name

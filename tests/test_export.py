@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
-from gpuclust import sweep
-from gpuclust.analysis.compare import compare_all
-from gpuclust.artifacts import leaderboard_csv
+from gpuclust.analysis.comparison import compare_all
 from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import Exported, export, find_run, verify, write_csv
 from gpuclust.folders import whole_folder
+from gpuclust.pipeline import sweep
+from gpuclust.pipeline.run_files import leaderboard_csv
 from gpuclust.predict import predict
 from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.mlflow import MlflowRecorder

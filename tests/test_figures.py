@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from gpuclust.report import figures as fg
-from gpuclust.report import letters, palette
+from gpuclust.report import palette
+from gpuclust.report import text_collection as letters
 from gpuclust.report.tree import Tree
 
 HOSTILE = "$\\frac{1}{0}$ \x00\x1b[31m\u202etxt.exe\u202c 日本語 🎵 مرحبا é\u0301 <script>\n%s{}"

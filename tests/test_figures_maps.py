@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from gpuclust.report import figures as fg
-from gpuclust.report import letters, palette, raster
+from gpuclust.report import palette, raster
+from gpuclust.report import text_collection as letters
 
 
 def written(figure: Figure) -> list[str]:

@@ -15,11 +15,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gpuclust.compute.ahead import LATER
-from gpuclust.compute.kernels.compiled import Helper, offer, told_when_compiling
+from gpuclust.runtime.jit import Helper, notify_on_compile, offer
+from gpuclust.runtime.precompile import LATER
 
 KERNEL = """
-from gpuclust.compute.kernels.compiled import compiled
+from gpuclust.runtime.jit import compiled
 
 @compiled(fastmath=False)
 def total(values):
@@ -54,7 +54,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def told(module: ModuleType) -> int:
     """How often it is said that something is compiled while the kernel adds up, rightly, two numbers."""
     said: list[bool] = []
-    with told_when_compiling(lambda: said.append(True)):
+    with notify_on_compile(lambda: said.append(True)):
         assert module.total(np.array([1.0, 2.5])) == 3.5
         assert module.total(np.array([1, 2])) == 3.0
     return len(said)
@@ -88,7 +88,7 @@ def test_a_damaged_cache_is_compiled_over(kernel: Path) -> None:
 
 def test_nothing_is_told_after_the_context(kernel: Path) -> None:
     said: list[bool] = []
-    with told_when_compiling(lambda: said.append(True)):
+    with notify_on_compile(lambda: said.append(True)):
         pass
     assert load(kernel).total(np.array([1.0])) == 1.0
     assert said == []
@@ -121,7 +121,7 @@ def helped(kernel: Path, monkeypatch: pytest.MonkeyPatch, program: str, *argumen
     modules: list[str] = []
     command = (sys.executable, "-c", program, str(kernel.parent), *arguments)
     helper = Helper(command, frozenset({"a_late_kernel"}))
-    with told_when_compiling(lambda: None), event.install_listener("numba:compile", Compiled()):
+    with notify_on_compile(lambda: None), event.install_listener("numba:compile", Compiled()):
         offer(helper)
         assert load(kernel).total(np.array([1.0, 2.5])) == 3.5
         assert load(late, "a_late_kernel").total(np.array([1.0, 2.5])) == 3.5
@@ -151,7 +151,7 @@ def test_a_helper_is_started_only_when_something_is_compiled(kernel: Path, monke
 def test_a_helper_ends_with_the_work(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helper = Helper((sys.executable, "-c", "import time; time.sleep(60)"), frozenset())
     began = time.monotonic()
-    with told_when_compiling(lambda: None):
+    with notify_on_compile(lambda: None):
         offer(helper)
         assert load(kernel).total(np.array([1.0])) == 1.0
     assert helper.process is not None
@@ -253,7 +253,7 @@ def test_where_no_folder_is_writable_kernels_are_compiled_in_memory_and_that_is_
 
 def test_fast_hdbscan_is_used_where_no_folder_is_writable(tmp_path: Path) -> None:
     """Its kernels are declared with a cache, which numba then refuses."""
-    code = f"{NOWHERE}\nimport gpuclust.compute.kernels.boruvka as module\nassert module.build_kdtree"
+    code = f"{NOWHERE}\nimport gpuclust.algorithms.hdbscan.boruvka as module\nassert module.build_kdtree"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
-from gpuclust.analysis.gain import SHRINKAGE, split_gain
-from gpuclust.analysis.gap import first_within_error, gap_statistic, reference_set
-from gpuclust.compute.cpu import CpuBackend
+from gpuclust.metrics.gap import first_within_error, gap_statistic, reference_set
+from gpuclust.metrics.icl_gain import SHRINKAGE, split_gain
+from gpuclust.runtime.cpu import CpuBackend
 from tests.known_answers import groups, standardised
 
 BACKEND = CpuBackend()

@@ -11,11 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust import job as jobs
-from gpuclust.cluster import Clustering, cluster
-from gpuclust.compute.backend import Backend, Choice, probe_gpu
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.store import Store
+from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.config import (
     CleanConfig,
     ClusterConfig,
@@ -30,10 +26,14 @@ from gpuclust.config import (
 from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Table
-from gpuclust.desk import job_of
 from gpuclust.errors import FitError
-from gpuclust.prepare import Matrix, prepare
-from gpuclust.record import bundle_of
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline.context import make_job
+from gpuclust.pipeline.run_log import bundle_of
+from gpuclust.reducers.prepare import Matrix, prepare
+from gpuclust.runtime.backend import Backend, Choice, probe_gpu
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,7 +53,7 @@ def gpu() -> Backend:
     reason = probe_gpu()
     if reason is not None:
         pytest.skip(f"no GPU to test on: {reason}")
-    from gpuclust.compute.gpu import GpuBackend
+    from gpuclust.runtime.gpu import GpuBackend
 
     return GpuBackend(pool_fraction=0.5)
 
@@ -249,7 +249,7 @@ def test_kmeans_finds_the_same_clusters_where_there_is_one_optimum(gpu, tracks_1
 
 def CPU_assign(X: np.ndarray, found: Clustering, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """What a model served on a CPU gives the training rows."""
-    from gpuclust.compute.kmeans import assign
+    from gpuclust.algorithms.kmeans.fit import assign
 
     labels, nearest, _ = assign(matrix_on(CPU, X, dtype).X, found.parameters["centers"])
     return labels, nearest
@@ -352,7 +352,7 @@ def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, desk: Any, tracks, requ
 
     config = Config(data=replace(tracks, n_rows=20_000), clean=DISTINCT, cluster=request_, dtype="float64")
     desk = replace(desk, backend=gpu, choice=Choice("gpu", "a test"))
-    (result,) = jobs.compute([job_of(config, "job", {}, "gpu")], desk)
+    (result,) = jobs.compute([make_job(config, "job", {}, "gpu")], desk)
     assert not isinstance(result, Exception), result
     assert {"silhouette", "calinski_harabasz", "davies_bouldin", "n_clusters"} <= set(result.metrics)
     bundle_of(config, result.table, result.matrix, result.clustering, result.profile).save(tmp_path / "model")
@@ -370,7 +370,7 @@ def test_the_device_is_named_with_its_driver(gpu):
 
 
 def test_too_little_memory_is_said_in_a_line(gpu):
-    from gpuclust.compute.gpu import failures
+    from gpuclust.runtime.gpu import failures
 
     with (
         pytest.raises(FitError, match=r"too little memory for an array of a petabyte .*pool_fraction"),

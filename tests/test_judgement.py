@@ -8,11 +8,11 @@ import pytest
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from gpuclust import sweep
-from gpuclust.analysis.dbcv import core_distances, dbcv
 from gpuclust.compose import compose, plan
-from gpuclust.desk import job_of
 from gpuclust.errors import ConfigurationError
+from gpuclust.metrics.dbcv import core_distances, dbcv
+from gpuclust.pipeline import sweep
+from gpuclust.pipeline.context import make_job
 from tests.known_answers import groups, moons
 
 QUICK = ["data.n_rows=400", "report=none", "cluster.n_clusters=3", "cluster.n_init=1"]
@@ -134,13 +134,13 @@ def test_an_outside_label_that_is_not_there_fails_before_anything_runs(desk: Any
 @pytest.mark.parametrize("other", ["score.stability=5", "analysis.dbcv=true", "analysis.reference=genre"])
 def test_what_a_job_is_asked_changes_its_key(other: str) -> None:
     one, two = compose(QUICK), compose([*QUICK, other])
-    assert job_of(one, "", {}, "cpu").key != job_of(two, "", {}, "cpu").key
+    assert make_job(one, "", {}, "cpu").key != make_job(two, "", {}, "cpu").key
 
 
 @pytest.mark.parametrize("other", ["analysis.gap=5", "analysis.compare=false"])
 def test_what_the_sweep_does_with_its_jobs_does_not(other: str) -> None:
     one, two = compose(QUICK), compose([*QUICK, other])
-    assert job_of(one, "", {}, "cpu").key == job_of(two, "", {}, "cpu").key
+    assert make_job(one, "", {}, "cpu").key == make_job(two, "", {}, "cpu").key
 
 
 def test_a_sweep_can_be_decided_by_stability(desk: Any) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from gpuclust.compute.kernels.lloyd import Fits
-from gpuclust.compute.kernels.nearest import ROWS
-from gpuclust.compute.kernels.tiles import take_rows
-from gpuclust.compute.kmeans import KMeansRequest, assign, fit_kmeans, lloyd
-from gpuclust.compute.kmeans_starts import SAMPLE_ROWS
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, lloyd
+from gpuclust.algorithms.kmeans.init import SAMPLE_ROWS
+from gpuclust.algorithms.kmeans.kernels_cpu import Fits
+from gpuclust.algorithms.kmeans.tiled_matrix import tile_matrix
 from gpuclust.errors import FitError
+from gpuclust.runtime.kernels.nearest import ROWS
 
 # Two float64 sums of n products in different orders differ by at most n units of 1e-16 each, for n up to some thousands.
 ROUNDING = 1e-11
@@ -208,7 +208,7 @@ def test_lloyd_pass_decides_in_float64_where_float32_cannot():
     X = blobs(31, 2000, 5, 2)
     centers = np.repeat(X[:1], 2, axis=0)
     centers[1, 0] += 1e-9
-    rows = take_rows(X, np.empty(0))
+    rows = tile_matrix(X, np.empty(0))
     shift, scale = rows.frame
     fits = Fits(rows, [(centers - shift) * scale])
     fits.run_pass(np.arange(1))
@@ -221,7 +221,7 @@ def test_lloyd_pass_decides_in_float64_where_float32_cannot():
 def test_statistics_of_one_pass(n_rows):
     X = blobs(37, n_rows, 5, 3)
     weight = np.random.default_rng(1).uniform(0, 2, n_rows)
-    rows = take_rows(X, weight)
+    rows = tile_matrix(X, weight)
     shift, scale = rows.frame
     Z = (X - shift) * scale
     starts = [Z[: min(n_rows, k)] + 1e-3 for k in (1, 4, 6)]

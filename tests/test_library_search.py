@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gpuclust.serve.library import Library
+from gpuclust.serve.spelling import slips_between
 from gpuclust.serve.text import fold_one
-from gpuclust.serve.typos import slips_between
 from tests.exporting import TITLES, made_export, table_of, tracks
 
 

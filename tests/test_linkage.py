@@ -19,9 +19,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from gpuclust.compute import linkage_predict
-from gpuclust.compute.linkage import (
-    HdbscanCut,
+from gpuclust.algorithms.hdbscan import predict as linkage_predict
+from gpuclust.algorithms.hdbscan.fit import (
+    HdbscanResult,
     SpanningTree,
     auto_min_cluster_size,
     cut,
@@ -31,7 +31,7 @@ from gpuclust.compute.linkage import (
     tree_from_edges,
     tree_from_linkage,
 )
-from gpuclust.compute.linkage_predict import approximate_predict, prediction_data, soft_membership
+from gpuclust.algorithms.hdbscan.predict import approximate_predict, prediction_data, soft_membership
 from gpuclust.errors import FitError, ModelError
 
 UNIT = ["acousticness", "danceability", "energy", "instrumentalness", "liveness", "speechiness", "valence"]
@@ -126,7 +126,7 @@ def test_labels_equal_fast_hdbscan_on_the_same_edges(tree_20k: SpanningTree, siz
     assert_allclose(found.probabilities[comparable], strengths[comparable], atol=1e-7)
 
 
-def condensed_labels_with_infinite_density(found: HdbscanCut) -> np.ndarray:
+def condensed_labels_with_infinite_density(found: HdbscanResult) -> np.ndarray:
     tree = found.condensed
     rows = (tree.child < tree.n_rows) & np.isinf(tree.lambda_val)
     return np.unique(found.labels[tree.child[rows]])
@@ -463,7 +463,7 @@ def test_the_persistence_curve_refuses_a_size_out_of_range() -> None:
 # ---- placing rows -----------------------------------------------------------------------------------------------
 
 
-def naive_predict(X: np.ndarray, tree: SpanningTree, found: HdbscanCut, x: np.ndarray) -> tuple[int, float]:
+def naive_predict(X: np.ndarray, tree: SpanningTree, found: HdbscanResult, x: np.ndarray) -> tuple[int, float]:
     """hdbscan 0.8.44 `_find_cluster_and_probability` for one new row, with the fitted core distances."""
     condensed = found.condensed
     child = {int(c): k for k, c in enumerate(condensed.child)}
@@ -576,7 +576,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 # ---- soft membership --------------------------------------------------------------------------------------------
 
 
-def membership_vectors(X: np.ndarray, found: HdbscanCut) -> np.ndarray:
+def membership_vectors(X: np.ndarray, found: HdbscanResult) -> np.ndarray:
     """hdbscan 0.8.44 `all_points_membership_vectors`, row by row and cluster by cluster, on our condensed tree."""
     tree = found.condensed
     n, lam = tree.n_rows, tree.lambda_val.astype(float)
@@ -648,8 +648,8 @@ def test_serving_a_model_does_not_import_fast_hdbscan() -> None:
     """Only a new tree needs it."""
     code = (
         "import sys, numpy as np\n"
-        "from gpuclust.compute.linkage import cut, tree_from_edges\n"
-        "from gpuclust.compute.linkage_predict import approximate_predict, prediction_data\n"
+        "from gpuclust.algorithms.hdbscan.fit import cut, tree_from_edges\n"
+        "from gpuclust.algorithms.hdbscan.predict import approximate_predict, prediction_data\n"
         "X = np.arange(9.0)[:, None] ** 2\n"
         "edges = np.column_stack([np.arange(8), np.arange(1, 9), np.diff(X[:, 0])])\n"
         "tree = tree_from_edges(edges, np.r_[1.0, np.diff(X[:, 0])], 1)\n"
@@ -661,7 +661,7 @@ def test_serving_a_model_does_not_import_fast_hdbscan() -> None:
 
 TREE = (
     "import sys, numpy as np\n"
-    "from gpuclust.compute.linkage import cut, spanning_tree\n"
+    "from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree\n"
     "X = np.random.default_rng(0).normal(size=(60, 2)).round(1)\n"
     "print(cut(spanning_tree(X, min_samples=3), min_cluster_size=5).labels.tolist())\n"
 )

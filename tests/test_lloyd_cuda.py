@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from gpuclust.compute.kernels.lloyd import lloyd_pass
+from gpuclust.algorithms.kmeans.kernels_cpu import lloyd_pass
 
 # Float64 sums of the same terms in another order: their number, some thousands, times 1e-16.
 ROUNDING = 1e-12
@@ -18,7 +18,7 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
-from gpuclust.compute.kernels import lloyd_cuda
+from gpuclust.algorithms.kmeans import kernels_cuda as lloyd_cuda
 
 given = np.load(sys.argv[1])
 lloyd_cuda.THREADS = 16  # the simulator runs a Python thread for each
@@ -109,7 +109,7 @@ def cuda():
 @pytest.mark.parametrize("n_features", [1, 5, 11, 40, 200])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_device_equals_cpu(cuda, dtype, n_features, weighted):
-    from gpuclust.compute.kernels import lloyd_cuda
+    from gpuclust.algorithms.kmeans import kernels_cuda as lloyd_cuda
 
     X, centers, weight = table(50_001, n_features, dtype)
     centers.append(X[:300].astype(np.float64))

@@ -15,9 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.compute.covariance import cholesky_of_precisions, precisions
-from gpuclust.compute.kernels.em import COVARIANCE_TYPES, passes
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, passes
+from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.m_step import cholesky_of_precisions, precisions
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 from tests.test_em import blobs, parameters
 
@@ -265,7 +265,7 @@ def test_cpu_is_a_device_by_name_or_by_itself() -> None:
 MEMORY = """
 import sys
 import numpy as np
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture.fit import GaussianMixture
 
 def memory(of):  # of this process alone: ru_maxrss starts at the peak of the process that started it
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(of))

@@ -6,14 +6,14 @@ import pytest
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 
-from gpuclust.compute.mixture import GaussianMixture
-from gpuclust.compute.mixture_search import searched_start
-from gpuclust.data.catalogue import catalogue
+from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.errors import FitError
+from gpuclust.tracks.catalogue import catalogue
 
 
 def fitted(X: np.ndarray, k: int, seed: int, kind: str = "full", weight: np.ndarray | None = None) -> GaussianMixture:
-    search = searched_start(kind, 1e-6)
+    search = short_em_init(kind, 1e-6)
     return GaussianMixture(k, covariance_type=kind, random_state=seed, kmeans=search, max_iter=200).fit(X, weight)
 
 

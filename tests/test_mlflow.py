@@ -16,8 +16,8 @@ import pytest
 from gpuclust.errors import TrackingError
 from gpuclust.tracking.claims import HOST, PROCESS
 from gpuclust.tracking.mlflow import PARENT_RUN, MlflowRecorder
-from gpuclust.tracking.place import Interrupts, page, resolve_uri
 from gpuclust.tracking.recorder import FINISHED, KEY, KILLED, KIND, DatasetInput, RunStart
+from gpuclust.tracking.store_location import DeferredInterrupts, page, resolve_uri
 
 
 @pytest.fixture
@@ -216,12 +216,12 @@ def test_a_read_only_store_is_said(locked: Path) -> None:
 
 
 def test_an_interrupt_waits_for_what_is_being_written() -> None:
-    interrupts = Interrupts()
+    interrupts = DeferredInterrupts()
     written = []
 
     def write() -> None:
-        with interrupts.held_back():
-            with interrupts.held_back():
+        with interrupts.deferred():
+            with interrupts.deferred():
                 interrupts.interrupt(KeyboardInterrupt())
                 written.append("inner")
             written.append("outer")
@@ -231,5 +231,5 @@ def test_an_interrupt_waits_for_what_is_being_written() -> None:
     assert written == ["inner", "outer"]
     with pytest.raises(KeyboardInterrupt):
         interrupts.interrupt(KeyboardInterrupt())
-    with interrupts.held_back():
+    with interrupts.deferred():
         written.append("later")

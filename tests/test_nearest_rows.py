@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuclust.compute.kernels.kd_tree import build_kdtree
-from gpuclust.compute.kernels.leaves import Leaves
-from gpuclust.compute.kernels.neighbours import first_no_sparser, nearest_rows
+from gpuclust.algorithms.hdbscan.kd_tree import build_kdtree
+from gpuclust.algorithms.hdbscan.knn import first_denser_neighbour, nearest_rows
+from gpuclust.algorithms.hdbscan.leaf_tiles import Leaves
 
 
 def by_hand(X: np.ndarray, k: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_values_of_any_size_and_place(n_features: int, offset: float) -> None:
 def test_neighbours_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(1).integers(0, 6, size=(3_000, 4)).astype(np.float32)
     several = nearest_rows(Leaves(build_kdtree(X)), 12)
-    monkeypatch.setattr("gpuclust.compute.kernels.nearest.get_num_threads", lambda: 1)
+    monkeypatch.setattr("gpuclust.runtime.kernels.nearest.get_num_threads", lambda: 1)
     for found, expected in zip(nearest_rows(Leaves(build_kdtree(X)), 12), several, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -57,7 +57,7 @@ def test_the_first_no_sparser_row_by_hand() -> None:
     core = squared[:, 2]
     assert core.tolist() == [9.0, 4.0, 9.0, 36.0, 144.0]
     # 0 meets 1 first (4 <= 9); 1 meets no sparser row among 0 and 2; 2 meets 1; 3 meets 2; 4 meets 3.
-    assert first_no_sparser(leaves, rows, squared, core, 3).tolist() == [1, -1, 1, 2, 3]
+    assert first_denser_neighbour(leaves, rows, squared, core, 3).tolist() == [1, -1, 1, 2, 3]
 
 
 @pytest.mark.parametrize("values", [3, 50, None])

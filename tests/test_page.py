@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gpuclust.data.table import Audit, LeftOut, Step
+from gpuclust.data.table import Audit, ExcludedColumn, Step
 from gpuclust.report import figures as fg
 from gpuclust.report.markup import Html, data, style_sheet, tag
 from gpuclust.report.page import (
@@ -79,7 +79,7 @@ def audit(words: str = "plain") -> dict[str, object]:
     return Audit(
         source={"path": words},
         features=("energy", words),
-        left_out=(LeftOut(words, words),),
+        left_out=(ExcludedColumn(words, words),),
         steps=(Step("duplicates", words, 114_000, 24_259),),
         notes=(words,),
         rows_read=114_000,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuclust.report import figures as fg
-from gpuclust.report import letters, palette, text
+from gpuclust.report import palette, text
+from gpuclust.report import text_collection as letters
 
 SIMULATED = {  # Machado, Oliveira and Fernandes (2009), severity 1.
     "ordinary": np.eye(3),

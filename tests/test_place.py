@@ -11,7 +11,7 @@ import pytest
 
 from gpuclust.errors import StoreUnavailable, TrackingError
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.place import resolve_uri, shown, store_file, translated
+from gpuclust.tracking.store_location import resolve_uri, shown, store_file, translated
 
 ODD = ["what?", "50%20off", "a#b", "it's", 'say "so"', "both ' and \"", "tab\there", "ünï çödé", "new\nline"]
 

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 from gpuclust.cli import main
-from gpuclust.compute.backend import Choice
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.store import Store
-from gpuclust.desk import Desk
 from gpuclust.errors import ModelError
 from gpuclust.export import export, find_run
 from gpuclust.model.novelty import MIN_ROWS_FOR_TAILS, compare, training_summary
 from gpuclust.model.schema import Details
+from gpuclust.pipeline.context import RunContext
 from gpuclust.predict import predict
+from gpuclust.runtime.backend import Choice
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.conftest import Quiet
 from tests.exporting import FEATURES, made_export, tracks
@@ -212,7 +212,7 @@ def test_an_export_of_a_model_without_ranges_adds_them(tmp_path: Path, store_tem
     ranges = model["details"].pop("training")
     kept.write_text(json.dumps(model))
     recorder = MlflowRecorder(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
-    desk: Any = Desk(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    desk: Any = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
     again = export(find_run(recorder, "best"), tmp_path / "again", recorder=recorder, desk=desk).folder
     assert json.loads((again / "model" / "model.json").read_text())["details"]["training"] == ranges
     assert (again / "model" / "arrays.npz").read_bytes() == (first / "model" / "arrays.npz").read_bytes()

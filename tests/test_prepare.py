@@ -13,15 +13,15 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from gpuclust.compose import compose
-from gpuclust.compute.cpu import CpuBackend
 from gpuclust.config import ReduceConfig, ScaleConfig
 from gpuclust.data.table import Audit, Roles, Table
-from gpuclust.desk import Result, job_of
 from gpuclust.errors import ConfigurationError
-from gpuclust.job import compute
 from gpuclust.model.predictor import read_predictor
-from gpuclust.prepare import BLOCK_ROWS, Matrix, prepare
-from gpuclust.record import bundle_of
+from gpuclust.pipeline.context import Result, make_job
+from gpuclust.pipeline.job import compute
+from gpuclust.pipeline.run_log import bundle_of
+from gpuclust.reducers.prepare import BLOCK_ROWS, Matrix, prepare
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.bundle import Bundle
 
 BACKEND = CpuBackend()
@@ -224,7 +224,7 @@ def test_groups_far_from_zero_are_found_and_predicted(
     pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
     size = "cluster.min_cluster_size=30" if algorithm == "hdbscan" else "cluster.n_clusters=4"
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", f"scale={method}", f"cluster={algorithm}", size])
-    (result,) = compute([job_of(config, "far", {}, "cpu")], desk)
+    (result,) = compute([make_job(config, "far", {}, "cpu")], desk)
     assert isinstance(result, Result)
     labels = result.clustering.labels
     clustered = labels >= 0
@@ -273,7 +273,7 @@ def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, desk: Any) 
     raw, _ = blobs(0.0)
     pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", "cluster.n_clusters=3"])
-    (result,) = compute([job_of(config, "far", {}, "cpu")], desk)
+    (result,) = compute([make_job(config, "far", {}, "cpu")], desk)
     bundle = bundle_of(config, result.table, result.matrix, result.clustering, result.profile)
     bundle.save(tmp_path / "model")
     rows = np.vstack([raw[:3], raw[:3] * 1e30])

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gpuclust.analysis import naming
-from gpuclust.analysis.facts import Facts, categories, facts
+from gpuclust.analysis.arrow_schema import cluster_table
+from gpuclust.analysis.enrichment import LEAST_COUNT
 from gpuclust.analysis.profile import Profile, profile, with_rules
-from gpuclust.analysis.shares import LEAST_COUNT
-from gpuclust.analysis.tabular import cluster_table
-from gpuclust.artifacts import _cards
+from gpuclust.analysis.table_stats import Facts, categories, facts
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
+from gpuclust.pipeline.run_files import _cards
 
 FEATURES = ("energy", "tempo", "duration_ms")
 

@@ -22,7 +22,7 @@ def commands() -> list[str]:
 def test_every_command_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gpuclust.data.catalogue import catalogue
+    from gpuclust.tracks.catalogue import catalogue
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

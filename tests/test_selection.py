@@ -10,10 +10,10 @@ from gpuclust.analysis.selection import (
     knee,
     optima,
     optimum,
-    prefer_density,
+    prefer_hdbscan,
     select,
 )
-from gpuclust.analysis.validity import HIGHER_IS_BETTER
+from gpuclust.metrics.validity import HIGHER_IS_BETTER
 
 
 def candidates(metric: str, *values: float, algorithm: str = "kmeans") -> list[Candidate]:
@@ -78,8 +78,8 @@ def test_a_cluster_of_nearly_everything_is_no_structure_to_prefer() -> None:
     def density(largest: float) -> Candidate:
         return Candidate("hdbscan", "hdbscan", {"n_clusters": 2, "noise_fraction": 0.0, "largest_fraction": largest})
 
-    assert prefer_density(density(0.6), others, validity, same) is not None
-    assert prefer_density(density(0.957), others, validity, same) is None
+    assert prefer_hdbscan(density(0.6), others, validity, same) is not None
+    assert prefer_hdbscan(density(0.957), others, validity, same) is None
 
 
 def points(values: dict[int, float]) -> list[tuple[float, float, float]]:
@@ -90,18 +90,18 @@ def test_a_density_is_preferred_only_on_every_condition() -> None:
     density = Candidate("h", "hdbscan", {"n_clusters": 2, "noise_fraction": 0.1})
     others = [Candidate("k", "kmeans", {}), Candidate("g", "gmm", {})]
     validity, same = {"h": 0.02, "k": -0.9, "g": -0.5}, {"k": 0.4, "g": 0.5}
-    reason = prefer_density(density, others, validity, same)
+    reason = prefer_hdbscan(density, others, validity, same)
     assert reason is not None
     assert "k -0.90, g -0.50" in reason
     assert "10% of the rows are noise" in reason
-    assert prefer_density(density, others, validity | {"g": 0.1}, same) is None, "another does not cut through density"
-    assert prefer_density(density, others, validity | {"h": -0.1}, same) is None, "it cuts through density itself"
-    assert prefer_density(density, others, validity, same | {"g": 0.95}) is None, "another found the same groups"
-    assert prefer_density(density, [], validity, same) is None
+    assert prefer_hdbscan(density, others, validity | {"g": 0.1}, same) is None, "another does not cut through density"
+    assert prefer_hdbscan(density, others, validity | {"h": -0.1}, same) is None, "it cuts through density itself"
+    assert prefer_hdbscan(density, others, validity, same | {"g": 0.95}) is None, "another found the same groups"
+    assert prefer_hdbscan(density, [], validity, same) is None
     noisy = Candidate("h", "hdbscan", {"n_clusters": 2, "noise_fraction": 0.3})
-    assert prefer_density(noisy, others, validity, same) is None
+    assert prefer_hdbscan(noisy, others, validity, same) is None
     single = Candidate("h", "hdbscan", {"n_clusters": 1, "noise_fraction": 0.1})
-    assert prefer_density(single, others, validity, same) is None
+    assert prefer_hdbscan(single, others, validity, same) is None
 
 
 @pytest.mark.parametrize("at", [3, 4, 6])

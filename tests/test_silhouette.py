@@ -16,10 +16,10 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_samples, silhouette_score
 
-from gpuclust.compute.kernels import silhouette_cpu
-from gpuclust.compute.kernels.silhouette import silhouette
-from gpuclust.compute.kernels.silhouette_cells import sort_into_cells
 from gpuclust.errors import FitError
+from gpuclust.metrics.silhouette import cpu as silhouette_cpu
+from gpuclust.metrics.silhouette.joint_labels import sort_into_cells
+from gpuclust.metrics.silhouette.score import silhouette
 
 # float64: each distance carries n_features roundings of 1e-16, and a coefficient is a ratio of means of them.
 FLOAT64 = 1e-12
@@ -292,7 +292,7 @@ def test_cells_are_the_common_refinement():
 PEAK = """
 import numpy as np
 from pathlib import Path
-from gpuclust.compute.kernels.silhouette import silhouette
+from gpuclust.metrics.silhouette.score import silhouette
 rng = np.random.default_rng(0)
 n_samples = 400_000
 X = rng.normal(size=(n_samples, 5)).astype(np.float32)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from gpuclust.compute.kernels.silhouette import silhouette
+from gpuclust.metrics.silhouette.score import silhouette
 
 # Both sum the same terms, in other runs: float64 to its last digits, float32 to 32 additions of 6e-8.
 TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
@@ -18,7 +18,7 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
-from gpuclust.compute.kernels import silhouette_cuda as module
+from gpuclust.metrics.silhouette import kernels_cuda as module
 from gpuclust.errors import FitError
 
 given = np.load(sys.argv[1])
@@ -121,7 +121,7 @@ def cuda():
 @pytest.mark.parametrize("n_features", [1, 11, 40, 100])
 @pytest.mark.parametrize("sampled", [False, True])
 def test_device_equals_cpu(cuda, dtype, n_features, sampled):
-    from gpuclust.compute.kernels.silhouette_cuda import silhouette_cuda
+    from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
 
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(20_001, n_features)) * 100 + 1e4).astype(dtype)
@@ -133,7 +133,7 @@ def test_device_equals_cpu(cuda, dtype, n_features, sampled):
 
 @pytest.mark.gpu
 def test_device_result_does_not_change_from_run_to_run(cuda):
-    from gpuclust.compute.kernels.silhouette_cuda import silhouette_cuda
+    from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
 
     rng = np.random.default_rng(0)
     X = cuda.to_device(rng.normal(size=(30_000, 5)).astype(np.float32))

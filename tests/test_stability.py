@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.analysis.stability import (
+from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.metrics.stability import (
     SEEDS,
     SPLITS,
     SUBSET,
@@ -15,8 +16,7 @@ from gpuclust.analysis.stability import (
     stability,
     strength,
 )
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.runtime.cpu import CpuBackend
 from tests.known_answers import groups, standardised
 
 BACKEND = CpuBackend()

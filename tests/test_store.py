@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuclust.compute.store import Store, key, matrix_key, nbytes, table_key, tree_key
 from gpuclust.config import CleanConfig, Config, DataConfig, ScaleConfig
+from gpuclust.runtime.cache import Store, key, matrix_key, nbytes, table_key, tree_key
 
 
 def test_a_thing_is_made_once() -> None:
@@ -56,7 +56,7 @@ def test_a_key_ignores_the_order_of_a_mapping(values: dict[str, int]) -> None:
 
 
 def test_bytes_of_nested_dataclasses() -> None:
-    from gpuclust.compute.backend import Scaling
+    from gpuclust.runtime.backend import Scaling
 
     assert nbytes(Scaling("standard", np.zeros(4), np.zeros(4))) == 64
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpuclust import sweep
 from gpuclust.cli import main
 from gpuclust.compose import Plan, conf_dir, plan
-from gpuclust.curves import job_name
 from gpuclust.errors import ConfigurationError
+from gpuclust.pipeline import sweep
+from gpuclust.pipeline.curves import job_name
 
 STUDIES = conf_dir() / "experiments"
 NAMES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
@@ -179,7 +179,7 @@ def test_three_components_of_the_playlists_keep_what_is_on_record(desk: Any, rea
 
 @pytest.mark.real
 def test_raw_features_cluster_by_duration_alone(desk: Any, real_data: Path) -> None:
-    from gpuclust.job import compute
+    from gpuclust.pipeline.job import compute
 
     p = plan(["experiments=playlists_10k_raw", f"data.path={real_data / 'playlist_tracks_10k.csv'}", "score=none"])
     for job, is_raw in zip(sweep.jobs_of(p, desk.backend), (True, False), strict=True):

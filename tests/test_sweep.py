@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpuclust import job as jobs
-from gpuclust import sweep
 from gpuclust.compose import Plan, plan
-from gpuclust.compute.cpu import CpuBackend
 from gpuclust.config import default_min_cluster_size
-from gpuclust.desk import about, git_commit, job_of
 from gpuclust.errors import CleaningError, DataError
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline import sweep
+from gpuclust.pipeline.context import about, git_commit, make_job
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, MemoryRecorder
 
@@ -184,13 +184,13 @@ def test_resume_can_be_turned_off(desk: Any) -> None:
 )
 def test_what_changes_a_result_changes_the_key(other: str) -> None:
     one, two = planned("cluster.n_clusters=3").jobs[0], planned("cluster.n_clusters=3", other).jobs[0]
-    assert job_of(one.config, "", {}, "cpu").key != job_of(two.config, "", {}, "cpu").key
+    assert make_job(one.config, "", {}, "cpu").key != make_job(two.config, "", {}, "cpu").key
 
 
 @pytest.mark.parametrize("other", ["tracking.models=all", "report=default", "sweep.name=x", "sweep.metric=bic"])
 def test_what_changes_no_result_keeps_the_key(other: str) -> None:
     one, two = planned("cluster.n_clusters=3").jobs[0], planned("cluster.n_clusters=3", other).jobs[0]
-    assert job_of(one.config, "", {}, "cpu").key == job_of(two.config, "", {}, "cpu").key
+    assert make_job(one.config, "", {}, "cpu").key == make_job(two.config, "", {}, "cpu").key
 
 
 def test_a_failing_job_is_failed_with_its_reason_and_the_rest_go_on(desk: Any) -> None:
@@ -337,11 +337,11 @@ def test_a_number_that_is_no_size_is_an_axis_of_its_own(desk: Any) -> None:
 
 
 def test_dear_silhouettes_share_a_batch_and_cheap_ones_do_not() -> None:
-    jobs_ = [job_of(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=range(2,22)").jobs]
+    jobs_ = [make_job(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=range(2,22)").jobs]
     assert [len(b) for b in sweep.batches(jobs_, 1_000)] == [1] * 20
     assert [len(b) for b in sweep.batches(jobs_, 100_000)] == [16, 4]
     mixed = [
-        job_of(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=2,3", "scale=standard,minmax").jobs
+        make_job(j.config, "", j.swept, "cpu") for j in planned("cluster.n_clusters=2,3", "scale=standard,minmax").jobs
     ]
     assert [len(b) for b in sweep.batches(mixed, 100_000)] == [2, 2]
     assert [{j.config.scale.method for j in b} for b in sweep.batches(mixed, 100_000)] == [{"standard"}, {"minmax"}]

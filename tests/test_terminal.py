@@ -191,9 +191,9 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
     """Jobs that are fitted together move the bar before the first of them ends, and each step is named when it begins."""
     from dataclasses import replace
 
-    from gpuclust import sweep
     from gpuclust.compose import plan
-    from gpuclust.job import run
+    from gpuclust.pipeline import sweep
+    from gpuclust.pipeline.job import run
 
     said: list[str] = []
     units: list[float] = []
@@ -208,9 +208,9 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
 
 
 def test_the_slow_part_of_hdbscan_is_named(desk: Any) -> None:
-    from gpuclust import sweep
     from gpuclust.compose import plan
-    from gpuclust.job import run
+    from gpuclust.pipeline import sweep
+    from gpuclust.pipeline.job import run
 
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "score=none", "cluster=hdbscan"])
     run(list(sweep.jobs_of(planned, desk.backend)), desk, parent="sweep")

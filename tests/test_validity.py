@@ -5,10 +5,10 @@ import pytest
 from sklearn.datasets import make_blobs
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_samples, silhouette_score
 
-from gpuclust.analysis.validity import HIGHER_IS_BETTER, score, silhouette_rows
-from gpuclust.cluster import NOISE, Clustering
-from gpuclust.compute.cpu import CpuBackend
+from gpuclust.algorithms.cluster import NOISE, Clustering
 from gpuclust.config import ScoreConfig
+from gpuclust.metrics.validity import HIGHER_IS_BETTER, score, silhouette_rows
+from gpuclust.runtime.cpu import CpuBackend
 from tests.test_cluster import matrix_of
 
 BACKEND = CpuBackend()

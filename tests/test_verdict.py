@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gpuclust import sweep
-from gpuclust.analysis.gap import gap_statistic
 from gpuclust.analysis.verdict import CLEAR, NONE, OPEN, SEVERAL, Preferred, verdict
 from gpuclust.compose import plan
+from gpuclust.metrics.gap import gap_statistic
+from gpuclust.pipeline import sweep
 from gpuclust.tracking import recorder as tags
 from tests.known_answers import BACKEND, gmm_curves, groups, hdbscan_curves, kmeans_curves, merged, moons, standardised
 

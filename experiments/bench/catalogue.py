@@ -23,7 +23,7 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 
-from gpuclust.data.catalogue import catalogue, stream
+from gpuclust.tracks.catalogue import catalogue, stream
 
 
 def check_agreement(n_rows: int = 150_000) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from gpuclust.compute.backend import probe_gpu
+from gpuclust.runtime.backend import probe_gpu
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TRACKS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tracks_114k.csv"
@@ -153,7 +153,7 @@ def gpu_too(name: str, compare: Callable[[], dict[str, Any]]) -> None:
     if why_not is not None:
         print(f"not compared on a GPU: {why_not}")
         return
-    from gpuclust.compute.gpu import GpuBackend
+    from gpuclust.runtime.gpu import GpuBackend
 
     device = GpuBackend().device
     print(f"\non the GPU: {device}")

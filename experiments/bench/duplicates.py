@@ -3,7 +3,7 @@
     python experiments/bench/duplicates.py            # about a minute on two cores
 
 Tables of 60,000 rows whose distinct rows are drawn from the real tracks, and the real 114,000 rows as they are. Both ways
-must find the same; finding the distinct rows is part of each way's time that uses them. `gpuclust.compute.distinct` takes
+must find the same; finding the distinct rows is part of each way's time that uses them. `gpuclust.runtime.deduplicate` takes
 from here the share from which it pays.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from common import heading, interleaved, real_tracks, write
 
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.distinct import distinct_rows
 from gpuclust.config import GmmConfig, KMeansConfig
+from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.deduplicate import distinct_rows
 
 ROWS = 60_000
 SHARES = (1.0, 0.95, 0.9, 0.75, 0.5, 0.1)

@@ -20,11 +20,11 @@ import numpy as np
 from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.compute.array_mixture import array_api
-from gpuclust.compute.covariance import MixtureParameters, maximise
-from gpuclust.compute.kernels.em import passes
-from gpuclust.compute.kernels.em_cpu import em_pass
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture.array_api import array_api
+from gpuclust.algorithms.mixture.em import passes
+from gpuclust.algorithms.mixture.em_cpu import em_pass
+from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise
 
 ROWS = 1_160_000
 COMPONENTS = 5
@@ -37,7 +37,7 @@ AGREEMENT = {"float64": 1e-9, "float32": 1e-5}  # with scikit-learn in float64, 
 FIRST_USE = """
 import time
 import numpy as np
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.mixture.fit import GaussianMixture
 X = np.random.default_rng(0).normal(size=(200, 5))
 labels = np.arange(200) % 2
 start, busy = time.perf_counter(), time.process_time()

@@ -20,7 +20,7 @@ import numpy as np
 from fast_hdbscan import HDBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.compute.linkage import cut, spanning_tree
+from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
 
 MIN_SAMPLES = 15
 REPEATS = 7
@@ -77,7 +77,7 @@ def on_gpu() -> dict[str, Any]:
     import cupy as cp
     from cuml.cluster import HDBSCAN as CumlHDBSCAN
 
-    from gpuclust.compute.gpu_hdbscan import fit_tree
+    from gpuclust.algorithms.hdbscan.gpu import fit_tree
 
     X, what = common.real_tracks(5, dtype=np.float32)
     there = cp.asarray(X)

@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
 
-from gpuclust.compute.kmeans import KMeansRequest, fit_kmeans, fused_pays, lloyd
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, fit_kmeans, lloyd, use_fused
 
 ROWS = 1_160_000
 SIZES = range(2, 11)
@@ -130,12 +130,12 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
     import cupy as cp
     from cuml.cluster import KMeans as CumlKMeans
 
-    from gpuclust.compute.kernels.assign_cuda import Descent, descend
+    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend
 
     there, centers = cp.asarray(X), cp.asarray(start.astype(X.dtype))
 
     def ours(length: int) -> tuple[np.ndarray, int]:
-        descent = Descent(start.copy(), -1.0, length)
+        descent = LloydState(start.copy(), -1.0, length)
         descend(there, [descent])
         return descent.centers, descent.n_iter
 
@@ -222,11 +222,11 @@ def on_cpu() -> None:
     record["grid"] = grid = []
     for n_features, n_clusters in GRID:
         found = iteration(generated(GRID_ROWS, n_features), n_clusters, 3, processor_seconds)
-        pays = fused_pays(GRID_ROWS, n_features, n_clusters)
-        grid.append({"n_features": n_features, "n_clusters": n_clusters, **found, "fused_pays": pays})
+        pays = use_fused(GRID_ROWS, n_features, n_clusters)
+        grid.append({"n_features": n_features, "n_clusters": n_clusters, **found, "use_fused": pays})
         print(f"{n_features:4d} features, {n_clusters:4d} clusters: {found['ratio']:5.1f} times" + " (fused)" * pays)
     print(
-        f"median over the grid where fused: {statistics.median(g['ratio'] for g in grid if g['fused_pays']):.1f} times"
+        f"median over the grid where fused: {statistics.median(g['ratio'] for g in grid if g['use_fused']):.1f} times"
     )
     write("kmeans", record)
 

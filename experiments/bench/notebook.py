@@ -32,7 +32,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from gpuclust.compute.kernels.silhouette import silhouette
+from gpuclust.metrics.silhouette.score import silhouette
 from gpuclust.tracking.mlflow import MlflowRecorder
 
 SIZES = range(2, 11)

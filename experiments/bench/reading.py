@@ -18,10 +18,10 @@ import pandas as pd
 from common import heading, interleaved, write
 
 from gpuclust.config import CleanConfig, DataConfig
-from gpuclust.data.catalogue import catalogue
 from gpuclust.data.clean import clean
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import fingerprint, read
+from gpuclust.tracks.catalogue import catalogue
 
 FEATURES = [
     "acousticness", "danceability", "duration_ms", "energy", "instrumentalness", "liveness", "loudness",

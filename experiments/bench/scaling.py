@@ -24,13 +24,13 @@ import numpy as np
 from common import RESULTS, generated, heading, write
 from matplotlib.axes import Axes
 
-from gpuclust.compute.kernels.silhouette import silhouette
-from gpuclust.compute.kmeans import KMeansRequest, fit_kmeans
-from gpuclust.compute.linkage import cut, spanning_tree
-from gpuclust.compute.mixture import GaussianMixture
+from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, fit_kmeans
+from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.config import DataConfig
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
+from gpuclust.metrics.silhouette.score import silhouette
 from gpuclust.report.palette import cluster_color
 from gpuclust.report.style import blank, caption, grid, panel, save  # fmt: skip
 from gpuclust.report.style import heading as title

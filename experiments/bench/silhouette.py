@@ -20,7 +20,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_chunked, silhouette_score
 from sklearn.metrics.cluster._unsupervised import _silhouette_reduce
 
-from gpuclust.compute.kernels.silhouette import silhouette
+from gpuclust.metrics.silhouette.score import silhouette
 
 AGREEMENT_ROWS = 20_000
 SCORED_ROWS = 2_000
@@ -69,7 +69,7 @@ def on_gpu() -> dict[str, Any]:
     import cupy as cp
     from cuml.metrics.cluster import silhouette_score as cuml_score
 
-    from gpuclust.compute.kernels.silhouette_cuda import silhouette_cuda
+    from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
 
     X, what = real_tracks(11)
     labelings = [KMeans(k, n_init=1, random_state=0).fit_predict(X) for k in SIZES]

@@ -26,18 +26,19 @@ from typing import Any
 
 from common import heading, interleaved, write
 
-from gpuclust import artifacts, sweep
-from gpuclust import job as jobs_module
-from gpuclust import record as record_module
-from gpuclust.analysis.validity import score
-from gpuclust.cluster import Clustering, cluster
+from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.compose import Plan, plan
-from gpuclust.compute.backend import Choice
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.store import Store
-from gpuclust.desk import Desk, Outcome
-from gpuclust.record import labels_digest
+from gpuclust.metrics.validity import score
+from gpuclust.pipeline import job as jobs_module
+from gpuclust.pipeline import run_files as artifacts
+from gpuclust.pipeline import run_log as record_module
+from gpuclust.pipeline import sweep
+from gpuclust.pipeline.context import Outcome, RunContext
+from gpuclust.pipeline.run_log import labels_digest
 from gpuclust.report import figures
+from gpuclust.runtime.backend import Choice
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
 
 ROWS = 20_000
@@ -62,21 +63,21 @@ class Silent:
         """Nothing is shown."""
 
 
-def desk(template: Path, folder: Path) -> Desk:
+def desk(template: Path, folder: Path) -> RunContext:
     """A place to work with a fresh, migrated store."""
     shutil.copy(template, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}")
-    return Desk(CpuBackend(), Choice("cpu", "a bench"), Store(), recorder, Silent(), "bench")
+    return RunContext(CpuBackend(), Choice("cpu", "a bench"), Store(), recorder, Silent(), "bench")
 
 
-def whole(planned: Plan, at: Desk) -> sweep.SweepResult:
+def whole(planned: Plan, at: RunContext) -> sweep.SweepResult:
     """The sweep as the command line runs it."""
     result = sweep.run(planned, sweep.jobs_of(planned, at.backend), at)
     assert not result.failed, [o.error for o in result.failed]
     return result
 
 
-def bare(planned: Plan, at: Desk) -> list[tuple[Clustering, dict[str, float]]]:
+def bare(planned: Plan, at: RunContext) -> list[tuple[Clustering, dict[str, float]]]:
     """The same table, matrix, fits and scores, and nothing else."""
     jobs = sweep.jobs_of(planned, at.backend)
     matrix = jobs_module.prepared(jobs[0], jobs_module.load(jobs[0], at), at)
@@ -89,7 +90,7 @@ def bare(planned: Plan, at: Desk) -> list[tuple[Clustering, dict[str, float]]]:
     return found
 
 
-def agreement(result: sweep.SweepResult, fits: list[tuple[Clustering, dict[str, float]]], at: Desk) -> None:
+def agreement(result: sweep.SweepResult, fits: list[tuple[Clustering, dict[str, float]]], at: RunContext) -> None:
     """Every job gave the labels and metrics of its bare fit, and all of its files are in the store."""
     for outcome, (fitted, metrics) in zip(result.outcomes, fits, strict=True):
         assert outcome.labels == labels_digest(fitted), outcome.job.name
@@ -128,7 +129,7 @@ def watched(places: dict[str, tuple[Any, str]], seconds: Counter[str]) -> Iterat
             setattr(owner, attribute, kept[name])
 
 
-def parts(planned: Plan, at: Desk) -> dict[str, float]:
+def parts(planned: Plan, at: RunContext) -> dict[str, float]:
     """Milliseconds a job in each part of the work, from one instrumented run."""
     recorder: Any = at.recorder
     places = {
@@ -161,7 +162,7 @@ def main() -> None:
         MlflowRecorder(f"sqlite:///{template}")
         folders = (Path(root) / str(i) for i in range(100))
 
-        def fresh() -> Desk:
+        def fresh() -> RunContext:
             folder = next(folders)
             folder.mkdir()
             return desk(template, folder)
@@ -172,7 +173,7 @@ def main() -> None:
         print(f"agreement: the labels, metrics and files of all {len(SIZES)} jobs")
         processor: dict[str, list[float]] = {"sweep": [], "bare": []}
 
-        def timed(name: str, work: Callable[[Plan, Desk], object]) -> None:
+        def timed(name: str, work: Callable[[Plan, RunContext], object]) -> None:
             began = time.process_time()
             work(planned, fresh())
             processor[name].append(time.process_time() - began)

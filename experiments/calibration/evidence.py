@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gpuclust.analysis.gap import Gap, gap_statistic
-from gpuclust.analysis.validity import score
-from gpuclust.cluster import Clustering, cluster
-from gpuclust.compute.backend import Projection, Scaling
-from gpuclust.compute.cpu import CpuBackend
-from gpuclust.compute.store import Store
+from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
-from gpuclust.curves import CURVES
-from gpuclust.prepare import Matrix, Preparation
+from gpuclust.metrics.gap import Gap, gap_statistic
+from gpuclust.metrics.validity import score
+from gpuclust.pipeline.curves import CURVES
+from gpuclust.reducers.prepare import Matrix, Preparation
+from gpuclust.runtime.backend import Projection, Scaling
+from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cpu import CpuBackend
 
 from .tables import Table
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from gpuclust.analysis.selection import Candidate, Unranked, select_across
 from gpuclust.compose import from_yaml
-from gpuclust.compute.store import matrix_key, table_key
 from gpuclust.config import AUTO, did_you_mean, require_choosing
 from gpuclust.errors import ConfigurationError, ExportError, GpuclustError
+from gpuclust.runtime.cache import matrix_key, table_key
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import FINISHED, RecordedJob

@@ -17,17 +17,17 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
-from gpuclust.commands import BESIDE_RUN, command_parser, desk_for
+from gpuclust.commands import BESIDE_RUN, command_parser, context_for
 from gpuclust.errors import ConfigurationError, GpuclustError, why
 from gpuclust.sanitize import mask, remember
-from gpuclust.tracking.place import INTERRUPTS, keep_logs_off_the_terminal
+from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
 from gpuclust.usage import usage
 
 if TYPE_CHECKING:
     from gpuclust.compose import Plan
     from gpuclust.config import Config
-    from gpuclust.desk import Desk, Outcome
-    from gpuclust.sweep import SweepResult
+    from gpuclust.pipeline.context import Outcome, RunContext
+    from gpuclust.pipeline.sweep import SweepResult
 
 # So many commands that export the best job of a space are shown where no job was chosen.
 MOST_EXPORTS = 5
@@ -179,7 +179,7 @@ def _without_hydra(arguments: Sequence[str]) -> list[str]:
 
 def _data_choice(path: str) -> str:
     """The choice of the group ``data`` that a file's columns ask for."""
-    from gpuclust.data.load import preset_of
+    from gpuclust.data.inspect import preset_of
 
     return {"none": "table", "tracks": "tracks"}[preset_of(path)]
 
@@ -196,7 +196,7 @@ def _absolute(key: str, path: str | None) -> str | None:
 def _show_configuration(planned: Plan) -> int:
     """The configuration as YAML; of a sweep that of the first job, with the list of all jobs as comments before it."""
     from gpuclust.compose import to_yaml
-    from gpuclust.curves import job_name
+    from gpuclust.pipeline.curves import job_name
 
     for note in planned.notes:
         print(f"# {note}")
@@ -211,10 +211,10 @@ def _show_configuration(planned: Plan) -> int:
 
 def _work(planned: Plan, command: str) -> int:
     """Run a plan and print its result. Files are looked at before a store is made, so a wrong path leaves nothing."""
-    from gpuclust.compute.kernels.compiled import told_when_compiling
     from gpuclust.data.read import fingerprint
+    from gpuclust.pipeline.sweep import jobs_of, run
     from gpuclust.report.terminal import Live
-    from gpuclust.sweep import jobs_of, run
+    from gpuclust.runtime.jit import notify_on_compile
 
     config = planned.jobs[0].config
     for job in planned.jobs:
@@ -222,22 +222,22 @@ def _work(planned: Plan, command: str) -> int:
     with Live(len(planned.jobs)) as live:
         for note in planned.notes:
             live.say(note)
-        desk = desk_for(config, live, command)
+        desk = context_for(config, live, command)
         device = desk.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
         live.say(f"Using {desk.choice.name.upper()} ({device}): {desk.choice.reason}")
         gc.freeze()  # what was imported stays: looking through it at each collection would cost 20 ms a job
-        with told_when_compiling(lambda: live.say(COMPILING)):
+        with notify_on_compile(lambda: live.say(COMPILING)):
             result = run(planned, jobs_of(planned, desk.backend), desk)
     _conclude(result, config, desk)
     return 1 if result.failed else 0
 
 
-def _conclude(result: SweepResult, config: Config, desk: Desk) -> None:
+def _conclude(result: SweepResult, config: Config, desk: RunContext) -> None:
     """The leaderboard, the choice with its reason, the verdict, what to type next, and a last line that sums up."""
     from rich.console import Console
 
+    from gpuclust.pipeline.sweep import leaderboard
     from gpuclust.report.terminal import leaderboard as table
-    from gpuclust.sweep import leaderboard
 
     is_terminal = sys.stdout.isatty()
     console = Console(highlight=False)

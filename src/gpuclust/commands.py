@@ -13,7 +13,7 @@ from gpuclust.sanitize import mask
 
 if TYPE_CHECKING:
     from gpuclust.config import Config
-    from gpuclust.desk import Desk
+    from gpuclust.pipeline.context import RunContext
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -54,11 +54,11 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def desk_for(config: Config, display: Any, command: str = "") -> Desk:
+def context_for(config: Config, display: Any, command: str = "") -> RunContext:
     """Backend, store and recorder for a configuration."""
-    from gpuclust.compute.backend import choose, load
-    from gpuclust.compute.store import Store
-    from gpuclust.desk import Desk
+    from gpuclust.pipeline.context import RunContext
+    from gpuclust.runtime.backend import choose, load
+    from gpuclust.runtime.cache import Store
     from gpuclust.tracking.recorder import MemoryRecorder, Recorder
 
     display.stage("starting")
@@ -71,7 +71,7 @@ def desk_for(config: Config, display: Any, command: str = "") -> Desk:
     else:
         recorder = MemoryRecorder()
     backend = load(choice.name, config.backend.pool_fraction)
-    return Desk(backend, choice, Store(), recorder, display, command, say=display.say, work=display.work)
+    return RunContext(backend, choice, Store(), recorder, display, command, say=display.say, work=display.work)
 
 
 def _export(arguments: list[str]) -> int:
@@ -131,7 +131,7 @@ def _export(arguments: list[str]) -> int:
             run,
             options.out,
             recorder=recorder,
-            desk=desk_for(config, live),
+            desk=context_for(config, live),
             form=options.format,
             data_path=options.data,
             force=options.force,
@@ -173,7 +173,7 @@ def _compare(arguments: list[str]) -> int:
         tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
     )
     with Live(len(options.runs)) as live:
-        compared = compare_runs(options.runs, recorder=recorder, desk=desk_for(config, live), data_path=options.data)
+        compared = compare_runs(options.runs, recorder=recorder, desk=context_for(config, live), data_path=options.data)
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     console.print(agreements(compared.comparisons))
     for line in compared.notes:
@@ -379,7 +379,7 @@ def _describe(arguments: list[str]) -> int:
 
     from rich.console import Console
 
-    from gpuclust.data.load import preset_of
+    from gpuclust.data.inspect import preset_of
     from gpuclust.describe import describe, described_data, show, write
 
     preset = preset_of(str(options.file)) if options.preset == "auto" else options.preset
@@ -409,9 +409,9 @@ def _doctor(arguments: list[str]) -> int:
     )
     parser.parse_args(arguments)
 
-    from gpuclust.compute.backend import choose, load
     from gpuclust.export import versions
-    from gpuclust.tracking.place import resolve_uri
+    from gpuclust.runtime.backend import choose, load
+    from gpuclust.tracking.store_location import resolve_uri
 
     choice = choose("auto")
     print(f"backend   {choice.name} ({choice.reason})")

@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpuclust.analysis.compare import Comparison, compare_all
-from gpuclust.artifacts import contingency_figure
-from gpuclust.desk import Desk
+from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.errors import DataError, ExportError
 from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, recorded, verify
 from gpuclust.folders import whole_folder
+from gpuclust.pipeline.context import RunContext
+from gpuclust.pipeline.run_files import contingency_figure
 from gpuclust.sanitize import safe_row
 from gpuclust.tracking.mlflow import MlflowRecorder
 
@@ -53,7 +53,7 @@ def is_export(name: str) -> bool:
 
 
 def compare_runs(
-    names: Sequence[str], *, recorder: MlflowRecorder | None, desk: Desk, data_path: str | None = None
+    names: Sequence[str], *, recorder: MlflowRecorder | None, desk: RunContext, data_path: str | None = None
 ) -> Compared:
     """Compare clusterings of one table, each pair of them. ``names`` are run ids, sweeps, ``best``, or export folders;
     ``recorder`` may be None where all are export folders.
@@ -76,7 +76,7 @@ def compare_runs(
     return Compared({one.name: one.run_id for one in opened}, tuple(compare_all(labelings)), n_rows, notes)
 
 
-def _of_run(name: str, recorder: MlflowRecorder | None, desk: Desk, data_path: str | None) -> Labeled:
+def _of_run(name: str, recorder: MlflowRecorder | None, desk: RunContext, data_path: str | None) -> Labeled:
     if recorder is None:
         raise ExportError(f"{name} is not an export folder, and no tracking store is open to find it as a run")
     run = find_run(recorder, name)

@@ -1,6 +1,6 @@
 """From the files of conf/ and a command line's overrides to plain dataclasses: the border that Hydra does not cross.
 
-Hydra composes and its sweep grammar is used as it is; the jobs themselves are run by `gpuclust.sweep`, because
+Hydra composes and its sweep grammar is used as it is; the jobs themselves are run by `gpuclust.pipeline.sweep`, because
 Hydra's own launcher recomposes 60 ms a job, keeps going past `on_multirun_end` when a job fails, and leaves a
 folder a run behind. A sweep is composed once per distinct choice of files; its values are then set one by one.
 """

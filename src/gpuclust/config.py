@@ -163,7 +163,7 @@ class GmmConfig(ClusterConfig):
     """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977).
 
     ``init_params=kmeans`` is one K-Means for engine ``library``; for ``fused`` it is the best of many short runs of EM on a
-    sample, each from k-means++ seeds (`gpuclust.compute.mixture_search`), because one start seldom leads far.
+    sample, each from k-means++ seeds (`gpuclust.algorithms.mixture.short_em`), because one start seldom leads far.
     """
 
     name: str = one_of("gmm", "gmm")

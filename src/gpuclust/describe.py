@@ -21,10 +21,10 @@ from gpuclust.data.clean import clean
 from gpuclust.data.columns import AUDIO_FEATURES, spelling
 from gpuclust.data.files import expanded
 from gpuclust.data.frames import PandasFrames
+from gpuclust.data.infer_types import is_text, to_numbers
+from gpuclust.data.inspect import load, look
 from gpuclust.data.lists import join_items
-from gpuclust.data.load import load, look
 from gpuclust.data.read import read
-from gpuclust.data.settle import is_text, to_numbers
 from gpuclust.data.summary import dropped, summary
 from gpuclust.data.table import Frame, Table
 from gpuclust.data.traits import traits

@@ -18,20 +18,20 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gpuclust import __version__
-from gpuclust import job as jobs
+from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.noise import Rescue, noise_warning, rescue
 from gpuclust.analysis.profile import Profile
-from gpuclust.analysis.tabular import cluster_table
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
-from gpuclust.conclude import rebuild
 from gpuclust.config import did_you_mean
 from gpuclust.data.others import other_columns
 from gpuclust.data.table import Table
-from gpuclust.desk import Desk, Job, job_of
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.folders import whole_folder
-from gpuclust.record import bundle_of, digest_of, training_of
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline.context import Job, RunContext, make_job
+from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
+from gpuclust.pipeline.summary import rebuild
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
@@ -75,7 +75,7 @@ def export(
     out: Path,
     *,
     recorder: MlflowRecorder,
-    desk: Desk,
+    desk: RunContext,
     form: str = "parquet",
     data_path: str | None = None,
     force: bool = False,
@@ -129,7 +129,7 @@ class Recorded:
     prediction: Prediction
 
 
-def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: Desk, data_path: str | None = None) -> Recorded:
+def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: RunContext, data_path: str | None = None) -> Recorded:
     """A finished job's table and labels again, each checked against what the run recorded.
 
     The model is the run's, or the job computed again where none was kept. Raises ExportError when the content of the
@@ -139,7 +139,7 @@ def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: Desk, data_pat
         config = from_yaml(path.read_text(encoding="utf-8"))
     if data_path is not None:
         config.data.path = data_path
-    job = job_of(config, run.name, {}, desk.backend.name)
+    job = make_job(config, run.name, {}, desk.backend.name)
     if job.fingerprint != run.tags.get(tags.FINGERPRINT):
         raise ExportError(
             f"{config.data.path or config.data.source} has changed since run {run.run_id}; "
@@ -173,7 +173,13 @@ def _whole_bundle(folder: Path | None) -> Bundle | None:
 
 
 def _write(
-    folder: Path, columns: pa.Table, bundle: Bundle, prediction: Prediction, described: Profile, desk: Desk, form: str
+    folder: Path,
+    columns: pa.Table,
+    bundle: Bundle,
+    prediction: Prediction,
+    described: Profile,
+    desk: RunContext,
+    form: str,
 ) -> None:
     desk.display.stage("writing")
     assignments = with_prediction(columns, prediction)
@@ -186,7 +192,7 @@ def _write(
     bundle.save(folder / MODEL)
 
 
-def source_columns(job: Job, table: Table, desk: Desk, keep: Sequence[str] | None = None) -> pa.Table:
+def source_columns(job: Job, table: Table, desk: RunContext, keep: Sequence[str] | None = None) -> pa.Table:
     """The id, every role column, the features, then the other columns of the source (all of them, or those named), one row for
     each row of the table. Raises ConfigurationError when a named column is not there."""
     known = (*table.roles.columns, *table.features, *table.other_columns)

@@ -1,1 +1,1 @@
-"""Judgement: validity, selection, stability, profiles and comparison of clusterings."""
+"""Diagnostics: validity, selection, stability, profiles and comparison of clusterings."""

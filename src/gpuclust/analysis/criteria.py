@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 
-from gpuclust.analysis.gap import Gap
 from gpuclust.analysis.selection import MOST_IN_ONE, MOST_NOISE, Curves, Optimum, Points, knee, optimum
+from gpuclust.metrics.gap import Gap
 
 # Kaufman and Rousseeuw (1990), table 4: below 0.25 no substantial structure, from 0.51 on a reasonable one.
 NO_STRUCTURE, REASONABLE = 0.25, 0.5
@@ -222,7 +222,7 @@ def density(curves: Curves) -> Criterion:
     return Criterion(name, says, (k,), strong=True)
 
 
-def gap_says(gap: Gap | None) -> Criterion:
+def gap_criterion(gap: Gap | None) -> Criterion:
     """The gap statistic's own rule, and whether its maximum agrees."""
     name = "the gap statistic"
     if gap is None or len(gap.sizes) < MIN_SIZES:

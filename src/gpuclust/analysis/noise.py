@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.cluster import NOISE
+from gpuclust.algorithms.cluster import NOISE
 
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3
@@ -68,7 +68,7 @@ def rescue(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, 
     ``labels`` and ``confidence`` (n_rows,) of the fitted rows; ``parameters`` are the clustering's, with the numbering of
     its clusters under ``canonical``. Only the noise rows are computed.
     """
-    from gpuclust.compute.linkage_predict import soft_membership
+    from gpuclust.algorithms.hdbscan.predict import soft_membership
 
     noise = np.flatnonzero(labels == NOISE)
     cluster, certain = labels.astype(np.int32, copy=True), confidence.astype(np.float32, copy=True)

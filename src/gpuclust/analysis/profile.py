@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.algorithms.cluster import NOISE
 from gpuclust.analysis import naming
-from gpuclust.analysis.examples import popular, representatives
-from gpuclust.analysis.facts import Facts, Row, facts
+from gpuclust.analysis.enrichment import Share, top_categories
+from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import Rule, rules
-from gpuclust.analysis.shares import Share, top_shares
-from gpuclust.cluster import NOISE
+from gpuclust.analysis.table_stats import Facts, Row, facts
 from gpuclust.sanitize import safe_row
 
 __all__ = ["ClusterProfile", "Facts", "FeatureProfile", "Profile", "Row", "Rule", "Share", "facts", "profile", "with_rules"]  # fmt: skip
@@ -116,8 +116,8 @@ def profile(
     words = naming.readable(features)
     names = {NOISE: "Noise"} | dict(zip(proper, naming.names(z, z_se, words), strict=True))
     near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, naming.nearest(z), strict=True)}
-    groups = top_shares(known.groups, labels, list(members))
-    creators = top_shares(known.creators, labels, list(members))
+    groups = top_categories(known.groups, labels, list(members))
+    creators = top_categories(known.creators, labels, list(members))
     means = {c: np.array([p.mean for p in d.values()]) for c, d in described.items()}
     usable = distance if distance is not None and not np.isnan(distance).any() else None
     central = representatives(known, {c: members[c] for c in proper}, means, usable, confidence)

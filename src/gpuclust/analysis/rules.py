@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.analysis.facts import Facts
-from gpuclust.cluster import NOISE
+from gpuclust.algorithms.cluster import NOISE
+from gpuclust.analysis.table_stats import Facts
 from gpuclust.data.table import sample_rows
 
 DEPTH = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpuclust.analysis.validity import HIGHER_IS_BETTER
 from gpuclust.config import AUTO
+from gpuclust.metrics.validity import HIGHER_IS_BETTER
 
 DEFAULT_METRIC = {"kmeans": "silhouette", "gmm": "bic", "hdbscan": "relative_validity"}
 ACROSS = "silhouette"
@@ -191,7 +191,7 @@ def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str,
     return f"{text} ({why})" if why else text
 
 
-def prefer_density(
+def prefer_hdbscan(
     density: Candidate, others: Sequence[Candidate], validity: Mapping[str, float], same: Mapping[str, float]
 ) -> str | None:
     """Why an HDBSCAN job is to be preferred to the best jobs of the other algorithms, in words, or None.

@@ -11,16 +11,16 @@ from gpuclust.analysis.criteria import (
     STRENGTH,
     Criterion,
     density,
-    gap_says,
+    gap_criterion,
     indices,
     mixture,
     partitions,
     prediction_strength,
     sizes_tried,
 )
-from gpuclust.analysis.gap import Gap
 from gpuclust.analysis.selection import Curves
 from gpuclust.analysis.structure import Structure
+from gpuclust.metrics.gap import Gap
 
 CLEAR, SEVERAL, NONE, OPEN = "clear", "several", "none", "open"
 # Adjusted mutual information from which a clustering is a column of few values, and below which it has other groups than the rows.
@@ -29,7 +29,7 @@ SAME_AS_COLUMN, MIN_AGREEMENT = 0.9, 0.7
 
 @dataclass(frozen=True)
 class Preferred:
-    """The HDBSCAN job that `gpuclust.analysis.selection.prefer_density` prefers, its clusters, and why."""
+    """The HDBSCAN job that `gpuclust.analysis.selection.prefer_hdbscan` prefers, its clusters, and why."""
 
     name: str
     n_clusters: int
@@ -97,7 +97,13 @@ def verdict(
     """
     criteria = [
         c
-        for c in (*partitions(curves), mixture(curves), density(curves), gap_says(gap), prediction_strength(curves))
+        for c in (
+            *partitions(curves),
+            mixture(curves),
+            density(curves),
+            gap_criterion(gap),
+            prediction_strength(curves),
+        )
         if c.measured
     ]
     because = [*_of_rows(structure), *_of_fit(fit), *([preferred.reason] if preferred else [])]

@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow as pa
 
 from gpuclust.config import CleanConfig, did_you_mean
+from gpuclust.data.infer_types import is_text, text_step, to_numbers
 from gpuclust.data.lists import join_items
-from gpuclust.data.settle import is_text, text_step, to_numbers
 from gpuclust.data.summary import dropped
-from gpuclust.data.table import Frame, Frames, LeftOut, Step, Table, host_values
+from gpuclust.data.table import ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.errors import CleaningError, ConfigurationError
 
 LARGEST = 1e75
@@ -74,7 +74,7 @@ class _Work:
     frames: Frames
     wanted: Any = None  # a mask over the frame's rows; None for all
     steps: list[Step] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[ExcludedColumn] = field(default_factory=list)
     fills: dict[str, float] = field(default_factory=dict)
     ends: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of each feature
     features: list[str] = field(init=False)
@@ -263,7 +263,7 @@ def _constants(work: _Work) -> None:
     if not constant:
         return
     for name in constant:
-        work.left_out.append(LeftOut(name, f"constant ({work.ends[name][0]:g}) in the rows kept"))
+        work.left_out.append(ExcludedColumn(name, f"constant ({work.ends[name][0]:g}) in the rows kept"))
     work.features = [name for name in work.features if name not in constant]
     work.steps.append(Step("constants", f"features with one value dropped: {', '.join(constant)}", len(work.frame), 0))
     if not work.features:

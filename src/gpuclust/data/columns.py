@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from gpuclust.config import DataConfig, RolesConfig, did_you_mean
-from gpuclust.data.table import LeftOut
+from gpuclust.data.table import ExcludedColumn
 from gpuclust.errors import ConfigurationError, DataError
 
 AUDIO_FEATURES: dict[str, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ class Choice:
 
     roles: dict[str, str]
     features: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ExcludedColumn, ...]
     named: bool
     preset: bool = False
 
@@ -65,7 +65,7 @@ class Choice:
             self,
             roles={"id": name, **self.roles},
             features=tuple(feature for feature in self.features if feature != name),
-            left_out=(*others, LeftOut(name, "role id")),
+            left_out=(*others, ExcludedColumn(name, "role id")),
         )
 
     @property
@@ -101,7 +101,7 @@ def choose(kinds: dict[str, str], data: DataConfig, *, where: str, tracks: bool)
         features = [name for name in kinds if not _why_not(name, kinds, data, roles)]
     chosen = set(features)
     left_out = tuple(
-        LeftOut(name, _why_not(name, kinds, data, roles, tracks=tracks) or "not named in data.features")
+        ExcludedColumn(name, _why_not(name, kinds, data, roles, tracks=tracks) or "not named in data.features")
         for name in kinds
         if name not in chosen
     )

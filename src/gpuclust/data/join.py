@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from gpuclust.config import JoinConfig, did_you_mean
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
+from gpuclust.data.inspect import Look, load, look
 from gpuclust.data.lists import list_style, parse_lists
-from gpuclust.data.load import Look, load, look
 from gpuclust.data.table import Frame, Frames
 from gpuclust.errors import ConfigurationError
 

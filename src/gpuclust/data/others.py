@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from gpuclust.config import DataConfig
 from gpuclust.data.frames import read_arrow
+from gpuclust.data.inspect import Look, load, look
 from gpuclust.data.join import attach, open_join
-from gpuclust.data.load import Look, load, look
 from gpuclust.data.read import CATALOGUE_ROWS, fingerprint
 from gpuclust.data.table import NULL_SPELLINGS, Frames, Table
 from gpuclust.errors import DataError
@@ -43,7 +43,7 @@ def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequenc
 
 
 def _of_catalogue(data: DataConfig, names: list[str]) -> Any:
-    from gpuclust.data.catalogue import catalogue
+    from gpuclust.tracks.catalogue import catalogue
 
     made = catalogue(data.n_rows or CATALOGUE_ROWS, seed=data.seed)
     return pa.Table.from_pandas(made[names], preserve_index=False).replace_schema_metadata(None)

@@ -12,9 +12,9 @@ import numpy as np
 from gpuclust.config import DataConfig
 from gpuclust.data.columns import Choice, choose, key_candidates
 from gpuclust.data.files import digest, find
+from gpuclust.data.infer_types import TypedColumns, settle, text_step
+from gpuclust.data.inspect import Loaded, Look, load, look
 from gpuclust.data.join import Join, attach, open_join
-from gpuclust.data.load import Loaded, Look, load, look
-from gpuclust.data.settle import Settled, settle, text_step
 from gpuclust.data.summary import of_columns
 from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Step, Table, sample_rows
 from gpuclust.errors import ConfigurationError, DataError
@@ -90,7 +90,7 @@ def _path(data: DataConfig) -> str:
 
 
 def _open_catalogue(data: DataConfig, frames: Frames) -> _Opened:
-    from gpuclust.data.catalogue import catalogue
+    from gpuclust.tracks.catalogue import catalogue
 
     n_rows = data.n_rows or CATALOGUE_ROWS
     made = catalogue(n_rows, seed=data.seed)
@@ -206,7 +206,7 @@ def _with_id(frame: Frame, choice: Choice) -> tuple[Frame, dict[str, str]]:
     return frame, {"id": name, **choice.roles}
 
 
-def _table(settled: Settled, opened: _Opened, data: DataConfig, rows_in_source: int) -> Table:
+def _table(settled: TypedColumns, opened: _Opened, data: DataConfig, rows_in_source: int) -> Table:
     n_rows = len(settled.frame)
     notes = [*opened.notes, *settled.notes]
     source = opened.source

@@ -37,7 +37,7 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class ExcludedColumn:
     """A column that was not used as a feature, and why."""
 
     column: str
@@ -62,7 +62,7 @@ class Audit:
 
     source: dict[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[ExcludedColumn, ...] = ()
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -172,7 +172,7 @@ def _gmm(parameters: Mapping[str, np.ndarray], description: Description) -> Call
 
 
 def _hdbscan(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
-    """As hdbscan's ``approximate_predict``; the arrays are those of `gpuclust.compute.linkage_predict`."""
+    """As hdbscan's ``approximate_predict``; the arrays are those of `gpuclust.algorithms.hdbscan.predict`."""
     from scipy.spatial import KDTree
 
     rows, core = KDTree(parameters["points"]), parameters["core_distances"]

@@ -11,11 +11,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from gpuclust.report.figures_profile import DIVERGING, column_heads, heat
-from gpuclust.report.letters import fit, width, write
 from gpuclust.report.palette import PAPER, SERIES_COLORS, cluster_color, ink_on
 from gpuclust.report.raster import span_of
 from gpuclust.report.style import NAME_SIZE, QUIET, TICK_SIZE, bare_panel, blank, heading
 from gpuclust.report.text import count, number, percent
+from gpuclust.report.text_collection import fit, width, write
 
 _MAX_FEATURES = 40
 _BINS = 48

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from gpuclust.report.figures_maps import draw_rows, present_clusters, with_share
-from gpuclust.report.letters import fit, write
 from gpuclust.report.palette import INK, PAPER, cluster_color
 from gpuclust.report.raster import span_of
 from gpuclust.report.style import (
@@ -27,6 +26,7 @@ from gpuclust.report.style import (
     spread,
 )
 from gpuclust.report.text import count
+from gpuclust.report.text_collection import fit, write
 
 _MAX_ARROWS = 20
 _MAX_PAIRED = 8

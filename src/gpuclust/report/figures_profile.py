@@ -11,7 +11,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from gpuclust.report.letters import fit, fit_two, width, write
 from gpuclust.report.palette import INK, PAPER, cluster_color, ink_on
 from gpuclust.report.style import (
     NAME_SIZE,
@@ -25,6 +24,7 @@ from gpuclust.report.style import (
     inches,
 )
 from gpuclust.report.text import cluster_title, count, percent
+from gpuclust.report.text_collection import fit, fit_two, width, write
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "below_above", ["#2B4C9B", "#6E9BD1", "#C9DCEE", "#FAFAF8", "#F8D5B8", "#E58A4E", "#A63A06"]

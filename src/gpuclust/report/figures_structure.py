@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from gpuclust.report.figures_profile import SEQUENTIAL, column_heads, heat
-from gpuclust.report.letters import fit, width, write
 from gpuclust.report.palette import INK, cluster_color
 from gpuclust.report.style import (
     NAME_SIZE,
@@ -25,6 +24,7 @@ from gpuclust.report.style import (
     light_axes,
 )
 from gpuclust.report.text import count
+from gpuclust.report.text_collection import fit, width, write
 from gpuclust.report.tree import Tree
 
 _QUANTILES = 256

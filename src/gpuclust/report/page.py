@@ -14,7 +14,7 @@ from typing import Any
 
 from gpuclust.report import page_sections as sections
 from gpuclust.report.markup import Html, data, join, style_sheet, tag
-from gpuclust.report.page_parts import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
+from gpuclust.report.report_models import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
 
 __all__ = [
     "ClusterCard",

@@ -9,8 +9,8 @@ from numbers import Real
 from typing import Any
 
 from gpuclust.report.markup import Html, data, join, tag
-from gpuclust.report.page_parts import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
 from gpuclust.report.palette import cluster_color, ink_on
+from gpuclust.report.report_models import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
 from gpuclust.report.text import cluster_label, count, number, one_line, percent
 
 MOST_CARDS = 60

@@ -22,9 +22,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform
 
-from gpuclust.report.letters import FONT, add, drawable, drawn_by, fit_two, wider_font, write
 from gpuclust.report.palette import INK, PAPER, cluster_color, ink_on
 from gpuclust.report.text import cluster_label, cluster_title, one_line, percent
+from gpuclust.report.text_collection import FONT, add, drawable, drawn_by, fit_two, wider_font, write
 
 DPI = 100
 """Pixels per inch: a 9 x 5.4 inch figure is 900 x 540 pixels."""

@@ -16,14 +16,14 @@ from gpuclust.model.predictor import read_predictor
 from gpuclust.serve import problems
 from gpuclust.serve.access import Access
 from gpuclust.serve.build import Progress
-from gpuclust.serve.front import API, Front
-from gpuclust.serve.inputs import MOST_BODY, parameter_examples
+from gpuclust.serve.export_reader import MODEL
 from gpuclust.serve.library import Library
+from gpuclust.serve.middleware import API, GuardMiddleware
+from gpuclust.serve.params import MOST_BODY, parameter_examples
 from gpuclust.serve.playlist import taste_range
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.schemas import problems as problems_of
-from gpuclust.serve.source import MODEL
 
 SMALLEST_ZIPPED = 1_000  # bytes; below, gzip costs more than it saves
 ABOUT = """\
@@ -78,7 +78,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "If-None-Match"],
         )  # fmt: skip
     app.add_middleware(
-        Front, version=f"{__version__} {library.facts.key}", access=rules, max_body=max_body,
+        GuardMiddleware, version=f"{__version__} {library.facts.key}", access=rules, max_body=max_body,
         raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",),
     )  # fmt: skip
     describe(app, library, rules)

@@ -31,8 +31,7 @@ import pyarrow.compute as pc
 from gpuclust.errors import ExportError
 from gpuclust.model.space import read_space
 from gpuclust.serve.averages import write_averages
-from gpuclust.serve.neighbours import build_tree
-from gpuclust.serve.source import (
+from gpuclust.serve.export_reader import (
     ASSIGNMENTS,
     MODEL,
     Manifest,
@@ -41,8 +40,9 @@ from gpuclust.serve.source import (
     read_assignments,
     read_clusters,
 )
+from gpuclust.serve.neighbours import build_tree
+from gpuclust.serve.spelling import letters_of
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
-from gpuclust.serve.typos import letters_of
 
 Progress = Callable[[str, float], None]
 VERSION = 2  # of what is in the files; another number is another index

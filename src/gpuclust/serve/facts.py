@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpuclust.serve.export_reader import Manifest
 from gpuclust.serve.records import Facts
-from gpuclust.serve.source import Manifest
 
 MAX_QUIET_NOISE = 0.3  # above this share of noise an export is shown with a warning
 LISTED = 10  # numbers of clusters in an error

@@ -27,9 +27,11 @@ from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.build import Progress
+from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
 from gpuclust.serve.facts import facts_of, numbers_in_words
+from gpuclust.serve.id_suggestions import near_ids
 from gpuclust.serve.index import find_or_build, size_of
-from gpuclust.serve.pick import shuffled
+from gpuclust.serve.permutation import shuffled
 from gpuclust.serve.records import (
     NOISE,
     Averages,
@@ -43,9 +45,7 @@ from gpuclust.serve.records import (
     NotFound,
     Page,
 )
-from gpuclust.serve.source import MODEL, Manifest, read_clusters, read_manifest
 from gpuclust.serve.store import CLOSED, Index, open_index
-from gpuclust.serve.suggest import near_ids
 from gpuclust.serve.text import fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]

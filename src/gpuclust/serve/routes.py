@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from gpuclust.errors import InputError
 from gpuclust.model.predictor import UNPLACED, Predictor
-from gpuclust.serve import inputs, schemas
+from gpuclust.serve import params as inputs
+from gpuclust.serve import schemas
 from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import render

@@ -15,9 +15,9 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
+from gpuclust.serve.spelling import slips_between
 from gpuclust.serve.store import Index
 from gpuclust.serve.text import fold_one
-from gpuclust.serve.typos import slips_between
 
 CANDIDATES = 200  # at most so many from one way of matching, or four for each result
 FEW = 10  # where fewer items have all words, typos are looked up too

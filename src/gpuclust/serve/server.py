@@ -29,7 +29,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
-class Orders:
+class ServerConfig:
     """What is served to whom: an export folder, and `create_app`'s ``cors`` and ``access``."""
 
     folder: str
@@ -61,7 +61,7 @@ def serve(
     _check(port, cors, workers)
     rules = access(host, allowed_hosts, token)
     listening = bind(host, port)
-    orders = Orders(str(folder), tuple(cors), rules)
+    orders = ServerConfig(str(folder), tuple(cors), rules)
     try:
         app = create_app(folder, cors=orders.cors, access=rules, progress=_progress)
         facts = app.state.library.facts
@@ -88,7 +88,7 @@ def serve(
     return 0
 
 
-def _supervise(orders: Orders, listening: socket.socket, workers: int) -> None:
+def _supervise(orders: ServerConfig, listening: socket.socket, workers: int) -> None:
     """Worker processes that share a socket, until a signal comes or one of them dies. Raises JobError for the latter."""
     processes = [SPAWN.Process(target=_work, args=(orders, listening), daemon=True) for _ in range(workers)]
     try:
@@ -105,7 +105,7 @@ def _supervise(orders: Orders, listening: socket.socket, workers: int) -> None:
                 process.join(2 * LAST_ANSWERS)
 
 
-def _work(orders: Orders, listening: socket.socket) -> None:
+def _work(orders: ServerConfig, listening: socket.socket) -> None:
     """One worker process."""
     import uvicorn
 

@@ -19,7 +19,7 @@ from gpuclust.errors import ExportError
 from gpuclust.serve.averages import BY
 from gpuclust.serve.index import facts_of
 from gpuclust.serve.neighbours import Tree
-from gpuclust.serve.typos import Vocabulary
+from gpuclust.serve.spelling import Vocabulary
 
 CLOSED = "this library was closed; open the export again with Library.open"
 

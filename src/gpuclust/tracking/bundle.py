@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from gpuclust import __version__
-from gpuclust.compute.backend import Projection, Scaling
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
 from gpuclust.model.schema import FORMAT, NOISE
-from gpuclust.prepare import Preparation
+from gpuclust.reducers.prepare import Preparation
+from gpuclust.runtime.backend import Projection, Scaling
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
 UNPLACED = -2
@@ -68,7 +68,7 @@ class Bundle:
         """Place rows of raw features (n_rows, n_features) float64, in the order of `features`; missing is NaN.
 
         On the training rows K-Means and mixtures give the job's labels; HDBSCAN gives what
-        `gpuclust.compute.linkage_predict.approximate_predict` promises. Raises ModelError when the width is wrong.
+        `gpuclust.algorithms.hdbscan.predict.approximate_predict` promises. Raises ModelError when the width is wrong.
         """
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         if raw.ndim != 2 or raw.shape[1] != len(self.features):
@@ -185,15 +185,15 @@ Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
 
 
 def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.compute.fits import margin
-    from gpuclust.compute.kmeans import assign
+    from gpuclust.algorithms.kmeans.fit import assign
+    from gpuclust.algorithms.results import margin
 
     labels, nearest, second = assign(X, bundle.parameters["centers"])
     return labels, margin(nearest, second), nearest.astype(np.float32)
 
 
 def _gmm(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.compute.fits import mixture_assign
+    from gpuclust.algorithms.results import mixture_assign
 
     assert bundle.covariance_type is not None
     scores, distance = mixture_assign(X, bundle.parameters, bundle.covariance_type)
@@ -201,7 +201,7 @@ def _gmm(bundle: Bundle, X: np.ndarray) -> Placed:
 
 
 def _hdbscan(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.compute.linkage_predict import approximate_predict
+    from gpuclust.algorithms.hdbscan.predict import approximate_predict
 
     labels, probabilities = approximate_predict(bundle.parameters, X)
     renumber = np.append(bundle.parameters["canonical"], NOISE).astype(np.int32)

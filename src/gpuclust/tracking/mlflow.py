@@ -31,16 +31,6 @@ from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.claims import LEASE, TICKET, Leases, is_abandoned, is_live, is_mine, owner
 from gpuclust.tracking.opening import alone, locks, opened
-from gpuclust.tracking.place import (
-    configure_client,
-    location,
-    one_line_errors,
-    page,
-    quiet,
-    resolve_uri,
-    shown,
-    store_file,
-)
 from gpuclust.tracking.recorder import (
     FAILED,
     FINISHED,
@@ -57,6 +47,16 @@ from gpuclust.tracking.recorder import (
     DatasetInput,
     RecordedJob,
     RunStart,
+)
+from gpuclust.tracking.store_location import (
+    configure_client,
+    location,
+    one_line_errors,
+    page,
+    quiet,
+    resolve_uri,
+    shown,
+    store_file,
 )
 
 logger = logging.getLogger(__name__)

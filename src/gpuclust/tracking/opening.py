@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuclust.errors import StoreUnavailable, TrackingError
-from gpuclust.tracking.place import FULL, check_reachable, quiet, shown, sqlite_uri, store_file
+from gpuclust.tracking.store_location import FULL, check_reachable, quiet, shown, sqlite_uri, store_file
 
 try:
     import fcntl

@@ -10,7 +10,7 @@ import time
 
 from gpuclust.errors import TrackingError
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.place import page
+from gpuclust.tracking.store_location import page
 
 PATIENCE_SECONDS = 60
 

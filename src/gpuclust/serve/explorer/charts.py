@@ -8,9 +8,9 @@ from math import isclose
 import numpy as np
 import plotly.graph_objects as go
 
-from gpuclust.serve.explorer.moves import Moves
 from gpuclust.serve.explorer.session import Opened
 from gpuclust.serve.explorer.texts import as_hover, figure, words
+from gpuclust.serve.explorer.transitions import Moves
 from gpuclust.serve.records import NOISE, Average, Averages
 
 BLUE, ORANGE = "#0072B2", "#D55E00"

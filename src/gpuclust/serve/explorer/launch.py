@@ -116,7 +116,7 @@ def _warm() -> None:
     """Import what the first page needs before anybody waits for it."""
     import plotly.graph_objects as go
 
-    import gpuclust.serve.explorer.site  # noqa: F401
+    import gpuclust.serve.explorer.app  # noqa: F401
 
     go.Figure(go.Scatter(x=[0], y=[0])).to_json()
 

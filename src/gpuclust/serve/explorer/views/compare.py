@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.moves import Moves, moves
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, short
+from gpuclust.serve.explorer.transitions import Moves, moves
 
 
 def compare() -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
 from gpuclust.serve.explorer.texts import short
-from gpuclust.serve.source import ASSIGNMENTS, CLUSTERS
+from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 
 def download() -> None:

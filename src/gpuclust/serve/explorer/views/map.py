@@ -14,7 +14,7 @@ import streamlit as st
 
 from gpuclust.serve.explorer.items import choose, item_card
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
-from gpuclust.serve.explorer.pointer import clicked_in
+from gpuclust.serve.explorer.plotly_click import clicked_in
 from gpuclust.serve.explorer.points import (
     AXES,
     EVERY_POINT,

@@ -1,0 +1,1 @@
+"""One package per clustering algorithm, and the registry that describes them."""

@@ -1,0 +1,208 @@
+"""Matrix -> Clustering: run the algorithm on the backend, then number its clusters canonically."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.errors import FitError, GpuclustError
+from gpuclust.reducers.prepare import Matrix
+from gpuclust.runtime.backend import Backend, Fit, Progress
+from gpuclust.runtime.cache import Store, tree_key
+
+NOISE = -1
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Labels and what was fitted, on the host.
+
+    ``labels`` (n_samples,) int32: cluster 0 is the largest, then by size, ties by centre in lexicographic order;
+    noise is -1. ``sizes`` (n_clusters,) int64, ``centers`` (n_clusters, n_columns) float64: the fitted centres, or
+    for HDBSCAN the means of the members. ``confidence`` (n_samples,) float32 in [0, 1]: for K-Means
+    1 - d(own centre) / d(next centre), for a mixture the largest responsibility, for HDBSCAN the membership
+    probability. ``distance`` (n_samples,) float32: Euclidean distance to the own centre in the prepared space, None
+    for HDBSCAN. ``parameters``: what a bundle needs to predict.
+    """
+
+    algorithm: str
+    labels: np.ndarray
+    sizes: np.ndarray
+    centers: np.ndarray
+    confidence: np.ndarray
+    distance: np.ndarray | None
+    parameters: Mapping[str, np.ndarray]
+    metrics: Mapping[str, float]
+    converged: bool
+    engine: str
+    notes: tuple[str, ...]
+    details: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def n_clusters(self) -> int:
+        """How many clusters have rows, noise left out."""
+        return int(np.count_nonzero(self.sizes))
+
+    @property
+    def noise_fraction(self) -> float:
+        """Share of the rows that are in no cluster."""
+        return float(np.mean(self.labels == NOISE))
+
+
+def cluster(
+    matrix: Matrix,
+    requests: Sequence[ClusterConfig],
+    *,
+    seed: int,
+    backend: Backend,
+    store: Store,
+    progress: Progress = lambda _: None,
+) -> list[Clustering | GpuclustError]:
+    """Cluster one matrix in several ways; a request that fails gives its error in its place.
+
+    K-Means requests are fitted together and HDBSCAN requests share their tree, so several cost less here than one
+    by one. ``progress`` is called with the share done, in [0, 1].
+    """
+    results: dict[int, Clustering | GpuclustError] = {}
+    for batch in _batches(requests):
+        first, last = batch[0], batch[-1] + 1
+        share = _within(progress, first / len(requests), last / len(requests))
+        results |= zip(batch, _fit([requests[i] for i in batch], matrix, seed, backend, store, share), strict=True)
+    return [results[i] for i in range(len(requests))]
+
+
+def _within(progress: Progress, start: float, end: float) -> Progress:
+    return lambda done: progress(start + (end - start) * done)
+
+
+def _batches(requests: Sequence[ClusterConfig]) -> list[list[int]]:
+    """Neighbouring K-Means requests together, everything else alone."""
+    batches: list[list[int]] = []
+    for i, request in enumerate(requests):
+        together = i > 0 and isinstance(request, KMeansConfig) and isinstance(requests[i - 1], KMeansConfig)
+        if together:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _fit(
+    batch: Sequence[ClusterConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
+) -> list[Clustering | GpuclustError]:
+    feasible = [error or request for request in batch for error in [_infeasible(request, matrix.n_rows)]]
+    fit = FITTERS[batch[0].name]
+    started = time.perf_counter()
+    wanted = [request for request in feasible if isinstance(request, ClusterConfig)]
+    try:
+        fits = iter(fit(wanted, matrix, seed, backend, store, progress) if wanted else [])
+    except GpuclustError as error:
+        if len(wanted) == 1:
+            return [error if isinstance(r, ClusterConfig) else r for r in feasible]
+        return [r for request in batch for r in _fit([request], matrix, seed, backend, store, progress)]
+    seconds = (time.perf_counter() - started) / max(len(wanted), 1)
+    return [canonical(next(fits), r, matrix, backend, seconds) if isinstance(r, ClusterConfig) else r for r in feasible]
+
+
+def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
+    """A size that the rows do not allow, in words."""
+    for name in ("n_clusters", "min_cluster_size", "min_samples"):
+        value = getattr(request, name, None)
+        limit = n_rows - 1 if name == "min_samples" else n_rows
+        if isinstance(value, int) and value > limit:
+            return FitError(
+                f"cluster.{name}={value:,} is more than the {limit:,} that {n_rows:,} rows after cleaning allow; "
+                f"lower cluster.{name} or loosen clean.*"
+            )
+    return None
+
+
+Fitter = Callable[[Any, Matrix, int, Backend, Store, Progress], list[Fit]]
+
+
+def _kmeans(
+    requests: Sequence[KMeansConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
+) -> list[Fit]:
+    return backend.kmeans(matrix.X, requests, seed, progress, matrix.distinct_to_fit)
+
+
+def _gmm(
+    requests: Sequence[GmmConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
+) -> list[Fit]:
+    return [backend.gmm(matrix.X, request, seed, progress, matrix.distinct_to_fit) for request in requests]
+
+
+def _hdbscan(
+    requests: Sequence[HdbscanConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
+) -> list[Fit]:
+    fits = []
+    for request in requests:
+        name = tree_key(matrix.key, request.min_samples)
+        tree = store.get(name, lambda m=request.min_samples: backend.hdbscan_tree(matrix.X, m))  # type: ignore[misc]
+        fits.append(backend.hdbscan_cut(matrix.X, tree, request))
+        progress(len(fits) / len(requests))
+    return fits
+
+
+FITTERS: dict[str, Fitter] = {"kmeans": _kmeans, "gmm": _gmm, "hdbscan": _hdbscan}
+
+
+def canonical(fit: Fit, request: ClusterConfig, matrix: Matrix, backend: Backend, seconds: float) -> Clustering:
+    """The fit with its clusters numbered by size, the largest first, ties by centre in lexicographic order."""
+    found = int(fit.labels.max(initial=NOISE)) + 1
+    centers = fit.parameters.get("centers", fit.parameters.get("means"))
+    n_clusters = found if centers is None else len(centers)
+    if centers is None:
+        centers = means(matrix.X, fit.labels, n_clusters, backend)
+    sizes = np.bincount(fit.labels[fit.labels != NOISE], minlength=n_clusters)
+    present, first_rows = np.unique(fit.labels, return_index=True)
+    first = np.full(n_clusters, len(fit.labels))
+    first[present[present != NOISE]] = first_rows[present != NOISE]
+    # Clusters of one size may have one mean too: then the one whose row comes first.
+    order = np.lexsort((first, *centers.T[::-1], -sizes))
+    renumber = np.append(np.argsort(order), NOISE).astype(np.int32)  # index -1, noise, stays -1
+    labels = renumber[fit.labels]
+    parameters = {name: value[order] if name in fit.per_cluster else value for name, value in fit.parameters.items()}
+    if request.name == "hdbscan":  # what was noise in the tree may be placed by a prediction, so the labels are kept
+        parameters |= {
+            "canonical": renumber[:-1],
+            "training_labels": labels,
+            "training_confidence": fit.confidence,
+        }
+    return Clustering(
+        algorithm=request.name,
+        labels=labels,
+        sizes=sizes[order],
+        centers=centers[order],
+        confidence=fit.confidence,
+        distance=fit.distance,
+        parameters=parameters,
+        metrics=fit.metrics,
+        converged=fit.converged,
+        engine=fit.engine,
+        notes=fit.notes,
+        details=fit.details,
+        seconds=seconds,
+    )
+
+
+def means(X: Any, labels: np.ndarray, n_clusters: int, backend: Backend) -> np.ndarray:
+    """Mean of each cluster's rows, noise left out: (n_clusters, n_columns) float64 on the host."""
+    xp = backend.xp
+    kept = backend.to_device(np.flatnonzero(labels != NOISE))
+    own = backend.to_device(labels)[kept]
+    counts = xp.bincount(own, minlength=n_clusters).astype(xp.float64)
+    sums = [xp.bincount(own, weights=X[kept, j].astype(xp.float64), minlength=n_clusters) for j in range(X.shape[1])]
+    return backend.to_host(xp.stack(sums, axis=1) / xp.maximum(counts, 1.0)[:, None])
+
+
+def without_rows(clustering: Clustering) -> Clustering:
+    """The clustering without its per-row arrays: what can be kept of many jobs."""
+    empty = np.empty(0, dtype=np.int32)
+    return replace(clustering, labels=empty, confidence=empty, distance=None)

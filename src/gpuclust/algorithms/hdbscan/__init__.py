@@ -1,0 +1,1 @@
+"""HDBSCAN: spanning tree, condensed tree, cuts."""

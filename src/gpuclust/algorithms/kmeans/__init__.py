@@ -1,0 +1,1 @@
+"""K-Means: initialisation, Lloyd's iterations, CPU and CUDA kernels."""

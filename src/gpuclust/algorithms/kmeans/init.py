@@ -1,0 +1,151 @@
+"""Where K-Means fits start on all rows: every restart on a small matrix, the best of a search on samples of a large one.
+
+One sample has local optima of its own and hides some of the whole's, so a search takes SAMPLES small ones rather than one
+large. On each, a share of the restarts is seeded and iterated; then, SWAPS times, as many trials as there are restarts
+take one of the best solutions, move one centre to a row drawn by its squared distance, and iterate again (Fränti, P.
+(2018), "Efficiency of random swap clustering", Journal of Big Data 5:13). The best distinct solutions go on to all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.algorithms.kmeans.lloyd import Outcome, run_lloyd
+from gpuclust.algorithms.kmeans.seeding import plus_plus
+from gpuclust.algorithms.kmeans.tiled_matrix import Rows, tile_matrix
+from gpuclust.runtime.kernels.nearest import nearest_two
+
+SAMPLE_ROWS = 8192
+SAMPLES = 3
+SWAPS = 3  # rounds
+PARENTS = 5  # solutions whose centres the trials of a round move
+KEPT = 2  # solutions of a sample that go on to all rows
+ROWS_PER_CLUSTER = 64  # of a sample, at least; with more clusters the restarts run on all rows
+SAMPLE_TOL = 1e-3  # what is left to move is moved on all rows
+
+
+@dataclass(frozen=True)
+class KMeansRequest:
+    """One K-Means to fit; the parameters are scikit-learn's. `init` is "k-means++" or "random"."""
+
+    n_clusters: int
+    seed: int
+    n_init: int = 10
+    init: str = "k-means++"
+    max_iter: int = 300
+    tol: float = 1e-4
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A request's search on one sample: its generator, and the best distinct solutions so far."""
+
+    owner: int  # index of the request
+    n_trials: int
+    generator: np.random.Generator
+    best: list[Outcome]
+
+
+def choose_starts(rows: Rows, requests: Sequence[KMeansRequest]) -> list[tuple[int, np.ndarray]]:
+    """The centres from which each request, named by its index, is fitted on all rows, in the coordinates of `rows`.
+
+    What is chosen for a request depends on the rows and the request alone, not on the other requests.
+    """
+    starts: list[tuple[int, np.ndarray]] = []
+    searching: dict[int, list[int]] = {}
+    for i, request in enumerate(requests):
+        least = ROWS_PER_CLUSTER * request.n_clusters
+        if len(rows.X) <= 2 * SAMPLE_ROWS or least > SAMPLE_ROWS:
+            sample = _sample(rows, (request.seed, 0), max(SAMPLE_ROWS, least))
+            starts += [(i, start) for start in _seeds(sample, request, range(request.n_init), 0)]
+        else:
+            searching.setdefault(request.seed, []).append(i)
+    for seed, owners in searching.items():
+        for number in range(SAMPLES):
+            mine = [i for i in owners if number < requests[i].n_init]
+            if mine:
+                starts += _search(_sample(rows, (seed, number), SAMPLE_ROWS), number, mine, requests)
+    return starts
+
+
+def _sample(rows: Rows, seed: tuple[int, int], size: int) -> Rows:
+    """A seeded sample without replacement, in the order of the rows; the rows themselves where they are few."""
+    n_rows = len(rows.X)
+    if n_rows <= 2 * size:
+        return rows
+    chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
+    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows.frame)
+
+
+def _seeds(sample: Rows, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
+    """Starting centres of some of a request's restarts, on the sample of this number."""
+    k = request.n_clusters
+    generators = [np.random.default_rng((request.seed, k, number, restart)) for restart in restarts]
+    if request.init == "k-means++":
+        chosen = plus_plus(sample, k, generators)
+    else:
+        weighted = np.count_nonzero(sample.weight) >= k
+        chances = sample.weight / sample.weight.sum() if weighted else None
+        chosen = [generator.choice(len(sample.X), k, replace=False, p=chances) for generator in generators]
+    shift, scale = sample.frame
+    return [(sample.X[rows].astype(np.float64) - shift) * scale for rows in chosen]
+
+
+def _search(
+    sample: Rows, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
+) -> list[tuple[int, np.ndarray]]:
+    """The best distinct solutions of each request on one sample; their trials advance together."""
+    searches: list[_Search] = []
+    trials: list[tuple[int, np.ndarray]] = []
+    for i in owners:
+        request = requests[i]
+        seeds = _seeds(sample, request, range(number, request.n_init, SAMPLES), number)
+        trials += [(len(searches), seed) for seed in seeds]
+        generator = np.random.default_rng((request.seed, request.n_clusters, number, request.n_init, 1))
+        searches.append(_Search(i, request.n_init if request.n_init > 1 else 0, generator, []))
+    for _ in range(1 + SWAPS):
+        limits = [requests[searches[s].owner] for s, _ in trials]
+        jobs = [
+            (start, limit.max_iter, max(limit.tol, SAMPLE_TOL))
+            for (_, start), limit in zip(trials, limits, strict=True)
+        ]
+        for (s, _), outcome in zip(trials, run_lloyd(sample, jobs, exact=False), strict=True):
+            searches[s].best.append(outcome)
+        for search in searches:
+            search.best[:] = _distinct(search.best, PARENTS)
+        trials = [(s, start) for s, search in enumerate(searches) for start in _swapped(sample, search)]
+        if not trials:
+            break
+    kept = [(search, KEPT if search.n_trials else 1) for search in searches]
+    return [(search.owner, outcome.centers) for search, n in kept for outcome in search.best[:n]]
+
+
+def _distinct(outcomes: list[Outcome], n: int) -> list[Outcome]:
+    """The n of least inertia that differ in it by more than what SAMPLE_TOL leaves open."""
+    best: list[Outcome] = []
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.inertia):
+        if len(best) < n and (not best or outcome.inertia > best[-1].inertia * (1 + 1e-4)):
+            best.append(outcome)
+    return best
+
+
+def _swapped(sample: Rows, search: _Search) -> list[np.ndarray]:
+    """Solutions in turn, each with one of its centres moved to a row drawn by its weighted squared distance."""
+    shift, scale = sample.frame
+    chances = []
+    for outcome in search.best if search.n_trials else []:
+        _, distance, _ = nearest_two(sample.X, outcome.centers / scale + shift)
+        potential = np.cumsum(distance**2 * sample.weight if len(sample.weight) else distance**2)
+        if potential[-1] > 0:
+            chances.append((outcome, potential))
+    trials = []
+    for trial in range(search.n_trials if chances else 0):
+        outcome, potential = chances[trial % len(chances)]
+        row = int(np.searchsorted(potential, search.generator.random() * potential[-1], side="right"))
+        centers = outcome.centers.copy()
+        centers[search.generator.integers(len(centers))] = (sample.X[min(row, len(potential) - 1)] - shift) * scale
+        trials.append(centers)
+    return trials

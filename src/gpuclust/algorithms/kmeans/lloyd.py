@@ -1,0 +1,103 @@
+"""Lloyd's iterations to their end: many runs advanced together, with scikit-learn's stopping rule and empty clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.algorithms.kmeans.kernels_cpu import UNIT, Fits
+from gpuclust.algorithms.kmeans.tiled_matrix import Rows
+
+BATCH_BYTES = 64 * 2**20  # of labels and statistics of the runs that advance together
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run of Lloyd's iterations ended."""
+
+    centers: np.ndarray  # in the coordinates of the rows
+    inertia: float
+    n_iter: int
+    converged: bool
+
+
+def run_lloyd(rows: Rows, jobs: Sequence[tuple[np.ndarray, int, float]], *, exact: bool) -> list[Outcome]:
+    """Run (start, max_iter, tol) jobs to their ends, as many at once as BATCH_BYTES allows.
+
+    `exact` asks for centres that are the means of the matrix to float64, not of its float32 tiles.
+    """
+    outcomes: list[Outcome] = []
+    for batch in _batches(rows, jobs):
+        fits = Fits(rows, [start for start, _, _ in batch])
+        limits = np.array([max_iter for _, max_iter, _ in batch])
+        least_move = np.array([tol for _, _, tol in batch]) * rows.variance
+        n_iter = np.zeros(len(batch), np.int64)
+        settled, relocated = np.zeros((2, len(batch)), bool)
+        running = np.arange(len(batch))
+        while len(running):
+            fits.run_pass(running)
+            relocated[running] = False
+            for fit in running[fits.n_empty[running] > 0]:
+                relocated[fit] = _relocate(fits, int(fit))
+            fits.move(running)
+            n_iter[running] += 1
+            settled[running] = (fits.changed[running] == 0) | (fits.moved[running] <= least_move[running])
+            running = running[~settled[running] & (n_iter[running] < limits[running])]
+        outcomes += [
+            Outcome(_centers(fits, i, exact and not relocated[i]), fits.inertia(i), int(n_iter[i]), bool(settled[i]))
+            for i in range(len(batch))
+        ]
+    return outcomes
+
+
+def _centers(fits: Fits, fit: int, exact: bool) -> np.ndarray:
+    """A run's centres; the means of their rows in the matrix itself where that is wanted."""
+    if not exact:
+        return fits.centers[fits.of(fit)].copy()
+    return _means(*fits.exact(fit)) * fits.rows.frame[1]
+
+
+def _means(sums: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Means of the clusters; an empty one is given the biggest one's, as in scikit-learn."""
+    source = np.where(masses > 0, np.arange(len(masses)), np.argmax(masses))
+    return sums[source] / masses[source, None]
+
+
+def _batches(
+    rows: Rows, jobs: Sequence[tuple[np.ndarray, int, float]]
+) -> Iterator[list[tuple[np.ndarray, int, float]]]:
+    batch: list[tuple[np.ndarray, int, float]] = []
+    used = 0
+    for job in jobs:
+        size = 2 * len(rows.X) + 8 * rows.n_chunks * job[0].size
+        if batch and used + size > BATCH_BYTES:
+            yield batch
+            batch, used = [], 0
+        batch.append(job)
+        used += size
+    yield batch
+
+
+def _relocate(fits: Fits, fit: int) -> bool:
+    """Give each empty cluster the row farthest from its centre, taken out of the cluster it is in, as scikit-learn does.
+
+    False where there is no such row: more clusters than distinct rows.
+    """
+    X, weight, (shift, scale) = fits.rows.X, fits.rows.weight, fits.rows.frame
+    labels = fits.labels[fit, : len(X)]
+    squares = (((X - shift) * scale - fits.centers[fits.of(fit)][labels]) ** 2).sum(axis=1)
+    if squares.max() <= X.shape[1] * (2 * UNIT) ** 2:  # centres are means of rows rounded to float32
+        return False
+    sums, masses = fits.exact(fit)
+    empty = np.flatnonzero(fits.sizes[fits.of(fit)] == 0)
+    farthest = np.argpartition(squares, -len(empty))[: -len(empty) - 1 : -1]
+    for cluster, row in zip(empty, farthest, strict=True):
+        mass = weight[row] if len(weight) else 1.0
+        sums[labels[row]] -= mass * (X[row] - shift)
+        sums[cluster] = mass * (X[row] - shift)
+        masses[labels[row]] -= mass
+        masses[cluster] = mass
+    fits.means[fits.of(fit)] = _means(sums, masses) * scale
+    return True

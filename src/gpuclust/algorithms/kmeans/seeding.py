@@ -1,0 +1,119 @@
+"""Greedy k-means++ on a tiled matrix, many starts at once.
+
+Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful seeding", SODA; greedy with
+2 + log k candidates a centre, as scikit-learn does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpuclust.algorithms.kmeans.tiled_matrix import Rows
+from gpuclust.runtime.kernels.nearest import FAR, GROUP, ROWS, compiled, fill_squares, in_threads, workspace
+
+
+@compiled()
+def _pick(weights, tile_sums, at):  # type: ignore[no-untyped-def]
+    """The row where the running sum of `weights` first exceeds `at`, tile sums first."""
+    n_tiles = len(tile_sums)
+    t = 0
+    while t < n_tiles - 1 and at >= tile_sums[t]:
+        at -= tile_sums[t]
+        t += 1
+    last = t * ROWS
+    for r in range(t * ROWS, min((t + 1) * ROWS, len(weights))):
+        if weights[r] > 0:
+            last = r
+            if at < weights[r]:
+                return r
+            at -= weights[r]
+    return last
+
+
+@compiled(inner=True)
+def _weigh(potential, weight, closest, tile_sums, first):  # type: ignore[no-untyped-def]
+    """Each row's potential, and their sums by tile and in all; the weight alone before there is a centre."""
+    total = 0.0
+    for t in range(len(tile_sums)):
+        tile_sums[t] = 0
+        for r in range(t * ROWS, min((t + 1) * ROWS, len(weight))):
+            potential[r] = weight[r] if first else weight[r] * closest[r]
+            tile_sums[t] += potential[r]
+        total += tile_sums[t]
+    return total
+
+
+@compiled(fastmath=True)  # sums in any order: a choice between candidates, not a result
+def _reduce(closest, squares, weight, reduced):  # type: ignore[no-untyped-def]
+    for r in range(ROWS):
+        reduced[r] = min(closest[r], squares[r])
+    total = 0.0
+    for r in range(len(weight)):
+        total += weight[r] * reduced[r]
+    return total
+
+
+@compiled()
+def _plus_plus(  # type: ignore[no-untyped-def]
+    tiles, weight, n_features, draws, n_trials, squares, candidates, closest, reduced, potential, tile_sums, trial_sums, rows,
+    chosen,
+):  # fmt: skip
+    """Fill `chosen` with rows; closest (n_rows,) and reduced (n_trials, n_rows), padded to tiles, are scratch; `potential`
+    (n_rows,) too, the weight times the squared distance to the nearest centre so far."""
+    n_rows, n_tiles = len(weight), len(closest) // ROWS
+    for r in range(len(closest)):
+        closest[r] = FAR
+    for c in range(len(chosen)):
+        total = _weigh(potential, weight, closest, tile_sums, c == 0)
+        if not total > 0:  # every row lies on a centre already
+            total = _weigh(potential, weight, closest, tile_sums, True)
+        trials = 1 if c == 0 else n_trials
+        for i in range(trials):
+            rows[i] = _pick(potential, tile_sums, draws[c, i] * total)
+            base = (rows[i] // ROWS) * n_features * ROWS + rows[i] % ROWS
+            for f in range(n_features):
+                candidates[i * n_features + f] = tiles[base + f * ROWS]
+            trial_sums[i] = 0
+        for t in range(n_tiles):
+            tile = tiles[t * n_features * ROWS : (t + 1) * n_features * ROWS]
+            n = min(ROWS, n_rows - t * ROWS)
+            for i in range(trials):
+                if i % GROUP == 0:
+                    fill_squares(squares, tile, candidates, i, n_features)
+                at = (i % GROUP) * ROWS
+                trial_sums[i] += _reduce(
+                    closest[t * ROWS : (t + 1) * ROWS], squares[at : at + ROWS], weight[t * ROWS : t * ROWS + n],
+                    reduced[i, t * ROWS : (t + 1) * ROWS],
+                )  # fmt: skip
+        best = 0
+        for i in range(1, trials):
+            best = i if trial_sums[i] < trial_sums[best] else best
+        chosen[c] = rows[best]
+        for r in range(len(closest)):
+            closest[r] = reduced[best, r]
+
+
+def plus_plus(rows: Rows, n_clusters: int, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
+    """Indices of n_clusters rows chosen by k-means++, one array for each generator; starts run beside each other."""
+    n_trials = 2 + int(math.log(n_clusters))
+    draws = [generator.random((n_clusters, n_trials)) for generator in generators]
+    chosen = [np.zeros(n_clusters, np.int64) for _ in generators]
+    n_features = rows.X.shape[1]
+    weight = rows.weight if len(rows.weight) else np.ones(len(rows.X))
+
+    def run(first: int, last: int) -> None:
+        squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.reach) * ROWS, np.float32)
+        reduced = np.empty((n_trials, len(closest)), np.float32)
+        candidates = np.zeros(-(-n_trials // GROUP) * GROUP * n_features, np.float32)
+        scratch = np.empty(len(weight)), np.empty(len(rows.reach)), np.empty(n_trials), np.zeros(n_trials, np.int64)
+        for start in range(first, last):
+            _plus_plus(
+                rows.tiles, weight, n_features, draws[start], n_trials, squares, candidates, closest, reduced,
+                *scratch, chosen[start],
+            )  # fmt: skip
+
+    in_threads(len(draws), run)
+    return chosen

@@ -1,0 +1,1 @@
+"""Gaussian mixtures: initialisation, EM, CPU and CUDA kernels."""

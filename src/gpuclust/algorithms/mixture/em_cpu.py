@@ -1,0 +1,174 @@
+"""The EM pass on a CPU: blocks of rows, turned so that every inner loop is one contiguous vector.
+
+Threads take chunks of rows; numba lets go of the interpreter lock, so a thread pool is all that is needed. Without a
+parallel loop the code compiles in a fraction of the time, runs in any caller's thread, and the chunks are merged in a
+fixed order: the result has the same bits on any number of threads. No array of n rows is made but the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+from gpuclust.algorithms.mixture.em import (
+    Array,
+    Components,
+    EMScores,
+    EMStatistics,
+    components,
+    label_components,
+    recentre,
+)
+from gpuclust.algorithms.mixture.kernels_cpu import ROWS, em_chunk
+
+MIN_CHUNK = 16 * ROWS
+MAX_CHUNKS = 64
+MAX_PARTIALS = 16 * 2**20  # bytes of partial statistics that may wait to be merged
+
+_T = TypeVar("_T")
+
+
+def matrix(X: Array) -> np.ndarray:
+    """X (n, d) as float32 or float64 in C or Fortran order; a copy only where it is neither."""
+    X = np.asarray(X)
+    if X.dtype not in (np.float32, np.float64):
+        X = X.astype(np.float64)
+    if not (X.flags.aligned and (X.flags.c_contiguous or X.flags.f_contiguous)):
+        X = np.array(X, order="C")
+    return X
+
+
+def host(X: Array) -> np.ndarray:
+    """X itself: it is in host memory."""
+    return np.asarray(X)
+
+
+def em_pass(
+    X: Array,
+    weights: np.ndarray,
+    means: np.ndarray,
+    precisions_cholesky: np.ndarray,
+    covariance_type: str,
+    sample_weight: Array | None = None,
+) -> EMStatistics:
+    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    X = matrix(X)
+    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
+
+
+def label_pass(
+    X: Array, labels: Array, means: np.ndarray, covariance_type: str, sample_weight: Array | None = None
+) -> EMStatistics:
+    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    X = matrix(X)
+    labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
+    return _moments(X, labels, sample_weight, label_components(means, covariance_type, X.dtype))
+
+
+def score_pass(
+    X: Array,
+    weights: np.ndarray,
+    means: np.ndarray,
+    precisions_cholesky: np.ndarray,
+    covariance_type: str,
+    sample_weight: Array | None = None,
+    responsibilities: bool = False,
+) -> EMScores:
+    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    X = matrix(X)
+    n, k = len(X), len(means)
+    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    labels = np.empty(n, dtype=np.int32)
+    confidence = np.empty(n, dtype=np.float32)
+    log_prob = np.empty(n)
+    shares = np.empty((n if responsibilities else 0, k), dtype=X.dtype)
+    flat, row_stride, column_stride = _flat(X)
+    weight = _weights(sample_weight)
+    out = (labels, confidence, log_prob, shares)
+    no_labels = np.empty(0, dtype=np.int32)
+    no_statistics = (np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+
+    def score(start: int, stop: int) -> tuple[float, float]:
+        rows = (flat, row_stride, column_stride, start, stop, weight, c.base)
+        return em_chunk(rows, no_labels, c.arrays, no_statistics, out)
+
+    totals = np.array(list(_in_threads(score, n, partial_bytes=16)))
+    log_likelihood, entropy = totals.sum(axis=0)
+    log_likelihood += c.base * _total(weight, n)
+    return EMScores(
+        labels, confidence, log_prob, float(log_likelihood), float(entropy), shares if responsibilities else None
+    )
+
+
+def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: Components) -> EMStatistics:
+    """The statistics about the centres, chunk by chunk, then about the means."""
+    k, d = c.centres.shape
+    flat, row_stride, column_stride = _flat(X)
+    weight = _weights(sample_weight)
+
+    no_out = (np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+
+    def accumulate(start: int, stop: int) -> EMStatistics:
+        counts, sums, scatter = np.zeros(k), np.zeros((k, d)), np.zeros(c.factors.shape)
+        rows = (flat, row_stride, column_stride, start, stop, weight, c.base)
+        log_likelihood, _ = em_chunk(rows, labels, c.arrays, (counts, sums, scatter), no_out)
+        return EMStatistics(log_likelihood, counts, sums, scatter)
+
+    chunks = _in_threads(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
+    merged = next(chunks)
+    for statistics in chunks:
+        merged = merged + statistics
+    return recentre(merged, c, _total(weight, len(X)))
+
+
+def _total(weight: np.ndarray, n: int) -> float:
+    return float(weight.sum()) if weight.size else float(n)
+
+
+def _in_threads(work: Callable[[int, int], _T], n: int, *, partial_bytes: int) -> Iterator[_T]:
+    """work(start, stop) over chunks of the rows, results in order. The chunks depend on the sizes alone."""
+    n_chunks = max(1, min(MAX_CHUNKS, n // MIN_CHUNK, MAX_PARTIALS // partial_bytes))
+    length = -(-n // (n_chunks * ROWS)) * ROWS
+    starts = range(0, n, length)
+    stops = [min(start + length, n) for start in starts]
+    n_threads = min(len(starts), numba.config.NUMBA_NUM_THREADS)
+    if n_threads < 2:
+        yield from map(work, starts, stops)
+        return
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="em") as pool:
+        yield from pool.map(work, starts, stops)
+
+
+def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """X as one line and its strides in elements: one compiled version serves both orders."""
+    n, d = X.shape
+    if X.flags.c_contiguous:
+        return _writeable(X.reshape(-1)), d, 1
+    return _writeable(X.T.reshape(-1)), 1, n
+
+
+def _weights(sample_weight: Array | None) -> np.ndarray:
+    """Sample weights as float64, or nothing for ones."""
+    if sample_weight is None:
+        return np.empty(0)
+    return _writeable(np.ascontiguousarray(sample_weight, dtype=np.float64))
+
+
+class _Alias:
+    """The same memory without the read-only mark (a type of its own to numba). The passes never write to it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__: dict[str, Any] = interface
+
+
+def _writeable(array: np.ndarray) -> np.ndarray:
+    """Arrays from pandas and from memory maps are read-only; numba would compile everything again for them."""
+    return array if array.flags.writeable else np.asarray(_Alias(array))

@@ -1,0 +1,261 @@
+"""Gaussian mixtures: a small host loop over the fused EM pass, with scikit-learn's parameters and results.
+
+Unlike scikit-learn's it keeps no n x k array, takes sample weights, computes float32 input in float32 but its sums in
+float64, raises FitError when a component dies, and runs on a GPU (``device="cuda"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMScores, passes
+from gpuclust.algorithms.mixture.init import KMeansStart, Start, kmeans_labels
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise, n_parameters, precisions
+from gpuclust.errors import ConfigurationError, FitError, ModelError
+
+
+@dataclass(frozen=True)
+class Evaluation(EMScores):
+    """`EMScores` with the criteria to choose a mixture by; of each the lower is the better.
+
+    ``icl`` is the integrated completed likelihood (Biernacki, Celeux and Govaert 2000): BIC plus twice the entropy.
+    """
+
+    bic: float = np.nan
+    aic: float = np.nan
+    icl: float = np.nan
+
+
+@dataclass(frozen=True)
+class _Run:
+    parameters: MixtureParameters
+    lower_bounds: list[float]
+    converged: bool
+
+
+class GaussianMixture:
+    """Expectation-maximisation of a Gaussian mixture (Dempster, Laird and Rubin 1977).
+
+    Parameters and fitted attributes have scikit-learn's names and meanings; attributes are float64 NumPy arrays.
+    Convergence is a change of the mean log-likelihood below ``tol``. Not converging is no warning: see
+    ``converged_``. Of ``n_init`` starts those in which a component dies are left out while any other lives.
+
+    ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
+    the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
+    device it gets X there, scikit-learn's a copy.
+    ``device`` is ``cpu``, ``cuda``, or any `gpuclust.algorithms.mixture.em.EMBackend`.
+    """
+
+    weights_: np.ndarray
+    means_: np.ndarray
+    covariances_: np.ndarray
+    precisions_: np.ndarray
+    precisions_cholesky_: np.ndarray
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: list[float]
+    n_features_in_: int
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: np.ndarray | None = None,
+        means_init: np.ndarray | None = None,
+        precisions_init: np.ndarray | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        kmeans: KMeansStart = kmeans_labels,
+        device: str | EMBackend = "cpu",
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.kmeans = kmeans
+        self.device = device
+
+    def fit(
+        self,
+        X: Array,
+        sample_weight: Array | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> GaussianMixture:
+        """Fit X (n_samples, n_features), float32 or float64; a weight w counts as w equal rows.
+
+        ``progress`` is told the share of all possible iterations that is done. Raises FitError for values that are
+        not finite, for fewer rows than components, and when a component dies or collapses in every start.
+        """
+        self._check()
+        device = self._passes()
+        X = device.matrix(X)
+        _check_matrix(device, X, self.n_components)
+        start = Start(
+            passes=device,
+            n_components=self.n_components,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            init_params=self.init_params,
+            weights=self.weights_init,
+            means=self.means_init,
+            precisions=self.precisions_init,
+            kmeans=self.kmeans,
+        )
+        start.check(X.shape[1])
+        random_state = _random_state(self.random_state)
+        best: _Run | None = None
+        failure: FitError | None = None
+        for attempt in range(self.n_init):
+
+            def report(share: float, attempt: int = attempt) -> None:
+                if progress is not None:
+                    progress((attempt + share) / self.n_init)
+
+            try:
+                run = self._run(device, X, start.parameters(X, random_state, sample_weight), sample_weight, report)
+            except FitError as error:
+                failure = error
+                continue
+            if best is None or not run.lower_bounds or run.lower_bounds[-1] > best.lower_bounds[-1]:
+                best = run
+        if best is None:
+            assert failure is not None
+            raise failure
+        self._keep(best, X.shape[1])
+        return self
+
+    def _run(
+        self,
+        device: EMBackend,
+        X: Array,
+        parameters: MixtureParameters,
+        sample_weight: Array | None,
+        report: Callable[[float], None],
+    ) -> _Run:
+        """EM from one start: a pass is the E-step of these parameters and the sums of the next."""
+        resolution = 10 * float(np.finfo(X.dtype).eps)
+        lower_bounds: list[float] = []
+        for iteration in range(1, self.max_iter + 1):
+            p = parameters
+            statistics = device.em_pass(
+                X, p.weights, p.means, p.precisions_cholesky, self.covariance_type, sample_weight
+            )
+            parameters = maximise(statistics, p.means, self.covariance_type, self.reg_covar, resolution)
+            lower_bounds.append(statistics.log_likelihood / _total(sample_weight, X))
+            report(iteration / self.max_iter)
+            if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < self.tol:
+                return _Run(parameters, lower_bounds, converged=True)
+        return _Run(parameters, lower_bounds, converged=False)
+
+    def _keep(self, run: _Run, n_features: int) -> None:
+        self.weights_ = run.parameters.weights
+        self.means_ = run.parameters.means
+        self.covariances_ = run.parameters.covariances
+        self.precisions_cholesky_ = run.parameters.precisions_cholesky
+        self.precisions_ = precisions(self.precisions_cholesky_, self.covariance_type)
+        self.converged_ = run.converged
+        self.n_iter_ = len(run.lower_bounds)
+        self.lower_bounds_ = run.lower_bounds
+        self.lower_bound_ = run.lower_bounds[-1] if run.lower_bounds else -np.inf
+        self.n_features_in_ = n_features
+
+    def predict(self, X: Array) -> np.ndarray:
+        """The likeliest component of each row, (n_samples,) int32."""
+        return self._score(X).labels
+
+    def predict_proba(self, X: Array) -> np.ndarray:
+        """The responsibilities, (n_samples, n_components), in X's dtype; this one array is n x k."""
+        shares = self._score(X, responsibilities=True).responsibilities
+        assert shares is not None
+        return shares
+
+    def score_samples(self, X: Array) -> np.ndarray:
+        """log p(x) of each row, (n_samples,) float64."""
+        return self._score(X).log_prob
+
+    def score(self, X: Array, sample_weight: Array | None = None) -> float:
+        """The mean log-likelihood of a row."""
+        return self._score(X, sample_weight).log_likelihood / _total(sample_weight, X)
+
+    def bic(self, X: Array, sample_weight: Array | None = None) -> float:
+        """The Bayesian information criterion; the lower the better."""
+        return self.evaluate(X, sample_weight).bic
+
+    def aic(self, X: Array, sample_weight: Array | None = None) -> float:
+        """Akaike's information criterion; the lower the better."""
+        return self.evaluate(X, sample_weight).aic
+
+    def icl(self, X: Array, sample_weight: Array | None = None) -> float:
+        """The integrated completed likelihood, on BIC's scale; the lower the better."""
+        return self.evaluate(X, sample_weight).icl
+
+    def evaluate(self, X: Array, sample_weight: Array | None = None) -> Evaluation:
+        """Labels, confidence, log-likelihood and all criteria in one read of X."""
+        scores = self._score(X, sample_weight)
+        free = n_parameters(self.covariance_type, *self.means_.shape)
+        deviance = -2 * scores.log_likelihood
+        bic = deviance + free * float(np.log(_total(sample_weight, X)))
+        return Evaluation(**vars(scores), bic=bic, aic=deviance + 2 * free, icl=bic + 2 * scores.entropy)
+
+    def _score(self, X: Array, sample_weight: Array | None = None, responsibilities: bool = False) -> EMScores:
+        if not hasattr(self, "means_"):
+            raise FitError("the mixture is not fitted yet; call fit first")
+        device = self._passes()
+        X = device.matrix(X)
+        if X.ndim != 2 or X.shape[1] != self.n_features_in_:
+            raise ModelError(
+                f"rows of shape {tuple(X.shape)} do not fit a mixture of {self.n_features_in_} features; "
+                f"give (n, {self.n_features_in_})"
+            )
+        parameters = (self.weights_, self.means_, self.precisions_cholesky_, self.covariance_type)
+        return device.score_pass(X, *parameters, sample_weight, responsibilities)
+
+    def _passes(self) -> EMBackend:
+        return passes(self.device) if isinstance(self.device, str) else self.device
+
+    def _check(self) -> None:
+        """Raises ConfigurationError for a parameter out of its range."""
+        if self.covariance_type not in COVARIANCE_TYPES:
+            raise ConfigurationError(
+                f"covariance_type={self.covariance_type!r} is unknown; choose one of {', '.join(COVARIANCE_TYPES)}"
+            )
+        lowest: dict[str, float] = {"n_components": 1, "max_iter": 0, "n_init": 1, "tol": 0, "reg_covar": 0}
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:
+                raise ConfigurationError(f"{name}={getattr(self, name)} is too low; give {low} or more")
+
+
+def _check_matrix(device: EMBackend, X: Any, n_components: int) -> None:
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise FitError(f"a matrix of shape {tuple(X.shape)} cannot be fitted; give (n_samples, n_features)")
+    if X.shape[0] < n_components:
+        raise FitError(f"n_components={n_components} is more than the {X.shape[0]:,} rows; lower cluster.n_clusters")
+    # On a device the first pass finds out, without another read.
+    if isinstance(X, np.ndarray) and not np.isfinite(X).all():
+        raise FitError("the matrix has missing or infinite values; drop or fill them (clean.nulls)")
+
+
+def _total(sample_weight: Array | None, X: Array) -> float:
+    return float(len(X)) if sample_weight is None else float(sample_weight.sum())
+
+
+def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
+    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)

@@ -1,0 +1,200 @@
+"""Where EM starts: the four ways of scikit-learn's mixtures, drawing the same random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMStatistics
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, maximise, shape
+from gpuclust.errors import ConfigurationError
+
+INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+CHUNK = 65_536  # rows of which distances, or random responsibilities, are held at once
+
+KMeansStart = Callable[[Array, int, np.random.RandomState, "Array | None"], "np.ndarray | MixtureParameters"]
+
+
+def kmeans_labels(
+    X: Array, n_components: int, random_state: np.random.RandomState, sample_weight: Array | None
+) -> np.ndarray:
+    """Labels (n,) of scikit-learn's K-Means with one start, as its mixtures use it. X must be on the host."""
+    import warnings
+
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    def seeds(X: np.ndarray, n_clusters: int, random_state: np.random.RandomState) -> np.ndarray:
+        return _plus_plus(X, n_clusters, random_state, sample_weight)
+
+    with warnings.catch_warnings():
+        # Fewer distinct rows than components: told by the FitError of the empty component.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(n_clusters=n_components, init=seeds, n_init=1, random_state=random_state)
+        return model.fit(X, sample_weight=sample_weight).labels_
+
+
+def _plus_plus(
+    X: np.ndarray, n_clusters: int, random_state: np.random.RandomState, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007), drawing and choosing as scikit-learn's does.
+
+    Scikit-learn holds the distances of every row to every candidate; this holds one array of n rows, so that a start
+    takes less memory than the matrix.
+    """
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    w = None if sample_weight is None else np.asarray(sample_weight, dtype=X.dtype)
+    chunks = [slice(first, first + CHUNK) for first in range(0, len(X), CHUNK)]
+    closest = np.full(len(X), np.inf, dtype=X.dtype)
+
+    def nearest(rows: slice, candidates: np.ndarray) -> np.ndarray:
+        return np.minimum(closest[rows], euclidean_distances(candidates, X[rows], squared=True))
+
+    if w is None:
+        chosen = X[int(random_state.random_sample() * len(X))]
+    else:
+        chosen = X[random_state.choice(len(X), p=w / w.sum())]
+    centers = [chosen]
+    for _ in range(1, n_clusters):
+        for rows in chunks:
+            closest[rows] = nearest(rows, chosen[None])[0]
+        reach = np.cumsum(closest if w is None else w * closest)
+        drawn = random_state.uniform(size=2 + int(np.log(n_clusters))) * reach[-1]
+        candidates = X[np.minimum(np.searchsorted(reach, drawn), len(X) - 1)]
+        del reach
+        potentials = np.zeros(len(candidates))
+        for rows in chunks:
+            distances = nearest(rows, candidates)
+            potentials += distances.sum(axis=1, dtype=np.float64) if w is None else distances @ w[rows]
+        chosen = candidates[potentials.argmin()]
+        centers.append(chosen)
+    return np.stack(centers)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How to find first parameters; ``weights``, ``means`` and ``precisions`` are given ones, or None."""
+
+    passes: EMBackend
+    n_components: int
+    covariance_type: str
+    reg_covar: float
+    init_params: str
+    weights: np.ndarray | None
+    means: np.ndarray | None
+    precisions: np.ndarray | None
+    kmeans: KMeansStart
+
+    def check(self, n_features: int) -> None:
+        """Raises ConfigurationError for an unknown ``init_params`` and for given parameters of a wrong shape."""
+        if self.init_params not in INIT_PARAMS:
+            raise ConfigurationError(
+                f"init_params={self.init_params!r} is unknown; choose one of {', '.join(INIT_PARAMS)}"
+            )
+        k, d = self.n_components, n_features
+        expected = {"weights": (k,), "means": (k, d), "precisions": shape(self.covariance_type, k, d)}
+        for name, wanted in expected.items():
+            given = getattr(self, name)
+            if given is not None and np.shape(given) != wanted:
+                raise ConfigurationError(f"{name}_init has shape {np.shape(given)}; give {wanted}")
+        if self.weights is not None:
+            weights = np.asarray(self.weights)
+            if not ((weights >= 0).all() and abs(weights.sum() - 1) < 1e-6):
+                raise ConfigurationError(f"weights_init must be shares that sum to 1, not to {weights.sum():.6g}")
+
+    def parameters(
+        self, X: Array, random_state: np.random.RandomState, sample_weight: Array | None
+    ) -> MixtureParameters:
+        """First parameters from X; given ones take the place of what they name."""
+        if self.weights is not None and self.means is not None and self.precisions is not None:
+            found = None
+        else:
+            found = self._estimate(X, random_state, sample_weight)
+        weights = found.weights if self.weights is None and found else np.asarray(self.weights, dtype=np.float64)
+        means = found.means if self.means is None and found else np.asarray(self.means, dtype=np.float64)
+        if self.precisions is None and found:
+            return MixtureParameters(weights, means, found.covariances, found.precisions_cholesky)
+        cholesky = cholesky_of_precisions(np.asarray(self.precisions), self.covariance_type)
+        covariances = _covariances_of(cholesky, self.covariance_type)
+        return MixtureParameters(weights, means, covariances, cholesky)
+
+    def _estimate(
+        self, X: Array, random_state: np.random.RandomState, sample_weight: Array | None
+    ) -> MixtureParameters:
+        if self.init_params == "kmeans":
+            on_host = self.kmeans is kmeans_labels
+            rows = self.passes.host(X) if on_host else X
+            weight = sample_weight
+            if on_host and sample_weight is not None:
+                weight = self.passes.host(sample_weight)
+            found = self.kmeans(rows, self.n_components, random_state, weight)
+            return found if isinstance(found, MixtureParameters) else self._of_labels(X, found, sample_weight)
+        rows = self.passes.host(X)
+        weight = None if sample_weight is None else self.passes.host(sample_weight)
+        if self.init_params == "random":
+            return self._of_random(rows, random_state, weight)
+        if self.init_params == "random_from_data":
+            chosen = random_state.choice(len(rows), size=self.n_components, replace=False)
+        else:
+            from sklearn.cluster import kmeans_plusplus
+
+            _, chosen = kmeans_plusplus(rows, self.n_components, sample_weight=weight, random_state=random_state)
+        return self._of_rows(X, rows[chosen].astype(np.float64), weight)
+
+    def _of_labels(self, X: Array, labels: np.ndarray, sample_weight: Array | None) -> MixtureParameters:
+        """Two reads: the means, then the scatter about them."""
+        middle = self.passes.host(X[:1]).astype(np.float64).repeat(self.n_components, axis=0)
+        rough = self.passes.label_pass(X, labels, middle, "diag", sample_weight)
+        with np.errstate(invalid="ignore"):
+            means = middle + np.nan_to_num(rough.sums / rough.counts[:, None])
+        return self._maximise(self.passes.label_pass(X, labels, means, self.covariance_type, sample_weight), means)
+
+    def _of_random(
+        self, X: np.ndarray, random_state: np.random.RandomState, sample_weight: np.ndarray | None
+    ) -> MixtureParameters:
+        """Random responsibilities, a chunk of rows at a time; every mean is then near the middle of the data."""
+        k, d = self.n_components, X.shape[1]
+        middle = X.mean(axis=0, dtype=np.float64)
+        scatter_shape = (k, d, d) if self.covariance_type in ("full", "tied") else (k, d)
+        total = EMStatistics(np.nan, np.zeros(k), np.zeros((k, d)), np.zeros(scatter_shape))
+        for first in range(0, len(X), CHUNK):
+            diff = X[first : first + CHUNK] - middle
+            shares = random_state.uniform(size=(len(diff), k))
+            shares /= shares.sum(axis=1)[:, None]
+            if sample_weight is not None:
+                shares *= sample_weight[first : first + CHUNK, None]
+            if len(scatter_shape) == 2:
+                scatter = shares.T @ diff**2
+            else:
+                scatter = np.stack([(share[:, None] * diff).T @ diff for share in shares.T])
+            total = total + EMStatistics(np.nan, shares.sum(axis=0), shares.T @ diff, scatter)
+        return self._maximise(total, np.tile(middle, (k, 1)))
+
+    def _of_rows(self, X: Array, means: np.ndarray, sample_weight: np.ndarray | None) -> MixtureParameters:
+        """One row is a component's mean and its only row, so its covariance is ``reg_covar`` alone.
+
+        As in scikit-learn, weights are 1 / n, and ``tied`` takes the scatter of all rows about 0 less that of the means.
+        """
+        k, d = means.shape
+        if self.covariance_type == "tied":
+            nowhere = np.zeros((1, d))
+            all_rows = self.passes.label_pass(X, np.zeros(len(X), dtype=np.int32), nowhere, "full", None).scatter[0]
+            scatter = np.repeat((all_rows - means.T @ means)[None] / k, k, axis=0)
+        else:
+            scatter = np.zeros((k, d, d) if self.covariance_type == "full" else (k, d))
+        found = self._maximise(EMStatistics(np.nan, np.ones(k), np.zeros((k, d)), scatter), means)
+        total = len(X) if sample_weight is None else float(sample_weight.sum())
+        return MixtureParameters(np.full(k, 1 / total), means, found.covariances, found.precisions_cholesky)
+
+    def _maximise(self, statistics: EMStatistics, means: np.ndarray) -> MixtureParameters:
+        return maximise(statistics, means, self.covariance_type, self.reg_covar, resolution=0.0)
+
+
+def _covariances_of(cholesky: np.ndarray, covariance_type: str) -> np.ndarray:
+    if covariance_type in ("diag", "spherical"):
+        return cholesky**-2.0
+    inverse = np.linalg.inv(cholesky)
+    return inverse.swapaxes(-1, -2) @ inverse

@@ -1,0 +1,296 @@
+"""The inner loops of the CPU's EM pass, compiled by numba for AVX-512, AVX2 or whatever the machine has.
+
+Every loop over r runs along one block of ROWS rows, feature by feature, so LLVM turns it into vectors. Only
+`_reassociated` functions may sum in another order; the others keep IEEE semantics, but for fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.mixture.vector_math import compiled, exp, log
+
+ROWS = 512  # long enough to hide what surrounds a loop; with 5 features and 5 components a block stays in L2
+
+TINY = np.float32(np.finfo(np.float32).tiny)
+
+Array = Any
+
+# Without reference counts: the callers hold every array, and atomic counters would cost a third of the pass.
+_contracted: Callable[..., Any] = compiled({"contract"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_chunk: Callable[..., Any] = compiled({"contract"})
+_reassociated: Callable[..., Any] = compiled(
+    {"contract", "reassoc"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
+
+
+@_contracted
+def _load(flat: Array, row_stride: int, column_stride: int, start: int, stop: int, x: Array) -> None:
+    """Turn rows [start, stop) into x (d, ROWS); places past the end repeat the last row and get weight 0."""
+    n = stop - start
+    step = np.uintp(row_stride)  # unsigned: numba asks of every signed index whether it is negative
+    for i in range(x.shape[0]):
+        at = np.uintp(start * row_stride + i * column_stride)
+        for r in range(n):
+            x[i, r] = flat[at]
+            at += step
+        for r in range(n, ROWS):
+            x[i, r] = x[i, n - 1]
+
+
+@_contracted
+def _load_weights(weight: Array, start: int, stop: int, w: Array) -> None:
+    n = stop - start
+    for r in range(n):
+        w[r] = weight[start + r] if weight.size else 1
+    for r in range(n, ROWS):
+        w[r] = 0
+
+
+@_contracted
+def _subtract(x: Array, centre: Array, diff: Array) -> None:
+    for i in range(x.shape[0]):
+        c = centre[i]
+        for r in range(ROWS):
+            diff[i, r] = x[i, r] - c
+
+
+@_contracted
+def _product4(f: Array, i: int, start: Any, diff: Array, y: Array) -> None:
+    """y = f[i : i + 4] diff[i : i + 4], added to start for the first four and to y for the others."""
+    f0, f1, f2, f3 = f[i], f[i + 1], f[i + 2], f[i + 3]
+    d0, d1, d2, d3 = diff[i], diff[i + 1], diff[i + 2], diff[i + 3]
+    if i == 0:
+        for r in range(ROWS):
+            y[r] = (f0 * d0[r] + start) + f1 * d1[r] + (f2 * d2[r] + f3 * d3[r])
+    else:
+        for r in range(ROWS):
+            y[r] = (f0 * d0[r] + y[r]) + f1 * d1[r] + (f2 * d2[r] + f3 * d3[r])
+
+
+@_contracted
+def _subtract_square(f: Array, i: int, n: int, diff: Array, y: Array, out: Array) -> None:
+    """out -= (y + f[i : i + n] diff[i : i + n])^2 for n of 0 to 3."""
+    if n == 0:
+        for r in range(ROWS):
+            out[r] -= y[r] * y[r]
+    elif n == 1:
+        f0, d0 = f[i], diff[i]
+        for r in range(ROWS):
+            z = f0 * d0[r] + y[r]
+            out[r] -= z * z
+    elif n == 2:
+        f0, d0, f1, d1 = f[i], diff[i], f[i + 1], diff[i + 1]
+        for r in range(ROWS):
+            z = f0 * d0[r] + y[r] + f1 * d1[r]
+            out[r] -= z * z
+    else:
+        f0, d0, f1, d1, f2, d2 = f[i], diff[i], f[i + 1], diff[i + 1], f[i + 2], diff[i + 2]
+        for r in range(ROWS):
+            z = (f0 * d0[r] + y[r]) + (f1 * d1[r] + f2 * d2[r])
+            out[r] -= z * z
+
+
+@_contracted
+def _log_joint(
+    x: Array,
+    centres: Array,
+    factors: Array,
+    offsets: Array,
+    constants: Array,
+    c: int,
+    diff: Array,
+    y: Array,
+    joint: Array,
+) -> None:
+    """joint[c] = constants[c] - |offsets[c] + factors[c] (x - centres[c])|^2, four terms of the product at a time."""
+    _subtract(x, centres[c], diff)
+    out = joint[c]
+    for r in range(ROWS):
+        out[r] = constants[c]
+    diagonal = factors.shape[1] == 1
+    for j in range(x.shape[0]):
+        f = factors[c, 0 if diagonal else j]
+        first = j if diagonal else 0
+        fours = (j + 1 - first) // 4
+        if fours == 0:
+            start = offsets[c, j]
+            for r in range(ROWS):
+                y[r] = start
+        for m in range(fours):
+            _product4(f, 4 * m, offsets[c, j], diff, y)
+        _subtract_square(f, first + 4 * fours, (j + 1 - first) % 4, diff, y, out)
+
+
+@_contracted
+def _largest(joint: Array, top: Array) -> None:
+    for r in range(ROWS):
+        top[r] = joint[0, r]
+    for c in range(1, joint.shape[0]):
+        for r in range(ROWS):
+            top[r] = max(top[r], joint[c, r])
+
+
+@_contracted
+def _exponentiate(joint: Array, top: Array, total: Array) -> None:
+    """joint becomes exp(joint - top), total its sum over the components."""
+    for r in range(ROWS):
+        total[r] = 0
+    for c in range(joint.shape[0]):
+        for r in range(ROWS):
+            e = exp(joint[c, r] - top[r])
+            joint[c, r] = e
+            total[r] += e
+
+
+@_contracted
+def _add_log(total: Array, top: Array, out: Array) -> None:
+    for r in range(ROWS):
+        out[r] = top[r] + log(total[r])
+
+
+@_reassociated
+def _dot(a: Array, b: Array) -> float:
+    s = np.float64(0)
+    for r in range(ROWS):
+        s += np.float64(a[r]) * np.float64(b[r])
+    return s
+
+
+@_reassociated
+def _scale_and_sum(a: Array, b: Array, out: Array) -> Any:
+    """out = a b and its sum."""
+    s = a.dtype.type(0)
+    for r in range(ROWS):
+        p = a[r] * b[r]
+        out[r] = p
+        s += p
+    return s
+
+
+@_reassociated
+def _product(a: Array, b: Array) -> Any:
+    s = a.dtype.type(0)
+    for r in range(ROWS):
+        s += a[r] * b[r]
+    return s
+
+
+@_reassociated
+def _products(a: Array, b0: Array, b1: Array, b2: Array, b3: Array) -> Any:
+    s0 = s1 = s2 = s3 = a.dtype.type(0)
+    for r in range(ROWS):
+        s0 += a[r] * b0[r]
+        s1 += a[r] * b1[r]
+        s2 += a[r] * b2[r]
+        s3 += a[r] * b3[r]
+    return s0, s1, s2, s3
+
+
+@_contracted
+def _accumulate(
+    x: Array,
+    centres: Array,
+    joint: Array,
+    w: Array,
+    c: int,
+    diff: Array,
+    y: Array,
+    counts: Array,
+    sums: Array,
+    scatter: Array,
+) -> None:
+    """Add a block's moments of component c; of a matrix the lower triangle, four entries at a time."""
+    share = joint[c]
+    counts[c] += _product(share, w)
+    for r in range(ROWS):
+        share[r] *= w[r]
+    _subtract(x, centres[c], diff)
+    diagonal = scatter.shape[1] == 1
+    for i in range(diff.shape[0]):
+        sums[c, i] += _scale_and_sum(share, diff[i], y)
+        row = scatter[c, 0 if diagonal else i]
+        j = i if diagonal else 0
+        while j + 4 <= i + 1:
+            s0, s1, s2, s3 = _products(y, diff[j], diff[j + 1], diff[j + 2], diff[j + 3])
+            row[j] += s0
+            row[j + 1] += s1
+            row[j + 2] += s2
+            row[j + 3] += s3
+            j += 4
+        while j < i + 1:
+            row[j] += _product(y, diff[j])
+            j += 1
+
+
+@_contracted
+def _emit(joint: Array, total: Array, log_p: Array, w: Array, low: int, high: int, base: float, out: Any) -> float:
+    """Write what a block's rows are; the sum of w times the entropy of the responsibilities. joint is exp(joint - top)."""
+    labels, confidence, log_prob, responsibilities = out
+    n = high - low
+    for r in range(n):
+        confidence[low + r] = 1 / total[r]
+        log_prob[low + r] = base + np.float64(log_p[r])
+    for c in range(joint.shape[0] - 1, -1, -1):  # the first of equals stays, as in argmax
+        for r in range(n):
+            if joint[c, r] == 1:
+                labels[low + r] = c
+    entropy = 0.0
+    for c in range(joint.shape[0]):
+        for r in range(ROWS):
+            share = joint[c, r] / total[r]
+            joint[c, r] = share
+            entropy -= w[r] * share * log(max(share, TINY))  # a share of 0 counts 0
+        if responsibilities.size:
+            for r in range(n):
+                responsibilities[low + r, c] = joint[c, r]
+    return entropy
+
+
+@_chunk
+def em_chunk(rows: Any, labels: Array, parameters: Any, statistics: Any, out: Any) -> tuple[float, float]:
+    """Add the statistics of some rows about the centres; or, where ``out`` has rows, write what they are.
+
+    Returns the log-likelihood, less what all rows share, and in the second case the entropy. With labels (n,) the
+    responsibilities are 0 or 1 and the log-likelihood is 0.
+    """
+    flat, row_stride, column_stride, start, stop, weight, base = rows
+    centres, factors, offsets, constants = parameters
+    counts, sums, scatter = statistics
+    k, d = centres.shape
+    x = np.empty((d, ROWS), flat.dtype)
+    diff = np.empty((d, ROWS), flat.dtype)
+    joint = np.empty((k, ROWS), flat.dtype)
+    top = np.empty(ROWS, flat.dtype)
+    total = np.empty(ROWS, flat.dtype)
+    w = np.empty(ROWS, flat.dtype)
+    y = np.empty(ROWS, flat.dtype)
+    log_likelihood = 0.0
+    entropy = 0.0
+    for low in range(start, stop, ROWS):
+        high = min(low + ROWS, stop)
+        _load(flat, row_stride, column_stride, low, high, x)
+        _load_weights(weight, low, high, w)
+        if labels.size:
+            joint[:] = 0
+            for r in range(high - low):
+                if 0 <= labels[low + r] < k:
+                    joint[labels[low + r], r] = 1
+        else:
+            for c in range(k):
+                _log_joint(x, centres, factors, offsets, constants, c, diff, y, joint)
+            _largest(joint, top)
+            _exponentiate(joint, top, total)
+            _add_log(total, top, y)
+            log_likelihood += _dot(w, y)
+            if out[0].size:
+                entropy += _emit(joint, total, y, w, low, high, base, out)
+                continue
+            for r in range(ROWS):
+                w[r] /= total[r]
+        for c in range(k):
+            _accumulate(x, centres, joint, w, c, diff, y, counts, sums, scatter)
+    return log_likelihood, entropy

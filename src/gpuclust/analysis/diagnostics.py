@@ -1,0 +1,149 @@
+"""What is asked of one clustering beyond its scores, and only on request: stability, DBCV, an outside label, its noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import Clustering
+from gpuclust.analysis.external_validation import ReferenceReport, compare_to_reference
+from gpuclust.analysis.noise import NoiseProfile, noise_profile, rescue
+from gpuclust.analysis.table_stats import categories
+from gpuclust.config import Config
+from gpuclust.data.table import Table, sample_rows
+from gpuclust.errors import ConfigurationError
+from gpuclust.metrics.dbcv import dbcv
+from gpuclust.metrics.stability import Stability, refits, stability
+from gpuclust.reducers.prepare import Matrix
+from gpuclust.runtime.backend import Backend, Progress
+
+Tell = Callable[[str, float], None]
+# A genre by any other name: what people call the group role.
+GROUP_WORDS = ("genre", "genres")
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What was found; None for what was not asked for, or does not apply. ``dbcv_rows``: how many rows DBCV was taken on."""
+
+    stability: Stability | None = None
+    reference: ReferenceReport | None = None
+    noise: NoiseProfile | None = None
+    dbcv: float | None = None
+    dbcv_rows: int = 0
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged on the job."""
+        found: dict[str, float] = {}
+        if self.dbcv is not None and np.isfinite(self.dbcv):
+            found |= {"dbcv": self.dbcv, "dbcv_rows": self.dbcv_rows}
+        for part in (self.stability, self.reference):
+            if part is not None:
+                found |= part.metrics()
+        return found
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """Name of a JSON file -> its content."""
+        parts = {"stability": self.stability, "reference": self.reference, "noise": self.noise}
+        return {name: part.to_dict() for name, part in parts.items() if part is not None}
+
+
+def judge(
+    table: Table,
+    matrix: Matrix,
+    clustering: Clustering,
+    config: Config,
+    *,
+    raw: np.ndarray,
+    backend: Backend,
+    tell: Tell = lambda text, done: None,
+) -> Diagnostics:
+    """Ask what ``config.score.stability`` and ``config.analysis`` ask for of a clustering of the table.
+
+    ``raw`` (n_rows, n_features) float64 are the original features. ``tell`` is told what is being done, what it will cost
+    before it starts, and the share done. Raises ConfigurationError when the outside label is no column of the table.
+    """
+    labels = clustering.labels
+    found = clustering.n_clusters
+    stable, validity, rows = None, None, 0
+    if config.score.stability and found >= 1:
+        stable = stability(
+            matrix.X,
+            labels,
+            config.cluster,
+            n_resamples=config.score.stability,
+            seed=config.seed,
+            backend=backend,
+            progress=_timed(refits(config.cluster, config.score.stability), clustering, tell),
+        )
+    if config.analysis.dbcv and found >= 2:
+        chosen = sample_rows(matrix.n_rows, config.score.sample_size, config.seed)
+        rows = len(chosen)
+        text = f"DBCV of {rows:,} rows"
+        host = backend.to_host(matrix.X[backend.to_device(chosen)])
+        validity = dbcv(host, labels[chosen], progress=lambda done: tell(text, done))
+    return Diagnostics(
+        stability=stable,
+        reference=_reference(table, clustering, config.analysis.reference, backend),
+        noise=_noise(clustering, raw, table.features) if clustering.noise_fraction > 0 else None,
+        dbcv=validity,
+        dbcv_rows=rows,
+    )
+
+
+def _timed(count: int, clustering: Clustering, tell: Tell) -> Progress:
+    """Tells the cost of ``count`` refits before the first, from what the fit took, then from what the refits took so far.
+
+    A cut of HDBSCAN says nothing of the trees to come, so there the first refit has to be waited for.
+    """
+    began = time.perf_counter()
+    cost = f", about {count * clustering.seconds:.0f} s" if clustering.algorithm != "hdbscan" else ", each with a tree"
+    tell(f"stability: {count} refits{cost}", 0.0)
+
+    def progress(done: float) -> None:
+        tell(f"stability: {count} refits, about {(time.perf_counter() - began) / done:.0f} s", done)
+
+    return progress
+
+
+def _noise(clustering: Clustering, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile:
+    rescued = rescue(clustering.labels, clustering.confidence, clustering.parameters)
+    return noise_profile(clustering.labels, rescued, raw=raw, features=features)
+
+
+def reference_column(table: Table, name: str) -> str:
+    """The column that an outside label names: a role, a column, or ``genre`` for whatever has the group role.
+
+    Raises ConfigurationError naming what there is.
+    """
+    roles = table.roles.named()
+    if name in roles:
+        return roles[name]
+    if name in table.frame.columns:
+        return name
+    if name in GROUP_WORDS and "group" in roles:
+        return roles["group"]
+    known = ", ".join(f"{role} ({column})" for role, column in roles.items())
+    raise ConfigurationError(
+        f"analysis.reference={name} is no column that this job keeps; give it a role, as in data.roles.group={name} "
+        f"(roles now: {known})"
+    )
+
+
+def _reference(table: Table, clustering: Clustering, name: str | None, backend: Backend) -> ReferenceReport | None:
+    if name is None or clustering.n_clusters == 0:
+        return None
+    column = reference_column(table, name)
+    found = categories(backend.frames.to_pandas(table.frame[[column]])[column])
+    return compare_to_reference(
+        clustering.labels,
+        clustering.centers,
+        codes=found.codes,
+        rows=found.rows,
+        values=found.values.tolist(),
+        column=column,
+    )

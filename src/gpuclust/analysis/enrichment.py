@@ -1,0 +1,83 @@
+"""Which values of a category stand out in each cluster: by how often they occur, and by lift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import NOISE
+from gpuclust.analysis.table_stats import Categories
+
+TOP = 5
+# A lift is told from this many occurrences on, and from this share of what the cluster has: below, chance makes the
+# largest lifts (a value that occurs once has the largest lift there is).
+LEAST_COUNT, LEAST_SHARE = 5, 0.002
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often a value occurs in a cluster: ``count``, ``fraction`` of all the cluster's values, and ``lift``, that
+    fraction over the value's fraction of the whole table's values."""
+
+    value: str
+    count: int
+    lift: float
+    fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class Top:
+    """The values of one cluster that occur most often, and those with the largest lift above 1."""
+
+    by_count: tuple[Share, ...] = ()
+    by_lift: tuple[Share, ...] = ()
+
+
+def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequence[int]) -> dict[int, Top]:
+    """The outstanding values of each cluster; ties go to the larger count, then to the earlier value in the alphabet.
+
+    A value of which a row has several (a list of genres) counts each time. ``labels`` (n_rows,) int.
+    """
+    if column is None or not len(column.values):
+        return dict.fromkeys(clusters, Top())
+    own, codes, counts = _pairs(column, labels)
+    starts = np.searchsorted(own, [*clusters])
+    stops = np.searchsorted(own, [*clusters], side="right")
+    overall = column.totals / column.totals.sum()
+    return {
+        c: _top(column.values, codes[a:b], counts[a:b], overall)
+        for c, a, b in zip(clusters, starts, stops, strict=True)
+    }
+
+
+def _pairs(column: Categories, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each (cluster, code) that occurs, sorted, and how often."""
+    n_codes = len(column.values)
+    keys = (labels[column.rows].astype(np.int64) - NOISE) * n_codes + column.codes
+    n_keys = (int(labels.max(initial=NOISE)) - NOISE + 1) * n_codes
+    if n_keys <= 4 * len(keys):
+        counted = np.bincount(keys, minlength=n_keys)
+        keys = np.flatnonzero(counted)
+        counts = counted[keys]
+    else:
+        keys, counts = np.unique(keys, return_counts=True)
+    return keys // n_codes + NOISE, keys % n_codes, counts
+
+
+def _top(values: np.ndarray, codes: np.ndarray, counts: np.ndarray, overall: np.ndarray) -> Top:
+    total = counts.sum()
+    if not total:
+        return Top()
+    rank = counts.astype(np.int64) * len(values) - codes  # larger counts first, then earlier values; all different
+    often = np.argpartition(-rank, TOP)[:TOP] if len(rank) > TOP else np.arange(len(rank))
+    often = often[np.argsort(-rank[often])]
+    lifts = counts / total / overall[codes]
+    enough = np.flatnonzero((counts >= max(LEAST_COUNT, LEAST_SHARE * total)) & (lifts > 1.0))
+    lifted = enough[np.lexsort((-rank[enough], -lifts[enough]))][:TOP]
+
+    def shares(chosen: np.ndarray) -> tuple[Share, ...]:
+        return tuple(Share(values[codes[i]], int(counts[i]), float(lifts[i]), float(counts[i] / total)) for i in chosen)
+
+    return Top(shares(often), shares(lifted))

@@ -1,0 +1,159 @@
+"""A clustering held against a label from outside, such as the genre: agreement, spread of each label, coherence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import NOISE
+from gpuclust.metrics.agreement import agreement, entropy
+
+# A label with fewer rows than this is left out of "spread over unrelated clusters": its shares are chance.
+FEWEST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class GroupSpread:
+    """How one outside label lies over the clusters.
+
+    ``entropy`` in nats of its shares over the clusters, and ``evenness``, that over log(n_clusters), in [0, 1].
+    ``spread``: mean squared distance between the clusters of two of its rows, over that of any two rows (Rao's quadratic
+    entropy, 1982): 0 all in one cluster, 1 as far apart as rows at large, above 1 in unrelated clusters.
+    ``home``: the cluster that has most of its rows, and their share.
+    """
+
+    value: str
+    size: int
+    entropy: float
+    evenness: float
+    spread: float
+    home: int
+    home_share: float
+
+
+@dataclass(frozen=True)
+class ClusterCoherence:
+    """How much one cluster is of few outside labels: ``coherence`` is 1 less the entropy of its labels over that of all
+    rows; 0 (or below) where the cluster says nothing about the label."""
+
+    cluster: int
+    size: int
+    entropy: float
+    coherence: float
+    top: str
+    top_share: float
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """A clustering against an outside label: AMI and the rest over ``n_values`` (row, label) pairs with noise as a cluster
+    and without it; labels by spread, the most spread first; clusters by coherence, the least coherent first."""
+
+    column: str
+    n_values: int
+    ami: float
+    ami_without_noise: float
+    homogeneity: float
+    completeness: float
+    groups: tuple[GroupSpread, ...]
+    clusters: tuple[ClusterCoherence, ...]
+
+    @property
+    def unrelated(self) -> tuple[str, ...]:
+        """Labels whose rows are in clusters as far from one another as rows at large, the most spread first."""
+        return tuple(g.value for g in self.groups if g.spread >= 1.0 and g.size >= FEWEST_ROWS)
+
+    @property
+    def least_coherent(self) -> int | None:
+        """The cluster whose labels are most like those of all rows."""
+        return self.clusters[0].cluster if self.clusters else None
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged on the job."""
+        return {
+            "reference_ami": self.ami,
+            "reference_homogeneity": self.homogeneity,
+            "reference_completeness": self.completeness,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return asdict(self) | {"unrelated": list(self.unrelated), "least_coherent": self.least_coherent}
+
+
+def compare_to_reference(
+    labels: np.ndarray,
+    centers: np.ndarray,
+    *,
+    codes: np.ndarray,
+    rows: np.ndarray,
+    values: Sequence[str],
+    column: str,
+) -> ReferenceReport:
+    """Hold labels (n_rows,) int32, noise -1, against an outside label.
+
+    ``codes`` (n_values,) index ``values`` and belong to ``rows`` (n_values,): a row of several labels counts once for
+    each, one without any not at all. ``centers`` (n_clusters, n_columns): where the clusters are, for the spread.
+    """
+    own = labels[rows].astype(np.int64)
+    n_clusters = len(centers)
+    table = np.bincount(
+        codes.astype(np.int64) * (n_clusters + 1) + np.where(own == NOISE, n_clusters, own),
+        minlength=len(values) * (n_clusters + 1),
+    ).reshape(len(values), n_clusters + 1)
+    clustered = table[:, :n_clusters]
+    every, inside = agreement(table), agreement(clustered)
+    groups = _spreads(clustered, centers, values)
+    clusters = [_coherence(c, clustered[:, c], entropy(clustered.sum(axis=1)), values) for c in range(n_clusters)]
+    return ReferenceReport(
+        column=column,
+        n_values=len(codes),
+        ami=every.ami,
+        ami_without_noise=inside.ami,
+        homogeneity=every.homogeneity,
+        completeness=every.completeness,
+        groups=tuple(sorted(groups, key=lambda g: (-g.spread, g.value))),
+        clusters=tuple(sorted((c for c in clusters if c.size), key=lambda c: (c.coherence, c.cluster))),
+    )
+
+
+def _spreads(table: np.ndarray, centers: np.ndarray, values: Sequence[str]) -> list[GroupSpread]:
+    """One entry for each label that has a row in a cluster."""
+    squares = ((centers[:, None, :] - centers[None, :, :]) ** 2).sum(axis=2)
+    overall = table.sum(axis=0) / max(table.sum(), 1)
+    at_large = float(overall @ squares @ overall)
+    most = np.log(np.count_nonzero(table.sum(axis=0)))
+    found = []
+    for value, counts in zip(values, table, strict=True):
+        size = int(counts.sum())
+        if size == 0:
+            continue
+        shares, spread_out = counts / size, entropy(counts)
+        found.append(
+            GroupSpread(
+                value=str(value),
+                size=size,
+                entropy=spread_out,
+                evenness=spread_out / most if most > 0 else 0.0,
+                spread=float(shares @ squares @ shares) / at_large if at_large > 0 else 0.0,
+                home=int(shares.argmax()),
+                home_share=float(shares.max()),
+            )
+        )
+    return found
+
+
+def _coherence(cluster: int, counts: np.ndarray, overall: float, values: Sequence[str]) -> ClusterCoherence:
+    size = int(counts.sum())
+    own, top = entropy(counts), int(counts.argmax())
+    return ClusterCoherence(
+        cluster=cluster,
+        size=size,
+        entropy=own,
+        coherence=1.0 - own / overall if overall > 0 else 0.0,
+        top=str(values[top]) if size else "",
+        top_share=float(counts[top] / size) if size else 0.0,
+    )

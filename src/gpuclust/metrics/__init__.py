@@ -1,0 +1,1 @@
+"""Internal indices of a clustering, and how stable it is."""

@@ -1,0 +1,112 @@
+"""The gap statistic: is the rows' inertia lower than that of rows without clusters, and at which size most so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.config import KMeansConfig
+from gpuclust.data.table import sample_rows
+from gpuclust.runtime.backend import Backend, Progress
+
+# Rows beyond this many are sampled: the statistic compares shapes, and its error here is that of the reference sets.
+MOST_ROWS = 50_000
+N_INIT = 3
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The gap statistic over sizes.
+
+    ``sizes``, ``gap`` = mean of the references' log W - log W, ``error`` = sd sqrt(1 + 1/B), ``log_w`` and
+    ``reference_log_w``: (m,) each, W the inertia of K-Means. ``chosen`` is the smallest size whose gap is at least the
+    next size's less its error, None where there is none; ``maximum`` is the size of the largest gap. 1: no clusters.
+    """
+
+    sizes: tuple[int, ...]
+    gap: tuple[float, ...]
+    error: tuple[float, ...]
+    log_w: tuple[float, ...]
+    reference_log_w: tuple[float, ...]
+    chosen: int | None
+    maximum: int
+    n_references: int
+    n_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return asdict(self)
+
+
+def gap_statistic(
+    X: Any,
+    sizes: Sequence[int],
+    *,
+    n_references: int,
+    seed: int,
+    backend: Backend,
+    most_rows: int = MOST_ROWS,
+    progress: Progress = lambda _: None,
+) -> Gap:
+    """Tibshirani, Walther and Hastie (2001), with reference sets uniform in the box of the principal components.
+
+    X (n_samples, n_columns) on the backend's device; a seeded sample of ``most_rows`` of them is used where there are
+    more. ``sizes`` are completed to every whole number from 1 to the largest, as the rule compares neighbours.
+    ``progress`` is told the share done. Costs ``n_references`` + 1 times the K-Means of all sizes on those rows.
+    """
+    rows = sample_rows(len(X), most_rows, seed)
+    taken = X if len(rows) == len(X) else X[backend.to_device(rows)]
+    host = np.asarray(backend.to_host(taken), dtype=np.float64)
+    every = list(range(1, min(max(sizes), len(host) - 1) + 1))
+    rng = np.random.default_rng(seed)
+    observed = _log_w(taken, every, seed, backend)
+    progress(1 / (n_references + 1))
+    references = np.empty((n_references, len(every)))
+    for b in range(n_references):
+        reference = backend.to_device(reference_set(host, rng).astype(taken.dtype))
+        references[b] = _log_w(reference, every, seed, backend)
+        progress((b + 2) / (n_references + 1))
+    gap = references.mean(axis=0) - observed
+    error = references.std(axis=0) * np.sqrt(1 + 1 / n_references)
+    return Gap(
+        sizes=tuple(every),
+        gap=tuple(gap.tolist()),
+        error=tuple(error.tolist()),
+        log_w=tuple(observed.tolist()),
+        reference_log_w=tuple(references.mean(axis=0).tolist()),
+        chosen=first_within_error(every, gap, error),
+        maximum=every[int(np.argmax(gap))],
+        n_references=n_references,
+        n_rows=len(host),
+    )
+
+
+def first_within_error(sizes: Sequence[int], gap: np.ndarray, error: np.ndarray) -> int | None:
+    """The smallest size with gap(k) >= gap(k + 1) - error(k + 1), or None."""
+    for i in range(len(sizes) - 1):
+        if gap[i] >= gap[i + 1] - error[i + 1]:
+            return sizes[i]
+    return None
+
+
+def reference_set(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many rows as X (n_samples, n_columns), uniform in the box that the rows fill along their principal axes."""
+    mean = X.mean(axis=0)
+    centred = X - mean
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    turned = centred @ axes
+    return rng.uniform(turned.min(axis=0), turned.max(axis=0), X.shape) @ axes.T + mean
+
+
+def _log_w(X: Any, sizes: Sequence[int], seed: int, backend: Backend) -> np.ndarray:
+    """log of the inertia at each size; that of one cluster is the sum of squares about the mean."""
+    xp = backend.xp
+    centred = X.astype(xp.float64) - X.astype(xp.float64).mean(axis=0)
+    inertia = [float((centred**2).sum())]
+    requests = [KMeansConfig(n_clusters=k, n_init=N_INIT) for k in sizes if k > 1]
+    if requests:
+        inertia += [fit.metrics["inertia"] for fit in backend.kmeans(X, requests, seed, lambda _: None)]
+    return np.log(np.maximum(inertia, np.finfo(np.float64).tiny))

@@ -1,0 +1,1 @@
+"""The silhouette of several labelings in one pass."""

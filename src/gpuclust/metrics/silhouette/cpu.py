@@ -1,0 +1,131 @@
+"""The silhouette pass on the CPU: how its blocks are shared out to threads.
+
+Two ways to walk over the distances. `pair_blocks`, for all rows at once, takes each distance once, for both of its
+rows. `score_targets` takes the rows to score against all, which a sample of rows needs, and labelings that cross in
+cells of a few rows. The compiled loops release the GIL, so plain threads run them, as many as numba is set to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+
+from gpuclust.metrics.silhouette.joint_labels import Array, Cells, positions, split_into_blocks
+from gpuclust.metrics.silhouette.kernels_cpu import GROUP, LANES, UNROLLED, add_pairs, coefficients, score_rows
+
+BLOCK = 256  # scored rows advanced together: with their features and sums they stay in the L1 and L2 caches
+BLOCK_SUMS_BYTES = 32 << 20  # of one thread's sums in score_targets; many clusters make its block narrower
+TASK_PAIRS = 2e8  # distances per task: some 50 ms, so progress is smooth and threads end together
+PAIRED_SUMS_BYTES = 1 << 30  # of the sums of all rows in pair_blocks
+PAIRED_CELL_ROWS = 256  # per cell on average; measured: below it, blocks are too short for both sides to pay
+GROUP_ROWS = 2000  # at least, in each group of blocks that one task of pair_blocks takes
+
+
+def worth_pairing(cells: Cells) -> bool:
+    """Whether `pair_blocks` is the faster way for all rows, and its sums (n_sums, n_clustered) fit in memory."""
+    n_clustered = len(cells.order)
+    fits = 8 * int(cells.first[-1]) * n_clustered <= PAIRED_SUMS_BYTES
+    return fits and n_clustered >= PAIRED_CELL_ROWS * len(cells.sums)
+
+
+def score_targets(
+    X: Array, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
+) -> Array:
+    """Coefficients (n_labelings, n_targets) of the targets, from their distances to all rows."""
+    sources, dims = _sources(X, cells)
+    position = positions(cells, targets)
+    values = np.empty((len(cells.sums_of), len(targets)))
+    n_threads = get_num_threads()
+    width = min(BLOCK, BLOCK_SUMS_BYTES // (8 * int(cells.first[-1])), -(-len(targets) // n_threads))
+    width = max(LANES, width // LANES * LANES)
+    blocks = min(TASK_PAIRS / (width * len(sources)), len(targets) / (width * n_threads))
+    step = width * max(1, int(blocks))
+    own = cells.sums_of[:, targets]
+    rows = (sources, weight[cells.order], cells.starts, cells.sums, cells.first, cells.weights)
+
+    def task(begin: int) -> int:
+        end = min(begin + step, len(targets))
+        dtype = sources.dtype
+        scratch = (
+            np.empty((sources.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
+            np.empty(width, dtype), np.empty(width, dtype),
+        )  # fmt: skip
+        score_rows(begin, end, width, position, own, *rows, values, dims, *scratch)
+        return end - begin
+
+    _run([range(0, len(targets), step)], task, len(targets), progress)
+    return values
+
+
+def pair_blocks(
+    X: Array, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
+) -> Array:
+    """Coefficients (n_labelings, n_targets) of all clustered rows, from each distance once.
+
+    A task takes two groups of blocks and adds to the sums of both, so no two tasks of one round share a group: the
+    rounds are those of a tournament in which each group meets each other once (the circle method).
+    """
+    sources, dims = _sources(X, cells)
+    starts, cell = split_into_blocks(cells, BLOCK)
+    sums = np.zeros((int(cells.first[-1]), len(sources)))
+    n_groups = max(1, min(8 * get_num_threads(), len(sources) // GROUP_ROWS, len(cell)) // 2 * 2)
+    bounds = np.searchsorted(starts, np.linspace(0, len(sources), n_groups + 1))
+    sorted_weight = weight[cells.order]
+
+    def task(groups: tuple[int, int]) -> int:
+        a, b = groups
+        blocks = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
+        columns = np.empty((sources.shape[1], BLOCK), sources.dtype)
+        vectors = (np.empty(BLOCK, sources.dtype) for _ in range(4))
+        add_pairs(
+            blocks, sources, sorted_weight, starts, cell, cells.sums, sums, dims, columns, *vectors, np.empty(BLOCK)
+        )  # fmt: skip
+        return 1 if a == b else 2
+
+    _run(_tournament(n_groups), task, n_groups**2, progress)
+    rank = np.empty(len(X), np.int64)
+    rank[targets] = np.arange(len(targets))
+    values = np.empty((len(cells.sums_of), len(targets)))
+    own = cells.sums_of[:, cells.order]
+    coefficients(sums, own, rank[cells.order], cells.first, cells.weights, values)
+    return values
+
+
+def _sources(X: Array, cells: Cells) -> tuple[Array, tuple[int, ...] | None]:
+    """The rows in the order of their cells, and what tells the compiler their number of features, None above 16."""
+    n_features = X.shape[1]
+    if n_features <= UNROLLED:
+        return X[cells.order], (0,) * n_features
+    return np.pad(X[cells.order], ((0, 0), (0, -n_features % GROUP))), None
+
+
+def _tournament(n_groups: int) -> Iterable[list[tuple[int, int]]]:
+    """Rounds of disjoint pairs a <= b of an even number of groups (or 1); first each group with itself."""
+    yield [(group, group) for group in range(n_groups)]
+    turning = n_groups - 1
+    for turn in range(turning):
+        games = [(turn, turning)]
+        games += [((turn + k) % turning, (turn - k) % turning) for k in range(1, n_groups // 2)]
+        yield [(min(game), max(game)) for game in games]
+
+
+def _run(
+    rounds: Iterable[Iterable[Any]], task: Callable[[Any], int], work: int, progress: Callable[[float], None] | None
+) -> None:
+    """Run the task on each item, a round after the other; tasks return their part of `work`. An error stops the rest."""
+    done = 0
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        for items in rounds:
+            futures = [pool.submit(task, item) for item in items]
+            try:
+                for future in as_completed(futures):
+                    done += future.result()
+                    if progress is not None:
+                        progress(done / work)
+            finally:
+                for future in futures:
+                    future.cancel()

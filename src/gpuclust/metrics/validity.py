@@ -1,0 +1,190 @@
+"""How good a clustering is: internal indices, noise always left out and reported beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import NOISE, Clustering
+from gpuclust.config import ScoreConfig
+from gpuclust.data.table import sample_rows
+from gpuclust.metrics.icl_gain import split_gain
+from gpuclust.reducers.prepare import Matrix, blocks
+from gpuclust.runtime.backend import Backend, Progress
+
+# Which direction is better, for every metric that can choose a job.
+HIGHER_IS_BETTER: dict[str, bool] = {
+    "silhouette": True,
+    "silhouette_with_noise": True,
+    "calinski_harabasz": True,
+    "davies_bouldin": False,
+    "inertia": False,
+    "bic": False,
+    "aic": False,
+    "icl": False,
+    "log_likelihood": True,
+    "relative_validity": True,
+    "split_gain": True,
+    "dbcv": True,
+    "prediction_strength": True,
+    "stability_jaccard_min": True,
+    "reference_ami": True,
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of a clustering, by the names of the public contract; what is not defined is absent."""
+
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+
+def score(
+    matrix: Matrix,
+    clusterings: Sequence[Clustering],
+    config: ScoreConfig,
+    *,
+    seed: int,
+    backend: Backend,
+    progress: Progress = lambda _: None,
+) -> list[Scores]:
+    """Score several clusterings of one matrix; their silhouettes share one pass over the distances.
+
+    The silhouette (Rousseeuw 1987) is exact up to ``exact_limit`` pairs of rows, else the mean over
+    ``sample_size`` rows drawn with ``seed``, each against all rows: the same rows for every clustering.
+    """
+    started = time.perf_counter()
+    silhouettes: dict[int, dict[str, float]] = {}
+    on_distinct: tuple[str, ...] = ()
+    if config.silhouette:
+        silhouettes, on_distinct = _silhouettes(matrix, clusterings, config, seed, backend, progress)
+    shared = (time.perf_counter() - started) / max(len(clusterings), 1)
+    results = []
+    for i, clustering in enumerate(clusterings):
+        began = time.perf_counter()
+        metrics = {
+            **_shape(matrix, clustering),
+            **clustering.metrics,
+            **_dispersion(matrix, clustering, backend),
+            **_split_gain(matrix, clustering, backend),
+            **silhouettes.get(i, {}),
+        }
+        none = ("fewer than two clusters: no silhouette, no dispersion index",)
+        notes = on_distinct if scorable(clustering) else none
+        results.append(Scores(metrics, notes, shared + time.perf_counter() - began))
+    return results
+
+
+def scorable(clustering: Clustering) -> bool:
+    """Whether indices that compare clusters are defined: 2 <= n_clusters < rows that are not noise."""
+    return 2 <= clustering.n_clusters < int(clustering.sizes.sum())
+
+
+def silhouette_rows(n_rows: int, config: ScoreConfig, seed: int) -> np.ndarray | None:
+    """The rows whose silhouette is taken, or None for all of them."""
+    if float(n_rows) ** 2 <= config.exact_limit or n_rows <= config.sample_size:
+        return None
+    return sample_rows(n_rows, config.sample_size, seed)
+
+
+def _silhouettes(
+    matrix: Matrix,
+    clusterings: Sequence[Clustering],
+    config: ScoreConfig,
+    seed: int,
+    backend: Backend,
+    progress: Progress,
+) -> tuple[dict[int, dict[str, float]], tuple[str, ...]]:
+    """Metrics by the index of the clustering, and notes on how they were computed."""
+    labelings: list[np.ndarray] = []
+    owners: list[tuple[int, str]] = []
+    for i, clustering in enumerate(clusterings):
+        if scorable(clustering):
+            labelings.append(clustering.labels)
+            owners.append((i, "silhouette"))
+            if clustering.noise_fraction > 0:
+                noise_as_cluster = np.where(clustering.labels == NOISE, len(clustering.sizes), clustering.labels)
+                labelings.append(noise_as_cluster.astype(np.int32))
+                owners.append((i, "silhouette_with_noise"))
+    if not labelings:
+        return {}, ()
+    rows = silhouette_rows(matrix.n_rows, config, seed)
+    results: dict[int, dict[str, float]] = {i: {} for i, _ in owners}
+    distinct = matrix.distinct if rows is None else None
+    if distinct is not None and not all(map(distinct.repeats, labelings)):
+        distinct = None  # equal rows in two clusters
+    found = backend.silhouette(matrix.X, labelings, rows, progress, distinct)
+    for (i, name), result in zip(owners, found, strict=True):
+        results[i][name] = result.score
+        if name == "silhouette":
+            results[i]["silhouette_se"] = result.standard_error
+            results[i].setdefault("silhouette_with_noise", result.score)
+    return results, () if distinct is None else (distinct.note("silhouette"),)
+
+
+def _shape(matrix: Matrix, clustering: Clustering) -> dict[str, float]:
+    occupied = clustering.sizes[clustering.sizes > 0] / max(matrix.n_rows, 1)
+    return {
+        "n_clusters": clustering.n_clusters,
+        "n_rows": matrix.n_rows,
+        "n_features": len(matrix.preparation.features),
+        "noise_fraction": clustering.noise_fraction,
+        "largest_fraction": float(occupied.max(initial=0.0)),
+        "smallest_fraction": float(occupied.min(initial=1.0)) if len(occupied) else 0.0,
+        "explained_variance": matrix.preparation.explained_variance,
+    }
+
+
+def _split_gain(matrix: Matrix, clustering: Clustering, backend: Backend) -> dict[str, float]:
+    gain = split_gain(matrix.X, clustering.labels, backend) if scorable(clustering) else np.nan
+    return {"split_gain": gain} if np.isfinite(gain) else {}
+
+
+def _dispersion(matrix: Matrix, clustering: Clustering, backend: Backend) -> dict[str, float]:
+    """Calinski and Harabasz (1974) and Davies and Bouldin (1979), as scikit-learn defines them, in float64."""
+    if not scorable(clustering):
+        return {}
+    counts, means, spread, within = _moments(matrix.X, clustering, backend)
+    overall = counts @ means / counts.sum()
+    between = float(counts @ ((means - overall) ** 2).sum(axis=1))
+    n, k = int(counts.sum()), len(counts)
+    separation = np.sqrt(((means[:, None] - means[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(separation, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        similarity = (spread[:, None] + spread[None]) / separation
+    similarity = np.where(separation > 0, similarity, 0.0)
+    return {
+        "calinski_harabasz": between * (n - k) / (within * (k - 1)) if within > 0 else 1.0,
+        "davies_bouldin": float(similarity.max(axis=1).mean()),
+    }
+
+
+def _moments(X: Any, clustering: Clustering, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Of the clusters that have rows: counts, means, mean distance to the mean, and the sum of squares within."""
+    xp = backend.xp
+    k = len(clustering.sizes)
+    labels = backend.to_device(np.where(clustering.labels == NOISE, k, clustering.labels).astype(np.int64))
+    counts = xp.bincount(labels, minlength=k + 1).astype(xp.float64)
+    sums = xp.zeros((k + 1, X.shape[1]))
+    for block in blocks(len(X)):
+        sums += _sum_by(labels[block], X[block].astype(xp.float64), k + 1, xp)
+    means = sums / xp.maximum(counts, 1.0)[:, None]
+    distance, squared = xp.zeros(k + 1), xp.zeros(k + 1)
+    for block in blocks(len(X)):
+        gap = ((X[block].astype(xp.float64) - means[labels[block]]) ** 2).sum(axis=1)
+        squared += xp.bincount(labels[block], weights=gap, minlength=k + 1)
+        distance += xp.bincount(labels[block], weights=xp.sqrt(gap), minlength=k + 1)
+    counts_, means_, distance_, squared_ = (backend.to_host(a)[:k] for a in (counts, means, distance, squared))
+    used = counts_ > 0
+    return counts_[used], means_[used], distance_[used] / counts_[used], float(squared_[used].sum())
+
+
+def _sum_by(labels: Any, values: Any, k: int, xp: Any) -> Any:
+    return xp.stack([xp.bincount(labels, weights=values[:, j], minlength=k) for j in range(values.shape[1])], axis=1)

@@ -1,0 +1,1 @@
+"""How a job and a sweep run."""

@@ -1,0 +1,181 @@
+"""What a job is, where jobs are done, and what they come to: the nouns that `job.py` and `sweep.py` speak in."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpuclust import __version__
+from gpuclust.algorithms.cluster import Clustering
+from gpuclust.analysis.diagnostics import Diagnostics
+from gpuclust.analysis.noise import noise_warning
+from gpuclust.analysis.profile import Profile
+from gpuclust.config import Config, flatten
+from gpuclust.data.read import fingerprint
+from gpuclust.data.table import Table
+from gpuclust.metrics.validity import Scores
+from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
+from gpuclust.reducers.prepare import Matrix
+from gpuclust.runtime.backend import Backend, Choice
+from gpuclust.runtime.cache import Store, key, matrix_key, table_key
+from gpuclust.sanitize import mask
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import Recorder
+
+# Groups that decide which rows and features are clustered, and in which space.
+OF_THE_SPACE = ("data", "clean", "scale", "reduce", "dtype", "experiments")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up."""
+
+    name: str
+    config: Config
+    swept: Mapping[str, Any]
+    fingerprint: str
+    key: str
+
+    @property
+    def shares(self) -> tuple[Any, ...]:
+        """What jobs must have in common to run together."""
+        c = self.config
+        return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
+
+    @property
+    def space(self) -> str:
+        """What varies in how its matrix was made, in words: ``scale=minmax reduce.n_components=2``; its name where nothing does."""
+        words = [f"{k}={_written(v)}" for k, v in self.swept.items() if k.split(".")[0] in OF_THE_SPACE]
+        return " ".join(words) or self.name
+
+    @cached_property
+    def key_of_table(self) -> str:
+        """Key of the cleaned table."""
+        return table_key(self.config, self.fingerprint)
+
+    @cached_property
+    def key_of_matrix(self) -> str:
+        """Key of the prepared matrix."""
+        return matrix_key(self.config, self.key_of_table)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that a job found, ready to record."""
+
+    table: Table
+    matrix: Matrix
+    clustering: Clustering
+    scores: Scores
+    profile: Profile
+    judgement: Diagnostics
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. ``status`` is FINISHED or FAILED; ``resumed`` ones were found, not run.
+
+    ``labels`` is their digest; ``table`` the summary of the table of a resumed job; ``parent`` the sweep that a resumed job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
+    """
+
+    job: Job
+    run_id: str
+    status: str
+    metrics: Mapping[str, float]
+    error: str | None = None
+    resumed: bool = False
+    labels: str | None = None
+    parent: str | None = None
+    table: str | None = None
+    clustering: Clustering | None = None
+    profile: Profile | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before using the clustering, in sentences."""
+        n_rows = round(self.metrics.get("n_rows", 0))
+        much_noise = noise_warning(round(self.metrics.get("noise_fraction", 0.0) * n_rows), n_rows)
+        return (much_noise,) if much_noise else ()
+
+    def light(self) -> Outcome:
+        """The outcome without its arrays."""
+        return replace(self, clustering=None)
+
+
+class Display(Protocol):
+    """Receives progress updates and the outcome of each job."""
+
+    def stage(self, text: str, done: float = 0.0) -> None:
+        """What is being done now, and the share of it that is done, in [0, 1]."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A job ended."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Where jobs run: the backend and why it was chosen, the shared cache, the recorder and the display.
+
+    ``say`` prints a line for the user; ``work`` is called with the work done on the jobs that run together, in jobs.
+    """
+
+    backend: Backend
+    choice: Choice
+    store: Store
+    recorder: Recorder
+    display: Display
+    command: str = ""
+    say: Callable[[str], None] = lambda text: None
+    work: Callable[[float], None] = lambda units: None
+
+
+def with_size(job: Job, metrics: Mapping[str, float]) -> Job:
+    """The job, its name with the ``min_cluster_size`` that it took where none was given: ``hdbscan min_cluster_size=auto (21)``."""
+    words = re.search(r"min_cluster_size=(auto|default)(?! \()", job.name)
+    if words is None or "min_cluster_size" not in metrics:
+        return job
+    took = f"{words[0]} ({metrics['min_cluster_size']:.0f})"
+    return replace(job, name=job.name.replace(words[0], took, 1))
+
+
+def _written(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)
+
+
+def make_job(config: Config, name: str, swept: Mapping[str, Any], backend: str) -> Job:
+    """The job of a configuration. Raises DataError when its file cannot be read."""
+    content = fingerprint(config.data)
+    leaves = flatten(config).items()
+    matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in OF_THE_SWEEP}
+    matters |= {"data.path": None, "data.where": None, "bounds": config.clean.bounds}
+    return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
+
+
+@cache
+def git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in a folder; None where it is in no git repository."""
+    try:
+        asked = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def about(desk: RunContext) -> dict[str, str]:
+    """The tags that say where and with what a run was made."""
+    commit = git_commit(Path.cwd())
+    return {
+        **({tags.GIT_COMMIT: commit} if commit else {}),
+        tags.BACKEND: desk.choice.name,
+        tags.BACKEND_REASON: desk.choice.reason,
+        tags.DEVICE: desk.backend.device,
+        tags.VERSION: __version__,
+        tags.COMMAND: mask(desk.command),
+    }

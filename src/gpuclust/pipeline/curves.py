@@ -1,0 +1,121 @@
+"""What varies in a sweep: the names of its jobs, and the curves that they are points of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpuclust.compose import Plan
+from gpuclust.config import Config
+from gpuclust.pipeline.context import Job, Outcome
+from gpuclust.tracking.recorder import FINISHED
+
+# The keys that are sizes of a clustering: what the verdict looks at.
+SIZES = ("cluster.n_clusters", "cluster.min_cluster_size")
+CURVES = ("silhouette", "silhouette_with_noise", "inertia", "bic", "aic", "icl", "calinski_harabasz", "davies_bouldin",
+          "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "n_clusters", "noise_fraction",
+          "largest_fraction")  # fmt: skip
+
+# Metric -> line -> (size, value, standard error) by size.
+Lines = dict[str, dict[str, list[tuple[float, float, float]]]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a job is in the curves of its sweep: the key that is the axis, the size on it, and the line (empty when nothing
+    else varies)."""
+
+    axis: str
+    size: float
+    line: str
+
+
+def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """By what varies: ``kmeans k=5``, ``gmm k=4 full``, ``hdbscan min_cluster_size=50 scale=minmax``."""
+    words = [config.cluster.name]
+    if hasattr(config.cluster, "n_clusters"):
+        words.append(f"k={config.cluster.n_clusters}")
+    elif hasattr(config.cluster, "min_cluster_size"):
+        size = config.cluster.min_cluster_size
+        words.append(f"min_cluster_size={'default' if size is None else size}")
+    return " ".join([*words, *_variation(swept, keys, without=(*SIZES, "cluster"))])
+
+
+def _variation(swept: Mapping[str, Any], keys: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The other swept values, in words: a text speaks for itself, a number needs its name."""
+    words = []
+    for name in keys:
+        if name in swept and name not in without:
+            value = swept[name]
+            plain = isinstance(value, str) and name.startswith("cluster.")
+            words.append(str(value) if plain else f"{name.rpartition('.')[2]}={value}")
+    return words
+
+
+def sweep_name(jobs: Sequence[Job]) -> str:
+    """``sweep.name``, or what it sweeps: ``kmeans, gmm sweep of 18``."""
+    algorithms = ", ".join(dict.fromkeys(job.config.cluster.name for job in jobs))
+    return jobs[0].config.sweep.name or f"{algorithms} sweep of {len(jobs)}"
+
+
+def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
+    """Where a finished job is in the curves; None where nothing that could be an axis varies for it.
+
+    The axis is the swept size of the algorithm, whatever else varies and in whatever order the keys were given; where its size
+    does not vary, the first other number of the algorithm that does. ``auto`` is the size that it took.
+    """
+    swept = outcome.job.swept
+    others = sorted(key for key in swept if key.startswith("cluster."))
+    for axis in (*SIZES, *(key for key in others if key not in SIZES)):
+        size = _size(outcome, axis)
+        if size is not None:
+            algorithm = [str(swept["cluster"])] if "cluster" in swept else []
+            variation = _variation(swept, plan.swept, without=(axis, *SIZES, "cluster"))
+            return Point(axis, size, "/".join(algorithm + variation))
+    return None
+
+
+def _size(outcome: Outcome, axis: str) -> float | None:
+    """A job's place on an axis: the swept number, or the number that it took in place of a word such as ``auto``."""
+    if axis not in outcome.job.swept:
+        return None
+    value = outcome.job.swept[axis]
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        value = outcome.metrics.get(axis.removeprefix("cluster."))
+    return None if value is None else value
+
+
+def short(axis: str) -> str:
+    """An axis in a file name: ``min_cluster_size``."""
+    return axis.rpartition(".")[2]
+
+
+def curves(outcomes: Sequence[Outcome], plan: Plan) -> Lines:
+    """The curves over the sizes of clusterings, of all axes together, for the verdict."""
+    found: Lines = {}
+    for axis, lines in curves_by_axis(outcomes, plan).items():
+        if axis in SIZES:
+            for metric, by_line in lines.items():
+                found.setdefault(metric, {}).update(by_line)
+    return found
+
+
+def curves_by_axis(outcomes: Sequence[Outcome], plan: Plan) -> dict[str, Lines]:
+    """Axis -> its curves; the line is the algorithm where nothing else varies. Each size is in a line once."""
+    found: dict[str, Lines] = {}
+    for outcome in (o for o in outcomes if o.status == FINISHED):
+        point = curve_point(outcome, plan)
+        if point is None:
+            continue
+        for metric in CURVES:
+            if metric in outcome.metrics:
+                error = outcome.metrics.get("silhouette_se", 0.0) if metric == "silhouette" else 0.0
+                lines = found.setdefault(point.axis, {}).setdefault(metric, {})
+                points = lines.setdefault(point.line or outcome.job.config.cluster.name, [])
+                if all(size != point.size for size, _, _ in points):
+                    points.append((point.size, outcome.metrics[metric], error))
+    return {
+        axis: {m: {line: sorted(points) for line, points in lines.items()} for m, lines in by_metric.items()}
+        for axis, by_metric in found.items()
+    }

@@ -1,0 +1,324 @@
+"""The files beside a run: configuration, audit, profile, figures and the page of a job; leaderboard of a sweep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import Clustering
+from gpuclust.analysis.comparison import Comparison, label_name
+from gpuclust.analysis.diagnostics import Diagnostics
+from gpuclust.analysis.profile import Profile, Rule
+from gpuclust.analysis.selection import Curves, knee
+from gpuclust.analysis.verdict import Verdict
+from gpuclust.compose import to_yaml
+from gpuclust.config import Config
+from gpuclust.data.table import Audit
+from gpuclust.metrics.gap import Gap
+from gpuclust.reducers.prepare import Matrix
+from gpuclust.sanitize import mask, safe_row
+from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gpuclust.report.page import ClusterCard, Picture
+
+N_CLUSTERS = "cluster.n_clusters"
+
+
+@dataclass(frozen=True)
+class JobReportInput:
+    """What a job's files are written from."""
+
+    name: str
+    run_id: str
+    config: Config
+    audit: Audit
+    matrix: Matrix
+    clustering: Clustering
+    profile: Profile
+    judgement: Diagnostics
+    metrics: Mapping[str, float]
+    about: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class SweepReportInput:
+    """What a sweep's files are written from. ``curves``: axis (a swept key) -> metric -> line -> [(size, value, standard error)];
+    ``documents``: name of a JSON file -> its content."""
+
+    name: str
+    run_id: str
+    rows: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, Curves]
+    reason: str
+    verdict: Verdict
+    about: Mapping[str, str]
+    documents: Mapping[str, Any]
+    gap: Gap | None = None
+    comparisons: Sequence[Comparison] = ()
+    chosen: Profile | None = None
+    audit: Audit | None = None
+    warnings: Sequence[str] = ()
+
+
+def job_files(folder: Path, facts: JobReportInput) -> Path:
+    """Write the files of a job into a folder; the same folder back."""
+    configuration = to_yaml(facts.config)
+    (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
+    _json(folder / "audit.json", mask(facts.audit.to_dict()))
+    _json(folder / "profile.json", facts.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
+    (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
+    for name, content in facts.judgement.documents().items():
+        _json(folder / f"{name}.json", content)
+    if facts.config.report.figures:
+        figures = _job_figures(facts)
+        _write_figures(folder, figures)
+        (folder / "report.html").write_text(_job_page(facts, figures, configuration), encoding="utf-8")
+    return folder
+
+
+def sweep_files(folder: Path, facts: SweepReportInput, *, figures: bool) -> Path:
+    """Write the files of a sweep into a folder; the same folder back."""
+    (folder / "leaderboard.csv").write_text(leaderboard_csv(facts.rows), encoding="utf-8")
+    for name, content in facts.documents.items():
+        _json(folder / f"{name}.json", content)
+    for comparison in facts.comparisons:
+        (folder / f"contingency_{comparison.slug}.csv").write_text(comparison.to_csv(), encoding="utf-8")
+    if figures:
+        drawn = _sweep_figures(facts)
+        _write_figures(folder, drawn)
+        (folder / "report.html").write_text(_sweep_page(facts, drawn), encoding="utf-8")
+    return folder
+
+
+def leaderboard_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV, with every column that any of them has."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(safe_row(columns))
+    writer.writerows(safe_row(row.get(column, "") for column in columns) for row in rows)
+    return out.getvalue()
+
+
+def _json(path: Path, value: Any, indent: int | None = 2) -> None:
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    return str(value)
+
+
+def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, png in figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+
+
+def _job_figures(facts: JobReportInput) -> dict[str, bytes]:
+    from gpuclust.report import figures
+
+    preparation, described = facts.matrix.preparation, facts.profile.proper
+    ratios = preparation.map_projection.explained_variance_ratio
+    drawn = {
+        "map": figures.cluster_map(
+            facts.matrix.coordinates[:, :2],
+            facts.clustering.labels,
+            explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
+            names={c.cluster: c.name for c in facts.profile.clusters},
+        )
+    }
+    if described:
+        drawn["profile"] = figures.profile_heatmap(
+            facts.profile.z(),
+            facts.profile.features,
+            [c.fraction for c in described],
+            names={c.cluster: c.name for c in described},
+            clusters=[c.cluster for c in described],
+        )
+    stable = facts.judgement.stability
+    if stable is not None:
+        drawn["stability"] = figures.stability_bars(
+            stable.jaccard,
+            errors=stable.jaccard_std,
+            names={c.cluster: c.name for c in described},
+        )
+    curve = facts.clustering.details.get("persistence_curve")
+    if curve is not None and len(curve.sizes):
+        drawn["persistence"] = figures.persistence_curve(curve.sizes, curve.total_persistence, chosen=curve.chosen)
+    return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def _sweep_figures(facts: SweepReportInput) -> dict[str, bytes]:
+    from gpuclust.report import figures
+
+    drawn: dict[str, Figure] = {}
+    for axis, curves in sorted(facts.curves.items()):
+        drawn |= _curves_over(axis, curves)
+    if facts.gap is not None:
+        drawn["gap"] = figures.gap_curve(facts.gap.sizes, facts.gap.gap, facts.gap.error, chosen=facts.gap.chosen)
+    for comparison in facts.comparisons:
+        drawn[f"contingency_{comparison.slug}"] = contingency_figure(comparison)
+    return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def _curves_over(axis: str, curves: Curves) -> dict[str, Figure]:
+    """The figures of one axis: ``elbow``, ``silhouette`` and ``bic`` over the number of clusters; over another axis, a figure for
+    each score that its jobs have, such as ``silhouette_by_min_cluster_size``."""
+    from gpuclust.report import figures
+
+    lines = {
+        metric: {line: figures.Curve(*zip(*points, strict=True)) for line, points in by_line.items() if points}
+        for metric, by_line in curves.items()
+    }
+    drawn: dict[str, Figure] = {}
+    if axis == N_CLUSTERS:
+        if "inertia" in lines:
+            # One line is drawn as an elbow; several share a chart.
+            only = next(iter(lines["inertia"].values())) if len(lines["inertia"]) == 1 else None
+            drawn["elbow"] = (
+                figures.elbow(only.sizes, only.values, knee=knee(list(next(iter(curves["inertia"].values())))))
+                if only
+                else figures.score_curve(lines["inertia"], label="inertia", higher_is_better=False)
+            )
+        if "silhouette" in lines:
+            drawn["silhouette"] = figures.silhouette_curve(lines["silhouette"])
+        if "bic" in lines:
+            drawn["bic"] = figures.bic_curve(lines["bic"])
+        return drawn
+    name = axis.rpartition(".")[2]
+    label = {"min_cluster_size": "minimum cluster size"}.get(name, name.replace("_", " "))
+    noisy = any(value > 0 for points in curves.get("noise_fraction", {}).values() for _, value, _ in points)
+    silhouette = "silhouette_with_noise" if noisy else "silhouette"
+    if silhouette in lines:
+        drawn[f"silhouette_by_{name}"] = figures.silhouette_curve(lines[silhouette], x_label=label, with_noise=noisy)
+    for metric, title, higher in OVER_OTHER_AXES:
+        if metric in lines and (noisy or metric != "noise_fraction"):
+            drawn[f"{metric}_by_{name}"] = figures.score_curve(
+                lines[metric], label=title, higher_is_better=higher, x_label=label
+            )
+    return drawn
+
+
+def contingency_figure(comparison: Comparison) -> Figure:
+    """The heat map of two clusterings: per cluster of the first, where its rows are in the second."""
+    from gpuclust.report import figures
+
+    counts = comparison.contingency
+    return figures.contingency(
+        counts.table,
+        [label_name(c) for c in counts.first],
+        [label_name(c) for c in counts.second],
+        rows=comparison.first,
+        columns=comparison.second,
+    )
+
+
+# What is drawn over an axis that is not the number of clusters: the metric, what people call it, and whether higher is better.
+OVER_OTHER_AXES = (
+    ("relative_validity", "relative validity", True),
+    ("noise_fraction", "share of noise", False),
+    ("n_clusters", "clusters found", None),
+    ("inertia", "inertia", False),
+    ("bic", "BIC", False),
+)
+
+TITLES = {
+    "map": "Map of the clusters",
+    "profile": "Profile of each cluster",
+    "elbow": "Inertia by size",
+    "silhouette": "Silhouette by size",
+    "bic": "BIC by size",
+    "persistence": "Persistence by size",
+    "stability": "Stability of each cluster",
+    "gap": "Gap statistic",
+}
+
+
+def _job_page(facts: JobReportInput, figures: Mapping[str, bytes], configuration: str) -> str:
+    from gpuclust.report.page import JobReport, job_page
+
+    report = JobReport(
+        name=facts.name,
+        warnings=facts.warnings,
+        metrics=facts.metrics,
+        figures=_pictures(figures),
+        clusters=_cards(facts.profile),
+        audit=mask(facts.audit.to_dict()),
+        command=facts.about.get(COMMAND, ""),
+        configuration=configuration,
+        about={"run": facts.run_id} | _shown(facts.about),
+    )
+    return job_page(report)
+
+
+def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
+    from gpuclust.report import page
+
+    because = (f"Chosen: {facts.reason}", *facts.verdict.because)
+    report = page.SweepReport(
+        name=facts.name,
+        warnings=facts.warnings,
+        verdict=page.Verdict(facts.verdict.text, because),
+        leaderboard=facts.rows,
+        figures=_pictures(figures),
+        clusters=_cards(facts.chosen) if facts.chosen else (),
+        audit=mask(facts.audit.to_dict()) if facts.audit else None,
+        command=facts.about.get(COMMAND, ""),
+        about={"run": facts.run_id} | _shown(facts.about),
+    )
+    return page.sweep_page(report)
+
+
+def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
+    from gpuclust.report.page import Picture
+
+    return [Picture(TITLES.get(name, name.replace("_", " ").capitalize()), png) for name, png in figures.items()]
+
+
+def _shown(about: Mapping[str, str]) -> dict[str, str]:
+    return {k.removeprefix("gpuclust."): v for k, v in about.items() if k != COMMAND}
+
+
+def _cards(described: Profile) -> list[ClusterCard]:
+    from gpuclust.report.page import ClusterCard, FeatureLine, Item, ShareLine
+
+    return [
+        ClusterCard(
+            cluster=c.cluster,
+            name=c.name,
+            size=c.size,
+            fraction=c.fraction,
+            description=c.description,
+            features=[FeatureLine(f, p.mean, p.z, p.median, p.z_se) for f, p in c.features.items()],
+            top_groups=[ShareLine(t.value, t.count, t.lift) for t in c.top_groups],
+            top_creators=[ShareLine(t.value, t.count, t.lift) for t in c.top_creators],
+            representative=[Item(r.title or r.id, r.creator) for r in c.representatives],
+            popular=[Item(r.title or r.id, r.creator) for r in c.popular],
+            rule=_rule(c.rule),
+        )
+        for c in described.clusters
+    ]
+
+
+def _rule(rule: Rule | None) -> str:
+    """``energy > 0.6: 83 % of the rows that meet it are in the cluster, and 71 % of the cluster meet it``."""
+    if rule is None:
+        return ""
+    return (
+        f"{rule.text} ({rule.precision:.0%} of the rows that meet it are in here; {rule.recall:.0%} of these meet it)"
+    )

@@ -1,0 +1,180 @@
+"""What is written of a job: its run, its scores, its files, its model, or why it failed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import Clustering
+from gpuclust.analysis.profile import Profile
+from gpuclust.config import Config, flatten
+from gpuclust.data.summary import summary
+from gpuclust.data.table import Table
+from gpuclust.errors import GpuclustError
+from gpuclust.model.novelty import RANGE, training_summary
+from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, with_size
+from gpuclust.pipeline.run_files import JobReportInput, job_files
+from gpuclust.reducers.prepare import Matrix
+from gpuclust.sanitize import mask
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.bundle import Bundle
+from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
+
+
+def start(job: Job, desk: RunContext) -> RunStart:
+    """What is recorded before a job's work starts."""
+    return RunStart(
+        name=job.name,
+        tags={
+            tags.KIND: "job",
+            tags.KEY: job.key,
+            tags.FINGERPRINT: job.fingerprint,
+            tags.MATRIX_KEY: job.key_of_matrix,
+            **about(desk),
+        },
+        params=as_params(flatten(job.config) | {f"swept.{k}": v for k, v in job.swept.items()}),
+    )
+
+
+def as_params(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are set: what is None or an empty list is no parameter."""
+    return {k: v for k, v in values.items() if v is not None and v != []}
+
+
+def features_used(table: Table) -> dict[str, Any]:
+    """The features that were clustered, and their number, as parameters of a run."""
+    return {"features": ", ".join(table.features), "n_features": len(table.features)}
+
+
+def record(job: Job, run_id: str, result: Result, desk: RunContext) -> Outcome:
+    """Log what a job found, and close its run."""
+    digest = labels_digest(result.clustering)
+    planned, job = job.name, with_size(job, result.metrics)
+    swept = {k: float(v) for k, v in job.swept.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    outcome = Outcome(
+        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
+    )
+    notes = (*outcome.warnings, *result.matrix.notes, *result.clustering.notes, *result.scores.notes)
+    desk.recorder.log(
+        run_id,
+        metrics={**result.metrics, **swept},
+        tags={
+            tags.LABELS: digest,
+            tags.TABLE: table_lines(result.table),
+            **({"gpuclust.notes": "; ".join(notes)} if notes else {}),
+            **({"mlflow.runName": job.name} if job.name != planned else {}),
+            **({"mlflow.note.content": f"**Warning:** {outcome.warnings[0]}"} if outcome.warnings else {}),
+        },
+        params=features_used(result.table),
+        dataset=dataset(job, result.table),
+    )
+    _log_persistence(run_id, result.clustering, desk)
+    with TemporaryDirectory() as folder:
+        desk.recorder.log_files(run_id, job_files(Path(folder), job_report_input(outcome, result, desk)))
+    if job.config.tracking.models == "all":
+        log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, desk)
+    desk.recorder.end(run_id, FINISHED)
+    desk.display.finished(outcome)
+    return outcome
+
+
+def table_lines(table: Table) -> str:
+    """The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning."""
+    return "\n".join([summary(table.audit), *(f"warning: {text}" for text in table.audit.warnings)])
+
+
+def fail(job: Job, run_id: str, error: Exception, desk: RunContext) -> Outcome:
+    """Log why a job failed, and close its run."""
+    reason = str(error) if isinstance(error, GpuclustError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        reason = "out of memory; lower data.n_rows, use dtype=float32 or a machine with more"
+    reason = mask(reason)
+    desk.recorder.log(run_id, tags={tags.FAILURE: reason, "mlflow.note.content": f"Failed: {reason}"})
+    desk.recorder.end(run_id, FAILED)
+    outcome = Outcome(job, run_id, FAILED, {}, error=reason)
+    desk.display.finished(outcome)
+    return outcome
+
+
+def dataset(job: Job, table: Table) -> DatasetInput:
+    """The table that a job used, as the recorder is told."""
+    source = mask(job.config.data.path or job.config.data.source)
+    return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
+
+
+def _log_persistence(run_id: str, clustering: Clustering, desk: RunContext) -> None:
+    """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
+    curve = clustering.details.get("persistence_curve")
+    if curve is not None:
+        for size, persistence in zip(curve.sizes, curve.total_persistence, strict=True):
+            desk.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
+
+
+def job_report_input(outcome: Outcome, result: Result, desk: RunContext) -> JobReportInput:
+    """What a job's artifacts are written from."""
+    job = outcome.job
+    return JobReportInput(
+        name=job.name,
+        run_id=outcome.run_id,
+        config=job.config,
+        audit=result.table.audit,
+        matrix=result.matrix,
+        clustering=result.clustering,
+        profile=result.profile,
+        judgement=result.judgement,
+        metrics=result.metrics,
+        about=about(desk),
+        warnings=outcome.warnings,
+    )
+
+
+def log_model(
+    job: Job, run_id: str, table: Table, matrix: Matrix, clustering: Clustering, described: Profile, desk: RunContext
+) -> None:
+    """Keep the job's bundle as its run's model."""
+    with TemporaryDirectory() as folder:
+        bundle = bundle_of(job.config, table, matrix, clustering, described).save(Path(folder) / "bundle")
+        desk.recorder.log_model(run_id, bundle, table.features)
+
+
+def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clustering, described: Profile) -> Bundle:
+    """The portable model of a clustering."""
+    return Bundle(
+        algorithm=clustering.algorithm,
+        preparation=matrix.preparation,
+        parameters=clustering.parameters,
+        covariance_type=getattr(config.cluster, "covariance_type", None),
+        fills=table.audit.fills,
+        bounds={f: (low, high) for f, (low, high) in config.clean.bounds.items() if f in table.features},
+        details={
+            "clusters": {str(c.cluster): {"name": c.name, "size": c.size} for c in described.clusters},
+            "training": training_of(table, clustering.distance, clustering.confidence),
+        },
+    )
+
+
+def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarray) -> dict[str, Any]:
+    """What a model keeps of its training rows, to compare new rows with: ranges of the features, and of what was found."""
+    # Values that occur, on the outer side of the quantile: at most 1 % of the training rows lie beyond, and interpolating
+    # between values near 1e308 would overflow.
+    sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
+    ranges = {
+        feature: [v for q, side in sides for v in column.quantile(list(q), interpolation=side).to_numpy()]
+        for feature, column in ((f, table.frame[f]) for f in table.features)
+    }
+    return training_summary(ranges, table.n_rows, distance, confidence)
+
+
+def labels_digest(clustering: Clustering) -> str:
+    """A digest of the labels, by which a rebuilt clustering is known to be the recorded one."""
+    return digest_of(clustering.labels)
+
+
+def digest_of(labels: np.ndarray) -> str:
+    """A digest of int32 labels (n_rows,)."""
+    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.int32).tobytes(), digest_size=12).hexdigest()

@@ -1,0 +1,349 @@
+"""What a sweep comes to: the best job of each algorithm, how they agree, the gap, the choice and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuclust.algorithms.cluster import NOISE
+from gpuclust.analysis.comparison import Comparison, compare_all
+from gpuclust.analysis.criteria import density
+from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
+from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
+from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
+from gpuclust.config import AUTO, AnalysisConfig, Config, GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
+from gpuclust.errors import GpuclustError, JobError
+from gpuclust.metrics.agreement import agreement, contingency
+from gpuclust.metrics.gap import MOST_ROWS, N_INIT, Gap, gap_statistic
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
+from gpuclust.pipeline.run_log import labels_digest
+from gpuclust.runtime.cache import tree_key
+from gpuclust.tracking.recorder import FINISHED
+
+if TYPE_CHECKING:
+    from gpuclust.algorithms.cluster import Clustering
+
+# The gap is looked at up to this size at least, where the sweep tried no numbers of clusters.
+LEAST_GAP_SIZE = 10
+# Reference sets of the gap statistic where nothing else answers.
+AUTOMATIC_REFERENCES = 5
+# How much higher the relative validity of an HDBSCAN job must be than that of the other algorithms to be preferred.
+VALIDITY_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """The choice (None where no job finished, or where nothing ranks the spaces that were clustered: ``unranked``), the verdict,
+    and what led to them."""
+
+    selection: Selection | None
+    verdict: Verdict
+    unranked: Unranked | None = None
+    gap: Gap | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    validity: Mapping[str, float] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why this job was chosen, or why none was."""
+        made = self.selection or self.unranked
+        return made.reason if made else "no job finished, so none was chosen"
+
+    def documents(self) -> dict[str, Any]:
+        """Name of a JSON file -> its content."""
+        found: dict[str, Any] = {"verdict": self.verdict.to_dict()}
+        if self.gap is not None:
+            found["gap"] = self.gap.to_dict()
+        if self.comparisons:
+            found["comparison"] = {
+                "pairs": [c.to_dict() for c in self.comparisons],
+                "relative_validity": dict(self.validity or {}),
+            }
+        return found
+
+
+@dataclass(frozen=True)
+class BestOfAlgorithm:
+    """The best job of one algorithm, and its clustering."""
+
+    outcome: Outcome
+    clustering: Clustering
+
+    @property
+    def candidate(self) -> Candidate:
+        """What selection looks at."""
+        return candidate(self.outcome)
+
+
+def candidate(outcome: Outcome) -> Candidate:
+    """What selection looks at of a finished job."""
+    job = outcome.job
+    return Candidate(job.name, job.config.cluster.name, outcome.metrics, job.key_of_matrix, job.space)
+
+
+def leaders(finished: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """The finished job that is ahead, or the best of each space where they cannot be ranked."""
+    ahead = select_across([candidate(o) for o in finished], metric)
+    if ahead is None:
+        return []
+    return [finished[i] for i in (ahead.best if isinstance(ahead, Unranked) else (ahead.index,))]
+
+
+def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
+    """The best finished job of each algorithm, by the metric where it has it, else by the algorithm's own. All of one space."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.status == FINISHED:
+            groups.setdefault(outcome.job.config.cluster.name, []).append(outcome)
+    best = []
+    for group in groups.values():
+        has = any(metric in o.metrics for o in group)
+        chosen = select([candidate(o) for o in group], metric if has else AUTO)
+        assert chosen is not None
+        best.append(group[chosen.index])
+    return best
+
+
+def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: RunContext) -> SweepSummary:
+    """Choose among the finished jobs of a sweep, compare the best of each algorithm, and say what the sweep found.
+
+    Jobs of several spaces (other rows, features, scales or dimensions) are ranked by what can be compared between them, or not at
+    all (`gpuclust.analysis.selection.select_across`). Across algorithms ``sweep.metric=auto`` chooses by silhouette, unless
+    `gpuclust.analysis.selection.prefer_hdbscan` has reason to prefer the HDBSCAN job.
+    """
+    finished = [o for o in outcomes if o.status == FINISHED]
+    choice = select_across([candidate(o) for o in finished], config.sweep.metric)
+    unranked = choice if isinstance(choice, Unranked) else None
+    selection = choice if isinstance(choice, Selection) else None
+    spaces = {o.job.key_of_matrix for o in finished}
+    space = finished[selection.index].job.key_of_matrix if selection else None
+    finalists = _finalists([o for o in finished if o.job.key_of_matrix == space], config, desk)
+    comparisons = tuple(compare_all({f.outcome.job.name: f.clustering.labels for f in finalists}))
+    chosen = finished[selection.index] if selection else None
+    structure = _structure(chosen.job, desk) if chosen else None
+    preferred, validity = None, None
+    if config.sweep.metric == AUTO and len(finalists) > 1 and len(spaces) == 1:
+        preferred, validity = _preferred(finalists, comparisons, desk)
+        if preferred is not None and not supported(preferred, validity, curves, structure):
+            preferred = None
+    if preferred is not None:
+        index = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
+        selection, chosen = Selection(index, "relative_validity", preferred.reason), finished[index]
+    curves = _with_one_component(curves, finished, desk)
+    fit = _fit_to_rows(chosen, finalists, structure, desk) if chosen else None
+    gap = _gap(finished, chosen, config.analysis.gap, desk) if chosen and config.analysis.gap else None
+    found = verdict(curves, structure=structure, gap=gap, preferred=preferred, fit=fit)
+    if chosen and gap is None and structure is None and found.kind in (NONE, OPEN):
+        gap = _gap(finished, chosen, AUTOMATIC_REFERENCES, desk)
+        found = verdict(curves, gap=gap, preferred=preferred, fit=fit)
+    return SweepSummary(selection, found, unranked, gap, comparisons, validity)
+
+
+def supported(
+    preferred: Preferred, validity: Mapping[str, float] | None, curves: Curves, structure: Structure | None
+) -> bool:
+    """Whether the preference for an HDBSCAN job holds: its relative validity leads by a margin, and its number of clusters is the one
+    that the rows show, or, where these were not looked at, that of a plateau."""
+    values = dict(validity or {})
+    own = values.pop(preferred.name, 0.0)
+    if own - max(values.values(), default=-1.0) < VALIDITY_MARGIN:
+        return False
+    if structure is not None:
+        return structure.n_groups == preferred.n_clusters
+    return preferred.n_clusters in density(curves).sizes
+
+
+def _structure(job: Job, desk: RunContext) -> Structure | None:
+    """The groups that a sample of the job's rows shows."""
+    table = jobs.load(job, desk)
+    matrix = jobs.prepared(job, table, desk)
+
+    def find() -> Structure | None:
+        desk.display.stage("looking for groups in the rows")
+        rows, raw = _sample(job, desk)
+        found = find_structure(raw, seed=job.config.seed, transform=lambda raw: matrix.preparation.transform(raw)[0])
+        return None if found is None else replace(found, rows=rows[found.rows])
+
+    return desk.store.get(f"structure-{matrix.key}-{job.config.seed}", find)
+
+
+def _sample(job: Job, desk: RunContext) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
+    table = jobs.load(job, desk)
+    rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
+    raw = desk.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
+    return rows, desk.backend.to_host(raw)
+
+
+def _with_one_component(curves: Curves, finished: Sequence[Outcome], desk: RunContext) -> Curves:
+    """The curves, with one component on each mixture line that starts later: more are worth nothing unless they beat it."""
+    found = {metric: dict(lines) for metric, lines in curves.items()}
+    for line, points in curves.get("bic", {}).items():
+        size, bic = points[0][0], points[0][1]
+        if size <= 1:
+            continue
+        outcome = next(
+            (
+                o
+                for o in finished
+                if o.metrics.get("bic") == bic and getattr(o.job.config.cluster, "n_clusters", 0) == size
+            ),
+            None,
+        )
+        if outcome is None:
+            continue
+        job, request = outcome.job, outcome.job.config.cluster
+        assert isinstance(request, GmmConfig)
+        desk.display.stage("fitting one component, to compare")
+        matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+        try:
+            fit = desk.backend.gmm(
+                matrix.X,
+                replace(request, n_clusters=1, n_init=1),
+                job.config.seed,
+                lambda _: None,
+                matrix.distinct_to_fit,
+            )
+        except GpuclustError:
+            continue
+        for metric in ("bic", "icl"):
+            if line in found.get(metric, {}):
+                found[metric][line] = [(1, fit.metrics[metric], 0.0), *found[metric][line]]
+    return found
+
+
+def _fit_to_rows(
+    chosen: Outcome, finalists: Sequence[BestOfAlgorithm], structure: Structure | None, desk: RunContext
+) -> FitToRows | None:
+    """How the chosen clustering relates to the groups that the rows show, and to columns of few values; None where there is
+    nothing to compare it with, or it cannot be computed again."""
+    rows, raw = _sample(chosen.job, desk)
+    columns = discrete_columns(raw)
+    if not columns and (structure is None or structure.n_groups < 2):
+        return None
+    clustering = chosen.clustering
+    clustering = clustering or next((f.clustering for f in finalists if f.outcome is chosen), None)
+    try:
+        labels = (clustering or rebuild(chosen.job, desk, expect=chosen.labels).clustering).labels
+    except GpuclustError:
+        return None
+    features = jobs.load(chosen.job, desk).features
+    same = {features[j]: _ami(labels[rows], np.unique(raw[:, j], return_inverse=True)[1]) for j in columns}
+    column = max(same, key=lambda name: same[name], default=None)
+    groups = None if structure is None else _ami(labels[structure.rows], structure.labels)
+    return FitToRows(
+        chosen.job.name,
+        column=column if column is not None and same[column] > SAME_AS_COLUMN else None,
+        column_ami=same[column] if column is not None else 0.0,
+        groups_ami=groups,
+    )
+
+
+def _ami(labels: np.ndarray, others: np.ndarray) -> float:
+    """Adjusted mutual information of two labelings over the rows that the first does not call noise."""
+    placed = labels != NOISE
+    return agreement(contingency(labels[placed], others[placed]).table).ami if placed.any() else 0.0
+
+
+def _finalists(finished: Sequence[Outcome], config: Config, desk: RunContext) -> list[BestOfAlgorithm]:
+    """The best job of each algorithm in one space with its clustering, computed again where its arrays are gone; none if there is
+    only one algorithm."""
+    best = best_of_each(finished, config.sweep.metric)
+    if not config.analysis.compare or len(best) < 2:
+        return []
+    found = []
+    for outcome in best:
+        if outcome.clustering is not None:
+            found.append(BestOfAlgorithm(outcome, outcome.clustering))
+            continue
+        desk.display.stage(f"computing {outcome.job.name} again, to compare")
+        try:
+            found.append(BestOfAlgorithm(outcome, rebuild(outcome.job, desk, expect=outcome.labels).clustering))
+        except GpuclustError:  # recorded elsewhere, or by other versions: it cannot be compared
+            continue
+    return found
+
+
+def _preferred(
+    finalists: Sequence[BestOfAlgorithm], comparisons: Sequence[Comparison], desk: RunContext
+) -> tuple[Preferred | None, dict[str, float] | None]:
+    """The HDBSCAN finalist if it is to be preferred, and the relative validity of all on its spanning tree."""
+    dense = next((f for f in finalists if isinstance(f.outcome.job.config.cluster, HdbscanConfig)), None)
+    if dense is None or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
+        return None, None
+    from gpuclust.algorithms.hdbscan.quality import relative_validity
+
+    edges = _tree(dense.outcome.job, desk).edges
+    validity = {f.outcome.job.name: relative_validity(edges, f.clustering.labels) for f in finalists}
+    name = dense.outcome.job.name
+    same = {
+        (c.second if c.first == name else c.first): c.without_noise.ari
+        for c in comparisons
+        if name in (c.first, c.second)
+    }
+    others = [f.candidate for f in finalists if f is not dense]
+    reason = prefer_hdbscan(dense.candidate, others, validity, same)
+    return (Preferred(name, dense.clustering.n_clusters, reason) if reason else None), validity
+
+
+def _tree(job: Job, desk: RunContext) -> Any:
+    """The spanning tree of an HDBSCAN job, from the store where it still is there."""
+    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+    request = job.config.cluster
+    assert isinstance(request, HdbscanConfig)
+    name = tree_key(matrix.key, request.min_samples)
+    return desk.store.get(name, lambda: desk.backend.hdbscan_tree(matrix.X, request.min_samples))
+
+
+def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: RunContext) -> Gap:
+    """The gap statistic of the chosen job's matrix, at the numbers of clusters that the sweep tried."""
+    job = chosen.job
+    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+    tried = [o.job.swept.get("cluster.n_clusters") for o in finished]
+    sizes = [k for k in tried if isinstance(k, int)]
+    largest = max(sizes, default=0)
+    largest = largest if len(set(sizes)) >= 3 else max(largest, LEAST_GAP_SIZE)
+    text = (
+        f"gap statistic: {n_references} reference sets x {largest} sizes{_cost(finished, matrix.n_rows, n_references)}"
+    )
+    desk.display.stage(text)
+    return gap_statistic(
+        matrix.X,
+        [largest],
+        n_references=n_references,
+        seed=job.config.seed,
+        backend=desk.backend,
+        progress=lambda done: desk.display.stage(text, done),
+    )
+
+
+def _cost(finished: Sequence[Outcome], n_rows: int, n_references: int) -> str:
+    """``, about 12 s``, from what the K-Means jobs of the sweep took; nothing where it had none."""
+    seconds = {
+        o.job.config.cluster.n_clusters: o.metrics["fit_seconds"] * N_INIT / o.job.config.cluster.n_init
+        for o in finished
+        if isinstance(o.job.config.cluster, KMeansConfig) and "fit_seconds" in o.metrics
+    }
+    total = sum(seconds.values()) * (n_references + 1) * min(n_rows, MOST_ROWS) / n_rows
+    return f", about {total:.0f} s" if total >= 1 else ""
+
+
+def rebuild(job: Job, desk: RunContext, *, expect: str | None) -> Result:
+    """Compute a recorded job again without scores and without recording it.
+
+    Raises JobError when its labels are not the recorded ones.
+    """
+    unscored = replace(job.config, score=ScoreConfig(silhouette=False), analysis=AnalysisConfig())
+    (result,) = jobs.compute([replace(job, config=unscored)], desk)
+    if isinstance(result, Exception):
+        raise result
+    if expect is not None and labels_digest(result.clustering) != expect:
+        raise JobError(
+            f"{job.name} does not give the recorded labels when computed again here (other versions or another "
+            "device?); run it again with sweep.resume=false tracking.models=all"
+        )
+    return result

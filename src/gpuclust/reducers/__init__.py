@@ -1,0 +1,1 @@
+"""Scaling and reduction of a table to a matrix."""

@@ -1,0 +1,53 @@
+"""Scaling and principal components by cuML, with scikit-learn's treatment of constant features."""
+
+from __future__ import annotations
+
+import cupy as cp
+import numpy as np
+
+from gpuclust.algorithms.results import projection
+from gpuclust.runtime.backend import Projection, Scaling
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+def fit_scaling(X: cp.ndarray, method: str) -> Scaling:
+    """cuML's scaler fitted on X (n_samples, n_features) float64 on the device; ``none`` is the identity.
+
+    cuML gives scale 1 to a feature only where its spread is exactly 0; scikit-learn also where it is rounding error
+    (`sklearn.preprocessing._data._is_constant_feature`, `_handle_zeros_in_scale`). The second is done here.
+    """
+    from cuml.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    if method == "standard":
+        standard = StandardScaler().fit(X)
+        mean, variance = cp.asnumpy(standard.mean_), cp.asnumpy(standard.var_)
+        noise = len(X) * EPSILON * variance + (len(X) * mean * EPSILON) ** 2
+        return Scaling(method, mean, np.where(variance <= noise, 1.0, np.sqrt(variance)))
+    if method == "minmax":
+        minmax = MinMaxScaler().fit(X)
+        return Scaling(method, cp.asnumpy(minmax.data_min_), _without_constants(cp.asnumpy(minmax.data_range_)))
+    if method == "robust":
+        robust = RobustScaler().fit(X)
+        return Scaling(method, cp.asnumpy(robust.center_), _without_constants(cp.asnumpy(robust.scale_)))
+    return Scaling(method, np.zeros(X.shape[1]), np.ones(X.shape[1]))
+
+
+def _without_constants(spread: np.ndarray) -> np.ndarray:
+    return np.where(spread < 10 * EPSILON, 1.0, spread)
+
+
+def fit_projection(X: cp.ndarray) -> Projection:
+    """All principal components of X (n_samples, n_features) float64 on the device.
+
+    cuML takes a whole number of components and at least two features; signs and ratios are settled as on a CPU.
+    """
+    from cuml.decomposition import PCA
+
+    n_rows, n_features = X.shape
+    if n_features == 1:
+        variance = float(X.var(ddof=1)) if n_rows > 1 else 0.0
+        return projection(cp.asnumpy(X.mean(axis=0)), np.ones((1, 1)), np.array([variance]), n_rows)
+    model = PCA(n_components=min(n_rows, n_features), svd_solver="full", output_type="cupy").fit(X)
+    components: np.ndarray = cp.asnumpy(model.components_)
+    return projection(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)

@@ -1,0 +1,78 @@
+"""Rows that repeat, taken once with their number: tables of tracks list a track once for each genre or playlist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Measured by experiments/bench/duplicates.py. The time of an exact silhouette follows the square of the rows, and finding
+# the distinct ones costs a fiftieth of it, so it pays early. Fits spend most of theirs on samples; it is their last
+# iterations on all rows that become shorter, which is seen in large tables with many repeats only.
+LEAST_SHARE, LEAST_ROWS = 0.1, 5_000
+LEAST_SHARE_FITS, LEAST_ROWS_FITS = 0.5, 200_000
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The distinct rows of a matrix of n rows, in the order of their first occurrences.
+
+    ``X`` (n_distinct, n_features) in the matrix's dtype; ``first`` (n_distinct,) int64, the row where each occurs first;
+    ``inverse`` (n,) int64, which of them each row is; ``counts`` (n_distinct,) float64, how often each occurs.
+    """
+
+    X: np.ndarray
+    first: np.ndarray
+    inverse: np.ndarray
+    counts: np.ndarray
+
+    def note(self, what: str) -> str:
+        """What a job that used this says of itself."""
+        return f"{what} on {len(self.X):,} distinct rows of {len(self.inverse):,}, weighted by how often each occurs"
+
+    def repeats(self, values: np.ndarray) -> bool:
+        """Whether equal rows have equal values (n,)."""
+        return bool((values[self.first][self.inverse] == values).all())
+
+
+def pays(n_distinct: int | None, n_rows: int) -> bool:
+    """Whether so many distinct rows are few enough to score them alone; None: nobody knows how many there are."""
+    return n_distinct is not None and n_rows >= LEAST_ROWS and n_distinct <= (1 - LEAST_SHARE) * n_rows
+
+
+def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
+    """As `pays`, to fit them alone."""
+    return pays(n_distinct, n_rows) and n_rows >= LEAST_ROWS_FITS and n_distinct <= (1 - LEAST_SHARE_FITS) * n_rows  # type: ignore[operator]
+
+
+def distinct_rows(X: np.ndarray) -> Distinct:
+    """Find the distinct rows of X (n, n_features), float32 or float64 and finite, exactly; 0.0 and -0.0 are the same."""
+    _, first, inverse, counts = np.unique(_hash(X), return_index=True, return_inverse=True, return_counts=True)
+    if not _all_equal(X, first, inverse):  # two different rows share a hash: the slow way
+        _, first, inverse, counts = np.unique(
+            X + 0.0, axis=0, return_index=True, return_inverse=True, return_counts=True
+        )
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    first = first[order]
+    return Distinct(np.ascontiguousarray(X[first]), first, rank[inverse.reshape(-1)], counts[order].astype(np.float64))
+
+
+def _hash(X: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of each row, (n,) uint64; each column is mixed in by the finalizer of MurmurHash3."""
+    bits = np.uint32 if X.dtype == np.float32 else np.uint64
+    hashed = np.zeros(len(X), np.uint64)
+    for j in range(X.shape[1]):
+        hashed += np.ascontiguousarray(X[:, j] + X.dtype.type(0)).view(bits)
+        hashed ^= hashed >> np.uint64(33)
+        hashed *= np.uint64(0xFF51AFD7ED558CCD)
+        hashed ^= hashed >> np.uint64(33)
+        hashed *= np.uint64(0xC4CEB9FE1A85EC53)
+        hashed ^= hashed >> np.uint64(33)
+    return hashed
+
+
+def _all_equal(X: np.ndarray, first: np.ndarray, inverse: np.ndarray) -> bool:
+    """Whether every row equals the first of its hash; column by column, without a second matrix."""
+    return all(bool((X[first, j][inverse] == X[:, j]).all()) for j in range(X.shape[1]))

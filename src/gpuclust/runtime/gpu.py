@@ -1,0 +1,223 @@
+"""The GPU backend: cuDF, cuML and our own passes, on CuPy arrays that stay on the device until the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import cupy as cp
+import numpy as np
+
+from gpuclust.algorithms.results import hdbscan_fit
+from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.errors import FitError, GpuclustError
+from gpuclust.metrics.silhouette.score import SilhouetteResult
+from gpuclust.runtime.backend import Fit, Progress, Projection, Scaling
+
+if TYPE_CHECKING:
+    from gpuclust.runtime.deduplicate import Distinct
+
+LEAST_CAPABILITY = (7, 0)
+"""Volta: the oldest devices that RAPIDS has code for (Turing, 7.5, with CUDA 13)."""
+
+FIRST_POOL_BYTES = 2**28
+"""What the memory pool takes at once; it grows as it is used."""
+
+
+def unavailable() -> str | None:
+    """Why the GPU cannot be used, in words, or None when it can. Never raises."""
+    try:
+        return _driver_trouble() or _device_trouble() or _library_trouble()
+    except Exception as error:  # a broken CUDA set-up can fail in any way
+        return f"the GPU cannot be used ({type(error).__name__}: {_one_line(error)})"
+
+
+def _driver_trouble() -> str | None:
+    driver, needed = cp.cuda.runtime.driverGetVersion(), cp.cuda.runtime.runtimeGetVersion()
+    if driver == 0:
+        return "no NVIDIA driver is loaded"
+    if driver // 1000 < needed // 1000:
+        return (
+            f"the NVIDIA driver supports CUDA {_version(driver)}, older than the {needed // 1000}.0 needed; update it"
+        )
+    return None
+
+
+def _device_trouble() -> str | None:
+    if cp.cuda.runtime.getDeviceCount() == 0:
+        return "no CUDA device is visible (is CUDA_VISIBLE_DEVICES set?)"
+    name, capability, _ = _properties()
+    if capability < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs {least} or newer"
+    total = float(cp.arange(4, dtype=np.float64).sum())  # compiles and runs a kernel
+    return None if total == 6.0 else f"{name} computes wrongly (0 + 1 + 2 + 3 gave {total})"
+
+
+def _library_trouble() -> str | None:
+    missing = [name for name in ("cuml", "cudf", "rmm") if find_spec(name) is None]
+    return f"{', '.join(missing)} cannot be imported; install gpuclust[gpu]" if missing else None
+
+
+def _properties() -> tuple[str, tuple[int, int], int]:
+    """Name, compute capability and memory in bytes of the device in use."""
+    found: dict[str, Any] = cp.cuda.runtime.getDeviceProperties(cp.cuda.runtime.getDevice())
+    name: bytes = found["name"]
+    return name.decode(), (found["major"], found["minor"]), found["totalGlobalMem"]
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class GpuBackend:
+    """Computes on the first visible GPU; see `gpuclust.runtime.backend.Backend` for what each method means."""
+
+    name = "gpu"
+    xp = cp
+
+    def __init__(self, pool_fraction: float = 0.8) -> None:
+        """``pool_fraction`` of the GPU memory that is now free is the most that the memory pool takes; 0: no pool."""
+        from gpuclust.runtime.cudf_frames import CudfFrames
+
+        set_up_memory(pool_fraction)
+        self.frames = CudfFrames()
+
+    @cached_property
+    def device(self) -> str:
+        """Name, memory, driver and CUDA version."""
+        name, _, memory = _properties()
+        cuda = _version(cp.cuda.runtime.driverGetVersion())
+        return f"{name} ({memory / 2**30:.0f} GiB), driver {_driver()}, CUDA {cuda}"
+
+    def to_host(self, array: cp.ndarray) -> np.ndarray:
+        """A copy in host memory."""
+        return cp.asnumpy(array)
+
+    def to_device(self, array: np.ndarray) -> cp.ndarray:
+        """A copy in GPU memory."""
+        return cp.asarray(array)
+
+    def fit_scaling(self, X: cp.ndarray, method: str) -> Scaling:
+        """See Backend; cuML's scalers."""
+        from gpuclust.reducers.gpu import fit_scaling
+
+        with failures("the scaling"):
+            return fit_scaling(X, method)
+
+    def fit_projection(self, X: cp.ndarray) -> Projection:
+        """See Backend; cuML's PCA."""
+        from gpuclust.reducers.gpu import fit_projection
+
+        with failures("the principal components"):
+            return fit_projection(X)
+
+    def kmeans(
+        self,
+        X: cp.ndarray,
+        requests: Sequence[KMeansConfig],
+        seed: int,
+        progress: Progress,
+        distinct: Distinct | None = None,
+    ) -> list[Fit]:
+        """See Backend; engine ``fused`` is our own Lloyd pass, anything else cuML."""
+        from gpuclust.algorithms.kmeans.gpu import fit_fused, fit_library
+
+        fits: dict[int, Fit] = {}
+        fused = [i for i, request in enumerate(requests) if request.engine == "fused"]
+        if fused:
+            with failures("K-Means"):
+                fits |= zip(fused, fit_fused(X, [requests[i] for i in fused], seed), strict=True)
+            progress(len(fits) / len(requests))
+        for i in sorted(set(range(len(requests))) - set(fused)):
+            with failures(f"K-Means with {requests[i].n_clusters} clusters"):
+                fits[i] = fit_library(X, requests[i], seed)
+            progress(len(fits) / len(requests))
+        return [fits[i] for i in range(len(requests))]
+
+    def gmm(
+        self, X: cp.ndarray, request: GmmConfig, seed: int, progress: Progress, distinct: Distinct | None = None
+    ) -> Fit:
+        """See Backend; engine ``library`` is scikit-learn's array API on CuPy, anything else our own EM pass."""
+        from gpuclust.algorithms.mixture.gpu import fit_gmm
+
+        with failures(f"the mixture of {request.n_clusters} components"):
+            return fit_gmm(X, request, seed, progress)
+
+    def hdbscan_tree(self, X: cp.ndarray, min_samples: int) -> Any:
+        """See Backend; cuML's HDBSCAN, of which the spanning tree is kept."""
+        from gpuclust.algorithms.hdbscan.gpu import fit_tree
+
+        with failures(f"the HDBSCAN tree with min_samples={min_samples}"):
+            return fit_tree(X, min_samples)
+
+    def hdbscan_cut(self, X: cp.ndarray, tree: Any, request: HdbscanConfig) -> Fit:
+        """See Backend; the tree is cut on the host, by the same code as on a CPU."""
+        return hdbscan_fit(cp.asnumpy(X), tree, request)
+
+    def silhouette(
+        self,
+        X: cp.ndarray,
+        labelings: Sequence[np.ndarray],
+        rows: np.ndarray | None,
+        progress: Progress,
+        distinct: Distinct | None = None,
+    ) -> list[SilhouetteResult]:
+        """See Backend; our own pass."""
+        from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
+
+        with failures("the silhouette"):
+            return silhouette_cuda(X, labelings, rows=rows, progress=progress)
+
+
+def set_up_memory(pool_fraction: float) -> None:
+    """Give cuML, cuDF and CuPy one memory pool, once a process; a pool that is already there stays."""
+    import rmm.mr
+    from rmm.allocators.cupy import rmm_cupy_allocator
+
+    resource = rmm.mr.get_current_device_resource()
+    if pool_fraction > 0 and not isinstance(resource, rmm.mr.PoolMemoryResource):
+        free, _ = rmm.mr.available_device_memory()
+        most = int(free * pool_fraction) // 256 * 256
+        pool = rmm.mr.PoolMemoryResource(
+            rmm.mr.CudaMemoryResource(),
+            initial_pool_size=min(FIRST_POOL_BYTES, most),
+            maximum_pool_size=most,
+        )
+        rmm.mr.set_current_device_resource(pool)
+    cp.cuda.set_allocator(rmm_cupy_allocator)
+
+
+@contextmanager
+def failures(what: str) -> Iterator[None]:
+    """Turn what the GPU libraries raise into a FitError that says what failed and what to do."""
+    try:
+        yield
+    except GpuclustError:
+        raise
+    except (MemoryError, RuntimeError, ValueError) as error:
+        text = _one_line(error)
+        if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
+            raise FitError(
+                f"the GPU has too little memory for {what} ({text}); use dtype=float32, fewer rows, "
+                "a higher backend.pool_fraction, or backend=cpu"
+            ) from error
+        raise FitError(f"{what} failed on the GPU: {text}; try backend=cpu") from error
+
+
+def _driver() -> str:
+    """The driver's version, as nvidia-smi shows it."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()

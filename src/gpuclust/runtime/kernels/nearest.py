@@ -1,0 +1,262 @@
+"""The nearest centre of every row: the tiles and micro-kernels that the Lloyd pass, k-means++ and `assign` share.
+
+Rows are kept in tiles of ROWS rows, transposed, so that each instruction works on neighbouring rows of one feature
+while the centres are broadcast. A micro-kernel takes four centres at once, which keeps their coordinates in
+registers; its inner loop has a constant length, so any compiler back end vectorises it without a remainder.
+
+The kernels are serial and release the interpreter's lock; `in_threads` spreads them. That, loops instead of array
+expressions, and flat arrays keep compiling short: numba takes ten times as long over its own parallel loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+
+from gpuclust.runtime.jit import compiled as kernel
+
+ROWS = 256  # of a tile: 16 features of one tile in float32 fill 16 KB, a third of a first-level cache
+GROUP = 4  # centres of a micro-kernel
+UNROLLED = (
+    16  # features of `nearest_of_four`: 1.7 times as fast at three, 1.1 at sixteen, and slower from about twenty on
+)
+FAR = 3e38  # farther than any score; finite, so that the comparisons need no care for infinity
+
+
+def compiled(**options: Any) -> Callable[[Callable], Any]:
+    """As `kernels.compiled`, for arithmetic whose zeros have no sign and which never meets NaN."""
+    return kernel(**{"fastmath": {"contract", "nnan", "nsz"}, **options})
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="gpuclust")
+
+
+def in_threads(n_items: int, run: Callable[[int, int], None]) -> None:
+    """Call run(first, last) over parts of range(n_items), as many at once as numba may use threads.
+
+    There are some more parts than threads, taken as each becomes free, so that one held up does not hold up all.
+    """
+    n_threads = min(get_num_threads(), n_items)
+    if n_threads <= 1:
+        run(0, n_items)
+        return
+    n_parts = min(n_items, 4 * n_threads)
+    parts = iter([(part * n_items // n_parts, (part + 1) * n_items // n_parts) for part in range(n_parts)])
+
+    def work() -> None:
+        for first, last in parts:
+            run(first, last)
+
+    others = [_pool(n_threads).submit(work) for _ in range(1, n_threads)]
+    work()
+    for other in others:
+        if not other.cancel():  # one that has not begun finds nothing left to do
+            other.result()
+
+
+def workspace(size: int, dtype: type) -> np.ndarray:
+    """A zeroed array that starts on a cache line, as whole-register loads want it."""
+    item = np.dtype(dtype).itemsize
+    raw: np.ndarray = np.zeros(size + 64 // item, dtype)
+    first = -(raw.ctypes.data // item) % (64 // item)
+    return raw[first : first + size]
+
+
+@compiled(inner=True)
+def _scores_four(scores, tile, centers, at, step):  # type: ignore[no-untyped-def]
+    """scores -= x·c over four features."""
+    a0, a1, a2, a3 = centers[at], centers[at + 1], centers[at + 2], centers[at + 3]
+    at += step
+    b0, b1, b2, b3 = centers[at], centers[at + 1], centers[at + 2], centers[at + 3]
+    at += step
+    c0, c1, c2, c3 = centers[at], centers[at + 1], centers[at + 2], centers[at + 3]
+    at += step
+    d0, d1, d2, d3 = centers[at], centers[at + 1], centers[at + 2], centers[at + 3]
+    for r in range(ROWS):
+        x0, x1, x2, x3 = tile[r], tile[ROWS + r], tile[2 * ROWS + r], tile[3 * ROWS + r]
+        scores[r] = scores[r] - x0 * a0 - x1 * a1 - x2 * a2 - x3 * a3
+        scores[ROWS + r] = scores[ROWS + r] - x0 * b0 - x1 * b1 - x2 * b2 - x3 * b3
+        scores[2 * ROWS + r] = scores[2 * ROWS + r] - x0 * c0 - x1 * c1 - x2 * c2 - x3 * c3
+        scores[3 * ROWS + r] = scores[3 * ROWS + r] - x0 * d0 - x1 * d1 - x2 * d2 - x3 * d3
+
+
+@compiled(inner=True)
+def _scores_one(scores, tile, centers, at, step):  # type: ignore[no-untyped-def]
+    """scores -= x·c over one feature."""
+    a, b, c, d = centers[at], centers[at + step], centers[at + 2 * step], centers[at + 3 * step]
+    for r in range(ROWS):
+        x = tile[r]
+        scores[r] = scores[r] - x * a
+        scores[ROWS + r] = scores[ROWS + r] - x * b
+        scores[2 * ROWS + r] = scores[2 * ROWS + r] - x * c
+        scores[3 * ROWS + r] = scores[3 * ROWS + r] - x * d
+
+
+@compiled(inner=True)
+def fill_scores(scores, tile, centers, half_norms, first, n_features):  # type: ignore[no-untyped-def]
+    """|c|²/2 - x·c, which orders centres as their distances do, for one tile and four centres from `first` on."""
+    a, b, c, d = half_norms[first], half_norms[first + 1], half_norms[first + 2], half_norms[first + 3]
+    for r in range(ROWS):
+        scores[r] = a
+        scores[ROWS + r] = b
+        scores[2 * ROWS + r] = c
+        scores[3 * ROWS + r] = d
+    at = first * n_features
+    f = 0
+    while f + 4 <= n_features:
+        _scores_four(scores, tile[f * ROWS : (f + 4) * ROWS], centers, at + f, n_features)
+        f += 4
+    while f < n_features:
+        _scores_one(scores, tile[f * ROWS : (f + 1) * ROWS], centers, at + f, n_features)
+        f += 1
+
+
+@compiled(inner=True)
+def _squares_one(squares, tile, centers, at, step):  # type: ignore[no-untyped-def]
+    a, b, c, d = centers[at], centers[at + step], centers[at + 2 * step], centers[at + 3 * step]
+    for r in range(ROWS):
+        x = tile[r]
+        squares[r] += (x - a) * (x - a)
+        squares[ROWS + r] += (x - b) * (x - b)
+        squares[2 * ROWS + r] += (x - c) * (x - c)
+        squares[3 * ROWS + r] += (x - d) * (x - d)
+
+
+@compiled(inner=True)
+def fill_squares(squares, tile, centers, first, n_features):  # type: ignore[no-untyped-def]
+    """(x - c)² of four centres, summed feature after feature, so that a row does not depend on its neighbours."""
+    for r in range(GROUP * ROWS):
+        squares[r] = 0
+    for f in range(n_features):
+        _squares_one(squares, tile[f * ROWS : (f + 1) * ROWS], centers, first * n_features + f, n_features)
+
+
+@compiled(inner=True)
+def reset_best_two(two, nearest):  # type: ignore[no-untyped-def]
+    """Start the two least of each row, `two`, over."""
+    for r in range(ROWS):
+        two[r] = FAR
+        two[ROWS + r] = FAR
+        nearest[r] = 0
+
+
+@compiled(inner=True)
+def update_best_two(values, two, nearest, first):  # type: ignore[no-untyped-def]
+    """Merge four centres' values, the first of them `first`, into each row's two least; the lower index wins a tie."""
+    i0, i1, i2, i3 = np.int32(first), np.int32(first + 1), np.int32(first + 2), np.int32(first + 3)
+    for r in range(ROWS):
+        low, high, index = two[r], two[ROWS + r], nearest[r]
+        value = values[r]
+        index = i0 if value < low else index
+        high = min(high, max(low, value))
+        low = min(low, value)
+        value = values[ROWS + r]
+        index = i1 if value < low else index
+        high = min(high, max(low, value))
+        low = min(low, value)
+        value = values[2 * ROWS + r]
+        index = i2 if value < low else index
+        high = min(high, max(low, value))
+        low = min(low, value)
+        value = values[3 * ROWS + r]
+        index = i3 if value < low else index
+        high = min(high, max(low, value))
+        low = min(low, value)
+        two[r], two[ROWS + r], nearest[r] = low, high, index
+
+
+@compiled(inner=True)
+def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c):  # type: ignore[no-untyped-def]
+    """`fill_scores` and `update_best_two` in registers, for features whose number the compiler knows (see `unrolled`)."""
+    n_features = len(features)
+    at = first * n_features
+    to_0, to_1 = centers[at : at + n_features], centers[at + n_features : at + 2 * n_features]
+    to_2, to_3 = centers[at + 2 * n_features : at + 3 * n_features], centers[at + 3 * n_features : at + 4 * n_features]
+    n0, n1, n2, n3 = half_norms[first], half_norms[first + 1], half_norms[first + 2], half_norms[first + 3]
+    i0, i1, i2, i3 = np.int32(c), np.int32(c + 1), np.int32(c + 2), np.int32(c + 3)
+    for r in range(ROWS):
+        v0, v1, v2, v3 = n0, n1, n2, n3
+        for f in range(n_features):
+            x = tile[f * ROWS + r]
+            v0 -= x * to_0[f]
+            v1 -= x * to_1[f]
+            v2 -= x * to_2[f]
+            v3 -= x * to_3[f]
+        low, high, index = two[r], two[ROWS + r], nearest[r]
+        index = i0 if v0 < low else index
+        high = min(high, max(low, v0))
+        low = min(low, v0)
+        index = i1 if v1 < low else index
+        high = min(high, max(low, v1))
+        low = min(low, v1)
+        index = i2 if v2 < low else index
+        high = min(high, max(low, v2))
+        low = min(low, v2)
+        index = i3 if v3 < low else index
+        high = min(high, max(low, v3))
+        low = min(low, v3)
+        two[r], two[ROWS + r], nearest[r] = low, high, index
+
+
+def unrolled(n_features: int) -> tuple[int, ...]:
+    """A tuple whose length, a part of its type, tells the compiler the number of features; empty where that is too many
+    for the registers."""
+    return (0,) * n_features if n_features <= UNROLLED else ()
+
+
+@compiled()
+def _assign(X, centers, n_clusters, tile, squares, two, nearest, start, stop, labels, first, second):  # type: ignore[no-untyped-def]
+    n_features = X.shape[1]
+    for t in range(start, stop, ROWS):
+        n = min(ROWS, stop - t)
+        for r in range(n):
+            for f in range(n_features):
+                tile[f * ROWS + r] = X[t + r, f]
+        reset_best_two(two, nearest)
+        for c in range(0, n_clusters, GROUP):
+            fill_squares(squares, tile, centers, c, n_features)
+            for i in range((n_clusters - c) * ROWS, GROUP * ROWS):
+                squares[i] = FAR
+            update_best_two(squares, two, nearest, c)
+        for r in range(n):
+            labels[t + r] = nearest[r]
+            first[t + r] = math.sqrt(two[r])
+            second[t + r] = math.sqrt(two[ROWS + r])
+
+
+def padded(centers: np.ndarray) -> np.ndarray:
+    """Centres in a whole number of groups, the missing ones at the origin."""
+    missing = -len(centers) % GROUP
+    return np.concatenate([centers, np.zeros((missing, centers.shape[1]), centers.dtype)])
+
+
+def nearest_two(X: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (int32) and the distances (float64) to the nearest and the second nearest of `centers`.
+
+    X is (n_samples, n_features), C-contiguous float32 or float64; centers is (n_clusters, n_features) float64. Every
+    row is computed in float64 by the same operations whatever rows stand beside it. A tie goes to the lower index;
+    with one centre the second distance is infinite.
+    """
+    n_rows, n_features = X.shape
+    labels = np.empty(n_rows, np.int32)
+    first, second = np.empty(n_rows), np.empty(n_rows)
+    flat = padded(centers).ravel()
+
+    def run(start: int, stop: int) -> None:
+        tile, squares = workspace(n_features * ROWS, np.float64), workspace(GROUP * ROWS, np.float64)
+        two, nearest = workspace(2 * ROWS, np.float64), workspace(ROWS, np.int32)
+        start, stop = start * ROWS, min(stop * ROWS, n_rows)
+        _assign(X, flat, len(centers), tile, squares, two, nearest, start, stop, labels, first, second)
+
+    in_threads(-(-n_rows // ROWS), run)
+    if len(centers) == 1:
+        second[:] = np.inf
+    return labels, first, second

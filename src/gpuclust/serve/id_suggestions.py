@@ -1,0 +1,57 @@
+"""Suggestions for an id or a name that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+
+from gpuclust.serve.search import folded, search
+from gpuclust.serve.spelling import allowed, slips_between
+from gpuclust.serve.store import Index
+
+LEAST, MOST, LONGEST, MOST_COMPARED = 4, 3, 64, 2_000
+
+
+def near_ids(index: Index, id: str) -> tuple[str, ...]:
+    """The ids nearest to one that is not there, at most three; where none is near, ids of items that have it as a title.
+
+    One slip leaves one half of an id as it was (the pigeonhole principle), so those that share a half are compared.
+    """
+    text = id.strip()[:LONGEST]
+    if len(text) >= LEAST:
+        ids, middle = index.rows["id"], len(text) // 2
+        halves = pc.or_(pc.starts_with(ids, text[:middle]), pc.ends_with(ids, text[middle:]))
+        near = _nearest(text, ids.filter(halves)) or _nearest(text, ids.filter(_of_any_case(ids, text)))
+        if near:
+            return near
+    return tuple(index.rows["id"][rank].as_py() for rank in search(index, folded(text), MOST).ranks)
+
+
+def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names that a typed one can mean, at most three: those that it begins or that begin it, and those a typo or two
+    away."""
+    text, lower = typed.strip().lower()[:LONGEST], [name.lower() for name in names]
+    if not text:
+        return ()
+    distances = slips_between(text, lower).tolist()
+    begun = [len(text) >= LEAST and bool(name) and (name.startswith(text) or text.startswith(name)) for name in lower]
+    near = [
+        (0 if b else d, name)
+        for d, b, name in zip(distances, begun, names, strict=True)
+        if b or d <= max(1, allowed(text))
+    ]
+    return tuple(name for _, name in sorted(near)[:MOST])
+
+
+def _of_any_case(ids: Any, text: str) -> Any:
+    return pc.match_substring(ids, text, ignore_case=True)
+
+
+def _nearest(text: str, candidates: Any) -> tuple[str, ...]:
+    """Of some ids the three with the fewest slips, whatever the case, at most a quarter of the text."""
+    listed = sorted({c for c in candidates.slice(0, MOST_COMPARED).to_pylist() if len(c) <= 2 * LONGEST})
+    distances = slips_between(text.lower(), [c.lower() for c in listed]).tolist()
+    near = sorted((d, c) for d, c in zip(distances, listed, strict=True) if d <= max(2, len(text) // 4))
+    return tuple(c for _, c in near[:MOST])

@@ -1,0 +1,143 @@
+"""What stands before every route: which hosts are answered, the token, how long a body may be, ETags, and safe headers.
+
+Plain ASGI (https://asgi.readthedocs.io), outermost of all, so that HEAD, 304 and refusals look the same everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gpuclust.serve.access import Access
+from gpuclust.serve.problems import problem
+
+API = "/api/v1"
+# A browser may keep an answer for a minute, then asks whether it still holds: an export does not change under its name often.
+CACHED = "public, max-age=60"
+CACHED_BY_ITS_OWNER = "private, max-age=60"
+FRESH = "no-store"
+CHALLENGE: Mapping[str, str] = {"www-authenticate": 'Bearer realm="gpuclust"'}
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+class GuardMiddleware:
+    """An application behind its limits.
+
+    ``version`` names the export's content: with the path and the query it makes the ETag of a GET. ``access`` says which
+    names may be asked for, and the token that a request must bring; a CORS preflight cannot bring one. ``max_body`` is in bytes. Paths below ``raw`` reach the routes as they were sent, still percent-encoded,
+    so that an id may hold a slash.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        version: str,
+        access: Access,
+        max_body: int,
+        raw: Sequence[str],
+        fresh: Sequence[str],
+    ) -> None:
+        self.app, self.version, self.access, self.max_body = app, version, access, max_body
+        self.raw, self.fresh = tuple(path.encode() for path in raw), frozenset(fresh)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        head = scope["method"] == "HEAD"
+        scope = {**scope, "method": "GET"} if head else dict(scope)
+        raw_path = scope.get("raw_path") or b""
+        if raw_path.startswith(self.raw):
+            scope["path"] = raw_path.decode("ascii", "replace")
+        cached = CACHED_BY_ITS_OWNER if self.access.token else CACHED
+        if (refusal := self._refusal(scope, headers)) is not None:
+            await refusal(scope, receive, _Reply(send, headers, None, head=head, cached=cached).send)
+            return
+        reply = _Reply(send, headers, self._etag(scope), head=head, cached=cached)
+        if reply.is_known():
+            await reply.not_modified()
+            return
+        await self.app(scope, self._limited(receive, headers), reply.send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Why a request is not answered; None where it is."""
+        if not self.access.answers_to(headers.get("host", "")):
+            return problem(421, "this server answers only to its own name; open it by the address that it printed")
+        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        if is_preflight or self.access.accepts(headers.get("authorization", "")):
+            return None
+        return problem(401, "send the server's token as Authorization: Bearer TOKEN", CHALLENGE)
+
+    def _etag(self, scope: Scope) -> str | None:
+        """A weak tag, as an answer may be compressed; none where an answer depends on more than the export."""
+        if scope["method"] != "GET" or scope["path"] in self.fresh:
+            return None
+        asked = b"\0".join(
+            (self.version.encode(), scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
+        )
+        return f'W/"{hashlib.sha256(asked).hexdigest()[:32]}"'
+
+    def _limited(self, receive: Receive, headers: Headers) -> Receive:
+        """A body that is refused with 413 as soon as it is known to be too long."""
+        taken = int(length) if (length := headers.get("content-length", "")).isdecimal() else 0
+        declared = taken > self.max_body
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message: Message = {"type": "http.request", "body": b""} if declared else await receive()
+            taken += len(message.get("body", b""))
+            if declared or taken > self.max_body:
+                raise HTTPException(413, f"the body is longer than {self.max_body:,} bytes; send fewer rows at a time")
+            return message
+
+        return limited
+
+
+class _Reply:
+    """Headers on the way out; a 200 whose tag the client has becomes a 304."""
+
+    def __init__(self, send: Send, headers: Headers, etag: str | None, *, head: bool, cached: str) -> None:
+        self._send, self._etag, self._silent, self._cached = send, etag, head, cached
+        self._tags = [tag.strip() for tag in headers.get("if-none-match", "").split(",")]
+
+    def is_known(self) -> bool:
+        """Whether the client has this very answer, which it can only have had from this export."""
+        return self._etag is not None and self._etag in self._tags
+
+    async def not_modified(self) -> None:
+        """A 304 at no cost."""
+        await self.send({"type": "http.response.start", "status": 304, "headers": []})
+        await self.send({"type": "http.response.body", "body": b""})
+
+    async def send(self, message: Any) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=list(message["headers"]))
+            for name, value in SAFE.items():
+                headers.setdefault(name, value)
+            status = message["status"]
+            if status == 200 and self._etag is not None and "*" in self._tags:
+                status, self._silent = 304, True
+                del headers["content-length"]
+            lasting = status in (200, 304) and self._etag is not None
+            if lasting:
+                headers["etag"] = self._etag or ""
+            headers.setdefault("cache-control", self._cached if lasting else FRESH)
+            message = {**message, "status": status, "headers": headers.raw}
+        elif self._silent and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)

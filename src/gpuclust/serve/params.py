@@ -1,0 +1,191 @@
+"""What the API accepts: every parameter with its limits. A name that is not listed is refused, so no typo goes unnoticed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from fastapi import Path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from gpuclust.model.predictor import FARTHEST
+from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
+from gpuclust.serve.playlist import MOST as MOST_LISTED
+
+MOST_ITEMS = 1_000  # of one page
+MOST_HITS = 100
+MOST_ROWS = 10_000  # of one POST /predict
+MOST_BODY = 8 * 2**20  # bytes
+FURTHEST = 2**31 - 1
+LONGEST = 500  # characters of a search
+LONGEST_NAME = 1_500  # characters of an id or of a creator's name
+
+
+def _text(sent: str) -> str:
+    """A path segment that arrives percent-encoded (see `gpuclust.serve.middleware`)."""
+    return unquote(sent, errors="replace")
+
+
+Number = Annotated[int, Path(description="A cluster's number; -1 is the noise.", ge=-1, le=FURTHEST)]
+# The length is of the text itself: a character may take twelve when it is percent-encoded.
+Id = Annotated[str, Path(description="An item's id, percent-encoded.", max_length=LONGEST_NAME), BeforeValidator(_text)]
+Creator = Annotated[
+    str, Path(description="A creator's name, percent-encoded; case and accents do not matter.", max_length=LONGEST_NAME),
+    BeforeValidator(_text),
+]  # fmt: skip
+
+
+class Asked(BaseModel):
+    """Parameters that are all known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ItemsOfCluster(Asked):
+    """Which of a cluster's items."""
+
+    pick: Literal["popular", "central", "random"] = Field(
+        "popular", description="Most popular first, nearest to the centre first, or in the random order of `seed`."
+    )
+    seed: int = Field(0, ge=0, le=FURTHEST, description="The same seed gives the same order, page after page.")
+    distinct: bool = Field(False, description="Each title and creator once: its most popular row.")
+    limit: int = Field(10, ge=1, le=MOST_ITEMS)
+    offset: int = Field(0, ge=0, le=FURTHEST)
+
+
+class Search(Asked):
+    """What to look for: anywhere (`q`), or in the title and the creator; nothing finds nothing."""
+
+    q: str = Field("", max_length=LONGEST, description="Title and creator in any order; may be misspelt or cut short.")
+    title: str = Field("", max_length=LONGEST)
+    creator: str = Field("", max_length=LONGEST)
+    limit: int = Field(10, ge=1, le=MOST_HITS)
+
+
+class Similar(Asked):
+    """Which neighbours."""
+
+    within: Literal["cluster", "all"] = Field("all", description="In the item's cluster, or among all rows.")
+    limit: int = Field(10, ge=1, le=MOST_ITEMS)
+
+
+class AveragesOf(Asked):
+    """Which averages."""
+
+    min_count: int | None = Field(
+        None,
+        ge=1,
+        le=FURTHEST,
+        description="Leave out values of fewer rows; by default a year or a group needs 1 % of the rows that are averaged, "
+        "at most 30, and a creator one.",
+    )
+    limit: int = Field(100, ge=1, le=MOST_ITEMS)
+    offset: int = Field(0, ge=0, le=FURTHEST)
+
+
+def _whole(sent: Any) -> Any:
+    """To JSON Schema 3.0 is an integer too."""
+    return int(sent) if isinstance(sent, float) and sent.is_integer() else sent
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+SomeCluster = Annotated[int, Field(ge=-1, le=FURTHEST), BeforeValidator(_whole)]
+Format = Literal["json", "csv", "m3u8"]
+URL_TEMPLATE = (
+    "Where m3u8 finds an item, as in https://open.spotify.com/track/{id}; by default the export's own addresses. "
+    "A list without any address is refused."
+)
+
+
+_FIELD = r"\{(?:id|title|creator|query)\}"
+UrlTemplate = Annotated[
+    str,
+    Field(max_length=LONGEST, pattern=rf"^https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[!-z|~]*{_FIELD}(?:[!-z|~]|{_FIELD})*$"),
+]
+
+
+class Chosen(Asked):
+    """How a playlist is chosen, whatever it is made from."""
+
+    size: Whole = Field(SIZE, ge=1, le=MOST_LISTED)
+    per_creator: Whole = Field(
+        PER_CREATOR, ge=0, le=MOST_LISTED, description="At most so many of a creator; 0: no limit."
+    )
+    diversity: float = Field(DIVERSITY, ge=0, le=1, description="0 takes the nearest, more avoids what is alike.")
+
+    @property
+    def rules(self) -> Rules:
+        """As the playlists take it."""
+        return Rules(self.size, self.per_creator or None, self.diversity)
+
+
+class PlaylistOfCluster(Chosen):
+    """A playlist of the cluster in the path."""
+
+    format: Format = Field("json", description="csv for spreadsheets, m3u8 for players.")
+    url_template: UrlTemplate | None = Field(None, description=URL_TEMPLATE)
+
+
+class PlaylistOfItem(PlaylistOfCluster):
+    """A playlist of what is like the item in the path."""
+
+    within_cluster: bool = Field(False, description="Only from the item's cluster.")
+
+
+class Sent(Chosen):
+    """A body: JSON has types, so nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FromCluster(Sent):
+    """A cluster, nearest to its centre first."""
+
+    cluster: SomeCluster
+
+
+class FromLiked(Sent):
+    """Liked items: the nearest to any of them, without themselves."""
+
+    like: list[Annotated[str, Field(min_length=1, max_length=LONGEST)]] = Field(
+        min_length=1, max_length=50, description="Each by id, or by words of its title and creator."
+    )
+    within_cluster: bool = Field(False, description="Only from the clusters of the liked items.")
+
+
+class FromTaste(Sent):
+    """A taste: the nearest to wanted values of some features; features that are not named do not matter."""
+
+    taste: dict[str, Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]] = Field(
+        min_length=1, description="Wanted values, in the table's units and within the range of each feature."
+    )
+    cluster: SomeCluster | None = Field(None, description="Only from this cluster.")
+
+
+def _kind(sent: Any) -> str | None:
+    """Which of the three a body is meant to be."""
+    return next((name for name in ("like", "taste", "cluster") if isinstance(sent, dict) and name in sent), None)
+
+
+PlaylistBody = Annotated[
+    Annotated[FromCluster, Tag("cluster")] | Annotated[FromLiked, Tag("like")] | Annotated[FromTaste, Tag("taste")],
+    Discriminator(_kind, custom_error_type="kind", custom_error_message="give an object with cluster, like or taste"),
+]
+
+
+Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Rows(Asked):
+    """Rows of features, in the table's units."""
+
+    rows: list[dict[str, Value | None]] = Field(
+        min_length=1, max_length=MOST_ROWS, description="A number for each feature of the model; null where unknown."
+    )
+
+
+def parameter_examples(examples: dict[str, Any], operation: dict[str, Any]) -> None:
+    """Put examples into an OpenAPI operation's parameters, by name."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in examples:
+            parameter["example"] = examples[parameter["name"]]

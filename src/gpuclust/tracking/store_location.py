@@ -1,0 +1,273 @@
+"""Where runs are kept: the address of the store, checked before it is opened, and its errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from gpuclust.errors import GpuclustError, StoreUnavailable, TrackingError
+from gpuclust.sanitize import mask, remember
+
+SQLITE = "sqlite:///"
+# The form whose escapes SQLAlchemy decodes; for sqlite:/// MLflow would first create a folder named by the escapes.
+ESCAPED_SQLITE = "sqlite+pysqlite:///"
+# A path of these characters is its own URI.
+PLAIN_PATH = re.compile(r"[^?%#'\"\x00-\x1f\x7f-\x9f]*")
+# Scheme of a database -> (its default driver's module, what to install for it).
+DRIVERS = {
+    "postgresql": ("psycopg", "'gpuclust[postgres]'"),
+    "mysql": ("MySQLdb", "mysqlclient, or PyMySQL with mysql+pymysql://"),
+    "mssql": ("pyodbc", "pyodbc, or pymssql with mssql+pymssql://"),
+}
+DATABRICKS = ("databricks", "databricks-uc", "uc")
+NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3")
+
+
+def resolve_uri(uri: str | None, folder: Path | None = None) -> tuple[str, str | None]:
+    """The tracking URI and, for a SQLite file, the artifact folder as a path or a ``file:`` URI.
+
+    ``uri``, else MLFLOW_TRACKING_URI, else ``gpuclust-runs/mlflow.db`` under ``folder`` (the current one), all
+    made absolute, so that a run is found again whatever the current folder is. The secrets of the URI are masked from
+    here on (see `gpuclust.sanitize`). Raises TrackingError for an address that no store can have.
+    """
+    remember(uri)
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        path, query = (folder or Path.cwd()) / "gpuclust-runs" / "mlflow.db", ""
+    elif uri.startswith("sqlite:") or uri.startswith("sqlite+pysqlite:"):
+        path, query = _sqlite_path(uri, folder)
+    else:
+        _check_address(uri)
+        return uri, None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise TrackingError(
+            f"the tracking store {os.fsencode(path)!r} cannot be used: MLflow needs a path in UTF-8; set tracking.uri"
+        ) from error
+    return sqlite_uri(path, query), location(path.parent / "artifacts")
+
+
+def sqlite_uri(path: Path, query: str = "") -> str:
+    """The URI of a SQLite file; one that is plain text wherever the path allows it."""
+    if PLAIN_PATH.fullmatch(str(path)):
+        return f"{SQLITE}{path}" + (f"?{query}" if query else "")
+    return f"{ESCAPED_SQLITE}{quote(str(path))}" + (f"?{query}" if query else "")
+
+
+def location(path: Path) -> str:
+    """A local folder as MLflow's artifact location: the path, or a ``file:`` URI where the path is not its own."""
+    return str(path) if PLAIN_PATH.fullmatch(str(path)) else path.as_uri()
+
+
+def store_file(uri: str) -> Path | None:
+    """The file of a SQLite store, by a URI that `resolve_uri` returned; None for any other store."""
+    if uri.startswith(ESCAPED_SQLITE):
+        return Path(unquote(uri.removeprefix(ESCAPED_SQLITE).partition("?")[0]))
+    if uri.startswith(SQLITE):
+        return Path(uri.removeprefix(SQLITE).partition("?")[0])
+    return None
+
+
+def shown(uri: str) -> str:
+    """What messages call the store: a path, or its address without the password."""
+    return str(store_file(uri) or mask(uri))
+
+
+def _sqlite_path(uri: str, folder: Path | None) -> tuple[Path, str]:
+    """The file and the options of a SQLite URI as a user writes it: with a relative path, or escapes, or neither.
+
+    ``%`` and ``?`` are taken literally where they name a folder that exists.
+    """
+    text = re.sub(r"^sqlite(\+pysqlite)?:(///|//)?", "", uri)
+    here = folder or Path.cwd()
+    name, _, query = text.partition("?")
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise TrackingError(
+            f"tracking.uri={shown(uri)} names no file, so nothing would be kept; write sqlite:///FILE, or use tracking=none"
+        )
+    if "/" in query and (here / text).parent.is_dir():  # the question mark belongs to the name of a folder
+        name, query = text, ""
+    path = here / name
+    if "%" in name and (uri.startswith(ESCAPED_SQLITE) or not path.parent.is_dir()):
+        path = here / unquote(name)
+    if path.is_dir():
+        raise TrackingError(f"the tracking store {path} is a folder; name a file in it, as in {path / 'mlflow.db'}")
+    return path, query
+
+
+def _check_address(uri: str) -> None:
+    """Raise TrackingError for an address that cannot be a store, so that MLflow does not try it for minutes."""
+    if uri in DATABRICKS:
+        return
+    scheme = uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
+    if scheme in ("http", "https"):
+        try:
+            parts = urlsplit(uri)
+            nowhere = not parts.hostname or parts.port == 0
+        except ValueError as error:
+            raise TrackingError(
+                f"tracking.uri={shown(uri)} is not an address ({error}); write it as http://HOST:PORT"
+            ) from error
+        if nowhere:
+            raise TrackingError(f"tracking.uri={shown(uri)} names no host to connect to; write it as http://HOST:PORT")
+    elif scheme in ("", "file"):
+        folder = Path(unquote(re.sub(r"^file:(//)?", "", uri))).expanduser().absolute()
+        raise TrackingError(
+            f"tracking.uri={uri} is a folder, and MLflow 3 no longer writes file stores; use sqlite:///{folder}/mlflow.db"
+        )
+    elif scheme in DRIVERS:
+        _check_driver(uri)
+    elif scheme not in DATABRICKS and scheme not in _plugin_schemes():
+        known = ("sqlite:///FILE", "http://", "https://", *(f"{name}://" for name in DRIVERS))
+        raise TrackingError(f"tracking.uri={shown(uri)} is of no kind that MLflow knows; use one of {', '.join(known)}")
+
+
+def _check_driver(uri: str) -> None:
+    """Raise TrackingError naming the package to install where the driver of a database is missing."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        url = make_url(uri)
+        url.get_dialect().import_dbapi()
+    except (SQLAlchemyError, ValueError) as error:
+        raise TrackingError(f"tracking.uri={shown(uri)} cannot be read: {str(error).splitlines()[0]}") from error
+    except ImportError as error:
+        name = url.get_backend_name()
+        default, package = DRIVERS.get(name, ("", ""))
+        missing = error.name or default
+        install = package if missing == default else missing
+        raise TrackingError(
+            f"tracking.uri={name}://… needs the database driver {missing}; pip install {install}"
+        ) from error
+
+
+def _plugin_schemes() -> set[str]:
+    from importlib.metadata import entry_points
+
+    return {entry.name for entry in entry_points(group="mlflow.tracking_store")}
+
+
+class DeferredInterrupts:
+    """Ctrl-C, SIGTERM and SIGHUP, held back while the store is being written: an interrupted transaction would be an error."""
+
+    def __init__(self) -> None:
+        self._writing = 0
+        self._waiting: KeyboardInterrupt | None = None
+
+    def interrupt(self, error: KeyboardInterrupt) -> None:
+        """Raise now, or when what is being written is written; a second interrupt does not wait for that."""
+        if self._writing and self._waiting is None:
+            self._waiting = error
+        else:
+            raise error
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """No interrupt within; one that came is raised at the end."""
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if not self._writing and self._waiting is not None:
+                waiting, self._waiting = self._waiting, None
+                raise waiting
+
+
+INTERRUPTS = DeferredInterrupts()
+
+
+@contextmanager
+def one_line_errors(where: str) -> Iterator[None]:
+    """Whatever MLflow, a database or the file system raises as one TrackingError, of which StoreUnavailable may pass."""
+    try:
+        with INTERRUPTS.deferred():
+            yield
+    except (GpuclustError, MemoryError):
+        raise
+    except Exception as error:
+        raise translated(error, where) from error
+
+
+# What a store says while it is away: worth another try, unlike a refusal.
+AWAY = re.compile(
+    r"max retries exceeded|failed with exception|connection (refused|reset|aborted|failed|timed out|broken)|timed? ?out"
+    r"|error code 50[234]|too many 5\d\d error|too many 429|database is locked|could not connect|server closed the connection"
+    r"|terminating connection|connection is closed|the database system is|lost connection|gone away|remote end closed",
+    re.IGNORECASE,
+)
+FULL = re.compile(r"database or disk is full|no space left|errno 28|disk quota|file too large|errno 27", re.IGNORECASE)
+REFUSED = re.compile(r"error code (401|403)|status code (401|403)|unauthorized|authentication failed", re.IGNORECASE)
+
+
+def translated(error: Exception, where: str) -> TrackingError:
+    """An error of the store as one line: what it says, where, and what to do."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    reason = next((line for line in lines if "rror" in line), lines[0])[:300]
+    text = f"{type(error).__name__} {error}"
+    kind, advice = TrackingError, "check tracking.uri and that it is up and writable"
+    if FULL.search(text):
+        reason, advice = f"no space left ({reason})", "free some space and repeat"
+    elif REFUSED.search(text):
+        reason = f"it refuses access ({reason})"
+        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    elif isinstance(error, (ConnectionError, TimeoutError)) or AWAY.search(text):
+        kind, reason = StoreUnavailable, f"it does not answer ({reason})"
+    return kind(f"the tracking store {shown(where)} cannot be used: {reason}; {advice}")
+
+
+def check_reachable(uri: str) -> None:
+    """Raise OSError for a dead server within seconds, not after MLflow's retries."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
+
+
+def page(experiment_id: str, run_id: str | None = None) -> str:
+    """The part of an MLflow UI address that opens a run, or the chart view of an experiment."""
+    if run_id is not None:
+        return f"#/experiments/{experiment_id}/runs/{run_id}"
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """No message of a logger below an error."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def configure_client() -> None:
+    """Set MLflow's client to give up on a server after seconds, where it would retry for minutes without a message, to show
+    no progress bars, and not to print "View run NAME at: ADDRESS", which would show the password of the address.
+
+    The settings are the environment's, which MLflow's threads read too; those that the user made stay.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def keep_logs_off_the_terminal() -> None:
+    """MLflow, SQLAlchemy and urllib3 log a traceback for each error that gpuclust reports in one line."""
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    for name in NOISY:
+        log = logging.getLogger(name)
+        with suppress(ValueError):
+            log.handlers[:] = [logging.NullHandler()]
+        log.propagate = False

@@ -1,0 +1,1 @@
+"""What only music tracks need: presets and the generated catalogue."""
