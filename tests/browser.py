@@ -205,14 +205,14 @@ def exports_of(table: Path, uri: str, out: Path, sizes: Sequence[int]) -> list[P
     from gpuclust.export import export, find_run
     from gpuclust.pipeline.context import RunContext
     from gpuclust.pipeline.sweep import jobs_of, run
-    from gpuclust.runtime.backend import Choice
-    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.backend import BackendChoice
+    from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.cpu import CpuBackend
     from gpuclust.tracking.mlflow import MlflowRecorder
     from tests.conftest import Quiet
 
     recorder = MlflowRecorder(uri, "explorer")
-    desk = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    desk = RunContext(CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test")
     roles = {
         "title": "title",
         "creator": "artist",

@@ -76,12 +76,14 @@ def quiet() -> Quiet:
 def desk(quiet: Quiet) -> Any:
     """A place to run jobs on the CPU, recorded in memory."""
     from gpuclust.pipeline.context import RunContext
-    from gpuclust.runtime.backend import Choice
-    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.backend import BackendChoice
+    from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.cpu import CpuBackend
     from gpuclust.tracking.recorder import MemoryRecorder
 
-    return RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), MemoryRecorder(), quiet, "gpuclust test")
+    return RunContext(
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), MemoryRecorder(), quiet, "gpuclust test"
+    )
 
 
 @pytest.fixture(scope="session")

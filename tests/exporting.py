@@ -15,8 +15,8 @@ from gpuclust.compose import plan
 from gpuclust.export import export, find_run
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.context import RunContext
-from gpuclust.runtime.backend import Choice
-from gpuclust.runtime.cache import Store
+from gpuclust.runtime.backend import BackendChoice
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.serve.library import Library
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -64,7 +64,9 @@ def made_export(
     frame.to_parquet(folder / "tracks.parquet")
     shutil.copy(store, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}", "e")
-    desk: Any = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    desk: Any = RunContext(
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test"
+    )
     size = [] if any(o.startswith("cluster") for o in overrides) else ["cluster.n_clusters=3"]
     wanted = [
         "data=tracks",

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.metrics.icl_gain import split_gain
+from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.runtime.cpu import CpuBackend
+from tests.fitting import fit, fit_all, fit_cut, spanning_tree
 
 BACKEND = CpuBackend()
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
@@ -47,7 +51,7 @@ def kmeans_curves(X: np.ndarray, sizes: Sequence[int]) -> Curves:
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 
     wanted = [k for k in sizes if k > 1]
-    fits = BACKEND.kmeans(X, [KMeansConfig(n_clusters=k) for k in wanted], 0, lambda _: None)
+    fits = fit_all(X, [KMeansConfig(n_clusters=k) for k in wanted], seed=0)
     labels = [f.labels for f in fits]
     found = {"inertia": {"kmeans": [(k, f.metrics["inertia"], 0.0) for k, f in zip(wanted, fits, strict=True)]}}
     found["calinski_harabasz"] = {
@@ -61,7 +65,7 @@ def kmeans_curves(X: np.ndarray, sizes: Sequence[int]) -> Curves:
 
 def gmm_curves(X: np.ndarray, sizes: Sequence[int], kind: str = "full") -> Curves:
     """The curves of ``gpuclust -m cluster=gmm cluster.n_clusters=...`` that the verdict reads."""
-    fits = [BACKEND.gmm(X, GmmConfig(n_clusters=k, covariance_type=kind, n_init=2), 0, lambda _: None) for k in sizes]
+    fits = [fit(X, GmmConfig(n_clusters=k, covariance_type=kind, n_init=2), seed=0) for k in sizes]
     found = {m: {kind: [(k, f.metrics[m], 0.0) for k, f in zip(sizes, fits, strict=True)]} for m in ("bic", "icl")}
     several = [(k, f.labels) for k, f in zip(sizes, fits, strict=True) if len(np.unique(f.labels)) > 1]
     return found | shape_curves(X, kind, [k for k, _ in several], [labels for _, labels in several])
@@ -69,8 +73,8 @@ def gmm_curves(X: np.ndarray, sizes: Sequence[int], kind: str = "full") -> Curve
 
 def hdbscan_curves(X: np.ndarray, sizes: Sequence[int]) -> Curves:
     """The curves of ``gpuclust -m cluster=hdbscan cluster.min_cluster_size=...`` that the verdict reads."""
-    tree = BACKEND.hdbscan_tree(X, 10)
-    fits = [BACKEND.hdbscan_cut(X, tree, HdbscanConfig(min_cluster_size=s)) for s in sizes]
+    tree = spanning_tree(X, min_samples=10)
+    fits = [fit_cut(X, tree, HdbscanConfig(min_cluster_size=s)) for s in sizes]
     rows = {
         "relative_validity": [f.metrics["relative_validity"] for f in fits],
         "n_clusters": [float(f.labels.max() + 1) for f in fits],
@@ -80,7 +84,7 @@ def hdbscan_curves(X: np.ndarray, sizes: Sequence[int]) -> Curves:
 
 
 def shape_curves(X: np.ndarray, line: str, sizes: Sequence[int], labels: Sequence[np.ndarray]) -> Curves:
-    scores = BACKEND.silhouette(X, labels, None, lambda _: None) if labels else []
+    scores = silhouettes(X, labels, backend=BACKEND) if labels else []
     return {
         "silhouette": {line: [(k, s.score, 0.0) for k, s in zip(sizes, scores, strict=True)]},
         "split_gain": {line: [(k, split_gain(X, l, BACKEND), 0.0) for k, l in zip(sizes, labels, strict=True)]},

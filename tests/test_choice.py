@@ -47,11 +47,13 @@ def store(store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def run(folder: Path, path: Path, *overrides: str, multirun: bool = False) -> sweep.SweepResult:
     from gpuclust.pipeline.context import RunContext
-    from gpuclust.runtime.backend import Choice
-    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.backend import BackendChoice
+    from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.cpu import CpuBackend
 
-    desk: Any = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), opened(folder), Quiet(), "gpuclust test")
+    desk: Any = RunContext(
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), opened(folder), Quiet(), "gpuclust test"
+    )
     features = [] if any("features" in o for o in overrides) else ["data.features=[a,b,c]"]
     p = plan(
         ["data=table", f"data.path={path}", "data.roles.group=kind", "report=none", "tracking.models=none", *features,

@@ -9,15 +9,21 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.algorithms.cluster import NOISE, Clustering, canonical, cluster
+from gpuclust.algorithms.cluster import Clustering
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.kmeans.cpu import centroid_confidence
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.mixture.cpu import result_of as mixture_fit
 from gpuclust.algorithms.mixture.fit import GaussianMixture
-from gpuclust.algorithms.results import margin, mixture_fit
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.algorithms.registry import FitResult
+from gpuclust.config import ClusterConfig
 from gpuclust.errors import FitError
-from gpuclust.reducers.prepare import Matrix, Preparation
-from gpuclust.runtime.backend import Fit, Projection, Scaling
-from gpuclust.runtime.cache import Store
+from gpuclust.model.preparation import Preparation, Projection, Scaling
+from gpuclust.model.schema import NOISE, canonical, cluster
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.matrix import Matrix
 
 BACKEND = CpuBackend()
 
@@ -30,8 +36,8 @@ def matrix_of(X: np.ndarray, key: str = "m") -> Matrix:
     return Matrix(X, X[:, :3].astype(np.float32), preparation, key, 0.0)
 
 
-def run(X: np.ndarray, *requests: ClusterConfig, store: Store | None = None) -> list[Clustering]:
-    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, store=store or Store())
+def run(X: np.ndarray, *requests: ClusterConfig, store: ResultCache | None = None) -> list[Clustering]:
+    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, cache=store or ResultCache())
     assert all(isinstance(r, Clustering) for r in results), results
     return results  # type: ignore[return-value]
 
@@ -133,7 +139,7 @@ def test_canonical_numbers_do_not_depend_on_the_numbers_before(labels: list[int]
     other = np.array([*permutation, NOISE], dtype=np.int32)[given_labels]
     confidence = np.ones(len(labels), dtype=np.float32)
     one, two = (
-        canonical(Fit(y, confidence, None, {}, {}), HdbscanConfig(), matrix_of(X), BACKEND, 0.0)
+        canonical(FitResult(y, confidence, None, {}, {}), HdbscanConfig(), matrix_of(X), BACKEND, 0.0)
         for y in (given_labels, other)
     )
     np.testing.assert_array_equal(one.labels, two.labels)
@@ -150,7 +156,7 @@ def test_ties_in_size_go_by_centre() -> None:
 def test_clusters_of_one_size_and_one_mean_go_by_their_first_row() -> None:
     X = np.array([[0.0], [1.0], [2.0], [3.0]])
     for labels in ([0, 1, 1, 0], [1, 0, 0, 1]):
-        fit = Fit(np.array(labels, dtype=np.int32), np.ones(4, np.float32), None, {}, {})
+        fit = FitResult(np.array(labels, dtype=np.int32), np.ones(4, np.float32), None, {}, {})
         found = canonical(fit, HdbscanConfig(), matrix_of(X), BACKEND, 0.0)
         np.testing.assert_array_equal(found.labels, [0, 1, 1, 0])
 
@@ -159,7 +165,7 @@ def test_a_request_that_cannot_be_met_does_not_stop_the_others(blobs: tuple[np.n
     X = blobs[0][:100]
     requests = [KMeansConfig(n_clusters=2), KMeansConfig(n_clusters=101), KMeansConfig(n_clusters=3),
                 HdbscanConfig(min_cluster_size=101), GmmConfig(n_clusters=2)]  # fmt: skip
-    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, store=Store())
+    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, cache=ResultCache())
     assert [isinstance(r, Clustering) for r in results] == [True, False, True, False, True]
     assert isinstance(results[1], FitError)
     assert "cluster.n_clusters=101 is more than the 100" in str(results[1])
@@ -167,10 +173,10 @@ def test_a_request_that_cannot_be_met_does_not_stop_the_others(blobs: tuple[np.n
 
 
 def test_cuts_share_one_tree(blobs: tuple[np.ndarray, np.ndarray]) -> None:
-    store = Store()
-    run(blobs[0], *(HdbscanConfig(min_cluster_size=s, min_samples=5) for s in (10, 20, 40, 80)), store=store)
+    store = ResultCache()
+    run(blobs[0], *(HdbscanConfig(min_cluster_size=s, min_samples=5) for s in (10, 20, 40, 80)), cache=store)
     assert store.made["tree"] == 1
-    run(blobs[0], HdbscanConfig(min_cluster_size=20, min_samples=6), store=store)
+    run(blobs[0], HdbscanConfig(min_cluster_size=20, min_samples=6), cache=store)
     assert store.made["tree"] == 2
 
 
@@ -180,8 +186,10 @@ def test_hdbscan_has_no_centre_distance(blobs: tuple[np.ndarray, np.ndarray]) ->
 
 
 def test_margin_is_one_at_the_centre_and_zero_between_two() -> None:
-    np.testing.assert_allclose(margin(np.array([0.0, 1.0, 0.5]), np.array([2.0, 1.0, 1.0])), [1.0, 0.0, 0.5])
-    np.testing.assert_array_equal(margin(np.array([0.0]), np.array([0.0])), [0.0])
+    np.testing.assert_allclose(
+        centroid_confidence(np.array([0.0, 1.0, 0.5]), np.array([2.0, 1.0, 1.0])), [1.0, 0.0, 0.5]
+    )
+    np.testing.assert_array_equal(centroid_confidence(np.array([0.0]), np.array([0.0])), [0.0])
 
 
 def test_the_device_is_named_where_the_system_does_not_tell_which_cores_may_be_used(

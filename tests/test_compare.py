@@ -16,6 +16,7 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn import metrics as sk
 
 from gpuclust.algorithms.cluster import canonical
+from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.hdbscan.predict import soft_membership
 from gpuclust.analysis.comparison import compare, compare_all
 from gpuclust.analysis.external_validation import compare_to_reference
@@ -23,15 +24,15 @@ from gpuclust.analysis.noise import noise_profile, rescue
 from gpuclust.cli import main
 from gpuclust.compare import compare_runs, write
 from gpuclust.compose import plan
-from gpuclust.config import HdbscanConfig
 from gpuclust.errors import DataError, ExportError
 from gpuclust.export import export, find_run
 from gpuclust.metrics.agreement import agreement, contingency, expected_mutual_information, match, without_noise
 from gpuclust.pipeline import sweep
-from gpuclust.reducers.prepare import Matrix
 from gpuclust.report.terminal import matching
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.matrix import Matrix
 from gpuclust.tracking.mlflow import MlflowRecorder
+from tests.fitting import fit
 from tests.known_answers import groups
 
 labelings = hnp.arrays(np.int32, st.shared(st.integers(2, 60), key="n"), elements=st.integers(-1, 4))
@@ -179,7 +180,7 @@ def hdbscan_with_noise() -> tuple[np.ndarray, object]:
     rng = np.random.default_rng(0)
     X = np.concatenate([groups(3, n_columns=2, n_rows=400, seed=0), rng.uniform(-3, 3, (60, 2))]).astype(np.float32)
     backend, request = CpuBackend(), HdbscanConfig(min_cluster_size=40)
-    fit = backend.hdbscan_cut(X, backend.hdbscan_tree(X, 10), request)
+    fit = fit(X, request)
     matrix = Matrix(X, np.zeros((len(X), 3), np.float32), None, "m", 0.0)  # type: ignore[arg-type]
     return X, canonical(fit, request, matrix, backend, 0.0)
 

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.registry import known_keys
 from gpuclust.compose import compose, conf_dir, from_yaml, plan, to_yaml
-from gpuclust.config import Config, GmmConfig, HdbscanConfig, KMeansConfig, flatten, known_keys
+from gpuclust.config import Config, flatten
 from gpuclust.errors import ConfigurationError
 
 

@@ -194,7 +194,7 @@ def test_a_constructor_that_refuses_is_found(check):
 
 def test_a_wrong_call_of_our_own_is_found_too(check):
     report = check("""
-        from gpuclust.runtime.backend import Scaling
+        from gpuclust.model.preparation import Scaling
         def use(scaling: Scaling):
             print(scaling.factor)
             return Scaling("standard")
@@ -230,7 +230,7 @@ def with_rapids(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_with_rapids_but_no_gpu_the_reason_is_given_in_words():
-    code = "from gpuclust.runtime.backend import choose; print(choose('auto'))"
+    code = "from gpuclust.runtime.backend import select_backend; print(select_backend('auto'))"
     done = with_rapids("-c", code)
     assert done.returncode == 0, done.stderr
     assert "name='cpu'" in done.stdout

@@ -8,18 +8,23 @@ import numpy as np
 import pytest
 
 from gpuclust.algorithms.cluster import cluster
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of
 from gpuclust.compose import plan
-from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
+from gpuclust.config import ScoreConfig
+from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.metrics.silhouette.score import silhouette
 from gpuclust.metrics.validity import score
+from gpuclust.model.preparation import Preparation, Projection, Scaling
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
-from gpuclust.reducers.prepare import Matrix, Preparation
 from gpuclust.runtime import deduplicate as module
-from gpuclust.runtime.backend import Fit, Projection, Scaling
-from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.deduplicate import Distinct, distinct_rows, pays, worth_deduplicating_fits
+from gpuclust.runtime.matrix import Matrix
 
 # Sums over the same rows in another order: n * eps of float64, with room for the iterations that carry it on.
 ROUNDING = 1e-9
@@ -93,7 +98,9 @@ def test_fits_want_more_repeats_in_larger_tables() -> None:
 def test_a_job_fits_the_distinct_rows_of_a_large_table_with_many_repeats(seed: int) -> None:
     X = np.repeat(repeated(20_000, 20_000, 3, seed, np.float32), 10, axis=0)
     matrix = replace(prepared(X[:10]), X=X, n_distinct=20_000)
-    (found,) = cluster(matrix, [KMeansConfig(n_clusters=4, n_init=1)], seed=seed, backend=CpuBackend(), store=Store())
+    (found,) = cluster(
+        matrix, [KMeansConfig(n_clusters=4, n_init=1)], seed=seed, backend=CpuBackend(), cache=ResultCache()
+    )
     assert not isinstance(found, Exception)
     assert any("fitted on 20,000 distinct rows of 200,000" in note for note in found.notes)
     assert found.sizes.sum() == len(X), "sizes count rows, not distinct rows"
@@ -108,15 +115,13 @@ def prepared(X: np.ndarray) -> Matrix:
     return Matrix(X, np.zeros((len(X), 3), np.float32), preparation, "matrix-test", 0.0, len(np.unique(X, axis=0)))
 
 
-def both_ways(X: np.ndarray, request: Any, seed: int) -> tuple[Fit, Fit]:
+def both_ways(X: np.ndarray, request: Any, seed: int) -> tuple[FitResult, FitResult]:
     """A fit of the distinct rows, and one of all."""
     backend, rows = CpuBackend(), distinct_rows(X)
-    kmeans = isinstance(request, KMeansConfig)
 
-    def fit(distinct: Distinct | None) -> Fit:
-        if kmeans:
-            return backend.kmeans(X, [request], seed, lambda _: None, distinct)[0]
-        return backend.gmm(X, request, seed, lambda _: None, distinct)
+    def fit(distinct: Distinct | None) -> FitResult:
+        data = FitInput(X, seed, backend, ResultCache(0), "test", distinct)
+        return algorithm_of(request).fitter("cpu")(data, [request])[0]
 
     once, all_rows = fit(rows), fit(None)
     assert any(f"fitted on {len(rows.X):,} distinct rows of {len(X):,}" in note for note in once.notes)
@@ -158,7 +163,7 @@ def test_mixtures_are_those_of_all_rows(kind: str, dtype: Any, tolerance: float,
 def test_mixtures_that_draw_a_number_for_each_row_start_from_all_rows(start: str, seed: int) -> None:
     X = repeated(6_000, 600, 3, seed)
     request = GmmConfig(n_clusters=2, init_params=start, max_iter=5)
-    once, all_rows = (CpuBackend().gmm(X, request, seed, lambda _: None, d) for d in (distinct_rows(X), None))
+    once, all_rows = (fit(X, request, seed=seed, distinct=d) for d in (distinct_rows(X), None))
     assert once.metrics == all_rows.metrics
     assert not any("distinct rows" in note for note in once.notes)
 
@@ -169,7 +174,7 @@ def test_silhouettes_are_those_of_all_rows(dtype: Any, seed: int) -> None:
     rows = distinct_rows(X)
     rng = np.random.default_rng(seed)
     labelings = [rng.integers(-1, k, len(rows.X))[rows.inverse].astype(np.int32) for k in (2, 3, 9)]
-    once = CpuBackend().silhouette(X, labelings, None, lambda _: None, rows)
+    once = silhouettes(X, labelings, backend=CpuBackend(), rows=None, distinct=rows)
     for found, expected in zip(once, silhouette(X, labelings), strict=True):
         # Distances are the same numbers; in float32 they are added up RUN at a time before float64 takes over.
         assert found.score == pytest.approx(expected.score, abs=1e-9 if dtype == np.float64 else 1e-6)
@@ -179,7 +184,9 @@ def test_silhouettes_are_those_of_all_rows(dtype: Any, seed: int) -> None:
 def test_labels_that_part_equal_rows_are_scored_on_all_rows(seed: int) -> None:
     X = repeated(6_000, 900, 4, seed)
     matrix = prepared(X)
-    (whole,) = cluster(matrix, [KMeansConfig(n_clusters=3, n_init=1)], seed=seed, backend=CpuBackend(), store=Store())
+    (whole,) = cluster(
+        matrix, [KMeansConfig(n_clusters=3, n_init=1)], seed=seed, backend=CpuBackend(), cache=ResultCache()
+    )
     assert not isinstance(whole, Exception)
     labels = np.random.default_rng(seed).integers(0, 3, len(X)).astype(np.int32)
     parted = replace(whole, labels=labels)
@@ -197,7 +204,9 @@ def test_sampled_silhouettes_stay_on_the_rows(seed: int) -> None:
     rows = distinct_rows(X)
     labels = (rows.X[:, 0] > 0).astype(np.int32)[rows.inverse]
     sample = np.arange(0, len(X), 7)
-    assert CpuBackend().silhouette(X, [labels], sample, lambda _: None, rows) == silhouette(X, [labels], rows=sample)
+    assert silhouettes(X, [labels], backend=CpuBackend(), rows=sample, distinct=rows) == silhouette(
+        X, [labels], rows=sample
+    )
 
 
 @pytest.fixture
@@ -251,7 +260,7 @@ def test_a_projection_that_tells_equal_rows_apart_changes_nothing(desk: Any, tab
     job = outcome.job
     matrix = jobs.prepared(job, jobs.load(job, desk), desk)
     (plain,) = cluster(replace(matrix, n_distinct=None), [job.config.cluster], seed=job.config.seed,
-                       backend=desk.backend, store=Store())  # fmt: skip
+                       backend=desk.backend, cache=ResultCache())  # fmt: skip
     assert outcome.metrics["inertia"] == pytest.approx(plain.metrics["inertia"], rel=ROUNDING)
 
 
@@ -266,7 +275,7 @@ def test_real_tracks_give_the_same_either_way(tracks_114k: np.ndarray, seed: int
     for name in ("log_likelihood", "bic"):
         # Some hundred iterations carry the rounding on before the mean log-likelihood moves less than tol = 1e-3.
         assert mixture.metrics[name] == pytest.approx(of_all.metrics[name], rel=1e-8), name
-    (found,) = CpuBackend().silhouette(tracks_114k, [once.labels], None, lambda _: None, rows)
+    (found,) = silhouettes(tracks_114k, [once.labels], backend=CpuBackend(), rows=None, distinct=rows)
     (expected,) = silhouette(tracks_114k, [once.labels])
     assert found.score == pytest.approx(expected.score, abs=1e-9)
 
@@ -275,10 +284,12 @@ def test_real_tracks_give_the_same_either_way(tracks_114k: np.ndarray, seed: int
 def test_hdbscan_of_real_tracks_is_scored_the_same(tracks_114k: np.ndarray, seed: int) -> None:
     X = tracks_114k[:20_000]
     matrix = prepared(X)
-    (found,) = cluster(matrix, [HdbscanConfig(min_cluster_size=200)], seed=seed, backend=CpuBackend(), store=Store())
+    (found,) = cluster(
+        matrix, [HdbscanConfig(min_cluster_size=200)], seed=seed, backend=CpuBackend(), cache=ResultCache()
+    )
     assert not isinstance(found, Exception)
     labels = np.where(found.labels < 0, found.n_clusters, found.labels).astype(np.int32)
-    (once,) = CpuBackend().silhouette(X, [labels], None, lambda _: None, matrix.distinct)
+    (once,) = silhouettes(X, [labels], backend=CpuBackend(), rows=None, distinct=matrix.distinct)
     (expected,) = silhouette(X, [labels])
     assert once.score == pytest.approx(expected.score, abs=1e-9)
 

@@ -14,9 +14,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from gpuclust.runtime.precompile import LATER
 
 from gpuclust.runtime.jit import Helper, notify_on_compile, offer
-from gpuclust.runtime.precompile import LATER
 
 KERNEL = """
 from gpuclust.runtime.jit import compiled

@@ -12,17 +12,10 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.algorithms.cluster import Clustering, cluster
-from gpuclust.config import (
-    CleanConfig,
-    ClusterConfig,
-    Config,
-    DataConfig,
-    GmmConfig,
-    HdbscanConfig,
-    KMeansConfig,
-    ReduceConfig,
-    ScaleConfig,
-)
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.config import CleanConfig, ClusterConfig, Config, DataConfig, ReduceConfig, ScaleConfig
 from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Table
@@ -30,10 +23,11 @@ from gpuclust.errors import FitError
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import make_job
 from gpuclust.pipeline.run_log import bundle_of
-from gpuclust.reducers.prepare import Matrix, prepare
-from gpuclust.runtime.backend import Backend, Choice, probe_gpu
-from gpuclust.runtime.cache import Store
+from gpuclust.reducers.prepare import prepare
+from gpuclust.runtime.backend import Backend, BackendChoice, probe_gpu
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.matrix import Matrix
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,7 +79,7 @@ def catalogue_matrix(backend: Backend, n_rows: int, reduce: ReduceConfig | None 
 
 def both(X: np.ndarray, request: ClusterConfig, gpu: Backend, dtype: str = "float32") -> tuple[Clustering, Clustering]:
     """The CPU's and the GPU's clustering of the same numbers."""
-    found = [cluster(matrix_on(b, X, dtype), [request], seed=0, backend=b, store=Store())[0] for b in (CPU, gpu)]
+    found = [cluster(matrix_on(b, X, dtype), [request], seed=0, backend=b, cache=ResultCache())[0] for b in (CPU, gpu)]
     assert all(isinstance(c, Clustering) for c in found), found
     return found[0], found[1]  # type: ignore[return-value]
 
@@ -270,7 +264,7 @@ def test_fused_kmeans_is_the_same_in_every_run(gpu):
     X = catalogue_matrix(CPU, 20_000).X
     requests = [KMeansConfig(n_clusters=k, engine="fused", n_init=2) for k in (3, 8)]
     matrix = matrix_on(gpu, X)
-    runs = [cluster(matrix, requests, seed=3, backend=gpu, store=Store()) for _ in range(2)]
+    runs = [cluster(matrix, requests, seed=3, backend=gpu, cache=ResultCache()) for _ in range(2)]
     for one, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.centers, other.centers)
@@ -294,7 +288,7 @@ def test_the_mixture_of_the_readme(gpu, tracks):
     reduce = ReduceConfig(method="pca", n_components=5, rescale=True)
     matrix = prepare(cleaned(tracks, gpu), ScaleConfig("minmax"), reduce, dtype="float64", key="readme", backend=gpu)
     request = GmmConfig(n_clusters=5, n_init=3)
-    (found,) = cluster(matrix, [request], seed=0, backend=gpu, store=Store())
+    (found,) = cluster(matrix, [request], seed=0, backend=gpu, cache=ResultCache())
     assert isinstance(found, Clustering)
     assert found.metrics["bic"] < 632_741 * 1.002
 
@@ -351,7 +345,7 @@ def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, desk: Any, tracks, requ
     from gpuclust.tracking.bundle import Bundle
 
     config = Config(data=replace(tracks, n_rows=20_000), clean=DISTINCT, cluster=request_, dtype="float64")
-    desk = replace(desk, backend=gpu, choice=Choice("gpu", "a test"))
+    desk = replace(desk, backend=gpu, choice=BackendChoice("gpu", "a test"))
     (result,) = jobs.compute([make_job(config, "job", {}, "gpu")], desk)
     assert not isinstance(result, Exception), result
     assert {"silhouette", "calinski_harabasz", "davies_bouldin", "n_clusters"} <= set(result.metrics)

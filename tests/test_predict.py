@@ -16,8 +16,8 @@ from gpuclust.model.novelty import MIN_ROWS_FOR_TAILS, compare, training_summary
 from gpuclust.model.schema import Details
 from gpuclust.pipeline.context import RunContext
 from gpuclust.predict import predict
-from gpuclust.runtime.backend import Choice
-from gpuclust.runtime.cache import Store
+from gpuclust.runtime.backend import BackendChoice
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.conftest import Quiet
@@ -212,7 +212,9 @@ def test_an_export_of_a_model_without_ranges_adds_them(tmp_path: Path, store_tem
     ranges = model["details"].pop("training")
     kept.write_text(json.dumps(model))
     recorder = MlflowRecorder(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
-    desk: Any = RunContext(CpuBackend(), Choice("cpu", "a test"), Store(), recorder, Quiet(), "gpuclust test")
+    desk: Any = RunContext(
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test"
+    )
     again = export(find_run(recorder, "best"), tmp_path / "again", recorder=recorder, desk=desk).folder
     assert json.loads((again / "model" / "model.json").read_text())["details"]["training"] == ranges
     assert (again / "model" / "arrays.npz").read_bytes() == (first / "model" / "arrays.npz").read_bytes()

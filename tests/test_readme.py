@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gpuclust.algorithms.registry import known_keys
 from gpuclust.cli import COMMANDS, main
-from gpuclust.config import flatten, known_keys
+from gpuclust.config import flatten
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 # These serve until they are stopped; their own tests start and stop them.

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.config import ClusterConfig
 from gpuclust.metrics.stability import (
     SEEDS,
     SPLITS,
@@ -17,6 +20,7 @@ from gpuclust.metrics.stability import (
     strength,
 )
 from gpuclust.runtime.cpu import CpuBackend
+from tests.fitting import fit
 from tests.known_answers import groups, standardised
 
 BACKEND = CpuBackend()
@@ -24,11 +28,11 @@ BACKEND = CpuBackend()
 
 def fitted(X: np.ndarray, request: ClusterConfig) -> np.ndarray:
     if isinstance(request, KMeansConfig):
-        return BACKEND.kmeans(X, [request], 0, lambda _: None)[0].labels
+        return fit(X, request, seed=0).labels
     if isinstance(request, GmmConfig):
-        return BACKEND.gmm(X, request, 0, lambda _: None).labels
+        return fit(X, request, seed=0).labels
     assert isinstance(request, HdbscanConfig)
-    return BACKEND.hdbscan_cut(X, BACKEND.hdbscan_tree(X, request.min_samples), request).labels
+    return fit(X, request).labels
 
 
 REQUESTS = [KMeansConfig(n_clusters=3), GmmConfig(n_clusters=3), HdbscanConfig(min_cluster_size=40)]
@@ -117,10 +121,7 @@ def test_seeds_are_compared_by_the_adjusted_rand_index() -> None:
     request = KMeansConfig(n_clusters=5, n_init=1)
     labels = fitted(X, request)
     found = stability(X, labels, request, n_resamples=1, seed=0, backend=BACKEND)
-    expected = [
-        adjusted_rand_score(labels, BACKEND.kmeans(X, [request], s, lambda _: None)[0].labels)
-        for s in range(1, SEEDS + 1)
-    ]
+    expected = [adjusted_rand_score(labels, fit(X, request, seed=s).labels) for s in range(1, SEEDS + 1)]
     np.testing.assert_allclose(found.ari_seeds, expected, atol=1e-12)
 
 
@@ -163,12 +164,10 @@ def test_hdbscan_gets_each_row_once_and_a_scaled_size() -> None:
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: r.name)
 def test_fitted_rows_are_placed_where_they_were(request_: ClusterConfig) -> None:
     X = groups(3, n_columns=2, n_rows=300, seed=0)
-    if isinstance(request_, KMeansConfig):
-        fit = BACKEND.kmeans(X, [request_], 0, lambda _: None)[0]
-    elif isinstance(request_, GmmConfig):
-        fit = BACKEND.gmm(X, request_, 0, lambda _: None)
+    if isinstance(request_, KMeansConfig) or isinstance(request_, GmmConfig):
+        fit = fit(X, request_, seed=0)
     else:
-        fit = BACKEND.hdbscan_cut(X, BACKEND.hdbscan_tree(X, request_.min_samples), request_)
+        fit = fit(X, request_)
     np.testing.assert_array_equal(place(fit, request_, X), fit.labels)
 
 

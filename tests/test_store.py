@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuclust.config import CleanConfig, Config, DataConfig, ScaleConfig
-from gpuclust.runtime.cache import Store, key, matrix_key, nbytes, table_key, tree_key
+from gpuclust.runtime.cache import ResultCache, key, matrix_key, nbytes, table_key, tree_key
 
 
 def test_a_thing_is_made_once() -> None:
-    store = Store()
+    store = ResultCache()
     for _ in range(3):
         assert store.get("table-1", lambda: "made") == "made"
     assert store.made["table"] == 1
 
 
 def test_the_least_recently_used_goes_first_and_the_newest_stays() -> None:
-    store = Store(limit=200)
+    store = ResultCache(limit=200)
     block = np.zeros(100, dtype=np.uint8)
     store.get("a-1", lambda: block)
     store.get("b-1", lambda: block)
@@ -28,7 +28,7 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays() -> None:
 
 
 def test_one_thing_larger_than_the_limit_is_kept_while_it_is_the_newest() -> None:
-    store = Store(limit=10)
+    store = ResultCache(limit=10)
     store.get("a-1", lambda: np.zeros(100))
     store.get("a-1", lambda: pytest.fail("it was made again"))
 
@@ -56,13 +56,13 @@ def test_a_key_ignores_the_order_of_a_mapping(values: dict[str, int]) -> None:
 
 
 def test_bytes_of_nested_dataclasses() -> None:
-    from gpuclust.runtime.backend import Scaling
+    from gpuclust.model.preparation import Scaling
 
     assert nbytes(Scaling("standard", np.zeros(4), np.zeros(4))) == 64
 
 
 def test_who_claims_a_cost_first_pays_it() -> None:
-    store = Store()
+    store = ResultCache()
     store.get("table-1", lambda: sum(range(100_000)))
     first, second = store.claim("table-1"), store.claim("table-1")
     assert first > 0

@@ -68,7 +68,7 @@ def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(desk: Any, monk
     assert all(o.status == FINISHED for o in result.outcomes)
     assert len(reads) == 1
     assert desk.backend.calls == {"scale": 1, "pca": 1, "tree": 1}
-    assert {k: desk.store.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
+    assert {k: desk.cache.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
 
 
 def test_a_sweep_is_one_parent_with_named_children_and_curves(desk: Any) -> None:

@@ -5,9 +5,10 @@ import pytest
 from sklearn.datasets import make_blobs
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_samples, silhouette_score
 
-from gpuclust.algorithms.cluster import NOISE, Clustering
+from gpuclust.algorithms.cluster import Clustering
 from gpuclust.config import ScoreConfig
 from gpuclust.metrics.validity import HIGHER_IS_BETTER, score, silhouette_rows
+from gpuclust.model.schema import NOISE
 from gpuclust.runtime.cpu import CpuBackend
 from tests.test_cluster import matrix_of
 
@@ -127,7 +128,7 @@ def test_directions() -> None:
 
 @pytest.mark.real
 def test_the_silhouette_of_seven_clusters_of_real_tracks(tracks_11: np.ndarray) -> None:
-    from gpuclust.config import KMeansConfig
+    from gpuclust.algorithms.kmeans import KMeansConfig
     from tests.test_cluster import run
 
     # scikit-learn's optimum: the fused engine may find a better one, whose silhouette is 0.161.

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from common import heading, interleaved, real_tracks, write
 
-from gpuclust.config import GmmConfig, KMeansConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.deduplicate import distinct_rows
 

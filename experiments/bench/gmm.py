@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
+from gpuclust.algorithms.mixture.array_api import array_api
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.algorithms.mixture.array_api import array_api
 from gpuclust.algorithms.mixture.em import passes
 from gpuclust.algorithms.mixture.em_cpu import em_pass
 from gpuclust.algorithms.mixture.fit import GaussianMixture

@@ -36,8 +36,8 @@ from gpuclust.pipeline import sweep
 from gpuclust.pipeline.context import Outcome, RunContext
 from gpuclust.pipeline.run_log import labels_digest
 from gpuclust.report import figures
-from gpuclust.runtime.backend import Choice
-from gpuclust.runtime.cache import Store
+from gpuclust.runtime.backend import BackendChoice
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
 
@@ -67,7 +67,7 @@ def desk(template: Path, folder: Path) -> RunContext:
     """A place to work with a fresh, migrated store."""
     shutil.copy(template, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}")
-    return RunContext(CpuBackend(), Choice("cpu", "a bench"), Store(), recorder, Silent(), "bench")
+    return RunContext(CpuBackend(), BackendChoice("cpu", "a bench"), ResultCache(), recorder, Silent(), "bench")
 
 
 def whole(planned: Plan, at: RunContext) -> sweep.SweepResult:

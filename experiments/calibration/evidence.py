@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering, cluster
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.config import ClusterConfig, ScoreConfig
 from gpuclust.metrics.gap import Gap, gap_statistic
 from gpuclust.metrics.validity import score
+from gpuclust.model.preparation import Preparation, Projection, Scaling
 from gpuclust.pipeline.curves import CURVES
-from gpuclust.reducers.prepare import Matrix, Preparation
-from gpuclust.runtime.backend import Projection, Scaling
-from gpuclust.runtime.cache import Store
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.matrix import Matrix
 
 from .tables import Table
 
@@ -80,7 +83,7 @@ def fit(X: np.ndarray, sizes: Sequence[int], seed: int) -> Evidence:
         "gmm": [(k, GmmConfig(n_clusters=k, covariance_type=kind, engine=ENGINE)) for k in (1, *sizes)],
         "hdbscan": [(s, HdbscanConfig(min_cluster_size=s)) for s in smallest],
     }
-    store = Store()
+    store = ResultCache()
     curves: dict[str, Lines] = {}
     labels: dict[str, dict[int, np.ndarray]] = {}
     for algorithm, wanted in requests.items():

@@ -57,12 +57,12 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
 def context_for(config: Config, display: Any, command: str = "") -> RunContext:
     """Backend, store and recorder for a configuration."""
     from gpuclust.pipeline.context import RunContext
-    from gpuclust.runtime.backend import choose, load
-    from gpuclust.runtime.cache import Store
+    from gpuclust.runtime.backend import create_backend, select_backend
+    from gpuclust.runtime.cache import ResultCache
     from gpuclust.tracking.recorder import MemoryRecorder, Recorder
 
     display.stage("starting")
-    choice = choose(config.backend.name)
+    choice = select_backend(config.backend.name)
     recorder: Recorder
     if config.tracking.store == "mlflow":
         from gpuclust.tracking.mlflow import MlflowRecorder
@@ -70,8 +70,8 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
         recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment, tell=display.say)
     else:
         recorder = MemoryRecorder()
-    backend = load(choice.name, config.backend.pool_fraction)
-    return RunContext(backend, choice, Store(), recorder, display, command, say=display.say, work=display.work)
+    backend = create_backend(choice.name, config.backend.pool_fraction)
+    return RunContext(backend, choice, ResultCache(), recorder, display, command, say=display.say, work=display.work)
 
 
 def _export(arguments: list[str]) -> int:
@@ -410,12 +410,12 @@ def _doctor(arguments: list[str]) -> int:
     parser.parse_args(arguments)
 
     from gpuclust.export import versions
-    from gpuclust.runtime.backend import choose, load
+    from gpuclust.runtime.backend import create_backend, select_backend
     from gpuclust.tracking.store_location import resolve_uri
 
-    choice = choose("auto")
+    choice = select_backend("auto")
     print(f"backend   {choice.name} ({choice.reason})")
-    print(f"device    {load(choice.name).device}")
+    print(f"device    {create_backend(choice.name).device}")
     print(f"tracking  {mask(resolve_uri(None)[0])}")
     for package, found in versions().items():
         print(f"{package:<14}{found}")

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+from gpuclust.algorithms.registry import algorithms, known_keys
 from gpuclust.commands import Options
-from gpuclust.config import ALGORITHMS, Choices, Config, conf_dir, known_keys
+from gpuclust.config import Choices, Config, conf_dir
 from gpuclust.errors import ConfigurationError
 from gpuclust.overrides import PATH_KEYS
 
@@ -152,11 +153,11 @@ def _overrides(given: Sequence[str], word: str) -> list[str]:
         start = ",".join([*before, ""]) if before else ""
         return [f"{key}={start}{found}" for found in _values_of(key, last, _config_dirs(given))]
     chosen = [text.partition("=")[2].split(",") for text in given if text.startswith("cluster=")]
-    algorithms = chosen[-1] if chosen else list(ALGORITHMS)
+    wanted = chosen[-1] if chosen else list(algorithms())
     keys = [
         key
         for key, owners in known_keys().items()
-        if (not owners or set(owners) & set(algorithms)) and not key.endswith((".name", ".method", ".store"))
+        if (not owners or set(owners) & set(wanted)) and not key.endswith((".name", ".method", ".store"))
     ]
     groups = [path.name for path in sorted(conf_dir().iterdir()) if path.is_dir()]
     if "." not in word:  # groups, and the beginnings of their keys
@@ -179,7 +180,7 @@ def _values_of(key: str, word: str, folders: Sequence[Path]) -> list[str]:
 
 def _words(key: str) -> list[str]:
     """The values of a key that takes one of some words, or true or false."""
-    for algorithm in ALGORITHMS.values():
+    for algorithm in (a.config for a in algorithms().values()):
         node: object = Config(cluster=algorithm())
         *groups, name = key.split(".")
         for group in groups:

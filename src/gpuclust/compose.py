@@ -28,7 +28,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from gpuclust.config import ALGORITHMS, Config, conf_dir, did_you_mean, known_keys, validate
+from gpuclust.algorithms.registry import algorithms, known_keys
+from gpuclust.config import Config, conf_dir, did_you_mean, validate
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
     STUDIES,
@@ -76,8 +77,8 @@ def register_schema() -> None:
     """Put the dataclasses where conf/*.yaml find them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config(cluster=MISSING))
-    for name, schema in ALGORITHMS.items():
-        store.store(group="schema/cluster", name=name, node=schema)
+    for name, algorithm in algorithms().items():
+        store.store(group="schema/cluster", name=name, node=algorithm.config)
 
 
 def plan(
@@ -153,9 +154,9 @@ def from_yaml(text: str) -> Config:
     with _one_line_errors(None):
         raw = OmegaConf.create(text)
         name = OmegaConf.select(raw, "cluster.name")
-        if name not in ALGORITHMS:
+        if name not in algorithms():
             raise ConfigurationError(f"cluster.name={name} of a recorded configuration is not known here")
-        schema = OmegaConf.structured(Config(cluster=ALGORITHMS[name]()))
+        schema = OmegaConf.structured(Config(cluster=algorithms()[name].config()))
         OmegaConf.set_struct(schema.clean.bounds, False)
         return _to_config(OmegaConf.merge(schema, raw))
 
@@ -334,8 +335,8 @@ def _set(config: DictConfig, override: Override) -> None:
 
 def _to_config(config: Any) -> Config:
     result = OmegaConf.to_object(config)
-    if not isinstance(result, Config) or not isinstance(result.cluster, tuple(ALGORITHMS.values())):
-        raise ConfigurationError(f"cluster is not one of {', '.join(ALGORITHMS)}; choose one, as in cluster=kmeans")
+    if not isinstance(result, Config) or not isinstance(result.cluster, tuple(a.config for a in algorithms().values())):
+        raise ConfigurationError(f"cluster is not one of {', '.join(algorithms())}; choose one, as in cluster=kmeans")
     return normalised(validate(result))
 
 

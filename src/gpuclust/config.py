@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,63 +139,9 @@ class ReduceConfig:
 
 @dataclass
 class ClusterConfig:
-    """What every algorithm has."""
+    """What every algorithm has; each has its own subclass beside its code (see `gpuclust.algorithms.registry`)."""
 
-    name: str = one_of("kmeans", "kmeans", "gmm", "hdbscan")
-
-
-@dataclass
-class KMeansConfig(ClusterConfig):
-    """K-Means (Lloyd 1982; k-means++ of Arthur and Vassilvitskii 2007)."""
-
-    name: str = one_of("kmeans", "kmeans")
-    n_clusters: int = number(8, low=2)
-    init: str = one_of("k-means++", "k-means++", "random")
-    n_init: int = number(10, low=1)
-    max_iter: int = number(300, low=1)
-    tol: float = number(1e-4, low=0)
-    engine: str = one_of("auto", "auto", "library", "fused")
-
-
-@dataclass
-class GmmConfig(ClusterConfig):
-    """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977).
-
-    ``init_params=kmeans`` is one K-Means for engine ``library``; for ``fused`` it is the best of many short runs of EM on a
-    sample, each from k-means++ seeds (`gpuclust.algorithms.mixture.short_em`), because one start seldom leads far.
-    """
-
-    name: str = one_of("gmm", "gmm")
-    n_clusters: int = number(8, low=1)
-    covariance_type: str = one_of("full", "full", "tied", "diag", "spherical")
-    init_params: str = one_of("kmeans", "kmeans", "k-means++", "random", "random_from_data")
-    n_init: int = number(1, low=1)
-    max_iter: int = number(200, low=1)
-    tol: float = number(1e-3, low=0)
-    reg_covar: float = number(1e-6, low=0)
-    engine: str = one_of("auto", "auto", "library", "fused")
-
-
-@dataclass
-class HdbscanConfig(ClusterConfig):
-    """HDBSCAN* (Campello, Moulavi and Sander 2013).
-
-    ``min_cluster_size`` without a value is the square root of the number of rows, at least 5 (`default_min_cluster_size`);
-    ``auto`` ranks all sizes and takes the best.
-    """
-
-    name: str = one_of("hdbscan", "hdbscan")
-    min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,))
-    min_samples: int = number(10, low=1, high=1023)
-    cluster_selection_method: str = one_of("eom", "eom", "leaf")
-    cluster_selection_epsilon: float = number(0.0, low=0)
-    max_cluster_size: int | None = number(None, low=2)
-    allow_single_cluster: bool = False
-
-
-def default_min_cluster_size(n_rows: int) -> int:
-    """The ``min_cluster_size`` where none is given: the square root of the number of rows, at least 5 (13 of 178, 100 of 10,000)."""
-    return max(5, round(math.sqrt(n_rows)))
+    name: str = ""
 
 
 @dataclass
@@ -293,7 +238,7 @@ class Config:
     clean: CleanConfig = field(default_factory=CleanConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     reduce: ReduceConfig = field(default_factory=ReduceConfig)
-    cluster: ClusterConfig = field(default_factory=KMeansConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -303,13 +248,6 @@ class Config:
     seed: int = number(0, low=0, high=2**32 - 1)
     dtype: str = one_of("float32", "float32", "float64")
     experiments: Any = None
-
-
-ALGORITHMS: dict[str, type[ClusterConfig]] = {
-    "kmeans": KMeansConfig,
-    "gmm": GmmConfig,
-    "hdbscan": HdbscanConfig,
-}
 
 
 def conf_dir() -> Path:
@@ -336,17 +274,6 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping):
             yield f"{prefix}{key}", value
-
-
-@cache
-def known_keys() -> dict[str, tuple[str, ...]]:
-    """Every key that a configuration can have: dotted key -> the algorithms it belongs to (none: all)."""
-    keys: dict[str, tuple[str, ...]] = {}
-    for name, schema in ALGORITHMS.items():
-        for key in flatten(Config(cluster=schema())):
-            belongs = key.startswith("cluster.") and key != "cluster.name"
-            keys[key] = (*keys.get(key, ()), name) if belongs else ()
-    return keys | {"clean.bounds": (), "experiments": ()}
 
 
 def validate(config: Config) -> Config:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean, known_keys
+from gpuclust.algorithms.registry import known_keys
+from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that change where a job runs and how it is shown, never what it finds.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
+from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
+from gpuclust.config import ClusterConfig
 from gpuclust.errors import FitError, GpuclustError
-from gpuclust.reducers.prepare import Matrix
-from gpuclust.runtime.backend import Backend, Fit, Progress
-from gpuclust.runtime.cache import Store, tree_key
+from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.matrix import Matrix
 
 NOISE = -1
 
@@ -27,7 +28,7 @@ class Clustering:
     for HDBSCAN the means of the members. ``confidence`` (n_samples,) float32 in [0, 1]: for K-Means
     1 - d(own centre) / d(next centre), for a mixture the largest responsibility, for HDBSCAN the membership
     probability. ``distance`` (n_samples,) float32: Euclidean distance to the own centre in the prepared space, None
-    for HDBSCAN. ``parameters``: what a bundle needs to predict.
+    for HDBSCAN. ``parameters`` and ``options``: what a prediction needs.
     """
 
     algorithm: str
@@ -37,6 +38,7 @@ class Clustering:
     confidence: np.ndarray
     distance: np.ndarray | None
     parameters: Mapping[str, np.ndarray]
+    options: Mapping[str, Any]
     metrics: Mapping[str, float]
     converged: bool
     engine: str
@@ -61,7 +63,7 @@ def cluster(
     *,
     seed: int,
     backend: Backend,
-    store: Store,
+    cache: ResultCache,
     progress: Progress = lambda _: None,
 ) -> list[Clustering | GpuclustError]:
     """Cluster one matrix in several ways; a request that fails gives its error in its place.
@@ -73,7 +75,8 @@ def cluster(
     for batch in _batches(requests):
         first, last = batch[0], batch[-1] + 1
         share = _within(progress, first / len(requests), last / len(requests))
-        results |= zip(batch, _fit([requests[i] for i in batch], matrix, seed, backend, store, share), strict=True)
+        data = FitInput(matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, share)
+        results |= zip(batch, _fit([requests[i] for i in batch], data, matrix), strict=True)
     return [results[i] for i in range(len(requests))]
 
 
@@ -82,10 +85,10 @@ def _within(progress: Progress, start: float, end: float) -> Progress:
 
 
 def _batches(requests: Sequence[ClusterConfig]) -> list[list[int]]:
-    """Neighbouring K-Means requests together, everything else alone."""
+    """Neighbouring requests of an algorithm that fits several together, everything else alone."""
     batches: list[list[int]] = []
     for i, request in enumerate(requests):
-        together = i > 0 and isinstance(request, KMeansConfig) and isinstance(requests[i - 1], KMeansConfig)
+        together = i > 0 and request.name == requests[i - 1].name and algorithm_of(request).fits_together
         if together:
             batches[-1].append(i)
         else:
@@ -93,21 +96,18 @@ def _batches(requests: Sequence[ClusterConfig]) -> list[list[int]]:
     return batches
 
 
-def _fit(
-    batch: Sequence[ClusterConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
-) -> list[Clustering | GpuclustError]:
-    feasible = [error or request for request in batch for error in [_infeasible(request, matrix.n_rows)]]
-    fit = FITTERS[batch[0].name]
+def _fit(batch: Sequence[ClusterConfig], data: FitInput, matrix: Matrix) -> list[Clustering | GpuclustError]:
+    errors = [_infeasible(request, matrix.n_rows) for request in batch]
+    feasible = [request for request, error in zip(batch, errors, strict=True) if error is None]
     started = time.perf_counter()
-    wanted = [request for request in feasible if isinstance(request, ClusterConfig)]
-    try:
-        fits = iter(fit(wanted, matrix, seed, backend, store, progress) if wanted else [])
-    except GpuclustError as error:
-        if len(wanted) == 1:
-            return [error if isinstance(r, ClusterConfig) else r for r in feasible]
-        return [r for request in batch for r in _fit([request], matrix, seed, backend, store, progress)]
-    seconds = (time.perf_counter() - started) / max(len(wanted), 1)
-    return [canonical(next(fits), r, matrix, backend, seconds) if isinstance(r, ClusterConfig) else r for r in feasible]
+    results = iter(fit(data, feasible) if feasible else [])
+    seconds = (time.perf_counter() - started) / max(len(feasible), 1)
+    found: list[Clustering | GpuclustError] = []
+    for request, error in zip(batch, errors, strict=True):
+        result = next(results) if error is None else error
+        failed = isinstance(result, GpuclustError)
+        found.append(result if failed else canonical(result, request, matrix, data.backend, seconds))
+    return found
 
 
 def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
@@ -123,37 +123,7 @@ def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
     return None
 
 
-Fitter = Callable[[Any, Matrix, int, Backend, Store, Progress], list[Fit]]
-
-
-def _kmeans(
-    requests: Sequence[KMeansConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
-) -> list[Fit]:
-    return backend.kmeans(matrix.X, requests, seed, progress, matrix.distinct_to_fit)
-
-
-def _gmm(
-    requests: Sequence[GmmConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
-) -> list[Fit]:
-    return [backend.gmm(matrix.X, request, seed, progress, matrix.distinct_to_fit) for request in requests]
-
-
-def _hdbscan(
-    requests: Sequence[HdbscanConfig], matrix: Matrix, seed: int, backend: Backend, store: Store, progress: Progress
-) -> list[Fit]:
-    fits = []
-    for request in requests:
-        name = tree_key(matrix.key, request.min_samples)
-        tree = store.get(name, lambda m=request.min_samples: backend.hdbscan_tree(matrix.X, m))  # type: ignore[misc]
-        fits.append(backend.hdbscan_cut(matrix.X, tree, request))
-        progress(len(fits) / len(requests))
-    return fits
-
-
-FITTERS: dict[str, Fitter] = {"kmeans": _kmeans, "gmm": _gmm, "hdbscan": _hdbscan}
-
-
-def canonical(fit: Fit, request: ClusterConfig, matrix: Matrix, backend: Backend, seconds: float) -> Clustering:
+def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: Backend, seconds: float) -> Clustering:
     """The fit with its clusters numbered by size, the largest first, ties by centre in lexicographic order."""
     found = int(fit.labels.max(initial=NOISE)) + 1
     centers = fit.parameters.get("centers", fit.parameters.get("means"))
@@ -169,12 +139,9 @@ def canonical(fit: Fit, request: ClusterConfig, matrix: Matrix, backend: Backend
     renumber = np.append(np.argsort(order), NOISE).astype(np.int32)  # index -1, noise, stays -1
     labels = renumber[fit.labels]
     parameters = {name: value[order] if name in fit.per_cluster else value for name, value in fit.parameters.items()}
-    if request.name == "hdbscan":  # what was noise in the tree may be placed by a prediction, so the labels are kept
-        parameters |= {
-            "canonical": renumber[:-1],
-            "training_labels": labels,
-            "training_confidence": fit.confidence,
-        }
+    further = algorithm_of(request).canonical
+    if further is not None:
+        parameters = dict(further(parameters, renumber[:-1], labels, fit.confidence))
     return Clustering(
         algorithm=request.name,
         labels=labels,
@@ -183,6 +150,7 @@ def canonical(fit: Fit, request: ClusterConfig, matrix: Matrix, backend: Backend
         confidence=fit.confidence,
         distance=fit.distance,
         parameters=parameters,
+        options=fit.options,
         metrics=fit.metrics,
         converged=fit.converged,
         engine=fit.engine,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE
 from gpuclust.errors import DataError
 from gpuclust.metrics.agreement import Agreement, Contingency, Match, agreement, contingency, match, without_noise
+from gpuclust.model.schema import NOISE
 from gpuclust.sanitize import safe_row
 
 

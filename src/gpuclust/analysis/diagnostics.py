@@ -18,8 +18,8 @@ from gpuclust.data.table import Table, sample_rows
 from gpuclust.errors import ConfigurationError
 from gpuclust.metrics.dbcv import dbcv
 from gpuclust.metrics.stability import Stability, refits, stability
-from gpuclust.reducers.prepare import Matrix
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.matrix import Matrix
 
 Tell = Callable[[str, float], None]
 # A genre by any other name: what people call the group role.

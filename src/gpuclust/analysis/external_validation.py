@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE
 from gpuclust.metrics.agreement import agreement, entropy
+from gpuclust.model.schema import NOISE
 
 # A label with fewer rows than this is left out of "spread over unrelated clusters": its shares are chance.
 FEWEST_ROWS = 20

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE
 from gpuclust.analysis.table_stats import Facts
 from gpuclust.data.table import sample_rows
+from gpuclust.model.schema import NOISE
 
 DEPTH = 3
 MOST_RULES = 40  # clusters, the largest first, that get a rule

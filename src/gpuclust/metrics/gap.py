@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.config import KMeansConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.registry import FitInput, algorithm_of
 from gpuclust.data.table import sample_rows
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.cache import ResultCache
 
 # Rows beyond this many are sampled: the statistic compares shapes, and its error here is that of the reference sets.
 MOST_ROWS = 50_000
@@ -108,5 +110,6 @@ def _log_w(X: Any, sizes: Sequence[int], seed: int, backend: Backend) -> np.ndar
     inertia = [float((centred**2).sum())]
     requests = [KMeansConfig(n_clusters=k, n_init=N_INIT) for k in sizes if k > 1]
     if requests:
-        inertia += [fit.metrics["inertia"] for fit in backend.kmeans(X, requests, seed, lambda _: None)]
+        fit = algorithm_of(requests[0]).fitter(backend.name)
+        inertia += [r.metrics["inertia"] for r in fit(FitInput(X, seed, backend, ResultCache(0), "gap"), requests)]
     return np.log(np.maximum(inertia, np.finfo(np.float64).tiny))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE
-from gpuclust.config import ClusterConfig, GmmConfig, HdbscanConfig, KMeansConfig
-from gpuclust.errors import FitError, GpuclustError
+from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
+from gpuclust.config import ClusterConfig
+from gpuclust.errors import GpuclustError
 from gpuclust.metrics.agreement import agreement, contingency
-from gpuclust.runtime.backend import Backend, Fit, Progress
+from gpuclust.model.predictor import assign
+from gpuclust.model.schema import NOISE
+from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.cache import ResultCache
 
 # Hennig (2007): a cluster of a lower mean Jaccard similarity is dissolved, of a higher one stable.
 DISSOLVED, STABLE = 0.5, 0.75
@@ -68,7 +71,7 @@ class Stability:
 
 def refits(request: ClusterConfig, n_resamples: int) -> int:
     """How many fits a stability analysis takes, in fits of all rows (a split costs two of half of them)."""
-    return n_resamples + SPLITS + (0 if isinstance(request, HdbscanConfig) else SEEDS)
+    return n_resamples + SPLITS + (SEEDS if algorithm_of(request).seeded else 0)
 
 
 def stability(
@@ -140,10 +143,10 @@ def _resamples(
 ) -> Iterator[np.ndarray]:
     """Of each resample, the Jaccard similarity of each cluster with its partner; nan where it has no row in the sample."""
     n, n_clusters = len(labels), int(labels.max(initial=NOISE)) + 1
-    subset = isinstance(request, HdbscanConfig)
+    subset = algorithm_of(request).for_subset is not None
     for _ in range(count):
         rows = np.sort(rng.choice(n, int(SUBSET * n), replace=False) if subset else rng.integers(0, n, n))
-        fit = _fit(X, rows, scaled(request, SUBSET) if subset else request, seed, backend)
+        fit = _fit(X, rows, scaled(request, SUBSET), seed, backend)
         distinct, first = np.unique(rows, return_index=True)
         if fit is None:
             yield np.zeros(n_clusters)
@@ -152,10 +155,9 @@ def _resamples(
 
 
 def scaled(request: ClusterConfig, share: float) -> ClusterConfig:
-    """The request for a share of the rows: HDBSCAN's smallest cluster shrinks with them."""
-    if isinstance(request, HdbscanConfig) and isinstance(request.min_cluster_size, int):
-        return replace(request, min_cluster_size=max(2, round(share * request.min_cluster_size)))
-    return request
+    """The request for a share of the rows, as its algorithm defines it."""
+    for_subset = algorithm_of(request).for_subset
+    return request if for_subset is None else for_subset(request, share)
 
 
 def matched_jaccard(labels: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -196,7 +198,7 @@ def _strengths(
                 values.append(0.0)
                 continue
             host = backend.to_host(X[backend.to_device(halves[test])])
-            values.append(strength(tested.labels, place(model, request, host)))
+            values.append(strength(tested.labels, assign(request.name, model.parameters, model.options, host)))
         yield float(np.mean(values))
 
 
@@ -217,39 +219,15 @@ def strength(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _seeds(X: Any, labels: np.ndarray, request: ClusterConfig, seed: int, backend: Backend) -> Iterator[float]:
-    if isinstance(request, HdbscanConfig):
+    if not algorithm_of(request).seeded:
         return
     for other in range(1, SEEDS + 1):
         fit = _fit(X, None, request, (seed + other) % 2**32, backend)
         yield 0.0 if fit is None else agreement(contingency(labels, fit.labels).table).ari
 
 
-def _fit(X: Any, rows: np.ndarray | None, request: ClusterConfig, seed: int, backend: Backend) -> Fit | None:
+def _fit(X: Any, rows: np.ndarray | None, request: ClusterConfig, seed: int, backend: Backend) -> FitResult | None:
     """A refit on some of the rows, None where the algorithm cannot fit them."""
     taken = X if rows is None else X[backend.to_device(rows)]
-    try:
-        if isinstance(request, KMeansConfig):
-            return backend.kmeans(taken, [request], seed, lambda _: None)[0]
-        if isinstance(request, GmmConfig):
-            return backend.gmm(taken, request, seed, lambda _: None)
-        assert isinstance(request, HdbscanConfig)
-        if request.min_samples >= len(taken):
-            raise FitError(f"{len(taken)} rows are too few for min_samples={request.min_samples}")
-        return backend.hdbscan_cut(taken, backend.hdbscan_tree(taken, request.min_samples), request)
-    except GpuclustError:
-        return None
-
-
-def place(fit: Fit, request: ClusterConfig, X: np.ndarray) -> np.ndarray:
-    """Labels (n_rows,) int32 of rows X (n_rows, n_columns) on the host under a fit, in its own numbering."""
-    if isinstance(request, KMeansConfig):
-        from gpuclust.algorithms.kmeans.fit import assign
-
-        return assign(X, fit.parameters["centers"])[0]
-    if isinstance(request, GmmConfig):
-        from gpuclust.algorithms.results import mixture_assign
-
-        return mixture_assign(X, fit.parameters, request.covariance_type)[0].labels
-    from gpuclust.algorithms.hdbscan.predict import approximate_predict
-
-    return approximate_predict(fit.parameters, X)[0]
+    (result,) = fit(FitInput(taken, seed, backend, ResultCache(0), "refit"), [request])
+    return None if isinstance(result, GpuclustError) else result

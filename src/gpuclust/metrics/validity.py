@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE, Clustering
+from gpuclust.algorithms.cluster import Clustering
 from gpuclust.config import ScoreConfig
 from gpuclust.data.table import sample_rows
 from gpuclust.metrics.icl_gain import split_gain
-from gpuclust.reducers.prepare import Matrix, blocks
+from gpuclust.metrics.silhouette import silhouettes
+from gpuclust.model.preparation import blocks
+from gpuclust.model.schema import NOISE
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.matrix import Matrix
 
 # Which direction is better, for every metric that can choose a job.
 HIGHER_IS_BETTER: dict[str, bool] = {
@@ -120,7 +123,7 @@ def _silhouettes(
     distinct = matrix.distinct if rows is None else None
     if distinct is not None and not all(map(distinct.repeats, labelings)):
         distinct = None  # equal rows in two clusters
-    found = backend.silhouette(matrix.X, labelings, rows, progress, distinct)
+    found = silhouettes(matrix.X, labelings, backend=backend, rows=rows, distinct=distinct, progress=progress)
     for (i, name), result in zip(owners, found, strict=True):
         results[i][name] = result.score
         if name == "silhouette":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def read_predictor(folder: Path) -> Predictor:
         space=space_of(model),
         bounds=description.bounds,
         map=reduction_of("map", model.arrays),
-        place=PLACERS[description.algorithm](parameters, description),
+        place=PLACERS[description.algorithm](parameters, {"covariance_type": description.covariance_type}),
     )
 
 
@@ -129,7 +130,7 @@ def _squares(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return squares
 
 
-def _kmeans(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
+def _kmeans(parameters: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
     """The nearest centre; confidence 1 - d(own centre) / d(next centre)."""
     centers = parameters["centers"].astype(np.float64)
 
@@ -145,10 +146,10 @@ def _kmeans(parameters: Mapping[str, np.ndarray], description: Description) -> C
     return place
 
 
-def _gmm(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
+def _gmm(parameters: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
     """The greatest responsibility, which is the confidence; precisions as scikit-learn shapes them."""
     weights, means, cholesky = (parameters[n].astype(np.float64) for n in ("weights", "means", "precisions_cholesky"))
-    kind, (k, d) = description.covariance_type or "full", means.shape
+    kind, (k, d) = options.get("covariance_type") or "full", means.shape
     # Of each component: the upper triangle (d, d), or the diagonal (d,), of its precision's Cholesky factor.
     factors = {"full": lambda: cholesky, "tied": lambda: np.broadcast_to(cholesky, (k, d, d)), "diag": lambda: cholesky,
                "spherical": lambda: np.repeat(cholesky[:, None], d, axis=1)}[kind]()  # fmt: skip
@@ -171,7 +172,7 @@ def _gmm(parameters: Mapping[str, np.ndarray], description: Description) -> Call
     return place
 
 
-def _hdbscan(parameters: Mapping[str, np.ndarray], description: Description) -> Callable[[np.ndarray], Placed]:
+def _hdbscan(parameters: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> Callable[[np.ndarray], Placed]:
     """As hdbscan's ``approximate_predict``; the arrays are those of `gpuclust.algorithms.hdbscan.predict`."""
     from scipy.spatial import KDTree
 
@@ -186,7 +187,8 @@ def _hdbscan(parameters: Mapping[str, np.ndarray], description: Description) -> 
     for node in range(1, len(parent)):  # parents have lower numbers
         if label_of[node] == NOISE:
             label_of[node] = label_of[parent[node]]
-    canonical = np.append(parameters["canonical"], NOISE)
+    # A fit that is not yet numbered canonically has no such array.
+    canonical = np.append(parameters.get("canonical", np.arange(len(cluster_node))), NOISE)
     root_alone = len(cluster_node) > 0 and cluster_node[0] == 0
 
     def place(points: np.ndarray) -> Placed:
@@ -224,3 +226,10 @@ PLACERS: Mapping[str, Callable[..., Callable[[np.ndarray], Placed]]] = {
     "gmm": _gmm,
     "hdbscan": _hdbscan,
 }
+
+
+def assign(
+    algorithm: str, parameters: Mapping[str, np.ndarray], options: Mapping[str, Any], X: np.ndarray
+) -> np.ndarray:
+    """Labels (n,) int32 of prepared rows X (n, n_columns) under fitted parameters, in the numbering of the fit."""
+    return PLACERS[algorithm](parameters, options)(X)[0].astype(np.int32)

@@ -20,9 +20,9 @@ from gpuclust.data.read import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
-from gpuclust.reducers.prepare import Matrix
-from gpuclust.runtime.backend import Backend, Choice
-from gpuclust.runtime.cache import Store, key, matrix_key, table_key
+from gpuclust.runtime.backend import Backend, BackendChoice
+from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
+from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import Recorder
@@ -126,8 +126,8 @@ class RunContext:
     """
 
     backend: Backend
-    choice: Choice
-    store: Store
+    choice: BackendChoice
+    cache: ResultCache
     recorder: Recorder
     display: Display
     command: str = ""

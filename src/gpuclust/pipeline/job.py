@@ -20,7 +20,8 @@ from gpuclust.errors import GpuclustError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import score
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import fail, record, table_lines
-from gpuclust.reducers.prepare import Matrix, prepare
+from gpuclust.reducers.prepare import prepare
+from gpuclust.runtime.matrix import Matrix
 
 
 def run(jobs: Sequence[Job], run_ids: Sequence[str], desk: RunContext, parent: str | None = None) -> list[Outcome]:
@@ -63,7 +64,7 @@ def compute(jobs: Sequence[Job], desk: RunContext) -> list[Result | GpuclustErro
         [job.config.cluster for job in jobs],
         seed=config.seed,
         backend=desk.backend,
-        store=desk.store,
+        cache=desk.cache,
         progress=_progress(desk, f"fitting {names}{slow}", len(jobs), 0.0),
     )
     fitted = [c for c in clusterings if isinstance(c, Clustering)]
@@ -84,8 +85,8 @@ def compute(jobs: Sequence[Job], desk: RunContext) -> list[Result | GpuclustErro
             continue
         scores = next(scored)
         seconds = {
-            "load_seconds": desk.store.claim(first.key_of_table),
-            "prepare_seconds": desk.store.claim(first.key_of_matrix),
+            "load_seconds": desk.cache.claim(first.key_of_table),
+            "prepare_seconds": desk.cache.claim(first.key_of_matrix),
             "fit_seconds": clustering.seconds,
             "score_seconds": scores.seconds,
         }
@@ -120,7 +121,7 @@ def load(job: Job, desk: RunContext) -> Table:
         say_table(job, table_lines(table), desk)
         return table
 
-    return desk.store.get(job.key_of_table, make)
+    return desk.cache.get(job.key_of_table, make)
 
 
 def say_table(job: Job, lines: str, desk: RunContext) -> None:
@@ -138,12 +139,12 @@ def prepared(job: Job, table: Table, desk: RunContext) -> Matrix:
         c = job.config
         return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=desk.backend)
 
-    return desk.store.get(job.key_of_matrix, make)
+    return desk.cache.get(job.key_of_matrix, make)
 
 
 def table_stats(job: Job, table: Table, desk: RunContext) -> Facts:
     """What all profiles of a table share."""
-    return desk.store.get(f"facts-{job.key_of_table}", lambda: facts(table, desk.backend.frames))
+    return desk.cache.get(f"facts-{job.key_of_table}", lambda: facts(table, desk.backend.frames))
 
 
 def describe(

@@ -22,7 +22,7 @@ from gpuclust.compose import to_yaml
 from gpuclust.config import Config
 from gpuclust.data.table import Audit
 from gpuclust.metrics.gap import Gap
-from gpuclust.reducers.prepare import Matrix
+from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask, safe_row
 from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
 

@@ -19,7 +19,7 @@ from gpuclust.errors import GpuclustError
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, with_size
 from gpuclust.pipeline.run_files import JobReportInput, job_files
-from gpuclust.reducers.prepare import Matrix
+from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.bundle import Bundle

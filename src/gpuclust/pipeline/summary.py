@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import NOISE
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.registry import FitInput, algorithm_of, resolve
+from gpuclust.algorithms.registry import fit as fit_configs
 from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.analysis.criteria import density
 from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
-from gpuclust.config import AUTO, AnalysisConfig, Config, GmmConfig, HdbscanConfig, KMeansConfig, ScoreConfig
+from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
 from gpuclust.errors import GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
 from gpuclust.metrics.gap import MOST_ROWS, N_INIT, Gap, gap_statistic
+from gpuclust.model.schema import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import labels_digest
-from gpuclust.runtime.cache import tree_key
 from gpuclust.tracking.recorder import FINISHED
 
 if TYPE_CHECKING:
@@ -168,7 +171,7 @@ def _structure(job: Job, desk: RunContext) -> Structure | None:
         found = find_structure(raw, seed=job.config.seed, transform=lambda raw: matrix.preparation.transform(raw)[0])
         return None if found is None else replace(found, rows=rows[found.rows])
 
-    return desk.store.get(f"structure-{matrix.key}-{job.config.seed}", find)
+    return desk.cache.get(f"structure-{matrix.key}-{job.config.seed}", find)
 
 
 def _sample(job: Job, desk: RunContext) -> tuple[np.ndarray, np.ndarray]:
@@ -200,15 +203,11 @@ def _with_one_component(curves: Curves, finished: Sequence[Outcome], desk: RunCo
         assert isinstance(request, GmmConfig)
         desk.display.stage("fitting one component, to compare")
         matrix = jobs.prepared(job, jobs.load(job, desk), desk)
-        try:
-            fit = desk.backend.gmm(
-                matrix.X,
-                replace(request, n_clusters=1, n_init=1),
-                job.config.seed,
-                lambda _: None,
-                matrix.distinct_to_fit,
-            )
-        except GpuclustError:
+        data = FitInput(
+            matrix.X, job.config.seed, desk.backend, desk.cache, matrix.key, distinct=matrix.distinct_to_fit
+        )
+        (fit,) = fit_configs(data, [replace(request, n_clusters=1, n_init=1)])
+        if isinstance(fit, GpuclustError):
             continue
         for metric in ("bic", "icl"):
             if line in found.get(metric, {}):
@@ -272,13 +271,15 @@ def _preferred(
     finalists: Sequence[BestOfAlgorithm], comparisons: Sequence[Comparison], desk: RunContext
 ) -> tuple[Preferred | None, dict[str, float] | None]:
     """The HDBSCAN finalist if it is to be preferred, and the relative validity of all on its spanning tree."""
-    dense = next((f for f in finalists if isinstance(f.outcome.job.config.cluster, HdbscanConfig)), None)
+    dense = next((f for f in finalists if algorithm_of(f.outcome.job.config.cluster).density_validity), None)
     if dense is None or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
         return None, None
-    from gpuclust.algorithms.hdbscan.quality import relative_validity
-
-    edges = _tree(dense.outcome.job, desk).edges
-    validity = {f.outcome.job.name: relative_validity(edges, f.clustering.labels) for f in finalists}
+    job = dense.outcome.job
+    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+    data = FitInput(matrix.X, job.config.seed, desk.backend, desk.cache, matrix.key)
+    measure = resolve(str(algorithm_of(job.config.cluster).density_validity))
+    values = measure(data, job.config.cluster, [f.clustering.labels for f in finalists])
+    validity = {f.outcome.job.name: value for f, value in zip(finalists, values, strict=True)}
     name = dense.outcome.job.name
     same = {
         (c.second if c.first == name else c.first): c.without_noise.ari
@@ -288,15 +289,6 @@ def _preferred(
     others = [f.candidate for f in finalists if f is not dense]
     reason = prefer_hdbscan(dense.candidate, others, validity, same)
     return (Preferred(name, dense.clustering.n_clusters, reason) if reason else None), validity
-
-
-def _tree(job: Job, desk: RunContext) -> Any:
-    """The spanning tree of an HDBSCAN job, from the store where it still is there."""
-    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
-    request = job.config.cluster
-    assert isinstance(request, HdbscanConfig)
-    name = tree_key(matrix.key, request.min_samples)
-    return desk.store.get(name, lambda: desk.backend.hdbscan_tree(matrix.X, request.min_samples))
 
 
 def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: RunContext) -> Gap:

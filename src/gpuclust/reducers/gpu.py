@@ -5,13 +5,15 @@ from __future__ import annotations
 import cupy as cp
 import numpy as np
 
-from gpuclust.algorithms.results import projection
-from gpuclust.runtime.backend import Projection, Scaling
+from gpuclust.model.preparation import Projection, Scaling
+from gpuclust.reducers.pca import components_of
+from gpuclust.runtime.gpu import device_errors
 
 EPSILON = float(np.finfo(np.float64).eps)
 
 
-def fit_scaling(X: cp.ndarray, method: str) -> Scaling:
+@device_errors("the scaling")
+def fit_scaler(X: cp.ndarray, method: str) -> Scaling:
     """cuML's scaler fitted on X (n_samples, n_features) float64 on the device; ``none`` is the identity.
 
     cuML gives scale 1 to a feature only where its spread is exactly 0; scikit-learn also where it is rounding error
@@ -37,7 +39,8 @@ def _without_constants(spread: np.ndarray) -> np.ndarray:
     return np.where(spread < 10 * EPSILON, 1.0, spread)
 
 
-def fit_projection(X: cp.ndarray) -> Projection:
+@device_errors("the principal components")
+def fit_components(X: cp.ndarray) -> Projection:
     """All principal components of X (n_samples, n_features) float64 on the device.
 
     cuML takes a whole number of components and at least two features; signs and ratios are settled as on a CPU.
@@ -47,7 +50,7 @@ def fit_projection(X: cp.ndarray) -> Projection:
     n_rows, n_features = X.shape
     if n_features == 1:
         variance = float(X.var(ddof=1)) if n_rows > 1 else 0.0
-        return projection(cp.asnumpy(X.mean(axis=0)), np.ones((1, 1)), np.array([variance]), n_rows)
+        return components_of(cp.asnumpy(X.mean(axis=0)), np.ones((1, 1)), np.array([variance]), n_rows)
     model = PCA(n_components=min(n_rows, n_features), svd_solver="full", output_type="cupy").fit(X)
     components: np.ndarray = cp.asnumpy(model.components_)
-    return projection(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)
+    return components_of(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)

@@ -45,11 +45,6 @@ def matrix_key(config: Config, table: str) -> str:
     return key("matrix", table, config.scale, config.reduce, config.dtype)
 
 
-def tree_key(matrix: str, min_samples: int) -> str:
-    """The key of an HDBSCAN tree: further cluster sizes, methods and epsilons are cuts of it."""
-    return key("tree", matrix, min_samples)
-
-
 def nbytes(thing: Any) -> int:
     """Bytes held by the arrays and frames of an object, as far as they say."""
     if hasattr(thing, "memory_usage"):
@@ -61,7 +56,7 @@ def nbytes(thing: Any) -> int:
     return 0
 
 
-class Store:
+class ResultCache:
     """Least-recently-used results up to ``limit`` bytes (default: half of the memory now free).
 
     ``made`` counts how often each kind was made, so that a test can show that a sweep pays once.

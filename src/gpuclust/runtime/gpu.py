@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cupy as cp
 import numpy as np
 
-from gpuclust.algorithms.results import hdbscan_fit
-from gpuclust.config import GmmConfig, HdbscanConfig, KMeansConfig
 from gpuclust.errors import FitError, GpuclustError
-from gpuclust.metrics.silhouette.score import SilhouetteResult
-from gpuclust.runtime.backend import Fit, Progress, Projection, Scaling
-
-if TYPE_CHECKING:
-    from gpuclust.runtime.deduplicate import Distinct
 
 LEAST_CAPABILITY = (7, 0)
 """Volta: the oldest devices that RAPIDS has code for (Turing, 7.5, with CUDA 13)."""
@@ -105,77 +98,6 @@ class GpuBackend:
         """A copy in GPU memory."""
         return cp.asarray(array)
 
-    def fit_scaling(self, X: cp.ndarray, method: str) -> Scaling:
-        """See Backend; cuML's scalers."""
-        from gpuclust.reducers.gpu import fit_scaling
-
-        with failures("the scaling"):
-            return fit_scaling(X, method)
-
-    def fit_projection(self, X: cp.ndarray) -> Projection:
-        """See Backend; cuML's PCA."""
-        from gpuclust.reducers.gpu import fit_projection
-
-        with failures("the principal components"):
-            return fit_projection(X)
-
-    def kmeans(
-        self,
-        X: cp.ndarray,
-        requests: Sequence[KMeansConfig],
-        seed: int,
-        progress: Progress,
-        distinct: Distinct | None = None,
-    ) -> list[Fit]:
-        """See Backend; engine ``fused`` is our own Lloyd pass, anything else cuML."""
-        from gpuclust.algorithms.kmeans.gpu import fit_fused, fit_library
-
-        fits: dict[int, Fit] = {}
-        fused = [i for i, request in enumerate(requests) if request.engine == "fused"]
-        if fused:
-            with failures("K-Means"):
-                fits |= zip(fused, fit_fused(X, [requests[i] for i in fused], seed), strict=True)
-            progress(len(fits) / len(requests))
-        for i in sorted(set(range(len(requests))) - set(fused)):
-            with failures(f"K-Means with {requests[i].n_clusters} clusters"):
-                fits[i] = fit_library(X, requests[i], seed)
-            progress(len(fits) / len(requests))
-        return [fits[i] for i in range(len(requests))]
-
-    def gmm(
-        self, X: cp.ndarray, request: GmmConfig, seed: int, progress: Progress, distinct: Distinct | None = None
-    ) -> Fit:
-        """See Backend; engine ``library`` is scikit-learn's array API on CuPy, anything else our own EM pass."""
-        from gpuclust.algorithms.mixture.gpu import fit_gmm
-
-        with failures(f"the mixture of {request.n_clusters} components"):
-            return fit_gmm(X, request, seed, progress)
-
-    def hdbscan_tree(self, X: cp.ndarray, min_samples: int) -> Any:
-        """See Backend; cuML's HDBSCAN, of which the spanning tree is kept."""
-        from gpuclust.algorithms.hdbscan.gpu import fit_tree
-
-        with failures(f"the HDBSCAN tree with min_samples={min_samples}"):
-            return fit_tree(X, min_samples)
-
-    def hdbscan_cut(self, X: cp.ndarray, tree: Any, request: HdbscanConfig) -> Fit:
-        """See Backend; the tree is cut on the host, by the same code as on a CPU."""
-        return hdbscan_fit(cp.asnumpy(X), tree, request)
-
-    def silhouette(
-        self,
-        X: cp.ndarray,
-        labelings: Sequence[np.ndarray],
-        rows: np.ndarray | None,
-        progress: Progress,
-        distinct: Distinct | None = None,
-    ) -> list[SilhouetteResult]:
-        """See Backend; our own pass."""
-        from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
-
-        with failures("the silhouette"):
-            return silhouette_cuda(X, labelings, rows=rows, progress=progress)
-
 
 def set_up_memory(pool_fraction: float) -> None:
     """Give cuML, cuDF and CuPy one memory pool, once a process; a pool that is already there stays."""
@@ -196,7 +118,7 @@ def set_up_memory(pool_fraction: float) -> None:
 
 
 @contextmanager
-def failures(what: str) -> Iterator[None]:
+def device_errors(what: str) -> Iterator[None]:
     """Turn what the GPU libraries raise into a FitError that says what failed and what to do."""
     try:
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,12 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
 
-from numba import njit
+import numpy as np
+from numba import config, njit
 from numba.core import event
 
+PRECOMPILE = "gpuclust.metrics.precompile"
+SILHOUETTE_KERNELS = "gpuclust.metrics.silhouette.kernels_cpu"
 LOOK = 0.02  # seconds between looks for what the helper compiles
 
 
@@ -158,3 +162,13 @@ def notify_on_compile(tell: Callable[[], None]) -> Iterator[None]:
         if _helper is not None:
             _helper.stop()
             _helper = None
+
+
+def schedule_precompile(algorithm: str, X: np.ndarray, modules: Sequence[str] = ()) -> None:
+    """Offer a helper that compiles what follows a fit of ``algorithm`` to X; it starts if kernels have to be compiled.
+
+    ``modules`` are the modules of the algorithm whose kernels the helper compiles, beside those of the silhouette.
+    """
+    if config.NUMBA_DEFAULT_NUM_THREADS > 1:  # one core for each process
+        task = (algorithm, X.dtype.name, str(X.shape[1]))
+        offer(Helper((sys.executable, "-P", "-m", PRECOMPILE, *task), frozenset({SILHOUETTE_KERNELS, *modules})))

@@ -17,9 +17,8 @@ import numpy as np
 from gpuclust import __version__
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
+from gpuclust.model.preparation import Preparation, Projection, Scaling
 from gpuclust.model.schema import FORMAT, NOISE
-from gpuclust.reducers.prepare import Preparation
-from gpuclust.runtime.backend import Projection, Scaling
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
 UNPLACED = -2
@@ -185,15 +184,15 @@ Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
 
 
 def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
+    from gpuclust.algorithms.kmeans.cpu import centroid_confidence as margin
     from gpuclust.algorithms.kmeans.fit import assign
-    from gpuclust.algorithms.results import margin
 
     labels, nearest, second = assign(X, bundle.parameters["centers"])
     return labels, margin(nearest, second), nearest.astype(np.float32)
 
 
 def _gmm(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.algorithms.results import mixture_assign
+    from gpuclust.algorithms.mixture.cpu import score_rows as mixture_assign
 
     assert bundle.covariance_type is not None
     scores, distance = mixture_assign(X, bundle.parameters, bundle.covariance_type)

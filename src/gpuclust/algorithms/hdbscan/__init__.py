@@ -1,1 +1,65 @@
 """HDBSCAN: spanning tree, condensed tree, cuts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gpuclust.algorithms.registry import Algorithm
+from gpuclust.config import AUTO, ClusterConfig, number, one_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class HdbscanConfig(ClusterConfig):
+    """HDBSCAN* (Campello, Moulavi and Sander 2013).
+
+    ``min_cluster_size`` without a value is the square root of the number of rows, at least 5 (`default_min_cluster_size`);
+    ``auto`` ranks all sizes and takes the best.
+    """
+
+    name: str = one_of("hdbscan", "hdbscan")
+    min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,))
+    min_samples: int = number(10, low=1, high=1023)
+    cluster_selection_method: str = one_of("eom", "eom", "leaf")
+    cluster_selection_epsilon: float = number(0.0, low=0)
+    max_cluster_size: int | None = number(None, low=2)
+    allow_single_cluster: bool = False
+
+
+def default_min_cluster_size(n_rows: int) -> int:
+    """The ``min_cluster_size`` where none is given: the square root of the number of rows, at least 5 (13 of 178, 100 of 10,000)."""
+    return max(5, round(math.sqrt(n_rows)))
+
+
+def for_subset(config: HdbscanConfig, share: float) -> HdbscanConfig:
+    """The configuration for a share of the rows: the smallest cluster shrinks with them."""
+    if isinstance(config.min_cluster_size, int):
+        return replace(config, min_cluster_size=max(2, round(share * config.min_cluster_size)))
+    return config
+
+
+def keep_labels(
+    parameters: Mapping[str, np.ndarray], renumber: np.ndarray, labels: np.ndarray, confidence: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """A prediction may place rows that are noise in the tree, so the labels and confidences of the fit are kept."""
+    return {**parameters, "canonical": renumber, "training_labels": labels, "training_confidence": confidence}
+
+
+ALGORITHM = Algorithm(
+    name="hdbscan",
+    config=HdbscanConfig,
+    fit={"cpu": "gpuclust.algorithms.hdbscan.cpu:fit", "gpu": "gpuclust.algorithms.hdbscan.gpu:fit"},
+    default_metric="relative_validity",
+    size_key="min_cluster_size",
+    has_noise=True,
+    seeded=False,
+    for_subset=for_subset,
+    canonical=keep_labels,
+    after_fit="gpuclust.algorithms.hdbscan.cpu:after_fit",
+    density_validity="gpuclust.algorithms.hdbscan.cpu:density_validity",
+)

@@ -1,1 +1,29 @@
 """K-Means: initialisation, Lloyd's iterations, CPU and CUDA kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpuclust.algorithms.registry import Algorithm
+from gpuclust.config import ClusterConfig, number, one_of
+
+
+@dataclass
+class KMeansConfig(ClusterConfig):
+    """K-Means (Lloyd 1982; k-means++ of Arthur and Vassilvitskii 2007)."""
+
+    name: str = one_of("kmeans", "kmeans")
+    n_clusters: int = number(8, low=2)
+    init: str = one_of("k-means++", "k-means++", "random")
+    n_init: int = number(10, low=1)
+    max_iter: int = number(300, low=1)
+    tol: float = number(1e-4, low=0)
+    engine: str = one_of("auto", "auto", "library", "fused")
+
+
+ALGORITHM = Algorithm(
+    name="kmeans",
+    config=KMeansConfig,
+    fit={"cpu": "gpuclust.algorithms.kmeans.cpu:fit", "gpu": "gpuclust.algorithms.kmeans.gpu:fit"},
+    fits_together=True,
+)

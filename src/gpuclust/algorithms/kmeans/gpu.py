@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import cupy as cp
 import numpy as np
 
+from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend, nearest_two, refine_float64
+from gpuclust.algorithms.kmeans.cpu import packed
 from gpuclust.algorithms.kmeans.fit import fit_kmeans as fit_on_host
 from gpuclust.algorithms.kmeans.init import KMeansRequest
-from gpuclust.algorithms.results import margin
-from gpuclust.config import KMeansConfig
+from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.data.table import sample_rows
-from gpuclust.runtime.backend import Fit
+from gpuclust.runtime.gpu import device_errors
 
 SAMPLE_ROWS = 32_768
 GROUPS = 3
@@ -28,7 +29,22 @@ QUIET_TOLERANCE = 2.0**-40
 """A tolerance too small for cuML's test on the cost, which is made in the precision of the matrix."""
 
 
-def fit_library(X: cp.ndarray, request: KMeansConfig, seed: int) -> Fit:
+def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
+    """Fit several configurations; engine ``fused`` is our own Lloyd pass, anything else cuML."""
+    results: dict[int, FitResult] = {}
+    fused = [i for i, config in enumerate(configs) if config.engine == "fused"]
+    if fused:
+        with device_errors("K-Means"):
+            results |= zip(fused, fit_fused(data.X, [configs[i] for i in fused], data.seed), strict=True)
+        data.progress(len(results) / len(configs))
+    for i in sorted(set(range(len(configs))) - set(fused)):
+        with device_errors(f"K-Means with {configs[i].n_clusters} clusters"):
+            results[i] = fit_library(data.X, configs[i], data.seed)
+        data.progress(len(results) / len(configs))
+    return [results[i] for i in range(len(configs))]
+
+
+def fit_library(X: cp.ndarray, request: KMeansConfig, seed: int) -> FitResult:
     """cuML's K-Means with scikit-learn's meanings of ``init``, ``n_init``, ``max_iter`` and ``tol``.
 
     X is (n_samples, n_features) on the device. cuML sums in the precision of X: the centres it returns are settled by
@@ -70,7 +86,7 @@ def _cuml_centers(
     return centers, int(model.n_iter_)
 
 
-def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[Fit]:
+def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
     """Several K-Means of one matrix, which share every pass over it; the same result in every run."""
     variance: cp.ndarray = X.var(axis=0, dtype=np.float64)
     spread = float(variance.mean())
@@ -98,19 +114,9 @@ def _starts(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[
     return [[next(found).centers for _ in range(min(GROUPS, r.n_init))] for r in requests]
 
 
-def assigned(X: cp.ndarray, centers: cp.ndarray, n_iter: int, settled: bool, engine: str) -> Fit:
-    """Labels, confidence, distances and inertia of given centres, in float64 on the device, as `fits.kmeans_fit`."""
+def assigned(X: cp.ndarray, centers: cp.ndarray, n_iter: int, settled: bool, engine: str) -> FitResult:
+    """Labels, confidence, distances and inertia of given centres, in float64 on the device, as `kmeans.cpu.result_of`."""
     centers = cp.ascontiguousarray(centers)
     labels, nearest, second = nearest_two(X, centers, cp)
-    distance: np.ndarray = cp.asnumpy(nearest)
-    return Fit(
-        labels=cp.asnumpy(labels),
-        confidence=margin(distance, cp.asnumpy(second)),
-        distance=distance.astype(np.float32),
-        parameters={"centers": cp.asnumpy(centers)},
-        per_cluster=("centers",),
-        metrics={"inertia": float(np.square(distance).sum()), "n_iter": n_iter},
-        converged=settled,
-        engine=engine,
-        notes=() if settled else ("K-Means stopped at max_iter before it converged; raise cluster.max_iter",),
-    )
+    host: list[np.ndarray] = [cp.asnumpy(array) for array in (labels, nearest, second, centers)]
+    return packed(*host, n_iter, settled, engine)

@@ -1,1 +1,35 @@
 """Gaussian mixtures: initialisation, EM, CPU and CUDA kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpuclust.algorithms.registry import Algorithm
+from gpuclust.config import ClusterConfig, number, one_of
+
+
+@dataclass
+class GmmConfig(ClusterConfig):
+    """Gaussian mixture by expectation-maximisation (Dempster, Laird and Rubin 1977).
+
+    ``init_params=kmeans`` is one K-Means for engine ``library``; for ``fused`` it is the best of many short runs of EM on a
+    sample, each from k-means++ seeds (`gpuclust.algorithms.mixture.short_em`), because one start seldom leads far.
+    """
+
+    name: str = one_of("gmm", "gmm")
+    n_clusters: int = number(8, low=1)
+    covariance_type: str = one_of("full", "full", "tied", "diag", "spherical")
+    init_params: str = one_of("kmeans", "kmeans", "k-means++", "random", "random_from_data")
+    n_init: int = number(1, low=1)
+    max_iter: int = number(200, low=1)
+    tol: float = number(1e-3, low=0)
+    reg_covar: float = number(1e-6, low=0)
+    engine: str = one_of("auto", "auto", "library", "fused")
+
+
+ALGORITHM = Algorithm(
+    name="gmm",
+    config=GmmConfig,
+    fit={"cpu": "gpuclust.algorithms.mixture.cpu:fit", "gpu": "gpuclust.algorithms.mixture.gpu:fit"},
+    default_metric="bic",
+)

@@ -1,56 +1,54 @@
-"""Gaussian mixtures on the GPU: our own EM pass from a searched start, or scikit-learn's array API on CuPy from cuML's K-Means."""
+"""Gaussian mixtures on the GPU: our own EM pass; engine ``library`` is scikit-learn, on a copy in host memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cupy as cp
 import numpy as np
 
-from gpuclust.algorithms.kmeans.gpu import fit_library
-from gpuclust.algorithms.mixture.array_api import fit_mixture
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.mixture.cpu import fit as fit_on_host
+from gpuclust.algorithms.mixture.cpu import result_of
 from gpuclust.algorithms.mixture.em import EMScores, passes
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.short_em import short_em_init
-from gpuclust.algorithms.results import mixture_fit
-from gpuclust.config import GmmConfig, KMeansConfig
-from gpuclust.runtime.backend import Array, Fit, Progress
+from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.runtime.gpu import device_errors
 
 
-def fit_gmm(X: cp.ndarray, request: GmmConfig, seed: int, progress: Progress) -> Fit:
-    """The mixture of X (n_samples, n_features) on the device; engine ``library`` is scikit-learn's array API."""
-    if request.engine == "library":
-        k = request.n_clusters
-        model = fit_mixture(X, request, seed, lambda start: kmeans_labels(X, k, np.random.RandomState(start), None), cp)
-        return mixture_fit(X, model, "library", assign)
+def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
+    """Fit each configuration to ``data.X`` (n_samples, n_columns) on the device."""
+    results = []
+    for config in configs:
+        with device_errors(f"the mixture of {config.n_clusters} components"):
+            results.append(_fit(data, config))
+    return results
+
+
+def _fit(data: FitInput, config: GmmConfig) -> FitResult:
+    if config.engine == "library":
+        host = FitInput(cp.asnumpy(data.X), data.seed, data.backend, data.cache, data.key, progress=data.progress)
+        return fit_on_host(host, [config])[0]
     mixture = GaussianMixture(
-        request.n_clusters,
-        covariance_type=request.covariance_type,
-        tol=request.tol,
-        reg_covar=request.reg_covar,
-        max_iter=request.max_iter,
-        n_init=request.n_init,
-        init_params=request.init_params,
-        random_state=seed,
-        kmeans=short_em_init(request.covariance_type, request.reg_covar),
+        config.n_clusters,
+        covariance_type=config.covariance_type,
+        tol=config.tol,
+        reg_covar=config.reg_covar,
+        max_iter=config.max_iter,
+        n_init=config.n_init,
+        init_params=config.init_params,
+        random_state=data.seed,
+        kmeans=short_em_init(config.covariance_type, config.reg_covar),
         device="cuda",
     )
-    return mixture_fit(X, mixture.fit(X, progress=progress), "fused", assign)
+    return result_of(data.X, mixture.fit(data.X, progress=data.progress), "fused", score_rows)
 
 
-def kmeans_labels(
-    X: Array, n_components: int, random_state: np.random.RandomState, sample_weight: Array | None
-) -> cp.ndarray:
-    """Labels (n_samples,) int32 on the device that a mixture starts from: cuML's K-Means, one start, no weights."""
-    rows: cp.ndarray = cp.asarray(X)
-    if n_components == 1:
-        return cp.zeros(len(rows), dtype=np.int32)
-    seed = int(random_state.randint(2**31))
-    return cp.asarray(fit_library(rows, KMeansConfig(n_clusters=n_components, n_init=1), seed).labels)
-
-
-def assign(X: cp.ndarray, parameters: Mapping[str, np.ndarray], covariance_type: str) -> tuple[EMScores, np.ndarray]:
-    """As `fits.mixture_assign`, with every row scored in float64 on the device."""
+def score_rows(
+    X: cp.ndarray, parameters: Mapping[str, np.ndarray], covariance_type: str
+) -> tuple[EMScores, np.ndarray]:
+    """As `mixture.cpu.score_rows`, with every row scored in float64 on the device."""
     rows: cp.ndarray = X.astype(np.float64, copy=False)
     means = parameters["means"]
     scores = passes("cuda").score_pass(

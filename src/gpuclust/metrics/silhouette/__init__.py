@@ -1,1 +1,39 @@
 """The silhouette of several labelings in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpuclust.metrics.silhouette.score import SilhouetteResult, silhouette
+from gpuclust.runtime.backend import Array, Backend
+from gpuclust.runtime.deduplicate import Distinct
+
+__all__ = ["SilhouetteResult", "silhouette", "silhouettes"]
+
+
+def silhouettes(
+    X: Array,
+    labelings: Sequence[np.ndarray],
+    *,
+    backend: Backend,
+    rows: np.ndarray | None = None,
+    distinct: Distinct | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[SilhouetteResult]:
+    """Silhouettes of several labelings (n_samples,) of X (n_samples, n_columns) on the backend's device.
+
+    Noise is left out. Exact, or for a sample of ``rows``. ``distinct`` is X without its repeated rows, given only where equal
+    rows have equal labels.
+    """
+    if backend.name == "gpu":
+        from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
+        from gpuclust.runtime.gpu import device_errors
+
+        with device_errors("the silhouette"):
+            return silhouette_cuda(X, labelings, rows=rows, progress=progress)
+    if distinct is not None and rows is None:
+        once = [labels[distinct.first] for labels in labelings]
+        return silhouette(distinct.X, once, sample_weight=distinct.counts, progress=progress)
+    return silhouette(X, labelings, rows=rows, progress=progress)

@@ -1,0 +1,98 @@
+"""HDBSCAN on the CPU: the spanning tree once for each matrix and ``min_samples``, then a cut for each configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size
+from gpuclust.algorithms.hdbscan.fit import SpanningTree, auto_min_cluster_size, cut, spanning_tree, tree_from_edges
+from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
+from gpuclust.algorithms.hdbscan.quality import relative_validity
+from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.errors import FitError
+from gpuclust.runtime.cache import key
+from gpuclust.runtime.jit import schedule_precompile
+
+
+def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
+    """Cut the tree of ``data.X`` (n_samples, n_columns) for each configuration."""
+    results = []
+    for config in configs:
+        results.append(fit_cut(data.X, tree(data, config.min_samples), config))
+        data.progress(len(results) / len(configs))
+    return results
+
+
+def tree(data: FitInput, min_samples: int) -> SpanningTree:
+    """The spanning tree of the matrix, from the cache where it is there: the expensive step."""
+    return cached_tree(data, min_samples, _grow)
+
+
+def cached_tree(data: FitInput, min_samples: int, grow: Callable[[np.ndarray, int], SpanningTree]) -> SpanningTree:
+    """What ``grow(X, min_samples)`` gives, kept in the cache. Raises FitError where the rows are too few."""
+    if min_samples >= len(data.X):
+        raise FitError(f"{len(data.X):,} rows are too few for min_samples={min_samples}; lower cluster.min_samples")
+    return data.cache.get(tree_key(data, min_samples), lambda: grow(data.X, min_samples))
+
+
+def tree_key(data: FitInput, min_samples: int) -> str:
+    """The key of the tree in the cache: further cluster sizes, methods and epsilons are cuts of it."""
+    return key("tree", data.key, min_samples)
+
+
+def _grow(X: np.ndarray, min_samples: int) -> SpanningTree:
+    schedule_precompile("hdbscan", X, ["gpuclust.algorithms.hdbscan.condense"])
+    return spanning_tree(X, min_samples=min_samples)
+
+
+def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResult:
+    """One cut of a spanning tree, which may come from any device."""
+    size = config.min_cluster_size
+    curve = None
+    if isinstance(size, str):
+        curve = auto_min_cluster_size(tree)
+        size = int(curve.chosen)
+    elif size is None:
+        size = default_min_cluster_size(tree.n_rows)
+    found = cut(
+        tree,
+        min_cluster_size=size,
+        cluster_selection_method=config.cluster_selection_method,
+        cluster_selection_epsilon=float(config.cluster_selection_epsilon),
+        max_cluster_size=config.max_cluster_size or 0,
+        allow_single_cluster=config.allow_single_cluster,
+    )
+    none = (
+        ()
+        if found.n_clusters
+        else (f"every row is noise at min_cluster_size={size}; lower it, or cluster.min_samples",)
+    )
+    return FitResult(
+        labels=found.labels,
+        confidence=found.probabilities.astype(np.float32),
+        distance=None,
+        parameters=prediction_data(X, tree, found),
+        metrics={"relative_validity": found.relative_validity, "min_cluster_size": size},
+        notes=none,
+        details={"condensed": found.condensed, "persistence": found.persistence, "persistence_curve": curve},
+    )
+
+
+def density_validity(data: FitInput, config: HdbscanConfig, labelings: Sequence[np.ndarray]) -> list[float]:
+    """The relative validity of labelings (n_samples,), noise -1, on the spanning tree of the matrix."""
+    edges = data.cache.get(
+        tree_key(data, config.min_samples), lambda: _grow(data.backend.to_host(data.X), config.min_samples)
+    ).edges
+    return [relative_validity(edges, labels) for labels in labelings]
+
+
+def after_fit(X: np.ndarray) -> None:
+    """Cut a tree of two clusters: rows in sequence, with a long edge in the middle."""
+    n = len(X)
+    rows = np.arange(n)
+    lengths = 1.0 + rows[1:] / n
+    lengths[n // 2] = 9.0
+    tree = tree_from_edges(np.column_stack([rows[:-1], rows[1:], lengths]), np.ones(n), 5)
+    soft_membership(fit_cut(X, tree, HdbscanConfig(min_cluster_size=20)).parameters)

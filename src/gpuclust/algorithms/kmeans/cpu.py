@@ -1,0 +1,103 @@
+"""K-Means on the CPU: our fused Lloyd pass, or scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, use_fused
+from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.config import AUTO
+from gpuclust.runtime.jit import schedule_precompile
+
+
+def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
+    """Fit several configurations in shared passes. Engine ``fused`` is `fit_kmeans`, ``library`` scikit-learn."""
+    X = data.X
+    fused = [
+        i
+        for i, c in enumerate(configs)
+        if c.engine == "fused" or (c.engine == AUTO and use_fused(len(X), X.shape[1], c.n_clusters))
+    ]
+    results: dict[int, FitResult] = {}
+    requests = [
+        KMeansRequest(c.n_clusters, seed=data.seed, n_init=c.n_init, init=c.init, max_iter=c.max_iter, tol=c.tol)
+        for c in (configs[i] for i in fused)
+    ]
+    if requests:
+        schedule_precompile("kmeans", X)
+        models = fit_kmeans(X, requests, distinct=data.distinct, progress=lambda n, of: data.progress(n / of))
+        for i, model in zip(fused, models, strict=True):
+            result = result_of(X, model.centers, model.n_iter, model.converged, "fused")
+            results[i] = result if data.distinct is None else with_note(result, data.distinct.note("fitted"))
+    for i, config in enumerate(configs):
+        if i not in results:
+            results[i] = _fit_sklearn(X, config, data.seed)
+            data.progress((i + 1) / len(configs))
+    return [results[i] for i in range(len(configs))]
+
+
+def with_note(result: FitResult, note: str) -> FitResult:
+    """The result with one more note."""
+    return replace(result, notes=(*result.notes, note))
+
+
+def result_of(X: np.ndarray, centers: np.ndarray, n_iter: int, converged: bool, engine: str) -> FitResult:
+    """Labels, confidence and inertia of centres (n_clusters, n_columns), in float64, as a served model computes them."""
+    labels, nearest, second = assign(X, centers)
+    return packed(labels, nearest, second, centers, n_iter, converged, engine)
+
+
+def packed(
+    labels: np.ndarray,
+    nearest: np.ndarray,
+    second: np.ndarray,
+    centers: np.ndarray,
+    n_iter: int,
+    converged: bool,
+    engine: str,
+) -> FitResult:
+    """A result from an assignment: ``nearest`` and ``second`` (n_samples,) float64 are distances to the two nearest centres."""
+    return FitResult(
+        labels=labels,
+        confidence=centroid_confidence(nearest, second),
+        distance=nearest.astype(np.float32),
+        parameters={"centers": np.asarray(centers, dtype=np.float64)},
+        per_cluster=("centers",),
+        metrics={"inertia": float(np.square(nearest).sum()), "n_iter": n_iter},
+        converged=converged,
+        engine=engine,
+        notes=() if converged else ("K-Means stopped at max_iter before it converged; raise cluster.max_iter",),
+    )
+
+
+def centroid_confidence(nearest: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Confidence of a hard assignment: 1 - d(own centre) / d(next centre), float32 in [0, 1]; 1 with no other centre.
+
+    The simplified silhouette of Hruschka, de Castro and Campello (2004).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(second > 0, nearest / second, 1.0)
+    return (1.0 - ratio).astype(np.float32)
+
+
+def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int) -> FitResult:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Fewer distinct rows than clusters: the note of the result says so.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(
+            config.n_clusters,
+            init=config.init,
+            n_init=config.n_init,
+            max_iter=config.max_iter,
+            tol=config.tol,
+            random_state=seed,
+        ).fit(X)
+    return result_of(X, model.cluster_centers_, model.n_iter_, model.n_iter_ < config.max_iter, "library")

@@ -1,0 +1,135 @@
+"""Gaussian mixtures on the CPU: our fused EM pass, or scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.mixture.em import EMScores, passes
+from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.m_step import n_parameters
+from gpuclust.algorithms.mixture.short_em import short_em_init
+from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.errors import FitError
+from gpuclust.runtime.backend import Array
+from gpuclust.runtime.jit import schedule_precompile
+
+# A matrix of up to this many values is fitted in float64, which is as fast and compiles no float32 kernels.
+MAX_VALUES_FLOAT64 = 2_000_000
+
+ScoreRows = Callable[[Array, Mapping[str, np.ndarray], str], "tuple[EMScores, np.ndarray]"]
+
+
+def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
+    """Fit each configuration. Engine ``fused`` is `GaussianMixture`, ``library`` scikit-learn."""
+    return [_fit(data, config) for config in configs]
+
+
+def _fit(data: FitInput, config: GmmConfig) -> FitResult:
+    X, distinct = data.X, data.distinct
+    settings: dict[str, Any] = {
+        "n_components": config.n_clusters,
+        "covariance_type": config.covariance_type,
+        "init_params": config.init_params,
+        "n_init": config.n_init,
+        "max_iter": config.max_iter,
+        "tol": config.tol,
+        "reg_covar": config.reg_covar,
+        "random_state": data.seed,
+    }
+    if config.engine == "library":
+        return result_of(X, _fit_sklearn(X, settings), "library")
+    schedule_precompile("gmm", X)
+    init = short_em_init(config.covariance_type, config.reg_covar)
+    if distinct is None or config.init_params != "kmeans":  # the other initialisations draw a number for each row
+        mixture = GaussianMixture(**settings, kmeans=init)
+        return result_of(X, mixture.fit(_in_float64(X), progress=data.progress), "fused")
+
+    mixture = GaussianMixture(**settings, kmeans=lambda _, n, random, __: init(X, n, random, None))
+    model = mixture.fit(_in_float64(distinct.X), distinct.counts, progress=data.progress)
+    result = result_of(X, model, "fused")
+    return replace(result, notes=(*result.notes, distinct.note("fitted")))
+
+
+def _in_float64(X: np.ndarray) -> np.ndarray:
+    return X.astype(np.float64, copy=False) if X.size <= MAX_VALUES_FLOAT64 else X
+
+
+def _fit_sklearn(X: np.ndarray, settings: dict[str, Any]) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture as SklearnMixture
+
+    with warnings.catch_warnings():
+        # The note of the result says that it did not converge.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        try:
+            return SklearnMixture(**settings).fit(X)
+        except ValueError as error:
+            raise FitError(
+                f"the mixture of {settings['n_components']} components cannot be fitted: {str(error).splitlines()[0]}"
+            ) from error
+
+
+def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None) -> FitResult:
+    """Labels, confidence and criteria of a fitted mixture, in float64, as a served model computes them.
+
+    ``model`` has scikit-learn's fitted attributes; ``assign`` does on another device what `score_rows` does here. ``bic``, ``aic`` and ``icl`` (BIC plus twice the entropy of the
+    responsibilities; Biernacki, Celeux and Govaert 2000) are lower for better mixtures.
+    """
+    kind = model.covariance_type
+    parameters = {
+        "weights": np.asarray(model.weights_, dtype=np.float64),
+        "means": np.asarray(model.means_, dtype=np.float64),
+        "covariances": np.asarray(model.covariances_, dtype=np.float64),
+        "precisions_cholesky": np.asarray(model.precisions_cholesky_, dtype=np.float64),
+    }
+    scores, distance = (assign or score_rows)(X, parameters, kind)
+    free = n_parameters(kind, *parameters["means"].shape)
+    bic = -2 * scores.log_likelihood + free * float(np.log(len(X)))
+    return FitResult(
+        labels=scores.labels,
+        confidence=scores.confidence,
+        distance=distance,
+        parameters=parameters,
+        options={"covariance_type": kind},
+        per_cluster=("weights", "means", *(() if kind == "tied" else ("covariances", "precisions_cholesky"))),
+        metrics={
+            "log_likelihood": scores.log_likelihood,
+            "bic": bic,
+            "aic": -2 * scores.log_likelihood + 2 * free,
+            "icl": bic + 2 * scores.entropy,
+            "n_iter": model.n_iter_,
+        },
+        converged=model.converged_,
+        engine=engine,
+        notes=_mixture_notes(model.converged_, scores.labels, len(parameters["weights"])),
+    )
+
+
+def _mixture_notes(converged: bool, labels: np.ndarray, n_components: int) -> tuple[str, ...]:
+    """What a user should know of a fit beside its figures."""
+    notes = [] if converged else ["EM stopped at max_iter before it converged; raise cluster.max_iter"]
+    without = n_components - len(np.unique(labels))
+    if without:
+        notes.append(f"{without} of {n_components} components are the likeliest of no row, so there are fewer clusters")
+    return tuple(notes)
+
+
+def score_rows(
+    X: np.ndarray, parameters: Mapping[str, np.ndarray], covariance_type: str
+) -> tuple[EMScores, np.ndarray]:
+    """Each row under a mixture, in float64 whatever X is: its scores, and its Euclidean distance to its mean (n,) float32."""
+    X = np.asarray(X, dtype=np.float64)
+    means = parameters["means"]
+    scores = passes("cpu").score_pass(
+        X, parameters["weights"], means, parameters["precisions_cholesky"], covariance_type
+    )
+    squares = np.zeros(len(X))
+    for j in range(X.shape[1]):  # by column: no second matrix
+        squares += (X[:, j] - means[scores.labels, j]) ** 2
+    return scores, np.sqrt(squares).astype(np.float32)

@@ -1,0 +1,183 @@
+"""The registry of clustering algorithms: what each one is, and the only place that knows which there are.
+
+An algorithm is a package below `gpuclust.algorithms` whose ``__init__`` defines ``ALGORITHM``, or an entry point of the
+group ``gpuclust.algorithms`` in an installed distribution. Everything that depends on the algorithm (fitting, prediction,
+selection, curves, stability) asks its `Algorithm` and never compares names.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from gpuclust.config import ClusterConfig, Config, flatten
+from gpuclust.errors import ConfigurationError, GpuclustError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gpuclust.runtime.backend import Array, Backend, Progress
+    from gpuclust.runtime.cache import Cache
+    from gpuclust.runtime.deduplicate import Distinct
+
+ENTRY_POINTS = "gpuclust.algorithms"
+
+
+@dataclass(frozen=True)
+class FitInput:
+    """What an algorithm fits: ``X`` (n_samples, n_columns), float32 or float64, on the backend's device.
+
+    Expensive intermediate results are kept in ``cache`` under keys that include ``key``, the key of the matrix. ``distinct``,
+    where it is given, holds the rows of X without repetitions and their counts: an algorithm may fit these instead.
+    ``progress`` receives the fraction done, in [0, 1].
+    """
+
+    X: Array
+    seed: int
+    backend: Backend
+    cache: Cache
+    key: str
+    distinct: Distinct | None = None
+    progress: Progress = lambda _: None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What an algorithm found, before its clusters are put in canonical order. Arrays are NumPy arrays on the host.
+
+    ``labels`` (n_samples,) int32, noise -1; ``confidence`` (n_samples,) float32 in [0, 1]; ``distance`` (n_samples,)
+    float32 to the own centre, in the prepared space, or None where there are no centres. ``parameters`` are the fitted
+    arrays that a prediction needs; those named in ``per_cluster`` have one entry per cluster in their first axis.
+    ``options`` are the plain values that a prediction needs beside them. ``metrics`` are the algorithm's own scores.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    distance: np.ndarray | None
+    parameters: Mapping[str, np.ndarray]
+    metrics: Mapping[str, float]
+    per_cluster: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    converged: bool = True
+    engine: str = "library"
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Fitter = Callable[[FitInput, Sequence[Any]], list[FitResult]]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One clustering algorithm.
+
+    ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``fit`` maps the
+    name of a backend to a function, or to the ``module:function`` where it is found when it is first needed.
+    ``default_metric`` selects among jobs of this algorithm. ``size_key`` is the configuration key that sweeps count
+    along, of any numeric type, or None. ``fits_together``: several configurations are fitted in one call, because they
+    share passes over the matrix. ``seeded``: another seed can give another result. ``for_subset(config, share)``: the
+    configuration for a subset of the rows; an algorithm that has it is resampled without repetitions.
+    ``canonical(parameters, renumber, labels, confidence)``: further parameters once the clusters are renumbered.
+    ``after_fit``: the ``module:function`` that runs, on a few rows (n, n_columns), what follows a fit, to compile it.
+    ``density_validity``: the ``module:function`` that gives the relative validity of labelings by their density:
+    ``f(FitInput, config, labelings) -> list[float]``.
+    """
+
+    name: str
+    config: type[ClusterConfig]
+    fit: Mapping[str, str | Fitter]
+    default_metric: str = "silhouette"
+    size_key: str | None = "n_clusters"
+    has_noise: bool = False
+    fits_together: bool = False
+    seeded: bool = True
+    for_subset: Callable[[Any, float], ClusterConfig] | None = None
+    canonical: Callable[..., Mapping[str, np.ndarray]] | None = None
+    after_fit: str | None = None
+    density_validity: str | None = None
+
+    def fitter(self, backend: str) -> Fitter:
+        """The fit function of a backend. Raises ConfigurationError where the algorithm has none."""
+        if backend not in self.fit:
+            raise ConfigurationError(
+                f"cluster={self.name} does not run on the {backend} backend; use backend={' or '.join(self.fit)}"
+            )
+        found = self.fit[backend]
+        return resolve(found) if isinstance(found, str) else found
+
+
+def resolve(path: str) -> Any:
+    """The object at ``module:name``."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+_registered: dict[str, Algorithm] = {}
+
+
+def register(algorithm: Algorithm) -> None:
+    """Add an algorithm, or replace the one of that name."""
+    _registered[algorithm.name] = algorithm
+
+
+@cache
+def _discover() -> None:
+    package = import_module("gpuclust.algorithms")
+    for found in pkgutil.iter_modules(package.__path__):
+        if found.ispkg:
+            algorithm = import_module(f"gpuclust.algorithms.{found.name}").ALGORITHM
+            _registered.setdefault(algorithm.name, algorithm)
+    for entry in entry_points(group=ENTRY_POINTS):
+        _registered.setdefault(entry.name, entry.load())
+
+
+def algorithms() -> Mapping[str, Algorithm]:
+    """All algorithms by name: our own, those of installed plug-ins, and those that were registered."""
+    _discover()
+    return _registered
+
+
+def algorithm_of(config: ClusterConfig) -> Algorithm:
+    """The algorithm that a configuration belongs to. Raises ConfigurationError for an unknown name."""
+    return get_algorithm(config.name)
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """The algorithm of that name. Raises ConfigurationError for an unknown name."""
+    known = algorithms()
+    if name not in known:
+        raise ConfigurationError(f"there is no algorithm {name!r}; the known ones are {', '.join(known)}")
+    return known[name]
+
+
+def fit(request: FitInput, configs: Sequence[ClusterConfig]) -> list[FitResult | GpuclustError]:
+    """Fit configurations of one algorithm; one that fails gives its error in its place."""
+    fitter = algorithm_of(configs[0]).fitter(request.backend.name)
+    try:
+        return list(fitter(request, configs))
+    except GpuclustError as error:
+        if len(configs) == 1:
+            return [error]
+        return [result for config in configs for result in fit(request, [config])]
+
+
+def size_keys() -> Iterator[str]:
+    """``cluster.n_clusters`` and so on: the keys that sweeps count along, without repetitions."""
+    seen = dict.fromkeys(a.size_key for a in algorithms().values() if a.size_key)
+    return (f"cluster.{key}" for key in seen)
+
+
+@cache
+def known_keys() -> dict[str, tuple[str, ...]]:
+    """Every key that a configuration can have: dotted key -> the algorithms it belongs to (none: all)."""
+    keys: dict[str, tuple[str, ...]] = {}
+    for name, algorithm in algorithms().items():
+        for key in flatten(Config(cluster=algorithm.config())):
+            belongs = key.startswith("cluster.") and key != "cluster.name"
+            keys[key] = (*keys.get(key, ()), name) if belongs else ()
+    return keys | {"clean.bounds": (), "experiments": ()}

@@ -1,0 +1,125 @@
+"""How raw features become a matrix: scaling and reduction, fitted elsewhere and applied here, with NumPy or CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# A NumPy or a CuPy array.
+Array = Any
+
+# Rows are transformed in blocks of this size, counted from the first: the same rows then go through the same
+# matrix products wherever they are transformed, so that a served model repeats the job's matrix bit for bit.
+BLOCK_ROWS = 65_536
+
+MAP_DIMENSIONS = 3
+
+# Scaled values beyond which squares, or distances in float32, overflow, by the type of the matrix. Where all are below the
+# inverse, squares vanish.
+REACH = {"float32": 1e15, "float64": 1e30}
+
+PROJECTION_FIELDS = ("mean", "components", "explained_variance", "explained_variance_ratio", "scale")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``(x - offset) / scale`` per feature; both (n_features,) float64."""
+
+    method: str
+    offset: np.ndarray
+    scale: np.ndarray
+
+    def transform(self, raw: Array, xp: Any = np) -> Array:
+        """Raw rows (n_rows, n_features) float64, scaled."""
+        return (raw - xp.asarray(self.offset)) / xp.asarray(self.scale)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """``(x - mean) @ components.T / scale``: principal components, largest loading of each positive.
+
+    ``mean`` (n_features,), ``components`` (n_components, n_features), ``explained_variance`` and
+    ``explained_variance_ratio`` (n_components,), all float64; ``scale`` (n_components,) is one unless the
+    components were whitened or standardised again. ``population_factor`` is sqrt((n - 1) / n), which turns a
+    standard deviation with n - 1 into one with n.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    explained_variance: np.ndarray
+    explained_variance_ratio: np.ndarray
+    scale: np.ndarray
+    population_factor: float = 1.0
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns that `transform` gives."""
+        return len(self.components)
+
+    def transform(self, scaled: Array, xp: Any = np) -> Array:
+        """Scaled rows (n_rows, n_features) float64 to their components (n_rows, n_components) float64."""
+        centred = scaled - xp.asarray(self.mean)
+        return centred @ xp.asarray(self.components).T / xp.asarray(self.scale)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What `from_arrays` reads."""
+        return {name: getattr(self, name) for name in PROJECTION_FIELDS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Projection:
+        """The projection that `to_arrays` gave."""
+        return cls(*(arrays[name] for name in PROJECTION_FIELDS))
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How raw features become a matrix: everything fitted, float64 on the host.
+
+    ``projection`` is None when nothing was reduced; ``map_projection`` always holds the first three principal
+    components of the scaled features, for drawing.
+    """
+
+    features: tuple[str, ...]
+    scaling: Scaling
+    projection: Projection | None
+    map_projection: Projection
+    dtype: str
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of the matrix."""
+        return len(self.features) if self.projection is None else self.projection.n_columns
+
+    @property
+    def explained_variance(self) -> float:
+        """Share of the scaled variance that the matrix keeps; 1.0 where nothing was reduced."""
+        return 1.0 if self.projection is None else float(self.projection.explained_variance_ratio.sum())
+
+    def within_reach(self, raw: np.ndarray) -> np.ndarray:
+        """Which rows (n_rows, n_features) float64 have scaled values whose squares ``dtype`` can hold: (n_rows,) bool."""
+        farthest = REACH[self.dtype]
+        return (np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale).all(axis=1)
+
+    def transform(self, raw: Array, xp: Any = np) -> tuple[Array, Array]:
+        """Raw features to the matrix and the map coordinates.
+
+        Parameters: ``raw`` (n_rows, n_features) float64; ``xp`` numpy or cupy, whichever holds it. Returns the
+        matrix (n_rows, n_columns) in ``dtype`` and the coordinates (n_rows, 3) float32; columns that a table of
+        fewer than three features lacks are 0.
+        """
+        matrix = xp.empty((len(raw), self.n_columns), dtype=self.dtype)
+        coordinates = xp.zeros((len(raw), MAP_DIMENSIONS), dtype=xp.float32)
+        for block in blocks(len(raw)):
+            scaled = self.scaling.transform(raw[block], xp)
+            matrix[block] = scaled if self.projection is None else self.projection.transform(scaled, xp)
+            projected = self.map_projection.transform(scaled, xp)
+            coordinates[block, : projected.shape[1]] = projected
+        return matrix, coordinates
+
+
+def blocks(n_rows: int) -> Iterator[slice]:
+    """The fixed row blocks that every transform uses."""
+    return (slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS))
