@@ -11,7 +11,7 @@ from gpuclust.runtime.backend import Backend
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 
-__all__ = ["fit", "fit_all", "fit_cut", "spanning_tree"]
+__all__ = ["fit_all", "fit_cut", "fit_one", "spanning_tree"]
 
 
 def fit_all(
@@ -23,6 +23,6 @@ def fit_all(
     return algorithm_of(configs[0]).fitter(backend.name)(data, configs)
 
 
-def fit(X: Any, config: Any, **options: Any) -> FitResult:
+def fit_one(X: Any, config: Any, **options: Any) -> FitResult:
     """The result of one configuration."""
     return fit_all(X, [config], **options)[0]

@@ -12,7 +12,7 @@ from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.metrics.icl_gain import split_gain
 from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.runtime.cpu import CpuBackend
-from tests.fitting import fit, fit_all, fit_cut, spanning_tree
+from tests.fitting import fit_all, fit_cut, fit_one, spanning_tree
 
 BACKEND = CpuBackend()
 Curves = dict[str, dict[str, list[tuple[float, float, float]]]]
@@ -65,7 +65,7 @@ def kmeans_curves(X: np.ndarray, sizes: Sequence[int]) -> Curves:
 
 def gmm_curves(X: np.ndarray, sizes: Sequence[int], kind: str = "full") -> Curves:
     """The curves of ``gpuclust -m cluster=gmm cluster.n_clusters=...`` that the verdict reads."""
-    fits = [fit(X, GmmConfig(n_clusters=k, covariance_type=kind, n_init=2), seed=0) for k in sizes]
+    fits = [fit_one(X, GmmConfig(n_clusters=k, covariance_type=kind, n_init=2), seed=0) for k in sizes]
     found = {m: {kind: [(k, f.metrics[m], 0.0) for k, f in zip(sizes, fits, strict=True)]} for m in ("bic", "icl")}
     several = [(k, f.labels) for k, f in zip(sizes, fits, strict=True) if len(np.unique(f.labels)) > 1]
     return found | shape_curves(X, kind, [k for k, _ in several], [labels for _, labels in several])

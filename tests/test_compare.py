@@ -32,7 +32,7 @@ from gpuclust.report.terminal import matching
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.tracking.mlflow import MlflowRecorder
-from tests.fitting import fit
+from tests.fitting import fit_one
 from tests.known_answers import groups
 
 labelings = hnp.arrays(np.int32, st.shared(st.integers(2, 60), key="n"), elements=st.integers(-1, 4))
@@ -180,7 +180,7 @@ def hdbscan_with_noise() -> tuple[np.ndarray, object]:
     rng = np.random.default_rng(0)
     X = np.concatenate([groups(3, n_columns=2, n_rows=400, seed=0), rng.uniform(-3, 3, (60, 2))]).astype(np.float32)
     backend, request = CpuBackend(), HdbscanConfig(min_cluster_size=40)
-    fit = fit(X, request)
+    fit = fit_one(X, request)
     matrix = Matrix(X, np.zeros((len(X), 3), np.float32), None, "m", 0.0)  # type: ignore[arg-type]
     return X, canonical(fit, request, matrix, backend, 0.0)
 

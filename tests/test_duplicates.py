@@ -25,6 +25,7 @@ from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.deduplicate import Distinct, distinct_rows, pays, worth_deduplicating_fits
 from gpuclust.runtime.matrix import Matrix
+from tests.fitting import fit_one
 
 # Sums over the same rows in another order: n * eps of float64, with room for the iterations that carry it on.
 ROUNDING = 1e-9
@@ -163,7 +164,7 @@ def test_mixtures_are_those_of_all_rows(kind: str, dtype: Any, tolerance: float,
 def test_mixtures_that_draw_a_number_for_each_row_start_from_all_rows(start: str, seed: int) -> None:
     X = repeated(6_000, 600, 3, seed)
     request = GmmConfig(n_clusters=2, init_params=start, max_iter=5)
-    once, all_rows = (fit(X, request, seed=seed, distinct=d) for d in (distinct_rows(X), None))
+    once, all_rows = (fit_one(X, request, seed=seed, distinct=d) for d in (distinct_rows(X), None))
     assert once.metrics == all_rows.metrics
     assert not any("distinct rows" in note for note in once.notes)
 

@@ -1,5 +1,7 @@
 """Stability against brute force, and what it says of stable and of made-up clusters."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
@@ -8,31 +10,27 @@ from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.config import ClusterConfig
+from gpuclust.metrics import stability as stability_module
 from gpuclust.metrics.stability import (
     SEEDS,
     SPLITS,
     SUBSET,
     matched_jaccard,
-    place,
     refits,
     scaled,
     stability,
     strength,
 )
+from gpuclust.model.predictor import assign
 from gpuclust.runtime.cpu import CpuBackend
-from tests.fitting import fit
+from tests.fitting import fit_one
 from tests.known_answers import groups, standardised
 
 BACKEND = CpuBackend()
 
 
 def fitted(X: np.ndarray, request: ClusterConfig) -> np.ndarray:
-    if isinstance(request, KMeansConfig):
-        return fit(X, request, seed=0).labels
-    if isinstance(request, GmmConfig):
-        return fit(X, request, seed=0).labels
-    assert isinstance(request, HdbscanConfig)
-    return fit(X, request).labels
+    return fit_one(X, request).labels
 
 
 REQUESTS = [KMeansConfig(n_clusters=3), GmmConfig(n_clusters=3), HdbscanConfig(min_cluster_size=40)]
@@ -121,7 +119,7 @@ def test_seeds_are_compared_by_the_adjusted_rand_index() -> None:
     request = KMeansConfig(n_clusters=5, n_init=1)
     labels = fitted(X, request)
     found = stability(X, labels, request, n_resamples=1, seed=0, backend=BACKEND)
-    expected = [adjusted_rand_score(labels, fit(X, request, seed=s).labels) for s in range(1, SEEDS + 1)]
+    expected = [adjusted_rand_score(labels, fit_one(X, request, seed=s).labels) for s in range(1, SEEDS + 1)]
     np.testing.assert_allclose(found.ari_seeds, expected, atol=1e-12)
 
 
@@ -129,24 +127,18 @@ def test_seeds_are_compared_by_the_adjusted_rand_index() -> None:
 def test_it_costs_what_it_says(request_: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     fits: list[float] = []
 
-    class Counting(CpuBackend):
-        def kmeans(self, X, *rest):  # type: ignore[no-untyped-def]
-            fits.append(len(X))
-            return super().kmeans(X, *rest)
+    fit = stability_module.fit
 
-        def gmm(self, X, *rest):  # type: ignore[no-untyped-def]
-            fits.append(len(X))
-            return super().gmm(X, *rest)
+    def counted(data: Any, configs: Any) -> Any:
+        fits.append(len(data.X))
+        return fit(data, configs)
 
-        def hdbscan_tree(self, X, *rest):  # type: ignore[no-untyped-def]
-            fits.append(len(X))
-            return super().hdbscan_tree(X, *rest)
-
+    monkeypatch.setattr(stability_module, "fit", counted)
     X = groups(3, n_columns=2, n_rows=200, seed=0)
     labels = fitted(X, request_)
     fits.clear()
     told: list[float] = []
-    stability(X, labels, request_, n_resamples=3, seed=0, backend=Counting(), progress=told.append)
+    stability(X, labels, request_, n_resamples=3, seed=0, backend=BACKEND, progress=told.append)
     share = SUBSET if isinstance(request_, HdbscanConfig) else 1.0
     rest = SPLITS + (0 if isinstance(request_, HdbscanConfig) else SEEDS)
     assert refits(request_, 3) == 3 + rest
@@ -164,11 +156,8 @@ def test_hdbscan_gets_each_row_once_and_a_scaled_size() -> None:
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: r.name)
 def test_fitted_rows_are_placed_where_they_were(request_: ClusterConfig) -> None:
     X = groups(3, n_columns=2, n_rows=300, seed=0)
-    if isinstance(request_, KMeansConfig) or isinstance(request_, GmmConfig):
-        fit = fit(X, request_, seed=0)
-    else:
-        fit = fit(X, request_)
-    np.testing.assert_array_equal(place(fit, request_, X), fit.labels)
+    found = fit_one(X, request_)
+    np.testing.assert_array_equal(assign(request_.name, found.parameters, found.options, X), found.labels)
 
 
 def test_a_refit_that_fails_counts_as_dissolved() -> None:
