@@ -1,4 +1,4 @@
-"""The two rules of the house, read off the imports: who may import whom, and who may import what."""
+"""The rules of the layout, read from the imports: which package may import which, and which file a large library."""
 
 import ast
 import subprocess
@@ -11,17 +11,19 @@ import pytest
 import gpuclust
 
 PACKAGE = Path(gpuclust.__file__).parent
-# A file imports only from its left. `compute/backend.py` is the seam that both sides of compute know.
-ORDER = ("sanitize", "errors", "folders", "model", "config", "overrides", "compose", "data", "compute", "prepare", "cluster", "analysis", "report", "tracking",
-         "artifacts", "desk", "record", "job", "conclude", "curves", "sweep", "choice", "export", "compare", "predict", "describe", "commands", "completion", "usage", "cli", "__main__")  # fmt: skip
+# A file imports only from packages to the left of its own.
+ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
+         "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "api",
+         "completion", "usage", "cli", "__main__")  # fmt: skip
+SERVE = {"sanitize", "errors", "model", "serve"}
 HEAVY = {
     "mlflow": ("tracking/",),
     "hydra": ("compose.py", "cli.py"),
     "omegaconf": ("compose.py",),
-    "cuml": ("compute/gpu",),
-    "cudf": ("compute/gpu",),
-    "cupy": ("compute/gpu",),
-    "rmm": ("compute/gpu",),
+    "cuml": ("runtime/", "algorithms/", "reducers/gpu.py"),
+    "cudf": ("runtime/",),
+    "cupy": ("runtime/", "algorithms/", "reducers/gpu.py"),
+    "rmm": ("runtime/",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -45,23 +47,70 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def place(name: str) -> str:
-    """The part of the house that a dotted gpuclust name is in."""
+def package_of(name: str) -> str:
+    """The package or top-level file that a dotted gpuclust name is in."""
     return name.split(".")[1]
 
 
+def ours(path: Path) -> set[str]:
+    """The packages of gpuclust that a file imports."""
+    names = (name for name in imported(path) if name.startswith("gpuclust."))
+    return {package_of(name) for name in names if package_of(name) != "__version__"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_imports_only_from_its_left(path: Path) -> None:
+def test_a_file_imports_only_from_packages_to_its_left(path: Path) -> None:
     here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    ours = {place(name) for name in imported(path) if name.startswith("gpuclust.") and place(name) != "__version__"}
+    used = ours(path)
     if here == "__init__":
-        assert not ours
+        assert not used
     elif here == "serve":
-        assert ours <= {"sanitize", "errors", "model", "serve"}, "serve/ is a wing of its own"
+        assert used <= SERVE, "serve/ is independent of the training code"
     else:
-        right = {name for name in ours if name == "serve" or ORDER.index(name) > ORDER.index(here)}
-        allowed = {"serve"} if here == "commands" else set()
-        assert right <= allowed, f"{here} is left of {right}"
+        right = {name for name in used if name == "serve" or ORDER.index(name) > ORDER.index(here)}
+        assert right <= ({"serve"} if here in ("commands", "api") else set()), f"{here} is left of {right}"
+
+
+@pytest.mark.parametrize("algorithm", sorted(p.name for p in (PACKAGE / "algorithms").iterdir() if p.is_dir()))
+def test_an_algorithm_imports_no_other(algorithm: str) -> None:
+    if algorithm.startswith("__"):
+        pytest.skip("no algorithm")
+    for path in (PACKAGE / "algorithms" / algorithm).rglob("*.py"):
+        parts = (name.split(".") for name in imported(path) if name.startswith("gpuclust.algorithms."))
+        others = {part[2] for part in parts} - {algorithm, "registry"}
+        assert not others, f"{path} imports {others}"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file."""
+    return {
+        ".".join(("gpuclust", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in FILES
+    }
+
+
+def test_no_import_cycle() -> None:
+    known = modules()
+    edges = {}
+    for name, path in known.items():
+        found = set()
+        for target in imported(path):
+            while target.startswith("gpuclust.") and target not in known:
+                target = target.rpartition(".")[0]
+            if target in known and target not in ("gpuclust", name):
+                found.add(target)
+        edges[name] = found
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for target in sorted(edges[name]):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, ())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

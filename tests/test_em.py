@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gpuclust.algorithms.mixture import em_cpu, vector_math
 from gpuclust.algorithms.mixture import kernels_cpu as em_blocks
-from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, EMStatistics, em_pass
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, EMStatistics
 from gpuclust.algorithms.mixture.m_step import precisions, precisions_cholesky
+from gpuclust.algorithms.mixture.passes import em_pass
 
 # One pass sums n terms of order 1 in another order than NumPy: n * 1e-16, with room for the condition of a precision.
 # In float32 each term has an error of 1e-7 times the condition; sums are float64, so the errors average out.

@@ -15,9 +15,10 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, passes
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.m_step import cholesky_of_precisions, precisions
+from gpuclust.algorithms.mixture.passes import passes
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 from tests.test_em import blobs, parameters
 

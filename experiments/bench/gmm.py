@@ -21,10 +21,10 @@ from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_track
 from gpuclust.algorithms.mixture.array_api import array_api
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.algorithms.mixture.em import passes
 from gpuclust.algorithms.mixture.em_cpu import em_pass
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise
+from gpuclust.algorithms.mixture.passes import passes
 
 ROWS = 1_160_000
 COMPONENTS = 5

@@ -74,6 +74,26 @@ class Projection:
         return cls(*(arrays[name] for name in PROJECTION_FIELDS))
 
 
+def projection_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray, n_rows: int) -> Projection:
+    """A Projection whose components' largest loadings are positive; ratios are 0 where there is no variance.
+
+    ``variance`` is the explained variance with n - 1, as scikit-learn and cuML give it.
+    """
+    components = np.asarray(components, dtype=np.float64)
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.where(components[np.arange(len(components)), largest] < 0, -1.0, 1.0)
+    variance = np.maximum(np.asarray(variance, dtype=np.float64), 0.0)
+    total = variance.sum()
+    return Projection(
+        mean=np.asarray(mean, dtype=np.float64),
+        components=components * signs[:, None],
+        explained_variance=variance,
+        explained_variance_ratio=variance / total if total > 0 else np.zeros_like(variance),
+        scale=np.ones(len(components)),
+        population_factor=float(np.sqrt((n_rows - 1) / n_rows)),
+    )
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How raw features become a matrix: everything fitted, float64 on the host.

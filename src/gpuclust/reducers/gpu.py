@@ -5,8 +5,7 @@ from __future__ import annotations
 import cupy as cp
 import numpy as np
 
-from gpuclust.model.preparation import Projection, Scaling
-from gpuclust.reducers.pca import components_of
+from gpuclust.model.preparation import Projection, Scaling, projection_of
 from gpuclust.runtime.gpu import device_errors
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -50,7 +49,7 @@ def fit_components(X: cp.ndarray) -> Projection:
     n_rows, n_features = X.shape
     if n_features == 1:
         variance = float(X.var(ddof=1)) if n_rows > 1 else 0.0
-        return components_of(cp.asnumpy(X.mean(axis=0)), np.ones((1, 1)), np.array([variance]), n_rows)
+        return projection_of(cp.asnumpy(X.mean(axis=0)), np.ones((1, 1)), np.array([variance]), n_rows)
     model = PCA(n_components=min(n_rows, n_features), svd_solver="full", output_type="cupy").fit(X)
     components: np.ndarray = cp.asnumpy(model.components_)
-    return components_of(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)
+    return projection_of(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuclust.config import ReduceConfig
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.preparation import Projection
+from gpuclust.model.preparation import Projection, projection_of
 from gpuclust.runtime.backend import Array, Backend
 
 
@@ -31,27 +31,7 @@ def _fit_sklearn(X: np.ndarray) -> Projection:
         # A matrix without variance has no ratios; they are 0 below.
         warnings.simplefilter("ignore", RuntimeWarning)
         pca = PCA(svd_solver="covariance_eigh" if tall else "full").fit(X)
-    return components_of(pca.mean_, pca.components_, pca.explained_variance_, len(X))
-
-
-def components_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray, n_rows: int) -> Projection:
-    """A Projection whose components' largest loadings are positive; ratios are 0 where there is no variance.
-
-    ``variance`` is the explained variance with n - 1, as scikit-learn and cuML give it.
-    """
-    components = np.asarray(components, dtype=np.float64)
-    largest = np.abs(components).argmax(axis=1)
-    signs = np.where(components[np.arange(len(components)), largest] < 0, -1.0, 1.0)
-    variance = np.maximum(np.asarray(variance, dtype=np.float64), 0.0)
-    total = variance.sum()
-    return Projection(
-        mean=np.asarray(mean, dtype=np.float64),
-        components=components * signs[:, None],
-        explained_variance=variance,
-        explained_variance_ratio=variance / total if total > 0 else np.zeros_like(variance),
-        scale=np.ones(len(components)),
-        population_factor=float(np.sqrt((n_rows - 1) / n_rows)),
-    )
+    return projection_of(pca.mean_, pca.components_, pca.explained_variance_, len(X))
 
 
 def reduced(components: Projection, reduce: ReduceConfig) -> Projection:

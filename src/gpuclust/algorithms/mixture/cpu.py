@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.mixture import GmmConfig
-from gpuclust.algorithms.mixture.em import EMScores, passes
+from gpuclust.algorithms.mixture.em import EMScores
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.m_step import n_parameters
+from gpuclust.algorithms.mixture.passes import passes
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError

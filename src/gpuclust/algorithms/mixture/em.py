@@ -1,8 +1,8 @@
 """The EM pass of a Gaussian mixture: one read of the matrix gives the log-likelihood and all that the M-step needs.
 
-`passes` finds the implementation for a device: `em_cpu` (numba) or `em_cuda` (numba.cuda), which do the same and are
-held against each other in the tests. This file has what they share: the results, the seam, and the parameters in the
-form that the inner loops read.
+`gpuclust.algorithms.mixture.passes` finds the implementation for a device: `em_cpu` (numba) or `kernels_cuda` (numba.cuda).
+Both do the same, and the tests compare them. This file has what they share: the results, the protocol, and the parameters in
+the form that the inner loops read.
 
 Method: Dempster, Laird and Rubin (1977); the notation is that of scikit-learn's `mixture._gaussian_mixture`.
 """
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-
-from gpuclust.errors import ConfigurationError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -99,32 +97,6 @@ class EMBackend(Protocol):
         responsibilities: bool = False,
     ) -> EMScores:
         """Labels, confidence, log-likelihood and entropy in one read."""
-
-
-def passes(device: str) -> EMBackend:
-    """The passes of ``cpu`` or ``cuda``. Raises ConfigurationError for another name."""
-    if device == "cpu":
-        from gpuclust.algorithms.mixture import em_cpu
-
-        return em_cpu
-    if device == "cuda":
-        from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
-
-        return em_cuda
-    raise ConfigurationError(f"device={device!r} has no EM pass; choose cpu or cuda")
-
-
-def em_pass(
-    X: Array,
-    weights: np.ndarray,
-    means: np.ndarray,
-    precisions_cholesky: np.ndarray,
-    covariance_type: str,
-    sample_weight: Array | None = None,
-) -> EMStatistics:
-    """`EMBackend.em_pass` on the device where X is."""
-    device = "cuda" if hasattr(X, "__cuda_array_interface__") else "cpu"
-    return passes(device).em_pass(X, weights, means, precisions_cholesky, covariance_type, sample_weight)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMScores, passes
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMScores
 from gpuclust.algorithms.mixture.init import KMeansStart, Start, kmeans_labels
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise, n_parameters, precisions
+from gpuclust.algorithms.mixture.passes import passes
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.cpu import fit as fit_on_host
 from gpuclust.algorithms.mixture.cpu import result_of
-from gpuclust.algorithms.mixture.em import EMScores, passes
+from gpuclust.algorithms.mixture.em import EMScores
 from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.passes import passes
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.runtime.gpu import device_errors
