@@ -1,3 +1,35 @@
-"""Clustering of tables of millions of rows, on a GPU or a CPU, tracked in MLflow."""
+"""Clustering of tables of millions of rows, on a GPU or a CPU, tracked in MLflow.
+
+>>> import gpuclust as gc
+>>> run = gc.fit("tracks.csv", gc.KMeans(n_clusters=6))                       # doctest: +SKIP
+>>> sweep = gc.sweep("tracks.csv", gc.KMeans(n_clusters=range(2, 11)))        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = ["HDBSCAN", "GaussianMixture", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep"]
+
+if TYPE_CHECKING:
+    from gpuclust.api import Model, Run, Sweep, fit, load_model, open_export, sweep
+    from gpuclust.estimators import HDBSCAN, GaussianMixture, KMeans
+
+_HOMES = {"HDBSCAN": "estimators", "GaussianMixture": "estimators", "KMeans": "estimators"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import gpuclust`` stays fast."""
+    if name not in __all__:
+        raise AttributeError(f"module 'gpuclust' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"gpuclust.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

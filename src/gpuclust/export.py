@@ -37,7 +37,7 @@ from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.bundle import NOISE, Bundle, Prediction
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.recorder import RecordedJob
+from gpuclust.tracking.recorder import RecordedJob, Recorder
 
 ASSIGNMENTS, CLUSTERS, MANIFEST, MODEL = "assignments", "clusters.parquet", "manifest.json", "model"
 ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
@@ -74,7 +74,7 @@ def export(
     run: RecordedJob,
     out: Path,
     *,
-    recorder: MlflowRecorder,
+    recorder: Recorder,
     desk: RunContext,
     form: str = "parquet",
     data_path: str | None = None,
@@ -129,7 +129,7 @@ class Recorded:
     prediction: Prediction
 
 
-def recorded(run: RecordedJob, *, recorder: MlflowRecorder, desk: RunContext, data_path: str | None = None) -> Recorded:
+def recorded(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_path: str | None = None) -> Recorded:
     """A finished job's table and labels again, each checked against what the run recorded.
 
     The model is the run's, or the job computed again where none was kept. Raises ExportError when the content of the

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuclust.model.files import read_model
 from gpuclust.model.schema import NOISE, Description
-from gpuclust.model.space import Reduction, Space, reduction_of, space_of
+from gpuclust.model.space import BLOCK_ROWS, Reduction, Space, reduction_of, space_of
 
 UNPLACED = -2
 MAP_DIMENSIONS = 3
@@ -122,7 +122,7 @@ def read_predictor(folder: Path) -> Predictor:
     )
 
 
-def _squares(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+def squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances (n, k) float64, summed feature by feature as the fit does."""
     squares = np.zeros((len(points), len(centers)))
     for j in range(centers.shape[1]):
@@ -135,7 +135,7 @@ def _kmeans(parameters: Mapping[str, np.ndarray], options: Mapping[str, Any]) ->
     centers = parameters["centers"].astype(np.float64)
 
     def place(points: np.ndarray) -> Placed:
-        squares = _squares(points, centers)
+        squares = squared_distances(points, centers)
         labels = squares.argmin(axis=1)
         two = np.sqrt(np.partition(squares, 1, axis=1)[:, :2]) if len(centers) > 1 else np.sqrt(squares)
         nearest = two[:, 0]
@@ -232,4 +232,9 @@ def assign(
     algorithm: str, parameters: Mapping[str, np.ndarray], options: Mapping[str, Any], X: np.ndarray
 ) -> np.ndarray:
     """Labels (n,) int32 of prepared rows X (n, n_columns) under fitted parameters, in the numbering of the fit."""
-    return PLACERS[algorithm](parameters, options)(X)[0].astype(np.int32)
+    place = PLACERS[algorithm](parameters, options)
+    labels = np.empty(len(X), dtype=np.int32)
+    for start in range(0, len(X), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        labels[part] = place(X[part])[0]
+    return labels

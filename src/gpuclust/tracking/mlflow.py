@@ -39,14 +39,12 @@ from gpuclust.tracking.recorder import (
     KIND,
     RUNNING,
     SELECTED_RUN,
-    SELECTION_REASON,
-    VERDICT,
     VERDICT_FILE,
-    VERDICT_KIND,
     Claim,
     DatasetInput,
     RecordedJob,
     RunStart,
+    sweep_summary,
 )
 from gpuclust.tracking.store_location import (
     configure_client,
@@ -205,16 +203,8 @@ class MlflowRecorder:
                 if name.startswith("curve/")
             }
         chosen = self.job(sweep.tags[SELECTED_RUN]) if sweep.tags.get(SELECTED_RUN) else None
-        return {
-            "run_id": sweep.run_id,
-            "name": sweep.name,
-            "chosen": {"run_id": chosen.run_id, "name": chosen.name} if chosen else None,
-            "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
-            "verdict": sweep.tags.get(VERDICT, ""),
-            "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
-            "because": [str(line) for line in (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())],
-            "curves": curves,
-        }
+        because = [str(line) for line in (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())]
+        return sweep_summary(sweep, chosen, curves, because)
 
     def document(self, run_id: str, name: str) -> dict[str, Any] | None:
         """See Recorder."""

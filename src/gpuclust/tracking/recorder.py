@@ -1,13 +1,14 @@
-"""What a sweep tells whoever records it: the protocol, what is told, and a recorder that keeps all in memory."""
+"""Interface between a sweep and its run store: the protocol, its records, and a recorder that keeps all in memory."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
@@ -79,6 +80,23 @@ class Claim:
     run: RecordedJob | None = None
 
 
+def sweep_summary(
+    sweep: RecordedJob, chosen: RecordedJob | None, curves: Mapping[str, Any], because: Sequence[str]
+) -> dict[str, Any]:
+    """What an export says of a sweep: its name, its choice and the reason, its verdict with the figures that led to it, and its
+    curves (metric -> step -> value)."""
+    return {
+        "run_id": sweep.run_id,
+        "name": sweep.name,
+        "chosen": {"run_id": chosen.run_id, "name": chosen.name} if chosen else None,
+        "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
+        "verdict": sweep.tags.get(VERDICT, ""),
+        "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
+        "because": list(because),
+        "curves": dict(curves),
+    }
+
+
 class Recorder(Protocol):
     """Keeps runs. Every method raises TrackingError, in one line, when the store cannot be reached or written."""
 
@@ -127,6 +145,18 @@ class Recorder(Protocol):
 
     def has_model(self, run_id: str) -> bool:
         """Whether a model of the run was kept whole."""
+
+    def job(self, run_id: str) -> RecordedJob | None:
+        """The run of that id, of whatever kind and status, or None."""
+
+    def download(self, run_id: str, path: str) -> AbstractContextManager[Path]:
+        """A file of a run on the local disk, for as long as the context lasts."""
+
+    def download_model(self, run_id: str) -> AbstractContextManager[Path | None]:
+        """The bundle folder of a run's model, for as long as the context lasts; None where none was kept."""
+
+    def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
+        """`sweep_summary` of the sweep ``sweep_id``, or else of the one that the job was first run in; None without one."""
 
     def end(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
@@ -269,6 +299,46 @@ class MemoryRecorder:
     def link(self, run_id: str | None = None) -> str | None:
         """See Recorder."""
         return None
+
+    def job(self, run_id: str) -> RecordedJob | None:
+        """See Recorder."""
+        return self._recorded(run_id) if run_id in self.runs else None
+
+    @contextmanager
+    def download(self, run_id: str, path: str) -> Iterator[Path]:
+        """See Recorder."""
+        with TemporaryDirectory() as folder:
+            yield _write({path: self.runs[run_id].files[path]}, Path(folder)) / path
+
+    @contextmanager
+    def download_model(self, run_id: str) -> Iterator[Path | None]:
+        """See Recorder."""
+        model = self.runs[run_id].model
+        if model is None:
+            yield None
+            return
+        with TemporaryDirectory() as folder:
+            yield _write(model, Path(folder))
+
+    def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
+        """See Recorder."""
+        sweep = self.job(sweep_id or run.parent or "")
+        if sweep is None:
+            return None
+        curves = {
+            name.removeprefix("curve/"): {str(step): value for step, value in points.items()}
+            for name, points in self.runs[sweep.run_id].curves.items()
+            if name.startswith("curve/")
+        }
+        because = (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())
+        return sweep_summary(sweep, self.job(sweep.tags.get(SELECTED_RUN, "")), curves, because)
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
