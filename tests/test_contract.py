@@ -1,4 +1,4 @@
-"""The contract checker: it finds what does not fit, and compute/gpu*.py fits the RAPIDS of `make contract`."""
+"""The contract checker: it finds what does not fit, and the GPU code fits the RAPIDS of `make contract`."""
 
 from __future__ import annotations
 

@@ -14,9 +14,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from gpuclust.runtime.precompile import LATER
 
-from gpuclust.runtime.jit import Helper, notify_on_compile, offer
+from gpuclust.runtime.jit import SILHOUETTE_KERNELS, Helper, notify_on_compile, offer
 
 KERNEL = """
 from gpuclust.runtime.jit import compiled
@@ -226,9 +225,10 @@ def test_the_helper_brings_all_that_comes_after_a_fit(algorithm: str, tmp_path: 
     """Its few rows make the same versions of the kernels as a job's matrix."""
     printed = run(tmp_path, f"cluster={algorithm}", "score=default", cache=tmp_path / "cache", before=HERE)
     line = next(line for line in printed.splitlines() if line.startswith("compiled here:"))
-    assert "gpuclust.compute.kernels." in line, "the fit's own"
+    assert f"gpuclust.algorithms.{algorithm}." in line, "the fit's own"
+    later = [SILHOUETTE_KERNELS, "gpuclust.algorithms.hdbscan.condense"]
     if len(os.sched_getaffinity(0)) > 1:
-        assert not [module for module in LATER if module in line]
+        assert not [module for module in later if module in line]
     assert figures(printed) == figures(run(tmp_path, f"cluster={algorithm}", "score=default", cache=tmp_path / "cache"))
 
 

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.hdbscan.fit import spanning_tree
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.config import CleanConfig, ClusterConfig, Config, DataConfig, ReduceConfig, ScaleConfig
@@ -20,10 +21,13 @@ from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Table
 from gpuclust.errors import FitError
+from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import make_job
 from gpuclust.pipeline.run_log import bundle_of
+from gpuclust.reducers.pca import fit_components
 from gpuclust.reducers.prepare import prepare
+from gpuclust.reducers.scalers import fit_scaling
 from gpuclust.runtime.backend import Backend, BackendChoice, probe_gpu
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
@@ -184,7 +188,7 @@ def test_distinct_rows_are_counted_alike(gpu):
 def test_scaling_is_the_same_constants_included(gpu, method):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.normal(3, 2, 5000), rng.exponential(size=5000), np.full(5000, 0.1), np.zeros(5000)])
-    on_cpu, on_gpu = CPU.fit_scaling(X, method), gpu.fit_scaling(gpu.to_device(X), method)
+    on_cpu, on_gpu = fit_scaling(X, method, CPU), fit_scaling(gpu.to_device(X), method, gpu)
     # Means and quantiles of 5,000 values in another order; the third feature's spread is rounding error alone.
     np.testing.assert_allclose(on_gpu.offset, on_cpu.offset, rtol=1e-12)
     np.testing.assert_allclose(on_gpu.scale, on_cpu.scale, rtol=1e-12)
@@ -195,7 +199,7 @@ def test_scaling_is_the_same_constants_included(gpu, method):
 def test_components_are_the_same_with_their_signs(gpu, shape):
     rng = np.random.default_rng(1)
     X = rng.normal(size=shape) @ np.diag(np.linspace(3, 1, shape[1])) + 5
-    on_cpu, on_gpu = CPU.fit_projection(X), gpu.fit_projection(gpu.to_device(X))
+    on_cpu, on_gpu = fit_components(X, CPU), fit_components(gpu.to_device(X), gpu)
     known = slice(0, min(shape[0] - 1, shape[1]))  # as many rows as components leave the last one arbitrary
     np.testing.assert_allclose(on_gpu.explained_variance, on_cpu.explained_variance, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(on_gpu.explained_variance_ratio, on_cpu.explained_variance_ratio, rtol=1e-9, atol=1e-12)
@@ -307,17 +311,21 @@ def test_hdbscan_cuts_the_same_clusters(gpu, tracks_11, method):
 @pytest.mark.real
 def test_the_hdbscan_tree_weighs_the_same(gpu, tracks_11):
     X = tracks_11[:20_000].astype(np.float32)
-    trees = [CPU.hdbscan_tree(X, 15), gpu.hdbscan_tree(gpu.to_device(X), 15)]
+    from gpuclust.algorithms.hdbscan.gpu import fit_tree
+
+    trees = [spanning_tree(X, min_samples=15), fit_tree(gpu.to_device(X), 15)]
     # Every minimum spanning tree has the same weight; the row itself not counted among its 15 neighbours on both.
     assert trees[1].edges[:, 2].sum() == pytest.approx(trees[0].edges[:, 2].sum(), rel=1e-4)
     np.testing.assert_allclose(trees[1].core_distances, trees[0].core_distances, atol=2e-3)  # as above
 
 
 def test_hdbscan_says_how_many_samples_it_takes(gpu):
+    from gpuclust.algorithms.hdbscan.gpu import fit_tree
+
     X = gpu.to_device(np.random.default_rng(0).normal(size=(3000, 2)))
     with pytest.raises(FitError, match="1 to 1023"):
-        gpu.hdbscan_tree(X, 1024)
-    assert gpu.hdbscan_tree(X, 1023).n_rows == 3000
+        fit_tree(X, 1024)
+    assert fit_tree(X, 1023).n_rows == 3000
 
 
 @pytest.mark.real
@@ -326,8 +334,8 @@ def test_silhouettes_are_the_same_exact_and_sampled(gpu, tracks_11, dtype, toler
     X = tracks_11[:20_000].astype(dtype)
     labelings = [np.arange(20_000, dtype=np.int32) % 5 - 1, (X[:, 0] > 0).astype(np.int32)]
     for rows in (None, np.arange(0, 20_000, 7)):
-        on_cpu = CPU.silhouette(X, labelings, rows, lambda _: None)
-        on_gpu = gpu.silhouette(gpu.to_device(X), labelings, rows, lambda _: None)
+        on_cpu = silhouettes(X, labelings, backend=CPU, rows=rows)
+        on_gpu = silhouettes(gpu.to_device(X), labelings, backend=gpu, rows=rows)
         for one, other in zip(on_cpu, on_gpu, strict=True):
             assert other.score == pytest.approx(one.score, abs=tolerance)
             assert other.standard_error == pytest.approx(one.standard_error, abs=tolerance)
@@ -364,11 +372,11 @@ def test_the_device_is_named_with_its_driver(gpu):
 
 
 def test_too_little_memory_is_said_in_a_line(gpu):
-    from gpuclust.runtime.gpu import failures
+    from gpuclust.runtime.gpu import device_errors
 
     with (
         pytest.raises(FitError, match=r"too little memory for an array of a petabyte .*pool_fraction"),
-        failures("an array of a petabyte"),
+        device_errors("an array of a petabyte"),
     ):
         gpu.xp.empty(2**47, dtype=np.float64)
     assert float(gpu.xp.ones(3).sum()) == 3.0  # and the device goes on
