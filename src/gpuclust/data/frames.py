@@ -74,7 +74,7 @@ class PandasFrames:
                 counted,
                 read_options=pa.csv.ReadOptions(
                     column_names=list(layout.columns),
-                    skip_rows_after_names=int(layout.header),
+                    skip_rows_after_names=layout.empty_lines + 1 if layout.header else 0,
                     block_size=block_bytes,
                 ),
                 parse_options=pa.csv.ParseOptions(
@@ -236,7 +236,7 @@ def _plain_type(kind: Any) -> Any:
     """The type that a column is cast to before it becomes pandas', or None to leave it."""
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type) or kind.value_type
-    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind) or pa.types.is_float16(kind):
         return pa.float64()
     if pa.types.is_date(kind):
         return pa.timestamp("ms")

@@ -24,6 +24,8 @@ from gpuclust.errors import DataError
 
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
+MOST_CONTROLS = 8
+"""Control characters that a text may have, however short it is."""
 LONGEST_HEAD = 1 << 26
 SEPARATORS = (",", ";", "\t", "|")
 LONGEST_KEY = 200
@@ -116,7 +118,7 @@ def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
     if encoding.startswith("utf-16"):
         return
     controls = len(head) - len(head.translate(None, bytes([*range(9), *range(14, 32), 127])))
-    if controls * 500 > len(head):
+    if controls > MOST_CONTROLS and controls * 500 > len(head):
         raise DataError(f"{path} holds binary data, not a table; give CSV, TSV, Parquet or Feather")
 
 
@@ -191,6 +193,10 @@ def _separator(text: str) -> str:
 def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     """Names, kinds, decimal mark and index column."""
     blocks = [_records(text, separator=layout.separator) for text in texts]
+    if not blocks[0]:
+        raise DataError(
+            f"{path} is not a table: its first record has a field of more than {csv.field_size_limit():,} characters"
+        )
     first = [cell.strip() for cell in blocks[0][0]]
     header = not _is_data(first)
     body = blocks[0][1:] if header else blocks[0]
@@ -205,7 +211,10 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     decimal = _decimal(cells) if layout.separator != "," else "."
     index = header and first[0] in ("", "Unnamed: 0") and _numbers_rows(cells[0])
     kinds = {name: _kind(column, decimal) for name, column in zip(names, cells, strict=True)}
-    layout = replace(layout, decimal=decimal, header=header, index_column=index, columns=tuple(names))
+    empty_lines = next((i for i, line in enumerate(texts[0].splitlines()) if line), 0)
+    layout = replace(
+        layout, decimal=decimal, header=header, empty_lines=empty_lines, index_column=index, columns=tuple(names)
+    )
     keys = [
         name
         for name, column in zip(names, cells, strict=True)
