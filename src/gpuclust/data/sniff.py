@@ -225,9 +225,9 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
 
 def may_be_key(values: Sequence[str | None]) -> bool:
     """Whether a sample of a column could be of a key: no value is missing or repeated, and none is a long text."""
-    if len(values) < 2 or any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values):
+    if len(values) < 2 or len(set(values)) < len(values):
         return False
-    return len(set(values)) == len(values)
+    return not any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values)
 
 
 def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
@@ -264,6 +264,14 @@ def _all_whole(blocks: Sequence[Sequence[str]]) -> bool:
     return all(cell.isdecimal() for block in blocks for cell in block)
 
 
+def _codes(cells: Sequence[str]) -> bool:
+    """Whether cells are digits of one length, two or more, of which some begin with 0."""
+    length = len(cells[0])
+    if length < 2 or not all(len(cell) == length and cell.isdecimal() for cell in cells):
+        return False
+    return any(cell[0] == "0" for cell in cells)
+
+
 def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
     """A column is worth reading as numbers when at least half of the values in any block are numbers.
 
@@ -275,11 +283,7 @@ def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
         return "empty"
     if all(cell.lower() in _BOOLEANS for cell in seen):
         return "boolean"
-    if (
-        len({len(cell) for cell in seen}) == 1 < len(seen[0])
-        and any(cell[0] == "0" for cell in seen)
-        and all(cell.isdecimal() for cell in seen)
-    ):
+    if _codes(seen):
         return "text"
     matches = _NUMBER[decimal].fullmatch
     return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"
