@@ -197,7 +197,7 @@ def test_records_of_another_length_are_left_out_and_counted(tmp_path):
     assert got.frame["x"].tolist() == [1, 7]
     assert got.audit.source["records_left_out"] == 2
     assert got.audit.warnings[0] == (
-        "2 of 4 rows could not be read; the first is line 3 of table.csv (1 fields instead of 2)"
+        "2 of 4 rows could not be read; the first is line 3 of table.csv (1 field instead of 2)"
     )
     with pytest.raises(DataError, match=r"2 of 4 rows could not be read.*data\.bad_rows=skip"):
         table(path)
