@@ -160,7 +160,9 @@ def test_finalists_that_were_resumed_are_computed_again_to_compare(desk: Any) ->
     overrides = ["data.n_rows=400", "report=none", "cluster=kmeans,gmm", "cluster.n_clusters=2,3"]
     p = plan(overrides, multirun=True)
     first = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
-    p = plan([*overrides, "sweep.name=again"], multirun=True)  # another sweep of the same jobs: the same one adds nothing
+    p = plan(
+        [*overrides, "sweep.name=again"], multirun=True
+    )  # another sweep of the same jobs: the same one adds nothing
     again = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
     assert all(o.resumed for o in again.outcomes)
     assert first.conclusion is not None
