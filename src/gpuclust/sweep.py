@@ -238,10 +238,11 @@ def _outcomes(
                 yield found
         pending = [job for job in pending if job.key not in ended]
         if pending and not ended:
+            waited = "1 job" if len(pending) == 1 else f"{len(pending)} jobs"
             if not said:
                 said = True
-                desk.say(f"waiting for {len(pending)} jobs that another process runs (Ctrl-C ends the wait)")
-            desk.display.stage(f"waiting for {len(pending)} jobs of another process")
+                desk.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
+            desk.display.stage(f"waiting for {waited} of another process")
             time.sleep(POLL_SECONDS)
 
 
