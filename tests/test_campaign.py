@@ -19,10 +19,17 @@ import pytest
 from gpuclust.tracking.opening import inspect
 from tests.faults import Commands, Ended, Proxy, resize, small_disk, tracking_server
 
-DATA = ["data=catalogue", "data.n_rows=400", "report=none", "cluster.n_init=1", "score=quick"]
+DATA = [
+    "data=catalogue",
+    "data.n_rows=200",
+    "data.features=[energy,valence]",
+    "report=none",
+    "cluster.n_init=1",
+    "score=quick",
+]
 SWEEP = ["-m", *DATA, "cluster.n_clusters=2,3,4", "tracking.retry_seconds=4"]
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-LONGEST_SECONDS = 240
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+LONGEST_SECONDS = 400
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,14 @@ def one_line_errors(where: str) -> Iterator[None]:
 AWAY = re.compile(
     r"max retries exceeded|failed with exception|connection (refused|reset|aborted|failed|timed out|broken)|timed? ?out"
     r"|error code 50[234]|too many 5\d\d error|too many 429|database is locked|could not connect|server closed the connection"
+    r"|name or service not known|temporary failure in name|no route to host"
     r"|terminating connection|connection is closed|the database system is|lost connection|gone away|remote end closed",
+    re.IGNORECASE,
+)
+# The part of such a message that a person needs.
+WHY_AWAY = re.compile(
+    r"connection refused|timed out|connection reset|remote end closed|name or service not known|no route to host"
+    r"|too many \d+ error responses|database is locked|server closed the connection|the database system is [a-z ]+",
     re.IGNORECASE,
 )
 FULL = re.compile(r"database or disk is full|no space left|errno 28|disk quota|file too large|errno 27", re.IGNORECASE)
@@ -220,7 +227,8 @@ def translated(error: Exception, where: str) -> TrackingError:
         reason = f"it refuses access ({reason})"
         advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     elif isinstance(error, (ConnectionError, TimeoutError)) or AWAY.search(text):
-        kind, reason = StoreUnavailable, f"it does not answer ({reason})"
+        short = WHY_AWAY.search(text)
+        kind, reason = StoreUnavailable, f"it does not answer ({short[0].lower() if short else reason})"
     return kind(f"the tracking store {shown(where)} cannot be used: {reason}; {advice}")
 
 
