@@ -176,7 +176,8 @@ def test_a_run_in_the_environment_is_left_alone(
     before = recorder.client.get_run(inherited).to_dictionary()
     monkeypatch.setenv("MLFLOW_RUN_ID", inherited)
     again = MlflowRecorder(recorder.uri, "e")
-    parent = again.start_sweep(start("sweep", "s"))
+    parent = again.claim_sweep(start("sweep", "s"), 0).run_id
+    assert parent is not None
     run_id = again.start_job(start("job", "j"), parent)
     again.log(run_id, metrics={"silhouette": 0.5})
     old = Path(__file__).parent / "data" / "models_0_1_0" / "kmeans"
