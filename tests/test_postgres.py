@@ -105,7 +105,10 @@ def test_a_database_that_stops_during_a_sweep(comes_back: bool, postgres: Postgr
         complaints = [text for text in err.splitlines() if text.startswith("gpuclust: ")]
         assert len(complaints) == 1
         assert "jobs are recorded and kept; the same command goes on from there" in complaints[0]
-        assert len(err.splitlines()) <= 4, err
+        lines = [
+            text for text in err.splitlines() if not text.startswith("  ... ")
+        ]  # a slow machine prints that it is at work
+        assert len(lines) <= 4, err
         again = started(uri, *SWEEP, "tracking.retry_seconds=1")
         _, err = again.communicate(timeout=300)
         assert again.returncode == 0, err
