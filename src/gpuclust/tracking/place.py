@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -271,8 +272,15 @@ def configure_client() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """As the default, but silent about MLflow's monitor of the machine, which ends where the store is away."""
+    if failure.thread is None or failure.thread.name != "SystemMetricsMonitor":
+        threading.__excepthook__(failure)
+
+
 def keep_logs_off_the_terminal() -> None:
     """MLflow, SQLAlchemy and urllib3 log a traceback for each error that gpuclust reports in one line."""
+    threading.excepthook = _thread_failed
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     for name in NOISY:
         log = logging.getLogger(name)
