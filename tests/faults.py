@@ -114,6 +114,8 @@ class Commands:
         assert self._server.stdin is not None
         self._server.stdin.close()
         self._server.wait(60)
+        assert self._server.stdout is not None
+        self._server.stdout.close()
         self._folder.cleanup()
 
     def run(

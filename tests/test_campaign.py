@@ -6,9 +6,11 @@ recorded twice, and nothing may be left RUNNING or wait for ever.
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 import sqlite3
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -248,6 +250,18 @@ def server(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> It
         port = int(probe.getsockname()[1])
     with tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}", port):
         yield port, folder / "mlflow.db"
+
+
+pytestmark = pytest.mark.campaign
+
+
+@pytest.fixture(autouse=True)
+def connections_are_collected() -> Iterator[None]:
+    """MLflow keeps connections open in its sessions; they are not to be reported in a later test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 # Fault -> from which request on, and the status that the command ends with.
