@@ -170,6 +170,7 @@ def test_an_export_that_is_killed_can_be_repeated(commands: Commands, tmp_path: 
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(14_400)
 def test_campaign_of_50_kills(commands: Commands, tmp_path: Path, warm: Path, store_template: Path, seed: int) -> None:
     def fresh(name: str) -> Path:
         (tmp_path / name).mkdir()
@@ -229,6 +230,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(commands: Commands, tmp_path: P
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(14_400)
 def test_campaign_of_10_full_disks(commands: Commands, tmp_path: Path, store_template: Path) -> None:
     sizes = [65_536, 400_000, 1_000_000, 1_500_000, 1_750_000, 1_800_000, 1_900_000, 2_000_000, 2_200_000, 2_500_000]
     for i, size in enumerate(sizes):
@@ -310,6 +312,7 @@ def test_a_faulty_server_is_one_line_or_is_borne(
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(14_400)
 def test_campaign_of_8_faulty_servers(commands: Commands, tmp_path: Path, server: tuple[int, Path]) -> None:
     for fault in SERVERS:
         faulty_server(commands, tmp_path, server, fault)

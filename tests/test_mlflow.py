@@ -209,6 +209,19 @@ def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> Non
         process.wait(timeout=30)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--port", "99999"], "outside 1 to 65535"), (["--host", "no.such.invalid"], "no address")]
+)
+def test_the_ui_refuses_a_port_or_host_that_cannot_be(
+    options: list[str], said: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpuclust.cli import main
+
+    assert main(["ui", "--uri", uri, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
 def test_a_read_only_store_is_said(locked: Path) -> None:
     with pytest.raises(TrackingError, match="read-only"):
         MlflowRecorder(f"sqlite:///{locked}/m.db", "e")

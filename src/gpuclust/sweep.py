@@ -188,7 +188,7 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
     parent = claim.run_id or (claim.run.run_id if claim.run else None)
     if not pending and claim.run is not None and claim.run.status == FINISHED:
         return _reported(claim.run, plan, jobs, done, desk)
-    with desk.recorder.watch(parent) if claim.run_id else nullcontext():
+    with desk.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
         for outcome in done.values():
             desk.display.finished(outcome)
             if claim.run_id:
