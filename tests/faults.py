@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -240,13 +240,12 @@ class Proxy:
             return None
         if fault == "slow":
             time.sleep(0.2)
-        link = http.client.HTTPConnection("127.0.0.1", target, timeout=60)
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "connection")}
-        link.request(request.command, request.path, body, headers)
-        answer = link.getresponse()
-        _reply(request, answer.status, answer.read(), answer.headers.get("Content-Type", "application/json"))
-        link.close()
-        return None
+        with closing(http.client.HTTPConnection("127.0.0.1", target, timeout=60)) as link:
+            headers = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "connection")}
+            link.request(request.command, request.path, body, headers)
+            with link.getresponse() as answer:
+                content = answer.headers.get("Content-Type", "application/json")
+                return _reply(request, answer.status, answer.read(), content)
 
 
 def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes, kind: str) -> None:
@@ -268,10 +267,11 @@ def tracking_server(folder: Path, uri: str, port: int) -> Iterator[None]:
         deadline = time.monotonic() + 180
         while True:
             try:
-                link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                link.request("GET", "/health")
-                if link.getresponse().status == 200:
-                    break
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as link:
+                    link.request("GET", "/health")
+                    with link.getresponse() as answer:
+                        if answer.status == 200:
+                            break
             except OSError:
                 pass
             assert server.poll() is None

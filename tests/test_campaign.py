@@ -6,11 +6,9 @@ recorded twice, and nothing may be left RUNNING or wait for ever.
 
 from __future__ import annotations
 
-import gc
 import random
 import shutil
 import sqlite3
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -152,14 +150,13 @@ def moments(n: int, last: int, seed: int) -> list[int]:
     return [max(1, int((i + rng.random()) * last / n)) for i in range(n)]
 
 
-@pytest.mark.parametrize("share", [0.15, 0.9])
 def test_a_sweep_that_is_killed_is_resumed_without_loss(
-    share: float, commands: Commands, tmp_path: Path, store_template: Path
+    commands: Commands, tmp_path: Path, store_template: Path
 ) -> None:
     store(tmp_path / "whole", store_template)
     n = writes(commands, tmp_path / "whole", SWEEP)
     (tmp_path / "killed").mkdir()
-    kill_in_sweep(commands, tmp_path / "killed", store_template, int(share * n))
+    kill_in_sweep(commands, tmp_path / "killed", store_template, int(0.9 * n))
 
 
 def test_an_export_that_is_killed_can_be_repeated(commands: Commands, tmp_path: Path, warm: Path) -> None:
@@ -254,18 +251,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> It
         yield port, folder / "mlflow.db"
 
 
-pytestmark = pytest.mark.campaign
-
-
-@pytest.fixture(autouse=True)
-def connections_are_collected() -> Iterator[None]:
-    """MLflow keeps connections open in its sessions; they are not to be reported in a later test."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 # Fault -> from which request on, and the status that the command ends with.
 SERVERS = {
     "401": (0, 2), "500": (0, 2), "html": (0, 2), "flaky": (0, 0), "drop": (0, 0), "slow": (0, 0), "hang": (45, 1),
@@ -274,13 +259,14 @@ SERVERS = {
 
 
 def faulty_server(commands: Commands, folder: Path, server: tuple[int, Path], fault: str) -> None:
+    """A sweep against a server with a fault, repeated when the fault is gone."""
     port, database = server
     after, status = SERVERS[fault]
     kept = {run_id for *_, run_id in runs(database)}
     proxy = Proxy(port, fault, after)
     command = [
         *SWEEP,
-        f"tracking.experiment={fault}",
+        f"tracking.experiment={folder.name}-{fault}",
         f"tracking.uri=http://127.0.0.1:{proxy.port}",
         f"seed={len(fault)}",
     ]
@@ -304,11 +290,10 @@ def faulty_server(commands: Commands, folder: Path, server: tuple[int, Path], fa
         proxy.close()
 
 
-@pytest.mark.parametrize("fault", ["html", "drop", "dies"])
-def test_a_faulty_server_is_one_line_or_is_borne(
-    fault: str, commands: Commands, tmp_path: Path, server: tuple[int, Path]
+def test_a_server_that_dies_is_one_line_and_the_sweep_goes_on_when_it_is_back(
+    commands: Commands, tmp_path: Path, server: tuple[int, Path]
 ) -> None:
-    faulty_server(commands, tmp_path, server, fault)
+    faulty_server(commands, tmp_path, server, "dies")
 
 
 @pytest.mark.campaign
