@@ -16,7 +16,7 @@ install: $(INSTALLED) ## make .venv and install gpuclust into it
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpuclust needs Python 3.11 or later: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,postgres,dev]'
 	@touch $@
 
 run: install ## the main job: a K-Means sweep k=2..10 on 20,000 generated tracks

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,10 +40,11 @@ def local(folder: Path) -> Iterator[Explorer]:
 @pytest.fixture(scope="module")
 def guarded(folder: Path) -> Iterator[Explorer]:
     """An explorer with a token from the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPUCLUST_TOKEN", TOKEN)
-        with explorer(folder) as running:
-            yield running
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GPUCLUST_TOKEN", TOKEN)
+            started = running.enter_context(explorer(folder))
+        yield started
 
 
 def raw(address: str, lines: list[str], *, path: str = "/") -> tuple[int, str]:

@@ -247,6 +247,8 @@ def test_a_playlist_of_nothing_that_is_known(client: httpx.Client) -> None:
     assert "did you mean energy" in content["detail"]
     content = refused(client.post("/playlist", json={"taste": {"happiness": 1.0}}), 422)
     assert "the features are danceability, energy, valence, tempo, duration_ms" in content["detail"]
+    surrogate = b'{"taste": {"\\ud800": 1}}'  # a name that UTF-8 cannot hold
+    refused(client.post("/playlist", content=surrogate, headers={"content-type": "application/json"}), 422)
     content = refused(client.post("/playlist", json={"taste": {"energy": 8}}), 422)
     assert "energy=8 is outside the range of energy in this export, 0" in content["detail"]
     refused(client.post("/playlist", json={"like": ["zzzzqqqq xxyyzz"]}), 404)
@@ -288,6 +290,7 @@ def test_bodies_that_are_refused(client: httpx.Client) -> None:
 
     content = refused(client.post("/predict", json={"rows": [{"enrgy": 1.0}]}), 422)
     assert content["suggestions"] == ["energy"]
+    assert "suggestions" not in refused(client.post("/predict", json={"rows": [{"happiness": 1.0}]}), 422)
     refused(client.post("/predict", json={"rows": []}), 422)
     refused(client.post("/predict", json={"rows": [{}] * 10_001}), 422)
     refused(client.post("/predict", json={"rows": [{"energy": "0.5"}]}), 422)

@@ -13,11 +13,14 @@ import pytest
 from tests.exporting import made_export, tracks
 from tests.serving import serving
 
+LONG = "🎵" * 400  # four bytes each, twelve characters when percent-encoded
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
     frame = tracks(120)
     frame.loc[3, "id"] = "a/b c%2F?#"
+    frame.loc[4, "id"] = LONG
     frame.loc[5, "tempo"] = None
     return made_export(frame, tmp_path_factory.mktemp("schema"), store_template, "clean.nulls=median")
 
@@ -58,3 +61,12 @@ def test_the_document_describes_and_shows_everything(folder: Path) -> None:
         answer = httpx.post(f"{address}/predict", json=rows["example"]).json()["predictions"]
         assert len(answer) == len(rows["example"]["rows"])
         assert all(placed["cluster"] is not None for placed in answer)
+
+
+def test_ids_are_as_long_in_any_script(folder: Path) -> None:
+    with serving(folder) as address:
+        assert httpx.get(f"{address}/items/{quote(LONG, safe='')}").json()["item"]["id"] == LONG
+        assert httpx.get(f"{address}/items/{quote('🎵' * 1_500, safe='')}").status_code == 404
+        for longer in ("🎵" * 1_501, "a" * 1_501):
+            assert httpx.get(f"{address}/items/{quote(longer, safe='')}").status_code == 422
+        assert httpx.get(f"{address}/creators/{quote('夜' * 600, safe='')}").status_code == 404

@@ -61,6 +61,12 @@ def wait_for(here: Path, n_jobs: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    while text not in (line := process.stderr.readline()):
+        assert line, "it ended without saying so"
+
+
 def result(out: str) -> str:
     """What a sweep printed, without the seconds that the command took, and that nothing was to do."""
     return "\n".join(line for line in out.splitlines() if not line.startswith(("run ", "nothing to do")))
@@ -116,15 +122,12 @@ def test_one_job_twice_at_once_is_done_once_and_a_wait_can_be_interrupted(here: 
     held = recorder.start_job(RunStart("held", {KIND: "job", KEY: run.tags[KEY]}), None)
     recorder.client.delete_run(run.run_id)
     waiting = started(here, *one)
-    assert waiting.stderr is not None
-    while "waiting for 1 job that another process runs" not in (line := waiting.stderr.readline()):
-        assert line or waiting.poll() is None
+    wait_for_line(waiting, "waiting for 1 job that another process runs")
     waiting.send_signal(signal.SIGINT)
     waiting.communicate(timeout=60)
     assert waiting.returncode == 130
     waiting = started(here, *one)
-    while "waiting for 1 job that another process runs" not in waiting.stderr.readline():  # type: ignore[union-attr]
-        assert waiting.poll() is None
+    wait_for_line(waiting, "waiting for 1 job that another process runs")
     recorder.log(held, metrics={"silhouette": 0.25})
     recorder.end(held, FINISHED)
     out, err = waiting.communicate(timeout=60)

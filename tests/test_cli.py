@@ -315,7 +315,12 @@ def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status
         query = "select status, count(*) from runs where name like 'kmeans k%' group by status"
         return dict(store.execute(query).fetchall())
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    def hang_up_is_not_ignored() -> None:  # as it is below nohup, where gpuclust goes on
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hang_up_is_not_ignored
+    ) as process:
         deadline = time.monotonic() + 300
         while states().get("FINISHED", 0) < 2:
             assert process.poll() is None, process.communicate()

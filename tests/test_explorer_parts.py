@@ -28,7 +28,7 @@ from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
 from gpuclust.serve.explorer.previews import Preview, preview_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, colors_of
-from gpuclust.serve.explorer.tables import as_csv
+from gpuclust.serve.explorer.tables import as_csv, rows_of
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
 from gpuclust.serve.explorer.transitions import Moves, moves
 from gpuclust.serve.explorer.views.averages import left_out
@@ -369,6 +369,16 @@ def test_curves_are_lines_by_what_else_was_swept() -> None:
     }
     assert curves_of(curves, "bic") == {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
     assert curves_of(curves, "silhouette") == {}
+
+
+def test_rows_to_download_have_what_the_table_has_and_nothing_of_the_index(pair: list[Path]) -> None:
+    from gpuclust.serve.library import Library
+
+    with Library.open(pair[0]) as library:
+        names = rows_of(library, np.array([0, 5])).column_names
+    assert names[:3] == ["id", "title", "creator"]
+    assert not {"recording", "repeat", "album", "url", "duration_ms"} & set(names)
+    assert not [name for name in names if "/" in name]
 
 
 def test_csv_runs_nothing_in_a_spreadsheet() -> None:

@@ -173,6 +173,21 @@ def test_a_run_without_a_kept_model_is_computed_again(
     np.testing.assert_array_equal(frame["confidence"], clustering.confidence)
 
 
+def test_a_run_of_a_version_that_took_other_columns_by_default_is_exported(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    """Version 0.1.0 took a 0/1 column as a feature unless features were named; its runs name none."""
+    pd.read_csv(tracks).assign(flag=lambda f: (f["a"] > 2).astype(int)).to_csv(tracks, index=False)
+    done = run(tracked, tracks, "data.features=[a,b,c,x,flag]", "cluster.n_clusters=3")
+    (recorded,) = [path for path in tmp_path.rglob("config.yaml") if done.outcomes[0].run_id in str(path)]
+    text = recorded.read_text()
+    named = "  features:\n  - a\n  - b\n  - c\n  - x\n  - flag\n"
+    assert named in text
+    recorded.write_text(text.replace(named, "  features: []\n"))
+    folder = exported(tracked, recorder, tmp_path / "out", done.outcomes[0].run_id).folder
+    assert json.loads((folder / "manifest.json").read_text())["features"] == ["a", "b", "c", "x", "flag"]
+
+
 def test_which_run_is_best(tracked: Any, recorder: MlflowRecorder, tracks: Path) -> None:
     result = run(tracked, tracks, "cluster.n_clusters=2,3,4", multirun=True)
     run(tracked, tracks, "cluster.n_clusters=7")

@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from gpuclust.cli import COMPILING
 from gpuclust.runtime.jit import SILHOUETTE_KERNELS, Helper, notify_on_compile, offer
 
 KERNEL = """
@@ -247,7 +248,7 @@ for name in dir(caching):
 
 def test_where_no_folder_is_writable_kernels_are_compiled_in_memory_and_that_is_said(tmp_path: Path) -> None:
     printed = run(tmp_path, "cluster=kmeans", before=NOWHERE)
-    assert printed.count("compiling kernels") == 1
+    assert printed.count(COMPILING) == 1
     assert figures(printed) == figures(run(tmp_path, "cluster=kmeans"))
 
 
@@ -268,5 +269,5 @@ def test_a_user_who_may_write_neither_to_the_package_nor_at_home_can_work(tmp_pa
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("another user cannot run this environment's Python")
     printed = run(Path("/"), "cluster=kmeans", user=nobody)
-    assert "compiling kernels" in printed
+    assert COMPILING in printed
     assert figures(printed) == figures(run(folder, "cluster=kmeans"))

@@ -160,13 +160,16 @@ def test_finalists_that_were_resumed_are_computed_again_to_compare(desk: Any) ->
     overrides = ["data.n_rows=400", "report=none", "cluster=kmeans,gmm", "cluster.n_clusters=2,3"]
     p = plan(overrides, multirun=True)
     first = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    p = plan(
+        [*overrides, "sweep.name=again"], multirun=True
+    )  # another sweep of the same jobs: the same one adds nothing
     again = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
     assert all(o.resumed for o in again.outcomes)
     assert first.conclusion is not None
     assert again.conclusion is not None
     assert [c.to_dict() for c in again.conclusion.comparisons] == [c.to_dict() for c in first.conclusion.comparisons]
     assert len(again.conclusion.comparisons) == 1
-    p = plan([*overrides, "analysis.compare=false"], multirun=True)
+    p = plan([*overrides, "analysis.compare=false", "sweep.name=without"], multirun=True)
     without = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
     assert without.conclusion is not None
     assert without.conclusion.comparisons == ()

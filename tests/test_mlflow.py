@@ -176,7 +176,8 @@ def test_a_run_in_the_environment_is_left_alone(
     before = recorder.client.get_run(inherited).to_dictionary()
     monkeypatch.setenv("MLFLOW_RUN_ID", inherited)
     again = MlflowRecorder(recorder.uri, "e")
-    parent = again.start_sweep(start("sweep", "s"))
+    parent = again.claim_sweep(start("sweep", "s"), 0).run_id
+    assert parent is not None
     run_id = again.start_job(start("job", "j"), parent)
     again.log(run_id, metrics={"silhouette": 0.5})
     old = Path(__file__).parent / "data" / "models_0_1_0" / "kmeans"
@@ -206,6 +207,19 @@ def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> Non
             assert answer.read() == b"OK"
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--port", "99999"], "outside 1 to 65535"), (["--host", "no.such.invalid"], "no address")]
+)
+def test_the_ui_refuses_a_port_or_host_that_cannot_be(
+    options: list[str], said: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpuclust.cli import main
+
+    assert main(["ui", "--uri", uri, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_a_read_only_store_is_said(locked: Path) -> None:

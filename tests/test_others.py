@@ -15,6 +15,7 @@ from gpuclust.data.clean import clean
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.others import other_columns
 from gpuclust.data.read import read
+from gpuclust.data.summary import summary
 from gpuclust.errors import DataError
 
 FRAMES = PandasFrames()
@@ -53,6 +54,7 @@ def test_a_distinct_column_named_like_an_id_is_the_id(tmp_path: Path, name: str)
     assert table.features == ("x", "y")
     assert any("doc_id is the id" in note for note in table.audit.notes)
     assert table.audit.source["id_found"]
+    assert summary(table.audit).endswith("; id: doc_id")
 
 
 @pytest.mark.parametrize("name", ["userId", "ORDER ID", "uuid", "sku", "user.key", "customerid"])

@@ -148,6 +148,9 @@ def test_a_heavy_tailed_column_in_another_unit_is_seen_in_its_tails() -> None:
     assert not compared(np.exp(2 * rng.normal(size=10_000))).exceeding(0.05)
     larger = compared(100 * np.exp(2 * rng.normal(size=10_000)))
     assert larger.features[0].outside < 0.2 < larger.features[0].in_tails
+    assert larger.in_words()[0].startswith("plays: ")
+    rare = compared(np.append(training, 10 * training.max()))
+    assert rare.in_words()[0] == "less than 0.1% of the values are outside the training range of plays"
     assert [f.feature for f in larger.exceeding(0.2)] == ["plays"]
     few = compared(np.full(MIN_ROWS_FOR_TAILS - 1, ranges["plays"][2] * 1.01))
     assert not few.exceeding(0.2), "a few rows in the tails say too little"

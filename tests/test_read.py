@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from gpuclust.config import DataConfig, JoinConfig, RolesConfig
 from gpuclust.data.encoding import detect_encoding
 from gpuclust.data.files import _file_digest
-from gpuclust.data.frames import TEXT_LIST, PandasFrames
+from gpuclust.data.frames import TEXT_LIST, LineCounter, PandasFrames
 from gpuclust.data.lists import list_style, parse_list
 from gpuclust.data.read import fingerprint, read
 from gpuclust.data.sniff import sniff, utf8_stream
@@ -197,7 +197,7 @@ def test_records_of_another_length_are_left_out_and_counted(tmp_path):
     assert got.frame["x"].tolist() == [1, 7]
     assert got.audit.source["records_left_out"] == 2
     assert got.audit.warnings[0] == (
-        "2 of 4 rows could not be read; the first is line 3 of table.csv (1 fields instead of 2)"
+        "2 of 4 rows could not be read; the first is line 3 of table.csv (1 field instead of 2)"
     )
     with pytest.raises(DataError, match=r"2 of 4 rows could not be read.*data\.bad_rows=skip"):
         table(path)
@@ -838,3 +838,12 @@ class TestRealTracks:
         artists = pd.read_csv(real_data / "tracks_12k_lists.csv")["artists"].map(ast.literal_eval)
         by_hand = [list(dict.fromkeys(g for name in names for g in genres.get(name, []))) for names in artists]
         assert [[] if g is pd.NA else list(g) for g in got] == by_hand
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"bc,", b"\r"]), max_size=30), st.integers(1, 7))
+def test_lines_are_counted_whatever_the_pieces(parts, size):
+    data = b"".join(parts)
+    counter = LineCounter(io.BytesIO(data))
+    while counter.read(size):
+        pass
+    assert counter.n_lines == sum(line not in (b"", b"\r") for line in data.split(b"\n"))

@@ -194,12 +194,14 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
     from gpuclust.compose import plan
     from gpuclust.pipeline import sweep
     from gpuclust.pipeline.job import run
+    from gpuclust.pipeline.run_log import start
 
     said: list[str] = []
     units: list[float] = []
     desk = replace(desk, work=units.append, say=said.append)
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_clusters=2,3,4"], multirun=True)
-    run(list(sweep.jobs_of(planned, desk.backend)), desk, parent="sweep")
+    jobs = list(sweep.jobs_of(planned, desk.backend))
+    run(jobs, [desk.recorder.start_job(start(job, desk), "sweep") for job in jobs], desk, parent="sweep")
     assert any(0 < unit < 1.5 for unit in units), "fitting is the first half"
     assert max(units) == pytest.approx(3)
     stages = desk.display.stages
@@ -211,7 +213,9 @@ def test_the_slow_part_of_hdbscan_is_named(desk: Any) -> None:
     from gpuclust.compose import plan
     from gpuclust.pipeline import sweep
     from gpuclust.pipeline.job import run
+    from gpuclust.pipeline.run_log import start
 
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "score=none", "cluster=hdbscan"])
-    run(list(sweep.jobs_of(planned, desk.backend)), desk, parent="sweep")
+    jobs = list(sweep.jobs_of(planned, desk.backend))
+    run(jobs, [desk.recorder.start_job(start(job, desk), "sweep") for job in jobs], desk, parent="sweep")
     assert any("building the HDBSCAN tree is the slow part" in text for text in desk.display.stages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = ["HDBSCAN", "GaussianMixture", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep"]
 

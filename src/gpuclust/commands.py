@@ -67,7 +67,8 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
     if config.tracking.store == "mlflow":
         from gpuclust.tracking.mlflow import MlflowRecorder
 
-        recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment, tell=display.say)
+        c = config.tracking
+        recorder = MlflowRecorder(c.uri, c.experiment, tell=display.say, retry_seconds=c.retry_seconds)
     else:
         recorder = MemoryRecorder()
     backend = create_backend(choice.name, config.backend.pool_fraction)

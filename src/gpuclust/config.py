@@ -185,6 +185,8 @@ class TrackingConfig:
     uri: str | None = None
     experiment: str = field(default_factory=default_experiment)
     models: str = one_of("chosen", "chosen", "all", "none")
+    retry_seconds: float = number(120.0, low=0.0)
+    """How long a store that does not answer is tried again before the command gives up."""
 
 
 @dataclass

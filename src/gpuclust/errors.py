@@ -85,7 +85,11 @@ def why(error: BaseException) -> str:
     """An error in one line: of the file system, what it says, about which file or folder, and what to do."""
     if not isinstance(error, OSError):
         return str(error)
+    import errno
     import tempfile  # 20 ms, which `gpuclust --help` need not take
 
-    where = error.filename or tempfile.gettempdir()
+    of_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+    where = error.filename or (tempfile.gettempdir() if of_disk else None)
+    if where is None:
+        return str(error.strerror or error)
     return f"{error.strerror or error}: {where}; check that it is writable and has space"

@@ -145,11 +145,15 @@ def recorded(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_pat
             f"{config.data.path or config.data.source} has changed since run {run.run_id}; "
             "give the file that was clustered with --data, or run the job again"
         )
-    table = jobs.load(job, desk)
     desk.display.stage("reading the model")
     expected = run.tags.get(tags.LABELS)
     with recorder.download_model(run.run_id) as folder:
         bundle = _whole_bundle(folder)
+    table = jobs.load(job, desk)
+    if bundle is not None and bundle.features != table.features:  # an earlier version took other columns by default
+        config.data.features = list(bundle.features)
+        job = make_job(config, run.name, {}, desk.backend.name)
+        table = jobs.load(job, desk)
     if bundle is None:
         result = rebuild(job, desk, expect=expected)
         bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)

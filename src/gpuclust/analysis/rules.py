@@ -38,10 +38,16 @@ class _Condition:
     high: float = np.inf  # inclusive
 
     def text(self, name: str) -> str:
-        low, high = f"{self.low:.10g}", f"{self.high:.10g}"
+        low, high = _number(self.low), _number(self.high)
         if self.low == -np.inf:
             return f"{name} <= {high}"
         return f"{name} > {low}" if self.high == np.inf else f"{low} < {name} <= {high}"
+
+
+def _number(value: float) -> str:
+    """Ten digits, or all of them where ten are not enough, as far from zero."""
+    short = f"{value:.10g}"
+    return short if float(short) == value else repr(value)
 
 
 def rules(known: Facts, features: Sequence[str], labels: np.ndarray, *, seed: int = 0) -> dict[int, Rule]:
@@ -70,32 +76,35 @@ def _best_path(known: Facts, member: np.ndarray, seed: int) -> list[_Condition]:
     y = np.repeat([0, 1], [len(outside), len(inside)])
     least = max(1, min(len(inside), len(outside)) // 100)
     grown = DecisionTreeClassifier(max_depth=DEPTH, class_weight="balanced", min_samples_leaf=least, random_state=seed)
-    tree = grown.fit(known.raw[rows], y).tree_
+    # scikit-learn's trees round to float32, which is harmless once a feature is standardised.
+    tree = grown.fit((known.raw[rows] - known.mean) / known.scale, y).tree_
     counts = tree.value[:, 0] * tree.weighted_n_node_samples[:, None]
     n_member = int(member.sum())
     # What each node holds, back from balanced weights to rows of the table.
     counts *= np.array([len(member) - n_member, n_member]) / counts[0]
     f1 = 2 * counts[:, 1] / (counts.sum(axis=1) + n_member)
     f1[0] = -1.0  # the root has no condition
-    return list(_path(tree, int(f1.argmax()), known.scale)) if tree.node_count > 1 else []
+    return list(_path(tree, int(f1.argmax()), known)) if tree.node_count > 1 else []
 
 
 def _sampled(rows: np.ndarray, seed: int) -> np.ndarray:
     return rows[sample_rows(len(rows), SAMPLED, seed)]
 
 
-def _path(tree: Any, node: int, scale: np.ndarray) -> Iterator[_Condition]:
+def _path(tree: Any, node: int, known: Facts) -> Iterator[_Condition]:
     """The conditions from the root to a node, one a feature, in the order in which they first come."""
     steps: list[tuple[int, float, bool]] = []
     while node:
         is_left = node in tree.children_left
         parent = int(np.flatnonzero((tree.children_left if is_left else tree.children_right) == node)[0])
-        steps.append((int(tree.feature[parent]), float(tree.threshold[parent]), is_left))
+        feature = int(tree.feature[parent])
+        threshold = float(tree.threshold[parent] * known.scale[feature] + known.mean[feature])
+        steps.append((feature, threshold, is_left))
         node = parent
     merged: dict[int, _Condition] = {}
     for feature, threshold, is_left in reversed(steps):
         was = merged.get(feature, _Condition(feature))
-        rounded = round(threshold, int(np.ceil(np.log10(50 / scale[feature]))))
+        rounded = round(threshold, int(np.ceil(np.log10(50 / known.scale[feature]))))
         merged[feature] = _Condition(feature, was.low, rounded) if is_left else _Condition(feature, rounded, was.high)
     return iter(merged.values())
 

@@ -67,7 +67,7 @@ def find_structure(
     that touch are sought by K-Means, and kept if a dip separates each two of them (`apart`).
     """
     rng = np.random.default_rng(seed)
-    rows = sampled_rows(*raw.shape, seed)
+    rows = sampled_rows(len(raw), raw.shape[1], seed)
     values, kept = spread_steps(np.asarray(raw[rows], dtype=np.float64), rng)
     rows = rows[kept]
     if len(rows) < MIN_ROWS:

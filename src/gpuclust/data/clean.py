@@ -38,6 +38,8 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         ConfigurationError: a bound names no column, or a group is required and none is known.
         CleaningError: no row or no feature is left.
     """
+    if table.n_rows < 2:
+        raise CleaningError("the table has one row; clustering needs two at least")
     work = _Work(table.frame.copy(deep=False), table, frames)
     _text(work)
     _infinities(work)

@@ -22,7 +22,6 @@ from gpuclust.errors import DataError
 
 MAX_BLOCK_BYTES = 1 << 28
 MOST_ALONE = 64
-_EMPTY_LINES = re.compile(rb"(?<=\n)\r?\n")
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
 
 
@@ -74,7 +73,7 @@ class PandasFrames:
                 counted,
                 read_options=pa.csv.ReadOptions(
                     column_names=list(layout.columns),
-                    skip_rows_after_names=int(layout.header),
+                    skip_rows_after_names=layout.empty_lines + 1 if layout.header else 0,
                     block_size=block_bytes,
                 ),
                 parse_options=pa.csv.ParseOptions(
@@ -146,25 +145,34 @@ class LineCounter(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._last = b"\n"
         self._lines = 0
+        self._open = 0  # bytes since the last line break
+        self._last = 0
 
     @property
     def n_lines(self) -> int:
         """How many lines were read."""
-        return self._lines + (not self._last.endswith(b"\n"))
+        return self._lines + (self._open > 1 or (self._open == 1 and self._last != ord("\r")))
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         piece = self._stream.read(size)
-        if piece:
-            # One byte is looked at twice, so that an empty line between two pieces is seen.
-            joined = self._last[-1:] + piece
-            empty = len(_EMPTY_LINES.findall(joined)) if b"\n\n" in joined or b"\n\r" in joined else 0
-            self._lines += piece.count(b"\n") - empty
-            self._last = piece[-1:]
+        if not piece:
+            return piece
+        data = np.frombuffer(piece, np.uint8)
+        ends = np.flatnonzero(data == ord("\n"))
+        if len(ends):
+            lengths = np.diff(ends, prepend=-1 - self._open) - 1
+            before = data[ends - 1]
+            before[0] = data[ends[0] - 1] if ends[0] else self._last
+            empty = (lengths == 0) | ((lengths == 1) & (before == ord("\r")))
+            self._lines += len(ends) - int(np.count_nonzero(empty))
+            self._open = len(piece) - 1 - int(ends[-1])
+        else:
+            self._open += len(piece)
+        self._last = piece[-1]
         return piece
 
 
@@ -236,7 +244,7 @@ def _plain_type(kind: Any) -> Any:
     """The type that a column is cast to before it becomes pandas', or None to leave it."""
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type) or kind.value_type
-    if pa.types.is_decimal(kind) or pa.types.is_null(kind):
+    if pa.types.is_decimal(kind) or pa.types.is_null(kind) or pa.types.is_float16(kind):
         return pa.float64()
     if pa.types.is_date(kind):
         return pa.timestamp("ms")

@@ -41,7 +41,7 @@ def settle(
         DataError: no feature is left.
     """
     settled = TypedColumns(frame, dict(roles))
-    types = frame.dtypes
+    types = dict(zip(frame.columns, frame.dtypes, strict=True))
     numeric = [
         name
         for name in choice.features

@@ -55,7 +55,7 @@ def _of_files(seen: Look, frames: Frames, names: list[str]) -> Any:
         decimal = seen.layouts[0].decimal
         return pa.table({name: _typed(pa.array(read[name], pa.string(), from_pandas=True), decimal) for name in names})
     parts = [read_arrow(file, seen.source.format, names) for file in seen.source.files]
-    if len({part.schema for part in parts}) == 1:
+    if all(part.schema.equals(parts[0].schema) for part in parts):
         return pa.concat_tables(parts)
     return pa.concat_tables([pa.table({n: part[n].cast(pa.string()) for n in names}) for part in parts])
 

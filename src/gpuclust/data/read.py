@@ -186,7 +186,7 @@ def _identify(frame: Frame, opened: _Opened) -> None:
         how = "it is the only column of text without repeated values"
     if name is not None:
         opened.choice = opened.choice.with_id(name)
-        opened.source["id_found"] = how
+        opened.source |= {"id_column": name, "id_found": how}
         opened.notes.append(f"{name} is the id ({how}); data.roles.id=COLUMN names another")
 
 

@@ -41,7 +41,7 @@ def unreadable(path: Path, layout: CsvLayout, numbers: frozenset[str]) -> Unread
     for start, lines, n_fields in records:
         if n_fields != n_columns:
             n_broken += 1
-            lost, text = len(lines), f"{n_fields} fields instead of {n_columns}"
+            lost, text = len(lines), f"{n_fields} field{'s' if n_fields != 1 else ''} instead of {n_columns}"
             if len(lines) > 1:
                 text = "a quote that is not closed"
         else:

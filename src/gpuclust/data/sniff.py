@@ -24,6 +24,8 @@ from gpuclust.errors import DataError
 
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
+MOST_CONTROLS = 8
+"""Control characters that a text may have, however short it is."""
 LONGEST_HEAD = 1 << 26
 SEPARATORS = (",", ";", "\t", "|")
 LONGEST_KEY = 200
@@ -116,7 +118,7 @@ def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
     if encoding.startswith("utf-16"):
         return
     controls = len(head) - len(head.translate(None, bytes([*range(9), *range(14, 32), 127])))
-    if controls * 500 > len(head):
+    if controls > MOST_CONTROLS and controls * 500 > len(head):
         raise DataError(f"{path} holds binary data, not a table; give CSV, TSV, Parquet or Feather")
 
 
@@ -191,6 +193,10 @@ def _separator(text: str) -> str:
 def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     """Names, kinds, decimal mark and index column."""
     blocks = [_records(text, separator=layout.separator) for text in texts]
+    if not blocks[0]:
+        raise DataError(
+            f"{path} is not a table: its first record has a field of more than {csv.field_size_limit():,} characters"
+        )
     first = [cell.strip() for cell in blocks[0][0]]
     header = not _is_data(first)
     body = blocks[0][1:] if header else blocks[0]
@@ -205,7 +211,10 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     decimal = _decimal(cells) if layout.separator != "," else "."
     index = header and first[0] in ("", "Unnamed: 0") and _numbers_rows(cells[0])
     kinds = {name: _kind(column, decimal) for name, column in zip(names, cells, strict=True)}
-    layout = replace(layout, decimal=decimal, header=header, index_column=index, columns=tuple(names))
+    empty_lines = next((i for i, line in enumerate(texts[0].splitlines()) if line), 0)
+    layout = replace(
+        layout, decimal=decimal, header=header, empty_lines=empty_lines, index_column=index, columns=tuple(names)
+    )
     keys = [
         name
         for name, column in zip(names, cells, strict=True)
@@ -216,9 +225,9 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
 
 def may_be_key(values: Sequence[str | None]) -> bool:
     """Whether a sample of a column could be of a key: no value is missing or repeated, and none is a long text."""
-    if len(values) < 2 or any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values):
+    if len(values) < 2 or len(set(values)) < len(values):
         return False
-    return len(set(values)) == len(values)
+    return not any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values)
 
 
 def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
@@ -255,6 +264,14 @@ def _all_whole(blocks: Sequence[Sequence[str]]) -> bool:
     return all(cell.isdecimal() for block in blocks for cell in block)
 
 
+def _codes(cells: Sequence[str]) -> bool:
+    """Whether cells are digits of one length, two or more, of which some begin with 0."""
+    length = len(cells[0])
+    if length < 2 or not all(len(cell) == length and cell.isdecimal() for cell in cells):
+        return False
+    return any(cell[0] == "0" for cell in cells)
+
+
 def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
     """A column is worth reading as numbers when at least half of the values in any block are numbers.
 
@@ -266,11 +283,7 @@ def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
         return "empty"
     if all(cell.lower() in _BOOLEANS for cell in seen):
         return "boolean"
-    if (
-        len({len(cell) for cell in seen}) == 1 < len(seen[0])
-        and any(cell[0] == "0" for cell in seen)
-        and all(cell.isdecimal() for cell in seen)
-    ):
+    if _codes(seen):
         return "text"
     matches = _NUMBER[decimal].fullmatch
     return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"

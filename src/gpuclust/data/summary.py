@@ -14,14 +14,16 @@ DROPPED = 0.05
 
 
 def summary(audit: Audit) -> str:
-    """The rows kept of the rows read, why the others were dropped, and the features, in one line."""
+    """The rows kept of the rows read, why the others were dropped, the features, and an id that was found, in one line."""
     rows = f"{audit.rows_kept:,} rows"
     if audit.rows_kept < audit.rows_read:
         rows = f"{audit.rows_kept:,} of {audit.rows_read:,} rows ({'; '.join(_reasons(audit))})"
     n = len(audit.features)
     shown = audit.features if n <= MOST_FEATURES else audit.features[:MOST_NAMES]
     more = f" and {n - len(shown):,} more" if len(shown) < n else ""
-    return f"{rows} × {n:,} feature{'s' if n != 1 else ''}: {', '.join(shown)}{more}"
+    found = audit.source.get("id_column")
+    identified = f"; id: {found}" if found else ""
+    return f"{rows} × {n:,} feature{'s' if n != 1 else ''}: {', '.join(shown)}{more}{identified}"
 
 
 def _reasons(audit: Audit) -> Iterable[str]:

@@ -121,6 +121,8 @@ class CsvLayout:
     decimal: str = "."
     header: bool = True
     """The first record holds the names of the columns; it is skipped, and ``columns`` is used instead."""
+    empty_lines: int = 0
+    """How many empty lines are before the first record."""
     index_column: bool = False
     """The first column has no name and numbers the rows."""
     columns: tuple[str, ...] = ()

@@ -104,7 +104,8 @@ def _few(column: Column, low: float, high: float, most: int, *, label: bool) -> 
     n = len(values)
     if n > (most if label else min(most, FEW_VALUES)):
         return None
-    whole = not bool((values % 1 != 0).any())
+    with np.errstate(invalid="ignore"):  # an infinity is not whole
+        whole = not bool((values % 1 != 0).any())
     if label and whole:
         return Trait("label", f"named like a label, {n:,} different whole numbers")
     if n > FEW_VALUES:

@@ -21,7 +21,8 @@ EXPECTED_IN_TAILS = 0.02
 # Fewer rows say too little about shares of 2 %.
 MIN_ROWS_FOR_TAILS = 50
 MAX_OUTSIDE = 0.2
-SHOWN = 8
+# What the terminal shows: so many lines or names, and features of which at least this share is outside its range.
+SHOWN, SHOWN_FROM = 8, 0.001
 
 
 def training_summary(
@@ -64,6 +65,11 @@ class FeatureShift:
     min: float | None
     max: float | None
     training: FeatureRange
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the feature is worth a line: more values than chance explains are outside its range or quantiles."""
+        return self.outside >= SHOWN_FROM or self.in_tails >= 3 * EXPECTED_IN_TAILS
 
     def in_words(self) -> str:
         """``energy: 97.0% of the values are outside the training range (0.1 to 99 now, 0 to 1 in training)``."""
@@ -117,17 +123,19 @@ class Novelty:
                 "the model keeps no ranges of its training rows (gpuclust 0.1.0 made it); export its run again to compare",
                 *self._shares(),
             ]
-        shifted = sorted((f for f in self.features if f.outside > 0), key=lambda f: -f.outside)
+        shifted = sorted((f for f in self.features if f.shifted), key=lambda f: (-f.outside, -f.in_tails))
         lines = [f.in_words() for f in shifted[:SHOWN]]
         if len(shifted) > SHOWN:
-            lines.append(f"{len(shifted) - SHOWN} more features have values outside their training range")
-        if not shifted:
+            lines.append(f"{len(shifted) - SHOWN} more features differ as much from their training range")
+        if few := [f.feature for f in self.features if f.outside > 0 and not f.shifted]:
+            lines.append(f"less than {SHOWN_FROM:.1%} of the values are outside the training range of {_listed(few)}")
+        if not any(f.outside for f in self.features):
             lines.append("every value is within the training range of its feature")
         gaps = [
             f"{f.feature} {f.missing:.1%}" for f in sorted(self.features, key=lambda f: -f.missing) if f.missing > 0
         ]
         if gaps:
-            lines.append(f"missing: {', '.join(gaps[:SHOWN])}{', ...' if len(gaps) > SHOWN else ''}")
+            lines.append(f"missing: {_listed(gaps)}")
         for name, now, then in (
             ("distance to the own centre", self.distance, self.training_distance),
             ("confidence", self.confidence, self.training_confidence),
@@ -149,7 +157,7 @@ class Novelty:
         texts = [
             f"{'noise' if c.cluster == NOISE else c.cluster} {c.share:.1%} ({c.training_share:.1%})" for c in shown
         ]
-        return [f"clusters, share now (in training): {', '.join(texts)}{', ...' if len(known) > SHOWN else ''}"]
+        return [f"clusters, share now (in training): {_listed(texts, len(known))}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON."""
@@ -216,6 +224,11 @@ def _shift(name: str, values: np.ndarray, training: FeatureRange) -> tuple[Featu
         training=training,
     )
     return shift, outside
+
+
+def _listed(texts: Sequence[str], n: int | None = None) -> str:
+    """The first of n texts, and whether there are more."""
+    return ", ".join(texts[:SHOWN]) + (", ..." if (n or len(texts)) > SHOWN else "")
 
 
 def _cluster_shifts(details: Details, placed: np.ndarray) -> tuple[ClusterShift, ...]:

@@ -121,7 +121,8 @@ class Preparation:
     def within_reach(self, raw: np.ndarray) -> np.ndarray:
         """Which rows (n_rows, n_features) float64 have scaled values whose squares ``dtype`` can hold: (n_rows,) bool."""
         farthest = REACH[self.dtype]
-        return (np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale).all(axis=1)
+        within = np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale
+        return np.asarray(within.all(axis=1))
 
     def transform(self, raw: Array, xp: Any = np) -> tuple[Array, Array]:
         """Raw features to the matrix and the map coordinates.

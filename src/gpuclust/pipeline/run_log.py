@@ -163,10 +163,10 @@ def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarra
     # Values that occur, on the outer side of the quantile: at most 1 % of the training rows lie beyond, and interpolating
     # between values near 1e308 would overflow.
     sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
-    ranges = {
-        feature: [v for q, side in sides for v in column.quantile(list(q), interpolation=side).to_numpy()]
-        for feature, column in ((f, table.frame[f]) for f in table.features)
-    }
+    numbers = table.frame[list(table.features)]
+    found = [numbers.quantile(list(q), interpolation=side) for q, side in sides]
+    values = np.vstack([(q.to_pandas() if hasattr(q, "to_pandas") else q).to_numpy(np.float64) for q in found])
+    ranges = dict(zip(table.features, values.T.tolist(), strict=True))
     return training_summary(ranges, table.n_rows, distance, confidence)
 
 

@@ -188,7 +188,7 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
     parent = claim.run_id or (claim.run.run_id if claim.run else None)
     if not pending and claim.run is not None and claim.run.status == FINISHED:
         return _reported(claim.run, plan, jobs, done, desk)
-    with desk.recorder.watch(parent) if claim.run_id else nullcontext():
+    with desk.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
         for outcome in done.values():
             desk.display.finished(outcome)
             if claim.run_id:
@@ -238,10 +238,11 @@ def _outcomes(
                 yield found
         pending = [job for job in pending if job.key not in ended]
         if pending and not ended:
+            waited = "1 job" if len(pending) == 1 else f"{len(pending)} jobs"
             if not said:
                 said = True
-                desk.say(f"waiting for {len(pending)} jobs that another process runs (Ctrl-C ends the wait)")
-            desk.display.stage(f"waiting for {len(pending)} jobs of another process")
+                desk.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
+            desk.display.stage(f"waiting for {waited} of another process")
             time.sleep(POLL_SECONDS)
 
 

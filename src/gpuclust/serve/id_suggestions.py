@@ -32,7 +32,8 @@ def near_ids(index: Index, id: str) -> tuple[str, ...]:
 def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
     """The names that a typed one can mean, at most three: those that it begins or that begin it, and those a typo or two
     away."""
-    text, lower = typed.strip().lower()[:LONGEST], [name.lower() for name in names]
+    text = typed.strip().lower()[:LONGEST].encode("utf-8", "replace").decode()
+    lower = [name.lower() for name in names]
     if not text:
         return ()
     distances = slips_between(text, lower).tolist()

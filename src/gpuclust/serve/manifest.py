@@ -7,6 +7,7 @@ of the folder, and have the SHA-256 digest that the manifest gives.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
-from pydantic_core import from_json
 
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.model.files import opened as regular
@@ -136,7 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
     if len(written) > MAX_BYTES:
         raise ExportError(f"{folder / MANIFEST} is larger than {MAX_BYTES >> 20} MiB; export the run again")
     try:
-        text = from_json(written)
+        text = json.loads(written)
         head = _Head.model_validate(text, strict=True)
         if head.format > FORMAT:
             raise ExportError(f"{folder} has format {head.format}, this gpuclust reads up to {FORMAT}; upgrade it")

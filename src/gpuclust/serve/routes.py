@@ -16,9 +16,10 @@ from gpuclust.serve import schemas
 from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import render
-from gpuclust.serve.problems import Json, Problem, near
+from gpuclust.serve.problems import Json, Problem
 from gpuclust.serve.records import Cluster, Page
 from gpuclust.serve.schemas import problems
+from gpuclust.serve.suggest import near_names
 
 router = APIRouter(default_response_class=Json)
 
@@ -284,7 +285,7 @@ def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np
             raise Problem(
                 422,
                 f"rows.{i}: the model has no feature {other[0][:100]!r}; its features are {', '.join(features)}",
-                suggestions=near(other[0], features),
+                suggestions=near_names(other[0], features),
             )
     return np.array([[np.nan if (v := row.get(f)) is None else v for f in features] for row in rows], dtype=np.float64)
 

@@ -100,7 +100,7 @@ def _process(tags: Mapping[str, str]) -> psutil.Process | None:
 class Leases:
     """Renews the lease of each open run in the background, so that a long job keeps its claim."""
 
-    def __init__(self, renew: Callable[[str, str], None]) -> None:
+    def __init__(self, renew: Callable[[str, str], object]) -> None:
         self._renew = renew
         self._open: dict[str, None] = {}
         self._lock = threading.Lock()

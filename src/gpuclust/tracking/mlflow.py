@@ -64,8 +64,6 @@ LONGEST_PARAM = 6_000
 PAGE = 1_000
 # Where the bundle is among the files of a logged model: now, and in version 0.1.0.
 BUNDLES = ("data/bundle", "artifacts/bundle")
-# A store that does not answer is tried again for so long, at growing intervals.
-PATIENCE_SECONDS = 120.0
 # Over HTTP nothing locks a job: a claim waits so long for others of the same moment to take their place in the queue.
 QUEUE_SECONDS = 15.0
 
@@ -90,12 +88,12 @@ class MlflowRecorder:
         *,
         create: bool = True,
         tell: Callable[[str], None] = _tell,
-        patience: float = PATIENCE_SECONDS,
+        retry_seconds: float = 120.0,
     ) -> None:
         configure_client()
         self.uri, self.artifacts = resolve_uri(uri)
         self.experiment = experiment
-        self._tell, self._patience = tell, patience
+        self._tell, self._retry_seconds = tell, retry_seconds
         self._leases = Leases(lambda run_id, until: self.client.set_tag(run_id, LEASE, until))
         with one_line_errors(self.uri), opened(self.uri, self.artifacts, create, tell):
             mlflow.set_tracking_uri(self.uri)
@@ -126,7 +124,7 @@ class MlflowRecorder:
 
     def _do(self, work: Callable[[], T]) -> T:
         """Ask the store something, again while it does not answer. The work must bear being done twice."""
-        deadline, pause = time.monotonic() + self._patience, 1.0
+        deadline, pause = time.monotonic() + self._retry_seconds, 1.0
         while True:
             try:
                 with one_line_errors(self.uri):
@@ -432,14 +430,14 @@ class MlflowRecorder:
 
     def abandon(self, status: str) -> None:
         """See Recorder."""
-        patience, self._patience = self._patience, 0.0
+        retry_seconds, self._retry_seconds = self._retry_seconds, 0.0
         try:
             for run_id in self._leases:
                 self.end(run_id, status)
         except TrackingError:  # they are closed at the next start on this host
             return
         finally:
-            self._patience = patience
+            self._retry_seconds = retry_seconds
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:

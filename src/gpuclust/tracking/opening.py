@@ -108,13 +108,17 @@ def alone(uri: str) -> Iterator[None]:
         yield
         return
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
-    with engine.connect() as connection:
+    connection = engine.connect()
+    try:
         deadline = time.monotonic() + SECONDS_FOR_OTHERS
         while not connection.execute(sqlalchemy.text(statement)).scalar():
             if time.monotonic() > deadline:
                 raise StoreUnavailable(f"the tracking store {shown(uri)} is locked by another process; try again later")
             time.sleep(0.05)
         yield
+    finally:
+        with suppress(sqlalchemy.exc.SQLAlchemyError):  # the server is away, and the lock with it
+            connection.close()
 
 
 def _database(uri: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -201,7 +202,14 @@ def one_line_errors(where: str) -> Iterator[None]:
 AWAY = re.compile(
     r"max retries exceeded|failed with exception|connection (refused|reset|aborted|failed|timed out|broken)|timed? ?out"
     r"|error code 50[234]|too many 5\d\d error|too many 429|database is locked|could not connect|server closed the connection"
+    r"|name or service not known|temporary failure in name|no route to host"
     r"|terminating connection|connection is closed|the database system is|lost connection|gone away|remote end closed",
+    re.IGNORECASE,
+)
+# The part of such a message that a person needs.
+WHY_AWAY = re.compile(
+    r"connection refused|timed out|connection reset|remote end closed|name or service not known|no route to host"
+    r"|too many \d+ error responses|database is locked|server closed the connection|the database system is [a-z ]+",
     re.IGNORECASE,
 )
 FULL = re.compile(r"database or disk is full|no space left|errno 28|disk quota|file too large|errno 27", re.IGNORECASE)
@@ -220,7 +228,8 @@ def translated(error: Exception, where: str) -> TrackingError:
         reason = f"it refuses access ({reason})"
         advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     elif isinstance(error, (ConnectionError, TimeoutError)) or AWAY.search(text):
-        kind, reason = StoreUnavailable, f"it does not answer ({reason})"
+        short = WHY_AWAY.search(text)
+        kind, reason = StoreUnavailable, f"it does not answer ({short[0].lower() if short else reason})"
     return kind(f"the tracking store {shown(where)} cannot be used: {reason}; {advice}")
 
 
@@ -263,8 +272,15 @@ def configure_client() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """As the default, but silent about MLflow's monitor of the machine, which ends where the store is away."""
+    if failure.thread is None or failure.thread.name != "SystemMetricsMonitor":
+        threading.__excepthook__(failure)
+
+
 def keep_logs_off_the_terminal() -> None:
     """MLflow, SQLAlchemy and urllib3 log a traceback for each error that gpuclust reports in one line."""
+    threading.excepthook = _thread_failed
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     for name in NOISY:
         log = logging.getLogger(name)

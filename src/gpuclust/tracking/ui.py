@@ -17,6 +17,12 @@ PATIENCE_SECONDS = 60
 
 def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     """Serve until interrupted; the exit status. Raises TrackingError when there is no store or the port is taken."""
+    if not 0 < port < 65536:
+        raise TrackingError(f"--port {port} is outside 1 to 65535")
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        raise TrackingError(f"--host {host} is no address of this machine ({error}); give 127.0.0.1") from error
     recorder = MlflowRecorder(uri, experiment, create=False)
     if recorder.uri.startswith("http"):
         print(f"the tracking server has its own UI: {recorder.link()}")

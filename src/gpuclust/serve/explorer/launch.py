@@ -34,7 +34,6 @@ OPTIONS: Mapping[str, Any] = {
     "server.enableStaticServing": False,
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
-    "logger.hideWelcomeMessage": True,
     "logger.level": "error",
     "runner.magicEnabled": False,
     # Set for both themes and not for one, so that the visitor's own choice of light or dark is followed.
@@ -78,7 +77,7 @@ def explore(
         configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews, url_template))
         port = listening.getsockname()[1]
         threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
-        _serve(host, port, rules, listening)
+        _serve(rules, listening)
     except KeyboardInterrupt:  # uvicorn raises the signal again when it has stopped
         pass
     finally:
@@ -94,7 +93,7 @@ def _require(*packages: str) -> None:
         )
 
 
-def _serve(host: str, port: int, rules: Access, listening: Any) -> None:
+def _serve(rules: Access, listening: Any) -> None:
     """Streamlit's application behind our rules, in our own server, until a signal comes."""
     import uvicorn
     from streamlit.starlette import App
@@ -102,7 +101,7 @@ def _serve(host: str, port: int, rules: Access, listening: Any) -> None:
 
     from gpuclust.serve.explorer.gate import Gate
 
-    load_config_options({**OPTIONS, "server.address": host, "server.port": port, "browser.serverAddress": _name(host)})
+    load_config_options(dict(OPTIONS))
     _warm()
     connections = settings() | {
         "ws": "websockets-sansio",
