@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuclust.config import CleanConfig, Config, DataConfig, ScaleConfig
-from gpuclust.runtime.cache import ResultCache, key, matrix_key, nbytes, table_key, tree_key
+from gpuclust.runtime.cache import ResultCache, key, matrix_key, nbytes, table_key
 
 
 def test_a_thing_is_made_once() -> None:
@@ -38,7 +38,6 @@ def test_keys_chain() -> None:
     table = table_key(one, "f")
     assert table == table_key(other, "f") != table_key(one, "g")
     assert matrix_key(one, table) != matrix_key(other, table)
-    assert tree_key("m", 5) != tree_key("m", 6)
 
 
 def test_the_path_does_not_matter_but_cleaning_and_columns_do() -> None:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from gpuclust.algorithms.hdbscan import cpu as hdbscan_cpu
+from gpuclust.algorithms.hdbscan import default_min_cluster_size
 from gpuclust.compose import Plan, plan
-from gpuclust.config import default_min_cluster_size
 from gpuclust.errors import CleaningError, DataError
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep

@@ -16,9 +16,11 @@ import tempfile
 import time
 from typing import Any
 
+os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn asks for it; SciPy reads it when it is imported
+
 import numpy as np
 from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
-from gpuclust.algorithms.mixture.array_api import array_api
+from sklearn import config_context
 from sklearn.mixture import GaussianMixture as Reference
 
 from gpuclust.algorithms.mixture.em_cpu import em_pass
@@ -142,7 +144,7 @@ def on_gpu() -> dict[str, Any]:
             setattr(model, name, cp.asarray(getattr(model, name)))
 
         def theirs(there: Any = there, model: Reference = model) -> float:
-            with array_api():
+            with config_context(array_api_dispatch=True):  # SCIPY_ARRAY_API=1 is set at the top
                 log_likelihood, log_resp = model._e_step(there)
                 model._m_step(there, log_resp)
             return float(log_likelihood)

@@ -13,13 +13,13 @@ from gpuclust.errors import InputError
 from gpuclust.model.predictor import UNPLACED, Predictor
 from gpuclust.serve import params as inputs
 from gpuclust.serve import schemas
+from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.serve.playlist_files import render
 from gpuclust.serve.problems import Json, Problem
 from gpuclust.serve.records import Cluster, Page
 from gpuclust.serve.schemas import problems
-from gpuclust.serve.suggest import near_names
 
 router = APIRouter(default_response_class=Json)
 
