@@ -26,7 +26,7 @@ import pandas as pd
 from gpuclust.serve.library import Library
 from gpuclust.serve.playlist import Rules, from_liked, nearest_of
 
-SIZE, LIKED, LEAST = 30, 5, 15
+SIZE, LIKED, MIN_OWN_TRACKS = 30, 5, 15
 BOOTSTRAPS = 2_000
 TRACKS = {"playlists": "playlist_songs_33k.csv", "genres": "tracks_114k.csv"}
 TRUTH = {"playlists": "playlist_id", "genres": "track_genre"}
@@ -69,7 +69,7 @@ def cases(library: Library, source: Path, truth: str, seeds: int) -> list[Case]:
         rng = np.random.default_rng(seed)
         for value in sorted(members):
             own = np.array(sorted(members[value]))
-            if len(own) >= LEAST:
+            if len(own) >= MIN_OWN_TRACKS:
                 liked = rng.choice(own, LIKED, replace=False)
                 made.append(Case(liked, np.setdiff1d(own, liked)))
     return made

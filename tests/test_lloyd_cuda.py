@@ -22,7 +22,7 @@ from gpuclust.algorithms.kmeans import kernels_cuda as lloyd_cuda
 
 given = np.load(sys.argv[1])
 lloyd_cuda.THREADS = 16  # the simulator runs a Python thread for each
-lloyd_cuda.LEAST_THREADS = 4
+lloyd_cuda.MIN_THREADS = 4
 lloyd_cuda.SHARED_BYTES = int(given["shared_bytes"])
 lloyd_cuda.CELLS = int(given["cells"])
 lloyd_cuda.BLOCKS = 3

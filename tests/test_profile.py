@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from gpuclust.analysis import naming
 from gpuclust.analysis.arrow_schema import cluster_table
-from gpuclust.analysis.enrichment import LEAST_COUNT
+from gpuclust.analysis.enrichment import MIN_COUNT
 from gpuclust.analysis.profile import Profile, profile, with_rules
 from gpuclust.analysis.table_stats import Facts, categories, facts
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
@@ -105,8 +105,8 @@ def test_groups_by_count_and_by_lift_are_those_of_a_cross_table(tracks: tuple[pd
 def test_a_value_that_occurs_a_few_times_has_no_lift() -> None:
     n = 200
     group = np.array(["common"] * n, dtype=object)
-    group[: LEAST_COUNT - 1] = "rare"
-    group[n - LEAST_COUNT :] = "enough"
+    group[: MIN_COUNT - 1] = "rare"
+    group[n - MIN_COUNT :] = "enough"
     labels = np.repeat([0, 1], n // 2)
     described = profile(known(pd.DataFrame({"a": np.arange(float(n)), "g": group}), ("a",), group="g"), ("a",), labels)
     assert "rare" in [s.value for s in described.clusters[0].top_groups]

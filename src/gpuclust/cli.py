@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpuclust.pipeline.sweep import SweepResult
 
 # So many commands that export the best job of a space are shown where no job was chosen.
-MOST_EXPORTS = 5
+MAX_EXPORTS = 5
 COMPILING = "first run on this machine only: compiling, which takes up to a minute ..."
 
 
@@ -270,7 +270,7 @@ def _conclude(result: SweepResult, config: Config, desk: RunContext) -> None:
     where = _where(config)
     show(f"  gpuclust ui{where}")
     folders: list[str] = []
-    for taken in result.best[:MOST_EXPORTS]:
+    for taken in result.best[:MAX_EXPORTS]:
         folders.append(folder := export_folder(taken, folders))
         run = "best" if result.parent is not None and result.chosen is not None else taken.run_id
         which = f"   # {taken.job.name}" if len(result.best) > 1 else ""

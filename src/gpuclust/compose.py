@@ -43,7 +43,7 @@ from gpuclust.overrides import (
 )
 from gpuclust.sanitize import mask
 
-MOST_JOBS = 10_000
+MAX_JOBS = 10_000
 
 # Path -> the choice of the group ``data`` that its columns ask for: ``table`` or ``tracks``.
 Sniff = Callable[[str], str]
@@ -260,8 +260,8 @@ def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Itera
     composed: dict[tuple[str, ...], DictConfig] = {}
     seen: set[str] = set()
     values = [_values(o) for o in sweeps]
-    if (n_jobs := prod(len(v) for v in values)) > MOST_JOBS:
-        raise ConfigurationError(f"the sweep has {n_jobs:,} jobs; a command runs at most {MOST_JOBS:,}")
+    if (n_jobs := prod(len(v) for v in values)) > MAX_JOBS:
+        raise ConfigurationError(f"the sweep has {n_jobs:,} jobs; a command runs at most {MAX_JOBS:,}")
     for texts in product(*values):
         chosen = _parse(texts)
         algorithm = next((o.value() for o in chosen if o.key_or_group == "cluster"), None)
@@ -313,9 +313,9 @@ def _values(override: Override) -> list[str]:
             f"{override.input_line}: an interval has no list of values to run; write the values, or range(start,stop,step)"
         )
     size = abs(((sweep.stop or 0) - (sweep.start or 0)) / (sweep.step or 1)) if isinstance(sweep, RangeSweep) else 0
-    values = [] if size > MOST_JOBS else list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
-    if size > MOST_JOBS or len(values) > MOST_JOBS:
-        raise ConfigurationError(f"{override.input_line} has more than {MOST_JOBS:,} values; a command runs fewer jobs")
+    values = [] if size > MAX_JOBS else list(islice(override.sweep_string_iterator(), MAX_JOBS + 1))
+    if size > MAX_JOBS or len(values) > MAX_JOBS:
+        raise ConfigurationError(f"{override.input_line} has more than {MAX_JOBS:,} values; a command runs fewer jobs")
     if not values:
         raise ConfigurationError(f"{override.input_line} has no value; write values that exist, as in a,b")
     return [f"{override.get_key_element()}={value}" for value in values]

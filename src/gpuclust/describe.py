@@ -38,7 +38,7 @@ STRONG, REDUNDANT = 0.5, 0.95  # |correlation| from which a pair is listed, and 
 LIKE_TRACKS = 5  # audio features by their usual names from which a table is taken for one of tracks
 UNEVEN = 100.0  # ratio of spreads from which the largest dominates distances between unscaled rows
 MAX_CORRELATED = 1000  # features up to which every pair is correlated
-MOST_PAIRS = 5  # redundant pairs that are listed
+MAX_PAIRS = 5  # redundant pairs that are listed
 ALIKE = 12  # neighbouring columns whose names differ in a number alone share a line, from this many on
 
 
@@ -226,11 +226,11 @@ def advice(found: Description, table: Table) -> list[str]:
     redundant = found.pairs(REDUNDANT)
     said += [
         f"{one} and {other} are nearly redundant (r = {r:+.2f}): data.exclude=[{other}]"
-        for one, other, r in redundant[:MOST_PAIRS]
+        for one, other, r in redundant[:MAX_PAIRS]
     ]
-    if len(redundant) > MOST_PAIRS:
+    if len(redundant) > MAX_PAIRS:
         said.append(
-            f"{len(redundant) - MOST_PAIRS:,} more pairs of features are nearly redundant: reduce=pca merges them"
+            f"{len(redundant) - MAX_PAIRS:,} more pairs of features are nearly redundant: reduce=pca merges them"
         )
     if not found.roles and len({spelling(c.name) for c in found.columns} & set(AUDIO_FEATURES)) >= LIKE_TRACKS:
         said.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")

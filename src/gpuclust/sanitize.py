@@ -39,8 +39,8 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic) +)[\w.~+/=-]{6,}")
-SHORTEST_SECRET = 6  # characters; a shorter one is hidden inside addresses only
-LONGEST_WORD = 12  # a secret of letters or digits alone must be this long to be hidden outside addresses
+MIN_SECRET_LENGTH = 6  # characters; a shorter one is hidden inside addresses only
+MIN_WORD_SECRET_LENGTH = 12  # a secret of letters or digits alone must be this long to be hidden outside addresses
 
 # A spreadsheet runs a cell that begins with one of these.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -124,7 +124,7 @@ def _spellings(secret: str) -> Iterator[str]:
     forms.update(part for form in tuple(forms) for part in re.split(r"[@/:?#]", form))
     for form in forms:
         is_word = form.isalpha() or form.isdigit()
-        if len(form) >= (LONGEST_WORD if is_word else SHORTEST_SECRET):
+        if len(form) >= (MIN_WORD_SECRET_LENGTH if is_word else MIN_SECRET_LENGTH):
             yield form
 
 

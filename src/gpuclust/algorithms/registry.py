@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gpuclust.runtime.backend import Array, Backend, Progress
-    from gpuclust.runtime.cache import Cache
+    from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.deduplicate import Distinct
 
 ENTRY_POINTS = "gpuclust.algorithms"
@@ -40,7 +40,7 @@ class FitInput:
     X: Array
     seed: int
     backend: Backend
-    cache: Cache
+    cache: ResultCache
     key: str
     distinct: Distinct | None = None
     progress: Progress = lambda _: None

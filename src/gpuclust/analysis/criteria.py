@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 
-from gpuclust.analysis.selection import MOST_IN_ONE, MOST_NOISE, Curves, Optimum, Points, knee, optimum
+from gpuclust.analysis.selection import MAX_NOISE, MAX_SHARE_IN_ONE_CLUSTER, Curves, Optimum, Points, knee, optimum
 from gpuclust.metrics.gap import Gap
 
 # Kaufman and Rousseeuw (1990), table 4: below 0.25 no substantial structure, from 0.51 on a reasonable one.
@@ -205,7 +205,11 @@ def density(curves: Curves) -> Criterion:
         )
         tried = max(tried, len(found))
         usable = [
-            (int(k), noise.get(size, 0.0), noise.get(size, 0.0) <= MOST_NOISE and largest.get(size, 0.0) <= MOST_IN_ONE)
+            (
+                int(k),
+                noise.get(size, 0.0),
+                noise.get(size, 0.0) <= MAX_NOISE and largest.get(size, 0.0) <= MAX_SHARE_IN_ONE_CLUSTER,
+            )
             for size, k, _ in found
         ]
         for (k, stands), group in groupby(usable, key=lambda u: (u[0], u[2])):
@@ -215,7 +219,7 @@ def density(curves: Curves) -> Criterion:
     if tried < MIN_SIZES:
         return Criterion(name)
     if not runs or max(runs)[0] < PLATEAU:
-        says = f"HDBSCAN: no number of clusters at {PLATEAU} neighbouring sizes with {MOST_NOISE:.0%} noise or less"
+        says = f"HDBSCAN: no number of clusters at {PLATEAU} neighbouring sizes with {MAX_NOISE:.0%} noise or less"
         return Criterion(name, says, why_not=f"for HDBSCAN, no number of clusters lasts over {PLATEAU} sizes")
     length, k, noise_share, _ = max(runs)
     says = f"HDBSCAN: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"

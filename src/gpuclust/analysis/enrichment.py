@@ -13,7 +13,7 @@ from gpuclust.model.schema import NOISE
 TOP = 5
 # A lift is told from this many occurrences on, and from this share of what the cluster has: below, chance makes the
 # largest lifts (a value that occurs once has the largest lift there is).
-LEAST_COUNT, LEAST_SHARE = 5, 0.002
+MIN_COUNT, MIN_SHARE = 5, 0.002
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _top(values: np.ndarray, codes: np.ndarray, counts: np.ndarray, overall: np.
     often = np.argpartition(-rank, TOP)[:TOP] if len(rank) > TOP else np.arange(len(rank))
     often = often[np.argsort(-rank[often])]
     lifts = counts / total / overall[codes]
-    enough = np.flatnonzero((counts >= max(LEAST_COUNT, LEAST_SHARE * total)) & (lifts > 1.0))
+    enough = np.flatnonzero((counts >= max(MIN_COUNT, MIN_SHARE * total)) & (lifts > 1.0))
     lifted = enough[np.lexsort((-rank[enough], -lifts[enough]))][:TOP]
 
     def shares(chosen: np.ndarray) -> tuple[Share, ...]:

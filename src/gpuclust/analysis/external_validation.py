@@ -12,7 +12,7 @@ from gpuclust.metrics.agreement import agreement, entropy
 from gpuclust.model.schema import NOISE
 
 # A label with fewer rows than this is left out of "spread over unrelated clusters": its shares are chance.
-FEWEST_ROWS = 20
+MIN_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ReferenceReport:
     @property
     def unrelated(self) -> tuple[str, ...]:
         """Labels whose rows are in clusters as far from one another as rows at large, the most spread first."""
-        return tuple(g.value for g in self.groups if g.spread >= 1.0 and g.size >= FEWEST_ROWS)
+        return tuple(g.value for g in self.groups if g.spread >= 1.0 and g.size >= MIN_ROWS)
 
     @property
     def least_coherent(self) -> int | None:

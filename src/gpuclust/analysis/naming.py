@@ -11,11 +11,11 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuclust.analysis.profile import ClusterProfile, FeatureProfile
 
-MOST_WORDS = 3
-LEAST_Z = 0.5  # a mean this many standard deviations from the mean of all rows is worth a word
-LEAST_ERRORS = 3.0  # and this many of its own standard errors
-LEAST_CONTRAST = 0.5  # what sets a cluster apart from its nearest one, in standard deviations
-LEAST_SPLIT = 0.05  # clusters of one name that differ less than this in every feature are told apart by a number
+MAX_WORDS = 3
+MIN_Z = 0.5  # a mean this many standard deviations from the mean of all rows is worth a word
+MIN_STANDARD_ERRORS = 3.0  # and this many of its own standard errors
+MIN_CONTRAST = 0.5  # what sets a cluster apart from its nearest one, in standard deviations
+MIN_SPLIT = 0.05  # clusters of one name that differ less than this in every feature are told apart by a number
 AVERAGE = "Near the average"
 _UNIT = re.compile(r"(?<=[^_\s])[_\s]+(ms|msec|s|sec|secs|seconds|min|minutes|hours?|db|hz|khz|bpm|pct|percent|km|kg|cm|mm|usd|eur)$", re.I)  # fmt: skip
 
@@ -41,7 +41,7 @@ def nearest(z: np.ndarray) -> np.ndarray:
 def names(z: np.ndarray, z_se: np.ndarray, words: Sequence[str]) -> tuple[str, ...]:
     """A distinct name for each cluster, such as ``High energy · High tempo · Low acousticness``.
 
-    At most two words come from the z-scores that matter (`LEAST_Z`, `LEAST_ERRORS`), the largest first; the third is
+    At most two words come from the z-scores that matter (`MIN_Z`, `MIN_STANDARD_ERRORS`), the largest first; the third is
     what sets the cluster most apart from its nearest one, else the next z-score. Clusters whose words are the same are
     told apart by the feature in which they differ most (``· lower valence``).
 
@@ -60,20 +60,20 @@ def names(z: np.ndarray, z_se: np.ndarray, words: Sequence[str]) -> tuple[str, .
 
 
 def level(z: float) -> str:
-    """High, Low, or Average where less than `LEAST_Z` from the whole."""
-    return "Average" if abs(z) < LEAST_Z else "High" if z > 0 else "Low"
+    """High, Low, or Average where less than `MIN_Z` from the whole."""
+    return "Average" if abs(z) < MIN_Z else "High" if z > 0 else "Low"
 
 
 def _parts(z: np.ndarray, z_se: np.ndarray, contrast: np.ndarray) -> list[tuple[int, str]]:
     """The features of a name, and the level of each."""
     ranked = [int(f) for f in np.argsort(-np.abs(z), kind="stable")]
-    matter = [f for f in ranked if abs(z[f]) >= max(LEAST_Z, LEAST_ERRORS * z_se[f])]
-    chosen = matter[: MOST_WORDS - 1]
+    matter = [f for f in ranked if abs(z[f]) >= max(MIN_Z, MIN_STANDARD_ERRORS * z_se[f])]
+    chosen = matter[: MAX_WORDS - 1]
     if chosen:
         # A word about the neighbour: one that the whole confirms, or an average where the neighbour is far from it.
         apart = [f for f in np.argsort(-np.abs(contrast), kind="stable") if f not in chosen]
-        telling = [int(f) for f in apart if abs(contrast[f]) >= (LEAST_CONTRAST if f in matter else 2 * LEAST_CONTRAST)]
-        chosen += (telling or matter[MOST_WORDS - 1 :])[:1]
+        telling = [int(f) for f in apart if abs(contrast[f]) >= (MIN_CONTRAST if f in matter else 2 * MIN_CONTRAST)]
+        chosen += (telling or matter[MAX_WORDS - 1 :])[:1]
     return [(f, level(float(z[f]))) for f in chosen]
 
 
@@ -86,7 +86,7 @@ def _told_apart(
     free = [f for f in range(z.shape[1]) if f not in used]
     gaps = {f: float(np.diff(np.sort(z[members, f])).max()) for f in free}
     feature = max(gaps, key=lambda f: gaps[f], default=-1)
-    if feature < 0 or gaps[feature] < LEAST_SPLIT:
+    if feature < 0 or gaps[feature] < MIN_SPLIT:
         return {i: f" ({n})" if n > 1 else "" for n, i in enumerate(members, start=1)}
     values = np.sort(z[members, feature])
     middle = values[int(np.diff(values).argmax())]
@@ -119,8 +119,8 @@ def _who(cluster: ClusterProfile) -> str:
 
 
 def _far(features: Mapping[str, FeatureProfile], overall: Mapping[str, float], words: Mapping[str, str]) -> str:
-    ranked = sorted(features, key=lambda f: -abs(features[f].z))[:MOST_WORDS]
-    telling = [f for f in ranked if abs(features[f].z) >= max(LEAST_Z, LEAST_ERRORS * features[f].z_se)]
+    ranked = sorted(features, key=lambda f: -abs(features[f].z))[:MAX_WORDS]
+    telling = [f for f in ranked if abs(features[f].z) >= max(MIN_Z, MIN_STANDARD_ERRORS * features[f].z_se)]
     said = [
         f"{level(features[f].z).lower()} {words[f]} ({figure(features[f].mean)} on average, {figure(overall[f])} in all)"
         for f in telling

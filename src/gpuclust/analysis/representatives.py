@@ -16,7 +16,7 @@ _ISSUE = re.compile(ISSUE)
 # So many more are looked at, because tables repeat a track under several ids.
 LOOKED_AT = 6 * SHOWN
 # Where a clustering has no distances (HDBSCAN), the rows nearest the mean among this most certain share.
-MOST_CERTAIN = 0.1
+MAX_CONFIDENCE_GAP = 0.1
 
 
 def representatives(
@@ -35,7 +35,7 @@ def representatives(
     picked = {}
     for cluster, rows in members.items():
         if distance is None and confidence is not None:
-            rows = rows[confidence[rows] >= np.quantile(confidence[rows], 1 - MOST_CERTAIN)]
+            rows = rows[confidence[rows] >= np.quantile(confidence[rows], 1 - MAX_CONFIDENCE_GAP)]
         far = distance[rows] if distance is not None else _gap(known, rows, means[cluster])
         picked[cluster] = _first(rows, far)
     return _shown(known, picked)

@@ -13,7 +13,7 @@ from gpuclust.data.table import sample_rows
 from gpuclust.model.schema import NOISE
 
 DEPTH = 3
-MOST_RULES = 40  # clusters, the largest first, that get a rule
+MAX_RULES = 40  # clusters, the largest first, that get a rule
 SAMPLED = 5_000  # rows of each side that a tree is grown on; the figures are of all rows
 
 
@@ -51,7 +51,7 @@ def _number(value: float) -> str:
 
 
 def rules(known: Facts, features: Sequence[str], labels: np.ndarray, *, seed: int = 0) -> dict[int, Rule]:
-    """The rule of each cluster, by its number; noise and clusters beyond `MOST_RULES` have none.
+    """The rule of each cluster, by its number; noise and clusters beyond `MAX_RULES` have none.
 
     A tree (CART, Breiman et al. 1984) of depth three is grown for each cluster against all other rows, with both sides
     weighing the same. The rule is the path to the node, at any depth, that best agrees with the cluster (F1, van
@@ -59,7 +59,7 @@ def rules(known: Facts, features: Sequence[str], labels: np.ndarray, *, seed: in
     """
     sizes = np.bincount(labels[labels != NOISE]) if len(labels) else np.empty(0, int)
     found: dict[int, Rule] = {}
-    for cluster in np.argsort(-sizes, kind="stable")[:MOST_RULES]:
+    for cluster in np.argsort(-sizes, kind="stable")[:MAX_RULES]:
         member = labels == cluster
         if 0 < sizes[cluster] < len(labels):
             path = _best_path(known, member, seed)

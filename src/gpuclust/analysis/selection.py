@@ -27,8 +27,8 @@ Points = Sequence[tuple[float, float, float]]
 Curves = Mapping[str, Mapping[str, Points]]
 
 # HDBSCAN's clusters must leave no more than this share of the rows out to stand for all of them.
-MOST_IN_ONE = 0.9
-MOST_NOISE = 0.2
+MAX_SHARE_IN_ONE_CLUSTER = 0.9
+MAX_NOISE = 0.2
 # Two clusterings whose rows in clusters agree at least this well (ARI) found the same groups.
 SAME_GROUPS = 0.9
 
@@ -208,8 +208,8 @@ def prefer_hdbscan(
     own = validity.get(density.name, 0.0)
     noise = density.metrics.get("noise_fraction", 0.0)
     found = int(density.metrics.get("n_clusters", 0))
-    lopsided = density.metrics.get("largest_fraction", 0.0) > MOST_IN_ONE
-    if found < 2 or own < 0 or noise > MOST_NOISE or lopsided or not others:
+    lopsided = density.metrics.get("largest_fraction", 0.0) > MAX_SHARE_IN_ONE_CLUSTER
+    if found < 2 or own < 0 or noise > MAX_NOISE or lopsided or not others:
         return None
     if any(validity.get(o.name, 0.0) >= 0 or same.get(o.name, 1.0) >= SAME_GROUPS for o in others):
         return None

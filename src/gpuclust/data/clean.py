@@ -20,7 +20,7 @@ from gpuclust.data.summary import dropped
 from gpuclust.data.table import ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.errors import CleaningError, ConfigurationError
 
-LARGEST = 1e75
+MAX_MAGNITUDE = 1e75
 """The largest absolute value of a feature: fourth powers of it are still finite."""
 
 
@@ -252,10 +252,10 @@ def _hashable(frame: Frame, frames: Frames) -> Frame:
 def _extremes(work: _Work) -> None:
     """Refuse values whose squares and products overflow."""
     for name, (low, high) in work.ends.items():
-        if max(high, -low) > LARGEST:
+        if max(high, -low) > MAX_MAGNITUDE:
             raise CleaningError(
-                f"{name!r} has values from {low:.3g} to {high:.3g}, and sums of squares overflow beyond ±{LARGEST:g}; rescale it, "
-                f"leave it out (data.exclude=[{name}]), or drop those rows (clean.bounds.{name}=[-{LARGEST:g},{LARGEST:g}])"
+                f"{name!r} has values from {low:.3g} to {high:.3g}, and sums of squares overflow beyond ±{MAX_MAGNITUDE:g}; rescale it, "
+                f"leave it out (data.exclude=[{name}]), or drop those rows (clean.bounds.{name}=[-{MAX_MAGNITUDE:g},{MAX_MAGNITUDE:g}])"
             )
 
 

@@ -41,7 +41,7 @@ KEY_NAME = re.compile(
     r"|^(account|case|client|customer|doc|item|member|object|order|patient|person|product|record|row|sample|song|track|user)id$"
 )
 """The names of columns that identify rows, in the spelling of `spelling`."""
-MOST_FEATURES = 50_000
+MAX_FEATURES = 50_000
 ROLE_NAMES = tuple(f.name for f in fields(RolesConfig))
 
 
@@ -110,9 +110,9 @@ def choose(kinds: dict[str, str], data: DataConfig, *, where: str, tracks: bool)
         wanted = "audio feature (preset tracks)" if tracks else "numeric column"
         seen = "; ".join(f"{out.column}: {out.why}" for out in left_out[:8])
         raise DataError(f"{where} has no {wanted} to cluster; name columns in data.features ({seen})")
-    if len(features) > MOST_FEATURES:
+    if len(features) > MAX_FEATURES:
         raise DataError(
-            f"{where} has {len(features):,} columns of numbers, more than the {MOST_FEATURES:,} that a job takes; name some in "
+            f"{where} has {len(features):,} columns of numbers, more than the {MAX_FEATURES:,} that a job takes; name some in "
             "data.features, or reduce them to fewer columns before"
         )
     return Choice(roles, tuple(features), left_out, named=bool(data.features), preset=tracks and not data.features)

@@ -21,7 +21,7 @@ from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
 MAX_BLOCK_BYTES = 1 << 28
-MOST_ALONE = 64
+MAX_SEPARATE_COLUMNS = 64
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
 
 
@@ -236,7 +236,7 @@ def arrow_to_pandas(table: Any) -> pd.DataFrame:
         columns = [column.cast(kind) for column, kind in zip(table.columns, wanted, strict=True)]
         table = pa.Table.from_arrays(columns, names=table.column_names)
     # Each column alone needs no second copy; thousands of them are slow to handle one by one.
-    alone = table.num_columns <= MOST_ALONE
+    alone = table.num_columns <= MAX_SEPARATE_COLUMNS
     return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=alone)
 
 

@@ -24,11 +24,11 @@ from gpuclust.errors import DataError
 
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
-MOST_CONTROLS = 8
+MAX_CONTROL_CHARACTERS = 8
 """Control characters that a text may have, however short it is."""
-LONGEST_HEAD = 1 << 26
+MAX_HEAD_BYTES = 1 << 26
 SEPARATORS = (",", ";", "\t", "|")
-LONGEST_KEY = 200
+MAX_KEY_LENGTH = 200
 """Characters. A longer text is a document, not a key."""
 GZIP_MAGIC = b"\x1f\x8b"
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -118,7 +118,7 @@ def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
     if encoding.startswith("utf-16"):
         return
     controls = len(head) - len(head.translate(None, bytes([*range(9), *range(14, 32), 127])))
-    if controls > MOST_CONTROLS and controls * 500 > len(head):
+    if controls > MAX_CONTROL_CHARACTERS and controls * 500 > len(head):
         raise DataError(f"{path} holds binary data, not a table; give CSV, TSV, Parquet or Feather")
 
 
@@ -144,7 +144,7 @@ def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
 def _beginning(file: BinaryIO | gzip.GzipFile) -> bytes:
     """The first bytes of a file: a part that holds at least its first two lines, as far as there are so many."""
     head = file.read(HEAD_BYTES)
-    while head.count(b"\n") < 2 and len(head) < LONGEST_HEAD and (more := file.read(HEAD_BYTES)):
+    while head.count(b"\n") < 2 and len(head) < MAX_HEAD_BYTES and (more := file.read(HEAD_BYTES)):
         head += more
     return head
 
@@ -227,7 +227,7 @@ def may_be_key(values: Sequence[str | None]) -> bool:
     """Whether a sample of a column could be of a key: no value is missing or repeated, and none is a long text."""
     if len(values) < 2 or len(set(values)) < len(values):
         return False
-    return not any(value is None or value in _NULLS or len(value) > LONGEST_KEY for value in values)
+    return not any(value is None or value in _NULLS or len(value) > MAX_KEY_LENGTH for value in values)
 
 
 def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from gpuclust.data.table import Audit
 from gpuclust.data.traits import Trait
 
-MOST_NAMES = 6
-MOST_FEATURES = 20
+MAX_NAMES = 6
+MAX_FEATURES = 20
 DROPPED = 0.05
 """Share of the rows from which on it is a warning that they were dropped for a missing value."""
 
@@ -19,7 +19,7 @@ def summary(audit: Audit) -> str:
     if audit.rows_kept < audit.rows_read:
         rows = f"{audit.rows_kept:,} of {audit.rows_read:,} rows ({'; '.join(_reasons(audit))})"
     n = len(audit.features)
-    shown = audit.features if n <= MOST_FEATURES else audit.features[:MOST_NAMES]
+    shown = audit.features if n <= MAX_FEATURES else audit.features[:MAX_NAMES]
     more = f" and {n - len(shown):,} more" if len(shown) < n else ""
     found = audit.source.get("id_column")
     identified = f"; id: {found}" if found else ""
@@ -38,7 +38,7 @@ def _reasons(audit: Audit) -> Iterable[str]:
             yield f"{step.rows_removed:,} with {step.detail}"
 
 
-def listed(names: Iterable[str], *, last: str = "and", most: int = MOST_NAMES) -> str:
+def listed(names: Iterable[str], *, last: str = "and", most: int = MAX_NAMES) -> str:
     """Names as words: ``a, b and c``, or ``a, b, c and 40 more``."""
     names = list(names)
     if len(names) > most:
@@ -54,7 +54,7 @@ def dropped(audit: Audit) -> list[str]:
             return [
                 f"{step.rows_removed:,} of {audit.rows_read:,} rows ({step.rows_removed / audit.rows_read:.0%}) were dropped, "
                 f"as they lack {listed((f'{n} ({step.columns[n]:,})' for n in by_cells), last='or')}; "
-                f"data.exclude=[{','.join(by_cells[:MOST_NAMES])}] or clean.nulls=median keeps them"
+                f"data.exclude=[{','.join(by_cells[:MAX_NAMES])}] or clean.nulls=median keeps them"
             ]
     return []
 
@@ -69,7 +69,7 @@ def of_columns(booleans: Sequence[str], unfit: Mapping[str, Trait], doubtful: Ma
     few = [name for name, t in doubtful.items() if t.kind in ("flag", "few", "coarse", "label")]
     if few:
         words = listed(f"{name} ({doubtful[name].text})" for name in few)
-        names = ",".join(few[:MOST_NAMES]) + (",..." if len(few) > MOST_NAMES else "")
+        names = ",".join(few[:MAX_NAMES]) + (",..." if len(few) > MAX_NAMES else "")
         lines.append(
             f"features with few values: {words}; clusters may repeat one of them; data.exclude=[{names}] leaves them out"
         )

@@ -15,7 +15,7 @@ from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
 
 # Rows beyond this many are sampled: the statistic compares shapes, and its error here is that of the reference sets.
-MOST_ROWS = 50_000
+MAX_ROWS = 50_000
 N_INIT = 3
 
 
@@ -50,7 +50,7 @@ def gap_statistic(
     n_references: int,
     seed: int,
     backend: Backend,
-    most_rows: int = MOST_ROWS,
+    most_rows: int = MAX_ROWS,
     progress: Progress = lambda _: None,
 ) -> Gap:
     """Tibshirani, Walther and Hastie (2001), with reference sets uniform in the box of the principal components.

@@ -14,7 +14,7 @@ from gpuclust.runtime.backend import Backend
 # finite density, and no direction can gain more than log(1 / SHRINKAGE) / 2 = 2.3 nats.
 SHRINKAGE = 0.01
 # Directions whose variance is below this share of the largest hold no information.
-LEAST_VARIANCE = 1e-9
+MIN_VARIANCE = 1e-9
 # A covariance is estimated from at least this many rows for each parameter of a cluster.
 ROWS_PER_PARAMETER = 15
 
@@ -89,7 +89,7 @@ def _whitening(X: Any, rows: np.ndarray, backend: Backend) -> tuple[np.ndarray, 
     if n < d:
         centred = backend.to_host(X[device_rows].astype(xp.float64) - mean)
         variance, directions = _largest(centred @ centred.T / n, most_components(n))
-        used = variance > LEAST_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
+        used = variance > MIN_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
         # X' u / sqrt(n v) is an eigenvector of the covariance, and dividing by sqrt(v) whitens.
         return centred.T @ directions[:, used] / (np.sqrt(n) * variance[used]), backend.to_host(mean)
     square = xp.zeros((d, d))
@@ -97,7 +97,7 @@ def _whitening(X: Any, rows: np.ndarray, backend: Backend) -> tuple[np.ndarray, 
         centred = X[device_rows[block]].astype(xp.float64) - mean
         square += centred.T @ centred
     variance, directions = _largest(backend.to_host(square) / n, most_components(n))
-    used = variance > LEAST_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
+    used = variance > MIN_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
     return directions[:, used] / np.sqrt(variance[used]), backend.to_host(mean)
 
 

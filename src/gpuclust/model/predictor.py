@@ -20,8 +20,8 @@ from gpuclust.model.space import BLOCK_ROWS, Reduction, Space, reduction_of, spa
 UNPLACED = -2
 MAP_DIMENSIONS = 3
 # Scaled values beyond which squares, or distances in float32, overflow, by the type of the matrix.
-FARTHEST = 1e15
-REACH = {"float32": FARTHEST, "float64": 1e30}
+MAX_SCALED = 1e15
+REACH = {"float32": MAX_SCALED, "float64": 1e30}
 
 # Labels (n,) int, confidences (n,) float64, and distances (n,) float64 or NaN, of points (n, d).
 Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]

@@ -20,7 +20,7 @@ from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Pre
 from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
 from gpuclust.errors import GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
-from gpuclust.metrics.gap import MOST_ROWS, N_INIT, Gap, gap_statistic
+from gpuclust.metrics.gap import MAX_ROWS, N_INIT, Gap, gap_statistic
 from gpuclust.model.schema import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gpuclust.algorithms.cluster import Clustering
 
 # The gap is looked at up to this size at least, where the sweep tried no numbers of clusters.
-LEAST_GAP_SIZE = 10
+MIN_GAP_SIZE = 10
 # Reference sets of the gap statistic where nothing else answers.
 AUTOMATIC_REFERENCES = 5
 # How much higher the relative validity of an HDBSCAN job must be than that of the other algorithms to be preferred.
@@ -298,7 +298,7 @@ def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: 
     tried = [o.job.swept.get("cluster.n_clusters") for o in finished]
     sizes = [k for k in tried if isinstance(k, int)]
     largest = max(sizes, default=0)
-    largest = largest if len(set(sizes)) >= 3 else max(largest, LEAST_GAP_SIZE)
+    largest = largest if len(set(sizes)) >= 3 else max(largest, MIN_GAP_SIZE)
     text = (
         f"gap statistic: {n_references} reference sets x {largest} sizes{_cost(finished, matrix.n_rows, n_references)}"
     )
@@ -320,7 +320,7 @@ def _cost(finished: Sequence[Outcome], n_rows: int, n_references: int) -> str:
         for o in finished
         if isinstance(o.job.config.cluster, KMeansConfig) and "fit_seconds" in o.metrics
     }
-    total = sum(seconds.values()) * (n_references + 1) * min(n_rows, MOST_ROWS) / n_rows
+    total = sum(seconds.values()) * (n_references + 1) * min(n_rows, MAX_ROWS) / n_rows
     return f", about {total:.0f} s" if total >= 1 else ""
 
 

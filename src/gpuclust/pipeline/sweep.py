@@ -35,7 +35,7 @@ SCORES = ("silhouette", "silhouette_with_noise", "silhouette_se", "calinski_hara
           "noise_fraction")  # fmt: skip
 # Jobs run together when a silhouette takes long enough that sharing its pass pays: from this many pairs of rows.
 SHARED_FROM_PAIRS = 5e8
-LARGEST_BATCH = 16
+MAX_BATCH = 16
 # How often other processes' jobs are looked at while there is nothing else to do.
 POLL_SECONDS = 1.0
 
@@ -285,7 +285,7 @@ def batches(jobs: Sequence[Job], n_rows: int) -> Iterator[list[Job]]:
     for job in jobs:
         groups.setdefault(job.shares, []).append(job)
     for group in groups.values():
-        size = LARGEST_BATCH if _is_expensive(group[0], n_rows) else 1
+        size = MAX_BATCH if _is_expensive(group[0], n_rows) else 1
         for at in range(0, len(group), size):
             yield group[at : at + size]
 

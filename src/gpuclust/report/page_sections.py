@@ -13,7 +13,7 @@ from gpuclust.report.palette import cluster_color, ink_on
 from gpuclust.report.report_models import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
 from gpuclust.report.text import cluster_label, count, number, one_line, percent
 
-MOST_CARDS = 60
+MAX_CARDS = 60
 _FRACTIONS = ("fraction", "noise_fraction", "largest_fraction", "smallest_fraction", "explained_variance")
 _SHOWN_OTHERWISE = ("chosen", "rank", "failure")
 _BAR_LIMIT = 3.0
@@ -81,7 +81,7 @@ def cards(clusters: Sequence[ClusterCard]) -> Html | None:
     """A card for each cluster, up to sixty."""
     if not clusters:
         return None
-    shown = clusters[:MOST_CARDS]
+    shown = clusters[:MAX_CARDS]
     rest = len(clusters) - len(shown)
     more = tag("p", f"and {count(rest)} more clusters, in profile.csv", class_="quiet") if rest else None
     return join(tag("div", *(_card(c) for c in shown), class_="cards"), more)

@@ -26,7 +26,7 @@ HEADERS = {
     "icl": "ICL",
     "fit_seconds": "fit s",
 }
-MOST_ROWS = 15
+MAX_ROWS = 15
 MAX_PAIRS = 40
 GAP = 2
 # A log shows that a long step goes on by a line after this many seconds without one.
@@ -173,7 +173,7 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str, width: int | Non
     The job, its number of clusters and ``metric`` come first; other metrics follow as long as they fit and differ
     between jobs. No number and no header is ever cut: names of jobs go on in a further line instead.
     """
-    shown = [row for i, row in enumerate(rows) if i < MOST_ROWS or row["chosen"]]
+    shown = [row for i, row in enumerate(rows) if i < MAX_ROWS or row["chosen"]]
     names = [str(row["job"]) for row in shown]
     longest = max([len("job"), *map(cell_len, names)])
     columns = [_column(name, shown) for name in ("n_clusters", metric)]

@@ -9,8 +9,8 @@ import numpy as np
 # Measured by experiments/bench/duplicates.py. The time of an exact silhouette follows the square of the rows, and finding
 # the distinct ones costs a fiftieth of it, so it pays early. Fits spend most of theirs on samples; it is their last
 # iterations on all rows that become shorter, which is seen in large tables with many repeats only.
-LEAST_SHARE, LEAST_ROWS = 0.1, 5_000
-LEAST_SHARE_FITS, LEAST_ROWS_FITS = 0.5, 200_000
+MIN_SHARE, MIN_ROWS = 0.1, 5_000
+MIN_SHARE_FITS, MIN_ROWS_FITS = 0.5, 200_000
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Distinct:
 
 def pays(n_distinct: int | None, n_rows: int) -> bool:
     """Whether so many distinct rows are few enough to score them alone; None: nobody knows how many there are."""
-    return n_distinct is not None and n_rows >= LEAST_ROWS and n_distinct <= (1 - LEAST_SHARE) * n_rows
+    return n_distinct is not None and n_rows >= MIN_ROWS and n_distinct <= (1 - MIN_SHARE) * n_rows
 
 
 def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
     """As `pays`, to fit them alone."""
-    return pays(n_distinct, n_rows) and n_rows >= LEAST_ROWS_FITS and n_distinct <= (1 - LEAST_SHARE_FITS) * n_rows  # type: ignore[operator]
+    return pays(n_distinct, n_rows) and n_rows >= MIN_ROWS_FITS and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows  # type: ignore[operator]
 
 
 def distinct_rows(X: np.ndarray) -> Distinct:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuclust.errors import FitError, GpuclustError
 
-LEAST_CAPABILITY = (7, 0)
+MIN_CAPABILITY = (7, 0)
 """Volta: the oldest devices that RAPIDS has code for (Turing, 7.5, with CUDA 13)."""
 
 FIRST_POOL_BYTES = 2**28
@@ -43,8 +43,8 @@ def _device_trouble() -> str | None:
     if cp.cuda.runtime.getDeviceCount() == 0:
         return "no CUDA device is visible (is CUDA_VISIBLE_DEVICES set?)"
     name, capability, _ = _properties()
-    if capability < LEAST_CAPABILITY:
-        least = ".".join(map(str, LEAST_CAPABILITY))
+    if capability < MIN_CAPABILITY:
+        least = ".".join(map(str, MIN_CAPABILITY))
         return f"{name} has compute capability {capability[0]}.{capability[1]}; RAPIDS needs {least} or newer"
     total = float(cp.arange(4, dtype=np.float64).sum())  # compiles and runs a kernel
     return None if total == 6.0 else f"{name} computes wrongly (0 + 1 + 2 + 3 gave {total})"

@@ -17,7 +17,7 @@ from gpuclust.errors import ConfigurationError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 TOKEN_VARIABLE = "GPUCLUST_TOKEN"
-SHORTEST_TOKEN = 8
+MIN_TOKEN_LENGTH = 8
 # Addresses that mean every interface of the machine.
 WILDCARDS = ("0.0.0.0", "::", "")
 
@@ -70,9 +70,9 @@ def access(host: str, allowed_hosts: Sequence[str] = (), token: str | None = Non
         token = os.environ.get(TOKEN_VARIABLE, "")
     elif generated:
         token = secrets.token_urlsafe(24)
-    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+    if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token):
         raise ConfigurationError(
-            f"the token must have at least {SHORTEST_TOKEN} characters, all of them printable ASCII without spaces"
+            f"the token must have at least {MIN_TOKEN_LENGTH} characters, all of them printable ASCII without spaces"
         )
     for name in allowed_hosts:
         if not name.strip() or "/" in name or "@" in name:

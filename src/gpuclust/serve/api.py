@@ -19,13 +19,13 @@ from gpuclust.serve.build import Progress
 from gpuclust.serve.export_reader import MODEL
 from gpuclust.serve.library import Library
 from gpuclust.serve.middleware import API, GuardMiddleware
-from gpuclust.serve.params import MOST_BODY, parameter_examples
+from gpuclust.serve.params import MAX_BODY, parameter_examples
 from gpuclust.serve.playlist import taste_range
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.schemas import problems as problems_of
 
-SMALLEST_ZIPPED = 1_000  # bytes; below, gzip costs more than it saves
+MIN_GZIP_BYTES = 1_000  # bytes; below, gzip costs more than it saves
 ABOUT = """\
 Search, look around and place rows in an exported clustering. Everything is read from the export folder.
 
@@ -39,7 +39,7 @@ def create_app(
     *,
     cors: Sequence[str] = (),
     access: Access | None = None,
-    max_body: int = MOST_BODY,
+    max_body: int = MAX_BODY,
     progress: Progress | None = None,
 ) -> FastAPI:
     """The application that serves an export folder, which is opened (and indexed, the first time) here.
@@ -71,7 +71,7 @@ def create_app(
     app.state.predictor = read_predictor(library.folder / MODEL)
     app.include_router(router, prefix=API)
     problems.install(app)
-    app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_ZIPPED, compresslevel=4)
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=4)
     if cors:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], expose_headers=["ETag"],

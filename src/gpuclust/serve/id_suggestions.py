@@ -11,7 +11,7 @@ from gpuclust.serve.search import folded, search
 from gpuclust.serve.spelling import allowed, slips_between
 from gpuclust.serve.store import Index
 
-LEAST, MOST, LONGEST, MOST_COMPARED = 4, 3, 64, 2_000
+MIN_LENGTH, MAX_SUGGESTIONS, MAX_LENGTH, MAX_COMPARED = 4, 3, 64, 2_000
 
 
 def near_ids(index: Index, id: str) -> tuple[str, ...]:
@@ -19,31 +19,33 @@ def near_ids(index: Index, id: str) -> tuple[str, ...]:
 
     One slip leaves one half of an id as it was (the pigeonhole principle), so those that share a half are compared.
     """
-    text = id.strip()[:LONGEST]
-    if len(text) >= LEAST:
+    text = id.strip()[:MAX_LENGTH]
+    if len(text) >= MIN_LENGTH:
         ids, middle = index.rows["id"], len(text) // 2
         halves = pc.or_(pc.starts_with(ids, text[:middle]), pc.ends_with(ids, text[middle:]))
         near = _nearest(text, ids.filter(halves)) or _nearest(text, ids.filter(_of_any_case(ids, text)))
         if near:
             return near
-    return tuple(index.rows["id"][rank].as_py() for rank in search(index, folded(text), MOST).ranks)
+    return tuple(index.rows["id"][rank].as_py() for rank in search(index, folded(text), MAX_SUGGESTIONS).ranks)
 
 
 def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
     """The names that a typed one can mean, at most three: those that it begins or that begin it, and those a typo or two
     away."""
-    text = typed.strip().lower()[:LONGEST].encode("utf-8", "replace").decode()
+    text = typed.strip().lower()[:MAX_LENGTH].encode("utf-8", "replace").decode()
     lower = [name.lower() for name in names]
     if not text:
         return ()
     distances = slips_between(text, lower).tolist()
-    begun = [len(text) >= LEAST and bool(name) and (name.startswith(text) or text.startswith(name)) for name in lower]
+    begun = [
+        len(text) >= MIN_LENGTH and bool(name) and (name.startswith(text) or text.startswith(name)) for name in lower
+    ]
     near = [
         (0 if b else d, name)
         for d, b, name in zip(distances, begun, names, strict=True)
         if b or d <= max(1, allowed(text))
     ]
-    return tuple(name for _, name in sorted(near)[:MOST])
+    return tuple(name for _, name in sorted(near)[:MAX_SUGGESTIONS])
 
 
 def _of_any_case(ids: Any, text: str) -> Any:
@@ -52,7 +54,7 @@ def _of_any_case(ids: Any, text: str) -> Any:
 
 def _nearest(text: str, candidates: Any) -> tuple[str, ...]:
     """Of some ids the three with the fewest slips, whatever the case, at most a quarter of the text."""
-    listed = sorted({c for c in candidates.slice(0, MOST_COMPARED).to_pylist() if len(c) <= 2 * LONGEST})
+    listed = sorted({c for c in candidates.slice(0, MAX_COMPARED).to_pylist() if len(c) <= 2 * MAX_LENGTH})
     distances = slips_between(text.lower(), [c.lower() for c in listed]).tolist()
     near = sorted((d, c) for d, c in zip(distances, listed, strict=True) if d <= max(2, len(text) // 4))
-    return tuple(c for _, c in near[:MOST])
+    return tuple(c for _, c in near[:MAX_SUGGESTIONS])

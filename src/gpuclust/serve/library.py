@@ -49,7 +49,7 @@ from gpuclust.serve.store import CLOSED, Index, open_index
 from gpuclust.serve.text import fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
-MOST = 1_000  # items in one answer
+MAX_ITEMS = 1_000  # items in one answer
 EXAMPLES = 5
 
 
@@ -261,7 +261,7 @@ class Library:
         if pick not in ("popular", "central", "random"):
             raise ValueError(f"pick={pick!r} is not one of popular, central, random")
         self.cluster(cluster)
-        offset, limit = max(offset, 0), min(max(limit, 0), MOST)
+        offset, limit = max(offset, 0), min(max(limit, 0), MAX_ITEMS)
         ranks = self.cluster_ranks(cluster, pick, seed=seed, offset=offset, limit=limit, distinct=distinct)
         run = self._index.runs.get(cluster, slice(0, 0))
         total = run.stop - run.start
@@ -276,7 +276,7 @@ class Library:
         *,
         seed: int = 0,
         offset: int = 0,
-        limit: int = MOST,
+        limit: int = MAX_ITEMS,
         distinct: bool = False,
     ) -> np.ndarray:
         """The ranks (at most ``limit``,) int32 of what `cluster_items` would give, with no limit of their own."""
@@ -336,7 +336,7 @@ class Library:
         is kept. At most 1,000. Raises NotFound.
         """
         rank = self.rank_of(id)
-        k = min(max(k, 0), MOST)
+        k = min(max(k, 0), MAX_ITEMS)
         if k == 0:
             return ()
         point, recording = self.points([rank])[0], self._index.recording
@@ -387,7 +387,7 @@ class Library:
             min_count = 1 if by == "creator" else means.min_count_of(n_rows)
         found = means.page(
             self._index.averages[by], by, cluster=cluster, min_count=max(min_count, 1),
-            offset=max(offset, 0), limit=min(max(limit, 0), MOST),
+            offset=max(offset, 0), limit=min(max(limit, 0), MAX_ITEMS),
         )  # fmt: skip
         without = self._index.facts["n_without_year"] if by == "year" and self.has("year") else 0
         return replace(found, without=without)

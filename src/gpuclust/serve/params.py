@@ -8,17 +8,17 @@ from urllib.parse import unquote
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from gpuclust.model.predictor import FARTHEST
+from gpuclust.model.predictor import MAX_SCALED
 from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
-from gpuclust.serve.playlist import MOST as MOST_LISTED
+from gpuclust.serve.playlist import MAX_PLAYLIST_ITEMS as MAX_LISTED
 
-MOST_ITEMS = 1_000  # of one page
-MOST_HITS = 100
-MOST_ROWS = 10_000  # of one POST /predict
-MOST_BODY = 8 * 2**20  # bytes
-FURTHEST = 2**31 - 1
-LONGEST = 500  # characters of a search
-LONGEST_NAME = 1_500  # characters of an id or of a creator's name
+MAX_ITEMS = 1_000  # of one page
+MAX_HITS = 100
+MAX_ROWS = 10_000  # of one POST /predict
+MAX_BODY = 8 * 2**20  # bytes
+MAX_INT = 2**31 - 1
+MAX_QUERY_LENGTH = 500  # characters of a search
+MAX_NAME_LENGTH = 1_500  # characters of an id or of a creator's name
 
 
 def _text(sent: str) -> str:
@@ -26,11 +26,13 @@ def _text(sent: str) -> str:
     return unquote(sent, errors="replace")
 
 
-Number = Annotated[int, Path(description="A cluster's number; -1 is the noise.", ge=-1, le=FURTHEST)]
+Number = Annotated[int, Path(description="A cluster's number; -1 is the noise.", ge=-1, le=MAX_INT)]
 # The length is of the text itself: a character may take twelve when it is percent-encoded.
-Id = Annotated[str, Path(description="An item's id, percent-encoded.", max_length=LONGEST_NAME), BeforeValidator(_text)]
+Id = Annotated[
+    str, Path(description="An item's id, percent-encoded.", max_length=MAX_NAME_LENGTH), BeforeValidator(_text)
+]
 Creator = Annotated[
-    str, Path(description="A creator's name, percent-encoded; case and accents do not matter.", max_length=LONGEST_NAME),
+    str, Path(description="A creator's name, percent-encoded; case and accents do not matter.", max_length=MAX_NAME_LENGTH),
     BeforeValidator(_text),
 ]  # fmt: skip
 
@@ -47,26 +49,28 @@ class ItemsOfCluster(Asked):
     pick: Literal["popular", "central", "random"] = Field(
         "popular", description="Most popular first, nearest to the centre first, or in the random order of `seed`."
     )
-    seed: int = Field(0, ge=0, le=FURTHEST, description="The same seed gives the same order, page after page.")
+    seed: int = Field(0, ge=0, le=MAX_INT, description="The same seed gives the same order, page after page.")
     distinct: bool = Field(False, description="Each title and creator once: its most popular row.")
-    limit: int = Field(10, ge=1, le=MOST_ITEMS)
-    offset: int = Field(0, ge=0, le=FURTHEST)
+    limit: int = Field(10, ge=1, le=MAX_ITEMS)
+    offset: int = Field(0, ge=0, le=MAX_INT)
 
 
 class Search(Asked):
     """What to look for: anywhere (`q`), or in the title and the creator; nothing finds nothing."""
 
-    q: str = Field("", max_length=LONGEST, description="Title and creator in any order; may be misspelt or cut short.")
-    title: str = Field("", max_length=LONGEST)
-    creator: str = Field("", max_length=LONGEST)
-    limit: int = Field(10, ge=1, le=MOST_HITS)
+    q: str = Field(
+        "", max_length=MAX_QUERY_LENGTH, description="Title and creator in any order; may be misspelt or cut short."
+    )
+    title: str = Field("", max_length=MAX_QUERY_LENGTH)
+    creator: str = Field("", max_length=MAX_QUERY_LENGTH)
+    limit: int = Field(10, ge=1, le=MAX_HITS)
 
 
 class Similar(Asked):
     """Which neighbours."""
 
     within: Literal["cluster", "all"] = Field("all", description="In the item's cluster, or among all rows.")
-    limit: int = Field(10, ge=1, le=MOST_ITEMS)
+    limit: int = Field(10, ge=1, le=MAX_ITEMS)
 
 
 class AveragesOf(Asked):
@@ -75,12 +79,12 @@ class AveragesOf(Asked):
     min_count: int | None = Field(
         None,
         ge=1,
-        le=FURTHEST,
+        le=MAX_INT,
         description="Leave out values of fewer rows; by default a year or a group needs 1 % of the rows that are averaged, "
         "at most 30, and a creator one.",
     )
-    limit: int = Field(100, ge=1, le=MOST_ITEMS)
-    offset: int = Field(0, ge=0, le=FURTHEST)
+    limit: int = Field(100, ge=1, le=MAX_ITEMS)
+    offset: int = Field(0, ge=0, le=MAX_INT)
 
 
 def _whole(sent: Any) -> Any:
@@ -89,7 +93,7 @@ def _whole(sent: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-SomeCluster = Annotated[int, Field(ge=-1, le=FURTHEST), BeforeValidator(_whole)]
+SomeCluster = Annotated[int, Field(ge=-1, le=MAX_INT), BeforeValidator(_whole)]
 Format = Literal["json", "csv", "m3u8"]
 URL_TEMPLATE = (
     "Where m3u8 finds an item, as in https://open.spotify.com/track/{id}; by default the export's own addresses. "
@@ -100,16 +104,19 @@ URL_TEMPLATE = (
 _FIELD = r"\{(?:id|title|creator|query)\}"
 UrlTemplate = Annotated[
     str,
-    Field(max_length=LONGEST, pattern=rf"^https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[!-z|~]*{_FIELD}(?:[!-z|~]|{_FIELD})*$"),
+    Field(
+        max_length=MAX_QUERY_LENGTH,
+        pattern=rf"^https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[!-z|~]*{_FIELD}(?:[!-z|~]|{_FIELD})*$",
+    ),
 ]
 
 
 class Chosen(Asked):
     """How a playlist is chosen, whatever it is made from."""
 
-    size: Whole = Field(SIZE, ge=1, le=MOST_LISTED)
+    size: Whole = Field(SIZE, ge=1, le=MAX_LISTED)
     per_creator: Whole = Field(
-        PER_CREATOR, ge=0, le=MOST_LISTED, description="At most so many of a creator; 0: no limit."
+        PER_CREATOR, ge=0, le=MAX_LISTED, description="At most so many of a creator; 0: no limit."
     )
     diversity: float = Field(DIVERSITY, ge=0, le=1, description="0 takes the nearest, more avoids what is alike.")
 
@@ -147,7 +154,7 @@ class FromCluster(Sent):
 class FromLiked(Sent):
     """Liked items: the nearest to any of them, without themselves."""
 
-    like: list[Annotated[str, Field(min_length=1, max_length=LONGEST)]] = Field(
+    like: list[Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]] = Field(
         min_length=1, max_length=50, description="Each by id, or by words of its title and creator."
     )
     within_cluster: bool = Field(False, description="Only from the clusters of the liked items.")
@@ -156,7 +163,7 @@ class FromLiked(Sent):
 class FromTaste(Sent):
     """A taste: the nearest to wanted values of some features; features that are not named do not matter."""
 
-    taste: dict[str, Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]] = Field(
+    taste: dict[str, Annotated[float, Field(ge=-MAX_SCALED, le=MAX_SCALED)]] = Field(
         min_length=1, description="Wanted values, in the table's units and within the range of each feature."
     )
     cluster: SomeCluster | None = Field(None, description="Only from this cluster.")
@@ -180,7 +187,7 @@ class Rows(Asked):
     """Rows of features, in the table's units."""
 
     rows: list[dict[str, Value | None]] = Field(
-        min_length=1, max_length=MOST_ROWS, description="A number for each feature of the model; null where unknown."
+        min_length=1, max_length=MAX_ROWS, description="A number for each feature of the model; null where unknown."
     )
 
 

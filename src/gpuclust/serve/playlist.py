@@ -23,7 +23,7 @@ from gpuclust.serve.records import NOISE, Item, NotFound, plain
 from gpuclust.serve.text import fold, fold_one, names_in
 
 SIZE, PER_CREATOR, DIVERSITY = 30, 2, 0.3
-MOST = 500  # items of a playlist
+MAX_PLAYLIST_ITEMS = 500  # items of a playlist
 POOL = 8  # candidates for each item wanted, at first
 BLOCK = 16_384  # rows at a time
 SLACK = 0.05  # of a feature's range, that a taste may be beyond it
@@ -75,8 +75,8 @@ class Rules:
     diversity: float = DIVERSITY
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= MOST:
-            raise InputError(f"size={self.size} is not in 1..{MOST}")
+        if not 1 <= self.size <= MAX_PLAYLIST_ITEMS:
+            raise InputError(f"size={self.size} is not in 1..{MAX_PLAYLIST_ITEMS}")
         if self.per_creator is not None and self.per_creator < 1:
             raise InputError(f"per_creator={self.per_creator} is less than 1; leave the limit out for none")
         if not 0 <= self.diversity <= 1:

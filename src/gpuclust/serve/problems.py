@@ -18,7 +18,7 @@ from gpuclust.errors import GpuclustError
 from gpuclust.serve.records import NotFound, plain
 
 MEDIA_TYPE = "application/problem+json"
-LONGEST_ECHO = 100  # characters of what was sent that an error repeats
+MAX_ECHO_LENGTH = 100  # characters of what was sent that an error repeats
 
 
 class Json(JSONResponse):
@@ -58,7 +58,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
 
 def near(wrong: str, known: Sequence[str], count: int = 3) -> list[str]:
     """The known names that a mistyped one may mean, best first."""
-    return get_close_matches(wrong[:LONGEST_ECHO], known, count, 0.5)
+    return get_close_matches(wrong[:MAX_ECHO_LENGTH], known, count, 0.5)
 
 
 def install(app: FastAPI) -> None:
@@ -90,7 +90,7 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
             return problem(400, f"the body is not JSON: {one['ctx']['error']} at character {one['loc'][-1]}")
         if one["loc"] == ("body",) and isinstance(one.get("input"), bytes):
             return problem(415, "the body is not declared as JSON; send Content-Type: application/json")
-        path = [str(part)[:LONGEST_ECHO] for part in one["loc"]]
+        path = [str(part)[:MAX_ECHO_LENGTH] for part in one["loc"]]
         message = one["msg"].removeprefix("Value error, ")
         if one["type"] == "extra_forbidden":
             message = _unknown(request, path)
@@ -123,7 +123,9 @@ def _refused(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         detail = "there is nothing at this path; /api/v1/openapi.json lists the paths"
     elif error.status_code == 405:
-        detail = f"{request.method[:LONGEST_ECHO]} is not allowed here; use {(error.headers or {}).get('Allow', 'GET')}"
+        detail = (
+            f"{request.method[:MAX_ECHO_LENGTH]} is not allowed here; use {(error.headers or {}).get('Allow', 'GET')}"
+        )
     elif error.status_code == 400:
         detail = "the body is not JSON that can be read; send application/json in UTF-8"
     return problem(error.status_code, detail, error.headers)

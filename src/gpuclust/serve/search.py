@@ -23,7 +23,7 @@ CANDIDATES = 200  # at most so many from one way of matching, or four for each r
 FEW = 10  # where fewer items have all words, typos are looked up too
 MAX_COUNTED = 1_000  # matches are counted up to here
 TITLED = 5  # of a query that is a creator's name, items with that title that come before the creator's
-MOST_WORDS, MOST_RELAXED = 16, 5  # words that are looked at; of these, where some must be left out
+MAX_WORDS, MAX_RELAXED = 16, 5  # words that are looked at; of these, where some must be left out
 TELLING, FREQUENT = 3, 0.01  # so many words are always looked up; others not where so many items have them
 NAMED, SAME_TITLE = 20, 500  # creators listed for a title that several have; items that are looked at for them
 FIELDS = ("title", "creator")
@@ -133,7 +133,7 @@ def of_title(index: Index, rank: int) -> tuple[int, tuple[str, ...]]:
 
 def _words(index: Index, query: Query) -> list[Word]:
     typed = [(text, field) for field in ("", *FIELDS) for text in getattr(query, field or "any").split()]
-    typed = list(dict.fromkeys(typed[:MOST_WORDS]))
+    typed = list(dict.fromkeys(typed[:MAX_WORDS]))
     return [_word(index, *word, last=word == typed[-1]) for word in typed]
 
 
@@ -218,7 +218,7 @@ def _telling(words: Sequence[Word]) -> list[Word]:
 
 def _some_of(index: Index, words: Sequence[Word], limit: int) -> list[int]:
     """Items that lack words: as few as possible of the rarest ones typed."""
-    known = _telling([word for word in words if word.credits or word.halves])[:MOST_RELAXED]
+    known = _telling([word for word in words if word.credits or word.halves])[:MAX_RELAXED]
     for size in range(min(len(known), len(words) - 1), 0, -1):
         subsets = sorted(combinations(known, size), key=lambda chosen: -sum(word.weight for word in chosen))
         found: dict[int, None] = {}

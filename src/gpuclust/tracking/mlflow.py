@@ -60,7 +60,7 @@ from gpuclust.tracking.store_location import (
 logger = logging.getLogger(__name__)
 
 PARENT_RUN = "mlflow.parentRunId"
-LONGEST_PARAM = 6_000
+MAX_PARAM_LENGTH = 6_000
 PAGE = 1_000
 # Where the bundle is among the files of a logged model: now, and in version 0.1.0.
 BUNDLES = ("data/bundle", "artifacts/bundle")
@@ -503,7 +503,7 @@ def _user() -> str:
 
 
 def _params(params: Mapping[str, Any]) -> list[Param]:
-    return [Param(_name(k), str(v)[:LONGEST_PARAM]) for k, v in mask(params).items()]
+    return [Param(_name(k), str(v)[:MAX_PARAM_LENGTH]) for k, v in mask(params).items()]
 
 
 def _name(text: str) -> str:

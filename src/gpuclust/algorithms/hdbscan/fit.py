@@ -39,7 +39,7 @@ __all__ = [
 
 METHODS = ("eom", "leaf")
 # Distances are squared in float32: a larger coordinate would overflow to infinity.
-LARGEST_COORDINATE = 1e18
+MAX_COORDINATE = 1e18
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ def _checked_points(X: np.ndarray, min_samples: int) -> np.ndarray:
             f"min_samples={min_samples} needs 1 to {len(points) - 1} for the {len(points)} rows left after cleaning; "
             "lower cluster.min_samples or loosen clean.*"
         )
-    if not (np.abs(points).max(initial=0.0) <= LARGEST_COORDINATE):  # also true of NaN
-        bad = int((~(np.abs(points) <= LARGEST_COORDINATE)).any(axis=1).sum())
+    if not (np.abs(points).max(initial=0.0) <= MAX_COORDINATE):  # also true of NaN
+        bad = int((~(np.abs(points) <= MAX_COORDINATE)).any(axis=1).sum())
         raise FitError(
-            f"HDBSCAN needs finite values up to {LARGEST_COORDINATE:g} and {bad} rows have others; "
+            f"HDBSCAN needs finite values up to {MAX_COORDINATE:g} and {bad} rows have others; "
             "clean or scale the features"
         )
     return points

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gpuclust.algorithms.kmeans.init import KMeansRequest, choose_starts
-from gpuclust.algorithms.kmeans.kernels_cpu import MOST_CLUSTERS
+from gpuclust.algorithms.kmeans.kernels_cpu import MAX_CLUSTERS
 from gpuclust.algorithms.kmeans.lloyd import Outcome, run_lloyd
 from gpuclust.algorithms.kmeans.tiled_matrix import Rows, tile_matrix
 from gpuclust.errors import FitError
@@ -131,8 +131,8 @@ def _check_request(request: KMeansRequest, n_rows: int) -> None:
     k = request.n_clusters
     if not 1 <= k <= n_rows:
         raise FitError(f"n_clusters={k} for {n_rows:,} rows; choose 1 to {n_rows:,}")
-    if k > MOST_CLUSTERS:
-        raise FitError(f"n_clusters={k} is more than the {MOST_CLUSTERS:,} of the fused engine; use the library's")
+    if k > MAX_CLUSTERS:
+        raise FitError(f"n_clusters={k} is more than the {MAX_CLUSTERS:,} of the fused engine; use the library's")
     if request.init not in ("k-means++", "random"):
         raise FitError(f"init={request.init!r} is unknown; choose k-means++ or random")
     if request.n_init < 1 or request.max_iter < 1:

@@ -38,7 +38,7 @@ from gpuclust.runtime.kernels.nearest import (
 
 UNIT = 2.0**-24  # of rounding in float32
 UNSET = 65535
-MOST_CLUSTERS = 65535  # labels of a running fit are kept in 16 bits
+MAX_CLUSTERS = 65535  # labels of a running fit are kept in 16 bits
 
 
 @compiled(inner=True)

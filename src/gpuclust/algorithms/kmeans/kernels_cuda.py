@@ -20,7 +20,7 @@ from gpuclust.algorithms.kmeans.kernels_cpu import UNIT, LloydStatistics
 from gpuclust.errors import FitError
 
 THREADS = 256  # at most, of a block: one for each row of its tile
-LEAST_THREADS = 32
+MIN_THREADS = 32
 SHARED_BYTES = 32 << 10  # of one tile of rows
 CELLS = 3072  # of the statistics that one block keeps for its parts of the tile, where there is a choice
 BLOCKS = 512  # of rows, at most
@@ -118,7 +118,7 @@ def _on_device(array: Any) -> Any:
 def _threads(n_features: int) -> int:
     """Rows of a tile: the power of two, THREADS at most, whose float32 rows fit in the shared memory of a block."""
     fitting = SHARED_BYTES // (4 * n_features)
-    if fitting < LEAST_THREADS:
+    if fitting < MIN_THREADS:
         raise FitError(f"{n_features} features are more than one tile of the GPU's Lloyd pass holds; reduce them first")
     return min(THREADS, 2 ** int(math.log2(fitting)))
 

@@ -16,8 +16,8 @@ from gpuclust.serve.records import NOISE, Average, Averages
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
 OTHERS = "#909090"
-MOST_BARS = 30
-MOST_Z = 3.0  # beyond it a colour does not deepen: one extreme cluster would pale all others
+MAX_BARS = 30
+MAX_Z = 3.0  # beyond it a colour does not deepen: one extreme cluster would pale all others
 _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 
 
@@ -66,7 +66,7 @@ def _is_on(points: Mapping[str, float], own: tuple[float, float]) -> bool:
 def sizes(shown: Opened) -> go.Figure:
     """Rows in each cluster, the noise first; of many clusters the largest, and the rest together."""
     listed = sorted(shown.clusters.values(), key=lambda c: (c.cluster != NOISE, c.cluster))
-    rest = listed[MOST_BARS:] if len(listed) > MOST_BARS + 1 else []
+    rest = listed[MAX_BARS:] if len(listed) > MAX_BARS + 1 else []
     bars = [
         (as_hover(shown.name(c.cluster), 44), c.size, shown.colors[c.cluster])
         for c in listed[: len(listed) - len(rest)]
@@ -91,7 +91,7 @@ def heat(shown: Opened, order: Sequence[int]) -> go.Figure:
     """Means of the features by cluster, in standard deviations from the mean of all rows; hover tells original units."""
     features = shown.library.features
     z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
-    most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MOST_Z)
+    most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MAX_Z)
     hover = [
         [
             f"{as_hover(shown.name(c))}<br>{as_hover(words(f))}: {figure(shown.clusters[c].features[f].mean)}"

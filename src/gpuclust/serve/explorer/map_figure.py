@@ -14,7 +14,7 @@ from gpuclust.serve.explorer.points import EVERY_POINT, Coding, Span, span_of
 from gpuclust.serve.explorer.texts import as_hover
 
 HEIGHT = 560
-MOST_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
+MAX_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
 SCALE = "Cividis"
 NO_TEXT = {
     "title": {"text": ""},
@@ -58,7 +58,7 @@ def flat(cloud: Cloud) -> go.Figure:
             sizex=cloud.spans[0].high - cloud.spans[0].low, sizey=cloud.spans[1].high - cloud.spans[1].low,
             sizing="stretch", layer="below",
         )  # fmt: skip
-    scatter = go.Scattergl if len(cloud.shown) > MOST_DRAWN else go.Scatter
+    scatter = go.Scattergl if len(cloud.shown) > MAX_DRAWN else go.Scatter
     for trace in _traces(cloud, scatter, size=5):
         figure.add_trace(trace)
     axes = [

@@ -14,7 +14,7 @@ from gpuclust.serve.library import Library
 AXES = ("x", "y", "z")
 EVERY_POINT = 50_000  # up to here a map shows each row as a point of its own
 SAMPLE = 2_000
-LEAST_OF_CLUSTER = 40
+MIN_POINTS_PER_CLUSTER = 40
 GROUPS = 9
 _TRIM = 0.0005
 _FAR = 1.5
@@ -78,7 +78,7 @@ def sample_of(clusters: np.ndarray, size: int = SAMPLE, *, seed: int = 0) -> np.
     chosen = []
     for members in np.split(order, starts[1:]):
         share = round(size * len(members) / len(clusters))
-        chosen.append(rng.choice(members, min(len(members), max(share, LEAST_OF_CLUSTER)), replace=False))
+        chosen.append(rng.choice(members, min(len(members), max(share, MIN_POINTS_PER_CLUSTER)), replace=False))
     assert len(present) == len(chosen)
     return np.sort(np.concatenate(chosen))
 

@@ -23,7 +23,7 @@ from gpuclust.serve.records import Item
 
 KEYS = ("previewurl", "preview_url", "preview", "audio_preview", "audio", "audiourl", "audio_url")
 TIMEOUT_SECONDS = 4
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _known(url: str) -> str:
     with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         if response.headers.get_content_maintype() == "audio":
             return str(response.url)
-        found = json.loads(response.read(MOST_BYTES))
+        found = json.loads(response.read(MAX_BYTES))
     return next(_addresses(found), "")
 
 

@@ -13,23 +13,23 @@ from html import escape
 from gpuclust.serve.text import printable
 
 JOINER = "\u2060"  # has no width; keeps apart what an extension would read together
-LONGEST = 120
+MAX_TEXT_LENGTH = 120
 _TOGETHER = re.compile(r"(?<=[:@])(?=\S)|(?<=[-<>=~+!])(?=[-<>=~+!])|(?<=www)(?=\.)", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
-def short(text: str, longest: int = LONGEST) -> str:
+def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """A text for one line: nothing that breaks it or turns its direction, cut where it is too long."""
     shown = printable(text)
     return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
 
 
-def as_markdown(text: str, longest: int = LONGEST) -> str:
+def as_markdown(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """A text for where Streamlit reads Markdown. CommonMark 0.31, 2.4: any ASCII punctuation may be escaped."""
     return _PUNCTUATION.sub(r"\\\1", _TOGETHER.sub(JOINER, short(text, longest)))
 
 
-def as_hover(text: str, longest: int = LONGEST) -> str:
+def as_hover(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """A text for where Plotly reads HTML. A text between dollars is LaTeX to it, so it does not begin with one."""
     shown = escape(short(text, longest), quote=False)
     return JOINER + shown if shown.startswith("$") else shown

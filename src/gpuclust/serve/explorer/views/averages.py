@@ -15,7 +15,7 @@ from gpuclust.serve.explorer.texts import short, words
 from gpuclust.serve.records import Averages
 
 BY: Mapping[str, Literal["year", "group", "creator"]] = {"Years": "year", "Groups": "group", "Creators": "creator"}
-MOST = 1_000
+MAX_GROUPS = 1_000
 LINES_AT_FIRST = 5
 
 
@@ -32,7 +32,7 @@ def averages() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         label = st.segmented_control("By", there, default=there[0], required=True, key="by")
         cluster = _cluster(shown) if BY[label] != "creator" else None
-    found = shown.library.averages(BY[label], cluster=cluster, min_count=None, limit=MOST)
+    found = shown.library.averages(BY[label], cluster=cluster, min_count=None, limit=MAX_GROUPS)
     if BY[label] == "year":
         _years(shown, found)
     if (missing := left_out(found)) != "":

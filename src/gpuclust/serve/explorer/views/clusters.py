@@ -15,7 +15,7 @@ from gpuclust.serve.library import Pick
 from gpuclust.serve.records import NOISE, Cluster, Example, Share
 
 CARDS_IN_A_ROW = 3
-MOST_CARDS = 60
+MAX_CARDS = 60
 PAGE = 10
 PICKS: Mapping[str, Pick] = {"Most popular": "popular", "Nearest the centre": "central", "Random": "random"}
 
@@ -39,9 +39,9 @@ def _all(shown: Opened) -> None:
     tab_cards, tab_compare = st.tabs(["Cards", "Side by side"])
     with tab_cards:
         listed = list(shown.clusters.values())
-        if len(listed) > MOST_CARDS:
-            st.caption(f"The {MOST_CARDS} largest of {len(listed)} clusters.")
-        for start in range(0, min(len(listed), MOST_CARDS), CARDS_IN_A_ROW):
+        if len(listed) > MAX_CARDS:
+            st.caption(f"The {MAX_CARDS} largest of {len(listed)} clusters.")
+        for start in range(0, min(len(listed), MAX_CARDS), CARDS_IN_A_ROW):
             for column, cluster in zip(
                 st.columns(CARDS_IN_A_ROW), listed[start : start + CARDS_IN_A_ROW], strict=False
             ):

@@ -39,12 +39,12 @@ def overview() -> None:
     _doors(shown)
     st.subheader("Profiles", anchor=False)
     order = charts.in_order(shown)
-    largest = f" The {charts.MOST_BARS} largest of {len(order)} clusters." if len(order) > charts.MOST_BARS else ""
+    largest = f" The {charts.MAX_BARS} largest of {len(order)} clusters." if len(order) > charts.MAX_BARS else ""
     st.caption(
         f"Mean of each feature in standard deviations from the mean of all rows; hover for original units.{largest}"
     )
     st.plotly_chart(
-        charts.heat(shown, order[: charts.MOST_BARS]),
+        charts.heat(shown, order[: charts.MAX_BARS]),
         key="heat",
         config={"displayModeBar": False},
         alt="Mean z-scores by cluster",

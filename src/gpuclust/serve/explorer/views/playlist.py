@@ -22,7 +22,7 @@ FILES = {
     "JSON": ("json", "application/json"),
     "M3U8": ("m3u8", "application/vnd.apple.mpegurl"),
 }
-MOST_CREATOR = 10
+MAX_PER_CREATOR = 10
 
 
 def playlist() -> None:
@@ -41,7 +41,7 @@ def _rules() -> Rules:
         size = int(st.number_input("Length", 1, 500, SIZE, key="size", width=130))
         most = int(
             st.number_input(
-                "Max per creator", 0, MOST_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
+                "Max per creator", 0, MAX_PER_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
             )
         )
         diversity = float(
