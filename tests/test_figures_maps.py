@@ -88,27 +88,6 @@ def test_the_key_has_names_and_shares() -> None:
     assert "first principal component (40.0 %)" in written(figure)
 
 
-def test_biplot_arrows_point_along_the_loadings_at_one_scale() -> None:
-    loadings = np.array([[0.9, 0.1], [-0.5, 0.5], [0.05, -0.7]])
-    xy, labels = rows_by_cluster(400, 3, 2)
-    axes = fg.biplot(xy, labels, loadings, ["a", "b", "c"]).axes[0]
-    arrows = [t for t in axes.texts if getattr(t, "arrow_patch", None) is not None]
-    tips = {tuple(np.round(np.subtract(a.xy, a.get_position()), 9)) for a in arrows}
-    longest = np.argsort(-np.hypot(*loadings.T))
-    ratio = np.array([np.subtract(a.xy, a.get_position()) for a in arrows]) / loadings[longest]
-    assert len(tips) == 3
-    # One scale for all: rounding only.
-    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-9)
-
-
-def test_pairplot_draws_each_pair_below_the_diagonal() -> None:
-    rng = np.random.default_rng(0)
-    values, labels = rng.normal(size=(5_000, 3)), rng.integers(0, 3, 5_000)
-    figure = fg.pairplot(values, labels, ["a", "b", "c"])
-    assert len(figure.axes) == 6
-    assert sum(len(axes.images) for axes in figure.axes) == 3
-
-
 @pytest.mark.real
 def test_real_tracks_are_all_in_the_map(real_data: Path) -> None:
     frame = pd.read_csv(real_data / "tracks_114k.csv", usecols=["energy", "valence", "track_genre"])

@@ -8,7 +8,6 @@ from gpuclust.analysis.selection import (
     better,
     default_metric,
     knee,
-    optima,
     optimum,
     prefer_hdbscan,
     select,
@@ -117,17 +116,16 @@ def test_no_knee() -> None:
     assert knee(points({k: 10.0 - k for k in range(1, 9)})) is None, "a straight line"
 
 
-def test_optima_of_each_line_and_whether_they_are_at_the_edge() -> None:
-    found = optima(
-        {
-            "bic": {"full": points({1: 30, 2: 20, 3: 10}), "diag": points({1: 30, 2: 20, 3: 25}), "none": []},
-            "silhouette": {"kmeans": points({2: 0.3, 3: 0.5, 4: 0.5})},
-            "inertia": {"kmeans": points({2: 3.0})},
-            "n_clusters": {"kmeans": points({2: 2.0})},
-        }
-    )
-    assert found == {
-        "bic": {"full": Optimum(3, 10, True), "diag": Optimum(2, 20, False)},
-        "silhouette": {"kmeans": Optimum(3, 0.5, False)},
-    }
-    assert optimum("bic", []) is None
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        ("bic", {1: 30, 2: 20, 3: 10}, Optimum(3, 10, True)),
+        ("bic", {1: 30, 2: 20, 3: 25}, Optimum(2, 20, False)),
+        ("silhouette", {2: 0.3, 3: 0.5, 4: 0.5}, Optimum(3, 0.5, False)),
+        ("bic", {}, None),
+    ],
+)
+def test_optimum_of_a_line_and_whether_it_is_at_the_end(
+    metric: str, values: dict[int, float], expected: Optimum | None
+) -> None:
+    assert optimum(metric, points(values)) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -168,9 +168,3 @@ def means(X: Any, labels: np.ndarray, n_clusters: int, backend: Backend) -> np.n
     counts = xp.bincount(own, minlength=n_clusters).astype(xp.float64)
     sums = [xp.bincount(own, weights=X[kept, j].astype(xp.float64), minlength=n_clusters) for j in range(X.shape[1])]
     return backend.to_host(xp.stack(sums, axis=1) / xp.maximum(counts, 1.0)[:, None])
-
-
-def without_rows(clustering: Clustering) -> Clustering:
-    """The clustering without its per-row arrays: what can be kept of many jobs."""
-    empty = np.empty(0, dtype=np.int32)
-    return replace(clustering, labels=empty, confidence=empty, distance=None)

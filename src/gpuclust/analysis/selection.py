@@ -232,16 +232,6 @@ def optimum(metric: str, points: Points) -> Optimum | None:
     return Optimum(best[0], best[1], best[0] == ordered[-1][0])
 
 
-def optima(curves: Curves) -> dict[str, dict[str, Optimum]]:
-    """Metric -> line -> its best point, for every metric that has a best: the BIC minimum of each covariance type,
-    the silhouette maximum of each algorithm, and so on."""
-    return {
-        metric: {line: best for line, points in lines.items() if (best := optimum(metric, points)) is not None}
-        for metric, lines in curves.items()
-        if metric in HIGHER_IS_BETTER and metric != "inertia"
-    }
-
-
 def knee(points: Points) -> int | None:
     """The knee of a falling convex curve such as inertia, or None where it has none.
 

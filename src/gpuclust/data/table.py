@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,10 +105,6 @@ class Table:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.frame)
-
-    def with_frame(self, frame: Frame, audit: Audit) -> Table:
-        """The same table with another frame and its audit."""
-        return replace(self, frame=frame, audit=audit)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,6 @@ class Scores:
     metrics: Mapping[str, float]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 def score(

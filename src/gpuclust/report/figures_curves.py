@@ -109,40 +109,6 @@ def gap_curve(sizes: Any, gap: Any, errors: Any, *, chosen: float | None = None)
     return figure
 
 
-def explained_variance(ratios: Any, *, kept: int | None = None) -> Figure:
-    """Share of variance of each principal component (bars) and their running sum (line)."""
-    ratios = np.asarray(ratios, dtype=float)
-    positions, total = np.arange(1, len(ratios) + 1), np.cumsum(ratios)
-    figure = blank(8.0, 4.8)
-    axes = panel(figure, 0.8, 0.65, 0.3, 0.7)
-    colors = [SERIES_COLORS[0] if kept is None or i <= kept else "#BFD3E2" for i in positions]
-    axes.bar(positions, ratios, color=colors, width=0.7)
-    axes.plot(positions, total, color=SERIES_COLORS[1], marker="o", markersize=4.5, linewidth=1.6)
-    for position, value in zip(positions, total, strict=True):
-        if len(ratios) <= 20:
-            axes.annotate(
-                f"{100 * value:.1f}",
-                (position, value),
-                (0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.5,
-                color=QUIET,
-            )
-    axes.set(xlim=(0.3, len(ratios) + 0.7), ylim=(0, 1.1))
-    axes.set_yticks(np.arange(0, 1.01, 0.2), [f"{p} %" for p in range(0, 101, 20)])
-    axes.set_xticks(positions[:: max(1, len(positions) // 16)])
-    grid(axes)
-    kept = len(ratios) if kept is None else kept
-    note = (
-        f"{kept} of {len(ratios)} components keep {100 * total[kept - 1]:.1f} % · line: running sum"
-        if len(ratios)
-        else ""
-    )
-    caption(axes, "Explained variance", "principal component", "share of variance", note=note)
-    return figure
-
-
 def persistence_curve(
     min_cluster_sizes: Any, persistence: Any, *, chosen: float | None = None, n_clusters: Any = None
 ) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from gpuclust.report.figures_profile import DIVERGING, column_heads, heat
-from gpuclust.report.palette import PAPER, SERIES_COLORS, cluster_color, ink_on
+from gpuclust.report.palette import SERIES_COLORS
 from gpuclust.report.raster import span_of
 from gpuclust.report.style import NAME_SIZE, QUIET, TICK_SIZE, bare_panel, blank, heading
-from gpuclust.report.text import count, number, percent
+from gpuclust.report.text import count, number
 from gpuclust.report.text_collection import fit, width, write
 
 _MAX_FEATURES = 40
@@ -66,35 +66,6 @@ def feature_distributions(
             short = number(float(f"{at:.3g}"))
             write(axes, axes.transData, at, -0.1 * max(counts.max(), 1), [short], size=7.5, color=QUIET, ha=ha)
     heading(figure, title, f"all {count(n)} rows · height: rows")
-    return figure
-
-
-def cluster_balance(sizes: Mapping[str, Sequence[int]]) -> Figure:
-    """The shares of the clusters for each way of preparing (raw, standardised ...), one bar each; sizes in rows.
-
-    Raw features let the one with the largest numbers decide, which shows as one cluster with almost every row, or as
-    clusters of that feature alone.
-    """
-    figure = blank(9.2, 1.15 + 0.75 * max(len(sizes), 1))
-    axes = bare_panel(figure, 1.7, 0.35, 0.3, 0.8)
-    axes.set(xlim=(0, 1), ylim=(max(len(sizes), 1) - 0.5, -0.5))
-    for row, (name, values) in enumerate(sizes.items()):
-        share = np.asarray(values, dtype=float) / max(float(np.sum(values)), 1e-12)
-        starts = np.concatenate(([0.0], np.cumsum(share)[:-1]))
-        boxes = [_box(a, a + w, row - 0.22, row + 0.34) for a, w in zip(starts, share, strict=True)]
-        colors = [cluster_color(i) for i in range(len(share))]
-        axes.add_collection(PolyCollection(boxes, facecolors=colors, edgecolors=PAPER, linewidths=1), autolim=False)
-        wide = np.flatnonzero(share >= 0.05)
-        texts = [percent(share[i]) for i in wide]
-        middle = starts[wide] + share[wide] / 2
-        ink = [ink_on(colors[i]) for i in wide]
-        write(axes, axes.transData, middle, row + 0.06, texts, size=NAME_SIZE, color=ink, ha="center")
-        write(axes, axes.transData, -0.015, row + 0.06, [fit(name, 9, 1.5)], size=9, ha="right")
-        positive = share[share > 0]
-        even = float(np.exp(-(positive * np.log(positive)).sum())) if len(positive) else 0.0
-        note = f"{len(share)} clusters, as even as {even:.1f} of equal size"
-        write(axes, axes.transData, 0.0, row - 0.36, [note], size=7.5, color=QUIET)
-    heading(figure, "Balance of the clusters by preparation", "share of the rows in each cluster")
     return figure
 
 

@@ -62,11 +62,11 @@ def present_clusters(labels: np.ndarray) -> tuple[list[int], dict[int, float]]:
     return [c for c in present if c >= 0] + [c for c in present if c < 0], shares
 
 
-def draw_rows(axes: Axes, xy: np.ndarray, labels: np.ndarray, *, raster_above: int = RASTER_ABOVE) -> Frame:
-    """Draw every row into the axes: marks up to ``raster_above`` rows, a density raster beyond."""
+def draw_rows(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> Frame:
+    """Draw every row into the axes: marks up to ``RASTER_ABOVE`` rows, a density raster beyond."""
     frame = frame_of(xy)
     axes.set(xlim=(frame.x0, frame.x1), ylim=(frame.y0, frame.y1))
-    if len(xy) > raster_above:
+    if len(xy) > RASTER_ABOVE:
         box = pixels(axes) / _CELL_PIXELS
         picture = paint(rasterize(xy, labels, frame, max(int(box[0]), 8), max(int(box[1]), 8)))
         axes.imshow(

@@ -1,4 +1,4 @@
-"""Figures of what is in each cluster: profiles and sizes."""
+"""Figures of the clusters: profiles, stability, and how two clusterings meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from gpuclust.report.palette import INK, PAPER, cluster_color, ink_on
+from gpuclust.report.palette import INK, PAPER, cluster_color
 from gpuclust.report.style import (
     NAME_SIZE,
     QUIET,
@@ -23,7 +23,7 @@ from gpuclust.report.style import (
     heading,
     inches,
 )
-from gpuclust.report.text import cluster_title, count, percent
+from gpuclust.report.text import cluster_title, count
 from gpuclust.report.text_collection import fit, fit_two, width, write
 
 DIVERGING = LinearSegmentedColormap.from_list(
@@ -34,7 +34,6 @@ SEQUENTIAL = LinearSegmentedColormap.from_list("share", ["#FBFCFD", "#BFD7EA", "
 
 _MAX_ROWS = 40
 _MAX_COLUMNS = 40
-_MAX_GROUPS = 30
 _MAX_NUMBERS = 400
 _NAMES, _HEAD = 3.0, 0.8
 
@@ -106,67 +105,49 @@ def heat(
         write(axes, axes.transData, j, i, [words(v) for v in values[i, j]], size=size, color=ink, ha="center")
 
 
-def cluster_sizes(
-    sizes: Any, *, names: Mapping[int, str] | None = None, clusters: Sequence[int] | None = None
+def contingency(
+    table: Any,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    *,
+    rows: str = "first clustering",
+    columns: str = "second clustering",
 ) -> Figure:
-    """A bar for each cluster with its rows and share; ``sizes`` (k,) rows, ``clusters`` as for the heat map."""
-    sizes = np.asarray(sizes)
-    labels = list(range(len(sizes))) if clusters is None else [int(c) for c in clusters]
-    k, total = min(len(sizes), _MAX_ROWS), max(int(sizes.sum()), 1)
-    step = 0.4 if k <= 16 else 0.34
-    figure = blank(8.8, _HEAD + max(step * k, 0.5) + 0.2)
-    axes = bare_panel(figure, _NAMES, 0.2, 1.3, _HEAD)
-    axes.set(xlim=(0, max(int(sizes.max(initial=1)), 1)), ylim=(max(k, 1) - 0.5, -0.5))
-    colors = [cluster_color(c) for c in labels[:k]]
-    axes.barh(np.arange(k), sizes[:k], height=0.62, color=colors)
-    words = [f"{count(n)}  ({percent(n / total)})" for n in sizes[:k]]
-    beside = axes.transData + ScaledTranslation(0.07, 0, inches(axes))
-    write(axes, beside, sizes[:k], np.arange(k), words, size=8)
-    y = 0.2 + max(step * k, 0.5) / max(k, 1) * (k - 0.5 - np.arange(k))
-    _names_beside(figure, y, labels[:k], names)
-    note = f"{count(total)} rows" + (f" · the first {k} of {count(len(sizes))} clusters" if len(sizes) > k else "")
-    heading(figure, "Size of each cluster", note)
-    return figure
+    """Rows shared by each pair of clusters of two clusterings (or of clusters and groups), ``table`` (a, b) counts.
 
-
-def group_bubbles(
-    counts: Any, groups: Sequence[str], *, clusters: Sequence[int] | None = None, names: Mapping[int, str] | None = None
-) -> Figure:
-    """Where each group's (genre's) rows are: a bubble per group and cluster, its area the share of the group's rows.
-
-    ``counts`` (n_groups, k) rows. The thirty groups with most rows are drawn, ordered by the cluster that holds most
-    of each.
+    The colour is the share of the row's total, so that every line adds up to one.
     """
-    counts = np.asarray(counts, dtype=float)
-    top = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:_MAX_GROUPS])
-    share = counts[top] / np.maximum(counts[top].sum(axis=1, keepdims=True), 1e-12)
-    order = np.lexsort((-share.max(axis=1), share.argmax(axis=1))) if share.size else np.arange(len(top))
-    share, shown = share[order][:, :_MAX_ROWS], [groups[i] for i in top[order]]
-    labels = (list(range(share.shape[1])) if clusters is None else [int(c) for c in clusters])[: share.shape[1]]
-    step, left = 0.27, 1.75
-    column = float(np.clip(7.0 / max(len(labels), 1), 0.3, 0.95))
-    figure = blank(left + max(column * len(labels), 2.6) + 0.5, 1.3 + max(step * len(shown), 0.5) + 0.25)
-    axes = bare_panel(figure, left, 0.25, 0.5, 1.3)
-    axes.set(xlim=(-0.5, max(len(labels), 1) - 0.5), ylim=(max(len(shown), 1) - 0.5, -0.5))
-    axes.hlines(np.arange(len(shown)), -0.5, len(labels) - 0.5, color="#EEF0F2", linewidth=0.8, zorder=0)
-    i, j = np.nonzero(share > 0)
-    largest = (0.95 * min(step, column) * 1.5 * 72) ** 2
-    axes.scatter(
-        j, i, s=share[i, j] * largest, c=[cluster_color(labels[c]) for c in j], alpha=0.85, linewidths=0, clip_on=False
+    counts = np.asarray(table, dtype=float)[:_MAX_ROWS, :_MAX_ROWS]
+    share = counts / np.maximum(np.asarray(table, dtype=float).sum(axis=1)[:_MAX_ROWS, None], 1e-12)
+    a, b = counts.shape
+    heads, sides = [fit(n, TICK_SIZE, 1.8) for n in column_names[:b]], [fit(n, NAME_SIZE, 2.2) for n in row_names[:a]]
+    left = 0.35 + max((width(s, NAME_SIZE) for s in sides), default=0.3)
+    foot = 0.3 + 0.6 * max((width(h, TICK_SIZE) for h in heads), default=0.2)
+    cell = float(np.clip(7.0 / max(b, 1), 0.34, 0.85))
+    wide, high = max(cell * b, 2.4), max(0.36 * a, 0.7)
+    figure = blank(max(left + wide + 0.4, 6.0), 0.8 + high + foot)
+    axes = bare_panel(figure, left, foot, figure.get_figwidth() - left - wide, 0.8)
+    heat(
+        axes,
+        share,
+        SEQUENTIAL,
+        0.0,
+        1.0,
+        lambda v: "" if v == 0 else f"{100 * v:.0f} %" if v >= 0.005 else "<1 %",
+        size=7.5,
+        numbers=cell >= 0.45,
     )
-    strong = share[i, j] >= 0.15
-    texts = [f"{100 * v:.0f}" for v in share[i, j][strong]]
-    ink = [ink_on(cluster_color(labels[c])) for c in j[strong]]
-    write(axes, axes.transData, j[strong], i[strong], texts, size=7, color=ink, ha="center")
+    column_heads(axes, heads)
     write(
-        axes, axes.transData, -0.65, np.arange(len(shown)), [fit(g, NAME_SIZE, left - 0.4) for g in shown], ha="right"
+        figure,
+        figure.dpi_scale_trans,
+        left - 0.1,
+        foot + high / max(a, 1) * (a - 0.5 - np.arange(a)),
+        sides,
+        ha="right",
     )
-    above = axes.transData + ScaledTranslation(0, 0.17, inches(axes))
-    cluster_tags(axes, above, np.arange(len(labels)), -0.5, labels)
-    note = "area and number: per cent of the group's rows in the cluster"
-    if len(counts) > len(shown):
-        note += f" · the {len(shown)} largest of {count(len(counts))} groups"
-    heading(figure, "Groups by cluster", note)
+    cut = " · the first forty of each" if max(np.shape(table)) > _MAX_ROWS else ""
+    heading(figure, f"{rows} by {columns}", f"{count(np.sum(table))} rows · per cent of each line{cut}")
     return figure
 
 

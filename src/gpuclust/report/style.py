@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -209,13 +208,6 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def save(figure: Figure, path: FilePath | str) -> bytes:
-    """Write the figure to ``path`` as PNG; the bytes written are returned, for a page that embeds them."""
-    png = to_png(figure)
-    FilePath(path).write_bytes(png)
-    return png
-
-
 def cluster_tags(parent: Axes | Figure, where: Transform, x: Any, y: Any, clusters: Sequence[int]) -> None:
     """Small squares in the clusters' colours with the clusters' numbers, centred at ``x``, ``y`` (each (m,))."""
     colors = [cluster_color(c) for c in clusters]
@@ -266,11 +258,10 @@ def cluster_key(
     clusters: Sequence[int],
     fractions: Mapping[int, float],
     names: Mapping[int, str] | None,
-    most: int | None = None,
 ) -> None:
     """A key of clusters (tag, name, share) as a column ``left`` and ``top`` inches from the figure's top left corner."""
     figure_width, height = figure.get_size_inches()
-    room = most or int((height - top - 0.2) / KEY_STEP)
+    room = int((height - top - 0.2) / KEY_STEP)
     shown = list(clusters[: room - 1] if len(clusters) > room else clusters)
     y = height - top - KEY_STEP * (np.arange(len(shown)) + 0.5)
     width = figure_width - left - 0.08

@@ -245,19 +245,6 @@ def _label_rows(  # type: ignore[no-untyped-def]
         strengths[point] = lam / highest if lam < highest else 1.0
 
 
-def lowest_rows(ids: np.ndarray, n: int) -> np.ndarray:
-    """The lowest row under each node of a linkage whose merges are (n-1, 2) int64 ids."""
-    lowest = np.arange(2 * n - 1)
-    _lowest_rows(ids, n, lowest)
-    return lowest
-
-
-@compiled(fastmath=False)
-def _lowest_rows(ids, n, lowest):  # type: ignore[no-untyped-def]
-    for row in range(n - 1):
-        lowest[n + row] = min(lowest[ids[row, 0]], lowest[ids[row, 1]])
-
-
 @compiled(inner=True, fastmath=False)
 def _meetings(node, node_parent, node_birth, meeting):  # type: ignore[no-untyped-def]
     """Density at which `node` and each other node part; -1 where one lies above the other."""

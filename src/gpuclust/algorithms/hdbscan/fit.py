@@ -1,7 +1,7 @@
 """HDBSCAN in two steps: `spanning_tree`, dear, once per matrix and min_samples; `cut`, cheap, once per setting.
 
 The spanning tree is the one that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), by kernels of our own, or any
-tree of the same meaning, such as cuML's, through `tree_from_edges` and `tree_from_linkage`. Cutting takes host arrays alone.
+tree of the same meaning, such as cuML's, through `tree_from_edges`. Cutting takes host arrays alone.
 
 `min_samples` does not count the row itself, as in hdbscan, fast_hdbscan and cuML (scikit-learn counts it).
 """
@@ -34,7 +34,6 @@ __all__ = [
     "relative_validity",
     "spanning_tree",
     "tree_from_edges",
-    "tree_from_linkage",
 ]
 
 METHODS = ("eom", "leaf")
@@ -168,20 +167,6 @@ def tree_from_edges(edges: np.ndarray, core_distances: np.ndarray, min_samples: 
     if len(linkage) != n - 1:
         raise FitError(f"the edges of the spanning tree hold a cycle, so they do not join all {n} rows")
     return SpanningTree(edges, core_distances, int(min_samples), linkage)
-
-
-def tree_from_linkage(linkage: np.ndarray, core_distances: np.ndarray, min_samples: int) -> SpanningTree:
-    """A `SpanningTree` from single linkage (n-1, 4) alone: id, id, distance, size, as SciPy and cuML give it.
-
-    Each merge becomes an edge between the lowest rows of its two sides: the same clusters at every distance, so the
-    same cuts; only `relative_validity` sees other end points than the true tree has.
-    """
-    linkage = np.asarray(linkage, dtype=np.float64)
-    n = len(linkage) + 1
-    ids = linkage[:, :2].astype(np.int64)
-    lowest = kernels.lowest_rows(ids, n)
-    edges = np.column_stack([lowest[ids[:, 0]], lowest[ids[:, 1]], linkage[:, 2]])
-    return tree_from_edges(edges, core_distances, min_samples)
 
 
 def cut(

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from gpuclust.serve.explorer import raster
-from gpuclust.serve.explorer.points import EVERY_POINT, Coding, Span, span_of
+from gpuclust.serve.explorer.points import Coding, Span, span_of
 from gpuclust.serve.explorer.texts import as_hover
 
 HEIGHT = 560
@@ -201,8 +201,3 @@ def _stepped(category: np.ndarray, colors: tuple[str, ...]) -> dict[str, object]
         [[i / last, color] for i, color in enumerate(colors)] if len(colors) > 1 else [[0, colors[0]], [1, colors[0]]]
     )
     return {"color": category.astype(np.int32), "cmin": 0, "cmax": last, "colorscale": scale}
-
-
-def is_dense(n_rows: int) -> bool:
-    """Whether rows are too many to be a point each."""
-    return n_rows > EVERY_POINT
