@@ -71,12 +71,19 @@ class RolesConfig:
     """Which column means what; null lets a preset or nothing decide."""
 
     id: str | None = None
+    """The column that identifies a row."""
     title: str | None = None
+    """The name of a row, shown in lists and searched."""
     creator: str | None = None
+    """Who made it: searched, and counted in the profile of a cluster."""
     group: str | None = None
+    """A known label, such as a genre: profiled, and never a feature unless it is named."""
     popularity: str | None = None
+    """Orders the rows of a list."""
     year: str | None = None
+    """Averaged by the API and the explorer."""
     preview: str | None = None
+    """A web address of a sound sample."""
 
 
 @dataclass
@@ -84,9 +91,13 @@ class JoinConfig:
     """A second table whose columns are added to the first, matched by a key that may be a list."""
 
     path: str | None = None
+    """The file of the second table."""
     left: str | None = None
+    """The key column of the first table."""
     right: str | None = None
+    """The key column of the second table."""
     columns: list[str] = field(default_factory=list)
+    """The columns to add; empty: all."""
 
 
 @dataclass
@@ -98,15 +109,24 @@ class DataConfig:
     """
 
     source: str = one_of("file", "file", "catalogue")
+    """A file, or generated tracks."""
     preset: str = one_of("none", "none", "tracks")
+    """``tracks``: the usual names of audio features and roles are known."""
     path: str | None = None
+    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, or a web address."""
     where: str | None = None
+    """Where to download the file; shown when it is missing."""
     features: list[str] = field(default_factory=list)
+    """The columns to cluster; empty: every column of numbers that is not an id, a label, a flag or a constant."""
     exclude: list[str] = field(default_factory=list)
+    """Columns that are never features."""
     roles: RolesConfig = field(default_factory=RolesConfig)
     n_rows: int | None = number(None, low=1)
+    """The number of rows to read or to generate; null: all of a file, 20,000 of the catalogue."""
     seed: int = number(0, low=0, high=2**32 - 1)
+    """The seed of the generated tracks."""
     bad_rows: str = one_of("few", "few", "skip", "error")
+    """What to do with records that cannot be read."""
     join: JoinConfig = field(default_factory=JoinConfig)
 
 
@@ -115,9 +135,13 @@ class CleanConfig:
     """Which rows are kept."""
 
     nulls: str = one_of("drop", "drop", "median", "mean")
+    """Rows with a missing value are dropped, or the value is filled in."""
     duplicates: str = one_of("none", "none", "id", "row")
+    """Of rows with an equal id, or equal in every column, only the first is kept."""
     bounds: dict[str, list[float | None]] = field(default_factory=dict)
+    """``clean.bounds.FEATURE=[low,high]``: rows outside are dropped; null leaves an end open."""
     require_group: bool = False
+    """Rows without a group are dropped."""
 
 
 @dataclass
@@ -125,6 +149,7 @@ class ScaleConfig:
     """How each feature is centred and scaled."""
 
     method: str = one_of("standard", "standard", "minmax", "robust", "none")
+    """``standard``: mean 0, standard deviation 1; ``minmax``: 0 to 1; ``robust``: median 0, interquartile range 1."""
 
 
 @dataclass
@@ -132,9 +157,13 @@ class ReduceConfig:
     """How the scaled features are reduced to fewer dimensions."""
 
     method: str = one_of("none", "none", "pca")
+    """``pca``: principal components."""
     n_components: int | float = number(0.95, low=0, open_low=True)
+    """A number of components, or the share of the variance to keep."""
     whiten: bool = False
+    """Divide each component by its standard deviation (with n - 1)."""
     rescale: bool = False
+    """Divide each component by its standard deviation (with n)."""
 
 
 @dataclass
@@ -142,6 +171,7 @@ class ClusterConfig:
     """What every algorithm has; each has its own subclass beside its code (see `gpuclust.algorithms.registry`)."""
 
     name: str = ""
+    """The algorithm."""
 
 
 @dataclass
@@ -149,9 +179,13 @@ class ScoreConfig:
     """How a clustering is judged."""
 
     silhouette: bool = True
+    """Whether the silhouette is computed."""
     exact_limit: float = number(2e10, low=0)
+    """The number of pairs of rows up to which the silhouette is exact."""
     sample_size: int = number(10_000, low=2)
+    """The rows of a sampled silhouette; each is compared with all rows."""
     stability: int = number(0, low=0, high=1000)
+    """The number of bootstrap refits, 0 for none."""
 
 
 @dataclass
@@ -159,9 +193,13 @@ class AnalysisConfig:
     """Analyses beyond the scores, each of which costs time."""
 
     reference: str | None = None
+    """A known label to compare the clusters with: a role such as ``group``, or a column."""
     dbcv: bool = False
+    """The full density-based validity index (DBCV) of each job."""
     gap: int = number(0, low=0, high=1000)
+    """The number of reference sets of a sweep's gap statistic; 0: only where no other criterion answers."""
     compare: bool = True
+    """Compare the best clusterings of a sweep's algorithms."""
 
 
 @dataclass
@@ -169,7 +207,9 @@ class BackendConfig:
     """Which device computes."""
 
     name: str = one_of("auto", "auto", "cpu", "gpu")
+    """``gpu`` never falls back to the CPU; ``auto`` does, and records why."""
     pool_fraction: float = number(0.8, low=0, high=0.95)
+    """The largest share of the GPU's free memory that the memory pool takes; 0: no pool."""
 
 
 def default_experiment() -> str:
@@ -182,9 +222,13 @@ class TrackingConfig:
     """Where runs are recorded, and which models are kept."""
 
     store: str = one_of("mlflow", "mlflow", "none")
+    """``none`` records nothing."""
     uri: str | None = None
+    """The MLflow store; null: MLFLOW_TRACKING_URI, else ``gpuclust-runs/mlflow.db`` in the current folder."""
     experiment: str = field(default_factory=default_experiment)
+    """The MLflow experiment; its default is MLFLOW_EXPERIMENT_NAME, else ``gpuclust``."""
     models: str = one_of("chosen", "chosen", "all", "none")
+    """The models that are kept in the store."""
     retry_seconds: float = number(120.0, low=0.0)
     """How long a store that does not answer is tried again before the command gives up."""
 
@@ -195,10 +239,13 @@ class SweepConfig:
 
     metric: str = one_of(
         AUTO, AUTO, "silhouette", "silhouette_with_noise", "calinski_harabasz", "davies_bouldin", "bic", "aic", "icl",
+    """The metric that chooses; ``auto``: silhouette, BIC or relative validity by algorithm."""
         "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "reference_ami",
     )  # fmt: skip
     resume: bool = True
+    """Whether the finished jobs of an earlier start are kept."""
     name: str | None = None
+    """The name of the parent run; null: made from what varies."""
 
 
 # Metrics that cannot choose a job, and why.
@@ -230,6 +277,7 @@ class ReportConfig:
     """What is drawn."""
 
     figures: bool = True
+    """Whether figures are drawn."""
 
 
 @dataclass
@@ -248,8 +296,11 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = number(0, low=0, high=2**32 - 1)
+    """Every random choice of a job: starting points, and rows that are sampled for a score."""
     dtype: str = one_of("float32", "float32", "float64")
+    """The number type that is fitted; float64 is used by itself where float32 cannot hold the squares."""
     experiments: Any = None
+    """A ready study."""
 
 
 def conf_dir() -> Path:

@@ -24,11 +24,17 @@ class HdbscanConfig(ClusterConfig):
 
     name: str = one_of("hdbscan", "hdbscan")
     min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,))
+    """The smallest number of rows of a cluster."""
     min_samples: int = number(10, low=1, high=1023)
+    """The number of neighbours that define the density at a row; the row itself is not counted."""
     cluster_selection_method: str = one_of("eom", "eom", "leaf")
+    """``eom``: the most persistent clusters; ``leaf``: the smallest."""
     cluster_selection_epsilon: float = number(0.0, low=0)
+    """Clusters closer than this distance are joined."""
     max_cluster_size: int | None = number(None, low=2)
+    """Larger clusters are not selected; null: no limit."""
     allow_single_cluster: bool = False
+    """Allow one cluster of all rows."""
 
 
 def default_min_cluster_size(n_rows: int) -> int:

@@ -14,11 +14,17 @@ class KMeansConfig(ClusterConfig):
 
     name: str = one_of("kmeans", "kmeans")
     n_clusters: int = number(8, low=2)
+    """The number of clusters."""
     init: str = one_of("k-means++", "k-means++", "random")
+    """How starting centres are chosen."""
     n_init: int = number(10, low=1)
+    """The number of starts; the one with the lowest inertia is kept."""
     max_iter: int = number(300, low=1)
+    """Iterations of one start, at most."""
     tol: float = number(1e-4, low=0)
+    """Stop when the squared move of the centres is below this share of the mean variance, as in scikit-learn."""
     engine: str = one_of("auto", "auto", "library", "fused")
+    """``fused``: our kernels; ``library``: scikit-learn or cuML; ``auto``: the faster of the two."""
 
 
 ALGORITHM = Algorithm(

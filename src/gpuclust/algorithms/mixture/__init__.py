@@ -18,13 +18,21 @@ class GmmConfig(ClusterConfig):
 
     name: str = one_of("gmm", "gmm")
     n_clusters: int = number(8, low=1)
+    """The number of components."""
     covariance_type: str = one_of("full", "full", "tied", "diag", "spherical")
+    """The shape of the components."""
     init_params: str = one_of("kmeans", "kmeans", "k-means++", "random", "random_from_data")
+    """How starting parameters are chosen."""
     n_init: int = number(1, low=1)
+    """The number of starts; the one with the highest likelihood is kept."""
     max_iter: int = number(200, low=1)
+    """Iterations of one start, at most."""
     tol: float = number(1e-3, low=0)
+    """Stop when an iteration raises the mean log-likelihood of a row by less."""
     reg_covar: float = number(1e-6, low=0)
+    """Added to the diagonal of each covariance."""
     engine: str = one_of("auto", "auto", "library", "fused")
+    """``fused``: our kernels; ``library``: scikit-learn; ``auto``: our kernels."""
 
 
 ALGORITHM = Algorithm(
