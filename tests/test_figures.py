@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gpuclust.report import figures as fg
-from gpuclust.report import text_collection as letters
+from gpuclust.report.text_collection import TextCollection
 
 HOSTILE = "$\\frac{1}{0}$ \x00\x1b[31m\u202etxt.exe\u202c 日本語 🎵 مرحبا é\u0301 <script>\n%s{}"
 
@@ -29,7 +29,7 @@ def decoded(figure: Figure) -> np.ndarray:
 
 def written(figure: Figure) -> list[str]:
     """Every text that was drawn as outlines."""
-    return [t for found in figure.findobj(letters.Letters) for t in found.texts]
+    return [t for found in figure.findobj(TextCollection) for t in found.texts]
 
 
 def test_elbow_draws_the_inertia_sorted_by_size_and_marks_the_knee() -> None:

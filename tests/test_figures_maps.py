@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from gpuclust.report import figures as fg
 from gpuclust.report import palette, raster
-from gpuclust.report import text_collection as letters
+from gpuclust.report.text_collection import TextCollection
 
 
 def written(figure: Figure) -> list[str]:
     """Every text that was drawn as outlines."""
-    return [t for found in figure.findobj(letters.Letters) for t in found.texts]
+    return [t for found in figure.findobj(TextCollection) for t in found.texts]
 
 
 def rows_by_cluster(n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.metrics.silhouette.score import silhouette
 from gpuclust.report.palette import cluster_color
-from gpuclust.report.style import blank, caption, grid, panel, save  # fmt: skip
+from gpuclust.report.style import add_axes, caption, grid, new_figure, to_png  # fmt: skip
 from gpuclust.report.style import heading as title
 
 SIZES = {
@@ -158,16 +158,16 @@ def measure(algorithm: str, varies: str, rows: np.ndarray, limit: float) -> Curv
 
 def draw(algorithm: str, curves: Sequence[Curve], machine: str) -> None:
     """A panel for each curve, on logarithmic axes, with its fitted line."""
-    figure = blank(12.0, 4.6)
+    figure = new_figure(12.0, 4.6)
     width = 12.0 / len(curves)
     low = min(min(curve.seconds) for curve in curves) / 1.6
     high = max(max(curve.seconds) for curve in curves) * 1.8
     for i, curve in enumerate(curves):
-        axes = panel(figure, 0.75 + i * width, 0.75, 12.0 - (i + 1) * width + 0.2, 1.25)
+        axes = add_axes(figure, 0.75 + i * width, 0.75, 12.0 - (i + 1) * width + 0.2, 1.25)
         _draw_curve(axes, curve, low, high, cluster_color(i))
         caption(axes, "", curve.varies, "seconds" if i == 0 else "", note=f"exponent {curve.exponent:.2f}")
     title(figure, TITLES[algorithm], machine, left=0.3)
-    save(figure, RESULTS / f"scaling_{algorithm}.png")
+    (RESULTS / f"scaling_{algorithm}.png").write_bytes(to_png(figure))
 
 
 def _draw_curve(axes: Axes, curve: Curve, low: float, high: float, color: str) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gpuclust.report.palette import INK, PAPER, SERIES_COLORS
-from gpuclust.report.style import LABEL_SIZE, QUIET, TICK_SIZE, blank, caption, grid, panel, plain
+from gpuclust.report.style import LABEL_SIZE, QUIET, TICK_SIZE, add_axes, caption, grid, new_figure, safe_text
 from gpuclust.report.text import number
 
 _MARKERS = "osD^vPX*"
@@ -117,8 +117,8 @@ def persistence_curve(
     Bot, Aerts and Aerts, "Persistent leaf selection clustering" (PLSCAN).
     """
     sizes, values = np.asarray(min_cluster_sizes, dtype=float), np.asarray(persistence, dtype=float)
-    figure = blank(8.6, 4.8)
-    axes = panel(figure, 0.9, 0.65, 0.3, 0.75)
+    figure = new_figure(8.6, 4.8)
+    axes = add_axes(figure, 0.9, 0.65, 0.3, 0.75)
     axes.step(sizes, values, where="post", color=SERIES_COLORS[0], linewidth=1.6)
     axes.fill_between(sizes, values, step="post", color=SERIES_COLORS[0], alpha=0.12, linewidth=0)
     _scale_x(axes, sizes)
@@ -137,9 +137,9 @@ def persistence_curve(
 def _chart(curves: Mapping[str, Curve], x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Axes with one marked line per curve, labelled at its right end or in a legend."""
     named = [key for key in curves if key]
-    figure = blank(8.6, 4.8)
+    figure = new_figure(8.6, 4.8)
     longest = max((len(key) for key in named), default=0)
-    axes = panel(figure, 0.95, 0.65, min(0.35 + 0.075 * longest, 2.4) if len(named) > 1 else 0.35, 0.75)
+    axes = add_axes(figure, 0.95, 0.65, min(0.35 + 0.075 * longest, 2.4) if len(named) > 1 else 0.35, 0.75)
     for i, (key, curve) in enumerate(curves.items()):
         sizes, values, errors = curve.ordered()
         style: dict[str, Any] = {"color": SERIES_COLORS[i % len(SERIES_COLORS)], "marker": _MARKERS[i % len(_MARKERS)]}
@@ -147,7 +147,7 @@ def _chart(curves: Mapping[str, Curve], x_label: str, y_label: str) -> tuple[Fig
             sizes,
             values,
             yerr=errors,
-            label=plain(key, 40) or None,
+            label=safe_text(key, 40) or None,
             linewidth=1.7,
             markersize=5,
             capsize=3,
@@ -199,7 +199,7 @@ def _name_the_ends(axes: Axes, curves: Mapping[str, Curve]) -> None:
     right = axes.get_xlim()[1]
     for height, (_, _, key, color) in zip(heights, ends, strict=True):
         axes.annotate(
-            plain(key, 26), (right, height), (5, 0), textcoords="offset points", color=color, fontsize=LABEL_SIZE, va="center",
+            safe_text(key, 26), (right, height), (5, 0), textcoords="offset points", color=color, fontsize=LABEL_SIZE, va="center",
             fontweight="bold", annotation_clip=False,
         )  # fmt: skip
 

@@ -12,7 +12,16 @@ from matplotlib.lines import Line2D
 
 from gpuclust.report.palette import cluster_color
 from gpuclust.report.raster import Frame, central_rows, frame_of, paint, rasterize
-from gpuclust.report.style import bare_panel, blank, cluster_key, cluster_tags, heading, light_axes, pixels, spread
+from gpuclust.report.style import (
+    add_bare_axes,
+    cluster_key,
+    cluster_tags,
+    draw_axis_lines,
+    heading,
+    new_figure,
+    pixels,
+    repel,
+)
 from gpuclust.report.text import count
 
 RASTER_ABOVE = 50_000
@@ -37,11 +46,11 @@ def cluster_map(
     there are more rows.
     """
     xy, labels = np.asarray(xy), np.asarray(labels)
-    figure = blank(9.2, 5.4)
-    axes = bare_panel(figure, 0.7, 0.6, 2.75, 0.75)
+    figure = new_figure(9.2, 5.4)
+    axes = add_bare_axes(figure, 0.7, 0.6, 2.75, 0.75)
     frame = draw_rows(axes, xy, labels)
     x, y = axis_names if explained is None else with_share(axis_names, explained)
-    light_axes(axes, x, y)
+    draw_axis_lines(axes, x, y)
     tag_clusters(axes, xy, labels, frame)
     note = f"all {count(len(xy))} rows"
     if len(xy) > RASTER_ABOVE:
@@ -121,6 +130,6 @@ def tag_clusters(axes: Axes, xy: np.ndarray, labels: np.ndarray, frame: Frame) -
         return
     box = pixels(axes)
     scale = box / (frame.x1 - frame.x0, frame.y1 - frame.y0)
-    places = spread((at - (frame.x0, frame.y0)) * scale, 19.0, box)
+    places = repel((at - (frame.x0, frame.y0)) * scale, 19.0, box)
     at = places / scale + (frame.x0, frame.y0)
     cluster_tags(axes, axes.transData, at[:, 0], at[:, 1], clusters.tolist())

@@ -16,15 +16,15 @@ from gpuclust.report.style import (
     NAME_SIZE,
     QUIET,
     TICK_SIZE,
-    bare_panel,
-    blank,
+    add_bare_axes,
     cluster_rows,
     cluster_tags,
     heading,
     inches,
+    new_figure,
 )
 from gpuclust.report.text import cluster_title, count
-from gpuclust.report.text_collection import fit, fit_two, width, write
+from gpuclust.report.text_collection import draw_texts, fit, fit_two, width
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "below_above", ["#2B4C9B", "#6E9BD1", "#C9DCEE", "#FAFAF8", "#F8D5B8", "#E58A4E", "#A63A06"]
@@ -59,8 +59,8 @@ def profile_heatmap(
     column = float(np.clip(6.2 / max(d, 1), 0.3, 0.9))
     heads = [fit(f, TICK_SIZE, 1.6) for f in features[:d]]
     foot = 0.25 + 0.6 * max((width(head, TICK_SIZE) for head in heads), default=0.2)
-    figure = blank(_NAMES + max(column * d, 3.2) + 0.45, _HEAD + max(step * k, 0.6) + foot)
-    axes = bare_panel(figure, _NAMES, foot, 0.45, _HEAD)
+    figure = new_figure(_NAMES + max(column * d, 3.2) + 0.45, _HEAD + max(step * k, 0.6) + foot)
+    axes = add_bare_axes(figure, _NAMES, foot, 0.45, _HEAD)
     shown = z[:k, :d]
     limit = float(np.clip(np.nanmax(np.abs(shown), initial=0.0), 1.0, 3.0))
     heat(axes, shown, DIVERGING, -limit, limit, lambda v: f"{v:+.1f}", numbers=shown.size <= _MAX_NUMBERS)
@@ -79,7 +79,7 @@ def column_heads(axes: Axes, heads: Sequence[str]) -> None:
     """The names of a heat map's columns, slanted below it."""
     n = axes.get_ylim()[0]
     drop = axes.transData + ScaledTranslation(0.04, -0.1, inches(axes))
-    write(axes, drop, np.arange(len(heads)), n, heads, size=TICK_SIZE, ha="right", rotation=32)
+    draw_texts(axes, drop, np.arange(len(heads)), n, heads, size=TICK_SIZE, ha="right", rotation=32)
 
 
 def heat(
@@ -102,7 +102,7 @@ def heat(
         scaled = colors(np.clip((values - low) / max(high - low, 1e-12), 0, 1))[..., :3] @ (0.299, 0.587, 0.114)
         i, j = np.nonzero(np.isfinite(values))
         ink = [INK if light > 0.55 else PAPER for light in scaled[i, j]]
-        write(axes, axes.transData, j, i, [words(v) for v in values[i, j]], size=size, color=ink, ha="center")
+        draw_texts(axes, axes.transData, j, i, [words(v) for v in values[i, j]], size=size, color=ink, ha="center")
 
 
 def contingency(
@@ -125,8 +125,8 @@ def contingency(
     foot = 0.3 + 0.6 * max((width(h, TICK_SIZE) for h in heads), default=0.2)
     cell = float(np.clip(7.0 / max(b, 1), 0.34, 0.85))
     wide, high = max(cell * b, 2.4), max(0.36 * a, 0.7)
-    figure = blank(max(left + wide + 0.4, 6.0), 0.8 + high + foot)
-    axes = bare_panel(figure, left, foot, figure.get_figwidth() - left - wide, 0.8)
+    figure = new_figure(max(left + wide + 0.4, 6.0), 0.8 + high + foot)
+    axes = add_bare_axes(figure, left, foot, figure.get_figwidth() - left - wide, 0.8)
     heat(
         axes,
         share,
@@ -138,7 +138,7 @@ def contingency(
         numbers=cell >= 0.45,
     )
     column_heads(axes, heads)
-    write(
+    draw_texts(
         figure,
         figure.dpi_scale_trans,
         left - 0.1,
@@ -166,8 +166,8 @@ def stability_bars(
     labels = list(range(len(jaccard))) if clusters is None else [int(c) for c in clusters]
     k = min(len(jaccard), _MAX_ROWS)
     step = 0.4 if k <= 16 else 0.34
-    figure = blank(8.8, _HEAD + max(step * k, 0.5) + 0.5)
-    axes = bare_panel(figure, _NAMES, 0.5, 1.3, _HEAD)
+    figure = new_figure(8.8, _HEAD + max(step * k, 0.5) + 0.5)
+    axes = add_bare_axes(figure, _NAMES, 0.5, 1.3, _HEAD)
     axes.set(xlim=(0, 1), ylim=(max(k, 1) - 0.5, -0.5))
     axes.barh(np.arange(k), jaccard[:k], height=0.6, color=[cluster_color(c) for c in labels[:k]])
     if errors is not None:
@@ -175,9 +175,9 @@ def stability_bars(
         axes.errorbar(jaccard[:k], np.arange(k), xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
     axes.vlines([0.5, 0.75], -0.5, k - 0.5, color=INK, linewidth=1, linestyles=(0, (4, 3)))
     words = [f"{v:.2f}  {'stable' if v > 0.75 else 'dissolved' if v < 0.5 else 'in between'}" for v in jaccard[:k]]
-    write(axes, axes.transAxes, 1.02, (k - 0.5 - np.arange(k)) / max(k, 1), words, size=8)
+    draw_texts(axes, axes.transAxes, 1.02, (k - 0.5 - np.arange(k)) / max(k, 1), words, size=8)
     below = axes.transAxes + ScaledTranslation(0, -0.14, inches(axes))
-    write(axes, below, [0, 0.5, 0.75, 1], 0.0, ["0", "0.5", "0.75", "1"], size=TICK_SIZE, ha="center")
+    draw_texts(axes, below, [0, 0.5, 0.75, 1], 0.0, ["0", "0.5", "0.75", "1"], size=TICK_SIZE, ha="center")
     y = 0.5 + max(step * k, 0.5) / max(k, 1) * (k - 0.5 - np.arange(k))
     _names_beside(figure, y, labels[:k], names)
     n_stable, n_dissolved = int((jaccard > 0.75).sum()), int((jaccard < 0.5).sum())
@@ -192,5 +192,5 @@ def _names_beside(figure: Figure, y: np.ndarray, labels: Sequence[int], names: M
     cluster_tags(figure, inch, 0.21, y, labels)
     texts = [fit_two(cluster_title(c, names), NAME_SIZE, _NAMES - 0.5) for c in labels]
     lift = np.array([0.065 if rest else 0.0 for _, rest in texts])
-    write(figure, inch, 0.37, y + lift, [first for first, _ in texts], size=NAME_SIZE)
-    write(figure, inch, 0.37, y - 0.075, [rest for _, rest in texts], size=7, color=QUIET)
+    draw_texts(figure, inch, 0.37, y + lift, [first for first, _ in texts], size=NAME_SIZE)
+    draw_texts(figure, inch, 0.37, y - 0.075, [rest for _, rest in texts], size=7, color=QUIET)

@@ -1,7 +1,6 @@
-"""How every figure looks, and how it becomes a PNG: matplotlib's objects alone, no pyplot and no global state.
+"""The common style of all figures, and their export as PNG: matplotlib's objects alone, no pyplot and no global state.
 
-Figures are made and drawn in several threads at once, so nothing here is shared but the font tables, which are read
-only.
+Figures are drawn in several threads at once. The threads share only the font tables, which nothing changes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,15 @@ from matplotlib.transforms import Affine2D, ScaledTranslation, Transform
 
 from gpuclust.report.palette import INK, PAPER, cluster_color, ink_on
 from gpuclust.report.text import cluster_label, cluster_title, one_line, percent
-from gpuclust.report.text_collection import FONT, add, drawable, drawn_by, fit_two, wider_font, write
+from gpuclust.report.text_collection import (
+    FONT,
+    add_unclipped,
+    characters_of,
+    draw_texts,
+    fit_two,
+    wider_font,
+    with_known_glyphs,
+)
 
 DPI = 100
 """Pixels per inch: a 9 x 5.4 inch figure is 900 x 540 pixels."""
@@ -32,19 +39,19 @@ GRID = "#E4E7EB"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE, NAME_SIZE = 11.5, 9.5, 8.5, 8.0
 
 _TAG = Path.unit_rectangle().transformed(Affine2D().translate(-0.5, -0.5).scale(0.17))
-KEY_STEP = 0.32
+_KEY_STEP = 0.32
 _LINE = "#AEB4BB"
 
 
-def blank(width: float = 9.0, height: float = 5.4) -> Figure:
+def new_figure(width: float = 9.0, height: float = 5.4) -> Figure:
     """An empty white figure of ``width`` x ``height`` inches that draws with Agg."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 
 
-def bare_panel(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes without spines or ticks, with these margins in inches from the figure's four sides."""
+def add_bare_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Add axes without spines or ticks; the margins to the figure's four sides are in inches."""
     width, height = figure.get_size_inches()
     rect = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     axes = figure.add_axes(rect, facecolor=PAPER)
@@ -52,9 +59,9 @@ def bare_panel(figure: Figure, left: float, bottom: float, right: float, top: fl
     return axes
 
 
-def panel(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes in the house style, with these margins in inches from the figure's four sides."""
-    axes = bare_panel(figure, left, bottom, right, top)
+def add_axes(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Add axes with a left and a bottom spine and ticks; the margins to the figure's four sides are in inches."""
+    axes = add_bare_axes(figure, left, bottom, right, top)
     axes.set_axis_on()
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=_LINE, linewidth=0.8)
@@ -64,81 +71,75 @@ def panel(figure: Figure, left: float, bottom: float, right: float, top: float) 
 
 
 def pixels(axes: Axes) -> np.ndarray:
-    """Width and height of the axes in pixels, (2,)."""
+    """Width and height of the axes in pixels, (2,) float64."""
     return np.asarray(axes.bbox.size, dtype=float)
 
 
 def inches(axes: Axes) -> Affine2D:
-    """The transform from inches in the axes' figure."""
+    """The transform from inches to the pixels of the axes' figure."""
     figure = axes.get_figure()
     assert figure is not None
     return figure.dpi_scale_trans
 
 
-def spread(points: np.ndarray, gap: float, box: np.ndarray, *, stretch: float = 1.0, rounds: int = 60) -> np.ndarray:
-    """Points (k, 2) pushed apart until boxes of ``gap`` x ``gap * stretch`` (height, width) no longer overlap, in ``box``."""
-    shape = np.array((stretch, 1.0))
-    points = (points + np.arange(len(points))[:, None] * (1e-3, 1.7e-3)) / shape
-    for _ in range(rounds):
+def repel(points: np.ndarray, size: float, box: np.ndarray, *, max_rounds: int = 60) -> np.ndarray:
+    """Move points (k, 2) apart until squares of ``size`` around them no longer overlap; they stay within ``box`` (2,)."""
+    points = points + np.arange(len(points))[:, None] * (1e-3, 1.7e-3)
+    for _ in range(max_rounds):
         delta = points[:, None] - points[None]
-        overlap = np.maximum(gap - np.abs(delta).max(axis=2), 0)
+        overlap = np.maximum(size - np.abs(delta).max(axis=2), 0)
         np.fill_diagonal(overlap, 0)
         if not overlap.any():
             break
         length = np.maximum(np.linalg.norm(delta, axis=2), 1e-9)
         points = points + (delta / length[..., None] * overlap[..., None]).sum(axis=1) * 0.5
-        points = np.clip(points, gap / 2, box / shape - gap / 2)
-    return points * shape
+        points = np.clip(points, size / 2, box - size / 2)
+    return points
 
 
-def light_axes(
-    axes: Axes, x: str = "", y: str = "", *, ticks: int = 9, horizontal: bool = True, vertical: bool = True
-) -> None:
-    """Axis lines, ticks and names for bare axes whose limits are set: matplotlib's own cost 40 ms a figure."""
+def draw_axis_lines(axes: Axes, x: str, y: str) -> None:
+    """Draw axis lines, ticks and axis names on bare axes whose limits are set.
+
+    matplotlib's own axes would double the time that a map takes to draw (66 ms in place of 33 ms).
+    """
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     inch, (wide, high) = inches(axes), pixels(axes) / DPI
-    lines: list[list[tuple[float, float]]] = []
-    if horizontal:
-        at, drop = _ticks(x0, x1, ticks), 0.035 * (y1 - y0) / high
-        lines += [[(x0, y0), (x1, y0)], *([(t, y0), (t, y0 - drop)] for t in at)]
-        below = axes.transData + ScaledTranslation(0, -0.13, inch)
-        write(axes, below, at, y0, _tick_texts(at), size=TICK_SIZE, ha="center")
-    if vertical:
-        at, reach = _ticks(y0, y1, ticks), 0.035 * (x1 - x0) / wide
-        lines += [[(x0, y0), (x0, y1)], *([(x0, t), (x0 - reach, t)] for t in at)]
-        beside = axes.transData + ScaledTranslation(-0.08, 0, inch)
-        write(axes, beside, x0, at, _tick_texts(at), size=TICK_SIZE, ha="right")
-    add(axes, LineCollection(lines, colors=_LINE, linewidths=0.8, zorder=3))
-    if x:
-        low = axes.transAxes + ScaledTranslation(0, -0.36, inch)
-        write(axes, low, 0.5, 0.0, [x], size=LABEL_SIZE, ha="center")
-    if y:
-        left = axes.transAxes + ScaledTranslation(-0.56, 0, inch)
-        write(axes, left, 0.0, 0.5, [y], size=LABEL_SIZE, ha="center", rotation=90)
+    x_ticks, y_ticks = _ticks(x0, x1), _ticks(y0, y1)
+    x_length, y_length = 0.035 * (x1 - x0) / wide, 0.035 * (y1 - y0) / high
+    lines = [[(x0, y0), (x1, y0)], *([(t, y0), (t, y0 - y_length)] for t in x_ticks)]
+    lines += [[(x0, y0), (x0, y1)], *([(x0, t), (x0 - x_length, t)] for t in y_ticks)]
+    add_unclipped(axes, LineCollection(lines, colors=_LINE, linewidths=0.8, zorder=3))
+    below = axes.transData + ScaledTranslation(0, -0.13, inch)
+    draw_texts(axes, below, x_ticks, y0, _tick_texts(x_ticks), size=TICK_SIZE, ha="center")
+    beside = axes.transData + ScaledTranslation(-0.08, 0, inch)
+    draw_texts(axes, beside, x0, y_ticks, _tick_texts(y_ticks), size=TICK_SIZE, ha="right")
+    low = axes.transAxes + ScaledTranslation(0, -0.36, inch)
+    draw_texts(axes, low, 0.5, 0.0, [x], size=LABEL_SIZE, ha="center")
+    left = axes.transAxes + ScaledTranslation(-0.56, 0, inch)
+    draw_texts(axes, left, 0.0, 0.5, [y], size=LABEL_SIZE, ha="center", rotation=90)
 
 
-def _ticks(low: float, high: float, n: int) -> np.ndarray:
-    """At most about ``n`` round positions within ``low`` .. ``high``."""
-    low, high = min(low, high), max(low, high)
-    at = np.asarray(MaxNLocator(n, steps=[1, 2, 5, 10]).tick_values(low, high))
+def _ticks(low: float, high: float) -> np.ndarray:
+    """Up to ten round positions within ``low`` .. ``high``."""
+    at = np.asarray(MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high))
     return at[(at >= low) & (at <= high)]
 
 
 def _tick_texts(at: np.ndarray) -> list[str]:
-    """The positions as short numbers."""
+    """The tick positions as text with at most six significant digits."""
     return [f"{0.0 if abs(t) < 1e-12 else t:,.6g}".replace("-", "−") for t in at]
 
 
 def caption(axes: Axes, title: str = "", x: str = "", y: str = "", *, note: str = "") -> None:
-    """Title at the left above the axes, a quiet note under it, and the names of both axes."""
+    """Draw a bold title at the left above the axes, a grey note under it, and the names of both axes."""
     if x:
-        axes.set_xlabel(plain(x, 90), fontsize=LABEL_SIZE, color=INK)
+        axes.set_xlabel(safe_text(x, 90), fontsize=LABEL_SIZE, color=INK)
     if y:
-        axes.set_ylabel(plain(y, 60), fontsize=LABEL_SIZE, color=INK)
+        axes.set_ylabel(safe_text(y, 60), fontsize=LABEL_SIZE, color=INK)
     if title:
         lift = 20 if note else 8
         axes.annotate(
-            plain(title, 110),
+            safe_text(title, 110),
             (0, 1),
             (0, lift),
             xycoords="axes fraction",
@@ -150,7 +151,7 @@ def caption(axes: Axes, title: str = "", x: str = "", y: str = "", *, note: str 
         )
     if note:
         axes.annotate(
-            plain(note, 150),
+            safe_text(note, 150),
             (0, 1),
             (0, 6),
             xycoords="axes fraction",
@@ -162,25 +163,25 @@ def caption(axes: Axes, title: str = "", x: str = "", y: str = "", *, note: str 
 
 
 def heading(figure: Figure, title: str, note: str = "", *, left: float = 0.12) -> None:
-    """Title and quiet note at the figure's top left corner."""
+    """Draw a bold title and a grey note in the figure's top left corner."""
     top = figure.get_size_inches()[1]
-    write(figure, figure.dpi_scale_trans, left, top - 0.28, [title], size=TITLE_SIZE, bold=True)
+    draw_texts(figure, figure.dpi_scale_trans, left, top - 0.28, [title], size=TITLE_SIZE, bold=True)
     if note:
-        write(figure, figure.dpi_scale_trans, left, top - 0.52, [note], size=TICK_SIZE, color=QUIET)
+        draw_texts(figure, figure.dpi_scale_trans, left, top - 0.52, [note], size=TICK_SIZE, color=QUIET)
 
 
 def grid(axes: Axes, axis: str = "y") -> None:
-    """Quiet grid lines across one axis (``x``, ``y`` or ``both``)."""
+    """Draw light grid lines across an axis (``x``, ``y`` or ``both``)."""
     axes.grid(visible=True, axis=axis, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
 
 
-def plain(text: object, limit: int | None = None) -> str:
-    """Text from the data as a matplotlib ``Text`` may draw it: one line, no mathtext, no glyph that the fonts lack."""
-    return drawable(one_line(text, limit)).replace("$", r"\$")
+def safe_text(text: object, limit: int | None = None) -> str:
+    """Text from the data made safe for a matplotlib ``Text``: one line, no mathtext, no glyph that the fonts lack."""
+    return with_known_glyphs(one_line(text, limit)).replace("$", r"\$")
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure drawn as PNG bytes (RGB; lightly compressed, because speed matters more than a few kilobytes)."""
+    """Draw the figure and return it as PNG bytes (RGB, compression level 1: fast, and a few kilobytes larger)."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)
@@ -190,12 +191,13 @@ def to_png(figure: Figure) -> bytes:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Pixels (height, width, 3) uint8 as a PNG of `DPI` dots an inch (ISO/IEC 15948).
+    """Encode pixels (height, width, 3) uint8 as a PNG of `DPI` dots an inch (ISO/IEC 15948).
 
-    Rows are not filtered: charts are mostly flat, so that is smaller than what Pillow's filters give, in half the time.
+    The rows are not filtered. Charts are mostly flat, so the file is 6 to 26 % smaller than with the filters of Pillow (which
+    matplotlib uses), and encoding 20 figures takes 0.1 s less.
     """
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter, 0: none
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # byte 0 of each row names its filter, 0: none
     rows[:, 1:] = pixels.reshape(height, -1)
     per_metre = round(DPI / 0.0254)
     chunks = (
@@ -209,7 +211,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def cluster_tags(parent: Axes | Figure, where: Transform, x: Any, y: Any, clusters: Sequence[int]) -> None:
-    """Small squares in the clusters' colours with the clusters' numbers, centred at ``x``, ``y`` (each (m,))."""
+    """Draw small squares in the clusters' colours with the clusters' numbers, centred at ``x``, ``y`` (each (m,))."""
     colors = [cluster_color(c) for c in clusters]
     offsets = np.column_stack((np.broadcast_to(x, len(colors)), np.broadcast_to(y, len(colors)))).astype(float)
     squares = PathCollection(
@@ -222,9 +224,9 @@ def cluster_tags(parent: Axes | Figure, where: Transform, x: Any, y: Any, cluste
         zorder=8,
     )
     squares.set_transform(parent.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
-    add(parent, squares)
+    add_unclipped(parent, squares)
     numbers = ["–" if c < 0 else cluster_label(c) for c in clusters]
-    write(parent, where, x, y, numbers, size=7.5, color=[ink_on(c) for c in colors], ha="center")
+    draw_texts(parent, where, x, y, numbers, size=7.5, color=[ink_on(c) for c in colors], ha="center")
 
 
 def cluster_rows(
@@ -237,7 +239,7 @@ def cluster_rows(
     names: Mapping[int, str] | None,
     width: float,
 ) -> None:
-    """Tag, name and share of each cluster, ``left`` inches from the figure's left edge at heights ``y`` (m,) inches."""
+    """Draw tag, name and share of each cluster, ``left`` inches from the figure's left edge at heights ``y`` (m,) inches."""
     inches, y = figure.dpi_scale_trans, np.asarray(y, dtype=float)
     cluster_tags(figure, inches, left + 0.09, y, clusters)
     shares = [percent(fractions.get(c, 0.0)) for c in clusters]
@@ -246,8 +248,8 @@ def cluster_rows(
         name, rest = fit_two(cluster_title(cluster, names), NAME_SIZE, width - 0.25, second_size=8.6)
         above.append(name)
         below.append(f"{rest} · {share}" if rest else share)
-    write(figure, inches, left + 0.25, y + 0.065, above, size=NAME_SIZE)
-    write(figure, inches, left + 0.25, y - 0.075, below, size=7, color=QUIET)
+    draw_texts(figure, inches, left + 0.25, y + 0.065, above, size=NAME_SIZE)
+    draw_texts(figure, inches, left + 0.25, y - 0.075, below, size=7, color=QUIET)
 
 
 def cluster_key(
@@ -259,24 +261,26 @@ def cluster_key(
     fractions: Mapping[int, float],
     names: Mapping[int, str] | None,
 ) -> None:
-    """A key of clusters (tag, name, share) as a column ``left`` and ``top`` inches from the figure's top left corner."""
+    """Draw a legend of the clusters (tag, name, share), ``left`` and ``top`` inches from the figure's top left corner."""
     figure_width, height = figure.get_size_inches()
-    room = int((height - top - 0.2) / KEY_STEP)
+    room = int((height - top - 0.2) / _KEY_STEP)
     shown = list(clusters[: room - 1] if len(clusters) > room else clusters)
-    y = height - top - KEY_STEP * (np.arange(len(shown)) + 0.5)
+    y = height - top - _KEY_STEP * (np.arange(len(shown)) + 0.5)
     width = figure_width - left - 0.08
     cluster_rows(figure, left=left, y=y, clusters=shown, fractions=fractions, names=names, width=width)
     if len(shown) < len(clusters):
         rest = f"and {len(clusters) - len(shown):,} more clusters"
-        write(figure, figure.dpi_scale_trans, left, height - top - KEY_STEP * (len(shown) + 0.5), [rest], color=QUIET)
+        draw_texts(
+            figure, figure.dpi_scale_trans, left, height - top - _KEY_STEP * (len(shown) + 0.5), [rest], color=QUIET
+        )
 
 
 def _widen_fonts(figure: Figure) -> None:
-    """Let texts with characters that DejaVu lacks fall back on the wider font."""
+    """Set a wider fallback font for texts with characters that DejaVu lacks."""
     wider = wider_font()
     if wider is None:
         return
-    narrow = drawn_by(FONT)
+    narrow = characters_of(FONT)
     for text in figure.findobj(Text):
         content = text.get_text()
         if not content.isascii() and any(ord(c) not in narrow for c in content):

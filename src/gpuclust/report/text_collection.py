@@ -1,8 +1,8 @@
-"""Many short texts as one artist: outlines of glyphs in a single collection.
+"""Many short texts as one artist: the outlines of their glyphs in a single collection.
 
-A matplotlib ``Text`` costs about half a millisecond to lay out and draw, and a heat map has a hundred of them. Here all
-texts of one size are one ``PathCollection`` whose glyph outlines are kept, so that a hundred cost two milliseconds. No
-character has a special meaning (no mathtext), and widths are known exactly, so texts are cut to fit.
+A matplotlib ``Text`` takes about half a millisecond to lay out and draw, and a heat map has a hundred of them. Here all
+texts of one size are one ``PathCollection``, and glyph outlines are cached: 20 figures of a sweep take 0.60 s in place of
+1.56 s (matplotlib 3.11). No character has a special meaning (no mathtext), and widths are exact, so texts are cut to fit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpuclust.report.palette import INK
 from gpuclust.report.text import one_line, shorten
 
 FONT = "DejaVu Sans"
-# Families that hold scripts DejaVu lacks (Chinese, Japanese, Korean, Thai ...); the first one installed is used.
+# Families with the scripts that DejaVu lacks (Chinese, Japanese, Korean, Thai ...); the first installed one is used.
 _WIDER_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -49,15 +49,15 @@ _CAP_HEIGHT = 0.729
 _EM = 100.0
 
 
-class Letters(PathCollection):
-    """The texts that :func:`write` drew, as outlines; ``texts`` has them as strings."""
+class TextCollection(PathCollection):
+    """The outlines that :func:`draw_texts` drew; ``texts`` are the strings."""
 
     texts: tuple[str, ...] = ()
 
 
-def write(
+def draw_texts(
     parent: Axes | Figure,
-    where: Transform,
+    transform: Transform,
     x: Any,
     y: Any,
     texts: Sequence[str],
@@ -67,13 +67,13 @@ def write(
     ha: str = "left",
     rotation: float = 0.0,
     bold: bool = False,
-) -> Letters:
-    """Draw ``texts`` at ``x``, ``y`` (each (m,), in the coordinates of ``where``), ``size`` in points.
+) -> TextCollection:
+    """Draw ``texts`` at ``x``, ``y`` (each (m,), in the coordinates of ``transform``), ``size`` in points.
 
-    The text's middle (half the height of a capital) is at ``y``; ``ha`` is left, center or right; ``rotation`` in
-    degrees, about the anchor. Characters that no font has are drawn as a small box.
+    The text's middle (half the height of a capital) is at ``y``; ``ha`` is left, center or right; ``rotation`` is in
+    degrees, about the anchor. A character that no font has is drawn as a small box.
     """
-    drawn = tuple(drawable(text) for text in texts)
+    drawn = tuple(with_known_glyphs(text) for text in texts)
     em = size / 72
     turn = np.deg2rad(rotation)
     matrix = em * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -84,23 +84,23 @@ def write(
         paths.append(Path((np.asarray(outline.vertices) - (back, _CAP_HEIGHT / 2)) @ matrix, outline.codes))
     figure = parent if isinstance(parent, Figure) else parent.figure
     offsets = np.column_stack((np.broadcast_to(x, len(drawn)), np.broadcast_to(y, len(drawn)))).astype(float)
-    letters = Letters(
+    collection = TextCollection(
         paths,
         offsets=offsets,
-        offset_transform=where,
+        offset_transform=transform,
         facecolors=[color] * len(drawn) if isinstance(color, str) else list(color),
         linewidths=0,
         zorder=9,
     )
-    letters.set_transform(figure.dpi_scale_trans)
-    letters.set_snap(False)  # Snapped to whole pixels, thin strokes such as a dash vanish.
-    letters.texts = drawn
-    add(parent, letters)
-    return letters
+    collection.set_transform(figure.dpi_scale_trans)
+    collection.set_snap(False)  # Snapped to whole pixels, thin strokes such as a dash vanish.
+    collection.texts = drawn
+    add_unclipped(parent, collection)
+    return collection
 
 
-def add(parent: Axes | Figure, artist: Artist) -> None:
-    """Add an artist that keeps its own transforms and is not clipped."""
+def add_unclipped(parent: Axes | Figure, artist: Artist) -> None:
+    """Add an artist that keeps its own transforms, is drawn outside the axes too, and takes no part in the layout."""
     artist.set_clip_on(False)
     artist.set_in_layout(False)
     parent.add_artist(artist)
@@ -108,8 +108,8 @@ def add(parent: Axes | Figure, artist: Artist) -> None:
 
 
 def width(text: str, size: float, *, bold: bool = False) -> float:
-    """Inches that ``text`` takes at ``size`` points."""
-    return _outline(drawable(text), bold)[1] * size / 72
+    """Width of ``text`` in inches at ``size`` points."""
+    return _outline(with_known_glyphs(text), bold)[1] * size / 72
 
 
 def fit(text: object, size: float, inches: float) -> str:
@@ -121,7 +121,7 @@ def fit(text: object, size: float, inches: float) -> str:
 
 
 def fit_two(line: str, size: float, inches: float, *, second_size: float | None = None) -> tuple[str, str]:
-    """``line`` broken at a space into two parts that take at most ``inches`` each; the second may be empty or cut."""
+    """Break ``line`` at a space into two parts of at most ``inches`` each; the second may be empty or cut."""
     if width(line, size) <= inches:
         return line, ""
     words = line.split(" ")
@@ -131,31 +131,31 @@ def fit_two(line: str, size: float, inches: float, *, second_size: float | None 
     return " ".join(words[:n]).rstrip(" ·"), fit(" ".join(words[n:]).strip(" ·"), second_size or size, inches)
 
 
-def drawable(text: object) -> str:
-    """``text`` on one line, characters that no font at hand has replaced by a small box."""
+def with_known_glyphs(text: object) -> str:
+    """``text`` on one line, with a small box in place of each character that no installed font has."""
     line = one_line(text)
     if line.isascii():
         return line
-    glyphs = glyphs_at_hand()
+    glyphs = known_characters()
     return "".join(c if ord(c) in glyphs else _UNKNOWN_GLYPH for c in line)
 
 
 @cache
-def glyphs_at_hand() -> frozenset[int]:
-    """Code points that the fonts at hand can draw."""
+def known_characters() -> frozenset[int]:
+    """Code points that the installed fonts can draw."""
     wider = wider_font()
-    return drawn_by(FONT) | (drawn_by(wider) if wider else frozenset())
+    return characters_of(FONT) | (characters_of(wider) if wider else frozenset())
 
 
 @cache
-def drawn_by(family: str) -> frozenset[int]:
-    """Code points in one font family."""
+def characters_of(family: str) -> frozenset[int]:
+    """Code points that a font family has."""
     return frozenset(get_font(findfont(FontProperties(family=family))).get_charmap())
 
 
 @cache
 def wider_font() -> str | None:
-    """The first installed family that holds more scripts than DejaVu, None where there is none."""
+    """The first installed family of `_WIDER_FONTS`, or None."""
     installed = {font.name for font in fontManager.ttflist}
     return next((family for family in _WIDER_FONTS if family in installed), None)
 
@@ -175,7 +175,7 @@ def _outline(text: str, bold: bool) -> tuple[Path, float]:
 
 
 def _shaped(text: str, bold: bool) -> tuple[Path, float]:
-    """As :func:`_outline` for text that needs shaping (right to left, combining marks): matplotlib lays it out."""
+    """As :func:`_outline` for text that needs shaping (right to left, combining marks), which matplotlib lays out."""
     families = [FONT, *filter(None, [wider_font()])]
     font = FontProperties(family=families, size=_EM, weight="bold" if bold else "normal")
     vertices, codes = text_to_path.get_text_path(font, text)
@@ -187,7 +187,7 @@ def _shaped(text: str, bold: bool) -> tuple[Path, float]:
 def _glyph(char: str, bold: bool) -> tuple[np.ndarray, np.ndarray, float]:
     """One glyph: vertices (m, 2) and codes (m,) of its outline, and its advance, in em."""
     wider = wider_font()
-    family = wider if wider and ord(char) not in drawn_by(FONT) else FONT
+    family = wider if wider and ord(char) not in characters_of(FONT) else FONT
     font = get_font(findfont(FontProperties(family=family, weight="bold" if bold else "normal")))
     font.set_size(_EM, 72)
     glyph = font.load_char(ord(char))
