@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.algorithms.cluster import NOISE, Clustering, canonical, cluster
+from gpuclust.algorithms.cluster import Clustering, canonical, cluster
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.cpu import centroid_confidence
@@ -20,6 +20,7 @@ from gpuclust.algorithms.registry import FitResult
 from gpuclust.config import ClusterConfig
 from gpuclust.errors import FitError
 from gpuclust.model.preparation import Preparation, Projection, Scaling
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix

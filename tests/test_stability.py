@@ -21,7 +21,7 @@ from gpuclust.metrics.stability import (
     stability,
     strength,
 )
-from gpuclust.model.predictor import assign
+from gpuclust.model.prediction import assign
 from gpuclust.runtime.cpu import CpuBackend
 from tests.fitting import fit_one
 from tests.known_answers import groups, standardised

@@ -8,7 +8,7 @@ from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silho
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.config import ScoreConfig
 from gpuclust.metrics.validity import HIGHER_IS_BETTER, score, silhouette_rows
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.cpu import CpuBackend
 from tests.test_cluster import matrix_of
 

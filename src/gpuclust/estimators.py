@@ -23,7 +23,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpuclust.model.predictor import assign, squared_distances
+from gpuclust.model.kmeans import squared_distances
+from gpuclust.model.prediction import assign
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

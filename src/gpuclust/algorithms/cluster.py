@@ -12,11 +12,10 @@ import numpy as np
 from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
 from gpuclust.config import ClusterConfig
 from gpuclust.errors import FitError, GpuclustError
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.matrix import Matrix
-
-NOISE = -1
 
 
 @dataclass(frozen=True)

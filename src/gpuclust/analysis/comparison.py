@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuclust.errors import DataError
 from gpuclust.metrics.agreement import Agreement, Contingency, Match, agreement, contingency, match, without_noise
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.sanitize import safe_row
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuclust.analysis.table_stats import Categories
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 
 TOP = 5
 # A lift is told from this many occurrences on, and from this share of what the cluster has: below, chance makes the

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.metrics.agreement import agreement, entropy
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 
 # A label with fewer rows than this is left out of "spread over unrelated clusters": its shares are chance.
 MIN_ROWS = 20

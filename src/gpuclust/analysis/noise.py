@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3

@@ -15,7 +15,7 @@ from gpuclust.analysis.enrichment import Share, top_categories
 from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import Rule, rules
 from gpuclust.analysis.table_stats import Facts, Row, facts
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.sanitize import safe_row
 
 __all__ = ["ClusterProfile", "Facts", "FeatureProfile", "Profile", "Row", "Rule", "Share", "facts", "profile", "with_rules"]  # fmt: skip

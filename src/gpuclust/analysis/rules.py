@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuclust.analysis.table_stats import Facts
 from gpuclust.data.table import sample_rows
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 
 DEPTH = 3
 MAX_RULES = 40  # clusters, the largest first, that get a rule

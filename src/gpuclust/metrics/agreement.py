@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 
 # Overlaps farther than this many standard deviations from their mean have no weight in float64.
 _DEVIATIONS = 12.0

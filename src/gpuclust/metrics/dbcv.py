@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Progress
 
 # Rows of a pairwise distance block; with columns of the same number, 32 MB of float64.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.model.preparation import blocks
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend
 
 # Share of the overall covariance that each cluster's is mixed with: a cluster of identical or of few rows then has a

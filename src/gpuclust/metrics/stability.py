@@ -13,8 +13,8 @@ from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
 from gpuclust.config import ClusterConfig
 from gpuclust.errors import GpuclustError
 from gpuclust.metrics.agreement import agreement, contingency
-from gpuclust.model.predictor import assign
-from gpuclust.model.schema import NOISE
+from gpuclust.model.prediction import assign
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
 

@@ -15,7 +15,7 @@ from gpuclust.data.table import sample_rows
 from gpuclust.metrics.icl_gain import split_gain
 from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.model.preparation import blocks
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.matrix import Matrix
 

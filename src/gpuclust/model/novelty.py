@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.model.schema import NOISE, Details, FeatureRange, Quantiles
+from gpuclust.model.records import NOISE
+from gpuclust.model.schema import Details, FeatureRange, Quantiles
 
 # The quantiles that a feature's range in the training rows is kept by: `FeatureRange`.
 RANGE = (0.0, 0.01, 0.99, 1.0)

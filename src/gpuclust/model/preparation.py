@@ -71,7 +71,8 @@ class Projection:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Projection:
         """The projection that `to_arrays` gave."""
-        return cls(*(arrays[name] for name in PROJECTION_FIELDS))
+        mean, components, variance, ratio, scale = (arrays[name] for name in PROJECTION_FIELDS)
+        return cls(mean, components, variance, ratio, scale)
 
 
 def projection_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray, n_rows: int) -> Projection:

@@ -13,13 +13,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from gpuclust.errors import ModelError
+from gpuclust.model.prediction import ArraySpec, rule_of
 
 FORMAT = 1
-NOISE = -1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Algorithm = Literal["kmeans", "gmm", "hdbscan"]
-CovarianceType = Literal["full", "tied", "diag", "spherical"]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class _Strict(BaseModel):
@@ -71,12 +70,14 @@ class Details(_Strict):
 
 
 class Description(_Strict):
-    """``model.json``. Fields that a later version adds are ignored."""
+    """``model.json``. Fields that a later version adds are ignored. ``covariance_type`` is an option of mixtures, which version
+    0.1.0 wrote beside the others."""
 
     format: Literal[1]
     gpuclust: str = ""
-    algorithm: Algorithm
-    covariance_type: CovarianceType | None = None
+    algorithm: Name
+    options: dict[Name, bool | int | Finite | str | None] = {}
+    covariance_type: str | None = None
     features: Annotated[list[str], Field(min_length=1)]
     dtype: Literal["float32", "float64"]
     scale: str
@@ -92,9 +93,13 @@ class Description(_Strict):
         named = {*self.fills, *self.bounds, *(self.details.training.features if self.details.training else ())}
         if unknown := sorted(named - set(self.features)):
             raise ValueError(f"{unknown[0][:80]!r} is not one of its features")
-        if (self.algorithm == "gmm") != (self.covariance_type is not None):
-            raise ValueError(f"covariance_type={self.covariance_type} does not fit the algorithm {self.algorithm}")
         return self
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """The algorithm's options."""
+        covariance_type = {} if self.covariance_type is None else {"covariance_type": self.covariance_type}
+        return {**self.options, **covariance_type}
 
 
 class _Head(BaseModel):
@@ -110,11 +115,13 @@ def parse(text: bytes) -> Description:
             raise ModelError(
                 f"the model has format {head.format}, this gpuclust reads up to {FORMAT}; upgrade gpuclust"
             )
-        if isinstance(head.algorithm, str) and head.algorithm not in PARAMETERS:
-            raise ModelError(f"the model's algorithm {head.algorithm[:80]!r} is not known here; upgrade gpuclust")
-        return Description.model_validate_json(text)
+        if isinstance(head.algorithm, str):
+            rule_of(head.algorithm)
+        description = Description.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(one_line(error)) from error
+    rule_of(description.algorithm).check_options(description.all_options)
+    return description
 
 
 def one_line(error: ValidationError) -> str:
@@ -124,60 +131,35 @@ def one_line(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"[:200] if where else str(first["msg"])[:200]
 
 
-# The kind of a value (f: floating point, i: integer) and the name of each axis. Axes of one name have one length.
-Axes = tuple[str, ...]
 DTYPES = {"f": ("<f4", "<f8"), "i": ("<i4", "<i8")}
-PROJECTION: Mapping[str, tuple[str, Axes]] = {
-    "mean": ("f", ("features",)),
-    "components": ("f", ("{}", "features")),
-    "explained_variance": ("f", ("{}",)),
-    "explained_variance_ratio": ("f", ("{}",)),
-    "scale": ("f", ("{}",)),
+# The arrays of a projection to so many components as the axis ``{}`` has.
+PROJECTION: Mapping[str, tuple[str, ...]] = {
+    "mean": ("features",),
+    "components": ("{}", "features"),
+    "explained_variance": ("{}",),
+    "explained_variance_ratio": ("{}",),
+    "scale": ("{}",),
 }
-PARAMETERS: Mapping[str, Mapping[str, tuple[str, Axes]]] = {
-    "kmeans": {"centers": ("f", ("clusters", "columns"))},
-    "gmm": {"weights": ("f", ("clusters",)), "means": ("f", ("clusters", "columns"))},
-    "hdbscan": {
-        "points": ("f", ("rows", "columns")),
-        "core_distances": ("f", ("rows",)),
-        "min_samples": ("i", ()),
-        "row_node": ("i", ("rows",)),
-        "row_density": ("f", ("rows",)),
-        "node_parent": ("i", ("nodes",)),
-        "node_birth": ("f", ("nodes",)),
-        "node_density": ("f", ("nodes",)),
-        "cluster_node": ("i", ("clusters",)),
-        "cluster_density": ("f", ("clusters",)),
-        "root_density": ("f", ()),
-        "canonical": ("i", ("clusters",)),
-        "training_labels": ("i", ("rows",)),
-        "training_confidence": ("f", ("rows",)),
-    },
-}
-COVARIANCES: Mapping[str, Axes] = {
-    "full": ("clusters", "columns", "columns"),
-    "tied": ("columns", "columns"),
-    "diag": ("clusters", "columns"),
-    "spherical": ("clusters",),
-}
+NOT_FINITE = ("explained_variance", "explained_variance_ratio")
+DIVISORS = ("scaling/scale", "projection/scale", "map/scale")
 MAP_DIMENSIONS = 3
 
 
-def expected_arrays(description: Description) -> dict[str, tuple[str, Axes]]:
-    """Name of each array that the model must have -> its kind and its axes."""
-    axes: dict[str, tuple[str, Axes]] = {"scaling/offset": ("f", ("features",)), "scaling/scale": ("f", ("features",))}
-    axes |= {f"map/{name}": (kind, _named("map", a)) for name, (kind, a) in PROJECTION.items()}
+def expected_arrays(description: Description) -> dict[str, ArraySpec]:
+    """Name of each array that the model must have -> what it is."""
+    specs = {"scaling/offset": ArraySpec("f", ("features",)), "scaling/scale": ArraySpec("f", ("features",))}
+    specs |= _projection("map", "map")
     if any(name.startswith("projection/") for name in description.arrays):
-        axes |= {f"projection/{name}": (kind, _named("columns", a)) for name, (kind, a) in PROJECTION.items()}
-    parameters = dict(PARAMETERS[description.algorithm])
-    if description.covariance_type is not None:
-        shape = COVARIANCES[description.covariance_type]
-        parameters |= {"covariances": ("f", shape), "precisions_cholesky": ("f", shape)}
-    return axes | {f"parameters/{name}": spec for name, spec in parameters.items()}
+        specs |= _projection("projection", "columns")
+    parameters = rule_of(description.algorithm).arrays_of(description.all_options)
+    return specs | {f"parameters/{name}": spec for name, spec in parameters.items()}
 
 
-def _named(components: str, axes: Axes) -> Axes:
-    return tuple(axis.format(components) for axis in axes)
+def _projection(prefix: str, components: str) -> dict[str, ArraySpec]:
+    return {
+        f"{prefix}/{name}": ArraySpec("f", tuple(a.format(components) for a in axes), finite=name not in NOT_FINITE)
+        for name, axes in PROJECTION.items()
+    }
 
 
 def check_headers(description: Description, headers: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -193,15 +175,15 @@ def check_headers(description: Description, headers: Mapping[str, tuple[str, tup
     sizes = {"features": len(description.features)}
     if "projection/mean" not in expected:
         sizes["columns"] = sizes["features"]
-    for name, (kind, axes) in sorted(expected.items(), key=lambda item: item[0].startswith("parameters/")):
+    for name, (kind, axes, _) in sorted(expected.items(), key=lambda item: item[0].startswith("parameters/")):
         dtype, shape = headers[name]
         if dtype not in DTYPES[kind]:
             raise ModelError(f"the array {name} has the type {dtype[:20]!r}, not one of {', '.join(DTYPES[kind])}")
         lengths = tuple(sizes.setdefault(axis, n) for axis, n in zip(axes, shape, strict=False))
         if len(shape) != len(axes) or shape != lengths or list(shape) != description.arrays[name]:
             raise ModelError(f"the array {name} has the shape {shape}, which does not fit the other arrays")
-    least = {"map": 1, "columns": 1, "rows": 1, "nodes": 1, "clusters": 0 if description.algorithm == "hdbscan" else 1}
-    if empty := [axis for axis, n in sizes.items() if n < least.get(axis, 1)]:
+    may_be_empty = rule_of(description.algorithm).may_be_empty
+    if empty := [axis for axis, n in sizes.items() if n == 0 and axis not in may_be_empty]:
         raise ModelError(f"the model has no {empty[0]}")
     if sizes["map"] > MAP_DIMENSIONS:
         raise ModelError(f"the model's map has {sizes['map']} dimensions, not up to {MAP_DIMENSIONS}")
@@ -209,49 +191,14 @@ def check_headers(description: Description, headers: Mapping[str, tuple[str, tup
 
 def check_values(description: Description, arrays: Mapping[str, np.ndarray]) -> None:
     """Check the values of the arrays that were read. Raises ModelError naming the first array with an impossible value."""
+    expected = expected_arrays(description)
     for name, values in arrays.items():
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ModelError(f"the array {name} has values that are not numbers")
-        if name in FINITE and not np.isfinite(values).all():
+        if expected[name].finite and not np.isfinite(values).all():
             raise ModelError(f"the array {name} has infinite values")
         if name in DIVISORS and not (values > 0).all():
             raise ModelError(f"the array {name} has values that are not positive")
-    if "parameters/weights" in arrays:
-        full = description.covariance_type in ("full", "tied")
-        _check_mixture(arrays["parameters/weights"], arrays["parameters/precisions_cholesky"], full)
-    if "parameters/points" in arrays:
-        _check_tree({name.removeprefix("parameters/"): values for name, values in arrays.items()})
-
-
-DIVISORS = ("scaling/scale", "projection/scale", "map/scale")
-FINITE = (*DIVISORS, "scaling/offset", "projection/mean", "projection/components", "map/mean", "map/components",
-          "parameters/centers", "parameters/weights", "parameters/means", "parameters/precisions_cholesky",
-          "parameters/points", "parameters/core_distances")  # fmt: skip
-
-
-def _check_mixture(weights: np.ndarray, cholesky: np.ndarray, full: bool) -> None:
-    """The weights are shares, and every Cholesky factor of a precision (its diagonal alone, unless ``full``) has a
-    positive diagonal."""
-    if (weights < 0).any() or abs(weights.sum() - 1.0) > 1e-3:
-        raise ModelError("the array parameters/weights has negative values or does not add up to 1")
-    diagonals = np.diagonal(cholesky, axis1=-2, axis2=-1) if full else cholesky
-    if not (diagonals > 0).all():
-        raise ModelError("the array parameters/precisions_cholesky has values on its diagonal that are not positive")
-
-
-def _check_tree(arrays: Mapping[str, np.ndarray]) -> None:
-    """The numbers in an HDBSCAN model's arrays point into its other arrays, and each node's parent comes before it."""
-    n_rows, n_nodes, n_clusters = (len(arrays[name]) for name in ("points", "node_parent", "cluster_node"))
-    parents = arrays["node_parent"]
-    limits = {
-        "row_node": (0, n_nodes - 1),
-        "cluster_node": (0, n_nodes - 1),
-        "canonical": (0, n_clusters - 1),
-        "training_labels": (NOISE, n_clusters - 1),
-        "min_samples": (1, max(n_rows - 1, 1)),
-    }
-    for name, (low, high) in limits.items():
-        if arrays[name].size and not (low <= arrays[name].min() and arrays[name].max() <= high):
-            raise ModelError(f"the array parameters/{name} has values outside {low} to {high}")
-    if parents[0] != -1 or (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, n_nodes)).any():
-        raise ModelError("the array parameters/node_parent is not a tree")
+    parameters = {k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")}
+    if parameters:
+        rule_of(description.algorithm).check(parameters, description.all_options)

@@ -148,7 +148,7 @@ def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clusteri
         algorithm=clustering.algorithm,
         preparation=matrix.preparation,
         parameters=clustering.parameters,
-        covariance_type=getattr(config.cluster, "covariance_type", None),
+        options=clustering.options,
         fills=table.audit.fills,
         bounds={f: (low, high) for f, (low, high) in config.clean.bounds.items() if f in table.features},
         details={

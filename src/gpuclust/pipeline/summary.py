@@ -21,7 +21,7 @@ from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
 from gpuclust.errors import GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
 from gpuclust.metrics.gap import MAX_ROWS, N_INIT, Gap, gap_statistic
-from gpuclust.model.schema import NOISE
+from gpuclust.model.records import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import labels_digest

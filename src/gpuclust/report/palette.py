@@ -8,7 +8,6 @@ colours repeat.
 
 from __future__ import annotations
 
-NOISE = -1
 """The label of rows that belong to no cluster."""
 
 CLUSTER_COLORS: tuple[str, ...] = (

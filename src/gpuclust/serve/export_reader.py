@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from gpuclust.errors import ExportError
+from gpuclust.model.records import NOISE
 from gpuclust.model.schema import one_line
 from gpuclust.serve.manifest import ASSIGNMENTS, CLUSTERS, MODEL, Manifest, opened, read_manifest, verify
-from gpuclust.serve.records import NOISE, Cluster, Example, FeatureStats, Share
+from gpuclust.serve.records import Cluster, Example, FeatureStats, Share
 
 STATS = tuple(f.name for f in fields(FeatureStats))
 MAX_CLUSTERS = 1_000_000

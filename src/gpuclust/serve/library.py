@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.errors import ExportError
+from gpuclust.model.records import NOISE
 from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
@@ -33,7 +34,6 @@ from gpuclust.serve.id_suggestions import near_ids
 from gpuclust.serve.index import find_or_build, size_of
 from gpuclust.serve.permutation import shuffled
 from gpuclust.serve.records import (
-    NOISE,
     Averages,
     Cluster,
     Example,

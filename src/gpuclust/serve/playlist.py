@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.errors import InputError
+from gpuclust.model.records import NOISE
 from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
-from gpuclust.serve.records import NOISE, Item, NotFound, plain
+from gpuclust.serve.records import Item, NotFound, plain
 from gpuclust.serve.text import fold, fold_one, names_in
 
 SIZE, PER_CREATOR, DIVERSITY = 30, 2, 0.3

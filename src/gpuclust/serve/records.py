@@ -9,8 +9,6 @@ from typing import Any
 
 from gpuclust.errors import ExportError
 
-NOISE = -1
-
 
 class NotFound(ExportError):
     """There is no such item, title, cluster or creator; ``suggestions`` are what it may have meant, best first."""

@@ -17,8 +17,10 @@ import numpy as np
 from gpuclust import __version__
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
+from gpuclust.model.prediction import Placed, rule_of
 from gpuclust.model.preparation import Preparation, Projection, Scaling
-from gpuclust.model.schema import FORMAT, NOISE
+from gpuclust.model.records import NOISE
+from gpuclust.model.schema import FORMAT
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
 UNPLACED = -2
@@ -53,7 +55,7 @@ class Bundle:
     algorithm: str
     preparation: Preparation
     parameters: Mapping[str, np.ndarray]
-    covariance_type: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     fills: Mapping[str, float] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Bundle:
         coordinates = np.full((len(raw), 3), np.nan, dtype=np.float32)
         if usable.any():
             X, coordinates[usable] = self.preparation.transform(raw[usable])
-            cluster[usable], confidence[usable], distance[usable] = PREDICTORS[self.algorithm](self, X)
+            cluster[usable], confidence[usable], distance[usable] = self._place(X)
         return Prediction(cluster, confidence, distance, coordinates)
 
     def training(self, raw: np.ndarray) -> Prediction:
@@ -98,6 +100,11 @@ class Bundle:
         _, coordinates = self.preparation.transform(np.asarray(raw, dtype=np.float64))
         no_centre = np.full(len(raw), np.nan, dtype=np.float32)
         return Prediction(kept, self.parameters["training_confidence"], no_centre, coordinates)
+
+    def _place(self, X: np.ndarray) -> Placed:
+        if self.algorithm in PREDICTORS:
+            return PREDICTORS[self.algorithm](self, X)
+        return rule_of(self.algorithm).place(self.parameters, self.options)(X)
 
     def _clean(self, raw: np.ndarray) -> np.ndarray:
         """Fill what imputation learned, in place; which rows are then usable, (n,) bool."""
@@ -125,7 +132,8 @@ class Bundle:
             "format": FORMAT,
             "gpuclust": __version__,
             "algorithm": self.algorithm,
-            "covariance_type": self.covariance_type,
+            "options": {k: v for k, v in self.options.items() if k != "covariance_type"},
+            "covariance_type": self.options.get("covariance_type"),
             "features": list(self.features),
             "dtype": self.preparation.dtype,
             "scale": self.preparation.scaling.method,
@@ -157,7 +165,7 @@ class Bundle:
             algorithm=described.algorithm,
             preparation=preparation,
             parameters={k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")},
-            covariance_type=described.covariance_type,
+            options=described.all_options,
             fills=described.fills,
             bounds=described.bounds,
             details=described.details.model_dump(exclude_none=True),
@@ -180,9 +188,6 @@ def _projection(prefix: str, arrays: Mapping[str, np.ndarray]) -> Projection:
     return Projection(mean, components, variance, ratio, scale)
 
 
-Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
-
-
 def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
     from gpuclust.algorithms.kmeans.cpu import centroid_confidence as margin
     from gpuclust.algorithms.kmeans.fit import assign
@@ -194,8 +199,7 @@ def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
 def _gmm(bundle: Bundle, X: np.ndarray) -> Placed:
     from gpuclust.algorithms.mixture.cpu import score_rows as mixture_assign
 
-    assert bundle.covariance_type is not None
-    scores, distance = mixture_assign(X, bundle.parameters, bundle.covariance_type)
+    scores, distance = mixture_assign(X, bundle.parameters, bundle.options["covariance_type"])
     return scores.labels, scores.confidence, distance
 
 

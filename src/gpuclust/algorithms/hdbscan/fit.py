@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuclust.algorithms.hdbscan import condense as kernels
-from gpuclust.algorithms.hdbscan.condense import NOISE
 from gpuclust.algorithms.hdbscan.quality import (
     PersistenceCurve,
     cluster_persistence,
@@ -21,6 +20,7 @@ from gpuclust.algorithms.hdbscan.quality import (
     relative_validity,
 )
 from gpuclust.errors import FitError
+from gpuclust.model.records import NOISE
 
 __all__ = [
     "NOISE",

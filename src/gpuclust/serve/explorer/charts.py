@@ -8,10 +8,11 @@ from math import isclose
 import numpy as np
 import plotly.graph_objects as go
 
+from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer.session import Opened
 from gpuclust.serve.explorer.texts import as_hover, figure, words
 from gpuclust.serve.explorer.transitions import Moves
-from gpuclust.serve.records import NOISE, Average, Averages
+from gpuclust.serve.records import Average, Averages
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")

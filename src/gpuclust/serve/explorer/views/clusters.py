@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import asked, can_listen, choose, go, item_card
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.library import Pick
-from gpuclust.serve.records import NOISE, Cluster, Example, Share
+from gpuclust.serve.records import Cluster, Example, Share
 
 CARDS_IN_A_ROW = 3
 MAX_CARDS = 60

@@ -8,11 +8,12 @@ from typing import Any
 
 import streamlit as st
 
+from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import go
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
-from gpuclust.serve.records import NOISE, Facts
+from gpuclust.serve.records import Facts
 
 # Which curves of a sweep are drawn, in this order, as people call them.
 CURVES = {

@@ -1,0 +1,122 @@
+"""Prediction with HDBSCAN, from the condensed tree of the fit.
+
+The arrays of a model:
+
+    points            (n, d) float32   the fitted rows, as the tree saw them
+    core_distances    (n,) float64     distance to the min_samples-th other row
+    min_samples       () int64
+    row_node          (n,) int32       node of the condensed tree that the row falls out of; node 0 is the root
+    row_density       (n,) float32     density (lambda) at which it does; infinity becomes the greatest finite one
+    node_parent       (m,) int32       -1 for the root
+    node_birth        (m,) float32     density at which the node split off
+    node_density      (m,) float32     greatest density at which anything leaves the node
+    cluster_node      (k,) int32       node of each label
+    cluster_density   (k,) float32     greatest finite density at which a row leaves that node itself
+    root_density      () float64       from which density rows belong to the root, where the root is the one cluster
+    canonical         (k,) int32       the cluster's final number, of each label
+    training_labels   (n,) int32       labels and confidences of the fit: `place` may put rows that are noise in the tree
+    training_confidence (n,) float32   into a cluster
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuclust.errors import ModelError
+from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.records import NOISE
+
+ARRAYS = {
+    "points": ArraySpec("f", ("rows", "columns")),
+    "core_distances": ArraySpec("f", ("rows",)),
+    "min_samples": ArraySpec("i", ()),
+    "row_node": ArraySpec("i", ("rows",)),
+    "row_density": ArraySpec("f", ("rows",), finite=False),
+    "node_parent": ArraySpec("i", ("nodes",)),
+    "node_birth": ArraySpec("f", ("nodes",), finite=False),
+    "node_density": ArraySpec("f", ("nodes",), finite=False),
+    "cluster_node": ArraySpec("i", ("clusters",)),
+    "cluster_density": ArraySpec("f", ("clusters",), finite=False),
+    "root_density": ArraySpec("f", (), finite=False),
+    "canonical": ArraySpec("i", ("clusters",)),
+    "training_labels": ArraySpec("i", ("rows",)),
+    "training_confidence": ArraySpec("f", ("rows",), finite=False),
+}
+
+
+def check(parameters: Parameters, options: Options) -> None:
+    """Numbers of rows, nodes and clusters are those of the other arrays, and each node's parent comes before it."""
+    n_rows, n_nodes, n_clusters = (len(parameters[name]) for name in ("points", "node_parent", "cluster_node"))
+    limits = {
+        "row_node": (0, n_nodes - 1),
+        "cluster_node": (0, n_nodes - 1),
+        "canonical": (0, n_clusters - 1),
+        "training_labels": (NOISE, n_clusters - 1),
+        "min_samples": (1, max(n_rows - 1, 1)),
+    }
+    for name, (low, high) in limits.items():
+        values = parameters[name]
+        if values.size and not (low <= values.min() and values.max() <= high):
+            raise ModelError(f"the array parameters/{name} has values outside {low} to {high}")
+    parents = parameters["node_parent"]
+    if parents[0] != -1 or (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, n_nodes)).any():
+        raise ModelError("the array parameters/node_parent is not a tree")
+
+
+def place(parameters: Parameters, options: Options) -> Place:
+    """As hdbscan's ``approximate_predict``.
+
+    Each row joins its nearest fitted row by mutual reachability, among its ``2 * min_samples`` nearest, and falls out of
+    the tree with it, or before it where the row itself is less dense. The fitted core distances are used (hdbscan takes
+    them one neighbour short), and a row's density is at most its neighbour's. So a row that equals a fitted row gets that
+    row's label and probability; of several identical fitted rows one stands for all, so that only rows that tie between two
+    clusters can differ from the fit.
+    """
+    from scipy.spatial import KDTree
+
+    rows, core = KDTree(parameters["points"]), parameters["core_distances"]
+    min_samples = int(parameters["min_samples"])
+    wanted = min(2 * min_samples, len(core))
+    node_of, density_of = parameters["row_node"].astype(np.int64), parameters["row_density"].astype(np.float64)
+    parent, birth = parameters["node_parent"], parameters["node_birth"]
+    cluster_node, greatest = parameters["cluster_node"], parameters["cluster_density"]
+    label_of = np.full(len(parent), NOISE, dtype=np.int64)
+    label_of[cluster_node] = np.arange(len(cluster_node))
+    for node in range(1, len(parent)):  # parents have lower numbers
+        if label_of[node] == NOISE:
+            label_of[node] = label_of[parent[node]]
+    # A fit that is not yet numbered canonically has no such array.
+    canonical = np.append(parameters.get("canonical", np.arange(len(cluster_node))), NOISE)
+    root_alone = len(cluster_node) > 0 and cluster_node[0] == 0
+
+    def run(points: np.ndarray) -> Placed:
+        points = np.ascontiguousarray(points, dtype=np.float32)
+        # Threads cost more than a few rows take.
+        workers = -1 if len(points) > 1_000 else 1
+        far, near = rows.query(points, k=np.arange(1, wanted + 1), workers=workers)
+        own_core = far[:, min(min_samples, wanted - 1), None]
+        reach = np.maximum(np.maximum(far, core[near]), own_core)
+        reach[far[:, 0] == 0.0, 0] = 0.0  # an identical fitted row: fall out with it
+        best = reach.argmin(axis=1)[:, None]
+        row = np.take_along_axis(near, best, 1)[:, 0]
+        with np.errstate(divide="ignore"):
+            density = 1.0 / np.take_along_axis(reach, best, 1)[:, 0]
+        node = node_of[row]
+        climbing = np.flatnonzero(density < density_of[row])
+        while len(climbing):
+            climbing = climbing[(node[climbing] > 0) & (birth[node[climbing]] >= density[climbing])]
+            node[climbing] = parent[node[climbing]]
+        density = np.minimum(density, density_of[row])
+        labels = label_of[node]
+        if root_alone:
+            labels = np.where(density >= float(parameters["root_density"]), labels, NOISE)
+        confidence = np.zeros(len(points))
+        inside = labels >= 0
+        most = greatest[labels[inside]]
+        confidence[inside] = np.divide(density[inside], most, out=np.ones(inside.sum()), where=most > 0)
+        return canonical[labels], np.minimum(confidence, 1.0), np.nan
+
+    return run
+
+
+register_rule(PredictionRule("hdbscan", ARRAYS, place, check=check, may_be_empty=("clusters",)))

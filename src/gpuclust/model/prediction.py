@@ -1,0 +1,107 @@
+"""Prediction by algorithm: what a model of each one holds, and how it gives new rows their clusters.
+
+Our algorithms have a module here (`kmeans`, `gmm`, `hdbscan`). A plug-in calls `register_rule` when its entry point in the
+group ``gpuclust.algorithms`` is loaded, so that its models are served without importing what fits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuclust.errors import ModelError
+
+ENTRY_POINTS = "gpuclust.algorithms"
+BUILT_IN = ("kmeans", "gmm", "hdbscan")
+BLOCK_ROWS = 65_536
+
+Parameters = Mapping[str, np.ndarray]
+Options = Mapping[str, Any]
+# Labels (n,) int, confidences (n,) in [0, 1], and distances (n,) to the own centre, or NaN.
+Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
+# From points (n, n_columns) in the prepared space.
+Place = Callable[[np.ndarray], Placed]
+
+
+class ArraySpec(NamedTuple):
+    """An array of a model: its ``kind`` ("f" floating point, "i" integer), and the name of each axis. Axes of one name have
+    one length; ``features`` are those of a row, ``columns`` those of the prepared space."""
+
+    kind: str
+    axes: tuple[str, ...]
+    finite: bool = True
+
+
+def no_check(parameters: Parameters, options: Options) -> None:
+    """Nothing more than the types, shapes and finite values."""
+
+
+@dataclass(frozen=True)
+class PredictionRule:
+    """How models of one algorithm predict.
+
+    ``arrays`` are the fitted parameters of a model by name, or a function of its options that gives them. ``options`` are
+    the plain values that a model also has, each with the values allowed (none: any). ``place(parameters, options)`` gives the function
+    from points (n, n_columns) to their labels, confidences and distances. ``check(parameters, options)`` raises ModelError
+    where values are impossible. Axes in ``may_be_empty`` may have the length 0.
+    """
+
+    name: str
+    arrays: Mapping[str, ArraySpec] | Callable[[Options], Mapping[str, ArraySpec]]
+    place: Callable[[Parameters, Options], Place]
+    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    check: Callable[[Parameters, Options], None] = no_check
+    may_be_empty: tuple[str, ...] = ()
+
+    def arrays_of(self, options: Options) -> Mapping[str, ArraySpec]:
+        """The arrays of a model with these options."""
+        return self.arrays(options) if callable(self.arrays) else self.arrays
+
+    def check_options(self, options: Options) -> None:
+        """Raises ModelError unless the options are those of the algorithm, with allowed values."""
+        for name in sorted({*self.options, *options}):
+            allowed = self.options.get(name)
+            if allowed is None or name not in options or (allowed and options[name] not in allowed):
+                value = str(options.get(name))[:80]
+                raise ModelError(f"{name[:80]}={value} does not fit the algorithm {self.name}")
+
+
+_rules: dict[str, PredictionRule] = {}
+
+
+def register_rule(rule: PredictionRule) -> None:
+    """Add the rule of an algorithm, or replace the one of that name."""
+    _rules[rule.name] = rule
+
+
+def rule_of(name: str) -> PredictionRule:
+    """The rule of an algorithm. Raises ModelError when no installed package has it."""
+    if name not in _rules and name in BUILT_IN:
+        import_module(f"{__package__}.{name}")
+    if name not in _rules:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            entry.load()
+    if name not in _rules and __name__ != "gpuclust.model.prediction":  # the copy that a logged MLflow model carries
+        with suppress(ImportError):
+            register_rule(import_module("gpuclust.model.prediction").rule_of(name))
+    if name not in _rules:
+        raise ModelError(
+            f"the model's algorithm {name[:80]!r} is not known here; install the package that provides it, or upgrade gpuclust"
+        )
+    return _rules[name]
+
+
+def assign(algorithm: str, parameters: Parameters, options: Options, X: np.ndarray) -> np.ndarray:
+    """Labels (n,) int32 of prepared rows X (n, n_columns) under fitted parameters, in the numbering of the fit."""
+    place = rule_of(algorithm).place(parameters, options)
+    labels = np.empty(len(X), dtype=np.int32)
+    for start in range(0, len(X), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        labels[part] = place(X[part])[0]
+    return labels
