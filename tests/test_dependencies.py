@@ -46,7 +46,7 @@ def area(path: Path) -> str | None:
     place = path.relative_to(PACKAGE)
     if place.parts[0] == "serve":
         return "serve"
-    return "gpu" if place.parts[0] == "compute" and place.name.startswith("gpu") else None
+    return "gpu" if place.name in ("gpu.py", "cudf_frames.py") else None
 
 
 def by_area() -> dict[str | None, set[str]]:

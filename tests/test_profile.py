@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gpuclust.analysis.profile import Profile, profile, with_rules
 from gpuclust.analysis.table_stats import Facts, categories, facts
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
-from gpuclust.pipeline.run_files import _cards
+from gpuclust.report.page import Report, page
 
 FEATURES = ("energy", "tempo", "duration_ms")
 
@@ -339,7 +340,7 @@ def test_nothing_but_noise_is_a_profile_of_noise() -> None:
     assert cluster_table(described).num_rows == 1
 
 
-def test_a_profile_goes_to_json_csv_parquet_and_cards(tracks: tuple[pd.DataFrame, np.ndarray], tmp_path: Path) -> None:
+def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame, np.ndarray], tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     frame, labels = tracks
@@ -356,10 +357,10 @@ def test_a_profile_goes_to_json_csv_parquet_and_cards(tracks: tuple[pd.DataFrame
     assert table["rule"].to_pylist()[3] is None
     assert table["rule_fidelity"].to_pylist()[2] == described.clusters[2].rule.fidelity  # type: ignore[union-attr]
     assert {f"{kind}_tempo" for kind in ("mean", "median", "std", "z", "z_se")} <= set(table.column_names)
-    card = _cards(described)[2]
-    assert card.description == described.clusters[2].description
-    assert card.rule.startswith("tempo > ")
-    assert [i.title for i in card.popular] == [r.title for r in described.clusters[2].popular]
+    html = page(Report("tracks", clusters=described.clusters))
+    assert escape(described.clusters[2].description) in html
+    assert "tempo &gt; " in html
+    assert "<script>" not in html
 
 
 def test_names_do_not_depend_on_the_order_of_the_rows(tracks: tuple[pd.DataFrame, np.ndarray], seed: int) -> None:

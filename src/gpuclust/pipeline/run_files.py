@@ -15,7 +15,7 @@ import numpy as np
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.analysis.comparison import Comparison, label_name
 from gpuclust.analysis.diagnostics import Diagnostics
-from gpuclust.analysis.profile import Profile, Rule
+from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.selection import Curves, knee
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import to_yaml
@@ -28,8 +28,6 @@ from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from gpuclust.report.page import ClusterCard, Picture
 
 N_CLUSTERS = "cluster.n_clusters"
 
@@ -250,75 +248,46 @@ TITLES = {
 
 
 def _job_page(facts: JobReportInput, figures: Mapping[str, bytes], configuration: str) -> str:
-    from gpuclust.report.page import JobReport, job_page
+    from gpuclust.report.page import Report, page
 
-    report = JobReport(
-        name=facts.name,
-        warnings=facts.warnings,
-        metrics=facts.metrics,
-        figures=_pictures(figures),
-        clusters=_cards(facts.profile),
-        audit=mask(facts.audit.to_dict()),
-        command=facts.about.get(COMMAND, ""),
-        configuration=configuration,
-        about={"run": facts.run_id} | _shown(facts.about),
+    return page(
+        Report(
+            name=facts.name,
+            warnings=facts.warnings,
+            metrics=facts.metrics,
+            figures=_titled(figures),
+            clusters=facts.profile.clusters,
+            audit=mask(facts.audit.to_dict()),
+            command=facts.about.get(COMMAND, ""),
+            configuration=configuration,
+            about={"run": facts.run_id} | _shown(facts.about),
+        )
     )
-    return job_page(report)
 
 
 def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
-    from gpuclust.report import page
+    from gpuclust.report.page import SWEEP, Report, page
 
-    because = (f"Chosen: {facts.reason}", *facts.verdict.because)
-    report = page.SweepReport(
-        name=facts.name,
-        warnings=facts.warnings,
-        verdict=page.Verdict(facts.verdict.text, because),
-        leaderboard=facts.rows,
-        figures=_pictures(figures),
-        clusters=_cards(facts.chosen) if facts.chosen else (),
-        audit=mask(facts.audit.to_dict()) if facts.audit else None,
-        command=facts.about.get(COMMAND, ""),
-        about={"run": facts.run_id} | _shown(facts.about),
+    return page(
+        Report(
+            name=facts.name,
+            kind=SWEEP,
+            warnings=facts.warnings,
+            verdict=facts.verdict.text,
+            reasons=(f"Chosen: {facts.reason}", *facts.verdict.because),
+            leaderboard=facts.rows,
+            figures=_titled(figures),
+            clusters=facts.chosen.clusters if facts.chosen else (),
+            audit=mask(facts.audit.to_dict()) if facts.audit else None,
+            command=facts.about.get(COMMAND, ""),
+            about={"run": facts.run_id} | _shown(facts.about),
+        )
     )
-    return page.sweep_page(report)
 
 
-def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
-    from gpuclust.report.page import Picture
-
-    return [Picture(TITLES.get(name, name.replace("_", " ").capitalize()), png) for name, png in figures.items()]
+def _titled(figures: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {TITLES.get(name, name.replace("_", " ").capitalize()): png for name, png in figures.items()}
 
 
 def _shown(about: Mapping[str, str]) -> dict[str, str]:
     return {k.removeprefix("gpuclust."): v for k, v in about.items() if k != COMMAND}
-
-
-def _cards(described: Profile) -> list[ClusterCard]:
-    from gpuclust.report.page import ClusterCard, FeatureLine, Item, ShareLine
-
-    return [
-        ClusterCard(
-            cluster=c.cluster,
-            name=c.name,
-            size=c.size,
-            fraction=c.fraction,
-            description=c.description,
-            features=[FeatureLine(f, p.mean, p.z, p.median, p.z_se) for f, p in c.features.items()],
-            top_groups=[ShareLine(t.value, t.count, t.lift) for t in c.top_groups],
-            top_creators=[ShareLine(t.value, t.count, t.lift) for t in c.top_creators],
-            representative=[Item(r.title or r.id, r.creator) for r in c.representatives],
-            popular=[Item(r.title or r.id, r.creator) for r in c.popular],
-            rule=_rule(c.rule),
-        )
-        for c in described.clusters
-    ]
-
-
-def _rule(rule: Rule | None) -> str:
-    """``energy > 0.6: 83 % of the rows that meet it are in the cluster, and 71 % of the cluster meet it``."""
-    if rule is None:
-        return ""
-    return (
-        f"{rule.text} ({rule.precision:.0%} of the rows that meet it are in here; {rule.recall:.0%} of these meet it)"
-    )

@@ -1,140 +1,200 @@
-"""``report.html``: one self-contained page for a job and one for a sweep, from plain values.
+"""``report.html``: one self-contained page for a job or a sweep, from the templates beside this file.
 
-Nothing is loaded from anywhere, and a content security policy forbids it; everything that comes from the data is
-escaped. The pages work offline, follow the reader's light or dark theme, and print.
+The page loads nothing, and its content security policy forbids it. Everything that comes from the data is escaped. It
+works offline, follows the reader's light or dark theme, and prints.
 """
 
 from __future__ import annotations
 
+import base64
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
-from gpuclust.report import page_sections as sections
-from gpuclust.report.markup import Html, data, join, style_sheet, tag
-from gpuclust.report.report_models import ClusterCard, FeatureLine, Item, Picture, ShareLine, Verdict
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-__all__ = [
-    "ClusterCard",
-    "FeatureLine",
-    "Item",
-    "JobReport",
-    "Picture",
-    "ShareLine",
-    "SweepReport",
-    "Verdict",
-    "job_page",
-    "sweep_page",
-]
+from gpuclust.report.palette import cluster_color, ink_on
+from gpuclust.report.text import INVISIBLE, cluster_label, count, number, one_line, percent
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+if TYPE_CHECKING:
+    from gpuclust.analysis.profile import ClusterProfile
+
+JOB, SWEEP = "Clustering job", "Clustering sweep"
+MAX_CARDS = 60
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_FRACTIONS = ("fraction", "noise_fraction", "largest_fraction", "smallest_fraction", "explained_variance")
+_NOT_COLUMNS = ("chosen", "rank", "failure")
+_MAX_BAR_Z = 3.0
 
 
 @dataclass(frozen=True)
-class JobReport:
-    """What the page of a job shows. Only ``name`` is needed; a part without content is left out.
+class Report:
+    """The content of a page. Only ``name`` is required; a section without content is left out.
 
-    ``metrics`` and ``about`` (run ids, versions, device) are shown in their order; ``audit`` is
-    :meth:`gpuclust.data.table.Audit.to_dict`; ``command`` is what a person types to run the job again.
+    ``kind`` is `JOB` or `SWEEP`. ``verdict`` is the decision and ``reasons`` are the figures behind it. ``leaderboard`` has
+    one row a job, best first; ``chosen`` is true in the row of the chosen job, whose clusters are in ``clusters``.
+    ``figures`` maps titles (also the texts for screen readers) to PNG bytes. ``metrics`` and ``about`` (run ids, versions,
+    device) keep their order. ``audit`` is :meth:`gpuclust.data.table.Audit.to_dict`, ``command`` runs the job again.
     """
 
     name: str
-    verdict: Verdict | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    figures: Sequence[Picture] = ()
-    clusters: Sequence[ClusterCard] = ()
-    audit: Mapping[str, Any] | None = None
-    command: str = ""
-    configuration: str = ""
-    about: Mapping[str, str] = field(default_factory=dict)
+    kind: str = JOB
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class SweepReport:
-    """What the page of a sweep shows; as for a job, and the leaderboard.
-
-    ``leaderboard`` has one row a job, best first; a true ``chosen`` marks the chosen one. ``clusters`` are those of the
-    chosen job.
-    """
-
-    name: str
+    verdict: str = ""
+    reasons: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
     leaderboard: Sequence[Mapping[str, Any]] = ()
-    verdict: Verdict | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    figures: Sequence[Picture] = ()
-    clusters: Sequence[ClusterCard] = ()
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+    clusters: Sequence[ClusterProfile] = ()
     audit: Mapping[str, Any] | None = None
     command: str = ""
     configuration: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
+
+    def sections(self) -> dict[str, str]:
+        """Anchor -> title of each section that has content, in their order."""
+        titles = {
+            "leaderboard": ("Leaderboard", self.leaderboard),
+            "figures": ("Figures", self.figures),
+            "clusters": ("Clusters of the chosen job" if self.kind == SWEEP else "Clusters", self.clusters),
+            "cleaning": ("Cleaning", self.audit),
+            "reproduce": ("Reproduce", self.command or self.configuration or self.about),
+        }
+        return {anchor: title for anchor, (title, content) in titles.items() if content}
 
 
-def job_page(report: JobReport) -> str:
-    """The page of one job as HTML text, to be written in UTF-8."""
-    parts = {
-        "Figures": sections.figures(report.figures),
-        "Clusters": sections.cards(report.clusters),
-        "Cleaning": sections.audit(report.audit),
-        "Reproduce": sections.reproduce(report.command, report.configuration, report.about),
-    }
-    return _page(
-        "Clustering job",
-        report.name,
-        (sections.warnings(report.warnings), sections.verdict(report.verdict)),
-        report.metrics,
-        parts,
-    )
+@dataclass(frozen=True)
+class _Row:
+    """A job of the leaderboard: ``cells`` are column names with texts, ``mark`` is chosen, failed or empty."""
+
+    rank: Any
+    mark: str
+    cells: Sequence[tuple[str, str]]
 
 
-def sweep_page(report: SweepReport) -> str:
-    """The page of one sweep as HTML text, to be written in UTF-8."""
-    parts = {
-        "Leaderboard": sections.leaderboard(report.leaderboard),
-        "Figures": sections.figures(report.figures),
-        "Clusters of the chosen job": sections.cards(report.clusters),
-        "Cleaning": sections.audit(report.audit),
-        "Reproduce": sections.reproduce(report.command, report.configuration, report.about),
-    }
-    return _page(
-        "Clustering sweep",
-        report.name,
-        (sections.warnings(report.warnings), sections.verdict(report.verdict)),
-        report.metrics,
-        parts,
-    )
+@dataclass(frozen=True)
+class _Board:
+    """The leaderboard as text: columns, those of them that hold numbers, rows, and (job, reason) of each failure."""
+
+    columns: Sequence[str]
+    numeric: frozenset[str]
+    rows: Sequence[_Row]
+    failures: Sequence[tuple[Any, Any]]
 
 
-def _page(
-    kind: str, name: str, first: Sequence[Html | None], metrics: Mapping[str, float], parts: Mapping[str, Html | None]
-) -> str:
-    """The whole document."""
-    present = {title: part for title, part in parts.items() if part is not None}
-    anchors = {title: title.split()[0].lower() for title in present}
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{name} · gpuclust"),
-        style_sheet(_style()),
-    )
-    links = [tag("a", title, href=f"#{anchors[title]}") for title in present]
-    top = tag(
-        "header", tag("div", kind, class_="kind"), tag("h1", data(name)), tag("nav", *links, aria_label="On this page")
-    )
-    bodies = [
-        tag("section", tag("h2", title), part, id=anchors[title], aria_label=title) for title, part in present.items()
-    ]
-    main = tag("main", *first, sections.tiles(metrics), *bodies)
-    return "<!doctype html>\n" + tag("html", head, tag("body", join(top, main)), lang="en") + "\n"
+def page(report: Report) -> str:
+    """The page as HTML text, to be written in UTF-8."""
+    board = _board(report.leaderboard)
+    return _template().render(report=report, sections=report.sections(), board=board, max_cards=MAX_CARDS) + "\n"
 
 
 @cache
-def _style() -> str:
-    """The style sheet that ships with the package."""
-    return files("gpuclust.report").joinpath("page.css").read_text(encoding="utf-8")
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("gpuclust.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bar_width": _bar_width,
+        "base64": lambda png: base64.b64encode(png).decode("ascii"),
+        "cluster_label": cluster_label,
+        "color": cluster_color,
+        "count": count,
+        "data": _data,
+        "ink_on": ink_on,
+        "metric": _metric,
+        "number": number,
+        "numeric_columns": lambda rows: [all(map(_is_number, column)) for column in zip(*rows, strict=True)],
+        "one_line": one_line,
+        "percent": percent,
+        "pick": lambda rows, *names: [tuple(row.get(name, "") for name in names) for row in rows],
+        "short_name": lambda name: _words(one_line(name).rpartition(".")[2]),
+        "whole_percent": "{:.0%}".format,
+        "words": _words,
+    }
+    return environment.get_template("page.html.j2")
+
+
+def _printable(value: object) -> object:
+    """Text without control and bidirectional characters; several lines are allowed. HTML passes unchanged."""
+    return value if isinstance(value, Markup) else _CONTROL.sub("", INVISIBLE.sub("", str(value)))
+
+
+def _data(text: object, limit: int = 200) -> Markup:
+    """Text from the data on one line, cut to ``limit`` characters, isolated from the direction of the text around it."""
+    return Markup("<bdi>{}</bdi>").format(one_line(text, limit))
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _bar_width(z: float) -> str:
+    """The length of a bar in per cent of its cell: half of the cell is three standard deviations."""
+    return f"{50 * min(abs(z) / _MAX_BAR_Z, 1.0) if math.isfinite(z) else 0.0:.1f}"
+
+
+def _metric(name: str, value: Any) -> str:
+    """A metric as text: shares in per cent, times in seconds."""
+    if not _is_number(value) or not math.isfinite(value):
+        return number(value)
+    if name in _FRACTIONS:
+        return percent(value)
+    if name.endswith("_seconds"):
+        return f"{value:.3g} s"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 10 and value != int(value) else number(value)
+
+
+def _board(rows: Sequence[Mapping[str, Any]]) -> _Board:
+    columns = _columns(rows)
+    numeric = {c for c in columns if all(_is_number(row.get(c)) or not _filled(row.get(c)) for row in rows)}
+    return _Board(
+        columns,
+        frozenset(numeric),
+        [
+            _Row(
+                row.get("rank", i),
+                _mark(row),
+                [(c, _metric(c, row[c]) if _filled(row.get(c)) else "") for c in columns],
+            )
+            for i, row in enumerate(rows, 1)
+        ],
+        [(row.get("job", ""), row["failure"]) for row in rows if row.get("failure")],
+    )
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    if row.get("chosen") in (True, "true", "True"):
+        return "chosen"
+    return "failed" if str(row.get("status", "")).lower() == "failed" else ""
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that any row fills, each fact once: the job's name first, run ids last."""
+    present = [c for c in dict.fromkeys(c for row in rows for c in row) if any(_filled(row.get(c)) for row in rows)]
+
+    def is_repeated(column: str) -> bool:
+        """Whether ``cluster.n_clusters`` only repeats ``n_clusters``."""
+        short = column.rpartition(".")[2]
+        return short != column and short in present and all(r.get(short) in (r.get(column), None) for r in rows)
+
+    kept = [c for c in present if c not in _NOT_COLUMNS and not is_repeated(c)]
+    return sorted(kept, key=lambda c: 0 if c == "job" else 2 if c == "run_id" else 1)
+
+
+def _filled(value: Any) -> bool:
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether the value is a number; a bool is not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
