@@ -171,7 +171,7 @@ def test_constant_features_are_dropped_and_named():
     assert got.features == ("x",)
     assert got.audit.features == ("x",)
     assert list(got.frame) == ["id", "x"]
-    assert [(out.column, out.why) for out in got.audit.left_out] == [
+    assert [(out.column, out.reason) for out in got.audit.left_out] == [
         ("c", "constant (3) in the rows kept"), ("d", "constant (5) in the rows kept"),
     ]  # fmt: skip
 

@@ -5,32 +5,33 @@ from __future__ import annotations
 import pytest
 
 from gpuclust.config import DataConfig, RolesConfig
-from gpuclust.data.columns import AUDIO_FEATURES, choose, spelling
+from gpuclust.data.columns import select_columns
 from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.tracks.presets import TRACKS, normalise_name
 
 GENERIC = {"id": "text", "price": "number", "size": "number", "colour": "text", "sold": "boolean", "": "index"}
 
 
 def pick(kinds, *, tracks=False, **config):
-    return choose(kinds, DataConfig(**config), where="table.csv", tracks=tracks)
+    return select_columns(kinds, DataConfig(**config), where="table.csv", preset=TRACKS if tracks else None)
 
 
-def reasons(choice):
-    return {out.column: out.why for out in choice.left_out}
+def reasons(selection):
+    return {out.column: out.reason for out in selection.left_out}
 
 
 def test_all_numeric_columns_are_features_and_the_others_are_left_out_with_a_reason():
-    choice = pick(GENERIC)
-    assert choice.features == ("price", "size")
-    assert reasons(choice) == {"id": "role id", "colour": "text", "sold": "boolean", "": "numbers the rows"}
-    assert choice.roles == {"id": "id"}
-    assert not choice.named
+    selection = pick(GENERIC)
+    assert selection.features == ("price", "size")
+    assert reasons(selection) == {"id": "role id", "colour": "text", "sold": "boolean", "": "numbers the rows"}
+    assert selection.roles == {"id": "id"}
+    assert not selection.explicit
 
 
 def test_named_features_keep_their_order_and_exclude_removes():
-    choice = pick(GENERIC, features=["size", "price"])
-    assert choice.features == ("size", "price")
-    assert choice.named
+    selection = pick(GENERIC, features=["size", "price"])
+    assert selection.features == ("size", "price")
+    assert selection.explicit
     assert pick(GENERIC, exclude=["size"]).features == ("price",)
     assert reasons(pick(GENERIC, exclude=["size"]))["size"] == "excluded by data.exclude"
 
@@ -78,13 +79,13 @@ SPOTIFY = {
 
 
 def test_tracks_are_known_in_any_spelling():
-    choice = pick(SPOTIFY, tracks=True)
-    assert choice.features == ("Energy", "Loudness", "BPM")
-    assert choice.roles == {
+    selection = pick(SPOTIFY, tracks=True)
+    assert selection.features == ("Energy", "Loudness", "BPM")
+    assert selection.roles == {
         "id": "URI", "title": "Track Name", "creator": "Artist.Name", "group": "Genre", "year": "Release Date",
     }  # fmt: skip
-    assert "category" in reasons(choice)["Key"]
-    assert "not an audio feature" in reasons(choice)["Weight"]
+    assert "category" in reasons(selection)["Key"]
+    assert "not an audio feature" in reasons(selection)["Weight"]
 
 
 def test_named_roles_come_before_the_usual_names():
@@ -100,10 +101,10 @@ def test_tracks_without_audio_features_are_refused():
 
 
 def test_there_are_ten_audio_features():
-    assert len(AUDIO_FEATURES) == 10
-    assert all(name in aliases for name, aliases in AUDIO_FEATURES.items())
+    assert len(TRACKS.features) == 10
+    assert all(name in aliases for name, aliases in TRACKS.features.items())
 
 
 @pytest.mark.parametrize("name", ["track name", "Track.Name", " TRACK-NAME ", "track_name"])
 def test_spellings_of_a_name_are_one(name):
-    assert spelling(name) == "track_name"
+    assert normalise_name(name) == "track_name"

@@ -24,8 +24,9 @@ from gpuclust.data.encoding import detect_encoding
 from gpuclust.data.files import _file_digest
 from gpuclust.data.frames import TEXT_LIST, LineCounter, PandasFrames
 from gpuclust.data.lists import list_style, parse_list
-from gpuclust.data.read import fingerprint, read
+from gpuclust.data.read import read
 from gpuclust.data.sniff import sniff, utf8_stream
+from gpuclust.data.source import fingerprint
 from gpuclust.errors import ConfigurationError, DataError
 
 FRAMES = PandasFrames()
@@ -46,7 +47,7 @@ def write(folder, text, name="table.csv", encoding="utf-8"):
 
 
 def reasons(read_table):
-    return {out.column: out.why for out in read_table.audit.left_out}
+    return {out.column: out.reason for out in read_table.audit.left_out}
 
 
 # Formats

@@ -20,7 +20,8 @@ from common import heading, interleaved, write
 from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data.clean import clean
 from gpuclust.data.frames import PandasFrames
-from gpuclust.data.read import fingerprint, read
+from gpuclust.data.read import read
+from gpuclust.data.source import fingerprint
 from gpuclust.tracks.catalogue import catalogue
 
 FEATURES = [

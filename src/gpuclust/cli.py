@@ -179,9 +179,9 @@ def _without_hydra(arguments: Sequence[str]) -> list[str]:
 
 def _data_choice(path: str) -> str:
     """The choice of the group ``data`` that a file's columns ask for."""
-    from gpuclust.data.inspect import preset_of
+    from gpuclust.data.source import detect_preset
 
-    return {"none": "table", "tracks": "tracks"}[preset_of(path)]
+    return {"none": "table", "tracks": "tracks"}[detect_preset(path)]
 
 
 def _absolute(key: str, path: str | None) -> str | None:
@@ -211,7 +211,7 @@ def _show_configuration(planned: Plan) -> int:
 
 def _work(planned: Plan, command: str) -> int:
     """Run a plan and print its result. Files are looked at before a store is made, so a wrong path leaves nothing."""
-    from gpuclust.data.read import fingerprint
+    from gpuclust.data.source import fingerprint
     from gpuclust.pipeline.sweep import jobs_of, run
     from gpuclust.report.terminal import Live
     from gpuclust.runtime.jit import notify_on_compile

@@ -380,10 +380,10 @@ def _describe(arguments: list[str]) -> int:
 
     from rich.console import Console
 
-    from gpuclust.data.inspect import preset_of
+    from gpuclust.data.source import detect_preset
     from gpuclust.describe import describe, described_data, show, write
 
-    preset = preset_of(str(options.file)) if options.preset == "auto" else options.preset
+    preset = detect_preset(str(options.file)) if options.preset == "auto" else options.preset
     found, table = describe(described_data(options.file, options.overrides, preset=preset))
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     show(found, table, console, preset=preset)

@@ -18,17 +18,18 @@ import pyarrow as pa
 from gpuclust.compose import compose
 from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data.clean import clean
-from gpuclust.data.columns import AUDIO_FEATURES, spelling
-from gpuclust.data.files import expanded
+from gpuclust.data.feature_checks import check_features
+from gpuclust.data.files import expand_user
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.infer_types import is_text, to_numbers
-from gpuclust.data.inspect import load, look
 from gpuclust.data.lists import join_items
+from gpuclust.data.load import load_columns
 from gpuclust.data.read import read
-from gpuclust.data.summary import dropped, summary
+from gpuclust.data.schema import read_schema
+from gpuclust.data.summary import dropped_rows_warnings, summary
 from gpuclust.data.table import Frame, Table
-from gpuclust.data.traits import traits
 from gpuclust.errors import CleaningError, ConfigurationError, DataError
+from gpuclust.tracks.presets import TRACKS, normalise_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ ALIKE = 12  # neighbouring columns whose names differ in a number alone share a 
 @dataclass(frozen=True)
 class ColumnFacts:
     """A column of the file. ``use`` is ``feature``, or why a job does not use it as one; ``what`` is what speaks against a
-    column of numbers as a feature by its values (see `gpuclust.data.traits`). The four numbers are None for text; ``n_text``
+    column of numbers as a feature by its values (see `gpuclust.data.feature_checks`). The four numbers are None for text; ``n_text``
     cells of a column of numbers are neither numbers nor spellings of a missing value."""
 
     name: str
@@ -114,7 +115,7 @@ def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "
             )
     group = "tracks" if preset == "tracks" else "table"
     data = compose([f"data={group}", "data.path=given", *overrides]).data
-    data.path = str(expanded(str(path)))
+    data.path = str(expand_user(str(path)))
     if not any(override.startswith("data.bad_rows=") for override in overrides):
         data.bad_rows = "skip"  # a look at a file that a job would refuse
     return data
@@ -129,13 +130,13 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     """
     assert data.path is not None
     frames = PandasFrames()
-    seen = look(data.path)
+    schema = read_schema(data.path)
     table = _as_a_job_has_it(read(data, frames), frames)
-    loaded = load(seen, frames, list(seen.kinds))
+    loaded = load_columns(schema, frames, list(schema.kinds))
     frame = loaded.frame
-    why = {out.column: out.why for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
+    why = {out.column: out.reason for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
     decimal = next((layout.decimal for layout in loaded.layouts), ".")
-    columns = _columns(frame, seen.kinds, why, decimal)
+    columns = _columns(frame, schema.kinds, why, decimal)
     features = table.frame[list(table.features)].astype(np.float64).replace([np.inf, -np.inf], np.nan)
     own_id = None if table.audit.source.get("id_made") else table.roles.id
     return Description(
@@ -146,7 +147,7 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
         features=table.features,
         roles=table.roles.named() if own_id else {k: v for k, v in table.roles.named().items() if k != "id"},
         correlation=_correlation(features),
-        n_duplicate_rows=_duplicates(frame, [name for name, kind in seen.kinds.items() if kind != "index"]),
+        n_duplicate_rows=_duplicates(frame, [name for name, kind in schema.kinds.items() if kind != "index"]),
         n_repeated_ids=int(frame[own_id].dropna().duplicated().sum()) if own_id in frame else None,
         n_incomplete_rows=int(features.isna().any(axis=1).sum()),
         notes=table.audit.notes,
@@ -183,8 +184,8 @@ def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], dec
         if c.low is not None and c.kind != "index":
             column = frame[c.name]
             numbers[c.name] = to_numbers(column, frames, decimal)[0] if is_text(column) else column
-    found = traits(pd.DataFrame(numbers), list(numbers), frames)
-    return tuple(replace(c, what=t.text) if (t := found.get(c.name)) else c for c in facts)
+    issues = check_features(pd.DataFrame(numbers), list(numbers), frames)
+    return tuple(replace(c, what=t.text) if (t := issues.get(c.name)) else c for c in facts)
 
 
 def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> ColumnFacts:
@@ -213,7 +214,7 @@ def _duplicates(frame: Frame, columns: Sequence[str]) -> int:
 def advice(found: Description, table: Table) -> list[str]:
     """What to know before clustering, a line each with the setting that answers it; the warnings of a job come first."""
     said = list(found.warnings)
-    if found.n_incomplete_rows and not dropped(table.audit):
+    if found.n_incomplete_rows and not dropped_rows_warnings(table.audit):
         said.append(
             f"{found.n_incomplete_rows:,} rows lack a feature and are dropped, unless clean.nulls=median or mean"
         )
@@ -232,7 +233,7 @@ def advice(found: Description, table: Table) -> list[str]:
         said.append(
             f"{len(redundant) - MAX_PAIRS:,} more pairs of features are nearly redundant: reduce=pca merges them"
         )
-    if not found.roles and len({spelling(c.name) for c in found.columns} & set(AUDIO_FEATURES)) >= LIKE_TRACKS:
+    if not found.roles and len({normalise_name(c.name) for c in found.columns} & set(TRACKS.features)) >= LIKE_TRACKS:
         said.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")
     spreads = {name: float(table.frame[name].std()) for name in table.features}
     by_spread = sorted((name for name in spreads if spreads[name] > 0), key=spreads.__getitem__)

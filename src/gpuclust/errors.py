@@ -4,15 +4,15 @@ GpuclustError
 ├── InputError                 exit status 2: nothing was run
 │   ├── ConfigurationError     a key, a choice or a range
 │   ├── DataError              a file that is missing, empty, corrupt or not a table
-│   ├── CleaningError          nothing, or too little, is left after cleaning
-│   ├── BackendError           the backend asked for cannot run here
+│   ├── CleaningError          too few rows or features are left after cleaning
+│   ├── BackendError           the requested backend cannot run on this machine
 │   ├── TrackingError          the MLflow store cannot be reached or written
-│   │   └── StoreUnavailable   it does not answer now; another try may succeed
-│   ├── ExportError            no such run, or a folder that cannot be written or read
-│   └── ModelError             a bundle that is damaged, or rows that do not fit it
+│   │   └── StoreUnavailable   it does not respond; a retry may succeed
+│   ├── ExportError            the run does not exist, or a folder cannot be written or read
+│   └── ModelError             a model bundle is damaged, or rows do not match it
 └── JobError                   exit status 1: one job failed, the others are kept
-    ├── FitError               an algorithm could not fit what it was given
-    └── RecordingError         what was computed could not be recorded; what was recorded before is kept
+    ├── FitError               an algorithm failed to fit
+    └── RecordingError         a result could not be recorded; results recorded earlier are kept
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from gpuclust.sanitize import mask
 
 
 class GpuclustError(Exception):
-    """Anything that gpuclust raises on purpose. Its text is one line: what, where, and what to do, without secrets."""
+    """Base class of the errors that gpuclust raises. The message is one line (what, where, what to do) without secrets."""
 
     exit_status = 2
 
     def __init__(self, message: str = "") -> None:
         line = mask(str(message)).replace("\n", " ")
-        # A name from a file may hold control characters, which a terminal would obey.
+        # A name from a file may contain control characters, which a terminal would interpret.
         super().__init__("".join(c if c.isprintable() else "?" for c in line))
 
 
 class InputError(GpuclustError):
-    """What was asked for cannot be done as it stands; nothing was run."""
+    """The command, its configuration or its input is invalid; nothing was run."""
 
 
 class ConfigurationError(InputError):
@@ -44,11 +44,11 @@ class DataError(InputError):
 
 
 class CleaningError(InputError):
-    """Cleaning left nothing, or too little, to cluster."""
+    """Too few rows or features are left after cleaning."""
 
 
 class BackendError(InputError):
-    """The backend that was asked for cannot run on this machine."""
+    """The requested backend cannot run on this machine."""
 
 
 class TrackingError(InputError):
@@ -56,15 +56,15 @@ class TrackingError(InputError):
 
 
 class StoreUnavailable(TrackingError):
-    """The tracking store does not answer now; another try may succeed."""
+    """The tracking store does not respond; a retry may succeed."""
 
 
 class ExportError(InputError):
-    """There is no such run, or an export folder cannot be written or read."""
+    """The run does not exist, or an export folder cannot be written or read."""
 
 
 class ModelError(InputError):
-    """A model bundle is damaged, or the rows do not fit it."""
+    """A model bundle is damaged, or rows do not match it."""
 
 
 class JobError(GpuclustError):
@@ -74,15 +74,20 @@ class JobError(GpuclustError):
 
 
 class FitError(JobError):
-    """An algorithm could not fit the matrix with these parameters."""
+    """An algorithm failed to fit the matrix with these parameters."""
 
 
 class RecordingError(JobError):
-    """What was computed could not be recorded; what was recorded before is kept."""
+    """A result could not be recorded; results recorded earlier are kept."""
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an exception from a library in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
 
 
 def why(error: BaseException) -> str:
-    """An error in one line: of the file system, what it says, about which file or folder, and what to do."""
+    """The message of an exception in one line; of an error of the file system with the path and what to do."""
     if not isinstance(error, OSError):
         return str(error)
     import errno

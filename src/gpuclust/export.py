@@ -24,7 +24,7 @@ from gpuclust.analysis.profile import Profile
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
 from gpuclust.config import did_you_mean
-from gpuclust.data.others import other_columns
+from gpuclust.data.read import other_columns
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.folders import whole_folder

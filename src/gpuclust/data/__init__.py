@@ -1,1 +1,1 @@
-"""Tables: reading, cleaning, and the built-in catalogue."""
+"""Tables: reading, cleaning, joining, and the audit of what was done."""

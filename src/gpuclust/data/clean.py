@@ -1,4 +1,4 @@
-"""Cleaning: which rows are kept, and what every rule took."""
+"""Clean a table: drop or fill rows by the rules of `clean.*`, and record what each rule did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from gpuclust.config import CleanConfig, did_you_mean
 from gpuclust.data.infer_types import is_text, text_step, to_numbers
 from gpuclust.data.lists import join_items
-from gpuclust.data.summary import dropped
+from gpuclust.data.summary import dropped_rows_warnings
 from gpuclust.data.table import ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.errors import CleaningError, ConfigurationError
 
@@ -27,58 +27,58 @@ MAX_MAGNITUDE = 1e75
 def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
     """Keep the rows that can be clustered.
 
-    In this order: text and infinities in features become missing; rows outside `clean.bounds` go; rows without a
-    group go, if `clean.require_group`; rows with a missing feature go (or the value is filled by the median or the
-    mean of the rows still there); repeated ids or rows go, the first staying; features with one value only are
-    dropped. Every rule is a step of the audit.
+    The rules in this order: text and infinities in features become missing; rows outside `clean.bounds` are dropped; rows
+    without a group are dropped if `clean.require_group`; rows with a missing feature are dropped, or the value is filled
+    with the median or the mean of the remaining rows; rows that repeat an earlier id or row are dropped; features with a
+    single value are dropped. Every rule is a step of the audit.
 
-    Returns the table with float64, finite features and a 0..n-1 index; the given table is not changed.
+    Returns a table with finite float64 features and a 0..n-1 index; the given table is not changed.
 
     Raises:
-        ConfigurationError: a bound names no column, or a group is required and none is known.
+        ConfigurationError: a bound names no column, or a group is required and no column has that role.
         CleaningError: no row or no feature is left.
     """
     if table.n_rows < 2:
         raise CleaningError("the table has one row; clustering needs two at least")
-    work = _Work(table.frame.copy(deep=False), table, frames)
-    _text(work)
-    _infinities(work)
+    state = _CleaningState(table.frame.copy(deep=False), table, frames)
+    _text(state)
+    _infinities(state)
     for name, (low, high) in config.bounds.items():
-        _bounds(work, name, low, high)
+        _bounds(state, name, low, high)
     if config.require_group:
-        _group(work)
-    _nulls(work, config.nulls)
-    _duplicates(work, config.duplicates)
-    work.take()
-    work.ends = work.extremes()
-    _extremes(work)
-    _constants(work)
+        _group(state)
+    _nulls(state, config.nulls)
+    _duplicates(state, config.duplicates)
+    state.apply()
+    state.ends = state.extremes()
+    _extremes(state)
+    _constants(state)
     audit = replace(
         table.audit,
-        steps=(*table.audit.steps, *work.steps),
-        left_out=(*table.audit.left_out, *work.left_out),
-        features=tuple(work.features),
-        rows_kept=len(work.frame),
-        fills={name: work.fills[name] for name in work.features if name in work.fills},
-        notes=(*table.audit.notes, *_id_notes(work, unique=config.duplicates == "id")),
-        distinct_feature_rows=frames.count_distinct(work.frame, work.features),
+        steps=(*table.audit.steps, *state.steps),
+        left_out=(*table.audit.left_out, *state.left_out),
+        features=tuple(state.features),
+        rows_kept=len(state.frame),
+        fills={name: state.fills[name] for name in state.features if name in state.fills},
+        notes=(*table.audit.notes, *_id_notes(state, unique=config.duplicates == "id")),
+        distinct_feature_rows=frames.count_distinct(state.frame, state.features),
     )
-    audit = replace(audit, warnings=(*audit.warnings, *dropped(audit)))
-    return replace(table, frame=work.frame, features=tuple(work.features), audit=audit, rows=work.rows)
+    audit = replace(audit, warnings=(*audit.warnings, *dropped_rows_warnings(audit)))
+    return replace(table, frame=state.frame, features=tuple(state.features), audit=audit, rows=state.rows)
 
 
 @dataclass
-class _Work:
-    """The frame, which of its rows are still wanted, and the steps so far. Rows are taken once, at the end."""
+class _CleaningState:
+    """The frame, a mask of the rows to keep, and the steps so far. The mask is applied once, at the end."""
 
     frame: Frame
     table: Table
     frames: Frames
-    wanted: Any = None  # a mask over the frame's rows; None for all
+    mask: Any = None  # of the rows to keep; None for all
     steps: list[Step] = field(default_factory=list)
     left_out: list[ExcludedColumn] = field(default_factory=list)
     fills: dict[str, float] = field(default_factory=dict)
-    ends: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of each feature
+    ends: dict[str, tuple[float, float]] = field(default_factory=dict)  # minimum and maximum of each feature
     features: list[str] = field(init=False)
     rows: np.ndarray | None = field(init=False)  # the numbers of the frame's rows in the source
 
@@ -87,19 +87,19 @@ class _Work:
 
     @property
     def n_rows(self) -> int:
-        """How many rows are still wanted."""
-        return len(self.frame) if self.wanted is None else int(self.wanted.sum())
+        """Number of rows to keep so far."""
+        return len(self.frame) if self.mask is None else int(self.mask.sum())
 
     def count(self, marked: Any) -> int:
-        """How many of the marked rows are still wanted."""
-        return int((marked if self.wanted is None else marked & self.wanted).sum())
+        """Number of marked rows among the rows to keep."""
+        return int((marked if self.mask is None else marked & self.mask).sum())
 
-    def keep(self, rule: str, detail: str, wanted: Any, columns: Mapping[str, int] | None = None) -> None:
-        """Keep, of the rows still wanted, these, and note the step.
+    def filter(self, rule: str, detail: str, keep: Any, columns: Mapping[str, int] | None = None) -> None:
+        """Drop the rows outside ``keep`` and record the step.
 
-        Raises CleaningError when none is left.
+        Raises CleaningError if no row is left.
         """
-        before, kept = self.n_rows, self.count(wanted)
+        before, kept = self.n_rows, self.count(keep)
         self.steps.append(Step(rule, detail, before, before - kept, columns=dict(columns or {})))
         if not kept:
             taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
@@ -107,129 +107,129 @@ class _Work:
                 f"cleaning left none of {self.table.n_rows:,} rows: {taken}; loosen clean.* or change data.features"
             )
         if kept < before:
-            self.wanted = wanted if self.wanted is None else self.wanted & wanted
+            self.mask = keep if self.mask is None else self.mask & keep
 
     def extremes(self) -> dict[str, tuple[float, float]]:
-        """The lowest and the highest value of each feature in the frame."""
+        """The minimum and maximum of each feature in the frame."""
         numbers = self.frame[self.features]
         lows, highs = host_values(numbers.min()).tolist(), host_values(numbers.max()).tolist()
         return dict(zip(self.features, zip(lows, highs, strict=True), strict=True))
 
-    def take(self) -> None:
-        """Make the frame the rows still wanted, with a 0..n-1 index."""
-        if self.wanted is not None:
-            kept = np.flatnonzero(self.wanted.to_numpy())
+    def apply(self) -> None:
+        """Remove the dropped rows from the frame; the index is 0..n-1."""
+        if self.mask is not None:
+            kept = np.flatnonzero(self.mask.to_numpy())
             self.rows = kept if self.rows is None else self.rows[kept]
-            self.frame = self.frame[self.wanted].reset_index(drop=True)
-            self.wanted = None
+            self.frame = self.frame[self.mask].reset_index(drop=True)
+            self.mask = None
 
 
-def _text(work: _Work) -> None:
-    """Features as float64; cells that are no numbers become missing."""
+def _text(state: _CleaningState) -> None:
+    """Convert features to float64; cells that are not numbers become missing."""
     cells = {}
-    types = work.frame.dtypes
-    for name in work.features:
+    types = state.frame.dtypes
+    for name in state.features:
         if str(types[name]) == "float64":
             continue
-        column = work.frame[name]
+        column = state.frame[name]
         if is_text(column):
-            work.frame[name], n = to_numbers(column, work.frames)
+            state.frame[name], n = to_numbers(column, state.frames)
             if n:
                 cells[name] = n
         else:
-            work.frame[name] = column.astype("float64")
+            state.frame[name] = column.astype("float64")
     if cells:
-        work.steps.append(text_step(cells, len(work.frame)))
+        state.steps.append(text_step(cells, len(state.frame)))
 
 
-def _infinities(work: _Work) -> None:
+def _infinities(state: _CleaningState) -> None:
     cells = {}
-    for name, (low, high) in work.extremes().items():
+    for name, (low, high) in state.extremes().items():
         if math.inf in (-low, high):
-            infinite = work.frame[name].abs() == math.inf
-            work.frame[name] = work.frame[name].where(~infinite)
+            infinite = state.frame[name].abs() == math.inf
+            state.frame[name] = state.frame[name].where(~infinite)
             cells[name] = int(infinite.sum())
     if cells:
         detail = ", ".join(f"{name}: {n:,}" for name, n in cells.items())
-        work.steps.append(
-            Step("infinities", f"infinite cells made missing ({detail})", len(work.frame), 0, sum(cells.values()))
+        state.steps.append(
+            Step("infinities", f"infinite cells made missing ({detail})", len(state.frame), 0, sum(cells.values()))
         )
 
 
-def _bounds(work: _Work, name: str, low: float | None, high: float | None) -> None:
-    """Drop the rows whose value is known and outside."""
-    numeric = [n for n in work.frame.columns if work.frame[n].dtype.kind in "iuf"]
+def _bounds(state: _CleaningState, name: str, low: float | None, high: float | None) -> None:
+    """Drop rows whose non-missing value is outside the bounds."""
+    numeric = [n for n in state.frame.columns if state.frame[n].dtype.kind in "iuf"]
     if name not in numeric:
         raise ConfigurationError(
             f"clean.bounds.{name}: no numeric column of that name is in use{did_you_mean(name, numeric)}"
         )
-    column = work.frame[name]
+    column = state.frame[name]
     inside = column.between(-math.inf if low is None else low, math.inf if high is None else high)
     ends = f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
-    work.keep("bounds", f"{name} outside {ends}", column.isna() | inside.fillna(False))
+    state.filter("bounds", f"{name} outside {ends}", column.isna() | inside.fillna(False))
 
 
-def _group(work: _Work) -> None:
-    group = work.table.roles.group
+def _group(state: _CleaningState) -> None:
+    group = state.table.roles.group
     if group is None:
         raise ConfigurationError("clean.require_group needs a group column; name it in data.roles.group")
-    work.keep("group", f"no {group}", work.frame[group].notna())
+    state.filter("group", f"no {group}", state.frame[group].notna())
 
 
-def _nulls(work: _Work, method: str) -> None:
-    """Drop the rows where a feature is missing, or fill the gaps."""
+def _nulls(state: _CleaningState, method: str) -> None:
+    """Drop rows with a missing feature, or fill the missing values."""
     if method != "drop":
-        work.take()  # gaps are filled from the rows still there
-    n_missing = host_values(work.frame[work.features].isna().sum())
-    missing = {n: work.frame[n].isna() for n, count in zip(work.features, n_missing, strict=True) if count}
-    counts = {name: n for name in missing if (n := work.count(missing[name]))}
+        state.apply()  # fill from the remaining rows
+    n_missing = host_values(state.frame[state.features].isna().sum())
+    missing = {n: state.frame[n].isna() for n, count in zip(state.features, n_missing, strict=True) if count}
+    counts = {name: n for name in missing if (n := state.count(missing[name]))}
     detail = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
     if method != "drop":
-        _fill(work, method, counts)
+        _fill(state, method, counts)
     if not counts:
-        work.steps.append(Step("nulls", "no feature is missing", work.n_rows, 0))
+        state.steps.append(Step("nulls", "no feature is missing", state.n_rows, 0))
     elif method == "drop":
         gap = reduce(operator.or_, (missing[name] for name in counts))
-        work.keep("nulls", f"a feature is missing ({detail})", ~gap, counts)
+        state.filter("nulls", f"a feature is missing ({detail})", ~gap, counts)
     else:
-        work.steps.append(
-            Step("nulls", f"filled with the {method} ({detail})", len(work.frame), 0, sum(counts.values()))
+        state.steps.append(
+            Step("nulls", f"filled with the {method} ({detail})", len(state.frame), 0, sum(counts.values()))
         )
 
 
-def _fill(work: _Work, method: str, counts: dict[str, int]) -> None:
-    """Fill gaps by the median or mean, which is kept for every feature: a row to predict may miss any."""
-    fills = host_values(getattr(work.frame[work.features], method)())
-    for name, fill in zip(work.features, fills.tolist(), strict=True):
-        if counts.get(name) == len(work.frame):
+def _fill(state: _CleaningState, method: str, counts: dict[str, int]) -> None:
+    """Fill missing values with the median or mean, which is kept for every feature: a row to predict may miss any."""
+    fills = host_values(getattr(state.frame[state.features], method)())
+    for name, fill in zip(state.features, fills.tolist(), strict=True):
+        if counts.get(name) == len(state.frame):
             raise CleaningError(f"{name!r} has no value in any row, so no {method}; leave it out with data.exclude")
-        work.fills[name] = fill
+        state.fills[name] = fill
     for name in counts:
-        work.frame[name] = work.frame[name].fillna(work.fills[name])
+        state.frame[name] = state.frame[name].fillna(state.fills[name])
 
 
-def _duplicates(work: _Work, by: str) -> None:
-    """Drop rows that repeat an earlier one; rows without an id repeat nothing."""
+def _duplicates(state: _CleaningState, by: str) -> None:
+    """Drop rows that repeat an earlier id or row; rows without an id are not repeats."""
     if by == "none":
         return
-    name = work.table.roles.id
+    name = state.table.roles.id
     if by == "id":
-        ids = work.frame[name] if work.wanted is None else work.frame[name].where(work.wanted)
-        work.keep("duplicates", f"{name} seen before", ~(ids.to_frame().duplicated(keep="first") & ids.notna()))
+        ids = state.frame[name] if state.mask is None else state.frame[name].where(state.mask)
+        state.filter("duplicates", f"{name} seen before", ~(ids.to_frame().duplicated(keep="first") & ids.notna()))
         return
-    work.take()
-    made = work.table.audit.source.get("id_made")
-    names = [column for column in work.frame.columns if not (made and column == name)]
-    seen = _hashable(work.frame[names], work.frames).duplicated(keep="first")
-    work.keep("duplicates", "all columns in use as in an earlier row", ~seen)
+    state.apply()
+    made = state.table.audit.source.get("id_made")
+    names = [column for column in state.frame.columns if not (made and column == name)]
+    seen = _hashable(state.frame[names], state.frames).duplicated(keep="first")
+    state.filter("duplicates", "all columns in use as in an earlier row", ~seen)
 
 
-def _id_notes(work: _Work, *, unique: bool) -> list[str]:
-    """What to know of the ids in the rows kept: some may be missing or repeated."""
-    name = work.table.roles.id
-    if work.table.audit.source.get("id_made"):
+def _id_notes(state: _CleaningState, *, unique: bool) -> list[str]:
+    """Notes on missing and repeated ids in the remaining rows."""
+    name = state.table.roles.id
+    if state.table.audit.source.get("id_made"):
         return []
-    column = work.frame[name]
+    column = state.frame[name]
     n_missing = int(column.isna().sum())
     n_repeated = 0 if unique else len(column) - n_missing - int(column.nunique())
     notes = [f"{n_missing:,} rows have no {name}"] if n_missing else []
@@ -239,7 +239,7 @@ def _id_notes(work: _Work, *, unique: bool) -> list[str]:
 
 
 def _hashable(frame: Frame, frames: Frames) -> Frame:
-    """The frame with columns of lists as text."""
+    """Convert columns of lists to text."""
     frame = frame.copy(deep=False)
     for name in frame.columns:
         if "list" in str(frame[name].dtype).lower():
@@ -249,9 +249,9 @@ def _hashable(frame: Frame, frames: Frames) -> Frame:
     return frame
 
 
-def _extremes(work: _Work) -> None:
-    """Refuse values whose squares and products overflow."""
-    for name, (low, high) in work.ends.items():
+def _extremes(state: _CleaningState) -> None:
+    """Raise CleaningError for values whose squares and products overflow."""
+    for name, (low, high) in state.ends.items():
         if max(high, -low) > MAX_MAGNITUDE:
             raise CleaningError(
                 f"{name!r} has values from {low:.3g} to {high:.3g}, and sums of squares overflow beyond ±{MAX_MAGNITUDE:g}; rescale it, "
@@ -259,19 +259,21 @@ def _extremes(work: _Work) -> None:
             )
 
 
-def _constants(work: _Work) -> None:
-    """Drop features that have one value only."""
-    constant = [name for name, (low, high) in work.ends.items() if low == high]
+def _constants(state: _CleaningState) -> None:
+    """Drop features with a single value."""
+    constant = [name for name, (low, high) in state.ends.items() if low == high]
     if not constant:
         return
     for name in constant:
-        work.left_out.append(ExcludedColumn(name, f"constant ({work.ends[name][0]:g}) in the rows kept"))
-    work.features = [name for name in work.features if name not in constant]
-    work.steps.append(Step("constants", f"features with one value dropped: {', '.join(constant)}", len(work.frame), 0))
-    if not work.features:
+        state.left_out.append(ExcludedColumn(name, f"constant ({state.ends[name][0]:g}) in the rows kept"))
+    state.features = [name for name in state.features if name not in constant]
+    state.steps.append(
+        Step("constants", f"features with one value dropped: {', '.join(constant)}", len(state.frame), 0)
+    )
+    if not state.features:
         raise CleaningError(
-            f"every feature has one value only in the {len(work.frame):,} rows kept ({', '.join(constant)}); "
+            f"every feature has one value only in the {len(state.frame):,} rows kept ({', '.join(constant)}); "
             "choose other data.features or loosen clean.*"
         )
-    roles = work.table.roles.columns
-    work.frame = work.frame.drop(columns=[name for name in constant if name not in roles])
+    roles = state.table.roles.columns
+    state.frame = state.frame.drop(columns=[name for name in constant if name not in roles])

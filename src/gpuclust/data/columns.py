@@ -1,4 +1,4 @@
-"""Which columns of a table are used, as what, and why the others are not."""
+"""Select the columns of a table: features and roles, and the reason why each other column is not used."""
 
 from __future__ import annotations
 
@@ -9,58 +9,34 @@ from dataclasses import dataclass, fields, replace
 from gpuclust.config import DataConfig, RolesConfig, did_you_mean
 from gpuclust.data.table import ExcludedColumn
 from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.tracks.presets import Preset, normalise_name
 
-AUDIO_FEATURES: dict[str, tuple[str, ...]] = {
-    "acousticness": ("acousticness",),
-    "danceability": ("danceability",),
-    "duration_ms": ("duration_ms", "duration"),
-    "energy": ("energy",),
-    "instrumentalness": ("instrumentalness",),
-    "liveness": ("liveness",),
-    "loudness": ("loudness",),
-    "speechiness": ("speechiness",),
-    "tempo": ("tempo", "bpm"),
-    "valence": ("valence",),
-}
-"""The ten audio features and the names that tables give them."""
-
-TRACK_ROLES: dict[str, tuple[str, ...]] = {
-    "id": ("track_id", "spotify_id", "id", "track_uri", "uri"),
-    "title": ("track_name", "song_title", "title", "name", "song", "track"),
-    "creator": ("artists", "artist", "artist_name", "artist_names", "track_artist", "creator"),
-    "group": ("track_genre", "genre", "genres", "playlist_genre"),
-    "popularity": ("popularity", "track_popularity"),
-    "year": ("year", "release_year", "release_date", "track_album_release_date", "album_release_date"),
-    "preview": ("preview_url", "track_preview_url", "preview"),
-}
-"""The roles of a table of tracks and the names that tables give them, the likeliest first."""
-
-CATEGORIES = ("key", "mode", "time_signature")
-KEY_NAME = re.compile(
+ID_NAME = re.compile(
     r"(^|_)(id|ids|uid|uuid|guid|key|pk|code|sku|isbn|isrc|ean|doi|uri)$"
     r"|^(account|case|client|customer|doc|item|member|object|order|patient|person|product|record|row|sample|song|track|user)id$"
 )
-"""The names of columns that identify rows, in the spelling of `spelling`."""
+"""The names of columns that identify rows, as `normalise_name` writes them."""
 MAX_FEATURES = 50_000
 ROLE_NAMES = tuple(f.name for f in fields(RolesConfig))
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Columns chosen from what a table offers, before its values were all seen.
+class ColumnSelection:
+    """The columns to read, selected from the schema before the values are known.
 
-    ``roles`` is role -> column of the file; ``features`` are in the order of use. ``named`` says that the user
-    listed the features, so that none of them may be left out; ``preset`` that they are those of a preset.
+    ``roles`` maps a role to its column; ``features`` are in the order of use. If ``explicit``, the user listed the features,
+    and none of them may be left out. If ``from_preset``, the features are those of a preset.
     """
 
     roles: dict[str, str]
     features: tuple[str, ...]
     left_out: tuple[ExcludedColumn, ...]
-    named: bool
-    preset: bool = False
+    explicit: bool
+    from_preset: bool = False
 
-    def with_id(self, name: str) -> Choice:
-        """The same choice with a column as the id, which is then no feature."""
+    def with_id(self, name: str) -> ColumnSelection:
+        """The same selection with a column as the id; the column is then not a feature."""
         others = tuple(out for out in self.left_out if out.column != name)
         return replace(
             self,
@@ -74,48 +50,71 @@ class Choice:
         """Role columns that are not features, each once."""
         return tuple(c for c in dict.fromkeys(self.roles.values()) if c not in self.features)
 
+    @property
+    def unused_booleans(self) -> list[str]:
+        """The boolean columns that are left out although the user has not listed the features."""
+        if self.explicit or self.from_preset:
+            return []
+        return [out.column for out in self.left_out if out.reason == "boolean"]
 
-def choose(kinds: dict[str, str], data: DataConfig, *, where: str, tracks: bool) -> Choice:
-    """Choose features and roles from the columns that a table offers.
+
+@dataclass(frozen=True)
+class IdCandidates:
+    """Columns that may be the id: those that are named like an id, and the other text columns."""
+
+    named: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All candidates, those named like an id first."""
+        return (*self.named, *self.text)
+
+
+def select_columns(
+    kinds: Mapping[str, str], data: DataConfig, *, where: str, preset: Preset | None = None
+) -> ColumnSelection:
+    """Select features and roles from the columns of a table.
 
     Args:
         kinds: column -> ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
         data: features, exclusions and roles by name.
         where: the file's name, for messages.
-        tracks: use the names that tables of tracks have (`AUDIO_FEATURES`, `TRACK_ROLES`).
+        preset: the usual names of features and roles in such a table.
 
     Raises:
-        ConfigurationError: a column is named that is not there.
-        DataError: no column is left that could be a feature.
+        ConfigurationError: a named column does not exist.
+        DataError: no column can be a feature.
     """
     _require(data.features, kinds, "data.features", where)
     _require(data.exclude, kinds, "data.exclude", where)
     for name in data.features:
         if kinds[name] in ("list", "date", "other"):
             raise ConfigurationError(f"data.features: {name!r} holds no numbers ({kinds[name]}); leave it out")
-    roles = _roles(kinds, data.roles, where, tracks=tracks)
+    roles = _roles(kinds, data.roles, where, preset)
     if data.features:
         features = [name for name in dict.fromkeys(data.features) if name not in data.exclude]
-    elif tracks:
-        features = [name for name in _audio_features(kinds) if name not in data.exclude]
+    elif preset:
+        features = [name for name in _preset_features(kinds, preset) if name not in data.exclude]
     else:
-        features = [name for name in kinds if not _why_not(name, kinds, data, roles)]
-    chosen = set(features)
+        features = [name for name in kinds if not _exclusion_reason(name, kinds, data, roles)]
+    selected = set(features)
     left_out = tuple(
-        ExcludedColumn(name, _why_not(name, kinds, data, roles, tracks=tracks) or "not named in data.features")
+        ExcludedColumn(name, _exclusion_reason(name, kinds, data, roles, preset) or "not named in data.features")
         for name in kinds
-        if name not in chosen
+        if name not in selected
     )
     if not features:
-        wanted = "audio feature (preset tracks)" if tracks else "numeric column"
-        seen = "; ".join(f"{out.column}: {out.why}" for out in left_out[:8])
+        wanted = f"{preset.feature_kind} (preset {preset.name})" if preset else "numeric column"
+        seen = "; ".join(f"{out.column}: {out.reason}" for out in left_out[:8])
         raise DataError(f"{where} has no {wanted} to cluster; name columns in data.features ({seen})")
     if len(features) > MAX_FEATURES:
         raise DataError(
             f"{where} has {len(features):,} columns of numbers, more than the {MAX_FEATURES:,} that a job takes; name some in "
             "data.features, or reduce them to fewer columns before"
         )
-    return Choice(roles, tuple(features), left_out, named=bool(data.features), preset=tracks and not data.features)
+    explicit = bool(data.features)
+    return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset=bool(preset) and not explicit)
 
 
 def _require(names: Collection[str], known: Collection[str], key: str, where: str) -> None:
@@ -125,59 +124,49 @@ def _require(names: Collection[str], known: Collection[str], key: str, where: st
             raise ConfigurationError(f"{key}: {where} has no column {name!r}{hint}")
 
 
-def _roles(kinds: dict[str, str], named: RolesConfig, where: str, *, tracks: bool) -> dict[str, str]:
-    """Role -> column: what is named, then what tables of tracks call it, then a column called id."""
+def _roles(kinds: Mapping[str, str], named: RolesConfig, where: str, preset: Preset | None) -> dict[str, str]:
+    """Role -> column: the configured names first, then the names of the preset, or without a preset a column called id."""
     roles = {role: name for role in ROLE_NAMES if (name := getattr(named, role))}
     for role, name in roles.items():
         _require([name], kinds, f"data.roles.{role}", where)
-    aliases = TRACK_ROLES if tracks else {"id": ("id",)}
-    offered = {spelling(name): name for name in reversed(kinds) if kinds[name] not in ("index", "other")}
-    for role, names in aliases.items():
-        free = (offered[alias] for alias in names if alias in offered and offered[alias] not in roles.values())
+    columns = {normalise_name(name): name for name in reversed(kinds) if kinds[name] not in ("index", "other")}
+    for role, names in (preset.roles if preset else {"id": ("id",)}).items():
+        free = (columns[alias] for alias in names if alias in columns and columns[alias] not in roles.values())
         column = next(free, None)
         if column is not None:
             roles.setdefault(role, column)
     return {role: roles[role] for role in ROLE_NAMES if role in roles}
 
 
-def key_candidates(choice: Choice, keys: Sequence[str], kinds: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Columns that may be the id where none has that role, of those that look distinct at first sight (``keys``).
+def id_candidates(selection: ColumnSelection, keys: Sequence[str], kinds: Mapping[str, str]) -> IdCandidates:
+    """The columns that may be the id if no column has that role: those of ``keys`` that are not in use otherwise.
 
-    First the columns that are named like an id, then the other columns of text. Which of them is the id is decided by all
-    of their values (`gpuclust.data.read`). A column that the user lists as a feature is none of them.
+    `gpuclust.data.read` decides by all of their values. A column that the user lists as a feature is not a candidate.
     """
-    if "id" in choice.roles:
-        return [], []
-    taken = {*choice.roles.values(), *(choice.features if choice.named else ())}
+    if "id" in selection.roles:
+        return IdCandidates()
+    taken = {*selection.roles.values(), *(selection.features if selection.explicit else ())}
     free = [name for name in keys if name not in taken]
-    named = [name for name in free if KEY_NAME.search(spelling(_CAMEL.sub("_", name)))]
-    return named, [name for name in free if kinds[name] == "text" and name not in named]
+    named = [name for name in free if ID_NAME.search(normalise_name(_CAMEL.sub("_", name)))]
+    return IdCandidates(tuple(named), tuple(n for n in free if kinds[n] == "text" and n not in named))
 
 
-def _audio_features(kinds: dict[str, str]) -> list[str]:
-    offered = {spelling(name): name for name in reversed(kinds) if kinds[name] in ("number", "empty")}
-    found = (next((offered[a] for a in aliases if a in offered), None) for aliases in AUDIO_FEATURES.values())
+def _preset_features(kinds: Mapping[str, str], preset: Preset) -> list[str]:
+    columns = {normalise_name(name): name for name in reversed(kinds) if kinds[name] in ("number", "empty")}
+    found = (next((columns[a] for a in aliases if a in columns), None) for aliases in preset.features.values())
     return [name for name in found if name is not None]
 
 
-def are_tracks(kinds: dict[str, str]) -> bool:
-    """Whether these columns are those of a table of tracks: a title, a creator, and half of the audio features."""
-    roles = _roles({n: k for n, k in kinds.items() if k != "number"}, RolesConfig(), "", tracks=True)
-    return {"title", "creator"} <= roles.keys() and 2 * len(_audio_features(kinds)) >= len(AUDIO_FEATURES)
+def matches_preset(kinds: Mapping[str, str], preset: Preset) -> bool:
+    """Whether a table has the roles that a preset requires, in columns that are not numbers, and half of its features."""
+    roles = _roles({n: k for n, k in kinds.items() if k != "number"}, RolesConfig(), "", preset)
+    return preset.required_roles <= roles.keys() and 2 * len(_preset_features(kinds, preset)) >= len(preset.features)
 
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-def spelling(name: str) -> str:
-    """A column's name as it is compared: lower case, words joined by underscores."""
-    return re.sub(r"[\s.\-]+", "_", name.strip().lower())
-
-
-def _why_not(
-    name: str, kinds: Mapping[str, str], data: DataConfig, roles: Mapping[str, str], *, tracks: bool = False
+def _exclusion_reason(
+    name: str, kinds: Mapping[str, str], data: DataConfig, roles: Mapping[str, str], preset: Preset | None = None
 ) -> str | None:
-    """Why a column is no feature unless it is named; None when nothing speaks against it."""
+    """Why a column is not a feature unless the user names it; None if it can be one."""
     if name in data.exclude:
         return "excluded by data.exclude"
     if kinds[name] == "index":
@@ -189,6 +178,6 @@ def _why_not(
         return kinds[name]
     if data.features:
         return "not named in data.features"
-    if tracks and spelling(name) in CATEGORIES:
+    if preset and normalise_name(name) in preset.categories:
         return "a category written as a number; name it in data.features to use it"
-    return "not an audio feature; name it in data.features to use it" if tracks else None
+    return f"not an {preset.feature_kind}; name it in data.features to use it" if preset else None

@@ -1,4 +1,4 @@
-"""Which files a path means, in which format, and what identifies their content."""
+"""Find the files of a table, detect their format, and compute a digest of their content."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 
 
 @dataclass(frozen=True)
-class Source:
+class TableFiles:
     """The files of one table, sorted by name, all in one format: ``csv``, ``parquet`` or ``feather``."""
 
-    files: tuple[Path, ...]
+    paths: tuple[Path, ...]
     format: str
 
 
-def find(path: str) -> Source:
-    """The file at a path, or the table files of a folder and its sub-folders.
+def find_files(path: str) -> TableFiles:
+    """Find the file at a path, or the table files in a folder and its sub-folders.
 
-    The first bytes decide the format where they can, then the name's ending; hidden files are passed over.
+    The format follows from the first bytes of a file if they identify one, else from its extension. Hidden files are
+    skipped.
 
     Raises:
-        DataError: there is nothing there, it cannot be opened, or the formats differ.
+        DataError: the path does not exist or cannot be opened, or the formats differ.
     """
-    place = expanded(path)
+    place = expand_user(path)
     if place.is_dir():
         files = sorted(p for p in place.rglob("*") if p.is_file() and _visible(p, place) and _extension(p))
         if not files:
@@ -41,22 +42,22 @@ def find(path: str) -> Source:
     elif place.is_file():
         files = [place]
     else:
-        raise DataError(_why_absent(path, place))
+        raise DataError(_missing_reason(path, place))
     formats = {_format(p) for p in files}
     if len(formats) > 1:
         raise DataError(f"{path} mixes {' and '.join(sorted(formats))} files; keep one format in a folder")
-    return Source(tuple(files), formats.pop())
+    return TableFiles(tuple(files), formats.pop())
 
 
-def expanded(path: str) -> Path:
-    """The path with ``~`` as the home folder. Raises DataError where there is no such user."""
+def expand_user(path: str) -> Path:
+    """Expand ``~`` to the home folder. Raises DataError if the user does not exist."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"{path}: there is no user of that name; give the path in full") from error
 
 
-def _why_absent(path: str, place: Path) -> str:
+def _missing_reason(path: str, place: Path) -> str:
     try:
         place.stat()
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def _why_absent(path: str, place: Path) -> str:
         return f"{path} cannot be opened: {error.strerror}"
     else:
         return f"{path} is neither a file nor a folder but a pipe, a socket or a device; write the table into a file"
-    return f"{path} does not exist; check the path{_neighbours(place)}"
+    return f"{path} does not exist; check the path{_similar_names(place)}"
 
 
 def _visible(path: Path, place: Path) -> bool:
@@ -78,7 +79,7 @@ def _extension(path: Path) -> str | None:
     return EXTENSIONS.get(name.suffix.lower())
 
 
-def _neighbours(place: Path) -> str:
+def _similar_names(place: Path) -> str:
     folder = place.parent
     return did_you_mean(place.name, [p.name for p in folder.iterdir()] if folder.is_dir() else [])
 
@@ -99,10 +100,10 @@ def _format(path: Path) -> str:
     return MAGIC.get(magic, named)
 
 
-def digest(source: Source) -> str:
-    """SHA-256 of the bytes of all files, in order. A file that has not changed since is not read again."""
+def content_digest(files: TableFiles) -> str:
+    """SHA-256 of the bytes of all files, in order. An unchanged file is not read again."""
     parts = []
-    for path in source.files:
+    for path in files.paths:
         status = path.stat()
         parts.append(_file_digest(str(path.resolve()), status.st_size, status.st_mtime_ns))
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()

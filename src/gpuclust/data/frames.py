@@ -1,9 +1,8 @@
-"""PandasFrames: what pandas does differently from cuDF. Files are read by pyarrow, in parallel."""
+"""`PandasFrames`: the operations for which pandas and cuDF differ, for pandas. Files are read by pyarrow, in parallel."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +17,7 @@ import pyarrow.parquet
 
 from gpuclust.data.sniff import utf8_stream
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
-from gpuclust.errors import DataError
+from gpuclust.errors import DataError, message_of
 
 MAX_BLOCK_BYTES = 1 << 28
 MAX_SEPARATE_COLUMNS = 64
@@ -31,13 +30,13 @@ class PandasFrames:
     name = "pandas"
 
     def __init__(self, block_bytes: int = 1 << 20) -> None:
-        """``block_bytes`` is the piece of a CSV file that one thread parses; a record may be longer."""
+        """``block_bytes`` is the size of the part of a CSV file that one thread parses; a record may be longer."""
         self.block_bytes = block_bytes
 
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[pd.DataFrame, int]:
-        """The named columns of a delimited file, and how many of its lines may be lost: more than are rows."""
+        """Read columns of a delimited file; also return how many more lines than rows it has, since those may be lost."""
         types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
         multiline, block_bytes = False, self.block_bytes
         while True:
@@ -56,9 +55,9 @@ class PandasFrames:
                 elif "block boundaries" in str(error) and block_bytes < MAX_BLOCK_BYTES:
                     block_bytes *= 16
                 else:
-                    raise DataError(f"{path} cannot be read as delimited text: {_one_line(error)}") from error
+                    raise DataError(f"{path} cannot be read as delimited text: {message_of(error)}") from error
             except (OSError, EOFError) as error:
-                raise DataError(f"{path} cannot be read: {_one_line(error)}") from error
+                raise DataError(f"{path} cannot be read: {message_of(error)}") from error
         if any(types[name] == pa.string() for name in numbers):
             columns = [_numbers_if_all(table[name], layout.decimal) for name in numbers]
             table = pa.table([*columns, *(table[name] for name in text)], names=[*numbers, *text])
@@ -89,31 +88,31 @@ class PandasFrames:
         return table, counted.n_lines - int(layout.header)
 
     def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-        """The named columns of a Parquet file."""
+        """Read columns of a Parquet file."""
         try:
             return arrow_to_pandas(read_arrow(path, "parquet", columns))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from error
+            raise DataError(f"{path} is not a whole Parquet file: {message_of(error)}") from error
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-        """The named columns of a Feather or Arrow IPC file."""
+        """Read columns of a Feather or Arrow IPC file."""
         try:
             return arrow_to_pandas(read_arrow(path, "feather", columns))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a whole Feather file: {_one_line(error)}") from error
+            raise DataError(f"{path} is not a whole Feather file: {message_of(error)}") from error
 
     def concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """The frames one below the other, with a new 0..n-1 index."""
+        """Concatenate frames by rows, with a new 0..n-1 index."""
         return frames[0] if len(frames) == 1 else pd.concat(list(frames), ignore_index=True)
 
     def to_numeric(self, column: Any) -> Any:
-        """A column of text as float64; what is not a number becomes missing."""
+        """Convert a text column to float64; a cell that is not a number becomes missing."""
         return pd.to_numeric(column.astype(object), errors="coerce").astype("float64")
 
     def count_distinct(self, frame: pd.DataFrame, columns: Sequence[str]) -> int:
-        """How many different rows there are, by a 64-bit hash of each row.
+        """Count the distinct rows by a 64-bit hash of each row.
 
-        Two different rows among n share a hash with probability about n²/2^65: 4e-8 at a million rows. Each column
+        Two of n distinct rows have the same hash with probability about n²/2^65: 4e-8 at a million rows. Each column
         is mixed in by the finalizer of MurmurHash3.
         """
         hashed = np.zeros(len(frame), dtype=np.uint64)
@@ -141,7 +140,7 @@ class PandasFrames:
 
 
 class LineCounter(io.RawIOBase):
-    """A stream of bytes that counts the lines that are read from it, empty ones left out."""
+    """A stream of bytes that counts the lines read from it, without empty lines."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -151,7 +150,7 @@ class LineCounter(io.RawIOBase):
 
     @property
     def n_lines(self) -> int:
-        """How many lines were read."""
+        """Number of lines read."""
         return self._lines + (self._open > 1 or (self._open == 1 and self._last != ord("\r")))
 
     def readable(self) -> bool:
@@ -177,13 +176,13 @@ class LineCounter(io.RawIOBase):
 
 
 def read_arrow(path: Path, format: str, columns: Sequence[str]) -> Any:
-    """The named columns of a Parquet, Feather or Arrow IPC file as an Arrow table; repeated names as `unique_names` says.
+    """Read columns of a Parquet, Feather or Arrow IPC file as an Arrow table; `unique_names` renames repeated columns.
 
-    Raises pyarrow.ArrowException or OSError where the file is damaged.
+    Raises pyarrow.ArrowException or OSError if the file is damaged.
     """
     if format == "parquet":
         file = pa.parquet.ParquetFile(path)
-        if named_apart(file.schema_arrow.names):
+        if unique_and_named(file.schema_arrow.names):
             return file.read(columns=list(columns)).select(list(columns))
         table = file.read()
     else:
@@ -192,13 +191,13 @@ def read_arrow(path: Path, format: str, columns: Sequence[str]) -> Any:
     return table.rename_columns(unique_names(table.column_names)).select(list(columns))
 
 
-def named_apart(names: Sequence[str]) -> bool:
-    """Whether every column has a name of its own."""
+def unique_and_named(names: Sequence[str]) -> bool:
+    """Whether every column has a name and no name is repeated."""
     return len(set(names)) == len(names) and "" not in names
 
 
 def open_arrow(path: Path) -> Any:
-    """A reader of an Arrow IPC file (Feather version 2) or stream."""
+    """Open an Arrow IPC file (Feather version 2) or stream for reading."""
     with path.open("rb") as file:
         is_file = file.read(6) == b"ARROW1"
     mapped = pa.memory_map(str(path))
@@ -206,18 +205,14 @@ def open_arrow(path: Path) -> Any:
 
 
 def iter_arrow(reader: Any) -> Iterator[Any]:
-    """The record batches of a reader that `open_arrow` gave."""
+    """Iterate over the record batches of a reader from `open_arrow`."""
     if hasattr(reader, "num_record_batches"):
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
     return iter(reader)
 
 
-def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200]
-
-
 def _numbers_if_all(column: Any, decimal: str) -> Any:
-    """Text as float64 when every cell is a number or a null spelling; otherwise the text itself."""
+    """Convert text to float64 if every cell is a number or a null spelling; otherwise return the text."""
     trimmed = pa.compute.utf8_trim_whitespace(column)
     known = pa.compute.is_in(trimmed, value_set=pa.array(NULL_SPELLINGS))
     digits = pa.compute.if_else(known, pa.scalar(None, pa.string()), trimmed)
@@ -230,18 +225,18 @@ def _numbers_if_all(column: Any, decimal: str) -> Any:
 
 
 def arrow_to_pandas(table: Any) -> pd.DataFrame:
-    """Arrow to pandas with the column types that `Frames` promises."""
+    """Convert an Arrow table to pandas with the column types of `Frames`."""
     wanted = [_plain_type(kind) or kind for kind in table.schema.types]
     if wanted != table.schema.types:
         columns = [column.cast(kind) for column, kind in zip(table.columns, wanted, strict=True)]
         table = pa.Table.from_arrays(columns, names=table.column_names)
-    # Each column alone needs no second copy; thousands of them are slow to handle one by one.
+    # A separate block per column needs no second copy, but thousands of blocks are slow.
     alone = table.num_columns <= MAX_SEPARATE_COLUMNS
     return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=alone)
 
 
 def _plain_type(kind: Any) -> Any:
-    """The type that a column is cast to before it becomes pandas', or None to leave it."""
+    """The type to cast a column to before the conversion to pandas, or None to keep its type."""
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type) or kind.value_type
     if pa.types.is_decimal(kind) or pa.types.is_null(kind) or pa.types.is_float16(kind):

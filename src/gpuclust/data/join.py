@@ -1,7 +1,7 @@
-"""`data.join`: columns of a second table, matched by a key that may be a list.
+"""`data.join`: add columns of a second table, matched by a key that may be a list.
 
-Genres are kept per artist and a track has several artists: a track then has the genres of all of them, each once,
-in the order of its artists.
+Example: genres are known per artist, and a track has several artists. The track then has the genres of all its artists,
+each once, in the order of the artists.
 """
 
 from __future__ import annotations
@@ -16,48 +16,58 @@ import pyarrow.compute as pc
 
 from gpuclust.config import JoinConfig, did_you_mean
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
-from gpuclust.data.inspect import Look, load, look
 from gpuclust.data.lists import list_style, parse_lists
+from gpuclust.data.load import load_columns
+from gpuclust.data.schema import FileSchema, read_schema
 from gpuclust.data.table import Frame, Frames
 from gpuclust.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class Join:
-    """A second table that was looked at: ``kinds`` is the column -> kind that it adds."""
+    """The schema of a second table, the key columns ``left`` and ``right``, and the columns to add with their kinds."""
 
+    path: str
     left: str
     right: str
-    table: Look
+    schema: FileSchema
     kinds: dict[str, str]
-    bad_rows: str = "few"
 
 
-def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str, *, bad_rows: str = "few") -> Join | None:
-    """Look at the second table; None when no join is declared.
+@dataclass(frozen=True)
+class JoinResult:
+    """A frame with added columns, the number of its rows that found a match, and a warning about unreadable rows."""
 
-    With no ``columns`` named, every column that the first table does not have is added.
+    frame: Frame
+    rows_matched: int
+    warning: str | None
+
+
+def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str) -> Join | None:
+    """Read the schema of the second table; None if no join is configured.
+
+    If ``columns`` is empty, every column that the first table does not have is added.
 
     Raises:
-        ConfigurationError: the key or a column is not there, or the first table already has it.
+        ConfigurationError: the key or a column does not exist, or the first table already has it.
         DataError: the second table cannot be read.
     """
     if config.path is None:
         return None
-    table = look(config.path)
+    schema = read_schema(config.path)
     left = config.left or config.right
     if left is None:
         raise ConfigurationError("data.join.left is missing: name the column that matches the two tables")
     right = config.right or left
     _require(left, left_kinds, "data.join.left", where)
-    _require(right, table.kinds, "data.join.right", config.path)
-    usable = {n: k for n, k in table.kinds.items() if n != right and k in ("number", "text", "list")}
+    _require(right, schema.kinds, "data.join.right", config.path)
+    usable = {n: k for n, k in schema.kinds.items() if n != right and k in ("number", "text", "list")}
     columns = config.columns or [name for name in usable if name not in left_kinds]
     for name in columns:
         _require(name, usable, "data.join.columns", config.path)
         if name in left_kinds:
             raise ConfigurationError(f"data.join.columns: {where} already has a column {name!r}; leave it out")
-    return Join(left, right, table, {name: usable[name] for name in columns}, bad_rows)
+    return Join(config.path, left, right, schema, {name: usable[name] for name in columns})
 
 
 def _require(name: str, known: dict[str, str], key: str, where: str) -> None:
@@ -65,15 +75,16 @@ def _require(name: str, known: dict[str, str], key: str, where: str) -> None:
         raise ConfigurationError(f"{key}: {where} has no column {name!r}{did_you_mean(name, known)}")
 
 
-def attach(frame: Frame, join: Join, frames: Frames, columns: list[str]) -> tuple[Frame, int, str | None]:
-    """The frame with columns of the second table, how many rows found a match, and what of the second was not read.
+def join_columns(frame: Frame, join: Join, frames: Frames, columns: list[str], *, bad_rows: str) -> JoinResult:
+    """Add columns of the second table to a frame.
 
-    Text is a list of all distinct values over a row's keys, in their order, and missing where there is none; a
-    number is the mean over them. Text stays plain when neither the key nor the column has lists and no key is
-    repeated in the second table. A second column never multiplies rows.
+    A text column becomes the list of the distinct values of all keys of a row, in the order of the keys, or missing if
+    there are none; a number is the mean over the keys. Text stays plain if neither the key nor the column has lists and no
+    key is repeated in the second table. The number of rows never changes. ``bad_rows`` is the policy of `data.bad_rows`;
+    raises DataError if it does not allow the rows that cannot be read.
     """
-    loaded = load(join.table, PandasFrames(), [join.right, *columns], text=[join.right])
-    second, bad = loaded.frame, loaded.bad_rows(join.bad_rows)
+    loaded = load_columns(join.schema, PandasFrames(), [join.right, *columns], text=[join.right])
+    second, warning = loaded.frame, loaded.bad_rows_warning(bad_rows)
     keys, key_lists = _as_lists(_text(frames.to_pandas(frame[[join.left]])[join.left]))
     pairs = pd.DataFrame({"row": keys.row, "key": keys.item})
     known = _text(second[join.right]).astype(object)
@@ -87,11 +98,11 @@ def attach(frame: Frame, join: Join, frames: Frames, columns: list[str]) -> tupl
     moved = frames.from_pandas(added)
     for name in columns:
         frame[name] = moved[name]
-    return frame, int(pairs["row"].nunique()), bad
+    return JoinResult(frame, int(pairs["row"].nunique()), warning)
 
 
 def _text(column: Any) -> Any:
-    """Keys as text: a number is written as a whole number where it is one."""
+    """Keys as text; a float column of whole numbers is written without decimals."""
     if column.dtype.kind == "f" and not (column % 1 != 0).where(column.notna(), False).any():
         column = column.astype("Int64")
     return column.astype("str").where(column.notna()) if column.dtype.kind in "iuf" else column
@@ -99,14 +110,14 @@ def _text(column: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Items:
-    """A column of lists laid out flat: the row of each item, and the item."""
+    """A flattened column of lists: the row of each item, and the item."""
 
     row: np.ndarray
     item: Any
 
 
 def _as_lists(column: Any) -> tuple[_Items, bool]:
-    """A column of lists, of lists written as text, or of single values, laid out flat; and whether it had lists."""
+    """Flatten a column of lists, of lists written as text, or of single values; also return whether it had lists."""
     values = pa.array(column) if column.dtype == TEXT_LIST else pa.array(column.astype(object), from_pandas=True)
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     style = list_style(values.drop_null().slice(0, 1000).to_pylist()) if pa.types.is_string(values.type) else None
@@ -114,12 +125,12 @@ def _as_lists(column: Any) -> tuple[_Items, bool]:
         values = parse_lists(values, style)
     if pa.types.is_list(values.type):
         return _Items(pc.list_parent_indices(values).to_numpy(), pc.list_flatten(values).to_pandas()), True
-    there = values.is_valid().to_numpy(zero_copy_only=False)
-    return _Items(np.flatnonzero(there), values.drop_null().to_pandas()), False
+    present = values.is_valid().to_numpy(zero_copy_only=False)
+    return _Items(np.flatnonzero(present), values.drop_null().to_pandas()), False
 
 
 def _gather(values: Any, codes: np.ndarray, pairs: pd.DataFrame, n_rows: int, *, plain: bool) -> Any:
-    """One column of the second table, brought to the rows of the first."""
+    """Map one column of the second table to the rows of the first."""
     if values.dtype.kind in "iuf":
         found = pairs.merge(pd.DataFrame({"key": codes, "value": values}), on="key")
         return found.groupby("row")["value"].mean().reindex(range(n_rows))

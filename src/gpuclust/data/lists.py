@@ -1,4 +1,4 @@
-"""Lists written as text: ``['jazz', 'funk']`` becomes a column of lists, without evaluating anything."""
+"""Parse lists written as text: ``['jazz', 'funk']`` becomes a list, without evaluating the text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _ITEM = re.compile(
 )
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|.)", re.S)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
-_NOTHING = frozenset({"None", "nan", "null", "NaN"})
+_MISSING_ITEMS = frozenset({"None", "nan", "null", "NaN"})
 
 
 def list_style(texts: Sequence[str | None]) -> str | None:
-    """How lists are written in these texts, or None when they are no lists.
+    """Detect how lists are written in texts; None if the texts are not lists.
 
-    ``quoted``: at least nine in ten are bracketed, and one has a quoted item or nothing in its brackets.
-    ``bare``: an empty list is written ``[]`` and the others without brackets, as in ``jazz, funk``.
+    ``quoted``: at least nine in ten texts have brackets, and one has a quoted item or nothing between the brackets.
+    ``bare``: an empty list is written ``[]`` and other lists without brackets, as in ``jazz, funk``.
     """
     seen = [text.strip() for text in texts if text]
     bracketed = [text for text in seen if text.startswith("[") and text.endswith("]")]
@@ -32,9 +32,9 @@ def list_style(texts: Sequence[str | None]) -> str | None:
 
 
 def parse_list(text: str, style: str = "quoted") -> list[str]:
-    """The items of one list; a text that is not a list is its own only item.
+    """Parse one list; a text that is not a list becomes a list with the text as its only item.
 
-    Items are quoted as Python, JSON or NumPy writes them, or bare; None and nan are no items.
+    Items are quoted as in Python, JSON or NumPy, or not quoted; None and nan are skipped.
     """
     inside = text.strip()
     if not (inside.startswith("[") and inside.endswith("]") and len(inside) > 1):
@@ -61,7 +61,7 @@ def _parse_items(inside: str, text: str) -> list[str]:
         single, double, bare = found.groups()
         if bare is None:
             items.append(_ESCAPE.sub(_unescape, single if single is not None else double))
-        elif bare.strip() not in _NOTHING:
+        elif bare.strip() not in _MISSING_ITEMS:
             items.append(bare.strip())
     return items
 
@@ -75,10 +75,7 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def parse_lists(texts: Any, style: str) -> Any:
-    """A column of text as a column of lists of text (Arrow); an empty list is missing.
-
-    Every distinct text is parsed once.
-    """
+    """Convert an Arrow column of text to lists of text; an empty list becomes missing. Each distinct text is parsed once."""
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     encoded = texts.dictionary_encode()
     parsed = [parse_list(text, style) or None for text in encoded.dictionary.to_pylist()]
@@ -86,5 +83,5 @@ def parse_lists(texts: Any, style: str) -> Any:
 
 
 def join_items(lists: Any, separator: str = "\x1f") -> Any:
-    """A column of lists as text, the items of each joined by a separator (Arrow)."""
+    """Join the items of each list of an Arrow column to one text."""
     return pc.binary_join(lists, separator)

@@ -1,7 +1,7 @@
-"""How a delimited text file is written: compression, encoding, separator, header, decimal mark, index column.
+"""Detect how a delimited text file is written: compression, encoding, separator, header, decimal mark, index column.
 
-A part of the file decides (its beginning, and pieces from further on); the reader finds out where the whole file
-disagrees, and `read.py` corrects the guess.
+Only a sample of the file is read: its beginning and pieces from further on. If the encoding does not fit the rest of the
+file, `load.py` detects it again from the whole file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gpuclust.errors import DataError
 HEAD_BYTES = 1 << 20
 PIECE_BYTES = 1 << 18
 MAX_CONTROL_CHARACTERS = 8
-"""Control characters that a text may have, however short it is."""
+"""Control characters that are allowed in a text of any length."""
 MAX_HEAD_BYTES = 1 << 26
 SEPARATORS = (",", ";", "\t", "|")
 MAX_KEY_LENGTH = 200
-"""Characters. A longer text is a document, not a key."""
+"""Characters; a longer text is not a key."""
 GZIP_MAGIC = b"\x1f\x8b"
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -43,10 +43,10 @@ _BOOLEANS = frozenset({"true", "false", "t", "f"})
 
 @dataclass(frozen=True)
 class Sniffed:
-    """What a delimited file looks like: its layout, and the kind of each column, judged from a part of it.
+    """The layout of a delimited file and the kind of each column, estimated from a sample.
 
-    A kind is ``number``, ``boolean``, ``text`` or ``empty`` (no value was seen). ``keys`` are the columns that may
-    identify the rows: see `may_be_key`.
+    A kind is ``number``, ``boolean``, ``text``, ``index`` or ``empty`` (the sample has no value). ``keys`` are the columns
+    that may identify the rows: see `may_be_key`.
     """
 
     layout: CsvLayout
@@ -55,7 +55,7 @@ class Sniffed:
 
 
 def sniff(path: Path, *, whole: bool = False) -> Sniffed:
-    """Look at a delimited text file. With ``whole`` the encoding is judged from all of its bytes.
+    """Detect the layout of a delimited text file. With ``whole`` the encoding is detected from all of its bytes.
 
     Raises:
         DataError: the file is empty, is binary, is a damaged gzip, or its first record cannot be split.
@@ -63,7 +63,7 @@ def sniff(path: Path, *, whole: bool = False) -> Sniffed:
     head, pieces, compressed = _sample(path)
     if not head.strip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n"):
         raise DataError(f"{path} is empty; give a file with a header and rows")
-    evidence = _everything(path, compressed) if whole else b"".join([head, *pieces])
+    evidence = _non_ascii_lines(path, compressed) if whole else b"".join([head, *pieces])
     encoding, damaged = detect_encoding(evidence)
     refuse_binary(path, head, encoding)
     texts = [piece.decode(encoding, "replace").lstrip("\ufeff") for piece in (head, *pieces)]
@@ -72,10 +72,10 @@ def sniff(path: Path, *, whole: bool = False) -> Sniffed:
 
 
 def utf8_stream(path: Path, layout: CsvLayout) -> BinaryIO:
-    """The file's bytes, unpacked and as UTF-8, to be read from the front.
+    """Open a file as a stream of uncompressed UTF-8.
 
-    Raises, while it is read:
-        UnicodeError: the bytes do not fit the encoding, unless the layout says that it is damaged.
+    Raises, while the stream is read:
+        UnicodeError: the bytes do not fit the encoding, unless ``layout.damaged``.
         OSError, EOFError: the file, or its compression, is damaged.
     """
     raw = cast(BinaryIO, gzip.open(path) if layout.compressed else path.open("rb"))  # noqa: SIM115
@@ -83,7 +83,7 @@ def utf8_stream(path: Path, layout: CsvLayout) -> BinaryIO:
 
 
 class _Transcoder(io.RawIOBase):
-    """A stream in any encoding, read as UTF-8."""
+    """Convert a stream in any encoding to UTF-8."""
 
     def __init__(self, raw: BinaryIO, layout: CsvLayout) -> None:
         self._raw = raw
@@ -112,7 +112,7 @@ class _Transcoder(io.RawIOBase):
 
 
 def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
-    """Raise DataError when the bytes are no text: more than one in 500 is a control character."""
+    """Raise DataError if the bytes are not text: more than one in 500 is a control character."""
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a zip file or an Excel workbook; save the table as CSV or Parquet")
     if encoding.startswith("utf-16"):
@@ -123,7 +123,7 @@ def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
 
 
 def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
-    """The beginning of the file, pieces from further on, all of whole lines, and whether it is gzip."""
+    """The beginning of the file and pieces from further on, each of whole lines; and whether the file is gzip."""
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
@@ -142,7 +142,7 @@ def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
 
 
 def _beginning(file: BinaryIO | gzip.GzipFile) -> bytes:
-    """The first bytes of a file: a part that holds at least its first two lines, as far as there are so many."""
+    """The first bytes of a file, at least two lines if the file has them."""
     head = file.read(HEAD_BYTES)
     while head.count(b"\n") < 2 and len(head) < MAX_HEAD_BYTES and (more := file.read(HEAD_BYTES)):
         head += more
@@ -150,19 +150,19 @@ def _beginning(file: BinaryIO | gzip.GzipFile) -> bytes:
 
 
 def _whole_lines(piece: bytes) -> bytes:
-    """The piece without its last line when it was cut from something longer."""
+    """Remove the incomplete last line of a piece that was cut from a longer text."""
     cut = len(piece) >= PIECE_BYTES // 2
     return piece[: piece.rfind(b"\n") + 1] or piece if cut else piece
 
 
-def _everything(path: Path, compressed: bool) -> bytes:
-    """What is not plain ASCII in the whole file: the lines that can tell its encoding."""
+def _non_ascii_lines(path: Path, compressed: bool) -> bytes:
+    """The lines of the whole file that are not ASCII, which show its encoding."""
     with utf8_stream(path, CsvLayout(compressed=compressed)) as file:
         return b"".join(line for line in file if not line.isascii())
 
 
 def _records(text: str, *, separator: str, limit: int = 10_000) -> list[list[str]]:
-    """The first records of a piece of text, without empty ones."""
+    """The first records of a text, without empty records."""
     rows: list[list[str]] = []
     try:
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
@@ -170,13 +170,13 @@ def _records(text: str, *, separator: str, limit: int = 10_000) -> list[list[str
                 rows.append(row)
             if len(rows) > limit:
                 break
-    except csv.Error:  # a field of more than 128 KiB: a quote that the cut left open
+    except csv.Error:  # a field of more than 128 KiB: the end of the piece left a quote open
         pass
     return rows
 
 
 def _separator(text: str) -> str:
-    """The separator by which most records have as many fields as the header (one more: R's row names)."""
+    """The separator for which most records have as many fields as the header, or one more (row names written by R)."""
 
     def fit(separator: str) -> tuple[float, int]:
         rows = _records(text, separator=separator, limit=200)
@@ -191,7 +191,7 @@ def _separator(text: str) -> str:
 
 
 def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
-    """Names, kinds, decimal mark and index column."""
+    """Detect the names and kinds of the columns, the decimal mark and the index column."""
     blocks = [_records(text, separator=layout.separator) for text in texts]
     if not blocks[0]:
         raise DataError(
@@ -206,11 +206,13 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     if header and body and widths.most_common(1)[0][0] == len(first) + 1:
         first = ["", *first]
     names = unique_names(first if header else [f"column_{i}" for i in range(len(first))])
-    blocks = [_thinned([row for row in block if len(row) == len(names)]) for block in (body, *blocks[1:])]
+    blocks = [_spread_sample([row for row in block if len(row) == len(names)]) for block in (body, *blocks[1:])]
     cells = [[[row[i].strip() for row in block] for block in blocks] for i in range(len(names))]
     decimal = _decimal(cells) if layout.separator != "," else "."
     index = header and first[0] in ("", "Unnamed: 0") and _numbers_rows(cells[0])
     kinds = {name: _kind(column, decimal) for name, column in zip(names, cells, strict=True)}
+    if index:
+        kinds[names[0]] = "index"
     empty_lines = next((i for i, line in enumerate(texts[0].splitlines()) if line), 0)
     layout = replace(
         layout, decimal=decimal, header=header, empty_lines=empty_lines, index_column=index, columns=tuple(names)
@@ -224,26 +226,26 @@ def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
 
 
 def may_be_key(values: Sequence[str | None]) -> bool:
-    """Whether a sample of a column could be of a key: no value is missing or repeated, and none is a long text."""
+    """Whether a column may be a key by a sample: no value is missing or repeated, and none is a long text."""
     if len(values) < 2 or len(set(values)) < len(values):
         return False
     return not any(value is None or value in _NULLS or len(value) > MAX_KEY_LENGTH for value in values)
 
 
-def _thinned(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
-    """At most about ``size`` of the rows, evenly spread."""
+def _spread_sample(rows: list[list[str]], size: int = 1000) -> list[list[str]]:
+    """About ``size`` rows at equal distances."""
     return rows[:: max(1, len(rows) // size)]
 
 
 def _is_data(cells: Sequence[str]) -> bool:
-    """Whether a first record is numbers only, and not 0, 1, 2... as pandas names unnamed columns."""
+    """Whether a first record holds only numbers other than 0, 1, 2, ..., which pandas writes for unnamed columns."""
     if not all(_NUMBER["."].fullmatch(cell) for cell in cells):
         return False
     return list(cells) != [str(i) for i in range(len(cells))]
 
 
 def _decimal(cells: Sequence[Sequence[Sequence[str]]]) -> str:
-    """The mark that more of the cells with a fraction are written with."""
+    """The decimal mark of most cells with a fraction."""
     fractions = Counter(
         "," if "," in cell else "."
         for column in cells
@@ -255,7 +257,7 @@ def _decimal(cells: Sequence[Sequence[Sequence[str]]]) -> str:
 
 
 def _numbers_rows(blocks: Sequence[Sequence[str]]) -> bool:
-    """Whether the cells are whole numbers, no two of them the same."""
+    """Whether the cells are distinct whole numbers."""
     cells = [cell for block in blocks for cell in block]
     return _all_whole(blocks) and len(set(cells)) == len(cells)
 
@@ -264,8 +266,8 @@ def _all_whole(blocks: Sequence[Sequence[str]]) -> bool:
     return all(cell.isdecimal() for block in blocks for cell in block)
 
 
-def _codes(cells: Sequence[str]) -> bool:
-    """Whether cells are digits of one length, two or more, of which some begin with 0."""
+def _are_codes(cells: Sequence[str]) -> bool:
+    """Whether all cells have the same number of digits, two or more, and some begin with 0."""
     length = len(cells[0])
     if length < 2 or not all(len(cell) == length and cell.isdecimal() for cell in cells):
         return False
@@ -273,9 +275,9 @@ def _codes(cells: Sequence[str]) -> bool:
 
 
 def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
-    """A column is worth reading as numbers when at least half of the values in any block are numbers.
+    """The kind of a column: ``number`` if at least half of the values in any block are numbers, unless they are codes.
 
-    Digits of one length of which some begin with 0 are codes, such as postal codes: text.
+    Digits of one length of which some begin with 0 are codes, such as postal codes, and stay text.
     """
     values = [[cell for cell in block if cell not in _NULLS] for block in blocks]
     seen = [cell for block in values for cell in block]
@@ -283,7 +285,7 @@ def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
         return "empty"
     if all(cell.lower() in _BOOLEANS for cell in seen):
         return "boolean"
-    if _codes(seen):
+    if _are_codes(seen):
         return "text"
     matches = _NUMBER[decimal].fullmatch
     return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"

@@ -1,4 +1,4 @@
-"""Table: a frame on the backend's device, with what its columns mean and what was done to it."""
+"""`Table`: a frame on the backend's device with the roles of its columns and an audit; the protocol of frames."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# A pandas or a cuDF frame: the code that gets one uses only the methods that both have.
+# A pandas or a cuDF frame; shared code uses only the methods that both have.
 Frame = Any
 Column = Any
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column means what. Only ``id`` is always there; the others may be None."""
+    """The column of each role. Only ``id`` is always set; the others may be None."""
 
     id: str = "id"
     title: str | None = None
@@ -38,15 +38,15 @@ class Roles:
 
 @dataclass(frozen=True)
 class ExcludedColumn:
-    """A column that was not used as a feature, and why."""
+    """A column that is not used as a feature, and the reason."""
 
     column: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """One cleaning rule: what it did and how many rows it took; ``columns`` are the columns at fault, with their cells."""
+    """The effect of one cleaning rule; ``columns`` maps the affected columns to the number of affected cells."""
 
     rule: str
     detail: str
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was read and what was cleaned, written as ``audit.json``."""
+    """A record of how a table was read and cleaned, written as ``audit.json``."""
 
     source: dict[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()
@@ -66,15 +66,15 @@ class Audit:
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What a user should know before trusting a clustering of this table: a line each, the same wherever it is shown."""
+    """One line for each problem of the table that may make a clustering misleading; shown in the same words everywhere."""
     rows_read: int = 0
     rows_kept: int = 0
     distinct_feature_rows: int | None = None
     fills: dict[str, float] = field(default_factory=dict)
-    """What a missing value of each feature was, and in a row to predict will be, replaced by; empty when dropped."""
+    """Feature -> replacement of a missing value, also in rows to predict; empty if rows with missing values are dropped."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self)
 
 
@@ -97,7 +97,7 @@ class Table:
 
     @property
     def other_columns(self) -> tuple[str, ...]:
-        """The columns of the source that are neither features nor roles, in its order: see `gpuclust.data.others`."""
+        """The columns of the source that are neither features nor roles, in its order: see `gpuclust.data.read.other_columns`."""
         used = {*self.roles.columns, *self.features}
         return tuple(out.column for out in self.audit.left_out if out.column not in used)
 
@@ -109,28 +109,28 @@ class Table:
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """How a delimited text file is written, as `sniff.py` found it."""
+    """How a delimited text file is written, as detected by `sniff.py`."""
 
     separator: str = ","
     encoding: str = "utf-8"
-    """A Python codec name. `sniff.utf8_stream` gives the file's bytes as UTF-8, unpacked, whatever this is."""
+    """A Python codec name; `sniff.utf8_stream` converts any encoding to UTF-8."""
     decimal: str = "."
     header: bool = True
-    """The first record holds the names of the columns; it is skipped, and ``columns`` is used instead."""
+    """Whether the first record holds the names of the columns; readers skip it and use ``columns``."""
     empty_lines: int = 0
-    """How many empty lines are before the first record."""
+    """Number of empty lines before the first record."""
     index_column: bool = False
-    """The first column has no name and numbers the rows."""
+    """Whether the first column has no name and numbers the rows."""
     columns: tuple[str, ...] = ()
-    """A name for every column of the file, each once."""
+    """The unique names of the columns."""
     compressed: bool = False
-    """The file is gzip."""
+    """Whether the file is gzip."""
     damaged: bool = False
-    """Some bytes do not fit the encoding; they are replaced by U+FFFD."""
+    """Whether some bytes do not fit the encoding; they are replaced by U+FFFD."""
 
     @property
     def plain(self) -> bool:
-        """A reader of UTF-8 (with or without a byte-order mark) can take the file as it lies."""
+        """Whether a reader of UTF-8 (with or without a byte-order mark) can read the file without conversion."""
         return self.encoding in ("utf-8", "utf-8-sig") and not self.damaged
 
 
@@ -138,11 +138,11 @@ NULL_SPELLINGS = (
     "", "NA", "N/A", "n/a", "na", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "NULL", "Null", "None", "none",
     "NONE", "<NA>", "#N/A", "-", "?",
 )  # fmt: skip
-"""Cells that mean "no value" in a column of numbers. In a column of text only the empty cell does."""
+"""Cells that mean a missing value in a numeric column. In a text column only the empty cell does."""
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Names that are all there and all different, told apart as pandas does: ``a``, ``a.1``."""
+    """Make names non-empty and unique as pandas does: a repeated ``a`` becomes ``a.1``."""
     taken: dict[str, None] = {}
     for i, name in enumerate(names):
         wanted = base = name or f"Unnamed: {i}"
@@ -155,11 +155,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 class Frames(Protocol):
-    """The few things that pandas and cuDF do differently. Everything else uses the methods they share.
+    """The operations for which pandas and cuDF differ. All other code uses the methods that both have.
 
-    Text is the library's own string type; a missing text is missing, not empty. A column of lists is
+    Text has the string type of the library; a missing text is null, not empty. A column of lists is
     ``pandas.ArrowDtype(pyarrow.list_(pyarrow.string()))`` in pandas and a list column in cuDF; `from_pandas` and
-    `to_pandas` carry it over.
+    `to_pandas` convert between them.
     """
 
     name: str
@@ -167,11 +167,11 @@ class Frames(Protocol):
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[Frame, int]:
-        """The named columns of a delimited file, numbers first, and how many more lines than rows it has.
+        """Read columns of a delimited file, numbers first; also return how many more lines than rows the file has.
 
-        A column of ``numbers`` is float64 where each of its cells is a number or a null spelling, and stays text
-        where one is not. A column of ``text`` is always text, however it looks. Records with more or fewer fields
-        than the header are left out. Fields in quotes may hold separators and newlines.
+        A column of ``numbers`` is float64 if each of its cells is a number or a null spelling, else text. A column of
+        ``text`` is always text. Records with more or fewer fields than the header are skipped. Fields in quotes may
+        contain separators and newlines.
 
         Raises:
             DataError: the file cannot be parsed.
@@ -179,19 +179,19 @@ class Frames(Protocol):
         """
 
     def read_parquet(self, path: Path, columns: Sequence[str]) -> Frame:
-        """The named columns of a Parquet file. Categories come as text, dates as datetimes, decimals as float64."""
+        """Read columns of a Parquet file. Categories become text, dates become datetimes, decimals become float64."""
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> Frame:
-        """The named columns of a Feather or Arrow IPC file, typed as by `read_parquet`."""
+        """Read columns of a Feather or Arrow IPC file, with the types of `read_parquet`."""
 
     def concat(self, frames: Sequence[Frame]) -> Frame:
-        """The frames one below the other, with a new 0..n-1 index."""
+        """Concatenate frames by rows, with a new 0..n-1 index."""
 
     def to_numeric(self, column: Column) -> Column:
-        """A column of text as float64; what is not a number becomes missing."""
+        """Convert a text column to float64; a cell that is not a number becomes missing."""
 
     def count_distinct(self, frame: Frame, columns: Sequence[str]) -> int:
-        """How many different rows there are in these float64 columns (0.0 and -0.0 are the same)."""
+        """Count the distinct rows of these float64 columns (0.0 and -0.0 are equal)."""
 
     def from_pandas(self, frame: Any) -> Frame:
         """A pandas frame on this backend's device."""
@@ -204,14 +204,14 @@ class Frames(Protocol):
 
 
 def host_values(by_column: Any) -> np.ndarray:
-    """What pandas or cuDF computed for each column of a frame, as float64 on the host."""
+    """Convert one value per column of a pandas or cuDF frame to a float64 array on the host."""
     host = by_column.to_pandas() if hasattr(by_column, "to_pandas") else by_column
     values: np.ndarray = host.to_numpy(np.float64)
     return values
 
 
 def sample_rows(n_rows: int, size: int, seed: int) -> np.ndarray:
-    """Seeded sample without replacement of ``size`` of ``n_rows`` row numbers, sorted, int64."""
+    """Draw ``size`` of ``n_rows`` row numbers without replacement by a seed; sorted, int64."""
     if size >= n_rows:
         return np.arange(n_rows)
     return np.sort(np.random.default_rng(seed).choice(n_rows, size=size, replace=False))

@@ -19,7 +19,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from gpuclust.errors import ModelError
+from gpuclust.errors import ModelError, message_of
 from gpuclust.model.schema import Description, check_headers, check_values, parse
 
 MODEL, ARRAYS, MANIFEST = "model.json", "arrays.npz", "manifest.json"
@@ -67,7 +67,7 @@ def read_model(folder: Path, only: Collection[str] | None = None) -> ModelFiles:
     except MemoryError as error:
         raise ModelError(f"the model in {folder} does not fit into memory") from error
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen types on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = message_of(error) or type(error).__name__
         raise ModelError(f"the model in {folder} is damaged ({reason}); export it again") from error
     return ModelFiles(description, arrays)
 

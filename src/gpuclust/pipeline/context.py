@@ -16,7 +16,7 @@ from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.noise import noise_warning
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, flatten
-from gpuclust.data.read import fingerprint
+from gpuclust.data.source import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT

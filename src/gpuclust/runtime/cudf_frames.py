@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from gpuclust.data.frames import PandasFrames, arrow_to_pandas, named_apart, read_arrow
+from gpuclust.data.frames import PandasFrames, arrow_to_pandas, read_arrow, unique_and_named
 from gpuclust.data.table import CsvLayout
-from gpuclust.errors import DataError
+from gpuclust.errors import DataError, message_of
 
 UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, OverflowError, TypeError)
 """What cuDF, pyarrow and gzip raise on a file that is not what it should be."""
@@ -39,11 +39,11 @@ class CudfFrames:
     def read_parquet(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
         """The named columns of a Parquet file."""
         try:
-            if not named_apart(pa.parquet.read_schema(path).names):
+            if not unique_and_named(pa.parquet.read_schema(path).names):
                 return self.from_pandas(arrow_to_pandas(read_arrow(path, "parquet", columns)))
             frame = cudf.read_parquet(path, columns=list(columns), use_pandas_metadata=False)
         except UNREADABLE as error:
-            raise DataError(f"{path} is not a whole Parquet file: {_one_line(error)}") from error
+            raise DataError(f"{path} is not a whole Parquet file: {message_of(error)}") from error
         return _plain(frame[list(columns)])
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
@@ -51,7 +51,7 @@ class CudfFrames:
         try:
             table = read_arrow(path, "feather", columns)
         except (pa.ArrowException, *UNREADABLE) as error:
-            raise DataError(f"{path} is not a whole Feather file: {_one_line(error)}") from error
+            raise DataError(f"{path} is not a whole Feather file: {message_of(error)}") from error
         return self.from_pandas(arrow_to_pandas(table))
 
     def concat(self, frames: Sequence[cudf.DataFrame]) -> cudf.DataFrame:
@@ -91,7 +91,3 @@ def _plain(frame: cudf.DataFrame) -> cudf.DataFrame:
         elif isinstance(column.dtype, cudf.Decimal32Dtype | cudf.Decimal64Dtype | cudf.Decimal128Dtype):
             frame[name] = column.astype("float64")
     return frame.reset_index(drop=True)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

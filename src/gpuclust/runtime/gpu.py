@@ -11,7 +11,7 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from gpuclust.errors import FitError, GpuclustError
+from gpuclust.errors import FitError, GpuclustError, message_of
 
 MIN_CAPABILITY = (7, 0)
 """Volta: the oldest devices that RAPIDS has code for (Turing, 7.5, with CUDA 13)."""
@@ -25,7 +25,7 @@ def unavailable() -> str | None:
     try:
         return _driver_trouble() or _device_trouble() or _library_trouble()
     except Exception as error:  # a broken CUDA set-up can fail in any way
-        return f"the GPU cannot be used ({type(error).__name__}: {_one_line(error)})"
+        return f"the GPU cannot be used ({type(error).__name__}: {message_of(error)})"
 
 
 def _driver_trouble() -> str | None:
@@ -64,10 +64,6 @@ def _properties() -> tuple[str, tuple[int, int], int]:
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 class GpuBackend:
@@ -125,7 +121,7 @@ def device_errors(what: str) -> Iterator[None]:
     except GpuclustError:
         raise
     except (MemoryError, RuntimeError, ValueError) as error:
-        text = _one_line(error)
+        text = message_of(error)
         if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
             raise FitError(
                 f"the GPU has too little memory for {what} ({text}); use dtype=float32, fewer rows, "

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
-from gpuclust.errors import ExportError
+from gpuclust.errors import ExportError, message_of
 from gpuclust.model.records import NOISE
 from gpuclust.model.schema import one_line
 from gpuclust.serve.manifest import ASSIGNMENTS, CLUSTERS, MODEL, Manifest, opened, read_manifest, verify
@@ -82,7 +82,7 @@ def _parquet(file: BinaryIO, manifest: Manifest, name: str) -> pa.Table:
     except MemoryError as error:
         raise ExportError(f"{path} does not fit into memory") from error
     except Exception as error:  # pyarrow raises Arrow's, Python's and NumPy's errors on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = message_of(error) or type(error).__name__
         raise ExportError(f"{path} is damaged ({reason}); export it again") from error
     return table
 

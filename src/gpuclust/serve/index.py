@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gpuclust.errors import ExportError, GpuclustError
+from gpuclust.errors import ExportError, GpuclustError, message_of
 from gpuclust.serve.build import VERSION, Progress, build, stamp_of
 from gpuclust.serve.manifest import ASSIGNMENTS, Manifest, opened, verify
 
@@ -128,7 +128,7 @@ def _built(manifest: Manifest, folder: Path, progress: Progress) -> None:
     except MemoryError as error:
         raise ExportError(f"{manifest.folder} does not fit into memory") from error
     except Exception as error:  # the values of a column are not what its type says: Arrow, NumPy and Python complain
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = message_of(error) or type(error).__name__
         raise ExportError(f"{manifest.folder} is damaged ({reason}); export it again") from error
 
 

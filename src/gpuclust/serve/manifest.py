@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
-from gpuclust.errors import ExportError, ModelError
+from gpuclust.errors import ExportError, ModelError, message_of
 from gpuclust.model.files import opened as regular
 from gpuclust.model.schema import one_line
 
@@ -142,7 +142,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ExportError(f"{folder} has format {head.format}, this gpuclust reads up to {FORMAT}; upgrade it")
         Text.model_validate(text)
     except (ValueError, RecursionError) as error:
-        reason = one_line(error) if isinstance(error, ValidationError) else " ".join(str(error).split())[:200]
+        reason = one_line(error) if isinstance(error, ValidationError) else message_of(error)
         raise ExportError(
             f"{folder} is not an export folder: {MANIFEST} is damaged ({reason}); export the run again"
         ) from error

@@ -13,8 +13,7 @@ import pytest
 from gpuclust.config import CleanConfig, DataConfig, JoinConfig, RolesConfig
 from gpuclust.data.clean import clean
 from gpuclust.data.frames import PandasFrames
-from gpuclust.data.others import other_columns
-from gpuclust.data.read import read
+from gpuclust.data.read import other_columns, read
 from gpuclust.data.summary import summary
 from gpuclust.errors import DataError
 

@@ -1,4 +1,4 @@
-"""What a column of numbers is by its values, and which columns a table is clustered by when nobody names them."""
+"""Numeric columns that are not measurements, and the default features of a table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pandas as pd
 import pytest
 
 from gpuclust.config import DataConfig
+from gpuclust.data.feature_checks import check_features, split_issues
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
-from gpuclust.data.summary import listed, summary
+from gpuclust.data.summary import join_names, summary
 from gpuclust.data.table import Audit, Step
-from gpuclust.data.traits import traits, unfit
 
 N = 400
 
 
-def trait(values, name="x"):
-    return traits(pd.DataFrame({name: np.asarray(values, dtype=float)}), [name], PandasFrames())[name]
+def issue(values, name="x"):
+    return check_features(pd.DataFrame({name: np.asarray(values, dtype=float)}), [name], PandasFrames())[name]
 
 
 def kind(values, name):
-    found = trait(values, name)
+    found = issue(values, name)
     return None if found is None else found.kind
 
 
@@ -52,7 +52,7 @@ def kind(values, name):
         (np.arange(30) % 4, "x", None),
     ],
 )
-def test_the_trait_of_a_column(values, name, expected):
+def test_the_issue_of_a_column(values, name, expected):
     assert kind(values, name) == expected
 
 
@@ -106,11 +106,11 @@ def test_unfit_columns_are_the_same_whatever_their_order():
     found = {
         "a": None,
         "b": None,
-        "f": trait(np.arange(N) % 2),
-        "c": trait([1.0] * N),
+        "f": issue(np.arange(N) % 2),
+        "c": issue([1.0] * N),
     }
-    left, used = unfit(found)
-    again, used_again = unfit(dict(reversed(found.items())))
+    left, used = split_issues(found)
+    again, used_again = split_issues(dict(reversed(found.items())))
     assert (set(left), set(used)) == (set(again), set(used_again)) == ({"f", "c"}, set())
 
 
@@ -128,6 +128,6 @@ def test_the_summary_is_one_line_of_facts():
 
 
 def test_long_lists_are_cut():
-    assert listed("abc") == "a, b and c"
-    assert listed("a") == "a"
-    assert listed([str(i) for i in range(9)], last="or") == "0, 1, 2, 3, 4 or 4 more"
+    assert join_names("abc") == "a, b and c"
+    assert join_names("a") == "a"
+    assert join_names([str(i) for i in range(9)], last="or") == "0, 1, 2, 3, 4 or 4 more"

@@ -1,0 +1,60 @@
+"""Presets: the names that tables of one kind give to their features and roles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The columns to expect in one kind of table.
+
+    ``features`` and ``roles`` map a feature or a role to the column names that are used for it, the most likely first, in
+    the form of `normalise_name`. ``categories`` are numeric columns that hold codes. A table matches the preset if it has
+    the ``required_roles`` and half of the features.
+    """
+
+    name: str
+    feature_kind: str
+    features: Mapping[str, tuple[str, ...]]
+    roles: Mapping[str, tuple[str, ...]]
+    categories: tuple[str, ...] = ()
+    required_roles: frozenset[str] = frozenset()
+
+
+TRACKS = Preset(
+    name="tracks",
+    feature_kind="audio feature",
+    features={
+        "acousticness": ("acousticness",),
+        "danceability": ("danceability",),
+        "duration_ms": ("duration_ms", "duration"),
+        "energy": ("energy",),
+        "instrumentalness": ("instrumentalness",),
+        "liveness": ("liveness",),
+        "loudness": ("loudness",),
+        "speechiness": ("speechiness",),
+        "tempo": ("tempo", "bpm"),
+        "valence": ("valence",),
+    },
+    roles={
+        "id": ("track_id", "spotify_id", "id", "track_uri", "uri"),
+        "title": ("track_name", "song_title", "title", "name", "song", "track"),
+        "creator": ("artists", "artist", "artist_name", "artist_names", "track_artist", "creator"),
+        "group": ("track_genre", "genre", "genres", "playlist_genre"),
+        "popularity": ("popularity", "track_popularity"),
+        "year": ("year", "release_year", "release_date", "track_album_release_date", "album_release_date"),
+        "preview": ("preview_url", "track_preview_url", "preview"),
+    },
+    categories=("key", "mode", "time_signature"),
+    required_roles=frozenset({"title", "creator"}),
+)
+PRESETS = {TRACKS.name: TRACKS}
+"""Values of `data.preset` other than ``none``."""
+
+
+def normalise_name(name: str) -> str:
+    """A column name in the form in which names are compared: lower case, words joined by underscores."""
+    return re.sub(r"[\s.\-]+", "_", name.strip().lower())
