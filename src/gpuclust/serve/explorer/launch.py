@@ -23,7 +23,7 @@ from gpuclust.serve.server import bind, settings
 
 MAX_START_SECONDS = 60
 PING_SECONDS = 30
-SCRIPT = Path(__file__).with_name("script.py")
+SCRIPT = Path(__file__).with_name("main.py")
 # Nothing is fetched from or sent to anywhere else, no file is watched, nothing is printed but our own lines.
 OPTIONS: Mapping[str, Any] = {
     "browser.gatherUsageStats": False,
