@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gpuclust.serve.library import Library
-from gpuclust.serve.spelling import slips_between
+from gpuclust.serve.spelling import edit_distances
 from gpuclust.serve.text import fold_one
 from tests.exporting import TITLES, made_export, table_of, tracks
 
@@ -188,8 +188,8 @@ def osa(a: str, b: str) -> int:
 
 @settings(deadline=None)
 @given(word=st.text("abcé", max_size=7), others=st.lists(st.text("abcé", max_size=8), max_size=5))
-def test_slips_are_counted_as_by_the_recurrence(word: str, others: list[str]) -> None:
-    assert slips_between(word, others).tolist() == [osa(word, other) for other in others]
+def test_edit_distances_are_those_of_the_recurrence(word: str, others: list[str]) -> None:
+    assert edit_distances(word, others).tolist() == [osa(word, other) for other in others]
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from gpuclust.serve.search import folded, search
-from gpuclust.serve.spelling import allowed, slips_between
+from gpuclust.serve.spelling import edit_distances, max_edits
 from gpuclust.serve.store import Index
 
 MIN_LENGTH, MAX_SUGGESTIONS, MAX_LENGTH, MAX_COMPARED = 4, 3, 64, 2_000
@@ -36,14 +36,14 @@ def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
     lower = [name.lower() for name in names]
     if not text:
         return ()
-    distances = slips_between(text, lower).tolist()
+    distances = edit_distances(text, lower).tolist()
     begun = [
         len(text) >= MIN_LENGTH and bool(name) and (name.startswith(text) or text.startswith(name)) for name in lower
     ]
     near = [
         (0 if b else d, name)
         for d, b, name in zip(distances, begun, names, strict=True)
-        if b or d <= max(1, allowed(text))
+        if b or d <= max(1, max_edits(text))
     ]
     return tuple(name for _, name in sorted(near)[:MAX_SUGGESTIONS])
 
@@ -55,6 +55,6 @@ def _of_any_case(ids: Any, text: str) -> Any:
 def _nearest(text: str, candidates: Any) -> tuple[str, ...]:
     """Of some ids the three with the fewest slips, whatever the case, at most a quarter of the text."""
     listed = sorted({c for c in candidates.slice(0, MAX_COMPARED).to_pylist() if len(c) <= 2 * MAX_LENGTH})
-    distances = slips_between(text.lower(), [c.lower() for c in listed]).tolist()
+    distances = edit_distances(text.lower(), [c.lower() for c in listed]).tolist()
     near = sorted((d, c) for d, c in zip(distances, listed, strict=True) if d <= max(2, len(text) // 4))
     return tuple(c for _, c in near[:MAX_SUGGESTIONS])

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
-from gpuclust.serve.spelling import slips_between
+from gpuclust.serve.spelling import edit_distances
 from gpuclust.serve.store import Index
 from gpuclust.serve.text import fold_one
 
@@ -143,15 +143,15 @@ def _word(index: Index, text: str, field: str, last: bool) -> Word:
     begun = () if count and len(text) < 3 and not last else index.words.beginning(text)
     credits = {text: 1.0} if count else {}
     credits |= {longer: 0.6 + 0.35 * len(text) / len(longer) for longer in begun}
-    halves = () if count else index.words.halves(text) or ()
+    halves = () if count else index.words.split(text) or ()
     return Word(text, field, math.log1p(index.rows.num_rows / (1 + count)), credits, halves)
 
 
 def _with_slips(index: Index, word: Word) -> Word:
-    near = index.words.slips(word.text)
+    near = index.words.near(word.text)
     if not near:
         return word
-    distances = slips_between(word.text, near)
+    distances = edit_distances(word.text, near)
     slips = {w: 0.85 * (1 - d / max(len(w), len(word.text))) for w, d in zip(near, distances.tolist(), strict=True)}
     return replace(word, credits=slips | word.credits)
 
@@ -254,7 +254,7 @@ def _credits(words: Sequence[Word], texts: set[str]) -> list[dict[str, float]]:
     credits = []
     for word in words:
         longest = np.maximum(np.fromiter(map(len, listed), np.int64, len(listed)), len(word.text))
-        alike = 1 - slips_between(word.text, listed) / longest if listed else np.empty(0)
+        alike = 1 - edit_distances(word.text, listed) / longest if listed else np.empty(0)
         resembling = {listed[i]: RESEMBLES * float(alike[i]) for i in np.flatnonzero(alike >= 0.5)}
         credits.append(resembling | {text: c for text, c in word.credits.items() if text in texts})
     return credits

@@ -1,4 +1,4 @@
-"""Which known words someone may have meant: the same word, a word that begins so, or one a slip or two away."""
+"""Which words of the vocabulary a typed word can mean: itself, a longer word that begins with it, or one a typing error or two away."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
-PREFIXES, SLIPS = 64, 24  # at most so many words that begin like, that look like, the word typed
+MAX_PREFIXED, MAX_MISSPELT = 64, 24  # words that begin with the typed word, and words that it may misspell
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,25 @@ class Vocabulary:
         start, stop = self._at(prefix), self._at(prefix + "\U0010ffff")
         if start < len(self.counts) and self.words[start].as_py() == prefix:
             start += 1
-        return self._frequent(np.arange(start, stop), PREFIXES)
+        return self._frequent(np.arange(start, stop), MAX_PREFIXED)
 
-    def slips(self, word: str) -> tuple[str, ...]:
-        """Words within `allowed` slips of a word (not itself), fewest slips first, then by frequency."""
-        most = allowed(word)
-        if most == 0:
+    def near(self, word: str) -> tuple[str, ...]:
+        """Words within `max_edits` of a word (not itself), fewest edits first, then by frequency."""
+        limit = max_edits(word)
+        if limit == 0:
             return ()
         # An insertion or deletion changes one letter of the set at most, a substitution two.
-        near = np.bitwise_count(self.letters ^ letters_of([word])[0]) <= 2 * most
-        near &= np.abs(self.lengths - len(word)) <= most
-        candidates = np.flatnonzero(near)
-        distances = slips_between(word, self.words.take(pa.array(candidates)).to_pylist())
-        kept = (distances <= most) & (distances > 0)
+        possible = np.bitwise_count(self.letters ^ letters_of([word])[0]) <= 2 * limit
+        possible &= np.abs(self.lengths - len(word)) <= limit
+        candidates = np.flatnonzero(possible)
+        distances = edit_distances(word, self.words.take(pa.array(candidates)).to_pylist())
+        kept = (distances <= limit) & (distances > 0)
         candidates, distances = candidates[kept], distances[kept]
-        best = np.lexsort((candidates, -self.counts[candidates], distances))[:SLIPS]
+        best = np.lexsort((candidates, -self.counts[candidates], distances))[:MAX_MISSPELT]
         return tuple(self.words.take(pa.array(candidates[best])).to_pylist())
 
-    def halves(self, word: str) -> tuple[str, str] | None:
-        """Two known words that a word runs together, as in ``acdc``: the pair whose rarer word is the most frequent."""
+    def split(self, word: str) -> tuple[str, str] | None:
+        """The two known words that a word joins, as in ``acdc``, or None: the pair whose rarer word is the most frequent."""
         pairs = ((word[:i], word[i:]) for i in range(1, len(word)))
         best = max(((min(self.count(a), self.count(b)), a, b) for a, b in pairs), default=(0, "", ""))
         return (best[1], best[2]) if best[0] > 0 else None
@@ -74,48 +76,24 @@ class Vocabulary:
         return bisect_left(range(len(self.counts)), word, key=lambda i: self.words[i].as_py())
 
 
-def allowed(word: str) -> int:
-    """How many slips a word of this length may have: none up to 3 characters, one up to 7, else two."""
+def max_edits(word: str) -> int:
+    """How many edits a word of this length may have: none up to 3 characters or for a number, one up to 7, else two."""
     return 0 if len(word) < 4 or word.isdigit() else 1 if len(word) < 8 else 2
 
 
 def letters_of(words: Sequence[str]) -> np.ndarray:
     """(n,) uint64: the set of characters of each word, one bit for each character code modulo 64."""
-    codes = _codes(words)
+    longest = max(map(len, words), default=0)
+    if not longest:
+        return np.zeros(len(words), np.uint64)
+    codes = np.array(words, dtype=f"U{longest}").view(np.uint32).reshape(len(words), longest)  # 0 after a word's end
     bits = np.where(codes > 0, np.uint64(1) << (codes % 64).astype(np.uint64), np.uint64(0))
-    return np.bitwise_or.reduce(bits, axis=1) if codes.size else np.zeros(len(words), np.uint64)
+    return np.bitwise_or.reduce(bits, axis=1)
 
 
-def slips_between(word: str, others: Sequence[str]) -> np.ndarray:
+def edit_distances(word: str, others: Sequence[str]) -> np.ndarray:
     """(n,) int64: insertions, deletions, substitutions and swaps of neighbours from a word to each of the others.
 
-    The optimal string alignment distance (Boytsov, "Indexing methods for approximate dictionary searching", ACM JEA
-    2011), all others at once.
+    The optimal string alignment distance (Boytsov, "Indexing methods for approximate dictionary searching", ACM JEA 2011).
     """
-    codes = _codes(others)
-    typed = np.frombuffer(word.encode("utf-32-le"), dtype=np.uint32)
-    n, width = codes.shape
-    places = np.arange(width + 1)
-    previous = np.tile(places, (n, 1))
-    before = previous
-    for i, character in enumerate(typed):
-        same = codes == character
-        row = np.empty_like(previous)
-        row[:, 0] = i + 1
-        np.minimum(previous[:, :-1] + ~same, previous[:, 1:] + 1, out=row[:, 1:])
-        if i:
-            swapped = same[:, :-1] & (codes[:, 1:] == typed[i - 1])
-            np.minimum(row[:, 2:], before[:, :-2] + 1, out=row[:, 2:], where=swapped)
-        # An insertion costs one more than what stands before it: the least so far, less its place.
-        row = np.minimum.accumulate(row - places, axis=1) + places
-        before, previous = previous, row
-    lengths = np.fromiter(map(len, others), dtype=np.int64, count=n)
-    return previous[np.arange(n), lengths]
-
-
-def _codes(words: Sequence[str]) -> np.ndarray:
-    """(n, longest) uint32 code points, 0 after the end."""
-    if not len(words):
-        return np.zeros((0, 0), dtype=np.uint32)
-    longest = max(max(map(len, words)), 1)
-    return np.array(words, dtype=f"U{longest}").view(np.uint32).reshape(len(words), longest)
+    return process.cdist([word], others, scorer=OSA.distance, dtype=np.int64)[0]
