@@ -374,10 +374,8 @@ def _configs(
         config = deepcopy(base)
         chosen = dict(zip(values, combination, strict=True))
         varies = {name: chosen[name] for name in values if len(values[name]) > 1}
-        if isinstance(algorithm, HDBSCAN):  # scikit-learn's counts the row itself
-            chosen["min_samples"] = (chosen["min_samples"] or chosen["min_cluster_size"]) - 1
-        for name, value in chosen.items():
-            _set(config, f"cluster.{RENAMED.get(name, name)}", value)
+        for key, value in type(algorithm)(**chosen)._settings().items():
+            _set(config, f"cluster.{key}", value)
         own = state[0] if isinstance(state[0], Integral) else None
         config.seed = int(seed if seed is not None else own if own is not None else config.seed)
         swept = {f"cluster.{RENAMED.get(name, name)}": value for name, value in varies.items()}

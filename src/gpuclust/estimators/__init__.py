@@ -1,0 +1,12 @@
+"""scikit-learn estimators over gpuclust's CPU kernels: `KMeans`, `GaussianMixture` and `HDBSCAN`.
+
+Parameters and fitted attributes have scikit-learn's names and meanings, so the estimators work in a ``Pipeline``, in
+``GridSearchCV`` and with ``clone``. They also describe the algorithm of `gpuclust.fit` and `gpuclust.sweep`, where a
+parameter may have several values, as in ``KMeans(n_clusters=range(2, 11))``.
+"""
+
+from gpuclust.estimators.hdbscan import HDBSCAN
+from gpuclust.estimators.kmeans import KMeans
+from gpuclust.estimators.mixture import GaussianMixture
+
+__all__ = ["HDBSCAN", "GaussianMixture", "KMeans"]

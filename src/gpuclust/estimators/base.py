@@ -1,0 +1,105 @@
+"""What the estimators share: how they name the configuration's keys, the order of clusters, seeds and errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from gpuclust.errors import ConfigurationError, GpuclustError
+
+FLOATS = (np.float64, np.float32)
+
+
+class Estimator(BaseEstimator):  # type: ignore[misc]
+    """An estimator that `gpuclust.fit` accepts: it names its algorithm and gives that algorithm's configuration.
+
+    ``_algorithm`` is the name of the algorithm in `gpuclust.algorithms.registry`. ``_keys`` maps a parameter to the key of
+    the configuration where the two differ in name. ``_of_fit_alone`` are the parameters that only the estimator's own
+    ``fit`` takes.
+    """
+
+    _algorithm: ClassVar[str]
+    _keys: ClassVar[Mapping[str, str]] = {}
+    _of_fit_alone: ClassVar[tuple[str, ...]] = ()
+
+    def _settings(self) -> dict[str, Any]:
+        """The values of the configuration's keys that the parameters stand for.
+
+        Raises ConfigurationError for a parameter that only the estimator's own ``fit`` takes, and ValueError for one that
+        is out of its range.
+        """
+        parameters = self.get_params(deep=False)
+        for name in self._of_fit_alone:
+            if parameters.pop(name) is not None:
+                raise ConfigurationError(f"gpuclust.fit has no {name}; fit the estimator itself to use it")
+        parameters.pop("random_state", None)
+        self._validate_params()
+        return {self._keys.get(name, name): value for name, value in parameters.items()}
+
+    def _rows_to_fit(self, X: ArrayLike, *, at_least: int = 1) -> NDArray[Any]:
+        """X as an array, float32 or float64, in C order; its features are remembered."""
+        rows: NDArray[Any] = validate_data(self, X, dtype=FLOATS, order="C", ensure_min_samples=at_least)
+        return rows
+
+    def _rows(self, X: ArrayLike) -> NDArray[Any]:
+        """X as an array like the one that was fitted. Raises NotFittedError, and ValueError for other features."""
+        check_is_fitted(self)
+        rows: NDArray[Any] = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
+        return rows
+
+
+def seed_of(random_state: Any) -> int:
+    """The seed that a ``random_state`` gives: an int itself, else a number drawn from the generator."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def canonical_order(
+    labels: NDArray[np.int32], centers: NDArray[np.float64], weight: NDArray[np.float64] | None = None
+) -> NDArray[np.intp]:
+    """The clusters in canonical order: by total weight, the largest first, ties by centre in lexicographic order.
+
+    ``labels`` (n_samples,), noise -1; ``centers`` (n_clusters, n_features). Returns (n_clusters,) cluster numbers.
+    """
+    member = labels >= 0
+    weights = None if weight is None else weight[member]
+    sizes = np.bincount(labels[member], weights=weights, minlength=len(centers))
+    return np.lexsort((*centers.T[::-1], -sizes))
+
+
+def renumbered(labels: NDArray[np.int32], order: NDArray[np.intp]) -> NDArray[np.int32]:
+    """Labels whose cluster ``order[i]`` is called ``i``; noise stays -1."""
+    return np.append(np.argsort(order), -1).astype(np.int32)[labels]
+
+
+def in_python(text: str, keys: Mapping[str, str] | None = None) -> str:
+    """A message that names configuration keys, with the names of Python's parameters in their place.
+
+    >>> in_python("lower cluster.n_clusters or set data.features", {"n_components": "n_clusters"})
+    'lower n_components or set features'
+    """
+    names = {key: parameter for parameter, key in (keys or {}).items()}
+    text = re.sub(r"\bcluster\.(\w+)", lambda found: names.get(found[1], found[1]), text)
+    text = re.sub(r"\bn_clusters(?==)", names.get("n_clusters", "n_clusters"), text)
+    for key, parameter in {"data.features": "features", "sweep.metric": "metric", "tracking.uri": "tracking"}.items():
+        text = re.sub(rf"(?<![\w.]){re.escape(key)}\b", parameter, text)
+    return text
+
+
+@contextmanager
+def value_errors(estimator: Estimator) -> Iterator[None]:
+    """gpuclust's errors as the ValueError that scikit-learn raises, in the estimator's own words."""
+    try:
+        yield
+    except GpuclustError as error:
+        raise ValueError(in_python(str(error), estimator._keys)) from error

@@ -1,0 +1,183 @@
+"""`HDBSCAN`: an exact spanning tree and its cut as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClusterMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from gpuclust.estimators.base import Estimator, canonical_order, renumbered, value_errors
+from gpuclust.model.prediction import assign
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from gpuclust.algorithms.hdbscan.fit import SpanningTree
+
+AUTO = "auto"
+DEFAULT_MIN_SAMPLES = 11
+"""``min_samples`` where neither it nor a number for ``min_cluster_size`` is given; the row itself included."""
+
+
+class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
+    """HDBSCAN* clustering by Euclidean distance, with an exact spanning tree.
+
+    Parameters
+    ----------
+    min_cluster_size : int, "auto" or None, default=5
+        The smallest number of rows of a cluster. "auto" ranks all sizes by the persistence of their clusters and takes the
+        best; None is the square root of the number of rows, at least 5.
+    min_samples : int, optional
+        The number of rows in a neighbourhood, the row itself included, as in scikit-learn. By default
+        ``min_cluster_size``, or 11 where that is no number.
+    cluster_selection_epsilon : float, default=0.0
+        Clusters closer than this distance are merged.
+    max_cluster_size : int, optional
+        With "eom", larger clusters are split where they can be.
+    cluster_selection_method : {"eom", "leaf"}, default="eom"
+        "eom": the most stable clusters of the tree (excess of mass); "leaf": its finest ones.
+    allow_single_cluster : bool, default=False
+        Whether all rows may be one cluster.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,), int32
+        Noise is -1; cluster 0 is the largest, then by size, ties by mean.
+    probabilities_ : ndarray of shape (n_samples,), float64
+        The strength of each row's membership in [0, 1]; 0 for noise.
+    cluster_persistence_ : ndarray of shape (n_clusters,), float64
+        The stability of each cluster over its upper bound, in [0, 1].
+    relative_validity_ : float
+        The density-based validity index, estimated on the spanning tree, in [-1, 1]; higher is better.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where X has feature names that are all strings.
+
+    References
+    ----------
+    Campello, Moulavi and Sander, "Density-based clustering based on hierarchical density estimates", 2013; McInnes and Healy,
+    "Accelerated hierarchical density based clustering", 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpuclust as gc
+    >>> X = np.array([[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.2], [20.0]])
+    >>> gc.HDBSCAN(min_cluster_size=3, min_samples=2).fit(X).labels_
+    array([ 0,  0,  0,  0,  1,  1,  1, -1], dtype=int32)
+    """
+
+    _algorithm: ClassVar[str] = "hdbscan"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "min_cluster_size": [Interval(Integral, 2, None, closed="left"), StrOptions({AUTO}), None],
+        "min_samples": [Interval(Integral, 2, None, closed="left"), None],
+        "cluster_selection_epsilon": [Interval(Real, 0, None, closed="left")],
+        "max_cluster_size": [Interval(Integral, 1, None, closed="left"), None],
+        "cluster_selection_method": [StrOptions({"eom", "leaf"})],
+        "allow_single_cluster": ["boolean"],
+    }
+
+    labels_: NDArray[np.int32]
+    probabilities_: NDArray[np.float64]
+    cluster_persistence_: NDArray[np.float64]
+    relative_validity_: float
+    n_features_in_: int
+
+    def __init__(
+        self,
+        min_cluster_size: Any = 5,
+        *,
+        min_samples: Any = None,
+        cluster_selection_epsilon: Any = 0.0,
+        max_cluster_size: Any = None,
+        cluster_selection_method: Any = "eom",
+        allow_single_cluster: Any = False,
+    ) -> None:
+        self.min_cluster_size = min_cluster_size
+        self.min_samples = min_samples
+        self.cluster_selection_epsilon = cluster_selection_epsilon
+        self.max_cluster_size = max_cluster_size
+        self.cluster_selection_method = cluster_selection_method
+        self.allow_single_cluster = allow_single_cluster
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: ArrayLike, y: Any = None) -> HDBSCAN:
+        """Find the clusters of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Distances are computed in float32. Nothing is scaled.
+        y : ignored
+
+        Returns
+        -------
+        HDBSCAN
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For a parameter out of its range, more ``min_samples`` than rows, and values that are not finite.
+        """
+        from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
+        from gpuclust.algorithms.hdbscan.predict import prediction_data
+
+        rows = self._rows_to_fit(X, at_least=2)
+        neighbours = self._neighbours()
+        if neighbours >= len(rows):
+            raise ValueError(f"min_samples ({neighbours + 1}) must be at most the number of samples in X ({len(rows)})")
+        with value_errors(self):
+            tree = spanning_tree(rows, min_samples=neighbours)
+            found = cut(
+                tree,
+                min_cluster_size=min(self._size(tree), len(rows)),
+                cluster_selection_method=self.cluster_selection_method,
+                cluster_selection_epsilon=float(self.cluster_selection_epsilon),
+                max_cluster_size=self.max_cluster_size or 0,
+                allow_single_cluster=self.allow_single_cluster,
+            )
+        means = np.array([rows[found.labels == label].mean(axis=0) for label in range(found.n_clusters)])
+        order = canonical_order(found.labels, means.reshape(found.n_clusters, rows.shape[1]))
+        self.labels_, self.probabilities_ = renumbered(found.labels, order), found.probabilities
+        self.cluster_persistence_, self.relative_validity_ = found.persistence[order], found.relative_validity
+        self._prediction_data = prediction_data(rows, tree, found) | {"canonical": np.argsort(order)}
+        return self
+
+    def _neighbours(self) -> int:
+        """The number of other rows in a neighbourhood, which is how the kernel counts ``min_samples``."""
+        if self.min_samples is not None:
+            return int(self.min_samples) - 1
+        given = isinstance(self.min_cluster_size, Integral)
+        return int(self.min_cluster_size if given else DEFAULT_MIN_SAMPLES) - 1
+
+    def _size(self, tree: SpanningTree) -> int:
+        from gpuclust.algorithms.hdbscan import default_min_cluster_size
+        from gpuclust.algorithms.hdbscan.fit import auto_min_cluster_size
+
+        if self.min_cluster_size == AUTO:
+            return int(auto_min_cluster_size(tree).chosen)
+        return default_min_cluster_size(tree.n_rows) if self.min_cluster_size is None else int(self.min_cluster_size)
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+        """Assign new rows to the clusters, as hdbscan's ``approximate_predict`` does.
+
+        A row that equals a fitted row gets that row's label. Raises ValueError for another number of features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            Noise is -1.
+        """
+        rows = self._rows(X)
+        return assign("hdbscan", self._prediction_data, {}, rows)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"min_samples": self._neighbours()}
