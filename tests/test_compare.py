@@ -20,7 +20,7 @@ from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.hdbscan.predict import soft_membership
 from gpuclust.analysis.comparison import compare, compare_all
 from gpuclust.analysis.external_validation import compare_to_reference
-from gpuclust.analysis.noise import noise_profile, rescue
+from gpuclust.analysis.noise import assign_noise, noise_profile
 from gpuclust.cli import main
 from gpuclust.compare import compare_runs, write
 from gpuclust.compose import plan
@@ -185,18 +185,18 @@ def hdbscan_with_noise() -> tuple[np.ndarray, object]:
     return X, canonical(fit, request, matrix, backend, 0.0)
 
 
-def test_a_rescue_places_the_noise_and_leaves_the_labels_alone() -> None:
+def test_assign_noise_gives_noise_rows_a_cluster_and_keeps_the_labels() -> None:
     X, clustering = hdbscan_with_noise()
     labels = clustering.labels.copy()
     noise = labels == -1
     assert 0.02 < noise.mean() < 0.5
-    found = rescue(clustering.labels, clustering.confidence, clustering.parameters)
+    found = assign_noise(clustering.labels, clustering.confidence, clustering.parameters)
     np.testing.assert_array_equal(clustering.labels, labels)
     np.testing.assert_array_equal(found.cluster[~noise], labels[~noise])
     np.testing.assert_array_equal(found.confidence[~noise], clustering.confidence[~noise])
     assert (found.cluster[noise] >= 0).all()
     assert ((found.confidence[noise] >= 0) & (found.confidence[noise] <= 1)).all()
-    # The whole table's soft membership, of which the rescue computes the noise alone.
+    # The whole table's soft membership, of which the assign_noise computes the noise alone.
     everyone, membership = soft_membership(clustering.parameters)
     np.testing.assert_array_equal(found.cluster[noise], clustering.parameters["canonical"][everyone[noise]])
     np.testing.assert_array_equal(found.confidence[noise], membership[noise])

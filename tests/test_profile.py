@@ -18,7 +18,7 @@ from gpuclust.analysis import naming
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.enrichment import MIN_COUNT
 from gpuclust.analysis.profile import Profile, profile, with_rules
-from gpuclust.analysis.table_stats import Facts, categories, facts
+from gpuclust.analysis.table_stats import TableStats, categories, compute_table_stats
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
 from gpuclust.report.page import Report, page
@@ -32,8 +32,8 @@ def table_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles:
     return Table(frame, Roles(**roles), features, "", Audit())
 
 
-def known(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> Facts:
-    return facts(table_of(frame, features, **roles), PandasFrames())
+def stats_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> TableStats:
+    return compute_table_stats(table_of(frame, features, **roles), PandasFrames())
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ ROLES = {"id": "id", "title": "name", "creator": "artist", "group": "genre", "po
 
 def test_the_figures_are_those_of_pandas(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
-    described = profile(known(frame, **ROLES), FEATURES, labels)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels)
     assert [c.cluster for c in described.clusters] == [0, 1, 2, -1]
     assert [c.cluster for c in described.proper] == [0, 1, 2]
     whole = frame[list(FEATURES)]
@@ -80,13 +80,13 @@ def test_the_figures_are_those_of_pandas(tracks: tuple[pd.DataFrame, np.ndarray]
 
 def test_a_median_of_an_even_and_of_an_odd_number_of_rows() -> None:
     frame = pd.DataFrame({"a": [1.0, 9.0, 2.0, 5.0, 7.0]})
-    described = profile(known(frame, ("a",)), ("a",), np.array([0, 0, 0, 1, 1]))
+    described = profile(stats_of(frame, ("a",)), ("a",), np.array([0, 0, 0, 1, 1]))
     assert [c.features["a"].median for c in described.clusters] == [2.0, 6.0]
 
 
 def test_groups_by_count_and_by_lift_are_those_of_a_cross_table(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
-    described = profile(known(frame, **ROLES), FEATURES, labels)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels)
     counts = pd.crosstab(labels, frame["genre"])
     shares = counts.div(counts.sum(axis=1), axis=0)
     lifts = shares / (frame["genre"].value_counts(normalize=True).reindex(counts.columns))
@@ -109,7 +109,9 @@ def test_a_value_that_occurs_a_few_times_has_no_lift() -> None:
     group[: MIN_COUNT - 1] = "rare"
     group[n - MIN_COUNT :] = "enough"
     labels = np.repeat([0, 1], n // 2)
-    described = profile(known(pd.DataFrame({"a": np.arange(float(n)), "g": group}), ("a",), group="g"), ("a",), labels)
+    described = profile(
+        stats_of(pd.DataFrame({"a": np.arange(float(n)), "g": group}), ("a",), group="g"), ("a",), labels
+    )
     assert "rare" in [s.value for s in described.clusters[0].top_groups]
     assert [s.value for s in described.clusters[0].top_groups_by_lift] == ["common"]
     assert [s.value for s in described.clusters[1].top_groups_by_lift] == ["enough"]
@@ -122,7 +124,7 @@ def test_each_genre_of_a_list_counts_and_a_missing_one_does_not() -> None:
     assert sorted(zip(found.rows.tolist(), found.codes.tolist(), strict=True)) == [(0, 0), (0, 1), (2, 0), (3, 1)]
     assert found.totals.tolist() == [2, 2]
     frame = pd.DataFrame({"a": np.arange(5.0), "g": genres})
-    described = profile(known(frame, ("a",), group="g"), ("a",), np.array([0, 0, 0, 1, 1]))
+    described = profile(stats_of(frame, ("a",), group="g"), ("a",), np.array([0, 0, 0, 1, 1]))
     assert [(s.value, s.count, s.fraction) for s in described.clusters[0].top_groups] == [
         ("pop", 2, 2 / 3),
         ("rock", 1, 1 / 3),
@@ -141,7 +143,7 @@ def test_many_creators_take_the_sparse_path_to_the_same_counts(seed: int) -> Non
     creators = rng.integers(0, 700, 1000).astype(str)
     labels = rng.integers(-1, 40, 1000)
     frame = pd.DataFrame({"a": rng.normal(size=1000), "who": creators})
-    described = profile(known(frame, ("a",), creator="who"), ("a",), labels)
+    described = profile(stats_of(frame, ("a",), creator="who"), ("a",), labels)
     for c in described.clusters:
         counts = pd.Series(creators[labels == c.cluster]).value_counts()
         expected = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:5]
@@ -151,7 +153,7 @@ def test_many_creators_take_the_sparse_path_to_the_same_counts(seed: int) -> Non
 def test_representatives_are_nearest_by_the_distance_given(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
     distance = np.arange(len(frame), 0, -1, dtype=np.float32)
-    described = profile(known(frame, **ROLES), FEATURES, labels, distance=distance)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels, distance=distance)
     for c in described.proper:
         assert [r.id for r in c.representatives] == frame["id"][labels == c.cluster].iloc[::-1].head(5).tolist()
     assert described.clusters[-1].representatives == (), "noise has no centre"
@@ -162,7 +164,7 @@ def test_representatives_without_a_distance_are_certain_and_near_the_mean(
 ) -> None:
     frame, labels = tracks
     confidence = np.where(frame.index % 4 == 0, 1.0, 0.5)
-    described = profile(known(frame, **ROLES), FEATURES, labels, confidence=confidence)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels, confidence=confidence)
     z = (frame[list(FEATURES)] - frame[list(FEATURES)].mean()) / frame[list(FEATURES)].std(ddof=0)
     for c in described.proper:
         own = z[labels == c.cluster]
@@ -180,7 +182,7 @@ def test_the_most_popular_rows_once_each() -> None:
             "a": np.arange(6.0),
         }
     )
-    described = profile(known(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(6, dtype=int))
+    described = profile(stats_of(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(6, dtype=int))
     rows = described.clusters[0].popular
     assert [(r.id, r.title, r.creator, r.popularity) for r in rows] == [
         ("b", "hit", "X", 95.0), ("c", "Song", "X", 80.0), ("f", "Hit", "Z", 70.0), ("e", "Old", "Y", 10.0)
@@ -199,7 +201,7 @@ def test_one_recording_is_one_example() -> None:
             "a": np.arange(7.0),
         }
     )
-    described = profile(known(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(7, dtype=int))
+    described = profile(stats_of(frame, ("a",), **(ROLES | {"group": "artist"})), ("a",), np.zeros(7, dtype=int))
     assert [r.id for r in described.clusters[0].popular] == ["a", "d", "e", "f", "g"]
     assert {r.id for r in described.clusters[0].representatives} >= {"d", "e"}
     assert len({r.id for r in described.clusters[0].representatives} & {"a", "b", "c"}) == 1
@@ -207,7 +209,7 @@ def test_one_recording_is_one_example() -> None:
 
 def test_a_row_is_shown_by_its_id_and_its_creators_where_it_has_nothing_else() -> None:
     frame = pd.DataFrame({"id": [7, 8], "who": pd.Series([["A", "B"], None], dtype=TEXT_LIST), "a": [0.0, 1.0]})
-    rows = known(frame, ("a",), creator="who").rows(np.array([1, 0]))
+    rows = stats_of(frame, ("a",), creator="who").rows(np.array([1, 0]))
     assert [(r.id, r.title, r.creator, r.popularity) for r in rows] == [("8", "", "", None), ("7", "", "A, B", None)]
 
 
@@ -276,7 +278,7 @@ def test_nearest_is_the_nearest_mean(seed: int) -> None:
 
 def test_a_sentence_tells_size_means_neighbour_and_groups(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
-    described = profile(known(frame, **ROLES), FEATURES, labels)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels)
     fast = described.clusters[2]
     mean, overall = fast.features["tempo"].mean, frame["tempo"].mean()
     assert fast.description.startswith(f"100 rows (15.2 %): high tempo ({mean:.3g} on average, {overall:.3g} in all)")
@@ -293,8 +295,8 @@ def satisfied(rule: str, frame: pd.DataFrame) -> np.ndarray:
 
 def test_a_rule_is_judged_on_all_rows(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
-    described = profile(known(frame, **ROLES), FEATURES, labels)
-    ruled = with_rules(described, known(frame, **ROLES), labels)
+    described = profile(stats_of(frame, **ROLES), FEATURES, labels)
+    ruled = with_rules(described, stats_of(frame, **ROLES), labels)
     assert all(c.rule is None for c in described.clusters)
     assert ruled.clusters[3].rule is None, "noise is no region"
     for c in ruled.proper:
@@ -314,7 +316,7 @@ def test_a_band_is_one_condition() -> None:
     x = np.linspace(0, 9, 901)
     labels = ((x > 3) & (x < 6)).astype(int)
     frame = pd.DataFrame({"x": x})
-    ruled = with_rules(profile(known(frame, ("x",)), ("x",), labels), known(frame, ("x",)), labels)
+    ruled = with_rules(profile(stats_of(frame, ("x",)), ("x",), labels), stats_of(frame, ("x",)), labels)
     rule = ruled.clusters[1].rule
     assert rule is not None
     low, name, high = rule.text.replace("<=", "<").split(" < ")
@@ -326,14 +328,16 @@ def test_a_band_is_one_condition() -> None:
 
 def test_one_cluster_has_no_rule_and_no_neighbour() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
-    ruled = with_rules(profile(known(frame, ("a",)), ("a",), np.zeros(3, int)), known(frame, ("a",)), np.zeros(3, int))
+    ruled = with_rules(
+        profile(stats_of(frame, ("a",)), ("a",), np.zeros(3, int)), stats_of(frame, ("a",)), np.zeros(3, int)
+    )
     assert (ruled.clusters[0].rule, ruled.clusters[0].nearest) == (None, None)
     assert ruled.clusters[0].description == "3 rows (100.0 %): every feature is near the average of all rows."
 
 
 def test_nothing_but_noise_is_a_profile_of_noise() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
-    described = profile(known(frame, ("a",)), ("a",), np.full(3, -1))
+    described = profile(stats_of(frame, ("a",)), ("a",), np.full(3, -1))
     assert [c.name for c in described.clusters] == ["Noise"]
     assert described.proper == ()
     assert described.z().shape == (0, 1)
@@ -345,7 +349,7 @@ def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame,
 
     frame, labels = tracks
     frame.loc[0, "name"] = "<script>alert(1)</script>"
-    described = with_rules(profile(known(frame, **ROLES), FEATURES, labels), known(frame, **ROLES), labels)
+    described = with_rules(profile(stats_of(frame, **ROLES), FEATURES, labels), stats_of(frame, **ROLES), labels)
     assert json.loads(json.dumps(described.to_dict()))["clusters"][2]["name"] == described.clusters[2].name
     rows = pd.read_csv(io.StringIO(described.to_csv()), float_precision="round_trip")
     assert rows.shape == (4 * 3, 10)
@@ -371,8 +375,8 @@ def test_names_do_not_depend_on_the_order_of_the_rows(tracks: tuple[pd.DataFrame
     def said(described: Profile) -> list[Any]:
         return [(c.name, c.description, c.top_groups, c.top_creators, c.popular) for c in described.clusters]
 
-    assert said(profile(known(frame, **ROLES), FEATURES, labels)) == said(
-        profile(known(shuffled, **ROLES), FEATURES, labels[order])
+    assert said(profile(stats_of(frame, **ROLES), FEATURES, labels)) == said(
+        profile(stats_of(shuffled, **ROLES), FEATURES, labels[order])
     )
 
 
@@ -387,7 +391,7 @@ def test_real_genres_have_names_that_differ_and_rules_that_hold(real_data: Path)
     config = compose(["data=tracks", f"data.path={real_data / 'playlist_tracks_10k.csv'}"])
     frames = PandasFrames()
     table = clean(read(config.data, frames), config.clean, frames)
-    gathered = facts(table, frames)
+    gathered = compute_table_stats(table, frames)
     labels = KMeans(8, n_init=1, random_state=0).fit_predict((gathered.raw - gathered.mean) / gathered.std)
     described = with_rules(profile(gathered, table.features, labels), gathered, labels)
     assert len({c.name for c in described.clusters}) == 8

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.errors import DataError, ExportError
-from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, recorded, verify
+from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, reload_run, verify
 from gpuclust.folders import whole_folder
 from gpuclust.pipeline.context import RunContext
 from gpuclust.pipeline.run_files import contingency_figure
@@ -80,7 +80,7 @@ def _of_run(name: str, recorder: MlflowRecorder | None, desk: RunContext, data_p
     if recorder is None:
         raise ExportError(f"{name} is not an export folder, and no tracking store is open to find it as a run")
     run = find_run(recorder, name)
-    found = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
+    found = reload_run(run, recorder=recorder, desk=desk, data_path=data_path)
     table = found.table
     ids = desk.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
     rows = np.arange(table.n_rows) if table.rows is None else table.rows

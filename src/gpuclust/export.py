@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from gpuclust import __version__
 from gpuclust.analysis.arrow_schema import cluster_table
-from gpuclust.analysis.noise import Rescue, noise_warning, rescue
+from gpuclust.analysis.noise import NoiseAssignment, assign_noise, noise_warning
 from gpuclust.analysis.profile import Profile
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
@@ -91,7 +91,7 @@ def export(
     cannot be written, or the content is another.
     """
     refuse_existing(out, force)
-    found = recorded(run, recorder=recorder, desk=desk, data_path=data_path)
+    found = reload_run(run, recorder=recorder, desk=desk, data_path=data_path)
     job, table, prediction = found.job, found.table, found.prediction
     described = jobs.describe(
         job, table, prediction.cluster, desk, distance=prediction.distance, confidence=prediction.confidence
@@ -121,7 +121,7 @@ def refuse_existing(out: Path, force: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ReloadedRun:
     """A recorded job as it was: its configuration, its table as it was clustered, its model, its labels of the table."""
 
     job: Job
@@ -130,7 +130,7 @@ class Recorded:
     prediction: Prediction
 
 
-def recorded(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_path: str | None = None) -> Recorded:
+def reload_run(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_path: str | None = None) -> ReloadedRun:
     """A finished job's table and labels again, each checked against what the run recorded.
 
     The model is the run's, or the job computed again where none was kept. Raises ExportError when the content of the
@@ -166,7 +166,7 @@ def recorded(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_pat
             f"the model of run {run.run_id} does not give the labels that the run recorded on this table; "
             "run the job again with sweep.resume=false"
         )
-    return Recorded(job, table, bundle, prediction)
+    return ReloadedRun(job, table, bundle, prediction)
 
 
 def _whole_bundle(folder: Path | None) -> Bundle | None:
@@ -189,7 +189,9 @@ def _write(
     desk.display.stage("writing")
     assignments = with_prediction(columns, prediction)
     if bundle.algorithm == "hdbscan":
-        assignments = with_rescue(assignments, rescue(prediction.cluster, prediction.confidence, bundle.parameters))
+        assignments = with_noise_assignment(
+            assignments, assign_noise(prediction.cluster, prediction.confidence, bundle.parameters)
+        )
     if form == "csv":
         write_csv(assignments, folder / f"{ASSIGNMENTS}.csv")
     pq.write_table(assignments, folder / f"{ASSIGNMENTS}.parquet", compression="zstd")
@@ -251,10 +253,10 @@ def with_prediction(columns: pa.Table, prediction: Prediction) -> pa.Table:
     return columns
 
 
-def with_rescue(columns: pa.Table, rescued: Rescue) -> pa.Table:
+def with_noise_assignment(columns: pa.Table, assigned: NoiseAssignment) -> pa.Table:
     """The columns with ``cluster_rescued`` and ``confidence_rescued`` added: where noise would go, beside ``cluster``."""
-    columns = columns.append_column("cluster_rescued", pa.array(rescued.cluster, pa.int32()))
-    return columns.append_column("confidence_rescued", pa.array(rescued.confidence, pa.float32()))
+    columns = columns.append_column("cluster_rescued", pa.array(assigned.cluster, pa.int32()))
+    return columns.append_column("confidence_rescued", pa.array(assigned.confidence, pa.float32()))
 
 
 def write_csv(table: pa.Table, path: Path) -> None:

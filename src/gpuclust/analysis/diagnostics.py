@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.analysis.external_validation import ReferenceReport, compare_to_reference
-from gpuclust.analysis.noise import NoiseProfile, noise_profile, rescue
+from gpuclust.analysis.noise import NoiseProfile, assign_noise, noise_profile
 from gpuclust.analysis.table_stats import categories
 from gpuclust.config import Config
 from gpuclust.data.table import Table, sample_rows
@@ -111,8 +111,8 @@ def _timed(count: int, clustering: Clustering, tell: Tell) -> Progress:
 
 
 def _noise(clustering: Clustering, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile:
-    rescued = rescue(clustering.labels, clustering.confidence, clustering.parameters)
-    return noise_profile(clustering.labels, rescued, raw=raw, features=features)
+    assigned = assign_noise(clustering.labels, clustering.confidence, clustering.parameters)
+    return noise_profile(clustering.labels, assigned, raw=raw, features=features)
 
 
 def reference_column(table: Table, name: str) -> str:

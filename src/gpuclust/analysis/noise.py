@@ -1,4 +1,4 @@
-"""The noise of an HDBSCAN clustering: what it looks like, and where its rows would go, never overwriting the noise."""
+"""Describe the noise of an HDBSCAN clustering and assign its rows to clusters, without changing the labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_QUIET_NOISE = 0.3
 
 
 def noise_warning(n_noise: int, n_rows: int) -> str | None:
-    """A warning where more than 30 % of the rows are noise: ``11,961 of 114,000 rows are in a cluster; ...``; else None."""
+    """A warning if more than 30 % of the rows are noise: ``11,961 of 114,000 rows are in a cluster; ...``; else None."""
     if n_rows == 0 or n_noise <= MAX_QUIET_NOISE * n_rows:
         return None
     inside = f"{n_rows - n_noise:,} of {n_rows:,} rows are in a cluster"
@@ -26,12 +26,12 @@ def noise_warning(n_noise: int, n_rows: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class Rescue:
-    """Every row's likeliest cluster beside its own label.
+class NoiseAssignment:
+    """The most likely cluster of every row.
 
-    ``cluster`` (n_rows,) int32: the label where the row has one, else the cluster of its greatest soft membership (-1 only
-    where there is no cluster at all). ``confidence`` (n_rows,) float32 in [0, 1]: the label's own where it has one, else
-    that membership, which is low far from all clusters.
+    ``cluster`` (n_rows,) int32: the label of the row or, for noise, the cluster with the greatest soft membership (-1 only
+    if there are no clusters). ``confidence`` (n_rows,) float32 in [0, 1]: that of the label or, for noise, the soft
+    membership, which is low far from all clusters.
     """
 
     cluster: np.ndarray
@@ -40,11 +40,11 @@ class Rescue:
 
 @dataclass(frozen=True)
 class NoiseProfile:
-    """The noise in numbers.
+    """Statistics of the noise.
 
-    ``z``: feature -> distance of the noise's mean from the mean of all rows in standard deviations; ``spread``: feature ->
+    ``z``: feature -> distance of the mean of the noise from the mean of all rows in standard deviations; ``spread``: feature ->
     its standard deviation over that of all rows (above 1: noise lies around the clusters, below: between them).
-    ``destinations``: cluster -> (rows that a rescue would give it, their median membership).
+    ``destinations``: cluster -> (noise rows assigned to it, their median membership).
     """
 
     size: int
@@ -54,7 +54,7 @@ class NoiseProfile:
     destinations: Mapping[int, tuple[int, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self) | {
             "destinations": {
                 str(c): {"rows": rows, "median_membership": median} for c, (rows, median) in self.destinations.items()
@@ -62,8 +62,8 @@ class NoiseProfile:
         }
 
 
-def rescue(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, np.ndarray]) -> Rescue:
-    """Place the noise rows of a fitted HDBSCAN by soft membership (McInnes, Healy and Astels, hdbscan's soft clustering).
+def assign_noise(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, np.ndarray]) -> NoiseAssignment:
+    """Assign the noise rows of a fitted HDBSCAN to clusters by soft membership (McInnes, Healy and Astels, hdbscan's soft clustering).
 
     ``labels`` and ``confidence`` (n_rows,) of the fitted rows; ``parameters`` are the clustering's, with the numbering of
     its clusters under ``canonical``. Only the noise rows are computed.
@@ -73,21 +73,23 @@ def rescue(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, 
     noise = np.flatnonzero(labels == NOISE)
     cluster, certain = labels.astype(np.int32, copy=True), confidence.astype(np.float32, copy=True)
     if len(noise) == 0 or len(parameters["cluster_node"]) == 0:
-        return Rescue(cluster, certain)
+        return NoiseAssignment(cluster, certain)
     found, membership = soft_membership(parameters, rows=noise)
     renumber = np.append(parameters["canonical"], NOISE).astype(np.int32)
     cluster[noise], certain[noise] = renumber[found], membership
-    return Rescue(cluster, certain)
+    return NoiseAssignment(cluster, certain)
 
 
-def noise_profile(labels: np.ndarray, rescued: Rescue, *, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile:
+def noise_profile(
+    labels: np.ndarray, assigned: NoiseAssignment, *, raw: np.ndarray, features: tuple[str, ...]
+) -> NoiseProfile:
     """Describe the noise of labels (n_rows,) in the original features ``raw`` (n_rows, n_features) float64."""
     noise = labels == NOISE
     rows = raw[noise]
     scale = np.where(raw.std(axis=0) > 0, raw.std(axis=0), 1.0)
     z = (rows.mean(axis=0) - raw.mean(axis=0)) / scale if len(rows) else np.zeros(len(features))
     spread = rows.std(axis=0) / scale if len(rows) else np.zeros(len(features))
-    to, membership = rescued.cluster[noise], rescued.confidence[noise]
+    to, membership = assigned.cluster[noise], assigned.confidence[noise]
     destinations = {
         int(c): (int((to == c).sum()), float(np.median(membership[to == c]))) for c in np.unique(to) if c != NOISE
     }

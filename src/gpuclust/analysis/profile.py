@@ -14,11 +14,11 @@ from gpuclust.analysis import naming
 from gpuclust.analysis.enrichment import Share, top_categories
 from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import Rule, rules
-from gpuclust.analysis.table_stats import Facts, Row, facts
+from gpuclust.analysis.table_stats import Row, TableStats, compute_table_stats
 from gpuclust.model.records import NOISE
 from gpuclust.sanitize import safe_row
 
-__all__ = ["ClusterProfile", "Facts", "FeatureProfile", "Profile", "Row", "Rule", "Share", "facts", "profile", "with_rules"]  # fmt: skip
+__all__ = ["ClusterProfile", "FeatureProfile", "Profile", "Row", "Rule", "Share", "TableStats", "compute_table_stats", "profile", "with_rules"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def profile(
-    known: Facts,
+    stats: TableStats,
     features: Sequence[str],
     labels: np.ndarray,
     *,
@@ -110,18 +110,18 @@ def profile(
     else follows from the labels and the table alone, so that a rebuilt clustering has the same names.
     """
     members = _members(labels)
-    described = {c: _describe(rows, known, features) for c, rows in members.items()}
+    described = {c: _describe(rows, stats, features) for c, rows in members.items()}
     proper = [c for c in members if c != NOISE]
     z, z_se = (_matrix([described[c] for c in proper], which, len(features)) for which in ("z", "z_se"))
     words = naming.readable(features)
     names = {NOISE: "Noise"} | dict(zip(proper, naming.names(z, z_se, words), strict=True))
     near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, naming.nearest(z), strict=True)}
-    groups = top_categories(known.groups, labels, list(members))
-    creators = top_categories(known.creators, labels, list(members))
+    groups = top_categories(stats.groups, labels, list(members))
+    creators = top_categories(stats.creators, labels, list(members))
     means = {c: np.array([p.mean for p in d.values()]) for c, d in described.items()}
     usable = distance if distance is not None and not np.isnan(distance).any() else None
-    central = representatives(known, {c: members[c] for c in proper}, means, usable, confidence)
-    liked = popular(known, members)
+    central = representatives(stats, {c: members[c] for c in proper}, means, usable, confidence)
+    liked = popular(stats, members)
     clusters = {
         c: ClusterProfile(
             cluster=c,
@@ -139,13 +139,13 @@ def profile(
         )
         for c, rows in members.items()
     }
-    return Profile(tuple(features), _with_sentences(clusters, known, features, words))
+    return Profile(tuple(features), _with_sentences(clusters, stats, features, words))
 
 
-def with_rules(described: Profile, known: Facts, labels: np.ndarray, *, seed: int = 0) -> Profile:
+def with_rules(described: Profile, stats: TableStats, labels: np.ndarray, *, seed: int = 0) -> Profile:
     """The profile with a decision rule for each of its larger clusters (see `rules`): a tree each, so not for every
     job of a sweep."""
-    found = rules(known, described.features, labels, seed=seed)
+    found = rules(stats, described.features, labels, seed=seed)
     return replace(described, clusters=tuple(replace(c, rule=found.get(c.cluster)) for c in described.clusters))
 
 
@@ -158,13 +158,13 @@ def _members(labels: np.ndarray) -> dict[int, np.ndarray]:
     return {c: split[c] for c in sorted(split, key=lambda c: (c == NOISE, c))}
 
 
-def _describe(rows: np.ndarray, known: Facts, features: Sequence[str]) -> dict[str, FeatureProfile]:
-    values = np.take(known.raw.T, rows, axis=1)
+def _describe(rows: np.ndarray, stats: TableStats, features: Sequence[str]) -> dict[str, FeatureProfile]:
+    values = np.take(stats.raw.T, rows, axis=1)
     mean, std = values.mean(axis=1), values.std(axis=1)
     middle = (len(rows) - 1) // 2, len(rows) // 2
     values.partition(middle, axis=1)
     median = (values[:, middle[0]] + values[:, middle[1]]) / 2
-    z, z_se = (mean - known.mean) / known.scale, std / np.sqrt(len(rows)) / known.scale
+    z, z_se = (mean - stats.mean) / stats.scale, std / np.sqrt(len(rows)) / stats.scale
     columns = zip(features, mean.tolist(), median.tolist(), std.tolist(), z.tolist(), z_se.tolist(), strict=True)
     return {f: FeatureProfile(*numbers) for f, *numbers in columns}
 
@@ -174,9 +174,9 @@ def _matrix(described: Sequence[Mapping[str, FeatureProfile]], which: str, n_fea
 
 
 def _with_sentences(
-    clusters: Mapping[int, ClusterProfile], known: Facts, features: Sequence[str], words: Sequence[str]
+    clusters: Mapping[int, ClusterProfile], stats: TableStats, features: Sequence[str], words: Sequence[str]
 ) -> tuple[ClusterProfile, ...]:
-    overall = dict(zip(features, known.mean.tolist(), strict=True))
+    overall = dict(zip(features, stats.mean.tolist(), strict=True))
     spoken = dict(zip(features, words, strict=True))
     return tuple(
         replace(c, description=naming.sentence(c, overall, None if c.nearest is None else clusters[c.nearest], spoken))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gpuclust.analysis.table_stats import Facts, Row
+from gpuclust.analysis.table_stats import Row, TableStats
 from gpuclust.model.titles import ISSUE
 
 SHOWN = 5
@@ -20,7 +20,7 @@ MAX_CONFIDENCE_GAP = 0.1
 
 
 def representatives(
-    known: Facts,
+    stats: TableStats,
     members: Mapping[int, np.ndarray],
     means: Mapping[int, np.ndarray],
     distance: np.ndarray | None,
@@ -36,26 +36,26 @@ def representatives(
     for cluster, rows in members.items():
         if distance is None and confidence is not None:
             rows = rows[confidence[rows] >= np.quantile(confidence[rows], 1 - MAX_CONFIDENCE_GAP)]
-        far = distance[rows] if distance is not None else _gap(known, rows, means[cluster])
+        far = distance[rows] if distance is not None else _gap(stats, rows, means[cluster])
         picked[cluster] = _first(rows, far)
-    return _shown(known, picked)
+    return _shown(stats, picked)
 
 
-def popular(known: Facts, members: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
+def popular(stats: TableStats, members: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
     """The most popular rows of each cluster, most popular first; none where the table has no popularity."""
-    if known.popularity is None:
+    if stats.popularity is None:
         return dict.fromkeys(members, ())
     picked = {}
     for cluster, rows in members.items():
-        rows = rows[~np.isnan(known.popularity[rows])]
-        picked[cluster] = _first(rows, -known.popularity[rows])
-    return _shown(known, picked)
+        rows = rows[~np.isnan(stats.popularity[rows])]
+        picked[cluster] = _first(rows, -stats.popularity[rows])
+    return _shown(stats, picked)
 
 
-def _gap(known: Facts, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _gap(stats: TableStats, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
     gap = np.zeros(len(rows))
-    for j, scale in enumerate(known.scale):
-        gap += ((known.raw[rows, j] - mean[j]) / scale) ** 2
+    for j, scale in enumerate(stats.scale):
+        gap += ((stats.raw[rows, j] - mean[j]) / scale) ** 2
     return gap
 
 
@@ -67,9 +67,9 @@ def _first(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     return rows[np.lexsort((rows, order))][:LOOKED_AT]
 
 
-def _shown(known: Facts, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
+def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
     """The first rows of each, one of each recording: the same title and creators but for case, accents and issue."""
-    every = known.rows(np.concatenate([np.empty(0, np.int64), *picked.values()]).astype(np.int64))
+    every = stats.rows(np.concatenate([np.empty(0, np.int64), *picked.values()]).astype(np.int64))
     found, at = {}, 0
     for cluster, rows in picked.items():
         different: dict[tuple[str, ...], Row] = {}

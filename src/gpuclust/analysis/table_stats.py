@@ -1,4 +1,4 @@
-"""What all profiles of one table share: raw features, their spread, categories, and how a row is shown to people."""
+"""Statistics of a table that all its profiles share: raw features, their spread, categories, and the columns that show a row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHOWN_ROLES = ("id", "title", "creator")
 
 @dataclass(frozen=True)
 class Categories:
-    """A categorical column laid flat: ``codes`` (n_values,) int64 into ``values`` (texts, sorted) and ``rows``
-    (n_values,) int64 that they belong to. A row may have several values (a list) or none. ``totals``
-    (n_categories,) int64 counts each in the whole table."""
+    """A flattened categorical column: ``codes`` (n_values,) int64 into ``values`` (texts, sorted) and the ``rows``
+    (n_values,) int64 of the codes. A row may have several values (a list) or none. ``totals`` (n_categories,) int64
+    counts each category in the whole table."""
 
     codes: np.ndarray
     rows: np.ndarray
@@ -29,7 +29,7 @@ class Categories:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table as people know it; all texts, empty where the table has none."""
+    """A row as shown to a reader; a text is empty if the table has no such role or value."""
 
     id: str
     title: str = ""
@@ -38,12 +38,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Facts of a table, on the host, gathered once for any number of profiles.
+class TableStats:
+    """Statistics of a table on the host, computed once for any number of profiles.
 
     ``raw`` (n_rows, n_features) float64 in original units, column-major; ``mean`` and ``std`` (n_features,) of all
-    rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the columns named id, title and creator, as
-    far as there are such roles.
+    rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the columns with the
+    roles id, title and creator, if they exist.
     """
 
     raw: np.ndarray
@@ -56,7 +56,7 @@ class Facts:
 
     @property
     def scale(self) -> np.ndarray:
-        """(n_features,) float64: the standard deviations to divide by; 1 for a constant feature."""
+        """(n_features,) float64: standard deviations, 1 for a constant feature."""
         return np.where(self.std > 0, self.std, 1.0)
 
     def rows(self, numbers: np.ndarray) -> tuple[Row, ...]:
@@ -69,14 +69,14 @@ class Facts:
         return tuple(Row(*texts) for texts in zip(*columns, popularity, strict=True))
 
 
-def facts(table: Table, frames: Frames) -> Facts:
-    """Gather what every profile of the table needs."""
+def compute_table_stats(table: Table, frames: Frames) -> TableStats:
+    """Compute the statistics that every profile of a table needs."""
     raw = np.asfortranarray(frames.to_pandas(table.frame[list(table.features)]).to_numpy(dtype=np.float64))
     roles = table.roles.named()
     wanted = [roles[role] for role in (*SHOWN_ROLES, "group", "popularity") if role in roles]
     host = frames.to_pandas(table.frame[list(dict.fromkeys(wanted))])
     by_role = {role: host[column] for role, column in roles.items() if column in host}
-    return Facts(
+    return TableStats(
         raw=raw,
         mean=raw.mean(axis=0),
         std=raw.std(axis=0),
@@ -110,7 +110,7 @@ def categories(column: pd.Series) -> Categories:
 
 
 def _text(value: Any) -> str:
-    """A cell as one text: the items of a list joined by commas, nothing where it is missing."""
+    """Convert a cell to text: the items of a list joined by commas, empty text for a missing value."""
     if isinstance(value, (list, tuple, np.ndarray)):
         return ", ".join(str(item) for item in value if item is not None)
     return "" if value is None or value is pd.NA or value != value else str(value)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.analysis.diagnostics import Diagnostics, judge
-from gpuclust.analysis.profile import Facts, Profile, facts, profile, with_rules
+from gpuclust.analysis.profile import Profile, TableStats, compute_table_stats, profile, with_rules
 from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import Table
@@ -142,9 +142,9 @@ def prepared(job: Job, table: Table, desk: RunContext) -> Matrix:
     return desk.cache.get(job.key_of_matrix, make)
 
 
-def table_stats(job: Job, table: Table, desk: RunContext) -> Facts:
+def table_stats(job: Job, table: Table, desk: RunContext) -> TableStats:
     """What all profiles of a table share."""
-    return desk.cache.get(f"facts-{job.key_of_table}", lambda: facts(table, desk.backend.frames))
+    return desk.cache.get(f"facts-{job.key_of_table}", lambda: compute_table_stats(table, desk.backend.frames))
 
 
 def describe(
@@ -157,8 +157,8 @@ def describe(
     confidence: np.ndarray | None = None,
 ) -> Profile:
     """What is in each cluster of a labelling of the table."""
-    known = table_stats(job, table, desk)
-    return profile(known, table.features, labels, distance=distance, confidence=confidence)
+    stats = table_stats(job, table, desk)
+    return profile(stats, table.features, labels, distance=distance, confidence=confidence)
 
 
 def ruled(job: Job, table: Table, described: Profile, labels: np.ndarray, desk: RunContext) -> Profile:

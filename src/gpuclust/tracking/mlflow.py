@@ -51,9 +51,9 @@ from gpuclust.tracking.store_location import (
     location,
     one_line_errors,
     page,
-    quiet,
     resolve_uri,
     shown,
+    silence_logger,
     store_file,
 )
 
@@ -145,21 +145,21 @@ class MlflowRecorder:
     def jobs(self) -> Iterator[RecordedJob]:
         """The finished jobs of the experiment, the latest first."""
         query = f"tags.`{KIND}` = 'job' AND attributes.status = 'FINISHED'"
-        return (recorded(run) for run in self.search(query, ["attributes.start_time DESC"]))
+        return (to_recorded_job(run) for run in self.search(query, ["attributes.start_time DESC"]))
 
     def children(self, parent: str) -> list[RecordedJob]:
         """See Recorder."""
-        return [recorded(run) for run in self.search(f"tags.`{PARENT_RUN}` = '{parent}'")]
+        return [to_recorded_job(run) for run in self.search(f"tags.`{PARENT_RUN}` = '{parent}'")]
 
     def sweeps(self) -> Iterator[RecordedJob]:
         """The sweeps of the experiment, whatever their status, the one that ended last first."""
-        return (recorded(run) for run in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]))
+        return (to_recorded_job(run) for run in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]))
 
     def job(self, run_id: str) -> RecordedJob | None:
         """The run of that id, of whatever kind and status, or None."""
         with one_line_errors(self.uri):
             try:
-                return recorded(self.client.get_run(run_id))
+                return to_recorded_job(self.client.get_run(run_id))
             except MlflowException as error:
                 if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     raise
@@ -181,7 +181,7 @@ class MlflowRecorder:
             yield None
             return
         with TemporaryDirectory() as folder:
-            with one_line_errors(self.uri), quiet("mlflow"):
+            with one_line_errors(self.uri), silence_logger("mlflow"):
                 found = mlflow.artifacts.download_artifacts(f"models:/{whole[-1]}", dst_path=folder)
             yield next(f for f in (Path(found) / place for place in BUNDLES) if f.is_dir())
 
@@ -240,11 +240,11 @@ class MlflowRecorder:
             for run in self._same(start, "sweep"):
                 status, tags = run.info.status, run.data.tags
                 if status == FINISHED and not again:
-                    return Claim(run=recorded(run))
+                    return Claim(run=to_recorded_job(run))
                 if status == RUNNING and is_live(tags) and run.info.run_id not in self._leases:
-                    return Claim(run=recorded(run))
+                    return Claim(run=to_recorded_job(run))
                 if status == FAILED and _ended_after(run, since) and not is_mine(tags):
-                    return Claim(run=recorded(run))
+                    return Claim(run=to_recorded_job(run))
                 self._do(partial(self.client.update_run, run.info.run_id, status=RUNNING))
                 self.log(run.info.run_id, tags={**start.tags, **owner()})
                 self._leases.add(run.info.run_id)
@@ -255,7 +255,7 @@ class MlflowRecorder:
         """See Recorder."""
         with self._alone():
             taken = self._taken(start, since)
-            return Claim(run=recorded(taken)) if taken else self._queued(self.start_job(start, parent), start)
+            return Claim(run=to_recorded_job(taken)) if taken else self._queued(self.start_job(start, parent), start)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -377,7 +377,7 @@ class MlflowRecorder:
         self._delete_broken_models(run_id)
         with (
             one_line_errors(self.uri),
-            quiet("mlflow"),
+            silence_logger("mlflow"),
             warnings.catch_warnings(),
             TemporaryDirectory() as code,
         ):
@@ -442,13 +442,13 @@ class MlflowRecorder:
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:
         """See Recorder. Samples every second; a monitor that cannot start stops nothing."""
-        with quiet("mlflow"):
+        with silence_logger("mlflow"):
             monitor = SystemMetricsMonitor(run_id, sampling_interval=1, tracking_uri=self.uri, resume_logging=True)
             monitor.start()
         try:
             yield
         finally:
-            with quiet("mlflow"), suppress(Exception):
+            with silence_logger("mlflow"), suppress(Exception):
                 monitor.finish()
 
     def link(self, run_id: str | None = None) -> str | None:
@@ -458,7 +458,7 @@ class MlflowRecorder:
         return f"{without_credentials(self.uri).rstrip('/')}/{page(self.experiment_id, run_id)}"
 
 
-def recorded(run: Run) -> RecordedJob:
+def to_recorded_job(run: Run) -> RecordedJob:
     """An MLflow run as a RecordedJob."""
     return RecordedJob(
         run_id=run.info.run_id,
@@ -511,4 +511,4 @@ def _name(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
 
 
-__all__ = ["MlflowRecorder", "page", "recorded", "resolve_uri"]
+__all__ = ["MlflowRecorder", "page", "resolve_uri", "to_recorded_job"]

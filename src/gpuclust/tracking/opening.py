@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuclust.errors import StoreUnavailable, TrackingError
-from gpuclust.tracking.store_location import FULL, check_reachable, quiet, shown, sqlite_uri, store_file
+from gpuclust.tracking.store_location import FULL, check_reachable, shown, silence_logger, sqlite_uri, store_file
 
 try:
     import fcntl
@@ -72,7 +72,7 @@ def opened(uri: str, artifacts: str | None, create: bool, tell: Callable[[str], 
     cannot be written, and OSError when a server does not answer.
     """
     path = store_file(uri)
-    with quiet("alembic"), quiet("mlflow.store.db.utils"):
+    with silence_logger("alembic"), silence_logger("mlflow.store.db.utils"):
         if path is None:
             check_reachable(uri)
             with alone(uri):

@@ -249,7 +249,7 @@ def page(experiment_id: str, run_id: str | None = None) -> str:
 
 
 @contextmanager
-def quiet(name: str) -> Iterator[None]:
+def silence_logger(name: str) -> Iterator[None]:
     """No message of a logger below an error."""
     log = logging.getLogger(name)
     level = log.level
