@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -266,3 +267,18 @@ def test_over_http_two_processes_never_win_the_same_job(n_jobs: int, uri: str, t
     finally:
         server.terminate()
         server.wait()
+
+
+def test_leases_are_renewed_until_their_owner_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorder that was dropped with an open run keeps neither a thread nor the claim."""
+    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.01)
+    renewed = threading.Event()
+    leases = claims.Leases(lambda run_id, until: renewed.set())
+    leases.add("run")
+    thread = leases._thread
+    assert thread is not None
+    assert renewed.wait(10)
+    del leases
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -10,6 +10,7 @@ import os
 import platform
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
@@ -115,7 +116,9 @@ class Leases:
         with self._lock:
             self._open[run_id] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="gpuclust leases", daemon=True)
+                self._thread = threading.Thread(
+                    target=_renew, args=(weakref.ref(self),), name="gpuclust leases", daemon=True
+                )
                 self._thread.start()
         return run_id
 
@@ -124,15 +127,25 @@ class Leases:
         with self._lock:
             self._open.pop(run_id, None)
 
-    def _work(self) -> None:
-        while True:
-            time.sleep(RENEW_SECONDS)
-            with self._lock:
-                if not self._open:
-                    self._thread = None
-                    return
-                runs = list(self._open)
-            for run_id in runs:
-                if run_id in self._open:
-                    with suppress(Exception):  # the store is away: the next round tries again
-                        self._renew(run_id, lease())
+    def renew(self) -> bool:
+        """Renew every lease once; False, and the thread is over, where no run is open."""
+        with self._lock:
+            if not self._open:
+                self._thread = None
+                return False
+            runs = list(self._open)
+        for run_id in runs:
+            if run_id in self._open:
+                with suppress(Exception):  # the store is away: the next round tries again
+                    self._renew(run_id, lease())
+        return True
+
+
+def _renew(leases: weakref.ref[Leases]) -> None:
+    """Renew until no run is open, or until the recorder that owns the leases is gone."""
+    while True:
+        time.sleep(RENEW_SECONDS)
+        found = leases()
+        if found is None or not found.renew():
+            return
+        del found
