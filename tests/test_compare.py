@@ -190,7 +190,7 @@ def test_assign_noise_gives_noise_rows_a_cluster_and_keeps_the_labels() -> None:
     labels = clustering.labels.copy()
     noise = labels == -1
     assert 0.02 < noise.mean() < 0.5
-    found = assign_noise(clustering.labels, clustering.confidence, clustering.parameters)
+    found = assign_noise(clustering.labels, clustering.confidence, clustering.parameters, soft_membership)
     np.testing.assert_array_equal(clustering.labels, labels)
     np.testing.assert_array_equal(found.cluster[~noise], labels[~noise])
     np.testing.assert_array_equal(found.confidence[~noise], clustering.confidence[~noise])

@@ -18,7 +18,7 @@ from gpuclust.compose import compose, plan
 from gpuclust.describe import Description, advice, describe, described_data, show
 from gpuclust.errors import ConfigurationError, DataError
 from gpuclust.pipeline.context import make_job
-from gpuclust.pipeline.job import load
+from gpuclust.pipeline.job import get_table
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_what_is_said_of_each_column_is_what_a_job_does(tmp_path: Path, desk: An
         "half": "feature",
     }
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}"])
-    job_table = load(make_job(config, "job", {}, "cpu"), desk)
+    job_table = get_table(make_job(config, "job", {}, "cpu"), desk)
     assert job_table.features == found.features == ("x", "y", "count", "half")
     assert job_table.audit.warnings == found.warnings
     assert len(found.warnings) == 2

@@ -259,7 +259,7 @@ def test_a_projection_that_tells_equal_rows_apart_changes_nothing(desk: Any, tab
     ]
     (outcome,) = sweep.run(p := plan(overrides), sweep.jobs_of(p, desk.backend), desk).outcomes
     job = outcome.job
-    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+    matrix = jobs.get_matrix(job, desk)
     (plain,) = cluster(replace(matrix, n_distinct=None), [job.config.cluster], seed=job.config.seed,
                        backend=desk.backend, cache=ResultCache())  # fmt: skip
     assert outcome.metrics["inertia"] == pytest.approx(plain.metrics["inertia"], rel=ROUNDING)

@@ -32,7 +32,7 @@ from gpuclust.serve.explorer.tables import as_csv, rows_of
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
 from gpuclust.serve.explorer.transitions import Moves, moves
 from gpuclust.serve.explorer.views.averages import left_out
-from gpuclust.serve.explorer.views.overview import choice_of, curves_of, own_point, titled
+from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
 from gpuclust.serve.links import check_template, is_address
@@ -317,15 +317,23 @@ def test_curves_of_one_chart_share_their_axis() -> None:
     curves = {
         "silhouette/kmeans": {"2": 0.3, "3": 0.2},
         "silhouette/hdbscan": {"50": 0.4, "400": 0.5},
-        "relative_validity": {"50": 0.1, "400": 0.2},
+        "silhouette/toy": {"0.1": 0.4, "0.2": 0.5},
+        "relative_validity/hdbscan": {"50": 0.1, "400": 0.2},
     }
-    assert curves_of(curves, "silhouette") == {"kmeans": {"2": 0.3, "3": 0.2}}
-    assert curves_of(curves, "silhouette", density=True) == {"hdbscan": {"50": 0.4, "400": 0.5}}
-    assert curves_of(curves, "relative_validity") == {}
-    assert curves_of(curves, "relative_validity", density=True) == {"relative validity": {"50": 0.1, "400": 0.2}}
-    drawn = charts.curve("Silhouette", curves_of(curves, "silhouette", density=True), None)
-    assert drawn.layout.xaxis.dtick is None, "a tick for each whole number from 50 to 400"
-    assert charts.curve("Silhouette", curves_of(curves, "silhouette"), None).layout.xaxis.dtick == 1
+    keys = {**SIZE_KEYS, "toy": "radius"}
+    assert curves_of(curves, "silhouette", "kmeans", keys) == {"kmeans": {"2": 0.3, "3": 0.2}}
+    assert curves_of(curves, "silhouette", "hdbscan", keys) == {"hdbscan": {"50": 0.4, "400": 0.5}}
+    assert curves_of(curves, "silhouette", "toy", keys) == {"toy": {"0.1": 0.4, "0.2": 0.5}}
+    assert curves_of(curves, "relative_validity", "kmeans") == {}
+    alone = {"relative_validity": curves["relative_validity/hdbscan"]}
+    assert curves_of(alone, "relative_validity", "hdbscan") == {"relative validity": {"50": 0.1, "400": 0.2}}
+
+    def tick(algorithm: str) -> float | None:
+        return charts.curve("S", curves_of(curves, "silhouette", algorithm, keys), None).layout.xaxis.dtick  # type: ignore[no-any-return]
+
+    assert tick("hdbscan") is None, "a tick for each whole number from 50 to 400"
+    assert tick("toy") is None, "no whole number between 0.1 and 0.2"
+    assert tick("kmeans") == 1
 
 
 def test_the_ring_is_at_the_export_s_own_point() -> None:
@@ -353,7 +361,7 @@ def test_a_run_has_the_scores_of_its_own_algorithm() -> None:
     }
     assert own_point(manifest, "silhouette") == (8.0, 0.18)
     assert own_point(manifest, "bic") is None, "the BIC of a mixture of 8 is not that of K-Means"
-    assert titled("BIC", "bic", curves_of(manifest["sweep"]["curves"], "bic")) == "BIC (gmm)"
+    assert titled("BIC", "bic", curves_of(manifest["sweep"]["curves"], "bic", "kmeans")) == "BIC (gmm)"
     assert titled("BIC", "bic", {"bic": {}}) == titled("BIC", "bic", {"full": {}, "diag": {}}) == "BIC"
     auto = {"algorithm": "hdbscan", "config": {"cluster": {"min_cluster_size": "auto"}}}
     assert own_point(auto | {"metrics": {"silhouette": 0.5, "min_cluster_size": 21.0}}, "silhouette") == (21.0, 0.5)
@@ -367,8 +375,8 @@ def test_curves_are_lines_by_what_else_was_swept() -> None:
         "bic_other": {"2": 1.0},
         "silhouette": {"2": 0.1},
     }
-    assert curves_of(curves, "bic") == {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
-    assert curves_of(curves, "silhouette") == {}
+    assert curves_of(curves, "bic", "gmm") == {"full": {"2": 3.0, "3": 2.0}, "diag": {"2": 4.0, "3": 3.5}}
+    assert curves_of(curves, "silhouette", "gmm") == {}
 
 
 def test_rows_to_download_have_what_the_table_has_and_nothing_of_the_index(pair: list[Path]) -> None:

@@ -80,7 +80,7 @@ def whole(planned: Plan, at: RunContext) -> sweep.SweepResult:
 def bare(planned: Plan, at: RunContext) -> list[tuple[Clustering, dict[str, float]]]:
     """The same table, matrix, fits and scores, and nothing else."""
     jobs = sweep.jobs_of(planned, at.backend)
-    matrix = jobs_module.prepared(jobs[0], jobs_module.load(jobs[0], at), at)
+    matrix = jobs_module.get_matrix(jobs[0], at)
     found = []
     for job in jobs:
         (fitted,) = cluster(matrix, [job.config.cluster], seed=job.config.seed, backend=at.backend, store=at.store)

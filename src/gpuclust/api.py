@@ -85,9 +85,9 @@ class Run:
 
     def _spread(self, values: np.ndarray, absent: float) -> np.ndarray:
         """Values of the rows that were clustered, at their places among the rows of the source."""
-        from gpuclust.pipeline.job import load
+        from gpuclust.pipeline.job import get_table
 
-        table = load(self._job, self._context)
+        table = get_table(self._job, self._context)
         if table.rows is None:
             return values
         spread = np.full(int(table.audit.source.get("rows", table.audit.rows_read)), absent, dtype=values.dtype)
@@ -108,10 +108,10 @@ class Run:
 
     def plot(self) -> Figure:
         """The rows on their first two principal components, coloured by cluster."""
-        from gpuclust.pipeline.job import load, prepared
+        from gpuclust.pipeline.job import get_matrix
         from gpuclust.report.figures import cluster_map
 
-        matrix = prepared(self._job, load(self._job, self._context), self._context)
+        matrix = get_matrix(self._job, self._context)
         ratios = matrix.preparation.map_projection.explained_variance_ratio
         return cluster_map(
             matrix.coordinates[:, :2],

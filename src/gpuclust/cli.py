@@ -291,10 +291,7 @@ def _failures(n_failed: int, n_jobs: int) -> str:
 
 def export_folder(outcome: Outcome, others: Sequence[str] = ()) -> str:
     """A folder that does not exist yet and is none of the others, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
-    cluster = outcome.job.config.cluster
-    size = getattr(cluster, "n_clusters", None)
-    smallest = f"{outcome.metrics.get('min_cluster_size', 0):.0f}"
-    name = f"{cluster.name}-{smallest if size is None else f'k{size}'}"
+    name = outcome.short_name
     names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
     return next(n for n in names if n not in others and not Path(n).exists())
 

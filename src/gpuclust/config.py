@@ -21,12 +21,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Range:
-    """A constraint: an interval of numbers, and texts allowed beside it."""
+    """A constraint: an interval of numbers, and texts allowed beside it. ``spare_rows``: the number is at most that of the rows
+    that are clustered, less this many; None where the rows do not limit it."""
 
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
     or_text: tuple[str, ...] = ()
+    spare_rows: int | None = None
 
     def complaint(self, value: Any) -> str | None:
         """Why the value breaks the constraint, or None."""
@@ -172,6 +174,10 @@ class ClusterConfig:
 
     name: str = ""
     """The algorithm."""
+
+    def complaint(self) -> str | None:
+        """Why its values do not fit one another, in a line that says what to do, or None."""
+        return None
 
 
 @dataclass
@@ -336,7 +342,7 @@ def validate(config: Config) -> Config:
     """
     if config.sweep.metric in NO_CHOICE:
         require_choosing(config.sweep.metric, "sweep.metric=")
-    for key, value, constraint in _constrained(config):
+    for key, value, constraint in constrained(config):
         complaint = None if value is None else constraint.complaint(value)
         if complaint:
             raise ConfigurationError(f"{key}={value} {complaint}")
@@ -348,20 +354,17 @@ def validate(config: Config) -> Config:
             "nor a share of the variance in (0, 1]"
         )
     _validate_paths(config.data)
-    largest = getattr(config.cluster, "max_cluster_size", None)
-    smallest = getattr(config.cluster, "min_cluster_size", None)
-    if largest is not None and isinstance(smallest, int) and largest < smallest:
-        raise ConfigurationError(
-            f"cluster.max_cluster_size={largest} is below cluster.min_cluster_size={smallest}; raise it or set null"
-        )
+    if complaint := config.cluster.complaint():
+        raise ConfigurationError(complaint)
     return config
 
 
-def _constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted key, the value and the constraint of every field that has one."""
     for f in fields(node):
         value = getattr(node, f.name)
         if is_dataclass(value):
-            yield from _constrained(value, f"{prefix}{f.name}.")
+            yield from constrained(value, f"{prefix}{f.name}.")
         elif "constraint" in f.metadata:
             yield f"{prefix}{f.name}", value, f.metadata["constraint"]
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gpuclust import __version__
+from gpuclust.algorithms.registry import algorithms, get_algorithm, resolve
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.noise import NoiseAssignment, assign_noise, noise_warning
 from gpuclust.analysis.profile import Profile
@@ -96,12 +98,13 @@ def export(
     described = jobs.describe(
         job, table, prediction.cluster, desk, distance=prediction.distance, confidence=prediction.confidence
     )
-    described = jobs.ruled(job, table, described, prediction.cluster, desk)
+    described = jobs.with_rules(job, table, described, prediction.cluster, desk)
     with whole_folder(out, force) as folder:
         columns = source_columns(job, table, desk, keep)
         _write(folder, columns, with_training(found.bundle, table, prediction), prediction, described, desk, form)
         renamed = {name: free for name, free in free_names(columns.column_names).items() if name != free}
-        manifest = _manifest(folder, run, job, table, prediction, recorder.sweep_of(run, sweep)) | {"renamed": renamed}
+        found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
+        manifest = _manifest(folder, run, job, table, prediction, found_in) | {"renamed": renamed}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]))
 
@@ -150,11 +153,11 @@ def reload_run(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_p
     expected = run.tags.get(tags.LABELS)
     with recorder.download_model(run.run_id) as folder:
         bundle = _whole_bundle(folder)
-    table = jobs.load(job, desk)
+    table = jobs.get_table(job, desk)
     if bundle is not None and bundle.features != table.features:  # an earlier version took other columns by default
         config.data.features = list(bundle.features)
         job = make_job(config, run.name, {}, desk.backend.name)
-        table = jobs.load(job, desk)
+        table = jobs.get_table(job, desk)
     if bundle is None:
         result = rebuild(job, desk, expect=expected)
         bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)
@@ -188,10 +191,9 @@ def _write(
 ) -> None:
     desk.display.stage("writing")
     assignments = with_prediction(columns, prediction)
-    if bundle.algorithm == "hdbscan":
-        assignments = with_noise_assignment(
-            assignments, assign_noise(prediction.cluster, prediction.confidence, bundle.parameters)
-        )
+    if (membership := get_algorithm(bundle.algorithm).soft_membership) is not None:
+        noise = assign_noise(prediction.cluster, prediction.confidence, bundle.parameters, resolve(membership))
+        assignments = with_noise_assignment(assignments, noise)
     if form == "csv":
         write_csv(assignments, folder / f"{ASSIGNMENTS}.csv")
     pq.write_table(assignments, folder / f"{ASSIGNMENTS}.parquet", compression="zstd")
@@ -264,6 +266,22 @@ def write_csv(table: pa.Table, path: Path) -> None:
     pyarrow.csv.write_csv(safe_table(table), path)
 
 
+def _at_sizes(sweep: dict[str, Any] | None, recorder: Recorder, algorithm: str) -> dict[str, Any] | None:
+    """The sweep, its curves over sizes that are no whole numbers at these: a store has them at their places 0, 1, ..."""
+    parent = recorder.job(sweep["run_id"]) if sweep else None
+    if sweep is None or parent is None:
+        return sweep
+    curves = {}
+    for name, points in sweep["curves"].items():
+        line = name.split("/")[1:2]
+        owner = algorithms()[line[0] if line and line[0] in algorithms() else algorithm]
+        tried = str(parent.params.get(f"swept.{owner.size_axis}", "")).split(", ")
+        sizes = sorted(float(text) for text in tried if re.fullmatch(r"[\d.e+-]+", text))
+        places = any(size % 1 for size in sizes) and max(map(int, points), default=0) < len(sizes)
+        curves[name] = {f"{sizes[int(at)]:g}": v for at, v in points.items()} if places else points
+    return sweep | {"curves": curves}
+
+
 def _manifest(
     folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, sweep: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -281,6 +299,7 @@ def _manifest(
         "fingerprint": job.fingerprint,
         "source": mask(config.data.path or config.data.source),
         "algorithm": config.cluster.name,
+        "size_keys": {name: algorithm.size_key for name, algorithm in algorithms().items()},
         "config": mask(asdict(config)),
         "roles": table.roles.named(),
         "features": list(table.features),

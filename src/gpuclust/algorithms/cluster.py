@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
-from gpuclust.config import ClusterConfig
+from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import FitError, GpuclustError
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
@@ -111,13 +111,12 @@ def _fit(batch: Sequence[ClusterConfig], data: FitInput, matrix: Matrix) -> list
 
 def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
     """A size that the rows do not allow, in words."""
-    for name in ("n_clusters", "min_cluster_size", "min_samples"):
-        value = getattr(request, name, None)
-        limit = n_rows - 1 if name == "min_samples" else n_rows
-        if isinstance(value, int) and value > limit:
+    for key, value, constraint in constrained(request, "cluster."):
+        spare = getattr(constraint, "spare_rows", None)
+        if spare is not None and isinstance(value, int) and value > n_rows - spare:
             return FitError(
-                f"cluster.{name}={value:,} is more than the {limit:,} that {n_rows:,} rows after cleaning allow; "
-                f"lower cluster.{name} or loosen clean.*"
+                f"{key}={value:,} is more than the {n_rows - spare:,} that {n_rows:,} rows after cleaning allow; "
+                f"lower {key} or loosen clean.*"
             )
     return None
 

@@ -8,11 +8,12 @@ selection, curves, stability) asks its `Algorithm` and never compares names.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuclust.config import ClusterConfig, Config, flatten
@@ -76,30 +77,67 @@ Fitter = Callable[[FitInput, Sequence[Any]], list[FitResult]]
 class Algorithm:
     """One clustering algorithm.
 
-    ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``fit`` maps the
-    name of a backend to a function, or to the ``module:function`` where it is found when it is first needed.
-    ``default_metric`` selects among jobs of this algorithm. ``size_key`` is the configuration key that sweeps count
-    along, of any numeric type, or None. ``fits_together``: several configurations are fitted in one call, because they
-    share passes over the matrix. ``seeded``: another seed can give another result. ``for_subset(config, share)``: the
-    configuration for a subset of the rows; an algorithm that has it is resampled without repetitions.
-    ``canonical(parameters, renumber, labels, confidence)``: further parameters once the clusters are renumbered.
-    ``after_fit``: the ``module:function`` that runs, on a few rows (n, n_columns), what follows a fit, to compile it.
-    ``density_validity``: the ``module:function`` that gives the relative validity of labelings by their density:
-    ``f(FitInput, config, labelings) -> list[float]``.
+    What it is:
+
+    - ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``label`` is its
+      name in a sentence. ``fit`` maps the name of a backend to a function, or to the ``module:function`` that is imported when it is
+      first needed. ``conf`` is a folder laid out like conf/ where a plug-in keeps its YAML.
+    - ``has_noise``: it can leave rows in no cluster. ``seeded``: another seed can give another result.
+
+    What a sweep does with it:
+
+    - ``default_metric`` selects among its jobs.
+    - ``size_key`` is the configuration key, of any numeric type, that is the axis of a sweep's curves, or None.
+      ``counts_clusters``: that size is the number of clusters asked for; otherwise the fit finds the number, and the verdict looks
+      for a number that many neighbouring sizes give. ``variant_key``: a key whose values are models of different shapes, each
+      with a curve of its own.
+    - ``baseline(config)``: the configuration of a fit without clusters (one component), which is added to a curve of BIC that
+      starts at a larger size.
+
+    How it is fitted:
+
+    - ``fits_together``: several configurations are fitted in one call, because they share passes over the matrix.
+      ``shared_step``: what fits of one matrix share and what takes most of the time of the first.
+    - ``for_subset(config, share)``: the configuration for a subset of the rows; an algorithm that has it is resampled without
+      repetitions.
+    - ``canonical(parameters, renumber, labels, confidence)``: further parameters once the clusters are renumbered.
+    - ``after_fit``: the ``module:function`` that runs, on a few rows (n, n_columns), what follows a fit, to compile it.
+    - ``density_validity``: the ``module:function`` that gives the relative validity of labelings by their density:
+      ``f(FitInput, config, labelings) -> list[float]``.
+    - ``soft_membership``: the ``module:function`` that gives fitted rows of noise their likeliest cluster and the membership:
+      ``f(parameters, rows=indices) -> (labels, membership)``, in the numbering of the fit.
     """
 
     name: str
     config: type[ClusterConfig]
     fit: Mapping[str, str | Fitter]
+    label: str = ""
+    conf: Path | None = None
+    has_noise: bool = False
+    seeded: bool = True
     default_metric: str = "silhouette"
     size_key: str | None = "n_clusters"
-    has_noise: bool = False
+    counts_clusters: bool = True
+    variant_key: str | None = None
+    baseline: Callable[[Any], ClusterConfig] | None = None
     fits_together: bool = False
-    seeded: bool = True
+    shared_step: str = ""
     for_subset: Callable[[Any, float], ClusterConfig] | None = None
     canonical: Callable[..., Mapping[str, np.ndarray]] | None = None
     after_fit: str | None = None
     density_validity: str | None = None
+    soft_membership: str | None = None
+
+    @property
+    def size_axis(self) -> str | None:
+        """``cluster.n_clusters`` and so on: the size as a dotted key."""
+        return None if self.size_key is None else f"cluster.{self.size_key}"
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The values of ``variant_key``."""
+        found = next((f for f in fields(self.config) if f.name == self.variant_key), None)
+        return () if found is None else found.metadata["constraint"].words
 
     def fitter(self, backend: str) -> Fitter:
         """The fit function of a backend. Raises ConfigurationError where the algorithm has none."""
@@ -166,10 +204,14 @@ def fit(request: FitInput, configs: Sequence[ClusterConfig]) -> list[FitResult |
         return [result for config in configs for result in fit(request, [config])]
 
 
-def size_keys() -> Iterator[str]:
-    """``cluster.n_clusters`` and so on: the keys that sweeps count along, without repetitions."""
-    seen = dict.fromkeys(a.size_key for a in algorithms().values() if a.size_key)
-    return (f"cluster.{key}" for key in seen)
+def size_axes() -> tuple[str, ...]:
+    """``cluster.n_clusters`` and so on: the sizes of all algorithms, without repetitions."""
+    return tuple(dict.fromkeys(a.size_axis for a in algorithms().values() if a.size_axis))
+
+
+def conf_dirs() -> list[Path]:
+    """The folders laid out like conf/ of the plug-ins."""
+    return list(dict.fromkeys(a.conf for a in algorithms().values() if a.conf))
 
 
 @cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from statistics import median
 
+from gpuclust.algorithms.registry import algorithms
 from gpuclust.analysis.selection import MAX_NOISE, MAX_SHARE_IN_ONE_CLUSTER, Curves, Optimum, Points, knee, optimum
 from gpuclust.metrics.gap import Gap
 
@@ -19,28 +22,32 @@ LARGE_GAIN = 0.5
 SHARP = 0.2
 FLAT = 0.05
 MIN_SIZES = 3
-PLATEAU = 3
+MIN_PLATEAU = 3
 # Tibshirani and Walther (2005): the largest size with a prediction strength above 0.8 to 0.9.
 MIN_STRENGTH = 0.8
-STRENGTH = "prediction strength"
-NAMES = {"kmeans": "K-Means", "hdbscan": "HDBSCAN"}
-COVARIANCES = ("full", "tied", "diag", "spherical")
+# Metrics that have a best size on a curve over numbers of clusters.
+OF_PARTITIONS = ("silhouette", "inertia", "bic", "split_gain", "calinski_harabasz")
+# Kinds of criteria.
+SILHOUETTE, BIC, PLATEAU, GAP, STRENGTH = "silhouette", "bic", "plateau", "gap", "strength"
 
 
 @dataclass(frozen=True)
 class Criterion:
     """What one criterion says: the sizes it names, whether strongly, in a sentence; ``why_not`` where it names none.
 
+    ``kind`` is what it looks at, ``name`` the same in words; ``with_bic``: the line that it judges has a BIC too.
     ``beyond``: ``more`` or ``fewer`` where its optimum is at the largest or the smallest size tried, so that sizes beyond may be
     better. ``measured`` is False where there is no such curve, or one of too few sizes.
     """
 
+    kind: str
     name: str
     says: str = ""
     sizes: tuple[int, ...] = ()
     strong: bool = False
     why_not: str = ""
     beyond: str = ""
+    with_bic: bool = False
 
     @property
     def measured(self) -> bool:
@@ -48,35 +55,43 @@ class Criterion:
         return bool(self.says)
 
 
-def algorithm_of(line: str) -> str:
+def label_of(line: str) -> str:
+    """The algorithm of a line of a curve, in words; the first word of the line where no algorithm has its name or variant."""
+    words = line.split("/")
+    known = algorithms()
+    found = known.get(words[0]) or next((a for a in known.values() if {*words} & {*a.variants}), None)
+    return words[0] if found is None else found.label or found.name
+
+
+def describe_line(line: str) -> str:
     """A line of a curve in words: ``K-Means``, ``the mixture (full)``, ``K-Means, minmax``."""
     words = line.split("/")
-    kind = next((w for w in words if w in COVARIANCES), None)
-    if kind is not None or words[0] == "gmm":
-        rest = [w for w in words if w not in ("gmm", kind)]
-        return ", ".join([f"the mixture ({kind})" if kind else "the mixture", *rest])
-    return ", ".join([NAMES.get(words[0], words[0]), *words[1:]])
+    for name, algorithm in algorithms().items():
+        variant = next((w for w in words if w in algorithm.variants), None)
+        if variant is not None or words[0] == name:
+            label = algorithm.label or name
+            rest = [w for w in words if w not in (name, variant)]
+            return ", ".join([f"{label} ({variant})" if variant else label, *rest])
+    return ", ".join(words)
 
 
-def partition_lines(curves: Curves) -> list[str]:
-    """The lines of K-Means and mixture jobs: those whose size is a number of clusters."""
-    dense = curves.get("relative_validity", {})
-    metrics = ("silhouette", "inertia", "bic", "split_gain", "calinski_harabasz")
-    return list(dict.fromkeys(line for m in metrics for line in curves.get(m, {}) if line not in dense))
+def plateau_lines(curves: Curves) -> Mapping[str, Points]:
+    """The number of clusters over another size, such as ``min_cluster_size``: the fit finds the number, it is not asked for."""
+    return curves.get("n_clusters", {})
 
 
 def sizes_tried(curves: Curves) -> list[int]:
-    """Numbers of clusters that K-Means and mixture jobs tried, from two on, ascending."""
-    lines = set(partition_lines(curves))
-    metrics = ("silhouette", "inertia", "bic", "split_gain", "calinski_harabasz")
-    found = {int(p[0]) for m in metrics for line, points in curves.get(m, {}).items() if line in lines for p in points}
-    return sorted(k for k in found if k > 1)
+    """Numbers of clusters that jobs were asked for, from two on, ascending."""
+    others = plateau_lines(curves)
+    lines = [points for m in OF_PARTITIONS for line, points in curves.get(m, {}).items() if line not in others]
+    return sorted({int(p[0]) for points in lines for p in points if p[0] > 1})
 
 
 def partitions(curves: Curves) -> list[Criterion]:
-    """One criterion for each K-Means line, and one for the mixture line of the lowest BIC, which BIC must agree with."""
+    """One criterion for each line over numbers of clusters without a BIC, such as K-Means, and one for the line of the lowest BIC,
+    which BIC must agree with."""
     best = best_mixture(curves)
-    skipped = {*curves.get("bic", {}), *curves.get("relative_validity", {})} - ({best} if best else set())
+    skipped = {*curves.get("bic", {}), *plateau_lines(curves)} - ({best} if best else set())
     found = {line: partition(curves, line) for line in curves.get("silhouette", {}) if line not in skipped}
     if best in found:
         by_bic = mixture(curves)
@@ -91,11 +106,12 @@ def partitions(curves: Curves) -> list[Criterion]:
 def partition(curves: Curves, line: str) -> Criterion:
     """Silhouette and split gain of one line."""
     points = curves["silhouette"][line]
-    where = algorithm_of(line)
+    where = describe_line(line)
     name = f"the silhouette of {where}"
+    criterion = partial(Criterion, SILHOUETTE, name, with_bic=line in curves.get("bic", {}))
     silhouette = optimum("silhouette", points)
     if silhouette is None or len(points) < MIN_SIZES:
-        return Criterion(name)
+        return criterion()
     values = [p[1] for p in points]
     flat = silhouette.value - median(values) < FLAT
     says = (
@@ -105,45 +121,47 @@ def partition(curves: Curves, line: str) -> Criterion:
     low = "low and flat" if flat else "low"
     gain = optimum("split_gain", curves.get("split_gain", {}).get(line, ()))
     if gain is None:
-        return _by_silhouette_alone(curves, line, name, says, silhouette)
+        return _by_silhouette_alone(curves, line, partial(criterion, says), silhouette)
     says += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} nats/row)"
     if gain.value < MIN_GAIN:
         why_not = f"for {where}, one Gaussian describes the rows as well as clusters do"
-        return Criterion(name, says, why_not=why_not)
+        return criterion(says, why_not=why_not)
     if silhouette.value < NO_STRUCTURE:
         why_not = f"for {where}, the silhouette is {low} ({silhouette.value:.2f} at most)"
-        return Criterion(name, says, why_not=why_not)
+        return criterion(says, why_not=why_not)
     inside = [int(o.size) for o in (silhouette, gain) if not at_end(o, points)]
     if silhouette.size == gain.size and not inside:
         beyond = "more" if silhouette.at_edge else "fewer"
         end = "largest" if silhouette.at_edge else "smallest"
         why_not = f"for {where}, silhouette and split gain peak at the {end} size tried, k={silhouette.size:.0f}"
-        return Criterion(name, says, why_not=why_not, beyond=beyond)
+        return criterion(says, why_not=why_not, beyond=beyond)
     if len(inside) == 2 and silhouette.size == gain.size:
         signs = (
             silhouette.value >= REASONABLE,
             gain.value >= LARGE_GAIN,
             _drop(points, silhouette.size) >= SHARP / silhouette.size,
         )
-        return Criterion(name, says, (inside[0],), strong=sum(signs) >= 2)
+        return criterion(says, (inside[0],), strong=sum(signs) >= 2)
     if silhouette.value >= REASONABLE and inside:
-        return Criterion(name, says, tuple(dict.fromkeys(inside)))
+        return criterion(says, tuple(dict.fromkeys(inside)))
     end = "" if len(inside) == 2 else ", an end of the range: widen it"
     why_not = f"for {where}, silhouette favours k={silhouette.size:.0f}, split gain k={gain.size:.0f}{end}"
-    return Criterion(name, says, why_not=why_not)
+    return criterion(says, why_not=why_not)
 
 
-def _by_silhouette_alone(curves: Curves, line: str, name: str, says: str, silhouette: Optimum) -> Criterion:
+def _by_silhouette_alone(
+    curves: Curves, line: str, criterion: Callable[..., Criterion], silhouette: Optimum
+) -> Criterion:
     """Without a split gain: named weakly where Calinski-Harabasz and Davies-Bouldin have their best size there too."""
-    where = algorithm_of(line)
+    where = describe_line(line)
     if silhouette.value < NO_STRUCTURE:
-        return Criterion(name, says, why_not=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
+        return criterion(why_not=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
     others = [optimum(m, curves.get(m, {}).get(line, ())) for m in ("calinski_harabasz", "davies_bouldin")]
     agree = all(o is not None and o.size == silhouette.size for o in others)
     inside = not at_end(silhouette, curves["silhouette"][line])
     if agree and inside and silhouette.value >= REASONABLE:
-        return Criterion(name, says, (int(silhouette.size),))
-    return Criterion(name, says, why_not=f"for {where}, the indices favour different sizes")
+        return criterion((int(silhouette.size),))
+    return criterion(why_not=f"for {where}, the indices favour different sizes")
 
 
 def mixture(curves: Curves) -> Criterion:
@@ -151,19 +169,19 @@ def mixture(curves: Curves) -> Criterion:
     name = "BIC"
     line = best_mixture(curves)
     if line is None or len(curves["bic"][line]) < MIN_SIZES:
-        return Criterion(name)
+        return Criterion(BIC, name)
     points = curves["bic"][line]
     bic, icl = optimum("bic", points), optimum("icl", curves.get("icl", {}).get(line, ()))
     assert bic is not None
     says = "lowest BIC: " + ", ".join(
-        f"{algorithm_of(other)} at k={best.size:.0f} ({best.value:,.0f}{', still falling' if best.at_edge else ''})"
+        f"{describe_line(other)} at k={best.size:.0f} ({best.value:,.0f}{', still falling' if best.at_edge else ''})"
         for other, p in curves["bic"].items()
         if (best := optimum("bic", p)) is not None
     )
     if icl is not None:
-        says += f"; lowest ICL of {algorithm_of(line)} at k={icl.size:.0f}"
+        says += f"; lowest ICL of {describe_line(line)} at k={icl.size:.0f}"
     if bic.size == 1:
-        return Criterion(name, says, why_not="for the mixture, one component has the lowest BIC")
+        return Criterion(BIC, name, says, why_not="for the mixture, one component has the lowest BIC")
     silhouettes, gains = (curves.get(m, {}).get(line, ()) for m in ("silhouette", "split_gain"))
     separation, gain = ({p[0]: p[1] for p in curve}.get(bic.size, -1.0) for curve in (silhouettes, gains))
     separated = not silhouettes or separation >= NO_STRUCTURE
@@ -174,17 +192,19 @@ def mixture(curves: Curves) -> Criterion:
             why_not = f"for the mixture, BIC is still falling at the largest size ({bic.size:.0f} components)"
         else:
             why_not = f"for the mixture, BIC is lowest at the smallest size tried ({bic.size:.0f} components)"
-        return Criterion(name, says, why_not=why_not, beyond=beyond)
+        return Criterion(BIC, name, says, why_not=why_not, beyond=beyond)
     if not agree:
-        return Criterion(name, says, why_not="for the mixture, the components that BIC favours overlap: ICL differs")
+        return Criterion(
+            BIC, name, says, why_not="for the mixture, the components that BIC favours overlap: ICL differs"
+        )
     size = int(bic.size)
     if not silhouettes:
-        return Criterion(name, says, (size,))
+        return Criterion(BIC, name, says, (size,))
     if not separated:
         why_not = f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
-        return Criterion(name, says, why_not=why_not)
+        return Criterion(BIC, name, says, why_not=why_not)
     peaks = [o.size for o in (optimum("silhouette", silhouettes), optimum("split_gain", gains)) if o is not None]
-    return Criterion(name, says, (size,), strong=gain >= MIN_GAIN and size in peaks)
+    return Criterion(BIC, name, says, (size,), strong=gain >= MIN_GAIN and size in peaks)
 
 
 def best_mixture(curves: Curves) -> str | None:
@@ -193,44 +213,51 @@ def best_mixture(curves: Curves) -> str | None:
     return min(lowest, key=lambda line: lowest[line]) if lowest else None
 
 
-def density(curves: Curves) -> Criterion:
-    """The number of clusters that HDBSCAN finds over the longest run of neighbouring sizes, with little noise."""
-    name = "HDBSCAN"
+def plateaus(curves: Curves) -> list[Criterion]:
+    """One criterion for each algorithm that finds its number of clusters, such as HDBSCAN."""
+    labels = dict.fromkeys(label_of(line) for line in plateau_lines(curves))
+    return [plateau(curves, label) for label in labels]
+
+
+def plateau(curves: Curves, label: str) -> Criterion:
+    """The number of clusters that an algorithm finds over the longest run of neighbouring sizes, with little noise."""
     runs: list[tuple[int, int, float, str]] = []
     tried = 0
-    for line in curves.get("relative_validity", {}):
-        found = sorted(curves.get("n_clusters", {}).get(line, ()))
+    for line, points in plateau_lines(curves).items():
+        if label_of(line) != label:
+            continue
         noise, largest = (
             {p[0]: p[1] for p in curves.get(m, {}).get(line, ())} for m in ("noise_fraction", "largest_fraction")
         )
-        tried = max(tried, len(found))
+        tried = max(tried, len(points))
         usable = [
             (
                 int(k),
                 noise.get(size, 0.0),
                 noise.get(size, 0.0) <= MAX_NOISE and largest.get(size, 0.0) <= MAX_SHARE_IN_ONE_CLUSTER,
             )
-            for size, k, _ in found
+            for size, k, _ in sorted(points)
         ]
         for (k, stands), group in groupby(usable, key=lambda u: (u[0], u[2])):
             run = list(group)
             if k >= 2 and stands:
                 runs.append((len(run), k, max(u[1] for u in run), line))
     if tried < MIN_SIZES:
-        return Criterion(name)
-    if not runs or max(runs)[0] < PLATEAU:
-        says = f"HDBSCAN: no number of clusters at {PLATEAU} neighbouring sizes with {MAX_NOISE:.0%} noise or less"
-        return Criterion(name, says, why_not=f"for HDBSCAN, no number of clusters lasts over {PLATEAU} sizes")
+        return Criterion(PLATEAU, label)
+    if not runs or max(runs)[0] < MIN_PLATEAU:
+        says = f"{label}: no number of clusters at {MIN_PLATEAU} neighbouring sizes with {MAX_NOISE:.0%} noise or less"
+        why_not = f"for {label}, no number of clusters lasts over {MIN_PLATEAU} sizes"
+        return Criterion(PLATEAU, label, says, why_not=why_not)
     length, k, noise_share, _ = max(runs)
-    says = f"HDBSCAN: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"
-    return Criterion(name, says, (k,), strong=True)
+    says = f"{label}: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"
+    return Criterion(PLATEAU, label, says, (k,), strong=True)
 
 
 def gap_criterion(gap: Gap | None) -> Criterion:
     """The gap statistic's own rule, and whether its maximum agrees."""
     name = "the gap statistic"
     if gap is None or len(gap.sizes) < MIN_SIZES:
-        return Criterion(name)
+        return Criterion(GAP, name)
     rule = "no size" if gap.chosen is None else f"k={gap.chosen}"
     says = (
         f"gap statistic ({gap.n_references} reference sets, {gap.n_rows:,} rows): its rule gives {rule}; "
@@ -238,27 +265,29 @@ def gap_criterion(gap: Gap | None) -> Criterion:
     )
     if gap.chosen is None or gap.maximum == gap.sizes[-1]:
         beyond = "more" if gap.chosen in (None, gap.sizes[-1]) else ""
-        return Criterion(name, says, why_not="the gap has no maximum within the sizes tried", beyond=beyond)
+        return Criterion(GAP, name, says, why_not="the gap has no maximum within the sizes tried", beyond=beyond)
     if gap.chosen == 1:
-        return Criterion(name, says, why_not="the gap statistic favours one cluster")
-    return Criterion(name, says, (gap.chosen,), strong=gap.chosen == gap.maximum)
+        return Criterion(GAP, name, says, why_not="the gap statistic favours one cluster")
+    return Criterion(GAP, name, says, (gap.chosen,), strong=gap.chosen == gap.maximum)
 
 
 def prediction_strength(curves: Curves) -> Criterion:
     """The largest size whose clusters a model of the other half of the rows predicts."""
-    name = STRENGTH
+    name = "prediction strength"
     lines = {line: p for line, p in curves.get("prediction_strength", {}).items() if len(p) >= MIN_SIZES}
     if not lines:
-        return Criterion(name)
+        return Criterion(STRENGTH, name)
     largest = {
         line: max((int(p[0]) for p in points if p[0] > 1 and p[1] >= MIN_STRENGTH), default=0)
         for line, points in lines.items()
     }
     says = f"largest k with a prediction strength of {MIN_STRENGTH}: " + ", ".join(
-        f"{algorithm_of(line)} {size or 'none'}" for line, size in largest.items()
+        f"{describe_line(line)} {size or 'none'}" for line, size in largest.items()
     )
     sizes = tuple(dict.fromkeys(size for size in largest.values() if size))
-    return Criterion(name, says, sizes, why_not="" if sizes else "no size has clusters that half of the rows predict")
+    return Criterion(
+        STRENGTH, name, says, sizes, why_not="" if sizes else "no size has clusters that half of the rows predict"
+    )
 
 
 def indices(curves: Curves) -> list[str]:
@@ -267,17 +296,17 @@ def indices(curves: Curves) -> list[str]:
     for line, points in curves.get("inertia", {}).items():
         if len(points) >= MIN_SIZES:
             at = knee(points)
-            said.append(f"{algorithm_of(line)} elbow: {'none found' if at is None else f'k={at}'}")
+            said.append(f"{describe_line(line)} elbow: {'none found' if at is None else f'k={at}'}")
     for metric, word, label in (("calinski_harabasz", "highest", "Calinski-Harabasz"), ("davies_bouldin", "lowest", "Davies-Bouldin")):  # fmt: skip
         best = {
             line: o
             for line, p in curves.get(metric, {}).items()
-            if line not in curves.get("relative_validity", {}) and len(p) >= MIN_SIZES and (o := optimum(metric, p))
+            if line not in plateau_lines(curves) and len(p) >= MIN_SIZES and (o := optimum(metric, p))
         }
         if best:
             said.append(
                 f"{word} {label}: "
-                + ", ".join(f"{algorithm_of(line)} {o.value:,.4g} at k={o.size:.0f}" for line, o in best.items())
+                + ", ".join(f"{describe_line(line)} {o.value:,.4g} at k={o.size:.0f}" for line, o in best.items())
             )
     return said
 

@@ -1,4 +1,4 @@
-"""What is asked of one clustering beyond its scores, and only on request: stability, DBCV, an outside label, its noise."""
+"""Optional analyses of one clustering beyond its scores: stability, DBCV, an external label, its noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering
+from gpuclust.algorithms.registry import get_algorithm, resolve
 from gpuclust.analysis.external_validation import ReferenceReport, compare_to_reference
 from gpuclust.analysis.noise import NoiseProfile, assign_noise, noise_profile
 from gpuclust.analysis.table_stats import categories
@@ -21,7 +22,7 @@ from gpuclust.metrics.stability import Stability, refits, stability
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.matrix import Matrix
 
-Tell = Callable[[str, float], None]
+Report = Callable[[str, float], None]
 # A genre by any other name: what people call the group role.
 GROUP_WORDS = ("genre", "genres")
 
@@ -52,7 +53,7 @@ class Diagnostics:
         return {name: part.to_dict() for name, part in parts.items() if part is not None}
 
 
-def judge(
+def run_diagnostics(
     table: Table,
     matrix: Matrix,
     clustering: Clustering,
@@ -60,12 +61,12 @@ def judge(
     *,
     raw: np.ndarray,
     backend: Backend,
-    tell: Tell = lambda text, done: None,
+    report: Report = lambda text, done: None,
 ) -> Diagnostics:
-    """Ask what ``config.score.stability`` and ``config.analysis`` ask for of a clustering of the table.
+    """Compute what ``config.score.stability`` and ``config.analysis`` ask for of a clustering of the table.
 
-    ``raw`` (n_rows, n_features) float64 are the original features. ``tell`` is told what is being done, what it will cost
-    before it starts, and the share done. Raises ConfigurationError when the outside label is no column of the table.
+    ``raw`` (n_rows, n_features) float64 are the original features. ``report`` receives what is being done, with its cost before it starts, and the
+    fraction done. Raises ConfigurationError when the outside label is no column of the table.
     """
     labels = clustering.labels
     found = clustering.n_clusters
@@ -78,40 +79,44 @@ def judge(
             n_resamples=config.score.stability,
             seed=config.seed,
             backend=backend,
-            progress=_timed(refits(config.cluster, config.score.stability), clustering, tell),
+            progress=_timed(refits(config.cluster, config.score.stability), clustering, report),
         )
     if config.analysis.dbcv and found >= 2:
         chosen = sample_rows(matrix.n_rows, config.score.sample_size, config.seed)
         rows = len(chosen)
         text = f"DBCV of {rows:,} rows"
         host = backend.to_host(matrix.X[backend.to_device(chosen)])
-        validity = dbcv(host, labels[chosen], progress=lambda done: tell(text, done))
+        validity = dbcv(host, labels[chosen], progress=lambda done: report(text, done))
     return Diagnostics(
         stability=stable,
         reference=_reference(table, clustering, config.analysis.reference, backend),
-        noise=_noise(clustering, raw, table.features) if clustering.noise_fraction > 0 else None,
+        noise=_noise(clustering, raw, table.features),
         dbcv=validity,
         dbcv_rows=rows,
     )
 
 
-def _timed(count: int, clustering: Clustering, tell: Tell) -> Progress:
-    """Tells the cost of ``count`` refits before the first, from what the fit took, then from what the refits took so far.
+def _timed(count: int, clustering: Clustering, report: Report) -> Progress:
+    """Reports the cost of ``count`` refits before the first, from what the fit took, then from what the refits took so far.
 
-    A cut of HDBSCAN says nothing of the trees to come, so there the first refit has to be waited for.
+    A fit that shared a step with others, as cuts of one HDBSCAN tree do, says nothing of refits that each need their own.
     """
     began = time.perf_counter()
-    cost = f", about {count * clustering.seconds:.0f} s" if clustering.algorithm != "hdbscan" else ", each with a tree"
-    tell(f"stability: {count} refits{cost}", 0.0)
+    shared = get_algorithm(clustering.algorithm).shared_step
+    cost = f", each with a {shared}" if shared else f", about {count * clustering.seconds:.0f} s"
+    report(f"stability: {count} refits{cost}", 0.0)
 
     def progress(done: float) -> None:
-        tell(f"stability: {count} refits, about {(time.perf_counter() - began) / done:.0f} s", done)
+        report(f"stability: {count} refits, about {(time.perf_counter() - began) / done:.0f} s", done)
 
     return progress
 
 
-def _noise(clustering: Clustering, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile:
-    assigned = assign_noise(clustering.labels, clustering.confidence, clustering.parameters)
+def _noise(clustering: Clustering, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile | None:
+    membership = get_algorithm(clustering.algorithm).soft_membership
+    if clustering.noise_fraction == 0 or membership is None:
+        return None
+    assigned = assign_noise(clustering.labels, clustering.confidence, clustering.parameters, resolve(membership))
     return noise_profile(clustering.labels, assigned, raw=raw, features=features)
 
 

@@ -1,8 +1,8 @@
-"""Describe the noise of an HDBSCAN clustering and assign its rows to clusters, without changing the labels."""
+"""Describe the noise of a clustering and assign its rows to clusters, without changing the labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,17 +62,21 @@ class NoiseProfile:
         }
 
 
-def assign_noise(labels: np.ndarray, confidence: np.ndarray, parameters: Mapping[str, np.ndarray]) -> NoiseAssignment:
-    """Assign the noise rows of a fitted HDBSCAN to clusters by soft membership (McInnes, Healy and Astels, hdbscan's soft clustering).
+def assign_noise(
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    parameters: Mapping[str, np.ndarray],
+    soft_membership: Callable[..., tuple[np.ndarray, np.ndarray]],
+) -> NoiseAssignment:
+    """Assign the noise rows of a fit to clusters by soft membership (for HDBSCAN: McInnes, Healy and Astels, hdbscan's soft clustering).
 
     ``labels`` and ``confidence`` (n_rows,) of the fitted rows; ``parameters`` are the clustering's, with the numbering of
-    its clusters under ``canonical``. Only the noise rows are computed.
+    its clusters under ``canonical``; ``soft_membership`` is the algorithm's (`gpuclust.algorithms.registry.Algorithm`). Only the
+    noise rows are computed.
     """
-    from gpuclust.algorithms.hdbscan.predict import soft_membership
-
     noise = np.flatnonzero(labels == NOISE)
     cluster, certain = labels.astype(np.int32, copy=True), confidence.astype(np.float32, copy=True)
-    if len(noise) == 0 or len(parameters["cluster_node"]) == 0:
+    if len(noise) == 0 or len(parameters["canonical"]) == 0:
         return NoiseAssignment(cluster, certain)
     found, membership = soft_membership(parameters, rows=noise)
     renumber = np.append(parameters["canonical"], NOISE).astype(np.int32)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gpuclust.algorithms import registry
 from gpuclust.config import AUTO
 from gpuclust.metrics.validity import HIGHER_IS_BETTER
 
-DEFAULT_METRIC = {"kmeans": "silhouette", "gmm": "bic", "hdbscan": "relative_validity"}
 ACROSS = "silhouette"
 # The silhouette without the noise would reward HDBSCAN for leaving out whatever is hard to place.
 ACROSS_WITH_NOISE = "silhouette_with_noise"
@@ -17,7 +17,8 @@ FALLBACKS = ("silhouette", "calinski_harabasz", "bic", "relative_validity")
 # Scores that do not depend on the space that was clustered (its rows, features, scale and dimensions), so that the best jobs
 # of several spaces can be ranked by them; the first that all of them have decides.
 SPACE_FREE = ("reference_ami", "prediction_strength", "stability_jaccard_min")
-# Above this share of noise the relative validity of the rows in clusters is no reason to choose a job.
+# Metrics of the rows in clusters alone; above this share of noise they are no reason to choose a job.
+OF_ROWS_IN_CLUSTERS = ("relative_validity",)
 MAX_NOISE_BY_VALIDITY = 0.3
 # So many spaces are named in a reason.
 SPACES_NAMED = 6
@@ -76,12 +77,12 @@ class Optimum:
 
 
 def default_metric(algorithms: Sequence[str]) -> str:
-    """Silhouette for K-Means, BIC for mixtures, relative validity for HDBSCAN; across algorithms silhouette, with the noise
-    as a cluster of its own where HDBSCAN is among them."""
-    kinds = set(algorithms)
-    if len(kinds) == 1:
-        return DEFAULT_METRIC[kinds.pop()]
-    return ACROSS_WITH_NOISE if "hdbscan" in kinds else ACROSS
+    """That of the algorithm; across algorithms, and for one that is not installed here, the silhouette, with the noise as a
+    cluster of its own where one of them has noise."""
+    known = [registered[name] for name in {*algorithms} if name in (registered := registry.algorithms())]
+    if len(known) == len({*algorithms}) == 1:
+        return known[0].default_metric
+    return ACROSS_WITH_NOISE if any(algorithm.has_noise for algorithm in known) else ACROSS
 
 
 def better(metric: str, one: float, other: float) -> bool:
@@ -105,7 +106,7 @@ def select(candidates: Sequence[Candidate], metric: str = AUTO) -> Selection | N
         return Selection(0, wanted, f"{candidates[0].name}: no job has {_words(wanted)}, so the first was taken")
     ranked = _ranked(candidates, measured)
     why = "" if measured == wanted else f"{_words(wanted)} was not measured"
-    if metric == AUTO and measured == DEFAULT_METRIC["hdbscan"]:
+    if metric == AUTO and measured in OF_ROWS_IN_CLUSTERS:
         first = candidates[ranked[0]]
         by_silhouette = _ranked(candidates, ACROSS_WITH_NOISE)
         if first.metrics.get("noise_fraction", 0.0) > MAX_NOISE_BY_VALIDITY and by_silhouette:

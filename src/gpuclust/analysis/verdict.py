@@ -7,14 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gpuclust.analysis.criteria import (
+    BIC,
     MIN_SIZES,
+    PLATEAU,
+    SILHOUETTE,
     STRENGTH,
     Criterion,
-    density,
     gap_criterion,
     indices,
     mixture,
     partitions,
+    plateau_lines,
+    plateaus,
     prediction_strength,
     sizes_tried,
 )
@@ -29,11 +33,12 @@ SAME_AS_COLUMN, MIN_AGREEMENT = 0.9, 0.7
 
 @dataclass(frozen=True)
 class Preferred:
-    """The HDBSCAN job that `gpuclust.analysis.selection.prefer_hdbscan` prefers, its clusters, and why."""
+    """The job that `gpuclust.analysis.selection.prefer_hdbscan` prefers, its clusters, why, and its algorithm in words."""
 
     name: str
     n_clusters: int
     reason: str
+    label: str = "HDBSCAN"
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def verdict(
         for c in (
             *partitions(curves),
             mixture(curves),
-            density(curves),
+            *plateaus(curves),
             gap_criterion(gap),
             prediction_strength(curves),
         )
@@ -168,10 +173,9 @@ def _by_structure(
         if overlapping:
             return Verdict(_several([overlapping], strong=False), SEVERAL, (overlapping,))
         return Verdict(_none(criteria, "the rows form one region of density"), NONE)
-    if not tried and not curves.get("relative_validity"):
+    if not tried and not plateau_lines(curves):
         return Verdict(_extend(groups, tried), OPEN, (groups,))
-    dense = next((c for c in criteria if c.name == "HDBSCAN"), None)
-    confirmed = dense is not None and groups in dense.sizes
+    confirmed = any(c.kind == PLATEAU and groups in c.sizes for c in criteria)
     finer = _overlapping(criteria)
     if finer is not None and finer > groups:
         return Verdict(_several((groups, finer), strong=True), SEVERAL, (groups, finer))
@@ -184,10 +188,7 @@ def _by_structure(
     if not confirmed and tried and groups not in tried:
         return Verdict(_extend(groups, tried), OPEN, (groups,))
     if preferred is not None and preferred.n_clusters == groups:
-        text = (
-            f"{groups} density-based clusters (HDBSCAN): {preferred.name} fits them better than the other algorithms."
-        )
-        return Verdict(text, CLEAR, (groups,))
+        return Verdict(_dense(preferred), CLEAR, (groups,))
     names = [c.name for c in criteria if groups in c.sizes]
     return Verdict(_clear(groups, ["the density of the rows", *names]), CLEAR, (groups,))
 
@@ -195,10 +196,8 @@ def _by_structure(
 def _overlapping(criteria: Sequence[Criterion]) -> int | None:
     """A number that two algorithms name strongly, a mixture by BIC and K-Means by its silhouette: groups that overlap too far for
     a valley."""
-    by_bic = {k for c in criteria if c.strong and c.name == "BIC" for k in c.sizes}
-    by_silhouette = {
-        k for c in criteria if c.strong and c.name.startswith("the silhouette of K-Means") for k in c.sizes
-    }
+    by_bic = {k for c in criteria if c.strong and c.kind == BIC for k in c.sizes}
+    by_silhouette = {k for c in criteria if c.strong and c.kind == SILHOUETTE and not c.with_bic for k in c.sizes}
     return min(by_bic & by_silhouette, default=None)
 
 
@@ -210,12 +209,7 @@ def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Prefe
     if preferred is not None:
         sizes = tuple(dict.fromkeys([preferred.n_clusters, *strong]))
         if len(sizes) == 1 and preferred.n_clusters in strong:
-            return Verdict(
-                f"{preferred.n_clusters} density-based clusters (HDBSCAN): {preferred.name} fits them better than the "
-                "other algorithms.",
-                CLEAR,
-                sizes,
-            )
+            return Verdict(_dense(preferred), CLEAR, sizes)
         return Verdict(_several(sizes, bool(strong)), SEVERAL, sizes)
     if len(strong) == 1:
         names = list(dict.fromkeys(c.name for c in criteria if strong[0] in c.sizes))
@@ -233,10 +227,10 @@ def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Prefe
 
 def _supported(criteria: Sequence[Criterion]) -> list[Criterion]:
     """The criteria, a prediction strength that no other criterion agrees with no longer naming a size."""
-    others = [c for c in criteria if c.name != STRENGTH]
+    others = [c for c in criteria if c.kind != STRENGTH]
     named = set(_named(others))
     return [
-        replace(c, sizes=tuple(k for k in c.sizes if k in named)) if c.name == STRENGTH and others else c
+        replace(c, sizes=tuple(k for k in c.sizes if k in named)) if c.kind == STRENGTH and others else c
         for c in criteria
     ]
 
@@ -257,6 +251,13 @@ def _too_little(curves: Curves) -> str:
             "run the sweep again with score=default or score=quick."
         )
     return "Too few sizes were tried to say how many clusters there are; sweep at least three, as in range(2,11)."
+
+
+def _dense(preferred: Preferred) -> str:
+    return (
+        f"{preferred.n_clusters} density-based clusters ({preferred.label}): {preferred.name} fits them better than the "
+        "other algorithms."
+    )
 
 
 def _clear(size: int, names: Sequence[str]) -> str:

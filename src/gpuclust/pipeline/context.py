@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gpuclust import __version__
 from gpuclust.algorithms.cluster import Clustering
+from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.noise import noise_warning
 from gpuclust.analysis.profile import Profile
@@ -42,7 +43,7 @@ class Job:
     key: str
 
     @property
-    def shares(self) -> tuple[Any, ...]:
+    def batch_key(self) -> tuple[Any, ...]:
         """What jobs must have in common to run together."""
         c = self.config
         return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
@@ -73,7 +74,7 @@ class Result:
     clustering: Clustering
     scores: Scores
     profile: Profile
-    judgement: Diagnostics
+    diagnostics: Diagnostics
     metrics: Mapping[str, float]
 
 
@@ -102,6 +103,17 @@ class Outcome:
         n_rows = round(self.metrics.get("n_rows", 0))
         much_noise = noise_warning(round(self.metrics.get("noise_fraction", 0.0) * n_rows), n_rows)
         return (much_noise,) if much_noise else ()
+
+    @property
+    def short_name(self) -> str:
+        """The algorithm and its size, fit for a file name: ``kmeans-k8``, ``hdbscan-50``, ``toy-0.3``."""
+        cluster, algorithm = self.job.config.cluster, algorithm_of(self.job.config.cluster)
+        if algorithm.size_key is None:
+            return cluster.name
+        size = getattr(cluster, algorithm.size_key)
+        size = size if algorithm.counts_clusters else self.metrics.get(algorithm.size_key, size)
+        number = f"{size:.10g}" if isinstance(size, (int, float)) else str(size)
+        return f"{cluster.name}-{'k' if algorithm.counts_clusters else ''}{number}"
 
     def light(self) -> Outcome:
         """The outcome without its arrays."""
@@ -136,11 +148,12 @@ class RunContext:
 
 
 def with_size(job: Job, metrics: Mapping[str, float]) -> Job:
-    """The job, its name with the ``min_cluster_size`` that it took where none was given: ``hdbscan min_cluster_size=auto (21)``."""
-    words = re.search(r"min_cluster_size=(auto|default)(?! \()", job.name)
-    if words is None or "min_cluster_size" not in metrics:
+    """The job, its name with the size that it took where none was given: ``hdbscan min_cluster_size=auto (21)``."""
+    size_key = algorithm_of(job.config.cluster).size_key
+    words = re.search(rf"\b{size_key}=(auto|default)(?! \()", job.name)
+    if words is None or size_key not in metrics:
         return job
-    took = f"{words[0]} ({metrics['min_cluster_size']:.0f})"
+    took = f"{words[0]} ({metrics[size_key]:.10g})"
     return replace(job, name=job.name.replace(words[0], took, 1))
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpuclust.algorithms.registry import algorithm_of, size_axes
 from gpuclust.compose import Plan
 from gpuclust.config import Config
 from gpuclust.pipeline.context import Job, Outcome
 from gpuclust.tracking.recorder import FINISHED
 
-# The keys that are sizes of a clustering: what the verdict looks at.
-SIZES = ("cluster.n_clusters", "cluster.min_cluster_size")
 CURVES = ("silhouette", "silhouette_with_noise", "inertia", "bic", "aic", "icl", "calinski_harabasz", "davies_bouldin",
           "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "n_clusters", "noise_fraction",
           "largest_fraction")  # fmt: skip
@@ -34,12 +33,13 @@ class Point:
 def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> str:
     """By what varies: ``kmeans k=5``, ``gmm k=4 full``, ``hdbscan min_cluster_size=50 scale=minmax``."""
     words = [config.cluster.name]
-    if hasattr(config.cluster, "n_clusters"):
-        words.append(f"k={config.cluster.n_clusters}")
-    elif hasattr(config.cluster, "min_cluster_size"):
-        size = config.cluster.min_cluster_size
-        words.append(f"min_cluster_size={'default' if size is None else size}")
-    return " ".join([*words, *_variation(swept, keys, without=(*SIZES, "cluster"))])
+    algorithm = algorithm_of(config.cluster)
+    if algorithm.size_key is not None:
+        size = getattr(config.cluster, algorithm.size_key)
+        words.append(
+            f"{'k' if algorithm.counts_clusters else algorithm.size_key}={'default' if size is None else size}"
+        )
+    return " ".join([*words, *_variation(swept, keys, without=(*size_axes(), "cluster"))])
 
 
 def _variation(swept: Mapping[str, Any], keys: Sequence[str], without: Sequence[str]) -> list[str]:
@@ -66,12 +66,13 @@ def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
     does not vary, the first other number of the algorithm that does. ``auto`` is the size that it took.
     """
     swept = outcome.job.swept
-    others = sorted(key for key in swept if key.startswith("cluster."))
-    for axis in (*SIZES, *(key for key in others if key not in SIZES)):
+    own, sizes = algorithm_of(outcome.job.config.cluster).size_axis, size_axes()
+    others = sorted(key for key in swept if key.startswith("cluster.") and key not in sizes)
+    for axis in (*([own] if own else []), *others):
         size = _size(outcome, axis)
         if size is not None:
             algorithm = [str(swept["cluster"])] if "cluster" in swept else []
-            variation = _variation(swept, plan.swept, without=(axis, *SIZES, "cluster"))
+            variation = _variation(swept, plan.swept, without=(axis, *sizes, "cluster"))
             return Point(axis, size, "/".join(algorithm + variation))
     return None
 
@@ -92,12 +93,16 @@ def short(axis: str) -> str:
 
 
 def curves(outcomes: Sequence[Outcome], plan: Plan) -> Lines:
-    """The curves over the sizes of clusterings, of all axes together, for the verdict."""
+    """The curves over the sizes of all algorithms together, for the verdict. Each line begins with the algorithm's name;
+    ``n_clusters`` has only the lines along which the number of clusters is found, not asked for."""
     found: Lines = {}
-    for axis, lines in curves_by_axis(outcomes, plan).items():
-        if axis in SIZES:
-            for metric, by_line in lines.items():
-                found.setdefault(metric, {}).update(by_line)
+    for name in dict.fromkeys(o.job.config.cluster.name for o in outcomes):
+        own = [o for o in outcomes if o.job.config.cluster.name == name]
+        algorithm = algorithm_of(own[0].job.config.cluster)
+        for metric, lines in curves_by_axis(own, plan).get(str(algorithm.size_axis), {}).items():
+            if metric != "n_clusters" or not algorithm.counts_clusters:
+                named = {line if line.split("/")[0] == name else f"{name}/{line}": p for line, p in lines.items()}
+                found.setdefault(metric, {}).update(named)
     return found
 
 

@@ -43,7 +43,7 @@ class JobReportInput:
     matrix: Matrix
     clustering: Clustering
     profile: Profile
-    judgement: Diagnostics
+    diagnostics: Diagnostics
     metrics: Mapping[str, float]
     about: Mapping[str, str]
     warnings: Sequence[str] = ()
@@ -76,7 +76,7 @@ def job_files(folder: Path, facts: JobReportInput) -> Path:
     _json(folder / "audit.json", mask(facts.audit.to_dict()))
     _json(folder / "profile.json", facts.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
     (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
-    for name, content in facts.judgement.documents().items():
+    for name, content in facts.diagnostics.documents().items():
         _json(folder / f"{name}.json", content)
     if facts.config.report.figures:
         figures = _job_figures(facts)
@@ -148,7 +148,7 @@ def _job_figures(facts: JobReportInput) -> dict[str, bytes]:
             names={c.cluster: c.name for c in described},
             clusters=[c.cluster for c in described],
         )
-    stable = facts.judgement.stability
+    stable = facts.diagnostics.stability
     if stable is not None:
         drawn["stability"] = figures.stability_bars(
             stable.jaccard,

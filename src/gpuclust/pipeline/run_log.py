@@ -126,7 +126,7 @@ def job_report_input(outcome: Outcome, result: Result, desk: RunContext) -> JobR
         matrix=result.matrix,
         clustering=result.clustering,
         profile=result.profile,
-        judgement=result.judgement,
+        diagnostics=result.diagnostics,
         metrics=result.metrics,
         about=about(desk),
         warnings=outcome.warnings,

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
-from gpuclust.algorithms.mixture import GmmConfig
-from gpuclust.algorithms.registry import FitInput, algorithm_of, resolve
+from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, resolve
 from gpuclust.algorithms.registry import fit as fit_configs
 from gpuclust.analysis.comparison import Comparison, compare_all
-from gpuclust.analysis.criteria import density
+from gpuclust.analysis.criteria import plateaus
 from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
@@ -136,7 +135,7 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: 
     if preferred is not None:
         index = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
         selection, chosen = Selection(index, "relative_validity", preferred.reason), finished[index]
-    curves = _with_one_component(curves, finished, desk)
+    curves = _with_baselines(curves, finished, desk)
     fit = _fit_to_rows(chosen, finalists, structure, desk) if chosen else None
     gap = _gap(finished, chosen, config.analysis.gap, desk) if chosen and config.analysis.gap else None
     found = verdict(curves, structure=structure, gap=gap, preferred=preferred, fit=fit)
@@ -157,13 +156,12 @@ def supported(
         return False
     if structure is not None:
         return structure.n_groups == preferred.n_clusters
-    return preferred.n_clusters in density(curves).sizes
+    return any(preferred.n_clusters in criterion.sizes for criterion in plateaus(curves))
 
 
 def _structure(job: Job, desk: RunContext) -> Structure | None:
     """The groups that a sample of the job's rows shows."""
-    table = jobs.load(job, desk)
-    matrix = jobs.prepared(job, table, desk)
+    matrix = jobs.get_matrix(job, desk)
 
     def find() -> Structure | None:
         desk.display.stage("looking for groups in the rows")
@@ -176,42 +174,36 @@ def _structure(job: Job, desk: RunContext) -> Structure | None:
 
 def _sample(job: Job, desk: RunContext) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
-    table = jobs.load(job, desk)
+    table = jobs.get_table(job, desk)
     rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
     raw = desk.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
     return rows, desk.backend.to_host(raw)
 
 
-def _with_one_component(curves: Curves, finished: Sequence[Outcome], desk: RunContext) -> Curves:
-    """The curves, with one component on each mixture line that starts later: more are worth nothing unless they beat it."""
+def _with_baselines(curves: Curves, finished: Sequence[Outcome], desk: RunContext) -> Curves:
+    """The curves, with a fit without clusters on each line of BIC that starts later: more clusters are worth nothing unless they
+    beat it."""
     found = {metric: dict(lines) for metric, lines in curves.items()}
     for line, points in curves.get("bic", {}).items():
         size, bic = points[0][0], points[0][1]
-        if size <= 1:
-            continue
-        outcome = next(
-            (
-                o
-                for o in finished
-                if o.metrics.get("bic") == bic and getattr(o.job.config.cluster, "n_clusters", 0) == size
-            ),
-            None,
-        )
-        if outcome is None:
-            continue
-        job, request = outcome.job, outcome.job.config.cluster
-        assert isinstance(request, GmmConfig)
-        desk.display.stage("fitting one component, to compare")
-        matrix = jobs.prepared(job, jobs.load(job, desk), desk)
-        data = FitInput(
-            matrix.X, job.config.seed, desk.backend, desk.cache, matrix.key, distinct=matrix.distinct_to_fit
-        )
-        (fit,) = fit_configs(data, [replace(request, n_clusters=1, n_init=1)])
-        if isinstance(fit, GpuclustError):
-            continue
-        for metric in ("bic", "icl"):
-            if line in found.get(metric, {}):
-                found[metric][line] = [(1, fit.metrics[metric], 0.0), *found[metric][line]]
+        for outcome in finished:
+            request = outcome.job.config.cluster
+            algorithm = algorithm_of(request)
+            if algorithm.baseline is None or outcome.metrics.get("bic") != bic:
+                continue
+            baseline = algorithm.baseline(request)
+            smallest = getattr(baseline, str(algorithm.size_key))
+            if getattr(request, str(algorithm.size_key)) != size or size <= smallest:
+                continue
+            desk.display.stage("fitting one component, to compare")
+            matrix, seed = jobs.get_matrix(outcome.job, desk), outcome.job.config.seed
+            data = FitInput(matrix.X, seed, desk.backend, desk.cache, matrix.key, distinct=matrix.distinct_to_fit)
+            (fit,) = fit_configs(data, [baseline])
+            if isinstance(fit, FitResult):
+                for metric in {"bic", "icl"} & found.keys():
+                    if line in found[metric]:
+                        found[metric][line] = [(smallest, fit.metrics[metric], 0.0), *found[metric][line]]
+            break
     return found
 
 
@@ -230,7 +222,7 @@ def _fit_to_rows(
         labels = (clustering or rebuild(chosen.job, desk, expect=chosen.labels).clustering).labels
     except GpuclustError:
         return None
-    features = jobs.load(chosen.job, desk).features
+    features = jobs.get_table(chosen.job, desk).features
     same = {features[j]: _ami(labels[rows], np.unique(raw[:, j], return_inverse=True)[1]) for j in columns}
     column = max(same, key=lambda name: same[name], default=None)
     groups = None if structure is None else _ami(labels[structure.rows], structure.labels)
@@ -275,7 +267,7 @@ def _preferred(
     if dense is None or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
         return None, None
     job = dense.outcome.job
-    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
+    matrix = jobs.get_matrix(job, desk)
     data = FitInput(matrix.X, job.config.seed, desk.backend, desk.cache, matrix.key)
     measure = resolve(str(algorithm_of(job.config.cluster).density_validity))
     values = measure(data, job.config.cluster, [f.clustering.labels for f in finalists])
@@ -288,15 +280,16 @@ def _preferred(
     }
     others = [f.candidate for f in finalists if f is not dense]
     reason = prefer_hdbscan(dense.candidate, others, validity, same)
-    return (Preferred(name, dense.clustering.n_clusters, reason) if reason else None), validity
+    label = algorithm_of(job.config.cluster).label
+    return (Preferred(name, dense.clustering.n_clusters, reason, label) if reason else None), validity
 
 
 def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: RunContext) -> Gap:
     """The gap statistic of the chosen job's matrix, at the numbers of clusters that the sweep tried."""
     job = chosen.job
-    matrix = jobs.prepared(job, jobs.load(job, desk), desk)
-    tried = [o.job.swept.get("cluster.n_clusters") for o in finished]
-    sizes = [k for k in tried if isinstance(k, int)]
+    matrix = jobs.get_matrix(job, desk)
+    counting = [(o.job.swept, algorithm_of(o.job.config.cluster)) for o in finished]
+    sizes = [k for swept, a in counting if a.counts_clusters and isinstance(k := swept.get(str(a.size_axis)), int)]
     largest = max(sizes, default=0)
     largest = largest if len(set(sizes)) >= 3 else max(largest, MIN_GAP_SIZE)
     text = (

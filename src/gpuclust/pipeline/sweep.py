@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gpuclust.algorithms.registry import size_axes
 from gpuclust.analysis.diagnostics import reference_column
 from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, select_across
@@ -20,7 +21,7 @@ from gpuclust.errors import InputError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import HIGHER_IS_BETTER
 from gpuclust.pipeline import job as jobs_module
 from gpuclust.pipeline.context import Job, Outcome, RunContext, about, make_job, with_size
-from gpuclust.pipeline.curves import CURVES, SIZES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
+from gpuclust.pipeline.curves import CURVES, curve_point, curves, curves_by_axis, job_name, short, sweep_name
 from gpuclust.pipeline.run_files import SweepReportInput, sweep_files
 from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
 from gpuclust.pipeline.run_log import start as start_of
@@ -121,10 +122,10 @@ def run(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> SweepResult:
 
 def _preload(job: Job, desk: RunContext) -> int:
     """Read and prepare the table of the first job, which it will find in the store; how many rows there are."""
-    table = jobs_module.load(job, desk)
+    table = jobs_module.get_table(job, desk)
     if job.config.analysis.reference is not None:
         reference_column(table, job.config.analysis.reference)
-    jobs_module.prepared(job, table, desk)
+    jobs_module.get_matrix(job, desk)
     return table.n_rows
 
 
@@ -156,7 +157,7 @@ def _say_tables(resumed: Iterable[Outcome], desk: RunContext) -> None:
     """Print the summary of each table of jobs that are not run again; a run that does not hold it has its table read."""
     for outcome in {outcome.job.key_of_table: outcome for outcome in resumed}.values():
         if outcome.table is None:
-            jobs_module.load(outcome.job, desk)
+            jobs_module.get_table(outcome.job, desk)
         else:
             jobs_module.say_table(outcome.job, outcome.table, desk)
 
@@ -283,7 +284,7 @@ def batches(jobs: Sequence[Job], n_rows: int) -> Iterator[list[Job]]:
     """
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.shares, []).append(job)
+        groups.setdefault(job.batch_key, []).append(job)
     for group in groups.values():
         size = MAX_BATCH if _is_expensive(group[0], n_rows) else 1
         for at in range(0, len(group), size):
@@ -338,12 +339,14 @@ def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: RunContext) -> 
     point = curve_point(outcome, plan) if outcome.status == FINISHED else None
     if point is None:
         return
-    axis = "" if point.axis in SIZES else f"{short(point.axis)}/"
+    axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
     line = f"/{point.line}" if point.line else ""
     points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
     step = int(point.size)
     tried = sorted({float(v) for job in plan.jobs if isinstance(v := job.swept.get(point.axis), (int, float))})
-    if any(value % 1 for value in tried):  # MLflow's steps are whole numbers: the place among the values of the sweep
+    if point.size in tried and any(
+        value % 1 for value in tried
+    ):  # MLflow's steps are whole numbers: the place among the values
         step = tried.index(point.size)
     desk.recorder.log_points(parent, points, step=step)
 
@@ -381,7 +384,7 @@ def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, desk: R
     parent, chosen = result.parent, result.chosen
     first = result.outcomes[0].job
     shown = chosen.job if chosen else first
-    table = jobs_module.load(shown, desk)
+    table = jobs_module.get_table(shown, desk)
     reason = conclusion.reason
     if chosen is not None and first.config.tracking.models == "chosen":
         _log_model(chosen, desk)
@@ -419,7 +422,7 @@ def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, desk: R
         documents=conclusion.documents(),
         about=about(desk),
         chosen=_chosen_profile(chosen, desk),
-        audit=jobs_module.load(chosen.job, desk).audit if chosen else None,
+        audit=jobs_module.get_table(chosen.job, desk).audit if chosen else None,
         warnings=result.warnings,
     )
     with TemporaryDirectory() as folder:
@@ -461,8 +464,8 @@ def _chosen_profile(chosen: Outcome | None, desk: RunContext) -> Profile | None:
     """What is in the clusters of the chosen job, with their rules; None where it was resumed, not run."""
     if chosen is None or chosen.profile is None or chosen.clustering is None:
         return None
-    table = jobs_module.load(chosen.job, desk)
-    return jobs_module.ruled(chosen.job, table, chosen.profile, chosen.clustering.labels, desk)
+    table = jobs_module.get_table(chosen.job, desk)
+    return jobs_module.with_rules(chosen.job, table, chosen.profile, chosen.clustering.labels, desk)
 
 
 def _log_model(outcome: Outcome, desk: RunContext) -> None:
@@ -473,8 +476,8 @@ def _log_model(outcome: Outcome, desk: RunContext) -> None:
     if desk.recorder.has_model(outcome.run_id):
         return
     job = outcome.job
-    table = jobs_module.load(job, desk)
-    matrix = jobs_module.prepared(job, table, desk)
+    table = jobs_module.get_table(job, desk)
+    matrix = jobs_module.get_matrix(job, desk)
     if outcome.clustering is not None and outcome.profile is not None:
         clustering, described = outcome.clustering, outcome.profile
     else:

@@ -75,6 +75,7 @@ class Text(_Part):
     fingerprint: str = ""
     source: str = ""
     algorithm: str = ""
+    size_keys: dict[str, str | None] = {}
     config: dict[str, Any] = {}
     roles: dict[str, Name]
     features: Annotated[list[Name], Field(min_length=1, max_length=MAX_FEATURES)]

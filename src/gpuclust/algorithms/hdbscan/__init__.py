@@ -23,9 +23,9 @@ class HdbscanConfig(ClusterConfig):
     """
 
     name: str = one_of("hdbscan", "hdbscan")
-    min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,))
+    min_cluster_size: int | str | None = number(None, low=2, or_text=(AUTO,), spare_rows=0)
     """The smallest number of rows of a cluster."""
-    min_samples: int = number(10, low=1, high=1023)
+    min_samples: int = number(10, low=1, high=1023, spare_rows=1)
     """The number of neighbours that define the density at a row; the row itself is not counted."""
     cluster_selection_method: str = one_of("eom", "eom", "leaf")
     """``eom``: the most persistent clusters; ``leaf``: the smallest."""
@@ -35,6 +35,13 @@ class HdbscanConfig(ClusterConfig):
     """Larger clusters are not selected; null: no limit."""
     allow_single_cluster: bool = False
     """Allow one cluster of all rows."""
+
+    def complaint(self) -> str | None:
+        """See ClusterConfig."""
+        largest, smallest = self.max_cluster_size, self.min_cluster_size
+        if largest is None or not isinstance(smallest, int) or largest >= smallest:
+            return None
+        return f"cluster.max_cluster_size={largest} is below cluster.min_cluster_size={smallest}; raise it or set null"
 
 
 def default_min_cluster_size(n_rows: int) -> int:
@@ -60,12 +67,16 @@ ALGORITHM = Algorithm(
     name="hdbscan",
     config=HdbscanConfig,
     fit={"cpu": "gpuclust.algorithms.hdbscan.cpu:fit", "gpu": "gpuclust.algorithms.hdbscan.gpu:fit"},
-    default_metric="relative_validity",
-    size_key="min_cluster_size",
+    label="HDBSCAN",
     has_noise=True,
     seeded=False,
+    default_metric="relative_validity",
+    size_key="min_cluster_size",
+    counts_clusters=False,
+    shared_step="tree",
     for_subset=for_subset,
     canonical=keep_labels,
     after_fit="gpuclust.algorithms.hdbscan.cpu:after_fit",
     density_validity="gpuclust.algorithms.hdbscan.cpu:density_validity",
+    soft_membership="gpuclust.algorithms.hdbscan.predict:soft_membership",
 )

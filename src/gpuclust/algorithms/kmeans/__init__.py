@@ -13,7 +13,7 @@ class KMeansConfig(ClusterConfig):
     """K-Means (Lloyd 1982; k-means++ of Arthur and Vassilvitskii 2007)."""
 
     name: str = one_of("kmeans", "kmeans")
-    n_clusters: int = number(8, low=2)
+    n_clusters: int = number(8, low=2, spare_rows=0)
     """The number of clusters."""
     init: str = one_of("k-means++", "k-means++", "random")
     """How starting centres are chosen."""
@@ -31,5 +31,6 @@ ALGORITHM = Algorithm(
     name="kmeans",
     config=KMeansConfig,
     fit={"cpu": "gpuclust.algorithms.kmeans.cpu:fit", "gpu": "gpuclust.algorithms.kmeans.gpu:fit"},
+    label="K-Means",
     fits_together=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
@@ -17,7 +17,7 @@ class GmmConfig(ClusterConfig):
     """
 
     name: str = one_of("gmm", "gmm")
-    n_clusters: int = number(8, low=1)
+    n_clusters: int = number(8, low=1, spare_rows=0)
     """The number of components."""
     covariance_type: str = one_of("full", "full", "tied", "diag", "spherical")
     """The shape of the components."""
@@ -39,5 +39,8 @@ ALGORITHM = Algorithm(
     name="gmm",
     config=GmmConfig,
     fit={"cpu": "gpuclust.algorithms.mixture.cpu:fit", "gpu": "gpuclust.algorithms.mixture.gpu:fit"},
+    label="the mixture",
     default_metric="bic",
+    variant_key="covariance_type",
+    baseline=lambda config: replace(config, n_clusters=1, n_init=1),
 )

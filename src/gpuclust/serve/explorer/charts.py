@@ -53,7 +53,7 @@ def curve(
     )
     found.update_layout(legend={"orientation": "h", "y": 1.12, "x": 1, "xanchor": "right"})
     all_sizes = [float(each) for points in named.values() for each in points]
-    if max(all_sizes) - min(all_sizes) > 15:  # a tick for each whole number would be a wall of them
+    if max(all_sizes) - min(all_sizes) > 15 or any(size % 1 for size in all_sizes):  # too many whole numbers, or others
         found.update_xaxes(dtick=None)
     return found
 

@@ -22,6 +22,9 @@ CURVES = {
     "bic": "BIC",
     "relative_validity": "Relative validity",
 }
+# The size that each algorithm of version 0.1.0 was swept over, which its exports do not say; and sizes in words.
+SIZE_KEYS: Mapping[str, str | None] = {"kmeans": "n_clusters", "gmm": "n_clusters", "hdbscan": "min_cluster_size"}
+SIZES = {"n_clusters": "clusters", "min_cluster_size": "smallest cluster"}
 
 
 def overview() -> None:
@@ -166,17 +169,23 @@ def choice_of(facts: Facts) -> str:
 
 def _curves(manifest: Mapping[str, Any]) -> None:
     curves = (manifest.get("sweep") or {}).get("curves") or {}
-    density = manifest.get("algorithm") == "hdbscan"
+    keys, algorithm = size_keys(manifest), str(manifest.get("algorithm"))
     drawn = [
-        (name, title, found) for name, title in CURVES.items() if (found := curves_of(curves, name, density=density))
+        (name, title, found) for name, title in CURVES.items() if (found := curves_of(curves, name, algorithm, keys))
     ]
     if not drawn:
         return
-    size = "smallest cluster" if density else "clusters"
+    key = keys.get(algorithm) or "size"
+    size = SIZES.get(key, words(key))
     for column, (name, title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
         with column:
             chart = charts.curve(titled(title, name, found), found, own_point(manifest, name), size=size)
             st.plotly_chart(chart, key=f"curve-{title}", config={"displayModeBar": False}, alt=f"{title} over {size}")
+
+
+def size_keys(manifest: Mapping[str, Any]) -> Mapping[str, str | None]:
+    """Algorithm -> the key of the configuration that its sweeps have as their axis."""
+    return manifest.get("size_keys") or SIZE_KEYS
 
 
 def titled(title: str, name: str, lines: Mapping[str, object]) -> str:
@@ -191,32 +200,29 @@ def own_point(manifest: Mapping[str, Any], name: str) -> tuple[float, float] | N
     return None if value is None or size is None else (size, value)
 
 
-def curves_of(curves: Mapping[str, Any], name: str, *, density: bool = False) -> dict[str, dict[str, float]]:
+def curves_of(
+    curves: Mapping[str, Any], name: str, algorithm: str, keys: Mapping[str, str | None] = SIZE_KEYS
+) -> dict[str, dict[str, float]]:
     """The lines of a score with two points or more: one called as the score, or one for each other swept value.
 
-    Lines over the smallest cluster's size are left out where ``density`` is false, lines over a number of clusters where it
-    is true and there are others: a sweep across algorithms has both, and they have no axis in common.
+    Lines of algorithms that are swept over another size than ``algorithm`` are left out: they have no axis in common.
     """
-    if name == "relative_validity" and not density:  # only HDBSCAN has it
-        return {}
     found = {}
     for key, points in curves.items():
         metric, _, other = str(key).partition("/")
-        if metric == name and isinstance(points, Mapping):
+        own = keys.get(other.partition("/")[0], keys.get(algorithm)) == keys.get(algorithm)
+        if metric == name and own and isinstance(points, Mapping):
             line = {
                 str(at): float(v) for at, v in points.items() if isinstance(v, (int, float)) and _number(at) is not None
             }
             if len(line) > 1:
                 found[words(other) if other else words(metric)] = line
-    over_size = {line: points for line, points in found.items() if line.startswith("hdbscan")}
-    if density:
-        return over_size or found
-    return {line: points for line, points in found.items() if line not in over_size}
+    return found
 
 
 def _chosen(manifest: Mapping[str, Any]) -> float | None:
-    """The size of the export's run: the number of clusters asked for, or the size that ``min_cluster_size=auto`` took."""
-    key = "min_cluster_size" if manifest.get("algorithm") == "hdbscan" else "n_clusters"
+    """The size of the export's run: the one asked for, or the one that ``auto`` took."""
+    key = size_keys(manifest).get(str(manifest.get("algorithm")))
     configured = _number(((manifest.get("config") or {}).get("cluster") or {}).get(key))
     return configured if configured is not None else _number((manifest.get("metrics") or {}).get(key))
 
