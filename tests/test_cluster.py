@@ -36,8 +36,8 @@ def matrix_of(X: np.ndarray, key: str = "m") -> Matrix:
     return Matrix(X, X[:, :3].astype(np.float32), preparation, key, 0.0)
 
 
-def run(X: np.ndarray, *requests: ClusterConfig, store: ResultCache | None = None) -> list[Clustering]:
-    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, cache=store or ResultCache())
+def run(X: np.ndarray, *requests: ClusterConfig, cache: ResultCache | None = None) -> list[Clustering]:
+    results = cluster(matrix_of(X), requests, seed=0, backend=BACKEND, cache=cache or ResultCache())
     assert all(isinstance(r, Clustering) for r in results), results
     return results  # type: ignore[return-value]
 

@@ -347,8 +347,8 @@ def test_a_sweep_over_two_things_draws_a_line_for_each(desk: Any) -> None:
     p = plan(["data.n_rows=600", "cluster.n_clusters=2,3", "scale=standard,minmax", "cluster.n_init=1"], multirun=True)
     result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
     lines = sweep.curves(result.outcomes, p)
-    assert lines["inertia"].keys() == {"scale=standard", "scale=minmax"}
-    assert [size for size, _, _ in lines["inertia"]["scale=minmax"]] == [2, 3]
+    assert lines["inertia"].keys() == {"kmeans/scale=standard", "kmeans/scale=minmax"}
+    assert [size for size, _, _ in lines["inertia"]["kmeans/scale=minmax"]] == [2, 3]
     assert desk.recorder.runs[result.parent].files["figures/elbow.png"].startswith(b"\x89PNG")
     names = {o.job.name for o in result.outcomes}
     assert names == {f"kmeans k={k} scale={s}" for k in (2, 3) for s in ("standard", "minmax")}
