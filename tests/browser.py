@@ -212,7 +212,9 @@ def exports_of(table: Path, uri: str, out: Path, sizes: Sequence[int]) -> list[P
     from tests.conftest import Quiet
 
     recorder = MlflowRecorder(uri, "explorer")
-    desk = RunContext(CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test")
+    context = RunContext(
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test"
+    )
     roles = {
         "title": "title",
         "creator": "artist",
@@ -225,11 +227,11 @@ def exports_of(table: Path, uri: str, out: Path, sizes: Sequence[int]) -> list[P
     features = "data.features=[energy,'a<b>$c$',tempo]"
     overrides = ["data=table", f"data.path={table}", features, *words, "report=none", "score=quick"]
     planned = plan([*overrides, f"cluster.n_clusters={','.join(map(str, sizes))}"], multirun=True)
-    done = run(planned, jobs_of(planned, desk.backend), desk)
+    done = run(planned, jobs_of(planned, context.backend), context)
     assert done.chosen is not None
     ordered = sorted(done.outcomes, key=lambda outcome: outcome is not done.chosen)
     for i, outcome in enumerate(ordered):
-        export(find_run(recorder, str(outcome.run_id)), out / f"export-{i}", recorder=recorder, desk=desk)
+        export(find_run(recorder, str(outcome.run_id)), out / f"export-{i}", recorder=recorder, context=context)
     return [out / f"export-{i}" for i in range(len(ordered))]
 
 

@@ -73,7 +73,7 @@ def quiet() -> Quiet:
 
 
 @pytest.fixture
-def desk(quiet: Quiet) -> Any:
+def context(quiet: Quiet) -> Any:
     """A place to run jobs on the CPU, recorded in memory."""
     from gpuclust.pipeline.context import RunContext
     from gpuclust.runtime.backend import BackendChoice

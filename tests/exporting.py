@@ -64,7 +64,7 @@ def made_export(
     frame.to_parquet(folder / "tracks.parquet")
     shutil.copy(store, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}", "e")
-    desk: Any = RunContext(
+    context: Any = RunContext(
         CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test"
     )
     size = [] if any(o.startswith("cluster") for o in overrides) else ["cluster.n_clusters=3"]
@@ -75,8 +75,8 @@ def made_export(
         "report=none",
     ]
     planned = plan([*wanted, *size, *overrides], multirun=False)
-    sweep.run(planned, sweep.jobs_of(planned, desk.backend), desk)
-    return export(find_run(recorder, "best"), folder / "out", recorder=recorder, desk=desk).folder
+    sweep.run(planned, sweep.jobs_of(planned, context.backend), context)
+    return export(find_run(recorder, "best"), folder / "out", recorder=recorder, context=context).folder
 
 
 def sealed(folder: Path) -> Path:

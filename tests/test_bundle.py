@@ -27,17 +27,17 @@ CASES = {
 }  # fmt: skip
 
 
-def built(desk: Any, overrides: list[str]) -> tuple[Bundle, Result, np.ndarray]:
+def built(context: Any, overrides: list[str]) -> tuple[Bundle, Result, np.ndarray]:
     job = make_job(compose(["data.n_rows=3000", *overrides]), "job", {}, "cpu")
-    (result,) = jobs.compute([job], desk)
+    (result,) = jobs.compute([job], context)
     assert isinstance(result, Result), result
     bundle = bundle_of(job.config, result.table, result.matrix, result.clustering, result.profile)
-    return bundle, result, desk.backend.frames.to_matrix(result.table.frame, result.table.features)
+    return bundle, result, context.backend.frames.to_matrix(result.table.frame, result.table.features)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_bundle_read_back_assigns_the_training_rows_as_the_job_did(case: str, desk: Any, tmp_path: Path) -> None:
-    bundle, result, raw = built(desk, CASES[case])
+def test_a_bundle_read_back_assigns_the_training_rows_as_the_job_did(case: str, context: Any, tmp_path: Path) -> None:
+    bundle, result, raw = built(context, CASES[case])
     again = Bundle.load(bundle.save(tmp_path / "bundle"))
     training = again.training(raw)
     np.testing.assert_array_equal(training.cluster, result.clustering.labels)
@@ -54,16 +54,16 @@ def test_a_bundle_read_back_assigns_the_training_rows_as_the_job_did(case: str, 
         np.testing.assert_array_equal(predicted.cluster, training.cluster)
 
 
-def test_the_order_and_the_number_of_rows_do_not_matter(desk: Any) -> None:
-    bundle, result, raw = built(desk, CASES["kmeans pca"])
+def test_the_order_and_the_number_of_rows_do_not_matter(context: Any) -> None:
+    bundle, result, raw = built(context, CASES["kmeans pca"])
     order = np.random.default_rng(0).permutation(len(raw))
     np.testing.assert_array_equal(bundle.predict(raw[order]).cluster, result.clustering.labels[order])
     one_by_one = [int(bundle.predict(raw[i : i + 1]).cluster[0]) for i in range(50)]
     np.testing.assert_array_equal(one_by_one, result.clustering.labels[:50])
 
 
-def test_rows_that_cannot_be_placed_are_told_from_noise(desk: Any) -> None:
-    bundle, _, raw = built(desk, ["cluster.n_clusters=3", "clean.bounds.tempo=[60,200]"])
+def test_rows_that_cannot_be_placed_are_told_from_noise(context: Any) -> None:
+    bundle, _, raw = built(context, ["cluster.n_clusters=3", "clean.bounds.tempo=[60,200]"])
     rows = raw[:4].copy()
     tempo = bundle.features.index("tempo")
     rows[0, 0], rows[1, tempo], rows[2, 1] = np.nan, 0.0, np.inf
@@ -73,11 +73,11 @@ def test_rows_that_cannot_be_placed_are_told_from_noise(desk: Any) -> None:
     assert np.isnan(found.confidence[:3]).all()
 
 
-def test_imputation_is_repeated_on_new_rows(desk: Any, tmp_path: Path) -> None:
+def test_imputation_is_repeated_on_new_rows(context: Any, tmp_path: Path) -> None:
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=list("abc"))
     frame.loc[:20, "a"] = np.nan
     frame.to_csv(tmp_path / "t.csv", index=False)
-    bundle, _, _ = built(desk, ["data=table", f"data.path={tmp_path / 't.csv'}", "data.n_rows=null", "clean.nulls=median",
+    bundle, _, _ = built(context, ["data=table", f"data.path={tmp_path / 't.csv'}", "data.n_rows=null", "clean.nulls=median",
                                 "cluster.n_clusters=3"])  # fmt: skip
     median = frame["a"].median()
     rows = np.array([[np.nan, 0.5, 0.5], [median, 0.5, 0.5]])
@@ -87,13 +87,13 @@ def test_imputation_is_repeated_on_new_rows(desk: Any, tmp_path: Path) -> None:
     assert found.distance[0] == found.distance[1]
 
 
-def test_no_rows_at_all(desk: Any) -> None:
-    bundle, _, _ = built(desk, CASES["kmeans"])
+def test_no_rows_at_all(context: Any) -> None:
+    bundle, _, _ = built(context, CASES["kmeans"])
     assert len(bundle.predict(np.empty((0, 10))).cluster) == 0
 
 
-def test_a_row_of_the_wrong_width_is_refused(desk: Any) -> None:
-    bundle, _, _ = built(desk, CASES["kmeans"])
+def test_a_row_of_the_wrong_width_is_refused(context: Any) -> None:
+    bundle, _, _ = built(context, CASES["kmeans"])
     with pytest.raises(ModelError, match="rows have 2 values, the model takes 10: acousticness"):
         bundle.predict(np.zeros((1, 2)))
 
@@ -116,16 +116,16 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["no json", "not json", "cut arrays", "pickle", "newer", "other algorithm"])
-def test_a_damaged_bundle_is_refused_in_one_line(how: str, desk: Any, tmp_path: Path) -> None:
-    folder = built(desk, CASES["kmeans"])[0].save(tmp_path / "bundle")
+def test_a_damaged_bundle_is_refused_in_one_line(how: str, context: Any, tmp_path: Path) -> None:
+    folder = built(context, CASES["kmeans"])[0].save(tmp_path / "bundle")
     damage(folder, how)
     with pytest.raises(ModelError) as error:
         Bundle.load(folder)
     assert "\n" not in str(error.value)
 
 
-def test_the_files_are_plain_data(desk: Any, tmp_path: Path) -> None:
-    folder = built(desk, CASES["gmm full"])[0].save(tmp_path / "bundle")
+def test_the_files_are_plain_data(context: Any, tmp_path: Path) -> None:
+    folder = built(context, CASES["gmm full"])[0].save(tmp_path / "bundle")
     assert {p.name for p in folder.iterdir()} == {MODEL, ARRAYS}
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         shapes = {name: list(arrays[name].shape) for name in arrays.files}

@@ -51,7 +51,7 @@ def run(folder: Path, path: Path, *overrides: str, multirun: bool = False) -> sw
     from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.cpu import CpuBackend
 
-    desk: Any = RunContext(
+    context: Any = RunContext(
         CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), opened(folder), Quiet(), "gpuclust test"
     )
     features = [] if any("features" in o for o in overrides) else ["data.features=[a,b,c]"]
@@ -59,7 +59,7 @@ def run(folder: Path, path: Path, *overrides: str, multirun: bool = False) -> sw
         ["data=table", f"data.path={path}", "data.roles.group=kind", "report=none", "tracking.models=none", *features,
          *overrides], multirun=multirun,
     )  # fmt: skip
-    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    return sweep.run(p, sweep.jobs_of(p, context.backend), context)
 
 
 def opened(folder: Path) -> MlflowRecorder:
@@ -220,10 +220,10 @@ def test_a_sweep_over_scales_names_the_best_of_each_and_chooses_none(store_templ
 
 @pytest.mark.parametrize("swept", [["reduce=pca", "reduce.n_components=1,2"], ["data.features=[a],[a,b]"],
                                    ["dtype=float32,float64"], ["clean.nulls=drop,median"], ["data.n_rows=100,200"]])  # fmt: skip
-def test_other_spaces_are_not_ranked_either(desk: Any, tmp_path: Path, swept: list[str]) -> None:
+def test_other_spaces_are_not_ranked_either(context: Any, tmp_path: Path, swept: list[str]) -> None:
     path = blobs(tmp_path / "t.csv", 4, seed=3)
     p = plan(["data=table", f"data.path={path}", "report=none", "cluster.n_clusters=3", *swept], multirun=True)
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert len(result.outcomes) == 2
     assert result.chosen is None
     assert result.conclusion is not None
@@ -231,11 +231,11 @@ def test_other_spaces_are_not_ranked_either(desk: Any, tmp_path: Path, swept: li
     assert len(result.conclusion.unranked.best) == 2
 
 
-def test_seeds_share_a_space(desk: Any, tmp_path: Path) -> None:
+def test_seeds_share_a_space(context: Any, tmp_path: Path) -> None:
     path = blobs(tmp_path / "t.csv", 4, seed=3)
     p = plan(["data=table", f"data.path={path}", "report=none", "cluster.n_clusters=3", "cluster.init=random",
               "cluster.n_init=1", "seed=0,1,2"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.chosen is not None
     assert result.chosen.metrics["silhouette"] == max(o.metrics["silhouette"] for o in result.outcomes)
 
@@ -244,12 +244,12 @@ def test_seeds_share_a_space(desk: Any, tmp_path: Path) -> None:
     ("measure", "metric"),
     [("analysis.reference=kind", "reference_ami"), ("score=stability", "prediction_strength")],
 )
-def test_spaces_are_ranked_by_what_can_be_compared(desk: Any, tmp_path: Path, measure: str, metric: str) -> None:
+def test_spaces_are_ranked_by_what_can_be_compared(context: Any, tmp_path: Path, measure: str, metric: str) -> None:
     path = blobs(tmp_path / "t.csv", 4, seed=3)
     p = plan(["data=table", f"data.path={path}", "report=none", "data.features=[a,b,c]", "data.roles.group=kind",
               measure, *(["score.stability=5"] if "stability" in measure else []),
               "scale=none,standard", "cluster.n_clusters=2,3,4"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.selection is not None
     assert result.selection.metric == metric
     assert result.chosen is not None

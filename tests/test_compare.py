@@ -220,8 +220,8 @@ def test_assign_noise_gives_noise_rows_a_cluster_and_keeps_the_labels() -> None:
 
 
 @pytest.fixture
-def tracked(desk, uri: str):  # type: ignore[no-untyped-def]
-    return dataclasses.replace(desk, recorder=MlflowRecorder(uri, "e"))
+def tracked(context, uri: str):  # type: ignore[no-untyped-def]
+    return dataclasses.replace(context, recorder=MlflowRecorder(uri, "e"))
 
 
 @pytest.fixture
@@ -234,18 +234,18 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "rows.csv"
 
 
-def ran(desk, path: Path, *overrides: str) -> dict[str, str]:  # type: ignore[no-untyped-def]
+def ran(context, path: Path, *overrides: str) -> dict[str, str]:  # type: ignore[no-untyped-def]
     """Run a job or a sweep; run ids by job name."""
     base = ["data=table", f"data.path={path}", "data.features=[a,b]", "data.roles.group=genre", "report=none"]
     p = plan([*base, *overrides], multirun=True)
-    return {o.job.name: o.run_id for o in sweep.run(p, sweep.jobs_of(p, desk.backend), desk).outcomes}
+    return {o.job.name: o.run_id for o in sweep.run(p, sweep.jobs_of(p, context.backend), context).outcomes}
 
 
 def test_runs_are_compared_from_the_store_and_written(tracked, table: Path, tmp_path: Path, uri: str, capsys) -> None:  # type: ignore[no-untyped-def]
     ids = ran(tracked, table, "cluster.n_clusters=3,4") | ran(
         tracked, table, "cluster=hdbscan", "cluster.min_cluster_size=20"
     )
-    found = compare_runs(list(ids.values()), recorder=tracked.recorder, desk=tracked)
+    found = compare_runs(list(ids.values()), recorder=tracked.recorder, context=tracked)
     assert list(found.runs) == ["kmeans k=3", "kmeans k=4", "hdbscan min_cluster_size=20"]
     assert found.n_rows == 300
     assert len(found.comparisons) == 3
@@ -271,15 +271,15 @@ def test_runs_are_compared_from_the_store_and_written(tracked, table: Path, tmp_
 def test_runs_that_were_cleaned_differently_are_matched_by_id(tracked, table: Path) -> None:  # type: ignore[no-untyped-def]
     ids = list(ran(tracked, table, "cluster.n_clusters=3").values())
     ids += ran(tracked, table, "cluster.n_clusters=3", "clean.bounds.a=[-1.0,null]").values()
-    found = compare_runs(ids, recorder=tracked.recorder, desk=tracked)
+    found = compare_runs(ids, recorder=tracked.recorder, context=tracked)
     kept = int((pd.read_csv(table)["a"] >= -1.0).sum())
     assert found.n_rows == kept < 300
     assert "cleaned differently" in found.notes[0]
     assert [name.startswith("kmeans k=3 (") for name in found.runs] == [True, True]
     with pytest.raises(ExportError, match="named twice"):
-        compare_runs([ids[0], ids[0]], recorder=tracked.recorder, desk=tracked)
+        compare_runs([ids[0], ids[0]], recorder=tracked.recorder, context=tracked)
     with pytest.raises(ExportError, match="two runs"):
-        compare_runs(ids[:1], recorder=tracked.recorder, desk=tracked)
+        compare_runs(ids[:1], recorder=tracked.recorder, context=tracked)
 
 
 def repeated(path: Path) -> Path:
@@ -297,19 +297,19 @@ def test_rows_with_repeated_ids_are_matched_by_their_place_in_the_file(tracked, 
            *ran(tracked, table, "cluster.n_clusters=4", "clean.bounds.a=[-1.0,null]").values(),
            *ran(tracked, table, "cluster.n_clusters=3", "data.n_rows=200", "data.seed=3").values()]  # fmt: skip
     exports = [
-        export(find_run(tracked.recorder, run_id), tmp_path / run_id, recorder=tracked.recorder, desk=tracked).folder
+        export(find_run(tracked.recorder, run_id), tmp_path / run_id, recorder=tracked.recorder, context=tracked).folder
         for run_id in ids
     ]
     # An export keeps the features of its rows, which tell the rows of this table apart.
     labels = [pd.read_parquet(folder / "assignments.parquet").set_index(["a", "b"])["cluster"] for folder in exports]
     first, second, third = (one.rename(i) for i, one in enumerate(labels))
-    found = compare_runs(ids[:2], recorder=tracked.recorder, desk=tracked)
+    found = compare_runs(ids[:2], recorder=tracked.recorder, context=tracked)
     kept = pd.concat([first, second], axis=1, join="inner")
     assert found.n_rows == len(kept) == (frame["a"] >= -1.0).sum() < 300
     assert found.comparisons[0].with_noise.ami == pytest.approx(
         sk.adjusted_mutual_info_score(kept[0], kept[1]), abs=1e-9
     )
-    found = compare_runs(ids, recorder=tracked.recorder, desk=tracked)
+    found = compare_runs(ids, recorder=tracked.recorder, context=tracked)
     kept = pd.concat([first, second, third], axis=1, join="inner")
     assert found.n_rows == len(kept) < 200
     for comparison, (a, b) in zip(found.comparisons, [(0, 1), (0, 2), (1, 2)], strict=True):
@@ -323,7 +323,8 @@ def test_exports_are_compared_without_a_store(
     ids = [*ran(tracked, table, "cluster.n_clusters=3,4").values(),
            *ran(tracked, table, "cluster.n_clusters=3", "clean.bounds.a=[-1.0,null]").values()]  # fmt: skip
     one, two, three = (
-        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, desk=tracked).folder for i in ids
+        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, context=tracked).folder
+        for i in ids
     )
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -331,7 +332,7 @@ def test_exports_are_compared_without_a_store(
     assert main(["compare", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
     printed = capsys.readouterr().out
     labels = [pd.read_parquet(folder / "assignments.parquet")["cluster"].to_numpy() for folder in (one, two)]
-    (comparison,) = compare_runs(ids[:2], recorder=tracked.recorder, desk=tracked).comparisons
+    (comparison,) = compare_runs(ids[:2], recorder=tracked.recorder, context=tracked).comparisons
     assert comparison.with_noise.ami == pytest.approx(sk.adjusted_mutual_info_score(*labels), abs=1e-9)
     assert f"{comparison.with_noise.ami:.4f}" in printed
     lines = [line.split() for line in printed.splitlines()]
@@ -356,20 +357,23 @@ def test_exports_are_compared_without_a_store(
 def test_an_export_that_was_changed_is_not_compared(tracked, table: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     ids = list(ran(tracked, table, "cluster.n_clusters=3,4").values())
     one, two = (
-        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, desk=tracked).folder for i in ids
+        export(find_run(tracked.recorder, i), tmp_path / i, recorder=tracked.recorder, context=tracked).folder
+        for i in ids
     )
-    found = compare_runs([str(one), ids[1]], recorder=tracked.recorder, desk=tracked)
-    (again,) = compare_runs(ids, recorder=tracked.recorder, desk=tracked).comparisons
+    found = compare_runs([str(one), ids[1]], recorder=tracked.recorder, context=tracked)
+    (again,) = compare_runs(ids, recorder=tracked.recorder, context=tracked).comparisons
     assert found.comparisons[0].to_dict() == again.to_dict()
     other = tmp_path / "other.csv"
     pd.read_csv(table).assign(a=lambda f: f["a"] + 1).to_csv(other, index=False)
     (run_id,) = ran(tracked, other, "cluster.n_clusters=3").values()
-    moved = export(find_run(tracked.recorder, run_id), tmp_path / "x", recorder=tracked.recorder, desk=tracked).folder
+    moved = export(
+        find_run(tracked.recorder, run_id), tmp_path / "x", recorder=tracked.recorder, context=tracked
+    ).folder
     with pytest.raises(ExportError, match="different tables"):
-        compare_runs([str(one), str(moved)], recorder=None, desk=tracked)
+        compare_runs([str(one), str(moved)], recorder=None, context=tracked)
     (two / "clusters.parquet").write_bytes(b"")
     with pytest.raises(ExportError, match="was changed since its export"):
-        compare_runs([str(one), str(two)], recorder=None, desk=tracked)
+        compare_runs([str(one), str(two)], recorder=None, context=tracked)
 
 
 def test_noise_is_in_the_matching() -> None:
@@ -390,4 +394,4 @@ def test_runs_of_different_tables_cannot_be_compared(tracked, table: Path) -> No
     p = plan(["data.n_rows=300", "report=none", "cluster.n_clusters=3"])
     (other,) = sweep.run(p, sweep.jobs_of(p, tracked.backend), tracked).outcomes
     with pytest.raises(ExportError, match="different tables"):
-        compare_runs([*ids, other.run_id], recorder=tracked.recorder, desk=tracked)
+        compare_runs([*ids, other.run_id], recorder=tracked.recorder, context=tracked)

@@ -174,7 +174,7 @@ def odd_columns(n: int = 300, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def test_what_is_said_of_each_column_is_what_a_job_does(tmp_path: Path, desk: Any) -> None:
+def test_what_is_said_of_each_column_is_what_a_job_does(tmp_path: Path, context: Any) -> None:
     odd_columns().to_csv(tmp_path / "t.csv", index=False)
     found = looked_at(tmp_path / "t.csv")
     uses = {c.name: c.use for c in found.columns}
@@ -193,7 +193,7 @@ def test_what_is_said_of_each_column_is_what_a_job_does(tmp_path: Path, desk: An
         "half": "feature",
     }
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}"])
-    job_table = get_table(make_job(config, "job", {}, "cpu"), desk)
+    job_table = get_table(make_job(config, "job", {}, "cpu"), context)
     assert job_table.features == found.features == ("x", "y", "count", "half")
     assert job_table.audit.warnings == found.warnings
     assert len(found.warnings) == 2

@@ -230,25 +230,25 @@ def table(tmp_path: Path, seed: int) -> Path:
     return path
 
 
-def test_a_sweep_finds_them_once_and_says_so(desk: Any, table: Path, counted: list[int]) -> None:
+def test_a_sweep_finds_them_once_and_says_so(context: Any, table: Path, counted: list[int]) -> None:
     p = plan(["data=table", f"data.path={table}", "report=none", "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4"],
              multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert counted == [8_000]
     for outcome in result.outcomes:
-        run = desk.recorder.runs[outcome.run_id]
+        run = context.recorder.runs[outcome.run_id]
         assert run.metrics["n_rows"] == 8_000
         assert "silhouette on 2,000 distinct rows of 8,000" in run.tags["gpuclust.notes"]
 
 
-def test_a_table_without_repeats_is_not_searched(desk: Any, counted: list[int]) -> None:
+def test_a_table_without_repeats_is_not_searched(context: Any, counted: list[int]) -> None:
     p = plan(["data.n_rows=6000", "report=none", "cluster.n_init=1", "cluster.n_clusters=2,3"], multirun=True)
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert not result.failed
     assert counted == []
 
 
-def test_a_projection_that_tells_equal_rows_apart_changes_nothing(desk: Any, table: Path) -> None:
+def test_a_projection_that_tells_equal_rows_apart_changes_nothing(context: Any, table: Path) -> None:
     overrides = [
         "data=table",
         f"data.path={table}",
@@ -257,11 +257,11 @@ def test_a_projection_that_tells_equal_rows_apart_changes_nothing(desk: Any, tab
         "reduce=pca",
         "reduce.n_components=2",
     ]
-    (outcome,) = sweep.run(p := plan(overrides), sweep.jobs_of(p, desk.backend), desk).outcomes
+    (outcome,) = sweep.run(p := plan(overrides), sweep.jobs_of(p, context.backend), context).outcomes
     job = outcome.job
-    matrix = jobs.get_matrix(job, desk)
+    matrix = jobs.get_matrix(job, context)
     (plain,) = cluster(replace(matrix, n_distinct=None), [job.config.cluster], seed=job.config.seed,
-                       backend=desk.backend, cache=ResultCache())  # fmt: skip
+                       backend=context.backend, cache=ResultCache())  # fmt: skip
     assert outcome.metrics["inertia"] == pytest.approx(plain.metrics["inertia"], rel=ROUNDING)
 
 

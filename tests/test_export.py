@@ -45,8 +45,8 @@ def recorder(uri: str) -> MlflowRecorder:
 
 
 @pytest.fixture
-def tracked(desk: Any, recorder: MlflowRecorder) -> Any:
-    return dataclasses.replace(desk, recorder=recorder)
+def tracked(context: Any, recorder: MlflowRecorder) -> Any:
+    return dataclasses.replace(context, recorder=recorder)
 
 
 @pytest.fixture
@@ -61,16 +61,16 @@ def tracks(tmp_path: Path) -> Path:
     return tmp_path / "tracks.csv"
 
 
-def run(desk: Any, path: Path, *overrides: str, multirun: bool = False) -> sweep.SweepResult:
+def run(context: Any, path: Path, *overrides: str, multirun: bool = False) -> sweep.SweepResult:
     p = plan(
         ["data=table", f"data.path={path}", "data.features=[a,b,c,x]", "data.roles.title=name", "data.roles.group=genre",
          "report=none", *overrides], multirun=multirun,
     )  # fmt: skip
-    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    return sweep.run(p, sweep.jobs_of(p, context.backend), context)
 
 
-def exported(desk: Any, recorder: MlflowRecorder, out: Path, which: str = "best", **options: Any) -> Exported:
-    return export(find_run(recorder, which), out, recorder=recorder, desk=desk, **options)
+def exported(context: Any, recorder: MlflowRecorder, out: Path, which: str = "best", **options: Any) -> Exported:
+    return export(find_run(recorder, which), out, recorder=recorder, context=context, **options)
 
 
 def test_the_folder_holds_what_the_contract_says(

@@ -349,12 +349,12 @@ def test_silhouettes_are_the_same_exact_and_sampled(gpu, tracks_11, dtype, toler
     "request_", [KMeansConfig(n_clusters=5, n_init=3), GmmConfig(n_clusters=4), HdbscanConfig(min_cluster_size=150)],
     ids=lambda r: r.name,
 )  # fmt: skip
-def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, desk: Any, tracks, request_, tmp_path):
+def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, context: Any, tracks, request_, tmp_path):
     from gpuclust.tracking.bundle import Bundle
 
     config = Config(data=replace(tracks, n_rows=20_000), clean=DISTINCT, cluster=request_, dtype="float64")
-    desk = replace(desk, backend=gpu, choice=BackendChoice("gpu", "a test"))
-    (result,) = jobs.compute([make_job(config, "job", {}, "gpu")], desk)
+    context = replace(context, backend=gpu, choice=BackendChoice("gpu", "a test"))
+    (result,) = jobs.compute([make_job(config, "job", {}, "gpu")], context)
     assert not isinstance(result, Exception), result
     assert {"silhouette", "calinski_harabasz", "davies_bouldin", "n_clusters"} <= set(result.metrics)
     bundle_of(config, result.table, result.matrix, result.clustering, result.profile).save(tmp_path / "model")

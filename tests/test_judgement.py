@@ -88,14 +88,14 @@ def test_dbcv_of_repeated_rows_and_without_two_clusters() -> None:
     assert np.isfinite(core_distances(1e-3 * far)).all()
 
 
-def ran(desk: Any, *overrides: str) -> Any:
+def ran(context: Any, *overrides: str) -> Any:
     p = plan([*QUICK, *overrides], multirun=True)
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
-    return desk.recorder.runs[result.outcomes[0].run_id]
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
+    return context.recorder.runs[result.outcomes[0].run_id]
 
 
-def test_stability_dbcv_and_an_outside_label_are_metrics_and_files(desk: Any, quiet: Any) -> None:
-    run = ran(desk, "score.stability=3", "analysis.dbcv=true", "analysis.reference=genre", "report=default")
+def test_stability_dbcv_and_an_outside_label_are_metrics_and_files(context: Any, quiet: Any) -> None:
+    run = ran(context, "score.stability=3", "analysis.dbcv=true", "analysis.reference=genre", "report=default")
     wanted = {"stability_jaccard_min", "stability_jaccard_mean", "stability_ari_mean", "prediction_strength", "dbcv", "dbcv_rows",
               "reference_ami", "split_gain"}  # fmt: skip
     assert wanted <= run.metrics.keys()
@@ -108,27 +108,27 @@ def test_stability_dbcv_and_an_outside_label_are_metrics_and_files(desk: Any, qu
     assert any("stability: 13 refits, about" in text for text in quiet.stages)
 
 
-def test_nothing_of_it_is_done_unasked(desk: Any) -> None:
-    run = ran(desk)
+def test_nothing_of_it_is_done_unasked(context: Any) -> None:
+    run = ran(context)
     assert not {"stability_jaccard_min", "dbcv", "reference_ami"} & run.metrics.keys()
     assert not {"stability.json", "reference.json", "noise.json"} & run.files.keys()
 
 
-def test_the_noise_of_hdbscan_is_described(desk: Any) -> None:
+def test_the_noise_of_hdbscan_is_described(context: Any) -> None:
     p = plan(
         ["data.n_rows=400", "report=none", "cluster=hdbscan", "cluster.min_cluster_size=8", "cluster.min_samples=3"]
     )
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
-    run = desk.recorder.runs[result.outcomes[0].run_id]
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
+    run = context.recorder.runs[result.outcomes[0].run_id]
     described = json.loads(run.files["noise.json"])
     assert described["fraction"] == pytest.approx(run.metrics["noise_fraction"])
     assert sum(d["rows"] for d in described["destinations"].values()) == described["size"]
 
 
-def test_an_outside_label_that_is_not_there_fails_before_anything_runs(desk: Any) -> None:
+def test_an_outside_label_that_is_not_there_fails_before_anything_runs(context: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"analysis\.reference=mood .* data\.roles\.group=mood"):
-        ran(desk, "analysis.reference=mood")
-    assert not desk.recorder.runs
+        ran(context, "analysis.reference=mood")
+    assert not context.recorder.runs
 
 
 @pytest.mark.parametrize("other", ["score.stability=5", "analysis.dbcv=true", "analysis.reference=genre"])
@@ -143,33 +143,33 @@ def test_what_the_sweep_does_with_its_jobs_does_not(other: str) -> None:
     assert make_job(one, "", {}, "cpu").key == make_job(two, "", {}, "cpu").key
 
 
-def test_a_sweep_can_be_decided_by_stability(desk: Any) -> None:
+def test_a_sweep_can_be_decided_by_stability(context: Any) -> None:
     p = plan(["data.n_rows=300", "report=none", "cluster.n_init=1", "score.stability=2", "sweep.metric=prediction_strength",
               "cluster.n_clusters=2,3,4"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.selection is not None
     assert result.selection.metric == "prediction_strength"
     assert result.chosen is not None
     assert result.chosen.metrics["prediction_strength"] == max(
         o.metrics["prediction_strength"] for o in result.outcomes
     )
-    assert desk.recorder.runs[result.parent].curves["curve/prediction_strength"].keys() == {2, 3, 4}
+    assert context.recorder.runs[result.parent].curves["curve/prediction_strength"].keys() == {2, 3, 4}
 
 
-def test_finalists_that_were_resumed_are_computed_again_to_compare(desk: Any) -> None:
+def test_finalists_that_were_resumed_are_computed_again_to_compare(context: Any) -> None:
     overrides = ["data.n_rows=400", "report=none", "cluster=kmeans,gmm", "cluster.n_clusters=2,3"]
     p = plan(overrides, multirun=True)
-    first = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    first = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     p = plan(
         [*overrides, "sweep.name=again"], multirun=True
     )  # another sweep of the same jobs: the same one adds nothing
-    again = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    again = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert all(o.resumed for o in again.outcomes)
     assert first.conclusion is not None
     assert again.conclusion is not None
     assert [c.to_dict() for c in again.conclusion.comparisons] == [c.to_dict() for c in first.conclusion.comparisons]
     assert len(again.conclusion.comparisons) == 1
     p = plan([*overrides, "analysis.compare=false", "sweep.name=without"], multirun=True)
-    without = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    without = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert without.conclusion is not None
     assert without.conclusion.comparisons == ()

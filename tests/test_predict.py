@@ -215,9 +215,9 @@ def test_an_export_of_a_model_without_ranges_adds_them(tmp_path: Path, store_tem
     ranges = model["details"].pop("training")
     kept.write_text(json.dumps(model))
     recorder = MlflowRecorder(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
-    desk: Any = RunContext(
+    context: Any = RunContext(
         CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), recorder, Quiet(), "gpuclust test"
     )
-    again = export(find_run(recorder, "best"), tmp_path / "again", recorder=recorder, desk=desk).folder
+    again = export(find_run(recorder, "best"), tmp_path / "again", recorder=recorder, context=context).folder
     assert json.loads((again / "model" / "model.json").read_text())["details"]["training"] == ranges
     assert (again / "model" / "arrays.npz").read_bytes() == (first / "model" / "arrays.npz").read_bytes()

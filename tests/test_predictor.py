@@ -26,9 +26,9 @@ def agree(ours: Placement, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("case", [*CASES, "imputed"])
-def test_it_places_rows_as_the_bundle_does(case: str, desk: Any, tmp_path: Path) -> None:
+def test_it_places_rows_as_the_bundle_does(case: str, context: Any, tmp_path: Path) -> None:
     overrides = CASES.get(case, ["cluster=kmeans", "cluster.n_clusters=3", "clean.nulls=median"])
-    bundle, result, raw = built(desk, [*overrides, "clean.bounds.tempo=[20,300]"])
+    bundle, result, raw = built(context, [*overrides, "clean.bounds.tempo=[20,300]"])
     predictor = read_predictor(bundle.save(tmp_path))
     placed = predictor.predict(raw)
     agree(placed, bundle.predict(raw))
@@ -47,18 +47,18 @@ def test_it_places_rows_as_the_bundle_does(case: str, desk: Any, tmp_path: Path)
         assert (predictor.obstacle(row) is None) == (cluster != UNPLACED)
 
 
-def test_rows_alone_are_placed_as_among_others(desk: Any, tmp_path: Path) -> None:
+def test_rows_alone_are_placed_as_among_others(context: Any, tmp_path: Path) -> None:
     for case in ("kmeans pca", "gmm full", "hdbscan"):
-        bundle, _, raw = built(desk, CASES[case])
+        bundle, _, raw = built(context, CASES[case])
         predictor = read_predictor(bundle.save(tmp_path / case.replace(" ", "-")))
         together = predictor.predict(raw[:50]).cluster
         np.testing.assert_array_equal([predictor.predict(raw[i : i + 1]).cluster[0] for i in range(50)], together)
 
 
-def test_any_number_is_placed_or_refused(desk: Any, tmp_path: Path) -> None:
+def test_any_number_is_placed_or_refused(context: Any, tmp_path: Path) -> None:
     predictors = []
     for case in ("kmeans", "gmm full", "hdbscan"):
-        bundle, _, _ = built(desk, CASES[case])
+        bundle, _, _ = built(context, CASES[case])
         predictors.append(read_predictor(bundle.save(tmp_path / case.replace(" ", "-"))))
     width = len(predictors[0].space.features)
 
@@ -75,8 +75,8 @@ def test_any_number_is_placed_or_refused(desk: Any, tmp_path: Path) -> None:
     placed()
 
 
-def test_a_damaged_model_is_said_to_be_one(desk: Any, tmp_path: Path) -> None:
-    bundle, _, _ = built(desk, CASES["kmeans"])
+def test_a_damaged_model_is_said_to_be_one(context: Any, tmp_path: Path) -> None:
+    bundle, _, _ = built(context, CASES["kmeans"])
     folder = bundle.save(tmp_path)
     with np.load(folder / ARRAYS) as arrays:
         kept = dict(arrays)

@@ -220,14 +220,14 @@ def test_float64_is_taken_where_float32_cannot_hold_squares(factor: float) -> No
 @pytest.mark.parametrize("algorithm", ["kmeans", "gmm", "hdbscan"])
 @pytest.mark.parametrize("offset", [1e9, 1e12])
 def test_groups_far_from_zero_are_found_and_predicted(
-    method: str, algorithm: str, offset: float, tmp_path: Path, desk: Any
+    method: str, algorithm: str, offset: float, tmp_path: Path, context: Any
 ) -> None:
     """A whole job in float32: its labels, scores, profile, model and the server's predictions."""
     raw, truth = blobs(offset)
     pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
     size = "cluster.min_cluster_size=30" if algorithm == "hdbscan" else "cluster.n_clusters=4"
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", f"scale={method}", f"cluster={algorithm}", size])
-    (result,) = compute([make_job(config, "far", {}, "cpu")], desk)
+    (result,) = compute([make_job(config, "far", {}, "cpu")], context)
     assert isinstance(result, Result)
     labels = result.clustering.labels
     clustered = labels >= 0
@@ -272,11 +272,11 @@ def test_units_beyond_reach_are_refused_without_scaling_and_scaled_otherwise(fac
     )
 
 
-def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, desk: Any) -> None:
+def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, context: Any) -> None:
     raw, _ = blobs(0.0)
     pd.DataFrame(raw, columns=list("abc")).to_csv(tmp_path / "t.csv", index=False)
     config = compose(["data=table", f"data.path={tmp_path / 't.csv'}", "cluster.n_clusters=3"])
-    (result,) = compute([make_job(config, "far", {}, "cpu")], desk)
+    (result,) = compute([make_job(config, "far", {}, "cpu")], context)
     bundle = bundle_of(config, result.table, result.matrix, result.clustering, result.profile)
     bundle.save(tmp_path / "model")
     rows = np.vstack([raw[:3], raw[:3] * 1e30])

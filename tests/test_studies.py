@@ -140,25 +140,25 @@ def test_genres_have_three_algorithms_side_by_side() -> None:
     assert p.jobs[0].config.analysis.reference == "group"
 
 
-def test_where_a_file_is_to_be_had_changes_no_key(desk: Any, tmp_path: Path) -> None:
+def test_where_a_file_is_to_be_had_changes_no_key(context: Any, tmp_path: Path) -> None:
     """A recorded job is found again whoever tells where its file is from."""
     pd.DataFrame({"a": [1.0, 2.0, 4.0]}).to_csv(tmp_path / "t.csv", index=False)
     jobs = [
-        sweep.jobs_of(plan(["data=table", f"data.path={tmp_path / 't.csv'}", *words]), desk.backend)[0]
+        sweep.jobs_of(plan(["data=table", f"data.path={tmp_path / 't.csv'}", *words]), context.backend)[0]
         for words in ([], ["data.where='a shop'"])
     ]
     assert jobs[0].key == jobs[1].key
     assert jobs[0].key_of_table == jobs[1].key_of_table
 
 
-def run(desk: Any, name: str, path: Path, *overrides: str) -> sweep.SweepResult:
+def run(context: Any, name: str, path: Path, *overrides: str) -> sweep.SweepResult:
     p = plan([f"experiments={name}", f"data.path={path}", "report=none", *overrides], multirun=True)
-    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    return sweep.run(p, sweep.jobs_of(p, context.backend), context)
 
 
 @pytest.mark.real
-def test_playlists_of_ten_thousand(desk: Any, real_data: Path) -> None:
-    result = run(desk, "playlists_10k", real_data / "playlist_tracks_10k.csv")
+def test_playlists_of_ten_thousand(context: Any, real_data: Path) -> None:
+    result = run(context, "playlists_10k", real_data / "playlist_tracks_10k.csv")
     metrics = {o.job.name: o.metrics for o in result.outcomes}
     assert len(metrics) == 9
     assert {m["n_rows"] for m in metrics.values()} == {8_141}
@@ -169,21 +169,21 @@ def test_playlists_of_ten_thousand(desk: Any, real_data: Path) -> None:
 
 
 @pytest.mark.real
-def test_three_components_of_the_playlists_keep_what_is_on_record(desk: Any, real_data: Path) -> None:
+def test_three_components_of_the_playlists_keep_what_is_on_record(context: Any, real_data: Path) -> None:
     (outcome,) = run(
-        desk, "playlists_10k", real_data / "playlist_tracks_10k.csv",
+        context, "playlists_10k", real_data / "playlist_tracks_10k.csv",
         "reduce=pca", "reduce.n_components=3", "cluster.n_clusters=6", "score=none",
     ).outcomes  # fmt: skip
     assert outcome.metrics["explained_variance"] == pytest.approx(0.582, abs=0.0005)  # known to three digits
 
 
 @pytest.mark.real
-def test_raw_features_cluster_by_duration_alone(desk: Any, real_data: Path) -> None:
+def test_raw_features_cluster_by_duration_alone(context: Any, real_data: Path) -> None:
     from gpuclust.pipeline.job import compute
 
     p = plan(["experiments=playlists_10k_raw", f"data.path={real_data / 'playlist_tracks_10k.csv'}", "score=none"])
-    for job, is_raw in zip(sweep.jobs_of(p, desk.backend), (True, False), strict=True):
-        (result,) = compute([job], desk)
+    for job, is_raw in zip(sweep.jobs_of(p, context.backend), (True, False), strict=True):
+        (result,) = compute([job], context)
         assert not isinstance(result, Exception)
         duration = result.table.frame["duration_ms"].to_numpy()
         labels = result.clustering.labels
@@ -193,8 +193,8 @@ def test_raw_features_cluster_by_duration_alone(desk: Any, real_data: Path) -> N
 
 
 @pytest.mark.real
-def test_raw_against_scaled_chooses_neither(desk: Any, real_data: Path) -> None:
-    result = run(desk, "playlists_10k_raw", real_data / "playlist_tracks_10k.csv", "score.exact_limit=1e6",
+def test_raw_against_scaled_chooses_neither(context: Any, real_data: Path) -> None:
+    result = run(context, "playlists_10k_raw", real_data / "playlist_tracks_10k.csv", "score.exact_limit=1e6",
                  "score.sample_size=500")  # fmt: skip
     raw, scaled = (o.metrics["silhouette"] for o in result.outcomes)
     assert raw > scaled, "the silhouette would take the raw features"
@@ -205,9 +205,9 @@ def test_raw_against_scaled_chooses_neither(desk: Any, real_data: Path) -> None:
 
 
 @pytest.mark.real
-def test_five_components_of_seven_features_and_a_mixture_of_five(desk: Any, real_data: Path) -> None:
+def test_five_components_of_seven_features_and_a_mixture_of_five(context: Any, real_data: Path) -> None:
     (outcome,) = run(
-        desk, "archetypes_million", real_data / "tracks_114k.csv",
+        context, "archetypes_million", real_data / "tracks_114k.csv",
         "cluster=gmm", "cluster.n_clusters=5", "cluster.covariance_type=full", "score=none",
     ).outcomes  # fmt: skip
     assert outcome.metrics["n_rows"] == 89_741
@@ -217,9 +217,9 @@ def test_five_components_of_seven_features_and_a_mixture_of_five(desk: Any, real
 
 
 @pytest.mark.real
-def test_attributes_with_the_genres_of_artists(desk: Any, real_data: Path) -> None:
+def test_attributes_with_the_genres_of_artists(context: Any, real_data: Path) -> None:
     (outcome,) = run(
-        desk, "musical_attributes", real_data / "tracks_12k_lists.csv",
+        context, "musical_attributes", real_data / "tracks_12k_lists.csv",
         f"data.join.path={real_data / 'artist_genres_29k.csv'}",
     ).outcomes  # fmt: skip
     tracks = pd.read_csv(real_data / "tracks_12k_lists.csv")
@@ -234,8 +234,8 @@ def test_attributes_with_the_genres_of_artists(desk: Any, real_data: Path) -> No
 
 
 @pytest.mark.real
-def test_kmeans_of_the_genres_reaches_the_known_optimum(desk: Any, real_data: Path) -> None:
-    (outcome,) = run(desk, "genres_114k", real_data / "tracks_114k.csv", "cluster=kmeans", "score=quick").outcomes
+def test_kmeans_of_the_genres_reaches_the_known_optimum(context: Any, real_data: Path) -> None:
+    (outcome,) = run(context, "genres_114k", real_data / "tracks_114k.csv", "cluster=kmeans", "score=quick").outcomes
     # The reference is to a tenth; float32 data and a stop at tol=1e-4 leave some hundred-thousandths.
     assert outcome.metrics["inertia"] == pytest.approx(551_259.8, rel=1e-4)
     # Sampled rows: within five standard errors of the published 0.15, which is known to two digits.
@@ -244,8 +244,8 @@ def test_kmeans_of_the_genres_reaches_the_known_optimum(desk: Any, real_data: Pa
 
 
 @pytest.mark.real
-def test_the_audio_space_of_two_thousand_songs(desk: Any, real_data: Path) -> None:
-    result = run(desk, "audio_space", real_data / "song_attributes_2k.csv")
+def test_the_audio_space_of_two_thousand_songs(context: Any, real_data: Path) -> None:
+    result = run(context, "audio_space", real_data / "song_attributes_2k.csv")
     assert {o.metrics["n_rows"] for o in result.outcomes} == {2_017}
     inertia = [o.metrics["inertia"] for o in result.outcomes]
     assert inertia == sorted(inertia, reverse=True)

@@ -27,9 +27,9 @@ def planned(*overrides: str) -> Plan:
     return plan([*QUICK, *overrides], multirun=True)
 
 
-def run(desk: Any, *overrides: str) -> sweep.SweepResult:
+def run(context: Any, *overrides: str) -> sweep.SweepResult:
     p = planned(*overrides)
-    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    return sweep.run(p, sweep.jobs_of(p, context.backend), context)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, **functions: tuple[Any, str]) -> dict[str, int]:
@@ -46,7 +46,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, **functions: tuple[Any, str]) -
     return calls
 
 
-def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Any] = []
     read = jobs.read
     monkeypatch.setattr(jobs, "read", lambda *a: reads.append(a) or read(*a))
@@ -59,17 +59,17 @@ def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(desk: Any, monk
     p = plan(["data.n_rows=600", "report=none", "cluster=hdbscan", "reduce=pca", "score=none",
               "cluster.min_cluster_size=range(10,60)", "cluster.cluster_selection_method=eom,leaf",
               "cluster.cluster_selection_epsilon=0.0,0.1", "cluster.min_samples=5"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert len(result.outcomes) == 200
     assert all(o.status == FINISHED for o in result.outcomes)
     assert len(reads) == 1
     assert calls == {"scale": 1, "pca": 1, "tree": 1}
-    assert {k: desk.cache.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
+    assert {k: context.cache.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
 
 
-def test_a_sweep_is_one_parent_with_named_children_and_curves(desk: Any) -> None:
-    result = run(desk, "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4")
-    recorder: MemoryRecorder = desk.recorder
+def test_a_sweep_is_one_parent_with_named_children_and_curves(context: Any) -> None:
+    result = run(context, "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4")
+    recorder: MemoryRecorder = context.recorder
     parents = [r for r in recorder.runs.values() if r.tags[tags.KIND] == "sweep"]
     children = [r for r in recorder.runs.values() if r.tags[tags.KIND] == "job"]
     assert len(parents) == 1
@@ -90,88 +90,90 @@ def test_a_sweep_is_one_parent_with_named_children_and_curves(desk: Any) -> None
     assert parents[0].status == FINISHED
 
 
-def test_one_curve_for_each_other_swept_value(desk: Any) -> None:
-    run(desk, "cluster=gmm", "cluster.n_clusters=1,2", "cluster.covariance_type=full,diag")
-    (parent,) = [r for r in desk.recorder.runs.values() if r.tags[tags.KIND] == "sweep"]
+def test_one_curve_for_each_other_swept_value(context: Any) -> None:
+    run(context, "cluster=gmm", "cluster.n_clusters=1,2", "cluster.covariance_type=full,diag")
+    (parent,) = [r for r in context.recorder.runs.values() if r.tags[tags.KIND] == "sweep"]
     assert {name for name in parent.curves if name.startswith("curve/bic")} == {"curve/bic/full", "curve/bic/diag"}
-    names = {r.start.name for r in desk.recorder.runs.values()}
+    names = {r.start.name for r in context.recorder.runs.values()}
     assert {"gmm k=1 full", "gmm k=2 diag"} <= names
 
 
-def test_the_choice_its_reason_and_its_model(desk: Any) -> None:
-    result = run(desk, "cluster.n_clusters=2,3,4")
+def test_the_choice_its_reason_and_its_model(context: Any) -> None:
+    result = run(context, "cluster.n_clusters=2,3,4")
     assert result.selection is not None
     assert result.chosen is not None
     best = max(result.outcomes, key=lambda o: o.metrics["silhouette"])
     assert result.chosen.job == best.job
-    runs = desk.recorder.runs
+    runs = context.recorder.runs
     assert [i for i, r in runs.items() if r.tags.get(tags.SELECTED) == "true"] == [best.run_id]
     assert best.job.name in runs[result.parent].tags[tags.SELECTION_REASON]
     assert [i for i, r in runs.items() if r.model] == [best.run_id]
 
 
 @pytest.mark.parametrize(("models", "kept"), [("all", 3), ("none", 0)])
-def test_which_models_are_kept(desk: Any, models: str, kept: int) -> None:
-    run(desk, "cluster.n_clusters=2,3,4", f"tracking.models={models}")
-    assert sum(r.model is not None for r in desk.recorder.runs.values()) == kept
+def test_which_models_are_kept(context: Any, models: str, kept: int) -> None:
+    run(context, "cluster.n_clusters=2,3,4", f"tracking.models={models}")
+    assert sum(r.model is not None for r in context.recorder.runs.values()) == kept
 
 
-def test_finished_jobs_are_kept_and_only_the_others_run(desk: Any, quiet: Any) -> None:
-    first = run(desk, "cluster.n_clusters=2,3")
-    again = run(desk, "cluster.n_clusters=2,3,4")
+def test_finished_jobs_are_kept_and_only_the_others_run(context: Any, quiet: Any) -> None:
+    first = run(context, "cluster.n_clusters=2,3")
+    again = run(context, "cluster.n_clusters=2,3,4")
     assert [o.resumed for o in again.outcomes] == [True, True, False]
     assert [o.run_id for o in again.outcomes[:2]] == [o.run_id for o in first.outcomes]
-    parent = desk.recorder.runs[again.parent]
+    parent = context.recorder.runs[again.parent]
     assert parent.curves["curve/silhouette"].keys() == {2, 3, 4}
-    assert sum(r.model is not None for r in desk.recorder.runs.values()) >= 1
+    assert sum(r.model is not None for r in context.recorder.runs.values()) >= 1
 
 
-def test_a_choice_among_finished_jobs_gets_its_model_by_computing_it_again(desk: Any) -> None:
-    first = run(desk, "cluster.n_clusters=2,3", "tracking.models=none")
-    assert not any(r.model for r in desk.recorder.runs.values())
-    again = run(desk, "cluster.n_clusters=2,3")
+def test_a_choice_among_finished_jobs_gets_its_model_by_computing_it_again(context: Any) -> None:
+    first = run(context, "cluster.n_clusters=2,3", "tracking.models=none")
+    assert not any(r.model for r in context.recorder.runs.values())
+    again = run(context, "cluster.n_clusters=2,3")
     assert all(o.resumed for o in again.outcomes)
     assert first.chosen is not None
-    model = desk.recorder.runs[first.chosen.run_id].model
+    model = context.recorder.runs[first.chosen.run_id].model
     assert model is not None
-    run(desk, "cluster.n_clusters=2,3")
-    assert desk.recorder.runs[first.chosen.run_id].model is model, "a model that is there is not kept again"
+    run(context, "cluster.n_clusters=2,3")
+    assert context.recorder.runs[first.chosen.run_id].model is model, "a model that is there is not kept again"
 
 
-def selected(desk: Any, parent: str | None) -> list[str]:
+def selected(context: Any, parent: str | None) -> list[str]:
     return [
-        r.start.name for r in desk.recorder.runs.values() if r.parent == parent and r.tags.get(tags.SELECTED) == "true"
+        r.start.name
+        for r in context.recorder.runs.values()
+        if r.parent == parent and r.tags.get(tags.SELECTED) == "true"
     ]
 
 
-def test_a_choice_of_an_earlier_start_is_taken_back(desk: Any) -> None:
+def test_a_choice_of_an_earlier_start_is_taken_back(context: Any) -> None:
     """A sweep that failed is started again under its parent and chooses another job: only that one is marked."""
-    recorder: MemoryRecorder = desk.recorder
-    first = run(desk, "cluster.n_clusters=2,3,601")
+    recorder: MemoryRecorder = context.recorder
+    first = run(context, "cluster.n_clusters=2,3,601")
     assert first.chosen is not None
     assert recorder.runs[first.parent].status == FAILED
-    assert selected(desk, first.parent) == [first.chosen.job.name]
+    assert selected(context, first.parent) == [first.chosen.job.name]
     recorder.runs[first.chosen.run_id].metrics["silhouette"] = -1.0
-    again = run(desk, "cluster.n_clusters=2,3,601")
+    again = run(context, "cluster.n_clusters=2,3,601")
     assert again.parent == first.parent
     assert again.chosen is not None
     assert again.chosen.run_id != first.chosen.run_id
-    assert selected(desk, first.parent) == [again.chosen.job.name]
+    assert selected(context, first.parent) == [again.chosen.job.name]
     assert recorder.runs[first.chosen.run_id].tags[tags.SELECTED] == "false"
 
 
-def test_a_choice_among_jobs_of_an_earlier_sweep_leaves_one_marked_in_it(desk: Any) -> None:
-    first = run(desk, "cluster.n_clusters=2,3,4")
-    other = run(desk, "cluster.n_clusters=2,3,4", "sweep.metric=davies_bouldin")
+def test_a_choice_among_jobs_of_an_earlier_sweep_leaves_one_marked_in_it(context: Any) -> None:
+    first = run(context, "cluster.n_clusters=2,3,4")
+    other = run(context, "cluster.n_clusters=2,3,4", "sweep.metric=davies_bouldin")
     assert first.chosen is not None
     assert other.chosen is not None
     assert other.chosen.run_id != first.chosen.run_id, "else this shows nothing"
-    assert selected(desk, first.parent) == [other.chosen.job.name]
+    assert selected(context, first.parent) == [other.chosen.job.name]
 
 
-def test_resume_can_be_turned_off(desk: Any) -> None:
-    run(desk, "cluster.n_clusters=2,3")
-    again = run(desk, "cluster.n_clusters=2,3", "sweep.resume=false")
+def test_resume_can_be_turned_off(context: Any) -> None:
+    run(context, "cluster.n_clusters=2,3")
+    again = run(context, "cluster.n_clusters=2,3", "sweep.resume=false")
     assert not any(o.resumed for o in again.outcomes)
 
 
@@ -189,24 +191,24 @@ def test_what_changes_no_result_keeps_the_key(other: str) -> None:
     assert make_job(one.config, "", {}, "cpu").key == make_job(two.config, "", {}, "cpu").key
 
 
-def test_a_failing_job_is_failed_with_its_reason_and_the_rest_go_on(desk: Any) -> None:
-    result = run(desk, "cluster.n_clusters=2,601,3")
+def test_a_failing_job_is_failed_with_its_reason_and_the_rest_go_on(context: Any) -> None:
+    result = run(context, "cluster.n_clusters=2,601,3")
     assert [o.status for o in result.outcomes] == [FINISHED, FAILED, FINISHED]
-    failed = desk.recorder.runs[result.failed[0].run_id]
+    failed = context.recorder.runs[result.failed[0].run_id]
     assert failed.status == FAILED
     assert "601 is more than the 600" in failed.tags[tags.FAILURE]
-    assert desk.recorder.runs[result.parent].status == FAILED
+    assert context.recorder.runs[result.parent].status == FAILED
     assert result.chosen is not None
 
 
-def test_a_failed_job_runs_again(desk: Any) -> None:
-    run(desk, "cluster.n_clusters=2,601")
-    again = run(desk, "cluster.n_clusters=2,601")
+def test_a_failed_job_runs_again(context: Any) -> None:
+    run(context, "cluster.n_clusters=2,601")
+    again = run(context, "cluster.n_clusters=2,601")
     assert [o.resumed for o in again.outcomes] == [True, False]
 
 
 def test_an_interrupt_ends_the_parent_as_killed_and_keeps_what_finished(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
+    context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute = jobs.compute
     calls: list[int] = []
@@ -219,39 +221,39 @@ def test_an_interrupt_ends_the_parent_as_killed_and_keeps_what_finished(
 
     monkeypatch.setattr(jobs, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(desk, "cluster.n_clusters=2,3,4,5")
-    states = [r.status for r in desk.recorder.runs.values()]
+        run(context, "cluster.n_clusters=2,3,4,5")
+    states = [r.status for r in context.recorder.runs.values()]
     assert states[0] == KILLED
     assert states.count(FINISHED) == 2
     assert tags.RUNNING not in states
     monkeypatch.setattr(jobs, "compute", compute)
-    again = run(desk, "cluster.n_clusters=2,3,4,5")
+    again = run(context, "cluster.n_clusters=2,3,4,5")
     assert [o.resumed for o in again.outcomes] == [True, True, False, False]
 
 
-def test_wrong_input_leaves_no_run_behind(desk: Any, tmp_path: Path) -> None:
+def test_wrong_input_leaves_no_run_behind(context: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        run(desk, "data=table", f"data.path={tmp_path / 'none.csv'}", "cluster.n_clusters=2,3")
+        run(context, "data=table", f"data.path={tmp_path / 'none.csv'}", "cluster.n_clusters=2,3")
     with pytest.raises(CleaningError):
-        run(desk, "clean.bounds.tempo=[9999,null]", "cluster.n_clusters=2,3")
-    assert not desk.recorder.runs
+        run(context, "clean.bounds.tempo=[9999,null]", "cluster.n_clusters=2,3")
+    assert not context.recorder.runs
 
 
-def test_a_single_job_has_no_parent_and_keeps_its_model(desk: Any) -> None:
+def test_a_single_job_has_no_parent_and_keeps_its_model(context: Any) -> None:
     p = plan([*QUICK, "cluster.n_clusters=3"])
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.parent is None
-    (only,) = desk.recorder.runs.values()
+    (only,) = context.recorder.runs.values()
     assert only.parent is None
     assert only.model
     assert only.status == FINISHED
     assert only.metrics["n_rows"] == 600
 
 
-def test_metrics_params_and_files_of_a_job(desk: Any) -> None:
+def test_metrics_params_and_files_of_a_job(context: Any) -> None:
     p = plan(["data.n_rows=600", "cluster.n_clusters=3"])
-    sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
-    (only,) = desk.recorder.runs.values()
+    sweep.run(p, sweep.jobs_of(p, context.backend), context)
+    (only,) = context.recorder.runs.values()
     contract = {"n_clusters", "n_rows", "n_features", "noise_fraction", "silhouette", "silhouette_se", "calinski_harabasz",
                 "davies_bouldin", "inertia", "largest_fraction", "smallest_fraction", "explained_variance", "load_seconds",
                 "prepare_seconds", "fit_seconds", "score_seconds"}  # fmt: skip
@@ -273,10 +275,10 @@ def test_metrics_params_and_files_of_a_job(desk: Any) -> None:
     assert only.dataset.n_rows == 600
 
 
-def test_files_of_a_sweep(desk: Any) -> None:
+def test_files_of_a_sweep(context: Any) -> None:
     p = plan(["data.n_rows=600", "cluster=kmeans,gmm", "cluster.n_clusters=2,3"], multirun=True)
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
-    files = desk.recorder.runs[result.parent].files
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
+    files = context.recorder.runs[result.parent].files
     assert {
         "leaderboard.csv",
         "figures/elbow.png",
@@ -289,24 +291,24 @@ def test_files_of_a_sweep(desk: Any) -> None:
     assert lines[1].startswith("1,True,")
 
 
-def figures_of(desk: Any, result: sweep.SweepResult) -> set[str]:
-    files = desk.recorder.runs[result.parent].files
+def figures_of(context: Any, result: sweep.SweepResult) -> set[str]:
+    files = context.recorder.runs[result.parent].files
     return {name.removeprefix("figures/").removesuffix(".png") for name in files if name.startswith("figures/")}
 
 
-def test_figures_do_not_depend_on_the_order_of_the_swept_keys(desk: Any) -> None:
+def test_figures_do_not_depend_on_the_order_of_the_swept_keys(context: Any) -> None:
     swept = ["cluster.min_cluster_size=30,60", "cluster=gmm,hdbscan", "cluster.n_clusters=2,3,4"]
     drawn = []
     for keys in (swept, swept[::-1], [swept[1], swept[0], swept[2]]):
         p = plan(["data=catalogue", "data.n_rows=600", *keys], multirun=True)
-        drawn.append(figures_of(desk, sweep.run(p, sweep.jobs_of(p, desk.backend), desk)))
+        drawn.append(figures_of(context, sweep.run(p, sweep.jobs_of(p, context.backend), context)))
     assert drawn[0] == drawn[1] == drawn[2]
     assert {"silhouette", "bic", "relative_validity_by_min_cluster_size", "n_clusters_by_min_cluster_size"} <= drawn[0]
 
 
-def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(desk: Any) -> None:
+def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(context: Any) -> None:
     p = planned("cluster=kmeans,hdbscan", "cluster.min_cluster_size=30,60,auto", "cluster.n_clusters=2,3")
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     by_axis = sweep.curves_by_axis(result.outcomes, p)
     assert by_axis.keys() == {"cluster.n_clusters", "cluster.min_cluster_size"}
     (auto,) = [o for o in result.outcomes if o.job.swept.get("cluster.min_cluster_size") == "auto"]
@@ -315,20 +317,20 @@ def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(desk: Any) -
     assert [size for size, _, _ in dense] == sorted({30.0, 60.0, took})
     (sizes,) = by_axis["cluster.n_clusters"]["inertia"].values()
     assert [size for size, _, _ in sizes] == [2, 3]
-    assert int(took) in desk.recorder.runs[result.parent].curves["curve/n_clusters/hdbscan"]
+    assert int(took) in context.recorder.runs[result.parent].curves["curve/n_clusters/hdbscan"]
 
 
-def test_a_number_that_is_no_size_is_an_axis_of_its_own(desk: Any) -> None:
+def test_a_number_that_is_no_size_is_an_axis_of_its_own(context: Any) -> None:
     p = plan(["data=catalogue", "data.n_rows=600", "cluster=hdbscan", "cluster.min_cluster_size=20",
               "cluster.cluster_selection_epsilon=0.5,0.75,1.0"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     by_axis = sweep.curves_by_axis(result.outcomes, p)
     ((axis, lines),) = by_axis.items()
     assert axis == "cluster.cluster_selection_epsilon"
     assert [size for size, _, _ in lines["n_clusters"]["hdbscan"]] == [0.5, 0.75, 1.0]
     assert not sweep.curves(result.outcomes, p), "the verdict asks about sizes"
-    assert "relative_validity_by_cluster_selection_epsilon" in figures_of(desk, result)
-    steps = desk.recorder.runs[result.parent].curves["curve/cluster_selection_epsilon/n_clusters"]
+    assert "relative_validity_by_cluster_selection_epsilon" in figures_of(context, result)
+    steps = context.recorder.runs[result.parent].curves["curve/cluster_selection_epsilon/n_clusters"]
     assert steps.keys() == {0, 1, 2}
 
 
@@ -343,48 +345,48 @@ def test_dear_silhouettes_share_a_batch_and_cheap_ones_do_not() -> None:
     assert [{j.config.scale.method for j in b} for b in sweep.batches(mixed, 100_000)] == [{"standard"}, {"minmax"}]
 
 
-def test_a_sweep_over_two_things_draws_a_line_for_each(desk: Any) -> None:
+def test_a_sweep_over_two_things_draws_a_line_for_each(context: Any) -> None:
     p = plan(["data.n_rows=600", "cluster.n_clusters=2,3", "scale=standard,minmax", "cluster.n_init=1"], multirun=True)
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     lines = sweep.curves(result.outcomes, p)
     assert lines["inertia"].keys() == {"kmeans/scale=standard", "kmeans/scale=minmax"}
     assert [size for size, _, _ in lines["inertia"]["kmeans/scale=minmax"]] == [2, 3]
-    assert desk.recorder.runs[result.parent].files["figures/elbow.png"].startswith(b"\x89PNG")
+    assert context.recorder.runs[result.parent].files["figures/elbow.png"].startswith(b"\x89PNG")
     names = {o.job.name for o in result.outcomes}
     assert names == {f"kmeans k={k} scale={s}" for k in (2, 3) for s in ("standard", "minmax")}
 
 
-def test_a_job_without_a_size_takes_one_by_the_rows_and_shows_it(desk: Any) -> None:
+def test_a_job_without_a_size_takes_one_by_the_rows_and_shows_it(context: Any) -> None:
     p = plan(["data=catalogue", "data.n_rows=178", "cluster=hdbscan", "report=none"])
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     (outcome,) = result.outcomes
     assert outcome.metrics["min_cluster_size"] == 13
     assert outcome.job.name == "hdbscan min_cluster_size=default (13)"
-    assert desk.recorder.runs[outcome.run_id].tags["mlflow.runName"] == outcome.job.name
-    again = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    assert context.recorder.runs[outcome.run_id].tags["mlflow.runName"] == outcome.job.name
+    again = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert again.outcomes[0].resumed
     assert again.outcomes[0].job.name == outcome.job.name
     assert [default_min_cluster_size(n) for n in (4, 178, 10_000, 1_000_000)] == [5, 13, 100, 1000]
 
 
-def test_a_size_that_finds_nothing_is_said_aloud(desk: Any) -> None:
+def test_a_size_that_finds_nothing_is_said_aloud(context: Any) -> None:
     p = plan(["data=catalogue", "data.n_rows=178", "cluster=hdbscan", "cluster.min_cluster_size=100"])
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     (warning,) = result.warnings
     assert "0 of 178 rows are in a cluster: every row is noise; lower cluster.min_cluster_size" in warning
-    recorded = desk.recorder.runs[result.outcomes[0].run_id]
+    recorded = context.recorder.runs[result.outcomes[0].run_id]
     assert warning in recorded.tags["gpuclust.notes"]
     assert "0 of 178 rows are in a cluster" in recorded.files["report.html"].decode()
 
 
-def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(desk: Any, tmp_path: Path) -> None:
+def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(context: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     dense = [rng.normal(c, 0.02, size=(60, 3)) for c in range(4)]
     frame = pd.DataFrame(np.concatenate([*dense, rng.uniform(-3, 6, size=(700, 3))]), columns=["a", "b", "c"])
     frame.to_csv(tmp_path / "noisy.csv", index=False)
     p = plan(["data=table", f"data.path={tmp_path / 'noisy.csv'}", "cluster=hdbscan",
               "cluster.min_cluster_size=30,50,auto"], multirun=True)  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.chosen is not None
     assert result.chosen.metrics["noise_fraction"] > 0.3
     assert result.metric == "silhouette_with_noise"
@@ -395,14 +397,14 @@ def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(desk: Any, t
     (auto,) = [row["job"] for row in rows if row["cluster.min_cluster_size"] == "auto"]
     assert re.fullmatch(r"hdbscan min_cluster_size=auto \(\d+\)", auto)
     n_in = 940 - round(result.chosen.metrics["noise_fraction"] * 940)
-    parent = desk.recorder.runs[result.parent]
+    parent = context.recorder.runs[result.parent]
     for text in (result.warnings[0], parent.files["report.html"].decode(), parent.tags["mlflow.note.content"]):
         assert f"{n_in} of 940 rows are in a cluster" in text
 
 
-def test_params_are_what_is_set_with_the_features_that_were_used(desk: Any) -> None:
-    result = run(desk, "cluster.n_clusters=2,3", "data.exclude=[tempo]")
-    runs = desk.recorder.runs
+def test_params_are_what_is_set_with_the_features_that_were_used(context: Any) -> None:
+    result = run(context, "cluster.n_clusters=2,3", "data.exclude=[tempo]")
+    runs = context.recorder.runs
     parent, child = runs[result.parent], runs[result.outcomes[0].run_id]
     for one in (parent, child):
         assert not [k for k, v in one.params.items() if v is None or str(v) in ("None", "[]")]
@@ -419,7 +421,7 @@ def test_params_are_what_is_set_with_the_features_that_were_used(desk: Any) -> N
 
 
 def test_runs_carry_the_commit_of_the_working_folder(
-    desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(*words: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -428,9 +430,9 @@ def test_runs_carry_the_commit_of_the_working_folder(
         ).stdout
 
     monkeypatch.chdir(tmp_path)
-    assert tags.GIT_COMMIT not in about(desk)
+    assert tags.GIT_COMMIT not in about(context)
     git_commit.cache_clear()
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "first")
-    assert about(desk)[tags.GIT_COMMIT] == git("rev-parse", "HEAD").strip()
+    assert about(context)[tags.GIT_COMMIT] == git("rev-parse", "HEAD").strip()
     git_commit.cache_clear()

@@ -187,7 +187,7 @@ def test_help_wraps_at_spaces(width: int) -> None:
     assert {word for line in lines for word in line.split()} == words
 
 
-def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
+def test_the_work_on_a_batch_is_reported_while_it_runs(context: Any) -> None:
     """Jobs that are fitted together move the bar before the first of them ends, and each step is named when it begins."""
     from dataclasses import replace
 
@@ -198,24 +198,24 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(desk: Any) -> None:
 
     said: list[str] = []
     units: list[float] = []
-    desk = replace(desk, work=units.append, say=said.append)
+    context = replace(context, work=units.append, say=said.append)
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_clusters=2,3,4"], multirun=True)
-    jobs = list(sweep.jobs_of(planned, desk.backend))
-    run(jobs, [desk.recorder.start_job(start(job, desk), "sweep") for job in jobs], desk, parent="sweep")
+    jobs = list(sweep.jobs_of(planned, context.backend))
+    run(jobs, [context.recorder.start_job(start(job, context), "sweep") for job in jobs], context, parent="sweep")
     assert any(0 < unit < 1.5 for unit in units), "fitting is the first half"
     assert max(units) == pytest.approx(3)
-    stages = desk.display.stages
+    stages = context.display.stages
     assert stages.index("fitting kmeans k=2 … kmeans k=4") < stages.index("scoring kmeans k=2 … kmeans k=4")
     assert said[0].startswith("600 rows × 10 features: ")
 
 
-def test_the_slow_part_of_hdbscan_is_named(desk: Any) -> None:
+def test_the_slow_part_of_hdbscan_is_named(context: Any) -> None:
     from gpuclust.compose import plan
     from gpuclust.pipeline import sweep
     from gpuclust.pipeline.job import run
     from gpuclust.pipeline.run_log import start
 
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "score=none", "cluster=hdbscan"])
-    jobs = list(sweep.jobs_of(planned, desk.backend))
-    run(jobs, [desk.recorder.start_job(start(job, desk), "sweep") for job in jobs], desk, parent="sweep")
-    assert any("building the HDBSCAN tree is the slow part" in text for text in desk.display.stages)
+    jobs = list(sweep.jobs_of(planned, context.backend))
+    run(jobs, [context.recorder.start_job(start(job, context), "sweep") for job in jobs], context, parent="sweep")
+    assert any("building the HDBSCAN tree is the slow part" in text for text in context.display.stages)

@@ -88,8 +88,8 @@ def test_hdbscan_names_nothing_on_a_single_cloud(draw: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_across_algorithms_hdbscan_is_preferred_on_two_moons(seed: int, desk, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    result = swept(desk, moons(seed), tmp_path, "cluster=kmeans,gmm,hdbscan", "cluster.n_clusters=2,3,4,5,6",
+def test_across_algorithms_hdbscan_is_preferred_on_two_moons(seed: int, context, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = swept(context, moons(seed), tmp_path, "cluster=kmeans,gmm,hdbscan", "cluster.n_clusters=2,3,4,5,6",
                    "cluster.min_cluster_size=25,50,100")  # fmt: skip
     assert result.chosen is not None
     by_silhouette = max(result.outcomes, key=lambda o: o.metrics["silhouette"])
@@ -100,15 +100,20 @@ def test_across_algorithms_hdbscan_is_preferred_on_two_moons(seed: int, desk, tm
     assert result.conclusion is not None
     assert result.conclusion.verdict.sizes == (2,)
     assert "HDBSCAN" in result.conclusion.verdict.text
-    files = desk.recorder.runs[result.parent].files
+    files = context.recorder.runs[result.parent].files
     assert {"verdict.json", "comparison.json"} <= files.keys()
     assert sum(name.startswith("contingency_") for name in files) == 3
 
 
-def test_on_round_groups_the_algorithms_agree_and_silhouette_chooses(desk, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_on_round_groups_the_algorithms_agree_and_silhouette_chooses(context, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     X = groups(3, n_columns=3, n_rows=600, seed=1)
     result = swept(
-        desk, X, tmp_path, "cluster=kmeans,hdbscan", "cluster.n_clusters=2,3,4,5", "cluster.min_cluster_size=20,40,80"
+        context,
+        X,
+        tmp_path,
+        "cluster=kmeans,hdbscan",
+        "cluster.n_clusters=2,3,4,5",
+        "cluster.min_cluster_size=20,40,80",
     )
     assert result.selection is not None
     assert result.selection.metric == "silhouette_with_noise"
@@ -116,18 +121,18 @@ def test_on_round_groups_the_algorithms_agree_and_silhouette_chooses(desk, tmp_p
     assert (result.conclusion.verdict.kind, result.conclusion.verdict.sizes) == (CLEAR, (3,))
 
 
-def swept(desk, X: np.ndarray, folder: Path, *overrides: str) -> sweep.SweepResult:  # type: ignore[no-untyped-def]
+def swept(context, X: np.ndarray, folder: Path, *overrides: str) -> sweep.SweepResult:  # type: ignore[no-untyped-def]
     path = folder / "rows.csv"
     pd.DataFrame(X, columns=[f"f{j}" for j in range(X.shape[1])]).to_csv(path, index=False)
     p = plan(["data=table", f"data.path={path}", "report=none", *overrides], multirun=True)
-    return sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    return sweep.run(p, sweep.jobs_of(p, context.backend), context)
 
 
-def test_the_verdict_is_on_the_parent_run(desk, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_verdict_is_on_the_parent_run(context, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = swept(
-        desk, groups(3, n_columns=2, n_rows=400, seed=0), tmp_path, "cluster.n_clusters=2,3,4,5", "analysis.gap=3"
+        context, groups(3, n_columns=2, n_rows=400, seed=0), tmp_path, "cluster.n_clusters=2,3,4,5", "analysis.gap=3"
     )
-    parent = desk.recorder.runs[result.parent]
+    parent = context.recorder.runs[result.parent]
     assert result.conclusion is not None
     assert parent.tags[tags.VERDICT] == result.conclusion.verdict.text
     assert parent.tags["gpuclust.verdict_kind"] == CLEAR
@@ -242,7 +247,7 @@ def test_a_preference_against_strong_criteria_is_several() -> None:
 
 
 @pytest.mark.real
-def test_the_public_study_has_no_natural_number(real_data: Path, desk) -> None:  # type: ignore[no-untyped-def]
+def test_the_public_study_has_no_natural_number(real_data: Path, context) -> None:  # type: ignore[no-untyped-def]
     """Seven 0..1 features of real tracks, five rescaled components: BIC has no minimum, and the verdict says so by itself.
 
     The full covariance alone, at every third size, to keep it short; the study itself runs 1..15 with all four types.
@@ -253,7 +258,7 @@ def test_the_public_study_has_no_natural_number(real_data: Path, desk) -> None: 
          "scale=minmax", "reduce=pca", "reduce.n_components=5", "reduce.rescale=true", "score=quick", "report=none",
          "cluster=gmm", "cluster.n_clusters=1,4,7,10"], multirun=True,
     )  # fmt: skip
-    result = sweep.run(p, sweep.jobs_of(p, desk.backend), desk)
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert result.conclusion is not None
     assert result.conclusion.verdict.kind == NONE
     assert "BIC is still falling at the largest size (10 components)" in result.conclusion.verdict.text

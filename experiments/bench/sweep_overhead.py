@@ -63,7 +63,7 @@ class Silent:
         """Nothing is shown."""
 
 
-def desk(template: Path, folder: Path) -> RunContext:
+def context(template: Path, folder: Path) -> RunContext:
     """A place to work with a fresh, migrated store."""
     shutil.copy(template, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}")
@@ -165,7 +165,7 @@ def main() -> None:
         def fresh() -> RunContext:
             folder = next(folders)
             folder.mkdir()
-            return desk(template, folder)
+            return context(template, folder)
 
         first = fresh()
         agreement(whole(planned, first), bare(planned, fresh()), first)

@@ -131,7 +131,7 @@ class Run:
         run = recorder.job(self.run_id)
         if run is None:
             raise JobError(f"the run {self.run_id} is not in the tracking store any more; fit again")
-        return export(run, Path(folder), recorder=recorder, desk=self._context, force=force).folder
+        return export(run, Path(folder), recorder=recorder, context=self._context, force=force).folder
 
     def __repr__(self) -> str:
         shown = {

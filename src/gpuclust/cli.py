@@ -222,17 +222,17 @@ def _work(planned: Plan, command: str) -> int:
     with Live(len(planned.jobs)) as live:
         for note in planned.notes:
             live.say(note)
-        desk = context_for(config, live, command)
-        device = desk.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
-        live.say(f"Using {desk.choice.name.upper()} ({device}): {desk.choice.reason}")
+        context = context_for(config, live, command)
+        device = context.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
+        live.say(f"Using {context.choice.name.upper()} ({device}): {context.choice.reason}")
         gc.freeze()  # what was imported stays: looking through it at each collection would cost 20 ms a job
         with notify_on_compile(lambda: live.say(COMPILING)):
-            result = run(planned, jobs_of(planned, desk.backend), desk)
-    _conclude(result, config, desk)
+            result = run(planned, jobs_of(planned, context.backend), context)
+    _conclude(result, config, context)
     return 1 if result.failed else 0
 
 
-def _conclude(result: SweepResult, config: Config, desk: RunContext) -> None:
+def _conclude(result: SweepResult, config: Config, context: RunContext) -> None:
     """The leaderboard, the choice with its reason, the verdict, what to type next, and a last line that sums up."""
     from rich.console import Console
 
@@ -263,7 +263,7 @@ def _conclude(result: SweepResult, config: Config, desk: RunContext) -> None:
         return
     run_id = result.parent or result.best[0].run_id
     show(f"run {run_id} in {result.seconds:.1f} s; next:")
-    if link := desk.recorder.link(run_id):
+    if link := context.recorder.link(run_id):
         show(f"  {link}")
     if (shown := mask(config.tracking.uri)) != config.tracking.uri:
         show(f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***")

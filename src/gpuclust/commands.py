@@ -132,7 +132,7 @@ def _export(arguments: list[str]) -> int:
             run,
             options.out,
             recorder=recorder,
-            desk=context_for(config, live),
+            context=context_for(config, live),
             form=options.format,
             data_path=options.data,
             force=options.force,
@@ -174,7 +174,9 @@ def _compare(arguments: list[str]) -> int:
         tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
     )
     with Live(len(options.runs)) as live:
-        compared = compare_runs(options.runs, recorder=recorder, desk=context_for(config, live), data_path=options.data)
+        compared = compare_runs(
+            options.runs, recorder=recorder, context=context_for(config, live), data_path=options.data
+        )
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     console.print(agreements(compared.comparisons))
     for line in compared.notes:

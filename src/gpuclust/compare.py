@@ -53,7 +53,7 @@ def is_export(name: str) -> bool:
 
 
 def compare_runs(
-    names: Sequence[str], *, recorder: MlflowRecorder | None, desk: RunContext, data_path: str | None = None
+    names: Sequence[str], *, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None = None
 ) -> Compared:
     """Compare clusterings of one table, each pair of them. ``names`` are run ids, sweeps, ``best``, or export folders;
     ``recorder`` may be None where all are export folders.
@@ -65,24 +65,24 @@ def compare_runs(
         raise ExportError("compare needs two runs or more; `gpuclust ui` shows them")
     opened = []
     for name in names:
-        desk.display.stage(f"reading {name}")
-        opened.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, desk, data_path))
+        context.display.stage(f"reading {name}")
+        opened.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, context, data_path))
     opened = distinct(opened)
     if len({one.fingerprint for one in opened}) > 1:
         raise ExportError("these runs are of different tables; compare runs of the same file")
     labelings, notes = _aligned(opened)
-    desk.display.stage("comparing")
+    context.display.stage("comparing")
     n_rows = len(next(iter(labelings.values())))
     return Compared({one.name: one.run_id for one in opened}, tuple(compare_all(labelings)), n_rows, notes)
 
 
-def _of_run(name: str, recorder: MlflowRecorder | None, desk: RunContext, data_path: str | None) -> Labeled:
+def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None) -> Labeled:
     if recorder is None:
         raise ExportError(f"{name} is not an export folder, and no tracking store is open to find it as a run")
     run = find_run(recorder, name)
-    found = reload_run(run, recorder=recorder, desk=desk, data_path=data_path)
+    found = reload_run(run, recorder=recorder, context=context, data_path=data_path)
     table = found.table
-    ids = desk.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
+    ids = context.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
     rows = np.arange(table.n_rows) if table.rows is None else table.rows
     return Labeled(run.name, run.run_id, found.job.fingerprint, found.prediction.cluster, rows, ids)
 

@@ -78,7 +78,7 @@ def export(
     out: Path,
     *,
     recorder: Recorder,
-    desk: RunContext,
+    context: RunContext,
     form: str = "parquet",
     data_path: str | None = None,
     force: bool = False,
@@ -93,15 +93,15 @@ def export(
     cannot be written, or the content is another.
     """
     refuse_existing(out, force)
-    found = reload_run(run, recorder=recorder, desk=desk, data_path=data_path)
+    found = reload_run(run, recorder=recorder, context=context, data_path=data_path)
     job, table, prediction = found.job, found.table, found.prediction
     described = jobs.describe(
-        job, table, prediction.cluster, desk, distance=prediction.distance, confidence=prediction.confidence
+        job, table, prediction.cluster, context, distance=prediction.distance, confidence=prediction.confidence
     )
-    described = jobs.with_rules(job, table, described, prediction.cluster, desk)
+    described = jobs.with_rules(job, table, described, prediction.cluster, context)
     with whole_folder(out, force) as folder:
-        columns = source_columns(job, table, desk, keep)
-        _write(folder, columns, with_training(found.bundle, table, prediction), prediction, described, desk, form)
+        columns = source_columns(job, table, context, keep)
+        _write(folder, columns, with_training(found.bundle, table, prediction), prediction, described, context, form)
         renamed = {name: free for name, free in free_names(columns.column_names).items() if name != free}
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
         manifest = _manifest(folder, run, job, table, prediction, found_in) | {"renamed": renamed}
@@ -133,7 +133,9 @@ class ReloadedRun:
     prediction: Prediction
 
 
-def reload_run(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_path: str | None = None) -> ReloadedRun:
+def reload_run(
+    run: RecordedJob, *, recorder: Recorder, context: RunContext, data_path: str | None = None
+) -> ReloadedRun:
     """A finished job's table and labels again, each checked against what the run recorded.
 
     The model is the run's, or the job computed again where none was kept. Raises ExportError when the content of the
@@ -143,26 +145,26 @@ def reload_run(run: RecordedJob, *, recorder: Recorder, desk: RunContext, data_p
         config = from_yaml(path.read_text(encoding="utf-8"))
     if data_path is not None:
         config.data.path = data_path
-    job = make_job(config, run.name, {}, desk.backend.name)
+    job = make_job(config, run.name, {}, context.backend.name)
     if job.fingerprint != run.tags.get(tags.FINGERPRINT):
         raise ExportError(
             f"{config.data.path or config.data.source} has changed since run {run.run_id}; "
             "give the file that was clustered with --data, or run the job again"
         )
-    desk.display.stage("reading the model")
+    context.display.stage("reading the model")
     expected = run.tags.get(tags.LABELS)
     with recorder.download_model(run.run_id) as folder:
         bundle = _whole_bundle(folder)
-    table = jobs.get_table(job, desk)
+    table = jobs.get_table(job, context)
     if bundle is not None and bundle.features != table.features:  # an earlier version took other columns by default
         config.data.features = list(bundle.features)
-        job = make_job(config, run.name, {}, desk.backend.name)
-        table = jobs.get_table(job, desk)
+        job = make_job(config, run.name, {}, context.backend.name)
+        table = jobs.get_table(job, context)
     if bundle is None:
-        result = rebuild(job, desk, expect=expected)
+        result = rebuild(job, context, expect=expected)
         bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)
-    desk.display.stage("assigning")
-    raw = desk.backend.to_host(desk.backend.frames.to_matrix(table.frame, table.features))
+    context.display.stage("assigning")
+    raw = context.backend.to_host(context.backend.frames.to_matrix(table.frame, table.features))
     prediction = bundle.training(raw)
     if expected is not None and digest_of(prediction.cluster) != expected:
         raise ExportError(
@@ -186,10 +188,10 @@ def _write(
     bundle: Bundle,
     prediction: Prediction,
     described: Profile,
-    desk: RunContext,
+    context: RunContext,
     form: str,
 ) -> None:
-    desk.display.stage("writing")
+    context.display.stage("writing")
     assignments = with_prediction(columns, prediction)
     if (membership := get_algorithm(bundle.algorithm).soft_membership) is not None:
         noise = assign_noise(prediction.cluster, prediction.confidence, bundle.parameters, resolve(membership))
@@ -201,7 +203,7 @@ def _write(
     bundle.save(folder / MODEL)
 
 
-def source_columns(job: Job, table: Table, desk: RunContext, keep: Sequence[str] | None = None) -> pa.Table:
+def source_columns(job: Job, table: Table, context: RunContext, keep: Sequence[str] | None = None) -> pa.Table:
     """The id, every role column, the features, then the other columns of the source (all of them, or those named), one row for
     each row of the table. Raises ConfigurationError when a named column is not there."""
     known = (*table.roles.columns, *table.features, *table.other_columns)
@@ -211,10 +213,10 @@ def source_columns(job: Job, table: Table, desk: RunContext, keep: Sequence[str]
             raise ConfigurationError(
                 f"--keep {name}: {job.config.data.path or 'the catalogue'} has no such column{near}"
             )
-    frame = desk.backend.frames.to_pandas(table.frame[[*dict.fromkeys((*table.roles.columns, *table.features))]])
+    frame = context.backend.frames.to_pandas(table.frame[[*dict.fromkeys((*table.roles.columns, *table.features))]])
     columns = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    desk.display.stage("reading the other columns")
-    others = other_columns(table, job.config.data, desk.backend.frames, keep)
+    context.display.stage("reading the other columns")
+    others = other_columns(table, job.config.data, context.backend.frames, keep)
     for name in others.column_names:
         if name not in columns.column_names:
             columns = columns.append_column(name, others[name])

@@ -181,14 +181,14 @@ def git_commit(folder: Path) -> str | None:
     return done.stdout.strip() or None
 
 
-def about(desk: RunContext) -> dict[str, str]:
+def about(context: RunContext) -> dict[str, str]:
     """The tags that say where and with what a run was made."""
     commit = git_commit(Path.cwd())
     return {
         **({tags.GIT_COMMIT: commit} if commit else {}),
-        tags.BACKEND: desk.choice.name,
-        tags.BACKEND_REASON: desk.choice.reason,
-        tags.DEVICE: desk.backend.device,
+        tags.BACKEND: context.choice.name,
+        tags.BACKEND_REASON: context.choice.reason,
+        tags.DEVICE: context.backend.device,
         tags.VERSION: __version__,
-        tags.COMMAND: mask(desk.command),
+        tags.COMMAND: mask(context.command),
     }

@@ -26,7 +26,7 @@ from gpuclust.reducers.prepare import prepare
 from gpuclust.runtime.matrix import Matrix
 
 
-def run(jobs: Sequence[Job], run_ids: Sequence[str], desk: RunContext, parent: str | None = None) -> list[Outcome]:
+def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent: str | None = None) -> list[Outcome]:
     """Run jobs that share a matrix (`Job.batch_key`) and record each on its run. A job that fails is a FAILED outcome and run; the
     others go on.
 
@@ -34,96 +34,98 @@ def run(jobs: Sequence[Job], run_ids: Sequence[str], desk: RunContext, parent: s
     """
     results: Sequence[Result | Exception]
     try:
-        results = compute(jobs, desk)
+        results = compute(jobs, context)
     except (GpuclustError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         results = [error for _ in jobs]
     outcomes: list[Outcome] = []
     try:
         for job, run_id, result in zip(jobs, run_ids, results, strict=True):
             if isinstance(result, Exception):
-                outcomes.append(fail(job, run_id, result, desk))
+                outcomes.append(fail(job, run_id, result, context))
                 continue
             if parent is None:  # people look at the profile of a single job
-                rules = with_rules(job, result.table, result.profile, result.clustering.labels, desk)
+                rules = with_rules(job, result.table, result.profile, result.clustering.labels, context)
                 result = replace(result, profile=rules)
-            outcomes.append(record(job, run_id, result, desk))
+            outcomes.append(record(job, run_id, result, context))
     except (TrackingError, OSError) as error:
         lost = ", ".join(job.name for job in jobs[len(outcomes) :])
         raise RecordingError(f"{lost} could not be recorded: {why(error)}") from error
     return outcomes
 
 
-def compute(jobs: Sequence[Job], desk: RunContext) -> list[Result | GpuclustError]:
+def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustError]:
     """Read, clean, prepare, cluster, score and describe; recording nothing."""
-    table = get_table(jobs[0], desk)
-    matrix = get_matrix(jobs[0], desk)
-    clusterings = _cluster(jobs, matrix, desk)
-    scores = iter(_score(jobs, matrix, [c for c in clusterings if isinstance(c, Clustering)], desk))
+    table = get_table(jobs[0], context)
+    matrix = get_matrix(jobs[0], context)
+    clusterings = _cluster(jobs, matrix, context)
+    scores = iter(_score(jobs, matrix, [c for c in clusterings if isinstance(c, Clustering)], context))
     return [
-        _result(job, table, matrix, clustering, next(scores), desk)
+        _result(job, table, matrix, clustering, next(scores), context)
         if isinstance(clustering, Clustering)
         else clustering
         for job, clustering in zip(jobs, clusterings, strict=True)
     ]
 
 
-def get_table(job: Job, desk: RunContext) -> Table:
+def get_table(job: Job, context: RunContext) -> Table:
     """Read and clean, once for all jobs that use the same columns of the same content."""
 
     def make() -> Table:
-        desk.display.stage("reading")
-        table = read(job.config.data, desk.backend.frames)
-        desk.display.stage("cleaning")
-        table = clean(table, job.config.clean, desk.backend.frames)
-        say_table(job, table_lines(table), desk)
+        context.display.stage("reading")
+        table = read(job.config.data, context.backend.frames)
+        context.display.stage("cleaning")
+        table = clean(table, job.config.clean, context.backend.frames)
+        say_table(job, table_lines(table), context)
         return table
 
-    return desk.cache.get(job.key_of_table, make)
+    return context.cache.get(job.key_of_table, make)
 
 
-def get_matrix(job: Job, desk: RunContext) -> Matrix:
+def get_matrix(job: Job, context: RunContext) -> Matrix:
     """Scale and reduce, once for all jobs with the same table, scaling, reduction and dtype."""
 
     def make() -> Matrix:
-        table = get_table(job, desk)
-        desk.display.stage("preparing")
+        table = get_table(job, context)
+        context.display.stage("preparing")
         c = job.config
-        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=desk.backend)
+        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend)
 
-    return desk.cache.get(job.key_of_matrix, make)
+    return context.cache.get(job.key_of_matrix, make)
 
 
-def _cluster(jobs: Sequence[Job], matrix: Matrix, desk: RunContext) -> list[Clustering | GpuclustError]:
+def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
     steps = [f"{a.label} {a.shared_step}" for j in jobs if (a := algorithm_of(j.config.cluster)).shared_step]
     slow = f" (building the {steps[0]} is the slow part)" if steps else ""
     return cluster(
         matrix,
         [job.config.cluster for job in jobs],
         seed=jobs[0].config.seed,
-        backend=desk.backend,
-        cache=desk.cache,
-        progress=_progress(desk, f"fitting {_names(jobs)}{slow}", len(jobs), 0.0),
+        backend=context.backend,
+        cache=context.cache,
+        progress=_progress(context, f"fitting {_names(jobs)}{slow}", len(jobs), 0.0),
     )
 
 
-def _score(jobs: Sequence[Job], matrix: Matrix, clusterings: Sequence[Clustering], desk: RunContext) -> list[Scores]:
+def _score(jobs: Sequence[Job], matrix: Matrix, clusterings: Sequence[Clustering], context: RunContext) -> list[Scores]:
     config = jobs[0].config
-    progress = _progress(desk, f"scoring {_names(jobs)}", len(jobs), 0.5)
-    return score(matrix, clusterings, config.score, seed=config.seed, backend=desk.backend, progress=progress)
+    progress = _progress(context, f"scoring {_names(jobs)}", len(jobs), 0.5)
+    return score(matrix, clusterings, config.score, seed=config.seed, backend=context.backend, progress=progress)
 
 
 def _names(jobs: Sequence[Job]) -> str:
     return jobs[0].name if len(jobs) == 1 else f"{jobs[0].name} … {jobs[-1].name}"
 
 
-def _result(job: Job, table: Table, matrix: Matrix, clustering: Clustering, scores: Scores, desk: RunContext) -> Result:
+def _result(
+    job: Job, table: Table, matrix: Matrix, clustering: Clustering, scores: Scores, context: RunContext
+) -> Result:
     described = describe(
-        job, table, clustering.labels, desk, distance=clustering.distance, confidence=clustering.confidence
+        job, table, clustering.labels, context, distance=clustering.distance, confidence=clustering.confidence
     )
-    diagnostics = diagnose(job, table, matrix, clustering, desk)
+    diagnostics = diagnose(job, table, matrix, clustering, context)
     seconds = {
-        "load_seconds": desk.cache.claim(job.key_of_table),
-        "prepare_seconds": desk.cache.claim(job.key_of_matrix),
+        "load_seconds": context.cache.claim(job.key_of_table),
+        "prepare_seconds": context.cache.claim(job.key_of_matrix),
         "fit_seconds": clustering.seconds,
         "score_seconds": scores.seconds,
     }
@@ -131,57 +133,57 @@ def _result(job: Job, table: Table, matrix: Matrix, clustering: Clustering, scor
     return Result(table, matrix, clustering, scores, described, diagnostics, metrics)
 
 
-def _progress(desk: RunContext, text: str, n_jobs: int, begins: float) -> Callable[[float], None]:
+def _progress(context: RunContext, text: str, n_jobs: int, begins: float) -> Callable[[float], None]:
     """Shows a step that is half of the work on some jobs: fitting, from 0, or scoring, from 0.5."""
-    desk.display.stage(text)
+    context.display.stage(text)
 
     def report(done: float) -> None:
-        desk.display.stage(text, done)
-        desk.work(n_jobs * (begins + 0.5 * done))
+        context.display.stage(text, done)
+        context.work(n_jobs * (begins + 0.5 * done))
 
     return report
 
 
-def say_table(job: Job, lines: str, desk: RunContext) -> None:
+def say_table(job: Job, lines: str, context: RunContext) -> None:
     """Print the summary and the warnings of a job's table, after what varies in it."""
     words = [f"{key}={value}" for key, value in job.swept.items() if key.split(".")[0] in ("data", "clean")]
     for line in lines.splitlines():
-        desk.say(f"{' '.join(words)}: {line}" if words else line)
+        context.say(f"{' '.join(words)}: {line}" if words else line)
 
 
-def table_stats(job: Job, table: Table, desk: RunContext) -> TableStats:
+def table_stats(job: Job, table: Table, context: RunContext) -> TableStats:
     """What all profiles of a table share."""
-    return desk.cache.get(f"facts-{job.key_of_table}", lambda: compute_table_stats(table, desk.backend.frames))
+    return context.cache.get(f"facts-{job.key_of_table}", lambda: compute_table_stats(table, context.backend.frames))
 
 
 def describe(
     job: Job,
     table: Table,
     labels: np.ndarray,
-    desk: RunContext,
+    context: RunContext,
     *,
     distance: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
 ) -> Profile:
     """What is in each cluster of a labelling of the table."""
-    stats = table_stats(job, table, desk)
+    stats = table_stats(job, table, context)
     return profile(stats, table.features, labels, distance=distance, confidence=confidence)
 
 
-def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, desk: RunContext) -> Profile:
+def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, context: RunContext) -> Profile:
     """The profile with a decision rule for each cluster: for a job that people look at, not for each of a sweep."""
-    desk.display.stage("finding rules")
-    return add_rules(described, table_stats(job, table, desk), labels, seed=job.config.seed)
+    context.display.stage("finding rules")
+    return add_rules(described, table_stats(job, table, context), labels, seed=job.config.seed)
 
 
-def diagnose(job: Job, table: Table, matrix: Matrix, clustering: Clustering, desk: RunContext) -> Diagnostics:
+def diagnose(job: Job, table: Table, matrix: Matrix, clustering: Clustering, context: RunContext) -> Diagnostics:
     """What the job's configuration asks of a clustering beyond its scores."""
     return run_diagnostics(
         table,
         matrix,
         clustering,
         job.config,
-        raw=table_stats(job, table, desk).raw,
-        backend=desk.backend,
-        report=lambda text, done: desk.display.stage(f"{job.name}: {text}", done),
+        raw=table_stats(job, table, context).raw,
+        backend=context.backend,
+        report=lambda text, done: context.display.stage(f"{job.name}: {text}", done),
     )

@@ -26,7 +26,7 @@ from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
 
 
-def start(job: Job, desk: RunContext) -> RunStart:
+def start(job: Job, context: RunContext) -> RunStart:
     """What is recorded before a job's work starts."""
     return RunStart(
         name=job.name,
@@ -35,7 +35,7 @@ def start(job: Job, desk: RunContext) -> RunStart:
             tags.KEY: job.key,
             tags.FINGERPRINT: job.fingerprint,
             tags.MATRIX_KEY: job.key_of_matrix,
-            **about(desk),
+            **about(context),
         },
         params=as_params(flatten(job.config) | {f"swept.{k}": v for k, v in job.swept.items()}),
     )
@@ -51,7 +51,7 @@ def features_used(table: Table) -> dict[str, Any]:
     return {"features": ", ".join(table.features), "n_features": len(table.features)}
 
 
-def record(job: Job, run_id: str, result: Result, desk: RunContext) -> Outcome:
+def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcome:
     """Log what a job found, and close its run."""
     digest = labels_digest(result.clustering)
     planned, job = job.name, with_size(job, result.metrics)
@@ -60,7 +60,7 @@ def record(job: Job, run_id: str, result: Result, desk: RunContext) -> Outcome:
         job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
     )
     notes = (*outcome.warnings, *result.matrix.notes, *result.clustering.notes, *result.scores.notes)
-    desk.recorder.log(
+    context.recorder.log(
         run_id,
         metrics={**result.metrics, **swept},
         tags={
@@ -73,13 +73,13 @@ def record(job: Job, run_id: str, result: Result, desk: RunContext) -> Outcome:
         params=features_used(result.table),
         dataset=dataset(job, result.table),
     )
-    _log_persistence(run_id, result.clustering, desk)
+    _log_persistence(run_id, result.clustering, context)
     with TemporaryDirectory() as folder:
-        desk.recorder.log_files(run_id, job_files(Path(folder), job_report_input(outcome, result, desk)))
+        context.recorder.log_files(run_id, job_files(Path(folder), job_report_input(outcome, result, context)))
     if job.config.tracking.models == "all":
-        log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, desk)
-    desk.recorder.end(run_id, FINISHED)
-    desk.display.finished(outcome)
+        log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, context)
+    context.recorder.end(run_id, FINISHED)
+    context.display.finished(outcome)
     return outcome
 
 
@@ -88,16 +88,16 @@ def table_lines(table: Table) -> str:
     return "\n".join([summary(table.audit), *(f"warning: {text}" for text in table.audit.warnings)])
 
 
-def fail(job: Job, run_id: str, error: Exception, desk: RunContext) -> Outcome:
+def fail(job: Job, run_id: str, error: Exception, context: RunContext) -> Outcome:
     """Log why a job failed, and close its run."""
     reason = str(error) if isinstance(error, GpuclustError) else f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError):
         reason = "out of memory; lower data.n_rows, use dtype=float32 or a machine with more"
     reason = mask(reason)
-    desk.recorder.log(run_id, tags={tags.FAILURE: reason, "mlflow.note.content": f"Failed: {reason}"})
-    desk.recorder.end(run_id, FAILED)
+    context.recorder.log(run_id, tags={tags.FAILURE: reason, "mlflow.note.content": f"Failed: {reason}"})
+    context.recorder.end(run_id, FAILED)
     outcome = Outcome(job, run_id, FAILED, {}, error=reason)
-    desk.display.finished(outcome)
+    context.display.finished(outcome)
     return outcome
 
 
@@ -107,15 +107,15 @@ def dataset(job: Job, table: Table) -> DatasetInput:
     return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
 
 
-def _log_persistence(run_id: str, clustering: Clustering, desk: RunContext) -> None:
+def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -> None:
     """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
     curve = clustering.details.get("persistence_curve")
     if curve is not None:
         for size, persistence in zip(curve.sizes, curve.total_persistence, strict=True):
-            desk.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
+            context.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
 
 
-def job_report_input(outcome: Outcome, result: Result, desk: RunContext) -> JobReportInput:
+def job_report_input(outcome: Outcome, result: Result, context: RunContext) -> JobReportInput:
     """What a job's artifacts are written from."""
     job = outcome.job
     return JobReportInput(
@@ -128,18 +128,18 @@ def job_report_input(outcome: Outcome, result: Result, desk: RunContext) -> JobR
         profile=result.profile,
         diagnostics=result.diagnostics,
         metrics=result.metrics,
-        about=about(desk),
+        about=about(context),
         warnings=outcome.warnings,
     )
 
 
 def log_model(
-    job: Job, run_id: str, table: Table, matrix: Matrix, clustering: Clustering, described: Profile, desk: RunContext
+    job: Job, run_id: str, table: Table, matrix: Matrix, clustering: Clustering, described: Profile, context: RunContext
 ) -> None:
     """Keep the job's bundle as its run's model."""
     with TemporaryDirectory() as folder:
         bundle = bundle_of(job.config, table, matrix, clustering, described).save(Path(folder) / "bundle")
-        desk.recorder.log_model(run_id, bundle, table.features)
+        context.recorder.log_model(run_id, bundle, table.features)
 
 
 def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clustering, described: Profile) -> Bundle:

@@ -110,7 +110,7 @@ def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
     return best
 
 
-def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: RunContext) -> SweepSummary:
+def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, context: RunContext) -> SweepSummary:
     """Choose among the finished jobs of a sweep, compare the best of each algorithm, and say what the sweep found.
 
     Jobs of several spaces (other rows, features, scales or dimensions) are ranked by what can be compared between them, or not at
@@ -123,24 +123,24 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, desk: 
     selection = choice if isinstance(choice, Selection) else None
     spaces = {o.job.key_of_matrix for o in finished}
     space = finished[selection.index].job.key_of_matrix if selection else None
-    finalists = _finalists([o for o in finished if o.job.key_of_matrix == space], config, desk)
+    finalists = _finalists([o for o in finished if o.job.key_of_matrix == space], config, context)
     comparisons = tuple(compare_all({f.outcome.job.name: f.clustering.labels for f in finalists}))
     chosen = finished[selection.index] if selection else None
-    structure = _structure(chosen.job, desk) if chosen else None
+    structure = _structure(chosen.job, context) if chosen else None
     preferred, validity = None, None
     if config.sweep.metric == AUTO and len(finalists) > 1 and len(spaces) == 1:
-        preferred, validity = _preferred(finalists, comparisons, desk)
+        preferred, validity = _preferred(finalists, comparisons, context)
         if preferred is not None and not supported(preferred, validity, curves, structure):
             preferred = None
     if preferred is not None:
         index = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
         selection, chosen = Selection(index, "relative_validity", preferred.reason), finished[index]
-    curves = _with_baselines(curves, finished, desk)
-    fit = _fit_to_rows(chosen, finalists, structure, desk) if chosen else None
-    gap = _gap(finished, chosen, config.analysis.gap, desk) if chosen and config.analysis.gap else None
+    curves = _with_baselines(curves, finished, context)
+    fit = _fit_to_rows(chosen, finalists, structure, context) if chosen else None
+    gap = _gap(finished, chosen, config.analysis.gap, context) if chosen and config.analysis.gap else None
     found = verdict(curves, structure=structure, gap=gap, preferred=preferred, fit=fit)
     if chosen and gap is None and structure is None and found.kind in (NONE, OPEN):
-        gap = _gap(finished, chosen, AUTOMATIC_REFERENCES, desk)
+        gap = _gap(finished, chosen, AUTOMATIC_REFERENCES, context)
         found = verdict(curves, gap=gap, preferred=preferred, fit=fit)
     return SweepSummary(selection, found, unranked, gap, comparisons, validity)
 
@@ -159,28 +159,28 @@ def supported(
     return any(preferred.n_clusters in criterion.sizes for criterion in plateaus(curves))
 
 
-def _structure(job: Job, desk: RunContext) -> Structure | None:
+def _structure(job: Job, context: RunContext) -> Structure | None:
     """The groups that a sample of the job's rows shows."""
-    matrix = jobs.get_matrix(job, desk)
+    matrix = jobs.get_matrix(job, context)
 
     def find() -> Structure | None:
-        desk.display.stage("looking for groups in the rows")
-        rows, raw = _sample(job, desk)
+        context.display.stage("looking for groups in the rows")
+        rows, raw = _sample(job, context)
         found = find_structure(raw, seed=job.config.seed, transform=lambda raw: matrix.preparation.transform(raw)[0])
         return None if found is None else replace(found, rows=rows[found.rows])
 
-    return desk.cache.get(f"structure-{matrix.key}-{job.config.seed}", find)
+    return context.cache.get(f"structure-{matrix.key}-{job.config.seed}", find)
 
 
-def _sample(job: Job, desk: RunContext) -> tuple[np.ndarray, np.ndarray]:
+def _sample(job: Job, context: RunContext) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
-    table = jobs.get_table(job, desk)
+    table = jobs.get_table(job, context)
     rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
-    raw = desk.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
-    return rows, desk.backend.to_host(raw)
+    raw = context.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
+    return rows, context.backend.to_host(raw)
 
 
-def _with_baselines(curves: Curves, finished: Sequence[Outcome], desk: RunContext) -> Curves:
+def _with_baselines(curves: Curves, finished: Sequence[Outcome], context: RunContext) -> Curves:
     """The curves, with a fit without clusters on each line of BIC that starts later: more clusters are worth nothing unless they
     beat it."""
     found = {metric: dict(lines) for metric, lines in curves.items()}
@@ -195,9 +195,9 @@ def _with_baselines(curves: Curves, finished: Sequence[Outcome], desk: RunContex
             smallest = getattr(baseline, str(algorithm.size_key))
             if getattr(request, str(algorithm.size_key)) != size or size <= smallest:
                 continue
-            desk.display.stage("fitting one component, to compare")
-            matrix, seed = jobs.get_matrix(outcome.job, desk), outcome.job.config.seed
-            data = FitInput(matrix.X, seed, desk.backend, desk.cache, matrix.key, distinct=matrix.distinct_to_fit)
+            context.display.stage("fitting one component, to compare")
+            matrix, seed = jobs.get_matrix(outcome.job, context), outcome.job.config.seed
+            data = FitInput(matrix.X, seed, context.backend, context.cache, matrix.key, distinct=matrix.distinct_to_fit)
             (fit,) = fit_configs(data, [baseline])
             if isinstance(fit, FitResult):
                 for metric in {"bic", "icl"} & found.keys():
@@ -208,21 +208,21 @@ def _with_baselines(curves: Curves, finished: Sequence[Outcome], desk: RunContex
 
 
 def _fit_to_rows(
-    chosen: Outcome, finalists: Sequence[BestOfAlgorithm], structure: Structure | None, desk: RunContext
+    chosen: Outcome, finalists: Sequence[BestOfAlgorithm], structure: Structure | None, context: RunContext
 ) -> FitToRows | None:
     """How the chosen clustering relates to the groups that the rows show, and to columns of few values; None where there is
     nothing to compare it with, or it cannot be computed again."""
-    rows, raw = _sample(chosen.job, desk)
+    rows, raw = _sample(chosen.job, context)
     columns = discrete_columns(raw)
     if not columns and (structure is None or structure.n_groups < 2):
         return None
     clustering = chosen.clustering
     clustering = clustering or next((f.clustering for f in finalists if f.outcome is chosen), None)
     try:
-        labels = (clustering or rebuild(chosen.job, desk, expect=chosen.labels).clustering).labels
+        labels = (clustering or rebuild(chosen.job, context, expect=chosen.labels).clustering).labels
     except GpuclustError:
         return None
-    features = jobs.get_table(chosen.job, desk).features
+    features = jobs.get_table(chosen.job, context).features
     same = {features[j]: _ami(labels[rows], np.unique(raw[:, j], return_inverse=True)[1]) for j in columns}
     column = max(same, key=lambda name: same[name], default=None)
     groups = None if structure is None else _ami(labels[structure.rows], structure.labels)
@@ -240,7 +240,7 @@ def _ami(labels: np.ndarray, others: np.ndarray) -> float:
     return agreement(contingency(labels[placed], others[placed]).table).ami if placed.any() else 0.0
 
 
-def _finalists(finished: Sequence[Outcome], config: Config, desk: RunContext) -> list[BestOfAlgorithm]:
+def _finalists(finished: Sequence[Outcome], config: Config, context: RunContext) -> list[BestOfAlgorithm]:
     """The best job of each algorithm in one space with its clustering, computed again where its arrays are gone; none if there is
     only one algorithm."""
     best = best_of_each(finished, config.sweep.metric)
@@ -251,24 +251,24 @@ def _finalists(finished: Sequence[Outcome], config: Config, desk: RunContext) ->
         if outcome.clustering is not None:
             found.append(BestOfAlgorithm(outcome, outcome.clustering))
             continue
-        desk.display.stage(f"computing {outcome.job.name} again, to compare")
+        context.display.stage(f"computing {outcome.job.name} again, to compare")
         try:
-            found.append(BestOfAlgorithm(outcome, rebuild(outcome.job, desk, expect=outcome.labels).clustering))
+            found.append(BestOfAlgorithm(outcome, rebuild(outcome.job, context, expect=outcome.labels).clustering))
         except GpuclustError:  # recorded elsewhere, or by other versions: it cannot be compared
             continue
     return found
 
 
 def _preferred(
-    finalists: Sequence[BestOfAlgorithm], comparisons: Sequence[Comparison], desk: RunContext
+    finalists: Sequence[BestOfAlgorithm], comparisons: Sequence[Comparison], context: RunContext
 ) -> tuple[Preferred | None, dict[str, float] | None]:
     """The HDBSCAN finalist if it is to be preferred, and the relative validity of all on its spanning tree."""
     dense = next((f for f in finalists if algorithm_of(f.outcome.job.config.cluster).density_validity), None)
     if dense is None or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
         return None, None
     job = dense.outcome.job
-    matrix = jobs.get_matrix(job, desk)
-    data = FitInput(matrix.X, job.config.seed, desk.backend, desk.cache, matrix.key)
+    matrix = jobs.get_matrix(job, context)
+    data = FitInput(matrix.X, job.config.seed, context.backend, context.cache, matrix.key)
     measure = resolve(str(algorithm_of(job.config.cluster).density_validity))
     values = measure(data, job.config.cluster, [f.clustering.labels for f in finalists])
     validity = {f.outcome.job.name: value for f, value in zip(finalists, values, strict=True)}
@@ -284,10 +284,10 @@ def _preferred(
     return (Preferred(name, dense.clustering.n_clusters, reason, label) if reason else None), validity
 
 
-def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: RunContext) -> Gap:
+def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, context: RunContext) -> Gap:
     """The gap statistic of the chosen job's matrix, at the numbers of clusters that the sweep tried."""
     job = chosen.job
-    matrix = jobs.get_matrix(job, desk)
+    matrix = jobs.get_matrix(job, context)
     counting = [(o.job.swept, algorithm_of(o.job.config.cluster)) for o in finished]
     sizes = [k for swept, a in counting if a.counts_clusters and isinstance(k := swept.get(str(a.size_axis)), int)]
     largest = max(sizes, default=0)
@@ -295,14 +295,14 @@ def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, desk: 
     text = (
         f"gap statistic: {n_references} reference sets x {largest} sizes{_cost(finished, matrix.n_rows, n_references)}"
     )
-    desk.display.stage(text)
+    context.display.stage(text)
     return gap_statistic(
         matrix.X,
         [largest],
         n_references=n_references,
         seed=job.config.seed,
-        backend=desk.backend,
-        progress=lambda done: desk.display.stage(text, done),
+        backend=context.backend,
+        progress=lambda done: context.display.stage(text, done),
     )
 
 
@@ -317,13 +317,13 @@ def _cost(finished: Sequence[Outcome], n_rows: int, n_references: int) -> str:
     return f", about {total:.0f} s" if total >= 1 else ""
 
 
-def rebuild(job: Job, desk: RunContext, *, expect: str | None) -> Result:
+def rebuild(job: Job, context: RunContext, *, expect: str | None) -> Result:
     """Compute a recorded job again without scores and without recording it.
 
     Raises JobError when its labels are not the recorded ones.
     """
     unscored = replace(job.config, score=ScoreConfig(silhouette=False), analysis=AnalysisConfig())
-    (result,) = jobs.compute([replace(job, config=unscored)], desk)
+    (result,) = jobs.compute([replace(job, config=unscored)], context)
     if isinstance(result, Exception):
         raise result
     if expect is not None and labels_digest(result.clustering) != expect:

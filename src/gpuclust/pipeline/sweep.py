@@ -96,7 +96,7 @@ def jobs_of(plan: Plan, backend: Backend) -> tuple[Job, ...]:
     return tuple(make_job(p.config, job_name(p.config, p.swept, plan.swept), p.swept, backend.name) for p in plan.jobs)
 
 
-def run(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> SweepResult:
+def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
     """Run every job of a plan that is not finished yet and that no other process runs, choose one, and record both.
 
     The first table is read and prepared before anything is recorded, so that wrong input leaves no run behind. A sweep that is
@@ -104,14 +104,14 @@ def run(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> SweepResult:
     goes on. Raises RecordingError when something was computed or recorded and the rest could not be.
     """
     began, since = time.perf_counter(), int(time.time() * 1000)
-    desk.recorder.close_stale()
-    done = _resumed(jobs, desk) if jobs[0].config.sweep.resume else {}
-    _say_tables(done.values(), desk)
+    context.recorder.close_stale()
+    done = _resumed(jobs, context) if jobs[0].config.sweep.resume else {}
+    _say_tables(done.values(), context)
     repeated = all(job.key in done for job in jobs)
     try:
-        result = _sweep(plan, jobs, done, since, desk) if plan.is_sweep else _single(jobs[0], done, since, desk)
+        result = _sweep(plan, jobs, done, since, context) if plan.is_sweep else _single(jobs[0], done, since, context)
     except BaseException as error:
-        desk.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+        context.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
         lost = isinstance(error, RecordingError)
         if lost or (done and isinstance(error, (InputError, OSError))):
             kept = f"{len(done)} of {len(jobs)} jobs are recorded and kept; the same command goes on from there"
@@ -120,18 +120,18 @@ def run(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> SweepResult:
     return replace(result, seconds=time.perf_counter() - began, repeated=repeated)
 
 
-def _preload(job: Job, desk: RunContext) -> int:
+def _preload(job: Job, context: RunContext) -> int:
     """Read and prepare the table of the first job, which it will find in the store; how many rows there are."""
-    table = jobs_module.get_table(job, desk)
+    table = jobs_module.get_table(job, context)
     if job.config.analysis.reference is not None:
         reference_column(table, job.config.analysis.reference)
-    jobs_module.get_matrix(job, desk)
+    jobs_module.get_matrix(job, context)
     return table.n_rows
 
 
-def _resumed(jobs: Sequence[Job], desk: RunContext) -> dict[str, Outcome]:
+def _resumed(jobs: Sequence[Job], context: RunContext) -> dict[str, Outcome]:
     """The jobs that are finished already, by key."""
-    finished = desk.recorder.finished_jobs()
+    finished = context.recorder.finished_jobs()
     found = (_found(job, finished.get(job.key)) for job in jobs)
     return {outcome.job.key: outcome for outcome in found if outcome is not None}
 
@@ -153,71 +153,71 @@ def _found(job: Job, run: RecordedJob | None) -> Outcome | None:
     )
 
 
-def _say_tables(resumed: Iterable[Outcome], desk: RunContext) -> None:
+def _say_tables(resumed: Iterable[Outcome], context: RunContext) -> None:
     """Print the summary of each table of jobs that are not run again; a run that does not hold it has its table read."""
     for outcome in {outcome.job.key_of_table: outcome for outcome in resumed}.values():
         if outcome.table is None:
-            jobs_module.get_table(outcome.job, desk)
+            jobs_module.get_table(outcome.job, context)
         else:
-            jobs_module.say_table(outcome.job, outcome.table, desk)
+            jobs_module.say_table(outcome.job, outcome.table, context)
 
 
-def _single(job: Job, done: dict[str, Outcome], since: int, desk: RunContext) -> SweepResult:
+def _single(job: Job, done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
     if job.key in done:
-        desk.display.finished(done[job.key])
+        context.display.finished(done[job.key])
     else:
-        n_rows = _preload(job, desk)
-        for (outcome,) in _outcomes([job], n_rows, None, since, desk):
+        n_rows = _preload(job, context)
+        for (outcome,) in _outcomes([job], n_rows, None, since, context):
             done[job.key] = outcome
     outcome = done[job.key]
     if outcome.status == FINISHED and job.config.tracking.models == "chosen":
-        _log_model(outcome, desk)
+        _log_model(outcome, context)
     chosen = select([candidate(outcome)]) if outcome.status == FINISHED else None
     return SweepResult((outcome,), chosen, None, 0.0)
 
 
-def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int, desk: RunContext) -> SweepResult:
+def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
     pending = [job for job in jobs if job.key not in done]
-    n_rows = _preload(pending[0], desk) if pending else 0
+    n_rows = _preload(pending[0], context) if pending else 0
     first = jobs[0].config
-    start = _start(plan, jobs, desk)
+    start = _start(plan, jobs, context)
     if first.sweep.resume:
-        while (claim := desk.recorder.claim_sweep(start, since, again=bool(pending))) == Claim():
+        while (claim := context.recorder.claim_sweep(start, since, again=bool(pending))) == Claim():
             time.sleep(POLL_SECONDS)
     else:
-        claim = Claim(desk.recorder.start_job(start, None))
+        claim = Claim(context.recorder.start_job(start, None))
     parent = claim.run_id or (claim.run.run_id if claim.run else None)
     if not pending and claim.run is not None and claim.run.status == FINISHED:
-        return _reported(claim.run, plan, jobs, done, desk)
-    with desk.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
+        return _reported(claim.run, plan, jobs, done, context)
+    with context.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
         for outcome in done.values():
-            desk.display.finished(outcome)
+            context.display.finished(outcome)
             if claim.run_id:
-                _log_curves(outcome, plan, claim.run_id, desk)
-        for outcomes in _outcomes(pending, n_rows, parent, since, desk):
+                _log_curves(outcome, plan, claim.run_id, context)
+        for outcomes in _outcomes(pending, n_rows, parent, since, context):
             for outcome in outcomes:
                 done[outcome.job.key] = outcome
                 if claim.run_id:
-                    _log_curves(outcome, plan, claim.run_id, desk)
+                    _log_curves(outcome, plan, claim.run_id, context)
             _release_arrays(done, first.sweep.metric, first.analysis.compare)
         while claim.run_id is None:  # the sweep of another process, which chooses when its own jobs are done, or ends
-            claim = desk.recorder.claim_sweep(start, since)
+            claim = context.recorder.claim_sweep(start, since)
             if claim.run is not None and claim.run.status != RUNNING:
-                return _reported(claim.run, plan, jobs, done, desk)
+                return _reported(claim.run, plan, jobs, done, context)
             if claim.run_id is None:
-                desk.display.stage("waiting for the process that runs the same sweep to choose")
+                context.display.stage("waiting for the process that runs the same sweep to choose")
                 time.sleep(POLL_SECONDS)
         outcomes = tuple(done[job.key] for job in jobs)
-        desk.display.stage("choosing")
-        conclusion = conclude(outcomes, curves(outcomes, plan), first, desk)
+        context.display.stage("choosing")
+        conclusion = conclude(outcomes, curves(outcomes, plan), first, context)
         result = SweepResult(outcomes, conclusion.selection, claim.run_id, 0.0, conclusion)
-        _conclude(result, conclusion, plan, desk)
-    desk.recorder.end(claim.run_id, FAILED if result.failed else FINISHED)
+        _conclude(result, conclusion, plan, context)
+    context.recorder.end(claim.run_id, FAILED if result.failed else FINISHED)
     return result
 
 
 def _outcomes(
-    pending: Sequence[Job], n_rows: int, parent: str | None, since: int, desk: RunContext
+    pending: Sequence[Job], n_rows: int, parent: str | None, since: int, context: RunContext
 ) -> Iterator[Sequence[Outcome]]:
     """What becomes of jobs, in batches as they end: run here, or by another process that runs the same job at this time.
 
@@ -227,13 +227,13 @@ def _outcomes(
     while pending:
         ended: set[str] = set()
         for batch in batches(pending, n_rows):
-            claims = [_claim(job, parent, since, desk) for job in batch]
+            claims = [_claim(job, parent, since, context) for job in batch]
             found = [o for job, claim in zip(batch, claims, strict=True) if (o := _found(job, claim.run)) is not None]
             mine = [(job, claim.run_id) for job, claim in zip(batch, claims, strict=True) if claim.run_id is not None]
             for outcome in found:
-                desk.display.finished(outcome)
+                context.display.finished(outcome)
             if mine:
-                found += jobs_module.run([job for job, _ in mine], [run_id for _, run_id in mine], desk, parent)
+                found += jobs_module.run([job for job, _ in mine], [run_id for _, run_id in mine], context, parent)
             ended |= {outcome.job.key for outcome in found}
             if found:
                 yield found
@@ -242,19 +242,19 @@ def _outcomes(
             waited = "1 job" if len(pending) == 1 else f"{len(pending)} jobs"
             if not said:
                 said = True
-                desk.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
-            desk.display.stage(f"waiting for {waited} of another process")
+                context.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
+            context.display.stage(f"waiting for {waited} of another process")
             time.sleep(POLL_SECONDS)
 
 
-def _claim(job: Job, parent: str | None, since: int, desk: RunContext) -> Claim:
+def _claim(job: Job, parent: str | None, since: int, context: RunContext) -> Claim:
     if not job.config.sweep.resume:
-        return Claim(desk.recorder.start_job(start_of(job, desk), parent))
-    return desk.recorder.claim(start_of(job, desk), parent, since)
+        return Claim(context.recorder.start_job(start_of(job, context), parent))
+    return context.recorder.claim(start_of(job, context), parent, since)
 
 
 def _reported(
-    run: RecordedJob, plan: Plan, jobs: Sequence[Job], done: Mapping[str, Outcome], desk: RunContext
+    run: RecordedJob, plan: Plan, jobs: Sequence[Job], done: Mapping[str, Outcome], context: RunContext
 ) -> SweepResult:
     """A sweep that is recorded already: its choice and its verdict as they were, nothing but a missing model added."""
     outcomes = tuple(done[job.key] for job in jobs)
@@ -265,15 +265,15 @@ def _reported(
     if index is not None:
         metric = run.tags.get(tags.SELECTION_METRIC, ACROSS)
         selection = Selection(index, metric, run.tags.get(tags.SELECTION_REASON, ""))
-    found = desk.recorder.document(run.run_id, tags.VERDICT_FILE) or {}
+    found = context.recorder.document(run.run_id, tags.VERDICT_FILE) or {}
     words = (run.tags.get(tags.VERDICT, ""), run.tags.get(tags.VERDICT_KIND, ""))
     verdict = Verdict(*words, tuple(found.get("sizes", ())), tuple(found.get("because", ())))
     unranked = choice if isinstance(choice, Unranked) and selection is None else None
     result = SweepResult(outcomes, selection, run.run_id, 0.0, SweepSummary(selection, verdict, unranked))
     if run.status == FINISHED:
         if result.chosen is not None and jobs[0].config.tracking.models == "chosen":
-            _log_model(result.chosen, desk)
-        desk.recorder.end(run.run_id, FINISHED)  # the latest sweep, as it is the latest that was asked for
+            _log_model(result.chosen, context)
+        context.recorder.end(run.run_id, FINISHED)  # the latest sweep, as it is the latest that was asked for
     return result
 
 
@@ -316,7 +316,7 @@ def _release_arrays(done: dict[str, Outcome], metric: str, compare: bool) -> Non
             done[outcome.job.key] = outcome.light()
 
 
-def _start(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> RunStart:
+def _start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStart:
     """What is recorded before a sweep's work starts. Its key is that of its jobs together."""
     config = jobs[0].config
     fixed = {k: v for k, v in flatten(config).items() if k not in plan.swept and k.split(".")[0] not in plan.swept}
@@ -327,13 +327,13 @@ def _start(plan: Plan, jobs: Sequence[Job], desk: RunContext) -> RunStart:
         tags={
             tags.KIND: "sweep",
             tags.KEY: key("sweep", [job.key for job in jobs], *what_concludes),
-            **about(desk),
+            **about(context),
         },
         params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)}),
     )
 
 
-def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: RunContext) -> None:
+def _log_curves(outcome: Outcome, plan: Plan, parent: str, context: RunContext) -> None:
     """Add the job to the curves of its sweep, so that they grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
     ``curve/min_samples/silhouette`` over what is no size of a clustering."""
     point = curve_point(outcome, plan) if outcome.status == FINISHED else None
@@ -348,7 +348,7 @@ def _log_curves(outcome: Outcome, plan: Plan, parent: str, desk: RunContext) -> 
         value % 1 for value in tried
     ):  # MLflow's steps are whole numbers: the place among the values
         step = tried.index(point.size)
-    desk.recorder.log_points(parent, points, step=step)
+    context.recorder.log_points(parent, points, step=step)
 
 
 def leaderboard(result: SweepResult) -> list[dict[str, Any]]:
@@ -378,18 +378,18 @@ def leaderboard(result: SweepResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, desk: RunContext) -> None:
+def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, context: RunContext) -> None:
     """Keep the chosen job's model, and record the choice, the verdict and the files of a sweep on its parent."""
     assert result.parent is not None
     parent, chosen = result.parent, result.chosen
     first = result.outcomes[0].job
     shown = chosen.job if chosen else first
-    table = jobs_module.get_table(shown, desk)
+    table = jobs_module.get_table(shown, context)
     reason = conclusion.reason
     if chosen is not None and first.config.tracking.models == "chosen":
-        _log_model(chosen, desk)
-    _mark(chosen, parent, desk)
-    desk.recorder.log(
+        _log_model(chosen, context)
+    _mark(chosen, parent, context)
+    context.recorder.log(
         parent,
         tags={
             tags.SELECTION_REASON: reason,
@@ -409,7 +409,7 @@ def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, desk: R
     )
     if conclusion.gap is not None:
         for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
-            desk.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
+            context.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
     facts = SweepReportInput(
         name=sweep_name([o.job for o in result.outcomes]),
         run_id=parent,
@@ -420,24 +420,24 @@ def _conclude(result: SweepResult, conclusion: SweepSummary, plan: Plan, desk: R
         gap=conclusion.gap,
         comparisons=conclusion.comparisons,
         documents=conclusion.documents(),
-        about=about(desk),
-        chosen=_chosen_profile(chosen, desk),
-        audit=jobs_module.get_table(chosen.job, desk).audit if chosen else None,
+        about=about(context),
+        chosen=_chosen_profile(chosen, context),
+        audit=jobs_module.get_table(chosen.job, context).audit if chosen else None,
         warnings=result.warnings,
     )
     with TemporaryDirectory() as folder:
-        desk.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
+        context.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
 
 
-def _mark(chosen: Outcome | None, parent: str, desk: RunContext) -> None:
+def _mark(chosen: Outcome | None, parent: str, context: RunContext) -> None:
     """Tag the chosen job, after taking back what was chosen before among the jobs of this sweep, or of the sweep that the
     chosen job was first run in: no two jobs of one sweep are ever marked."""
     families = {parent, *([chosen.parent] if chosen and chosen.parent else [])}
-    for job in (job for family in families for job in desk.recorder.children(family)):
+    for job in (job for family in families for job in context.recorder.children(family)):
         if job.tags.get(tags.SELECTED) == "true" and (chosen is None or job.run_id != chosen.run_id):
-            desk.recorder.log(job.run_id, tags={tags.SELECTED: "false"})
+            context.recorder.log(job.run_id, tags={tags.SELECTED: "false"})
     if chosen is not None:
-        desk.recorder.log(chosen.run_id, tags={tags.SELECTED: "true"})
+        context.recorder.log(chosen.run_id, tags={tags.SELECTED: "true"})
 
 
 def _without_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -460,31 +460,31 @@ def _note(conclusion: SweepSummary, reason: str, chosen: Outcome | None) -> str:
     return "\n".join(lines)
 
 
-def _chosen_profile(chosen: Outcome | None, desk: RunContext) -> Profile | None:
+def _chosen_profile(chosen: Outcome | None, context: RunContext) -> Profile | None:
     """What is in the clusters of the chosen job, with their rules; None where it was resumed, not run."""
     if chosen is None or chosen.profile is None or chosen.clustering is None:
         return None
-    table = jobs_module.get_table(chosen.job, desk)
-    return jobs_module.with_rules(chosen.job, table, chosen.profile, chosen.clustering.labels, desk)
+    table = jobs_module.get_table(chosen.job, context)
+    return jobs_module.with_rules(chosen.job, table, chosen.profile, chosen.clustering.labels, context)
 
 
-def _log_model(outcome: Outcome, desk: RunContext) -> None:
+def _log_model(outcome: Outcome, context: RunContext) -> None:
     """Keep the model of a job, once, computing it again when its arrays are gone (it was resumed).
 
     Raises TrackingError where the store does not have it afterwards.
     """
-    if desk.recorder.has_model(outcome.run_id):
+    if context.recorder.has_model(outcome.run_id):
         return
     job = outcome.job
-    table = jobs_module.get_table(job, desk)
-    matrix = jobs_module.get_matrix(job, desk)
+    table = jobs_module.get_table(job, context)
+    matrix = jobs_module.get_matrix(job, context)
     if outcome.clustering is not None and outcome.profile is not None:
         clustering, described = outcome.clustering, outcome.profile
     else:
-        again = rebuild(job, desk, expect=outcome.labels)
+        again = rebuild(job, context, expect=outcome.labels)
         clustering, described = again.clustering, again.profile
-    log_model(job, outcome.run_id, table, matrix, clustering, described, desk)
-    if not desk.recorder.has_model(outcome.run_id):
+    log_model(job, outcome.run_id, table, matrix, clustering, described, context)
+    if not context.recorder.has_model(outcome.run_id):
         raise TrackingError(
             f"the model of run {outcome.run_id} was not kept whole; check the store and its space, and run again"
         )
