@@ -245,9 +245,9 @@ class SweepConfig:
 
     metric: str = one_of(
         AUTO, AUTO, "silhouette", "silhouette_with_noise", "calinski_harabasz", "davies_bouldin", "bic", "aic", "icl",
-    """The metric that chooses; ``auto``: silhouette, BIC or relative validity by algorithm."""
         "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "reference_ami",
     )  # fmt: skip
+    """The metric that chooses; ``auto``: silhouette, BIC or relative validity by algorithm."""
     resume: bool = True
     """Whether the finished jobs of an earlier start are kept."""
     name: str | None = None
