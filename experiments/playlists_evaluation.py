@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from gpuclust.serve.library import Library
-from gpuclust.serve.playlist import Rules, from_liked, nearest_of
+from gpuclust.tracks.playlist import PlaylistOptions, from_liked, nearest_of
 
 SIZE, LIKED, MIN_OWN_TRACKS = 30, 5, 15
 BOOTSTRAPS = 2_000
@@ -83,7 +83,7 @@ def ways(library: Library, rng: np.random.Generator) -> dict[str, Callable[[Case
     def playlist(**rules: float | int | None) -> Callable[[Case], np.ndarray]:
         def recommend(case: Case) -> np.ndarray:
             ids = [item.id for item in library.at(case.liked)]
-            made = from_liked(library, ids, Rules(SIZE, **rules))  # type: ignore[arg-type]
+            made = from_liked(library, ids, PlaylistOptions(SIZE, **rules))  # type: ignore[arg-type]
             return np.array([item.rank for item in made.items])
 
         return recommend

@@ -15,7 +15,7 @@ PACKAGE = Path(gpuclust.__file__).parent
 ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
          "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
-SERVE = {"sanitize", "errors", "model", "serve"}
+SERVE = {"sanitize", "errors", "model", "tracks", "serve"}
 HEAVY = {
     "mlflow": ("tracking/",),
     "hydra": ("compose.py", "cli.py"),

@@ -26,7 +26,6 @@ from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
 from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
-from gpuclust.serve.explorer.previews import Preview, preview_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, colors_of
 from gpuclust.serve.explorer.tables import as_csv, rows_of
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
@@ -35,8 +34,9 @@ from gpuclust.serve.explorer.views.averages import left_out
 from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
-from gpuclust.serve.links import check_template, is_address
 from gpuclust.serve.records import Average, Averages, Cluster, Facts, Found, Hit, Item
+from gpuclust.tracks.links import check_template, is_address
+from gpuclust.tracks.previews import Preview, preview_of
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
 
 

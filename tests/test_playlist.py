@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from gpuclust.cli import main
 from gpuclust.errors import ExportError, InputError
 from gpuclust.serve.library import Library
-from gpuclust.serve.links import location_of
-from gpuclust.serve.playlist import Playlist, Rules, from_cluster, from_liked, from_taste
-from gpuclust.serve.playlist_files import render, write
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.text import fold_one
+from gpuclust.tracks.links import location_of
+from gpuclust.tracks.playlist import Playlist, PlaylistOptions, from_cluster, from_liked, from_taste
+from gpuclust.tracks.playlist_files import render, write
 from tests.exporting import FEATURES, made_export, tracks
 
 N = 400
@@ -46,7 +46,7 @@ def library(folder: Path) -> Iterator[Library]:
 
 
 RULES = st.builds(
-    Rules,
+    PlaylistOptions,
     size=st.integers(1, 60),
     per_creator=st.none() | st.integers(1, 4),
     diversity=st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1),
@@ -59,7 +59,7 @@ def recording(title: str, creator: str) -> tuple[str, str]:
     return fold_one(title.removesuffix(" - 2011 Remaster").removesuffix(" - 2008 Remaster")), fold_one(creator)
 
 
-def keeps_its_promises(made: Playlist, rules: Rules) -> None:
+def keeps_its_promises(made: Playlist, rules: PlaylistOptions) -> None:
     items = made.items
     assert 0 < len(items) <= rules.size
     assert len(items) == rules.size or any("nothing more meets the rules" in note for note in made.notes)
@@ -68,24 +68,24 @@ def keeps_its_promises(made: Playlist, rules: Rules) -> None:
     if rules.per_creator is not None:
         counts = Counter(fold_one(name) for item in items for name in set(item.creators))
         assert max(counts.values()) <= rules.per_creator
-    order = [(taken.distance, taken.item.rank) for taken in made.taken]
+    order = [(taken.distance, taken.item.rank) for taken in made.entries]
     assert order == sorted(order), "nearest first, equal distances by popularity"
 
 
 @settings(deadline=None)
 @given(cluster=st.integers(0, 2), rules=RULES)
-def test_a_list_of_a_cluster(library: Library, cluster: int, rules: Rules) -> None:
+def test_a_list_of_a_cluster(library: Library, cluster: int, rules: PlaylistOptions) -> None:
     made = from_cluster(library, cluster, rules)
     keeps_its_promises(made, rules)
     assert made.name == library.cluster(cluster).name
     assert {item.cluster for item in made.items} == {cluster}
-    assert all(taken.distance == pytest.approx(taken.item.distance, abs=0) for taken in made.taken)
+    assert all(taken.distance == pytest.approx(taken.item.distance, abs=0) for taken in made.entries)
     assert made == from_cluster(library, cluster, rules)
 
 
 @settings(deadline=None)
 @given(likes=st.lists(IDS, min_size=1, max_size=4), rules=RULES, within=st.booleans())
-def test_a_list_of_liked_items(library: Library, likes: list[str], rules: Rules, within: bool) -> None:
+def test_a_list_of_liked_items(library: Library, likes: list[str], rules: PlaylistOptions, within: bool) -> None:
     made = from_liked(library, likes, rules, within_cluster=within)
     keeps_its_promises(made, rules)
     liked = [library.item(id) for id in likes]
@@ -98,25 +98,27 @@ def test_a_list_of_liked_items(library: Library, likes: list[str], rules: Rules,
     own = library.points([item.rank for item in made.items])
     expected = np.sqrt(((own[:, None] - points[None]) ** 2).sum(axis=2)).min(axis=1)
     # One sum of five squares in another order: a few units in the last place.
-    np.testing.assert_allclose([taken.distance for taken in made.taken], expected, rtol=1e-12)
+    np.testing.assert_allclose([taken.distance for taken in made.entries], expected, rtol=1e-12)
     assert made == from_liked(library, likes, rules, within_cluster=within)
 
 
 @settings(deadline=None)
 @given(taste=TASTES, rules=RULES, cluster=st.none() | st.integers(0, 2))
-def test_a_list_of_a_taste(library: Library, taste: dict[str, float], rules: Rules, cluster: int | None) -> None:
+def test_a_list_of_a_taste(
+    library: Library, taste: dict[str, float], rules: PlaylistOptions, cluster: int | None
+) -> None:
     made = from_taste(library, taste, rules, cluster=cluster)
     keeps_its_promises(made, rules)
     raw = pd.read_parquet(library.folder / "assignments.parquet")
     spread = raw[list(taste)].std(ddof=0)
-    for taken in made.taken:
+    for taken in made.entries:
         away = [(taken.item.features[f] - taste[f]) / spread[f] for f in taste]
         assert taken.distance == pytest.approx(float(np.linalg.norm(away)), rel=1e-9, abs=1e-12)
     assert made == from_taste(library, dict(reversed(taste.items())), rules, cluster=cluster)
 
 
 def test_without_diversity_the_list_is_the_nearest(library: Library) -> None:
-    made = from_liked(library, ["track00200"], Rules(25, per_creator=None, diversity=0))
+    made = from_liked(library, ["track00200"], PlaylistOptions(25, per_creator=None, diversity=0))
     near = library.similar("track00200", 60)
     seen, expected = {recording(*(getattr(library.item("track00200"), f) for f in ("title", "creator")))}, []
     for item in (n.item for n in near):
@@ -128,7 +130,7 @@ def test_without_diversity_the_list_is_the_nearest(library: Library) -> None:
 
 def test_diversity_spreads_the_list(library: Library) -> None:
     def spread(diversity: float) -> float:
-        made = from_cluster(library, 0, Rules(20, None, diversity))
+        made = from_cluster(library, 0, PlaylistOptions(20, None, diversity))
         own = library.points([item.rank for item in made.items])
         return float(np.sqrt(((own[:, None] - own[None]) ** 2).sum(axis=2)).mean())
 
@@ -136,14 +138,14 @@ def test_diversity_spreads_the_list(library: Library) -> None:
 
 
 def test_thirty_by_default(library: Library) -> None:
-    assert len(from_taste(library, {"energy": 0.5}, Rules(per_creator=None)).items) == 30
-    assert Rules().size == 30
+    assert len(from_taste(library, {"energy": 0.5}, PlaylistOptions(per_creator=None)).items) == 30
+    assert PlaylistOptions().size == 30
 
 
 def test_what_cannot_be_asked(library: Library) -> None:
     for wrong in ({"size": 0}, {"size": 501}, {"per_creator": 0}, {"diversity": 1.5}, {"diversity": float("nan")}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))}="):
-            Rules(**wrong)  # type: ignore[arg-type]
+            PlaylistOptions(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="there is no feature 'energi'; did you mean energy"):
         from_taste(library, {"energi": 1})
     for strange in ("happiness", "mood", "x", ""):
@@ -160,7 +162,7 @@ def test_what_cannot_be_asked(library: Library) -> None:
             match=rf"energy={wrong:g} is outside the range of energy in this export, {low:.6g} to {high:.6g}",
         ):
             from_taste(library, {"valence": 0.5, "energy": wrong})
-    assert from_taste(library, {"energy": high + 0.04 * (high - low)}).taken, "a little beyond the rows is no mistake"
+    assert from_taste(library, {"energy": high + 0.04 * (high - low)}).entries, "a little beyond the rows is no mistake"
     with pytest.raises(InputError, match="energy=nan is not a number"):
         from_taste(library, {"energy": float("nan")})
     with pytest.raises(InputError, match="no taste was given"):
@@ -174,12 +176,12 @@ def test_what_cannot_be_asked(library: Library) -> None:
 
 
 def test_liked_titles_are_looked_up_and_said(library: Library) -> None:
-    made = from_liked(library, ["bohemian rapsody", "hello"], Rules(5))
+    made = from_liked(library, ["bohemian rapsody", "hello"], PlaylistOptions(5))
     assert len(made.made_from["liked"]) == 2
     assert any("took “Bohemian Rhapsody" in note or "took “BOHEMIAN RHAPSODY" in note for note in made.notes)
     assert any("also by" in note and "name the creator" in note for note in made.notes)
     # A title that is a creator's name too is as ambiguous.
-    assert "also by" in from_liked(library, ["The The"], Rules(5)).notes[0]
+    assert "also by" in from_liked(library, ["The The"], PlaylistOptions(5)).notes[0]
 
 
 def test_names_are_plain(library: Library) -> None:
@@ -195,7 +197,7 @@ def test_names_are_plain(library: Library) -> None:
 
 def hostile(library: Library) -> Playlist:
     """A list with every title there is."""
-    return from_taste(library, {"energy": 0.5}, Rules(450, per_creator=None, diversity=0))
+    return from_taste(library, {"energy": 0.5}, PlaylistOptions(450, per_creator=None, diversity=0))
 
 
 def test_csv_runs_nothing_in_a_spreadsheet(library: Library) -> None:
@@ -219,8 +221,8 @@ def test_json_is_the_whole_list(library: Library) -> None:
 
 def test_json_has_both_distances(library: Library) -> None:
     """That from what was asked for, and the item's own to the centre of its cluster."""
-    made = from_liked(library, ["track00200"], Rules(20))
-    for listed, taken in zip(made.to_dict()["items"], made.taken, strict=True):
+    made = from_liked(library, ["track00200"], PlaylistOptions(20))
+    for listed, taken in zip(made.to_dict()["items"], made.entries, strict=True):
         assert listed["distance"] == taken.distance
         assert listed["distance_to_centre"] == taken.item.distance != taken.distance
 
@@ -264,7 +266,7 @@ def test_a_player_is_given_web_addresses_and_sounds_only(tmp_path: Path, store_t
     ]
     frame["preview_url"] = [links[i % len(links)] for i in range(60)]
     with Library.open(made_export(frame, tmp_path, store_template, "data.roles.preview=preview_url")) as library:
-        made = from_taste(library, {"energy": 0.5}, Rules(60, None, 0))
+        made = from_taste(library, {"energy": 0.5}, PlaylistOptions(60, None, 0))
         locations = [line for line in render(made, "m3u8").splitlines() if not line.startswith("#")]
     assert set(locations) == {"https://example.org/a.mp3", "https://e.org/a%0A#EXT"}
     kept = [i for i in made.items if (i.preview or "").startswith("https")]
@@ -315,7 +317,7 @@ def test_a_table_shows_text_as_text(library: Library) -> None:
     shown = render(hostile(library), "table")
     assert not {c for c in shown if ord(c) < 32 and c != "\n"} | {c for c in shown if c in "\x7f\u202e\u2066"}
     assert "<script>alert(1)</script>" in shown
-    assert len(shown.splitlines()) == 1 + 1 + len(hostile(library).taken) + len(hostile(library).notes)
+    assert len(shown.splitlines()) == 1 + 1 + len(hostile(library).entries) + len(hostile(library).notes)
     lines = render(from_cluster(library, 1), "table").splitlines()
     assert lines[1].split() == ["title", "creator", "year", "duration", "popularity", "id"], (
         "one cluster needs no column"
@@ -324,7 +326,7 @@ def test_a_table_shows_text_as_text(library: Library) -> None:
 
 
 def test_files_are_written_whole(library: Library, tmp_path: Path) -> None:
-    made = from_cluster(library, 0, Rules(3))
+    made = from_cluster(library, 0, PlaylistOptions(3))
     path = write(made, tmp_path / "new" / "list.csv", "csv")
     assert path.read_bytes().startswith(b"\xef\xbb\xbfposition,id,title")
     with pytest.raises(ExportError, match="exists; name another --out"):
@@ -337,13 +339,13 @@ def test_files_are_written_whole(library: Library, tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_said(library: Library, locked: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"):
-        write(from_cluster(library, 0, Rules(3)), locked / "list.csv", "csv")
+        write(from_cluster(library, 0, PlaylistOptions(3)), locked / "list.csv", "csv")
 
 
 def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["playlist", str(folder), "--cluster", "1", "--size", "4", "--format", "json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert [item["id"] for item in made["items"]] == [i.id for i in from_cluster(library, 1, Rules(4)).items]
+    assert [item["id"] for item in made["items"]] == [i.id for i in from_cluster(library, 1, PlaylistOptions(4)).items]
     out = tmp_path / "list.m3u8"
     options = ["--out", str(out), "--url-template", TEMPLATE]
     assert main(["playlist", str(folder), "--like", "Fly Me to the Moon", *options]) == 0

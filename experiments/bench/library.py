@@ -23,9 +23,9 @@ import numpy as np
 from common import heading, write
 
 from gpuclust.serve.library import Library
-from gpuclust.serve.playlist import from_cluster, from_liked, from_taste
 from gpuclust.serve.records import NotFound
 from gpuclust.serve.text import fold_one
+from gpuclust.tracks.playlist import from_cluster, from_liked, from_taste
 
 LIMIT_MS = 100.0
 

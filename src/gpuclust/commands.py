@@ -343,24 +343,26 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     options = parser.parse_args(arguments)
 
-    from gpuclust.serve.playlist import DIVERSITY, Rules
-    from gpuclust.serve.playlist_command import Asked, playlist
+    from gpuclust.serve.library import Library
+    from gpuclust.serve.server import show_progress
+    from gpuclust.tracks.playlist import DIVERSITY, PlaylistOptions
+    from gpuclust.tracks.playlist_command import PlaylistRequest, make_playlist, output_playlist
 
     diversity = DIVERSITY if options.diversity is None else options.diversity
-    playlist(
-        Asked(
-            folder=options.folder,
-            cluster=options.cluster,
-            like=options.like,
-            taste=options.taste,
-            within_cluster=options.within_cluster,
-            rules=Rules(options.size, options.per_creator or None, diversity),
-            form=options.format,
-            out=options.out,
-            force=options.force,
-            url_template=options.url_template,
-        )
+    request = PlaylistRequest(
+        cluster=options.cluster,
+        like=options.like,
+        taste=options.taste,
+        within_cluster=options.within_cluster,
+        options=PlaylistOptions(options.size, options.per_creator or None, diversity),
+        form=options.format,
+        out=options.out,
+        force=options.force,
+        url_template=options.url_template,
     )
+    with Library.open(options.folder, show_progress) as library:
+        playlist = make_playlist(library, request)
+    output_playlist(playlist, request)
     return 0
 
 

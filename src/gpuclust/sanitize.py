@@ -1,4 +1,5 @@
-"""Text that leaves the program: `mask` hides passwords and tokens, `safe_cell` and `safe_table` keep CSV from being run.
+"""Text that leaves the program: `mask` hides secrets, `safe_cell` and `safe_table` prevent formulas in CSV, `printable`
+removes control characters.
 
 A leaf module: the errors, the recorder, the export and `serve/` use it, and it imports nothing of gpuclust.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
@@ -41,6 +43,9 @@ _PARAMETER = re.compile(
 _AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic) +)[\w.~+/=-]{6,}")
 MIN_SECRET_LENGTH = 6  # characters; a shorter one is hidden inside addresses only
 MIN_WORD_SECRET_LENGTH = 12  # a secret of letters or digits alone must be this long to be hidden outside addresses
+
+# Format characters that change the writing direction.
+DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 # A spreadsheet runs a cell that begins with one of these.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -126,6 +131,15 @@ def _spellings(secret: str) -> Iterator[str]:
         is_word = form.isalpha() or form.isdigit()
         if len(form) >= (MIN_WORD_SECRET_LENGTH if is_word else MIN_SECRET_LENGTH):
             yield form
+
+
+def printable(text: str) -> str:
+    """Make a text safe for a terminal, a playlist file or a log line.
+
+    Control characters become spaces, and characters that change the writing direction are removed.
+    """
+    shown = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if c not in DIRECTION_MARKS)
+    return " ".join("".join(shown).split())
 
 
 def safe_cell(value: T) -> T | str:

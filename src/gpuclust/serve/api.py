@@ -20,10 +20,10 @@ from gpuclust.serve.export_reader import MODEL
 from gpuclust.serve.library import Library
 from gpuclust.serve.middleware import API, GuardMiddleware
 from gpuclust.serve.params import MAX_BODY, parameter_examples
-from gpuclust.serve.playlist import taste_range
 from gpuclust.serve.routes import router
 from gpuclust.serve.schemas import Problem
 from gpuclust.serve.schemas import problems as problems_of
+from gpuclust.tracks.playlist import taste_range
 
 MIN_GZIP_BYTES = 1_000  # bytes; below, gzip costs more than it saves
 ABOUT = """\

@@ -43,26 +43,10 @@ from gpuclust.serve.export_reader import (
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.spelling import letters_of
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
+from gpuclust.tracks.presets import ALBUM_COLUMNS, DURATION_COLUMNS, FIRST_YEAR, URL_COLUMNS
 
 Progress = Callable[[str, float], None]
 VERSION = 2  # of what is in the files; another number is another index
-FIRST_YEAR = 1860  # of the oldest sound recording
-# Columns that no role names, by the names that tables give them.
-ALBUMS = ("album", "album_name", "track_album_name", "release_name")
-URLS = (
-    "url",
-    "track_url",
-    "external_url",
-    "audio_url",
-    "href",
-    "link",
-    "path",
-    "file_path",
-    "filepath",
-    "file",
-    "filename",
-)
-DURATIONS = ("duration_ms", "track_duration_ms")
 
 # A build that is killed is thrown away, so nothing needs a journal.
 _UNSAFE = "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -200000;"
@@ -164,9 +148,9 @@ def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.T
     }
     for name in ("confidence", "distance", "x", "y", "z"):
         columns[name] = _finite(table[name], pa.float32()) if name in table.column_names else pa.nulls(n, pa.float32())
-    columns["x/album"] = _named_text(table, ALBUMS)
-    columns["x/url"] = _named_text(table, URLS)
-    columns["x/duration_ms"] = _named_number(table, DURATIONS)
+    columns["x/album"] = _named_text(table, ALBUM_COLUMNS)
+    columns["x/url"] = _named_text(table, URL_COLUMNS)
+    columns["x/duration_ms"] = _named_number(table, DURATION_COLUMNS)
     columns |= {f"f/{feature}": _finite(table[name], pa.float64()) for feature, name in manifest.features.items()}
     return pa.table(columns).combine_chunks()
 

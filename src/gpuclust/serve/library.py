@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from gpuclust.errors import ExportError
+from gpuclust.errors import ExportError, InputError
 from gpuclust.model.records import NOISE
 from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
@@ -30,7 +30,7 @@ from gpuclust.serve import search as searching
 from gpuclust.serve.build import Progress
 from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
 from gpuclust.serve.facts import facts_of, numbers_in_words
-from gpuclust.serve.id_suggestions import near_ids
+from gpuclust.serve.id_suggestions import near_ids, near_names
 from gpuclust.serve.index import find_or_build, size_of
 from gpuclust.serve.permutation import shuffled
 from gpuclust.serve.records import (
@@ -46,10 +46,12 @@ from gpuclust.serve.records import (
     Page,
 )
 from gpuclust.serve.store import CLOSED, Index, open_index
-from gpuclust.serve.text import fold_one, names_in
+from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
 MAX_ITEMS = 1_000  # items in one answer
+MAX_LISTED_FEATURES = 40  # features listed in an error
+MIN_MATCH_SCORE = 0.6  # of a search result that identifies an item
 EXAMPLES = 5
 
 
@@ -144,6 +146,22 @@ class Library:
             known = values[np.isfinite(values)] if not np.isfinite(values).all() else values
             self._ranges[feature] = (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
         return self._ranges[feature]
+
+    def require_feature(self, name: str) -> None:
+        """Raise InputError with similar names if the export has no such feature."""
+        if name in self.features:
+            return
+        near = near_names(name, self.features)
+        hint = f"; did you mean {' or '.join(near)}? The" if near else "; the"
+        raise InputError(f"there is no feature {name[:100]!r}{hint} features are {self.listed_features}")
+
+    @property
+    def listed_features(self) -> str:
+        """The features for a message; of many, the first 40."""
+        more = (
+            f" and {len(self.features) - MAX_LISTED_FEATURES} more" if len(self.features) > MAX_LISTED_FEATURES else ""
+        )
+        return ", ".join(self.features[:MAX_LISTED_FEATURES]) + more
 
     def changed(self) -> bool:
         """Whether the folder now holds another export than the one that was opened, or none."""
@@ -326,6 +344,37 @@ class Library:
     def creators_of(self, id: str) -> tuple[str, ...]:
         """All creators who have an item of the same title, most popular first, at most 20. Raises NotFound."""
         return searching.of_title(self._index, self.rank_of(id))[1]
+
+    def resolve(self, text: str) -> tuple[int, str]:
+        """The rank of the item with an id, or of the best match for words of its title and creator.
+
+        Also returns a note if the match differs from the text. Raises NotFound with the nearest items if the best match
+        lacks a considerable part of the words.
+        """
+        try:
+            return self.rank_of(text), ""
+        except NotFound as missing:
+            found = self.search(text, limit=5)
+            if not found.hits or found.hits[0].score < MIN_MATCH_SCORE:
+                near = tuple(f"“{hit.item.label}”" for hit in found.hits[:3])
+                raise NotFound(f"nothing is called {text[:100]!r}", near or missing.suggestions) from missing
+            best, typed = found.hits[0].item, fold_one(text)
+            title, creator = fold_one(best.title), fold_one(best.creator)
+            if typed == title and found.hits[0].other_creators:
+                others = ", ".join(found.hits[0].other_creators[:5])
+                note = f"took “{best.label}”; also by {others}: name the creator, or give the id {best.id}, to choose"
+                return best.rank, note
+            exact = typed in (title, f"{title} {creator}", f"{creator} {title}", fold_one(best.label))
+            return best.rank, "" if exact else f"took “{best.label}” for {text[:100]!r}"
+
+    def creator_keys(self, ranks: np.ndarray) -> list[frozenset[str]]:
+        """The creators of each item (len(ranks),), without case and accents."""
+        written = self._index.rows["creator"].take(pa.array(ranks, pa.int64())).to_pylist()
+        names = [names_in(text) for text in written]
+        distinct = sorted({name for own in names for name in own})
+        # One call for all names: a call takes a millisecond for any number of texts.
+        keys = dict(zip(distinct, fold(pa.array(distinct, pa.string())).to_pylist(), strict=True))
+        return [frozenset(keys[name] for name in own) for own in names]
 
     # Neighbours
 

@@ -9,8 +9,8 @@ from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from gpuclust.model.predictor import MAX_SCALED
-from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Rules
-from gpuclust.serve.playlist import MAX_PLAYLIST_ITEMS as MAX_LISTED
+from gpuclust.tracks.playlist import DIVERSITY, PER_CREATOR, SIZE, PlaylistOptions
+from gpuclust.tracks.playlist import MAX_PLAYLIST_ITEMS as MAX_LISTED
 
 MAX_ITEMS = 1_000  # of one page
 MAX_HITS = 100
@@ -121,9 +121,9 @@ class Chosen(Asked):
     diversity: float = Field(DIVERSITY, ge=0, le=1, description="0 takes the nearest, more avoids what is alike.")
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> PlaylistOptions:
         """As the playlists take it."""
-        return Rules(self.size, self.per_creator or None, self.diversity)
+        return PlaylistOptions(self.size, self.per_creator or None, self.diversity)
 
 
 class PlaylistOfCluster(Chosen):

@@ -15,11 +15,11 @@ from gpuclust.serve import params as inputs
 from gpuclust.serve import schemas
 from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
-from gpuclust.serve.playlist import Playlist, from_cluster, from_liked, from_taste
-from gpuclust.serve.playlist_files import render
 from gpuclust.serve.problems import Json, Problem
 from gpuclust.serve.records import Cluster, Page
 from gpuclust.serve.schemas import problems
+from gpuclust.tracks.playlist import Playlist, from_cluster, from_liked, from_taste
+from gpuclust.tracks.playlist_files import render
 
 router = APIRouter(default_response_class=Json)
 
@@ -243,7 +243,7 @@ def written(made: Playlist, form: str, url_template: str | None) -> Response:
 
 def as_json(made: Playlist) -> dict[str, Any]:
     """A playlist's values."""
-    items = [{"position": i, "distance": t.distance, "item": vars(t.item)} for i, t in enumerate(made.taken, 1)]
+    items = [{"position": i, "distance": t.distance, "item": vars(t.item)} for i, t in enumerate(made.entries, 1)]
     return {"name": made.name, "notes": made.notes, "made_from": dict(made.made_from), "items": items}
 
 

@@ -63,7 +63,7 @@ def serve(
     listening = bind(host, port)
     orders = ServerConfig(str(folder), tuple(cors), rules)
     try:
-        app = create_app(folder, cors=orders.cors, access=rules, progress=_progress)
+        app = create_app(folder, cors=orders.cors, access=rules, progress=show_progress)
         facts = app.state.library.facts
         address = f"[{host}]" if ":" in host else host
         if (warned := warning(host, rules)) is not None:
@@ -154,7 +154,7 @@ def _check(port: int, cors: Sequence[str], workers: int) -> None:
         raise ConfigurationError(f"--workers {workers} is outside 1 to 64")
 
 
-def _progress(stage: str, done: float) -> None:
-    """Show on a terminal what is done once for an export; say nothing where nobody watches."""
+def show_progress(stage: str, done: float) -> None:
+    """Show the progress of building an index on a terminal; ``done`` is in [0, 1]."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{stage} ({done:.0%})" if done < 1 else "\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,6 @@ _LETTERS = {
 }
 # Scripts that write no spaces between words: each character is a word of its own.
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
-# Format characters that turn the direction of what follows.
-_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def fold(texts: Any) -> Any:
@@ -123,10 +120,3 @@ def names_in(value: object) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)):
         return tuple(str(item) for item in value if item is not None and str(item).strip())
     return tuple(part.strip() for part in str(value).split(CREATOR_SEPARATOR) if part.strip())
-
-
-def printable(text: str) -> str:
-    """A text for a terminal, a playlist file or a log line: control characters become spaces, and characters that turn
-    the writing direction are left out."""
-    shown = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if c not in _TURNS)
-    return " ".join("".join(shown).split())

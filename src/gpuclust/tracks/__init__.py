@@ -1,1 +1,1 @@
-"""What only music tracks need: presets and the generated catalogue."""
+"""Music tracks: presets, the generated catalogue, playlists and previews. Other packages work on tables in general."""

@@ -1,4 +1,4 @@
-"""Presets: the names that tables of one kind give to their features and roles."""
+"""What is specific to tables of music tracks: the usual names of their features, roles and other columns."""
 
 from __future__ import annotations
 
@@ -53,6 +53,15 @@ TRACKS = Preset(
 )
 PRESETS = {TRACKS.name: TRACKS}
 """Values of `data.preset` other than ``none``."""
+
+FIRST_YEAR = 1860
+"""The year of the oldest sound recording."""
+# The usual names of columns without a role.
+ALBUM_COLUMNS = ("album", "album_name", "track_album_name", "release_name")
+URL_COLUMNS = (
+    "url", "track_url", "external_url", "audio_url", "href", "link", "path", "file_path", "filepath", "file", "filename",
+)  # fmt: skip
+DURATION_COLUMNS = ("duration_ms", "track_duration_ms")
 
 
 def normalise_name(name: str) -> str:

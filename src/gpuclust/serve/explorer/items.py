@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from gpuclust.serve.explorer.previews import preview_of
 from gpuclust.serve.explorer.session import Opened, like, liked
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
-from gpuclust.serve.links import filled, is_address, web_address
-from gpuclust.serve.playlist_files import duration
 from gpuclust.serve.records import Item
+from gpuclust.tracks.links import fill_template, is_address, web_address
+from gpuclust.tracks.playlist_files import duration
+from gpuclust.tracks.previews import preview_of
 
 ROW_PIXELS = 35
 
@@ -113,7 +113,7 @@ def item_card(shown: Opened, item: Item, key: str, *, neighbours: bool = True) -
 def page_of(item: Item) -> str | None:
     """The web page of an item, by the server's template or its own column; None where there is none."""
     template = settings().url_template
-    return (web_address(item.url) if template is None else filled(template, item)) or None
+    return (web_address(item.url) if template is None else fill_template(template, item)) or None
 
 
 def like_button(item: Item, key: str) -> None:

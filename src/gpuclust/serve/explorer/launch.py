@@ -18,8 +18,8 @@ from gpuclust.errors import ConfigurationError
 from gpuclust.serve.access import WILDCARDS, Access, access, warning
 from gpuclust.serve.explorer.settings import Settings, configure
 from gpuclust.serve.library import Library
-from gpuclust.serve.links import check_template
-from gpuclust.serve.server import bind, settings
+from gpuclust.serve.server import bind, settings, show_progress
+from gpuclust.tracks.links import check_template
 
 MAX_START_SECONDS = 60
 PING_SECONDS = 30
@@ -57,7 +57,7 @@ def explore(
     """Serve the explorer of an export until SIGINT or SIGTERM; the exit status.
 
     ``compare`` is another export to put beside it; ``previews`` the URL template of a lookup for exports without a column
-    of previews (see `gpuclust.serve.explorer.previews`); ``url_template`` that of an item's page; ``browser`` opens the
+    of previews (see `gpuclust.tracks.previews`); ``url_template`` that of an item's page; ``browser`` opens the
     page where there is a screen; ``port`` 0 takes a free one; ``allowed_hosts`` and ``token`` are as in
     `gpuclust.serve.access.access`. Raises ExportError for a folder that is no export, ConfigurationError for an address
     that cannot be listened on, a template that cannot work, or where Streamlit or Plotly is not installed.
@@ -73,7 +73,7 @@ def explore(
     listening = bind(host, port)
     try:
         for path in filter(None, (folder, compare)):
-            Library.open(path, _progress).close()
+            Library.open(path, show_progress).close()
         configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews, url_template))
         port = listening.getsockname()[1]
         threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
@@ -159,8 +159,3 @@ def _name(host: str) -> str:
     if host in WILDCARDS:
         return "localhost"
     return f"[{host}]" if ":" in host else host
-
-
-def _progress(stage: str, done: float) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{stage} {done:.0%}", end="" if done < 1 else "\r\033[K", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from gpuclust.serve.text import printable
+from gpuclust.sanitize import printable
 
 JOINER = "\u2060"  # has no width; keeps apart what an extension would read together
 MAX_TEXT_LENGTH = 120

@@ -11,10 +11,19 @@ from gpuclust.serve.explorer.points import span_of, values_of
 from gpuclust.serve.explorer.session import Opened, like, liked, opened
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
-from gpuclust.serve.links import location_of
-from gpuclust.serve.playlist import DIVERSITY, PER_CREATOR, SIZE, Playlist, Rules, from_cluster, from_liked, from_taste
-from gpuclust.serve.playlist_files import length_of, render
 from gpuclust.serve.records import NotFound
+from gpuclust.tracks.links import location_of
+from gpuclust.tracks.playlist import (
+    DIVERSITY,
+    PER_CREATOR,
+    SIZE,
+    Playlist,
+    PlaylistOptions,
+    from_cluster,
+    from_liked,
+    from_taste,
+)
+from gpuclust.tracks.playlist_files import length_of, render
 
 KINDS = ("A cluster", "Liked items", "A taste")
 FILES = {
@@ -30,13 +39,13 @@ def playlist() -> None:
     shown = opened()
     st.title("Playlist", anchor=False)
     kind = st.segmented_control("From", KINDS, default=KINDS[1] if liked() else KINDS[0], required=True, key="kind")
-    rules = _rules()
-    made = {"A cluster": _of_cluster, "Liked items": _of_liked, "A taste": _of_taste}[str(kind)](shown, rules)
+    options = _options()
+    made = {"A cluster": _of_cluster, "Liked items": _of_liked, "A taste": _of_taste}[str(kind)](shown, options)
     if made is not None:
         _show(shown, made)
 
 
-def _rules() -> Rules:
+def _options() -> PlaylistOptions:
     with st.container(horizontal=True, vertical_alignment="bottom", key="rules"):
         size = int(st.number_input("Length", 1, 500, SIZE, key="size", width=130))
         most = int(
@@ -56,23 +65,23 @@ def _rules() -> Rules:
                 help="0 takes the nearest; more prefers items unlike those it has",
             )
         )
-    return Rules(size, most or None, diversity)
+    return PlaylistOptions(size, most or None, diversity)
 
 
-def _of_cluster(shown: Opened, rules: Rules) -> Playlist:
-    options = list(shown.clusters)
-    known = {str(c): i for i, c in enumerate(options)}
+def _of_cluster(shown: Opened, options: PlaylistOptions) -> Playlist:
+    numbers = list(shown.clusters)
+    known = {str(c): i for i, c in enumerate(numbers)}
     cluster = st.selectbox(
         "Cluster",
-        options,
+        numbers,
         index=known.get(asked("cluster") or "", 0),
         format_func=lambda c: short(shown.name(c), 60),
         key="playlist-cluster",
     )
-    return from_cluster(shown.library, int(cluster), rules)
+    return from_cluster(shown.library, int(cluster), options)
 
 
-def _of_liked(shown: Opened, rules: Rules) -> Playlist | None:
+def _of_liked(shown: Opened, options: PlaylistOptions) -> Playlist | None:
     with st.form("add", clear_on_submit=True, border=False):
         typed = st.text_input("Add an item by title, creator, or id", key="add-text")
         if st.form_submit_button("Add", icon=":material/add:") and typed.strip():
@@ -86,7 +95,7 @@ def _of_liked(shown: Opened, rules: Rules) -> Playlist | None:
             label = as_markdown(shown.library.item(id).label, 60)
             st.button(label, key=f"unlike-{id}", icon=":material/close:", on_click=like, args=(id,), help="Take it out")
     within = st.toggle("Only in their clusters", key="liked-within")
-    return from_liked(shown.library, likes, rules, within_cluster=within)
+    return from_liked(shown.library, likes, options, within_cluster=within)
 
 
 def _add(shown: Opened, typed: str) -> None:
@@ -108,7 +117,7 @@ def _there(shown: Opened, id: str) -> bool:
     return True
 
 
-def _of_taste(shown: Opened, rules: Rules) -> Playlist | None:
+def _of_taste(shown: Opened, options: PlaylistOptions) -> Playlist | None:
     features = shown.library.features
     chosen = st.multiselect(
         "Features that matter", features, default=features[:2], format_func=words, key="taste-features"
@@ -131,7 +140,7 @@ def _of_taste(shown: Opened, rules: Rules) -> Playlist | None:
                     format=_format(span.high - span.low),
                 )
             )
-    return from_taste(shown.library, taste, rules)
+    return from_taste(shown.library, taste, options)
 
 
 def _format(width: float) -> str:
@@ -142,12 +151,12 @@ def _show(shown: Opened, made: Playlist) -> None:
     st.subheader(as_markdown(made.name or "Playlist"), anchor=False)
     for note in made.notes:
         st.text(short(note, 300))
-    if not made.taken:
+    if not made.entries:
         st.text("No item fits.")
         return
     listen = " and to listen" if can_listen(made.items) else ""
-    st.caption(f"{len(made.taken)} items{_minutes(made)}. Select a row for details{listen}.")
-    distances = [taken.distance for taken in made.taken]
+    st.caption(f"{len(made.entries)} items{_minutes(made)}. Select a row for details{listen}.")
+    distances = [entry.distance for entry in made.entries]
     item = choose(made.items, "playlist-table", distances=distances, most=len(made.items))
     name, template = file_name(made.name), settings().url_template
     has_addresses = any(location_of(each, template) for each in made.items)

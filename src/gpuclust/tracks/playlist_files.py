@@ -1,4 +1,4 @@
-"""Playlists as files: a table for people, CSV for spreadsheets, JSON for programs, M3U8 for players."""
+"""Write playlists: a text table, CSV for spreadsheets, JSON, and M3U8 for media players."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpuclust.errors import ExportError, InputError
-from gpuclust.sanitize import safe_cell, safe_row
-from gpuclust.serve.links import location_of
-from gpuclust.serve.playlist import Playlist, Taken
-from gpuclust.serve.records import Item
-from gpuclust.serve.text import printable
+from gpuclust.sanitize import printable, safe_cell, safe_row
+from gpuclust.tracks.links import location_of
+from gpuclust.tracks.playlist import Playlist, PlaylistEntry
+
+if TYPE_CHECKING:
+    from gpuclust.serve.records import Item
 
 FORMATS = ("table", "csv", "json", "m3u8")
-WIDEST = 48  # characters of a title or a creator in the table
-DURATION = "duration_ms"  # the feature that says how long an item plays
+MAX_CELL_LENGTH = 48  # characters of a title or a creator in the table
+DURATION = "duration_ms"  # the feature with the length of an item
 
 
 def render(playlist: Playlist, form: str, *, url_template: str | None = None, option: str = "--url-template") -> str:
-    """The playlist as text in one of `FORMATS`.
+    """Convert a playlist to text in one of `FORMATS`.
 
-    M3U8 holds the items that a player can open (see `gpuclust.serve.links.location_of`). Raises InputError for another
-    format, or when no item has an address; ``option`` is what it advises to set.
+    M3U8 contains the items that a player can open (see `gpuclust.tracks.links.location_of`). Raises InputError for an unknown
+    format, or if no item has an address; ``option`` is the option that the message recommends.
     """
     if form not in FORMATS:
         raise InputError(f"the format {form!r} is not one of {', '.join(FORMATS)}")
@@ -34,15 +36,15 @@ def render(playlist: Playlist, form: str, *, url_template: str | None = None, op
 
 
 def write(playlist: Playlist, path: Path, form: str, *, force: bool = False, url_template: str | None = None) -> Path:
-    """Write the playlist; the file is whole or not there. Raises ExportError when it exists or cannot be written, and
-    InputError as `render`."""
+    """Write a playlist to a file in one step. Raises ExportError if the file exists or cannot be written, and InputError as
+    `render` does."""
     if path.exists() and not force:
         raise ExportError(f"{path} exists; name another --out, or replace it with --force")
     text = render(playlist, form, url_template=url_template)
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # An Excel that is not told otherwise reads CSV in an encoding of its own; a mark at the start tells it.
+        # Excel reads CSV as UTF-8 only with a byte-order mark.
         encoding = "utf-8-sig" if form == "csv" else "utf-8"
         temporary.write_text(text, encoding=encoding, newline="")
         os.replace(temporary, path)  # noqa: PTH105  replaces on every system
@@ -57,12 +59,12 @@ COLUMNS = ("position", "title", "creator", "album", "year", "duration", "popular
 
 
 def _table(playlist: Playlist) -> str:
-    rows = [_row(i, taken) | {"duration": duration(taken.item)} for i, taken in enumerate(playlist.taken, 1)]
+    rows = [_row(i, entry) | {"duration": duration(entry.item)} for i, entry in enumerate(playlist.entries, 1)]
     shown = [["" if name == "position" else name for name in COLUMNS]]
     shown += [[_cut(row[name]) for name in COLUMNS] for row in rows]
     kept = [j for j in range(len(COLUMNS)) if any(row[j] for row in shown[1:])]
     if len({row["cluster"] for row in rows}) == 1:
-        kept.remove(COLUMNS.index("cluster"))  # it says the same in each line
+        kept.remove(COLUMNS.index("cluster"))  # the same in each line
     widths = {j: max(_width(row[j]) for row in shown) for j in kept}
     lines = ["  ".join(row[j] + " " * (widths[j] - _width(row[j])) for j in kept).rstrip() for row in shown]
     notes = [f"({printable(note)})" for note in playlist.notes]
@@ -70,13 +72,13 @@ def _table(playlist: Playlist) -> str:
 
 
 def length_of(item: Item) -> float | None:
-    """How long an item plays in milliseconds, by a feature or another column; None where that is unknown."""
+    """The length of an item in milliseconds, from a feature or another column; None if unknown."""
     length = item.features.get(DURATION)
     return item.duration_ms if length is None else length
 
 
 def duration(item: Item) -> str:
-    """How long an item plays, as ``3:45``; empty where that is unknown."""
+    """The length of an item, as ``3:45``; empty if unknown."""
     length = length_of(item)
     if length is None or not 0 <= length < 1e9:
         return ""
@@ -84,8 +86,8 @@ def duration(item: Item) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
 
 
-def _row(position: int, taken: Taken) -> dict[str, str]:
-    item = taken.item
+def _row(position: int, entry: PlaylistEntry) -> dict[str, str]:
+    item = entry.item
     return {
         "position": str(position),
         "id": item.id,
@@ -97,29 +99,29 @@ def _row(position: int, taken: Taken) -> dict[str, str]:
         "year": "" if item.year is None else str(item.year),
         "cluster": str(item.cluster),
         "cluster_name": item.cluster_name,
-        "distance": f"{taken.distance:.6g}",
+        "distance": f"{entry.distance:.6g}",
         "preview": item.preview,
     }
 
 
 def _cut(text: str) -> str:
     text = printable(text)
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+    return text if len(text) <= MAX_CELL_LENGTH else text[: MAX_CELL_LENGTH - 1] + "…"
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: wide characters take two, marks none."""
+    """The width in a terminal: wide characters take two columns, combining marks none."""
     from unicodedata import category, east_asian_width
 
     return sum(0 if category(c) in ("Mn", "Me", "Cf") else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _csv(playlist: Playlist) -> str:
-    """CSV that is safe in a spreadsheet: a text that it would run as a formula begins with an apostrophe."""
+    """CSV in which text that a spreadsheet would run as a formula begins with an apostrophe."""
     out = io.StringIO()
-    rows = [_row(i, t) for i, t in enumerate(playlist.taken, 1)]
-    features = list(playlist.items[0].features) if playlist.taken else []
-    names = [*_row(0, playlist.taken[0]), *features] if playlist.taken else ["position", "id", "title", "creator"]
+    rows = [_row(i, t) for i, t in enumerate(playlist.entries, 1)]
+    features = list(playlist.items[0].features) if playlist.entries else []
+    names = [*_row(0, playlist.entries[0]), *features] if playlist.entries else ["position", "id", "title", "creator"]
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(safe_row(names))
     numbers = {"position", "popularity", "year", "cluster", "distance"}
@@ -134,7 +136,7 @@ def _json(playlist: Playlist) -> str:
 
 
 def _m3u8(playlist: Playlist, template: str | None, option: str) -> str:
-    """Extended M3U in UTF-8 (RFC 8216 names its tags): a line of what an item is, then where it is."""
+    """Extended M3U in UTF-8 (tags as in RFC 8216): for each item a line with its length and title, then its address."""
     lines = ["#EXTM3U", f"#PLAYLIST:{printable(playlist.name)}"]
     for item in playlist.items:
         location = location_of(item, template)

@@ -1,8 +1,8 @@
-"""Addresses that a player or a browser can open: from an item's own columns, or made from a template.
+"""Addresses of items for a media player or a browser: from columns of the export, or from a template.
 
     https://open.spotify.com/track/{id}
 
-A template holds some of ``{id}``, ``{title}``, ``{creator}`` and ``{query}`` (title and creator), each percent-encoded.
+A template contains some of ``{id}``, ``{title}``, ``{creator}`` and ``{query}`` (title and creator), each percent-encoded.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import ipaddress
 import re
 import socket
 import string
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from gpuclust.errors import ConfigurationError
-from gpuclust.serve.records import Item
+
+if TYPE_CHECKING:
+    from gpuclust.serve.records import Item
 
 FIELDS = ("id", "title", "creator", "query")
 AUDIO = (
@@ -39,8 +42,8 @@ _NEVER = ("javascript:", "data:", "vbscript:")
 
 
 def check_template(template: str, option: str = "--previews", *, web: bool = True) -> None:
-    """Raises ConfigurationError when a template cannot work: no address (``web``: no http or https address), or a field
-    that is not one of `FIELDS`."""
+    """Raise ConfigurationError if a template is not an address (with ``web``, an http or https address), or has a field that
+    is not one of `FIELDS`."""
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
@@ -53,15 +56,15 @@ def check_template(template: str, option: str = "--previews", *, web: bool = Tru
         raise ConfigurationError(f"{option} {template} must hold one of {', '.join(f'{{{f}}}' for f in FIELDS)}")
 
 
-def filled(template: str, item: Item) -> str:
-    """The address of an item by a template that `check_template` accepts."""
+def fill_template(template: str, item: Item) -> str:
+    """The address of an item from a template that `check_template` accepts."""
     named = {"id": item.id, "title": item.title, "creator": " ".join(item.creators)}
     named["query"] = " ".join(filter(None, (named["title"], named["creator"]))) or item.id
     return template.format(**{name: quote(text, safe="") for name, text in named.items()})
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an http or https address; anything else is never given to a browser."""
+    """Whether a text is an http or https address. No other text is passed to a browser."""
     try:
         parts = urlsplit(text.strip())
         return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in text.strip())
@@ -70,27 +73,27 @@ def is_address(text: str) -> bool:
 
 
 def location_of(item: Item, template: str | None = None) -> str:
-    """What a player opens to play an item: by the template, else the item's web address or audio file, else its preview;
-    empty where there is none. No other scheme, network share or kind of file of a table is given to a player."""
+    """The address at which a player finds an item: from the template, else the item's web address or audio file, else its
+    preview; empty if there is none. Other schemes, network shares and other kinds of files are rejected."""
     if template is not None:
-        return filled(template, item)
+        return fill_template(template, item)
     return web_address(item.url) or _file(item.url) or web_address(item.preview)
 
 
 def web_address(text: str) -> str:
-    """A web address without its user part; empty for another scheme, and for an address that only this machine or its
-    own network link knows, as the metadata services of cloud machines are."""
+    """A web address without its user part; empty for other schemes, and for loopback and link-local addresses such as the
+    metadata services of cloud machines."""
     try:
         parts = urlsplit(quote(text.strip(), safe=_RESERVED))
-        if parts.scheme not in ("http", "https") or not parts.hostname or not _is_elsewhere(parts.hostname):
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _is_remote(parts.hostname):
             return ""
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     except ValueError:
         return ""
 
 
-def _is_elsewhere(host: str) -> bool:
-    """Whether a host can be another machine's: not this one's, not link-local, in whichever way its number is written."""
+def _is_remote(host: str) -> bool:
+    """Whether a host may be another machine: not loopback or link-local, in any notation of its address."""
     host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith((".localhost", ".internal")):
         return False
@@ -106,7 +109,7 @@ def _is_elsewhere(host: str) -> bool:
 
 
 def _file(text: str) -> str:
-    """A path, or a file: address, of a sound on this machine."""
+    """The path or file: address of an audio file on this machine; empty for any other text."""
     path = text.removeprefix("file://") if text.startswith("file:///") else text
     shared = path.startswith(("//", "\\\\", "/\\", "\\/"))
     usable = text.isprintable() and path.lower().endswith(AUDIO) and not path.startswith("#")
