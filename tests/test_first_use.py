@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gpuclust.cli import COMPILING
+from gpuclust.pipeline.start import COMPILING
 from gpuclust.runtime.jit import SILHOUETTE_KERNELS, Helper, notify_on_compile, offer
 
 KERNEL = """

@@ -345,7 +345,7 @@ def _prepare(data: Any, algorithms: Sequence[Estimator], options: dict[str, Any]
         for config, swept in _configs(algorithm, settings, options.get("seed"), named=len(algorithms) > 1)
     ]
     swept = tuple(dict.fromkeys(key for job in jobs for key in job.swept))
-    from gpuclust.commands import context_for
+    from gpuclust.pipeline.start import context_for
 
     display = Progress(len(jobs), options.get("progress"))
     return Plan(tuple(jobs), swept, ()), context_for(

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
-from gpuclust.commands import BESIDE_RUN, command_parser, context_for
+from gpuclust.commands import BESIDE_RUN, command_parser
 from gpuclust.errors import ConfigurationError, GpuclustError, why
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # So many commands that export the best job of a space are shown where no job was chosen.
 MAX_EXPORTS = 5
-COMPILING = "first run on this machine only: compiling, which takes up to a minute ..."
 
 
 class Terminated(KeyboardInterrupt):
@@ -210,25 +209,15 @@ def _show_configuration(planned: Plan) -> int:
 
 
 def _work(planned: Plan, command: str) -> int:
-    """Run a plan and print its result. Files are looked at before a store is made, so a wrong path leaves nothing."""
-    from gpuclust.data.source import fingerprint
-    from gpuclust.pipeline.sweep import jobs_of, run
+    """Run a plan and print its result."""
+    from gpuclust.pipeline.start import run_plan, start
     from gpuclust.report.terminal import Live
-    from gpuclust.runtime.jit import notify_on_compile
 
-    config = planned.jobs[0].config
-    for job in planned.jobs:
-        fingerprint(job.config.data)
     with Live(len(planned.jobs)) as live:
-        for note in planned.notes:
-            live.say(note)
-        context = context_for(config, live, command)
-        device = context.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
-        live.say(f"Using {context.choice.name.upper()} ({device}): {context.choice.reason}")
+        context = start(planned, live, command)
         gc.freeze()  # what was imported stays: looking through it at each collection would cost 20 ms a job
-        with notify_on_compile(lambda: live.say(COMPILING)):
-            result = run(planned, jobs_of(planned, context.backend), context)
-    _conclude(result, config, context)
+        result = run_plan(planned, context)
+    _conclude(result, planned.jobs[0].config, context)
     return 1 if result.failed else 0
 
 

@@ -6,14 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from gpuclust.errors import ConfigurationError
 from gpuclust.sanitize import mask
-
-if TYPE_CHECKING:
-    from gpuclust.config import Config
-    from gpuclust.pipeline.context import RunContext
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -52,27 +48,6 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
         default=default_experiment(),
         help="the MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else gpuclust)",
     )
-
-
-def context_for(config: Config, display: Any, command: str = "") -> RunContext:
-    """Backend, store and recorder for a configuration."""
-    from gpuclust.pipeline.context import RunContext
-    from gpuclust.runtime.backend import create_backend, select_backend
-    from gpuclust.runtime.cache import ResultCache
-    from gpuclust.tracking.recorder import MemoryRecorder, Recorder
-
-    display.stage("starting")
-    choice = select_backend(config.backend.name)
-    recorder: Recorder
-    if config.tracking.store == "mlflow":
-        from gpuclust.tracking.mlflow import MlflowRecorder
-
-        c = config.tracking
-        recorder = MlflowRecorder(c.uri, c.experiment, tell=display.say, retry_seconds=c.retry_seconds)
-    else:
-        recorder = MemoryRecorder()
-    backend = create_backend(choice.name, config.backend.pool_fraction)
-    return RunContext(backend, choice, ResultCache(), recorder, display, command, say=display.say, work=display.work)
 
 
 def _export(arguments: list[str]) -> int:
@@ -114,6 +89,7 @@ def _export(arguments: list[str]) -> int:
 
     from gpuclust.choice import conditions, find
     from gpuclust.export import export
+    from gpuclust.pipeline.start import context_for
     from gpuclust.report.terminal import Live
     from gpuclust.tracking.mlflow import MlflowRecorder
 
@@ -164,6 +140,7 @@ def _compare(arguments: list[str]) -> int:
 
     from gpuclust.compare import compare_runs, is_export, write
     from gpuclust.config import BackendConfig, Config, TrackingConfig
+    from gpuclust.pipeline.start import context_for
     from gpuclust.report.terminal import Live, agreements, matching
     from gpuclust.tracking.mlflow import MlflowRecorder
 

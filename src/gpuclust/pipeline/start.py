@@ -1,0 +1,51 @@
+"""How the command line and the Python API run a plan: check its files, choose the backend and the store, run its jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuclust.compose import Plan
+from gpuclust.config import Config
+from gpuclust.data.source import fingerprint
+from gpuclust.pipeline.context import RunContext
+from gpuclust.pipeline.sweep import SweepResult, jobs_of, run
+from gpuclust.runtime.backend import create_backend, select_backend
+from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.jit import notify_on_compile
+from gpuclust.tracking.recorder import MemoryRecorder, Recorder
+
+COMPILING = "first run on this machine only: compiling, which takes up to a minute ..."
+
+
+def context_for(config: Config, display: Any, command: str = "") -> RunContext:
+    """Backend, store and recorder for a configuration."""
+    display.stage("starting")
+    choice = select_backend(config.backend.name)
+    recorder: Recorder
+    if config.tracking.store == "mlflow":
+        from gpuclust.tracking.mlflow import MlflowRecorder
+
+        c = config.tracking
+        recorder = MlflowRecorder(c.uri, c.experiment, tell=display.say, retry_seconds=c.retry_seconds)
+    else:
+        recorder = MemoryRecorder()
+    backend = create_backend(choice.name, config.backend.pool_fraction)
+    return RunContext(backend, choice, ResultCache(), recorder, display, command, say=display.say, work=display.work)
+
+
+def start(plan: Plan, display: Any, command: str) -> RunContext:
+    """Check the files of a plan, and prepare what its jobs run with. A wrong path raises DataError before a store is made."""
+    for job in plan.jobs:
+        fingerprint(job.config.data)
+    for note in plan.notes:
+        display.say(note)
+    context = context_for(plan.jobs[0].config, display, command)
+    device = context.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
+    display.say(f"Using {context.choice.name.upper()} ({device}): {context.choice.reason}")
+    return context
+
+
+def run_plan(plan: Plan, context: RunContext) -> SweepResult:
+    """Run the jobs of a plan, or find them in the store."""
+    with notify_on_compile(lambda: context.say(COMPILING)):
+        return run(plan, jobs_of(plan, context.backend), context)
