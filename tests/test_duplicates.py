@@ -70,7 +70,7 @@ def test_distinct_rows_are_those_of_numpy(n: int, n_distinct: int, d: int, dtype
 def test_two_rows_with_one_hash_are_still_two(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     X = repeated(2_000, 300, 3, seed)
     expected = distinct_rows(X)
-    monkeypatch.setattr(module, "_hash", lambda X: np.arange(len(X), dtype=np.uint64) % 7)
+    monkeypatch.setattr(module, "hash_rows", lambda columns, n_rows: np.arange(n_rows, dtype=np.uint64) % 7)
     found = distinct_rows(X)
     assert np.array_equal(found.X, expected.X)
     assert np.array_equal(found.inverse, expected.inverse)
@@ -213,10 +213,10 @@ def test_sampled_silhouettes_stay_on_the_rows(seed: int) -> None:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each matrix whose distinct rows were looked for."""
-    from gpuclust.reducers import prepare
+    from gpuclust.runtime import matrix
 
     calls: list[int] = []
-    monkeypatch.setattr(prepare, "distinct_rows", lambda X: calls.append(len(X)) or distinct_rows(X))
+    monkeypatch.setattr(matrix, "distinct_rows", lambda X: calls.append(len(X)) or distinct_rows(X))
     return calls
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from gpuclust import errors
 from gpuclust.errors import ConfigurationError
 
 AUTO = "auto"
@@ -317,9 +318,8 @@ def conf_dir() -> Path:
 
 
 def did_you_mean(word: str, known: Any) -> str:
-    """``; did you mean X or Y?`` for the nearest known words, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    """``; did you mean X or Y?`` with the nearest known words, or nothing."""
+    return errors.did_you_mean(difflib.get_close_matches(word, list(known), n=2, cutoff=0.6))
 
 
 def flatten(config: Any) -> dict[str, Any]:

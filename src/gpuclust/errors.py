@@ -17,6 +17,8 @@ GpuclustError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpuclust.sanitize import mask
 
 
@@ -84,6 +86,11 @@ class RecordingError(JobError):
 def message_of(error: BaseException) -> str:
     """The text of an exception from a library in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """``; did you mean X or Y?`` as the end of a message; nothing without names."""
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def why(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,22 @@ from gpuclust.errors import DataError, message_of
 MAX_BLOCK_BYTES = 1 << 28
 MAX_SEPARATE_COLUMNS = 64
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
+
+
+def hash_rows(columns: Iterable[np.ndarray], n_rows: int) -> np.ndarray:
+    """A 64-bit hash of each row, (n_rows,) uint64, from columns (n_rows,) of float32 or float64; 0.0 and -0.0 are the same.
+
+    Each column is mixed in by the finalizer of MurmurHash3.
+    """
+    hashed = np.zeros(n_rows, np.uint64)
+    for column in columns:
+        hashed += (column + column.dtype.type(0)).view(np.uint32 if column.dtype == np.float32 else np.uint64)
+        hashed ^= hashed >> np.uint64(33)
+        hashed *= np.uint64(0xFF51AFD7ED558CCD)
+        hashed ^= hashed >> np.uint64(33)
+        hashed *= np.uint64(0xC4CEB9FE1A85EC53)
+        hashed ^= hashed >> np.uint64(33)
+    return hashed
 
 
 class PandasFrames:
@@ -112,17 +128,9 @@ class PandasFrames:
     def count_distinct(self, frame: pd.DataFrame, columns: Sequence[str]) -> int:
         """Count the distinct rows by a 64-bit hash of each row.
 
-        Two of n distinct rows have the same hash with probability about n²/2^65: 4e-8 at a million rows. Each column
-        is mixed in by the finalizer of MurmurHash3.
+        Two of n distinct rows have the same hash with probability about n²/2^65: 4e-8 at a million rows.
         """
-        hashed = np.zeros(len(frame), dtype=np.uint64)
-        for name in columns:
-            hashed += (frame[name].to_numpy(np.float64) + 0.0).view(np.uint64)
-            hashed ^= hashed >> np.uint64(33)
-            hashed *= np.uint64(0xFF51AFD7ED558CCD)
-            hashed ^= hashed >> np.uint64(33)
-            hashed *= np.uint64(0xC4CEB9FE1A85EC53)
-            hashed ^= hashed >> np.uint64(33)
+        hashed = hash_rows((frame[name].to_numpy(np.float64) for name in columns), len(frame))
         hashed.sort()
         return int(np.count_nonzero(hashed[1:] != hashed[:-1])) + min(len(hashed), 1)
 

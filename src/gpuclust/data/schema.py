@@ -14,7 +14,7 @@ from gpuclust.data.files import TableFiles, find_files
 from gpuclust.data.frames import iter_arrow, open_arrow, unique_and_named
 from gpuclust.data.sniff import may_be_key, sniff
 from gpuclust.data.table import CsvLayout, unique_names
-from gpuclust.errors import DataError
+from gpuclust.errors import DataError, message_of
 
 HEAD_ROWS = 2000
 INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
@@ -93,7 +93,7 @@ def _binary_kinds(file: Path, format: str) -> dict[str, str]:
             with open_arrow(file) as reader:
                 schema = reader.schema
     except (pa.ArrowException, OSError) as error:
-        text = " ".join(str(error).split())[:160]
+        text = message_of(error)
         raise DataError(f"{file} is a damaged {format.title()} file ({text}); write or fetch it again") from error
     kinds = {name: kind_of(type_) for name, type_ in zip(unique_names(schema.names), schema.types, strict=True)}
     first = next(iter(kinds), None)

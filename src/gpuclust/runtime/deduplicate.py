@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpuclust.data.frames import hash_rows
+
 # Measured by experiments/bench/duplicates.py. The time of an exact silhouette follows the square of the rows, and finding
 # the distinct ones costs a fiftieth of it, so it pays early. Fits spend most of theirs on samples; it is their last
 # iterations on all rows that become shorter, which is seen in large tables with many repeats only.
@@ -47,7 +49,9 @@ def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
 
 def distinct_rows(X: np.ndarray) -> Distinct:
     """Find the distinct rows of X (n, n_features), float32 or float64 and finite, exactly; 0.0 and -0.0 are the same."""
-    _, first, inverse, counts = np.unique(_hash(X), return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse, counts = np.unique(
+        hash_rows(X.T, len(X)), return_index=True, return_inverse=True, return_counts=True
+    )
     if not _all_equal(X, first, inverse):  # two different rows share a hash: the slow way
         _, first, inverse, counts = np.unique(
             X + 0.0, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -57,20 +61,6 @@ def distinct_rows(X: np.ndarray) -> Distinct:
     rank[order] = np.arange(len(order))
     first = first[order]
     return Distinct(np.ascontiguousarray(X[first]), first, rank[inverse.reshape(-1)], counts[order].astype(np.float64))
-
-
-def _hash(X: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of each row, (n,) uint64; each column is mixed in by the finalizer of MurmurHash3."""
-    bits = np.uint32 if X.dtype == np.float32 else np.uint64
-    hashed = np.zeros(len(X), np.uint64)
-    for j in range(X.shape[1]):
-        hashed += np.ascontiguousarray(X[:, j] + X.dtype.type(0)).view(bits)
-        hashed ^= hashed >> np.uint64(33)
-        hashed *= np.uint64(0xFF51AFD7ED558CCD)
-        hashed ^= hashed >> np.uint64(33)
-        hashed *= np.uint64(0xC4CEB9FE1A85EC53)
-        hashed ^= hashed >> np.uint64(33)
-    return hashed
 
 
 def _all_equal(X: np.ndarray, first: np.ndarray, inverse: np.ndarray) -> bool:

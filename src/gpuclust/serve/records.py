@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gpuclust.errors import ExportError
+from gpuclust.errors import ExportError, did_you_mean
 
 
 class NotFound(ExportError):
@@ -15,8 +15,7 @@ class NotFound(ExportError):
 
     def __init__(self, message: str, suggestions: Sequence[str] = ()) -> None:
         self.suggestions = tuple(suggestions)
-        near = f"; did you mean {' or '.join(self.suggestions[:3])}?" if self.suggestions else ""
-        super().__init__(message + near)
+        super().__init__(message + did_you_mean(self.suggestions[:3]))
 
 
 @dataclass(frozen=True)
