@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from gpuclust.report.terminal import Live, duration, leaderboard, number, outcome_line
+from gpuclust.report.terminal import Live, duration, format_metric, leaderboard, outcome_line
 from gpuclust.usage import usage
 
 WIDTHS = (40, 60, 80, 100, 140, 200)
@@ -49,10 +49,10 @@ def test_a_leaderboard_cuts_no_number_and_no_header(rows: list[dict[str, Any]], 
         assert word in head
     shown = [r for i, r in enumerate(rows) if i < 15 or r["chosen"]]
     for r in shown:
-        assert re.search(rf"(?<![\d.,]){re.escape(number(r[metric]))}(?![\d.,])", text), r
+        assert re.search(rf"(?<![\d.,]){re.escape(format_metric(r[metric]))}(?![\d.,])", text), r
         assert str(r["n_clusters"]) in text
     (arrow,) = [line for line in lines if line.startswith("→")]
-    assert number(next(r for r in rows if r["chosen"])[metric]) in arrow
+    assert format_metric(next(r for r in rows if r["chosen"])[metric]) in arrow
 
 
 def test_a_wider_terminal_shows_more_metrics_and_a_pipe_shows_all() -> None:
@@ -78,7 +78,7 @@ def test_a_long_name_goes_on_in_the_next_line_and_is_whole() -> None:
     first = [line[2:40] for line in text.splitlines()]
     joined = re.sub(r"\s", "", "".join(line.split("  ")[0] for line in first))
     assert re.sub(r"\s", "", name) in joined
-    assert number(-1.5e12) in text
+    assert format_metric(-1.5e12) in text
 
 
 @given(
@@ -89,7 +89,7 @@ def test_any_names_and_any_numbers_fit(jobs: list[tuple[str, float]], width: int
     rows = [row(name, i == 0, n_clusters=i + 1, bic=value) for i, (name, value) in enumerate(jobs)]
     lines = leaderboard(rows, "bic", width).plain.splitlines()
     assert max(map(cell_len, lines)) <= width
-    assert all(any(number(r["bic"]) in line for line in lines) for r in rows[:15])
+    assert all(any(format_metric(r["bic"]) in line for line in lines) for r in rows[:15])
 
 
 def outcome(name: str = "kmeans k=5", **more: Any) -> Any:
@@ -170,7 +170,7 @@ def test_the_bar_moves_while_jobs_are_fitted_together_and_estimates_the_time_lef
 
 def test_durations_and_numbers() -> None:
     assert [duration(s) for s in (0.2, 42.3, 130, 7300, 12_000)] == ["1 s", "42 s", "2 min", "2 h 2 min", "3 h 20 min"]
-    assert [number(v) for v in (3.0, 0.12345, 1234.56, 1_234_567.8, 2e300)] == [
+    assert [format_metric(v) for v in (3.0, 0.12345, 1234.56, 1_234_567.8, 2e300)] == [
         "3",
         "0.1235",
         "1,234.6",

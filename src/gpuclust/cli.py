@@ -290,11 +290,11 @@ def summary(result: SweepResult, where: str = "") -> str:
     chosen, selection = result.chosen, result.selection
     assert chosen is not None
     assert selection is not None
-    from gpuclust.report.terminal import HEADERS, number
+    from gpuclust.report.terminal import HEADERS, format_metric
 
     metric = selection.metric
     value = (
-        f" ({HEADERS.get(metric, metric.replace('_', ' '))} {number(chosen.metrics[metric])})"
+        f" ({HEADERS.get(metric, metric.replace('_', ' '))} {format_metric(chosen.metrics[metric])})"
         if metric in chosen.metrics
         else ""
     )

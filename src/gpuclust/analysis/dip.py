@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-# Quantile 0.99 of dip x sqrt(n) over uniform samples, the unimodal distribution with the largest dips; it hardly depends on n.
-CRITICAL = 0.6
-
-
-def multimodal(values: np.ndarray) -> bool:
-    """Whether the dip test rejects one mode at the level 0.01."""
-    return dip(values) * np.sqrt(len(values)) > CRITICAL
-
 
 def dip(values: np.ndarray) -> float:
     """The dip of values (n,): the least maximal distance of their distribution function to a unimodal one.

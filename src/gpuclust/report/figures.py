@@ -1,4 +1,4 @@
-"""All figures, each a matplotlib ``Figure`` made from arrays: import from here. Heavy: import it where it is used."""
+"""All figures; each function returns a matplotlib ``Figure`` made from arrays. Importing this takes half a second."""
 
 from gpuclust.report.figures_curves import (
     Curve,

@@ -1,4 +1,4 @@
-"""Figures of a sweep: a score against the swept size, one line per other swept value."""
+"""Figures of a sweep: a score against the swept size, one line for each combination of the other swept values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the table before any clustering, and of what preparing it changes."""
+"""Figures of the table before any clustering."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def correlation_matrix(correlation: Any, features: Sequence[str]) -> Figure:
 def feature_distributions(
     values: Any, features: Sequence[str], *, title: str = "Distribution of each feature"
 ) -> Figure:
-    """A histogram of every row for each feature; ``values`` (n, d). The few rows beyond a long tail are in the last bar."""
+    """A histogram of each feature over all rows; ``values`` (n, d). The last bar includes the few rows beyond it."""
     values = np.asarray(values)[:, :_MAX_FEATURES]
     n, d = values.shape
     columns = min(4, max(d, 1))

@@ -1,6 +1,6 @@
-"""The colour of each cluster, as data: every figure, page and user interface draws a cluster in the same colour.
+"""The colour of each cluster: every figure, page and user interface draws a cluster in the same colour.
 
-Eight clusters are told apart with any of the common forms of colour blindness: six colours of Okabe and Ito
+Eight clusters can be distinguished with any of the common forms of colour blindness: six colours of Okabe and Ito
 ("Color Universal Design", 2008), then an indigo and a brown that differ from them in lightness. Twelve more are
 distinct in ordinary vision; figures with more than eight clusters also carry direct labels. Beyond twenty the
 colours repeat.
@@ -44,7 +44,7 @@ SERIES_COLORS: tuple[str, ...] = (
     "#56B4E9",
     "#7A4419",
 )
-"""For lines that are not clusters (a covariance type, a seed): the same colours in an order made for thin lines."""
+"""For lines that are not clusters (a covariance type, a seed): the same colours in an order suited to thin lines."""
 
 INK = "#1F2328"
 PAPER = "#FFFFFF"

@@ -1,4 +1,4 @@
-"""Every point in a picture: rows counted by cell and cluster, at any number of rows, without a sample."""
+"""Density rasters: all rows are counted by cell and cluster, whatever their number; nothing is sampled."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Frame:
     y1: float
 
     def beyond(self, xy: np.ndarray) -> int:
-        """How many of the points (n, 2) lie outside."""
+        """Number of the points (n, 2) that lie outside."""
         x, y = xy[:, 0], xy[:, 1]
         return int(np.count_nonzero((x < self.x0) | (x > self.x1) | (y < self.y0) | (y > self.y1)))
 
     def clip(self, xy: np.ndarray) -> np.ndarray:
-        """The points, those outside moved to the edge."""
+        """The points (n, 2), with those outside moved to the edge."""
         return np.clip(xy, (self.x0, self.y0), (self.x1, self.y1))
 
 
@@ -43,9 +43,9 @@ class Raster:
 
 
 def frame_of(xy: np.ndarray) -> Frame:
-    """The rectangle that holds every point, unless a few outliers would squeeze the rest into a corner.
+    """The rectangle of a map: it contains all points, except far outliers that would squeeze the others into a corner.
 
-    Points beyond it are drawn at its edge; see :func:`span_of`.
+    Points outside are drawn at its edge; see :func:`span_of`.
     """
     (x0, x1), (y0, y1) = span_of(xy[:, 0]), span_of(xy[:, 1])
     return Frame(x0, x1, y0, y1)
@@ -91,7 +91,7 @@ def rasterize(xy: np.ndarray, labels: np.ndarray, frame: Frame, width: int, heig
 
 
 def paint(raster: Raster) -> np.ndarray:
-    """The raster as a picture (height, width, 3) uint8: the dominant cluster's colour, deeper with log density."""
+    """The raster as an RGB image (height, width, 3) uint8: the dominant cluster's colour, darker with log density."""
     table = np.array([rgb(cluster_color(c)) for c in range(-1, int(raster.dominant.max(initial=-1)) + 1)], np.float32)
     filled = raster.counts > 0
     picture = np.full((*raster.counts.shape, 3), 255, np.uint8)

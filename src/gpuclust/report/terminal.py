@@ -1,4 +1,4 @@
-"""What a user sees in a terminal: live progress, a line for each job, the leaderboard, and tables of agreement."""
+"""Output in a terminal: live progress, a line for each job, the leaderboard, and tables of agreement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
-# Columns of the leaderboard after the job, its number of clusters and the metric that chose; the first ones fit first.
+# Columns of the leaderboard after the job, its number of clusters and the metric that chose it, in order of priority.
 OTHER_METRICS = ("noise_fraction", "silhouette", "bic", "inertia", "relative_validity", "calinski_harabasz",
                  "davies_bouldin", "prediction_strength", "fit_seconds")  # fmt: skip
 HEADERS = {
@@ -29,7 +29,7 @@ HEADERS = {
 MAX_ROWS = 15
 MAX_PAIRS = 40
 GAP = 2
-# A log shows that a long step goes on by a line after this many seconds without one.
+# Seconds without output after which a log gets a line that says which step is running.
 HEARTBEAT = 20.0
 
 
@@ -70,18 +70,18 @@ class Live:
         self._progress.stop()
 
     def stage(self, text: str, done: float = 0.0) -> None:
-        """The current step, and the share of it that is done."""
+        """Show the current step; ``done`` is the fraction of it that is finished."""
         percent = f" {done:4.0%}" if 0 < done < 1 else ""
         self._stage = f"{text}{percent}"
         self._progress.update(self._jobs, description=escape(self._stage))
 
     def work(self, units: float) -> None:
-        """The work done on the jobs that run together, in jobs: 1.5 of three that are half done."""
+        """Update the work done on the jobs that run together, counted in jobs: 1.5 when three of them are half done."""
         self._units = max(self._units, min(self._done + units, self._total))
         self._progress.update(self._jobs, completed=self._units)
 
     def finished(self, outcome: Any) -> None:
-        """One line for a job that ended."""
+        """Print a line for a finished job."""
         self._done += 1
         self._reused += bool(outcome.resumed)
         self._units = max(self._units, self._done)
@@ -90,13 +90,13 @@ class Live:
         self._print(outcome_line(outcome, f"{self._done:>3}/{self._total}", width))
 
     def say(self, text: str) -> None:
-        """A line above the progress bar; the same line is printed once."""
+        """Print a line above the progress bar; a repeated line is printed once only."""
         if text not in self._said:
             self._said.add(text)
             self._print(Text(text, "yellow" if "warning: " in text else ""))
 
     def seconds_left(self) -> float | None:
-        """An estimate from the work done so far; None before there is any."""
+        """The estimated time left in seconds; None until 2 % of the work is done."""
         done = self._units - self._reused
         if done < 0.02 * self._total:
             return None
@@ -136,9 +136,9 @@ def duration(seconds: float) -> str:
 
 
 def outcome_line(outcome: Any, count: str, width: int | None) -> Text:
-    """A job that ended, in a line of at most ``width`` cells (no limit when None): the last figures go first.
+    """A finished job as a line of at most ``width`` cells (no limit when None); the last figures are dropped first.
 
-    A long name or reason may take more than a line.
+    A long name or reason can take more than a line.
     """
     start = Text.assemble("  ", (count, "dim"), "  ")
     if outcome.error:
@@ -171,7 +171,7 @@ def leaderboard(rows: Sequence[Mapping[str, Any]], metric: str, width: int | Non
     """The best jobs, the chosen one marked, in lines of at most ``width`` cells (no limit when None).
 
     The job, its number of clusters and ``metric`` come first; other metrics follow as long as they fit and differ
-    between jobs. No number and no header is ever cut: names of jobs go on in a further line instead.
+    between jobs. Numbers and headers are never cut; long names of jobs are wrapped.
     """
     shown = [row for i, row in enumerate(rows) if i < MAX_ROWS or row["chosen"]]
     names = [str(row["job"]) for row in shown]
@@ -220,7 +220,7 @@ def _column(metric: str, rows: Sequence[Mapping[str, Any]]) -> _Column:
 def _cell(metric: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.1%}" if metric.endswith("_fraction") else number(value)
+    return f"{value:.1%}" if metric.endswith("_fraction") else format_metric(value)
 
 
 def _differs(metric: str, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -248,7 +248,7 @@ _PLAIN = Console(width=80)
 
 
 def agreements(comparisons: Sequence[Any]) -> Table:
-    """How far each pair of clusterings agrees: with noise as a cluster, and over the rows that both cluster."""
+    """A table of agreement of each pair of clusterings: with noise as a cluster, and over the rows that both cluster."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("first", "second", "rows counted"):
         table.add_column(column, overflow="fold")
@@ -263,7 +263,7 @@ def agreements(comparisons: Sequence[Any]) -> Table:
 
 
 def matching(comparison: Any) -> Table:
-    """Which cluster is which: each cluster's partner, the rows they share, and those as shares of either and of both."""
+    """A table of matched clusters: each cluster's partner, and the rows they share as a count and as shares of either and of both."""
     counts = comparison.contingency
     sizes = [
         dict(zip(names, totals.tolist(), strict=True))
@@ -289,8 +289,8 @@ def matching(comparison: Any) -> Table:
     return table
 
 
-def number(value: float) -> str:
-    """A figure as people write it: whole when whole, thousands with commas, four decimals when small."""
+def format_metric(value: float) -> str:
+    """A metric as text: whole numbers without decimals, thousands separators, four decimals below 1,000."""
     if abs(value) >= 1e15:
         return f"{value:.4e}"
     if float(value).is_integer():
