@@ -22,7 +22,7 @@ from gpuclust.pipeline.context import Result, make_job
 from gpuclust.pipeline.job import compute
 from gpuclust.pipeline.run_log import bundle_of
 from gpuclust.reducers.prepare import prepare
-from gpuclust.reducers.scalers import _fit_sklearn
+from gpuclust.reducers.scalers import SCALERS
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.tracking.bundle import Bundle
@@ -201,7 +201,7 @@ def test_centring_keeps_the_units_and_whole_numbers_whole() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_ordinary_features_are_scaled_as_before(values: np.ndarray, method: str) -> None:
     """Bit for bit, so that labels of earlier versions stay."""
-    direct = _fit_sklearn(values, method)
+    direct = SCALERS[method](values)
     scaling = prepared(values, method).preparation.scaling
     np.testing.assert_array_equal(scaling.offset, direct.offset)
     np.testing.assert_array_equal(scaling.scale, direct.scale)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpuclust.algorithms.registry import algorithms, known_keys
 from gpuclust.commands import Options
-from gpuclust.config import Choices, Config, conf_dir
+from gpuclust.config import Choices, Config, conf_dir, conf_dirs
 from gpuclust.errors import ConfigurationError
 from gpuclust.overrides import PATH_KEYS
 
@@ -196,8 +196,8 @@ def _words(key: str) -> list[str]:
 
 
 def _config_dirs(given: Sequence[str]) -> list[Path]:
-    """conf/, and the folder of --config-dir."""
-    folders = [conf_dir()]
+    """conf/, those of the plug-ins, and the folder of --config-dir."""
+    folders = conf_dirs()
     for i, word in enumerate(given):
         option, equals, value = word.partition("=")
         if option in ("-cd", "--config-dir"):

@@ -29,7 +29,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from gpuclust.algorithms.registry import algorithms, known_keys
-from gpuclust.config import Config, conf_dir, did_you_mean, validate
+from gpuclust.config import Config, conf_dir, conf_dirs, did_you_mean, validate
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
     STUDIES,
@@ -157,7 +157,8 @@ def from_yaml(text: str) -> Config:
         if name not in algorithms():
             raise ConfigurationError(f"cluster.name={name} of a recorded configuration is not known here")
         schema = OmegaConf.structured(Config(cluster=algorithms()[name].config()))
-        OmegaConf.set_struct(schema.clean.bounds, False)
+        for mapping in (schema.clean.bounds, schema.reduce.options):
+            OmegaConf.set_struct(mapping, False)
         return _to_config(OmegaConf.merge(schema, raw))
 
 
@@ -167,10 +168,10 @@ def _hydra(config_dir: Path | None) -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="gpuclust"):
         _EXTRA.clear()
-        if config_dir is not None:
-            if not config_dir.is_dir():
-                raise ConfigurationError(f"--config-dir {config_dir} is not a folder")
-            _EXTRA.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+        if config_dir is not None and not config_dir.is_dir():
+            raise ConfigurationError(f"--config-dir {config_dir} is not a folder")
+        if further := [*([config_dir.resolve()] if config_dir else []), *conf_dirs()[1:]]:
+            _EXTRA.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in further)}]")
         yield
 
 

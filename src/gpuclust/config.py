@@ -11,6 +11,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +49,25 @@ class Range:
         return f"{low}, {'inf)' if self.high == math.inf else f'{self.high:.10g}]'}{texts}"
 
 
+@cache
+def plugins(group: str) -> Mapping[str, EntryPoint]:
+    """The entry points of installed packages in the group ``gpuclust.algorithms``, ``gpuclust.reducers`` or ``gpuclust.scalers``."""
+    return {entry.name: entry for entry in entry_points(group=f"gpuclust.{group}")}
+
+
 @dataclass(frozen=True)
 class Choices:
-    """A constraint: one of some words."""
+    """A constraint: one of some words, or the name of a plug-in in a group."""
 
     words: tuple[str, ...]
+    plugins: str | None = None
 
     def complaint(self, value: Any) -> str | None:
         """Why the value breaks the constraint, or None."""
         if value in self.words:
             return None
-        return f"is not one of {', '.join(self.words)}{did_you_mean(str(value), self.words)}"
+        known = (*self.words, *(plugins(self.plugins) if self.plugins else ()))
+        return None if value in known else f"is not one of {', '.join(known)}{did_you_mean(str(value), known)}"
 
 
 def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **rest: Any) -> Any:
@@ -64,9 +75,9 @@ def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **re
     return field(default=default, metadata={"constraint": Range(low, high, **rest)})
 
 
-def one_of(default: str, *words: str) -> Any:
-    """A field that holds one of some words."""
-    return field(default=default, metadata={"constraint": Choices(words)})
+def one_of(default: str, *words: str, plugins: str | None = None) -> Any:
+    """A field that holds one of some words, or the name of a plug-in."""
+    return field(default=default, metadata={"constraint": Choices(words, plugins)})
 
 
 @dataclass
@@ -151,7 +162,7 @@ class CleanConfig:
 class ScaleConfig:
     """How each feature is centred and scaled."""
 
-    method: str = one_of("standard", "standard", "minmax", "robust", "none")
+    method: str = one_of("standard", "standard", "minmax", "robust", "none", plugins="scalers")
     """``standard``: mean 0, standard deviation 1; ``minmax``: 0 to 1; ``robust``: median 0, interquartile range 1."""
 
 
@@ -159,7 +170,7 @@ class ScaleConfig:
 class ReduceConfig:
     """How the scaled features are reduced to fewer dimensions."""
 
-    method: str = one_of("none", "none", "pca")
+    method: str = one_of("none", "none", "pca", plugins="reducers")
     """``pca``: principal components."""
     n_components: int | float = number(0.95, low=0, open_low=True)
     """A number of components, or the share of the variance to keep."""
@@ -167,6 +178,8 @@ class ReduceConfig:
     """Divide each component by its standard deviation (with n - 1)."""
     rescale: bool = False
     """Divide each component by its standard deviation (with n)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """``reduce.options.NAME``: a parameter of a plug-in's method."""
 
 
 @dataclass
@@ -315,6 +328,16 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def conf_dirs() -> list[Path]:
+    """conf/, and the folder ``conf`` of each package that has a plug-in, laid out likewise."""
+    folders = [conf_dir()]
+    for group in ("algorithms", "reducers", "scalers"):
+        for entry in plugins(group).values():
+            spec = find_spec(entry.module.partition(".")[0])
+            folders += [Path(path) / "conf" for path in (spec.submodule_search_locations if spec else None) or ()]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def did_you_mean(word: str, known: Any) -> str:

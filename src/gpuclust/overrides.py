@@ -52,7 +52,7 @@ _HYDRA = {
 def admitted(text: str) -> str:
     """The override as Hydra is given it.
 
-    ``clean.bounds.FEATURE`` is added, because no schema knows the feature; ``experiment=`` is short for ``experiments=``.
+    ``clean.bounds.FEATURE`` and ``reduce.options.NAME`` are added, because no schema knows the names; ``experiment=`` is short for ``experiments=``.
 
     Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package and an unknown key that is added.
     """
@@ -65,7 +65,7 @@ def admitted(text: str) -> str:
         raise ConfigurationError(refusal_of_hydra(text, key))
     if sign == "~":
         raise ConfigurationError(_deletion(text, key))
-    if key == "clean.bounds" or key.startswith("clean.bounds."):
+    if key.startswith(("clean.bounds.", "reduce.options.")) or key == "clean.bounds":
         return f"++{key}{rest}"
     if key == "experiment":
         key = STUDIES
@@ -140,7 +140,7 @@ def without_effect(config: Config) -> Mapping[str, str]:
     """Keys that change no result of this configuration -> why not, as in "with reduce=none"."""
     keys: dict[str, str] = {}
     if config.reduce.method == "none":
-        keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale")}
+        keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale", "options")}
     if config.data.source == "file" and config.data.n_rows is None:
         keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
     return keys

@@ -12,21 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpuclust.config import ClusterConfig, Config, flatten
+from gpuclust.config import ClusterConfig, Config, flatten, plugins
 from gpuclust.errors import ConfigurationError, GpuclustError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from gpuclust.model.prediction import PredictionRule
     from gpuclust.runtime.backend import Array, Backend, Progress
     from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.deduplicate import Distinct
-
-ENTRY_POINTS = "gpuclust.algorithms"
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Algorithm:
 
     - ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``label`` is its
       name in a sentence. ``fit`` maps the name of a backend to a function, or to the ``module:function`` that is imported when it is
-      first needed. ``conf`` is a folder laid out like conf/ where a plug-in keeps its YAML.
+      first needed. ``rule`` is how a plug-in's models predict; those of our own are in `gpuclust.model`.
     - ``has_noise``: it can leave rows in no cluster. ``seeded``: another seed can give another result.
 
     What a sweep does with it:
@@ -112,7 +109,7 @@ class Algorithm:
     config: type[ClusterConfig]
     fit: Mapping[str, str | Fitter]
     label: str = ""
-    conf: Path | None = None
+    rule: PredictionRule | None = None
     has_noise: bool = False
     seeded: bool = True
     default_metric: str = "silhouette"
@@ -161,6 +158,10 @@ _registered: dict[str, Algorithm] = {}
 def register(algorithm: Algorithm) -> None:
     """Add an algorithm, or replace the one of that name."""
     _registered[algorithm.name] = algorithm
+    if algorithm.rule is not None:
+        from gpuclust.model.prediction import register_rule
+
+        register_rule(algorithm.rule)
 
 
 @cache
@@ -170,8 +171,8 @@ def _discover() -> None:
         if found.ispkg:
             algorithm = import_module(f"gpuclust.algorithms.{found.name}").ALGORITHM
             _registered.setdefault(algorithm.name, algorithm)
-    for entry in entry_points(group=ENTRY_POINTS):
-        _registered.setdefault(entry.name, entry.load())
+    for name, entry in plugins("algorithms").items():
+        _registered.setdefault(name, entry.load())
 
 
 def algorithms() -> Mapping[str, Algorithm]:
@@ -209,11 +210,6 @@ def size_axes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(a.size_axis for a in algorithms().values() if a.size_axis))
 
 
-def conf_dirs() -> list[Path]:
-    """The folders laid out like conf/ of the plug-ins."""
-    return list(dict.fromkeys(a.conf for a in algorithms().values() if a.conf))
-
-
 @cache
 def known_keys() -> dict[str, tuple[str, ...]]:
     """Every key that a configuration can have: dotted key -> the algorithms it belongs to (none: all)."""
@@ -222,4 +218,4 @@ def known_keys() -> dict[str, tuple[str, ...]]:
         for key in flatten(Config(cluster=algorithm.config())):
             belongs = key.startswith("cluster.") and key != "cluster.name"
             keys[key] = (*keys.get(key, ()), name) if belongs else ()
-    return keys | {"clean.bounds": (), "experiments": ()}
+    return keys | {"clean.bounds": (), "reduce.options": (), "experiments": ()}

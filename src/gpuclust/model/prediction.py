@@ -1,7 +1,7 @@
 """Prediction by algorithm: what a model of each one holds, and how it gives new rows their clusters.
 
-Our algorithms have a module here (`kmeans`, `gmm`, `hdbscan`). A plug-in calls `register_rule` when its entry point in the
-group ``gpuclust.algorithms`` is loaded, so that its models are served without importing what fits them.
+Our algorithms have a module here (`kmeans`, `gmm`, `hdbscan`). The rule of a plug-in is the field ``rule`` of its `Algorithm`, an
+entry point of the group ``gpuclust.algorithms``; a rule without an algorithm is added by `register_rule`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def rule_of(name: str) -> PredictionRule:
         import_module(f"{__package__}.{name}")
     if name not in _rules:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
-            entry.load()
+            if (rule := getattr(entry.load(), "rule", None)) is not None:
+                register_rule(rule)
     if name not in _rules and __name__ != "gpuclust.model.prediction":  # the copy that a logged MLflow model carries
         with suppress(ImportError):
             register_rule(import_module("gpuclust.model.prediction").rule_of(name))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+
+from gpuclust.errors import ModelError
+from gpuclust.model.prediction import ArraySpec
 
 # A NumPy or a CuPy array.
 Array = Any
@@ -21,7 +25,44 @@ MAP_DIMENSIONS = 3
 # inverse, squares vanish.
 REACH = {"float32": 1e15, "float64": 1e30}
 
-PROJECTION_FIELDS = ("mean", "components", "explained_variance", "explained_variance_ratio", "scale")
+
+class Reducer(Protocol):
+    """A fitted reduction of the scaled features: a class with these methods, and ``fit`` (see `gpuclust.reducers`).
+
+    ``name`` is that of ``reduce.method``; ``ARRAYS`` are what `to_arrays` gives, with the axes ``features`` and ``columns``. A
+    plug-in's class is an entry point of the group ``gpuclust.reducers``.
+    """
+
+    name: ClassVar[str]
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns that `transform` gives."""
+
+    @property
+    def explained_share(self) -> float:
+        """Share of the variance of the scaled features that is kept, in [0, 1]."""
+
+    def transform(self, scaled: Array, xp: Any = np) -> Array:
+        """Scaled rows (n_rows, n_features) float64 to (n_rows, n_columns) float64, by ``xp``, NumPy or CuPy."""
+
+    def to_arrays(self) -> Mapping[str, np.ndarray]:
+        """What `from_arrays` reads."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The reduction that `to_arrays` gave."""
+
+
+def reducer_of(name: str) -> type[Reducer]:
+    """The class of a fitted reduction by the name of its method. Raises ModelError when no installed package has it."""
+    if name == Projection.name:
+        return Projection
+    for entry in entry_points(group="gpuclust.reducers", name=name):
+        found: type[Reducer] = entry.load()
+        return found
+    raise ModelError(f"the reduction {name[:80]!r} is not known here; install the package that provides it")
 
 
 @dataclass(frozen=True)
@@ -36,6 +77,15 @@ class Scaling:
         """Raw rows (n_rows, n_features) float64, scaled."""
         return (raw - xp.asarray(self.offset)) / xp.asarray(self.scale)
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What `from_arrays` reads beside the method."""
+        return {"offset": self.offset, "scale": self.scale}
+
+    @classmethod
+    def from_arrays(cls, method: str, arrays: Mapping[str, np.ndarray]) -> Scaling:
+        """The scaling that `to_arrays` gave."""
+        return cls(method, arrays["offset"], arrays["scale"])
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -46,6 +96,15 @@ class Projection:
     components were whitened or standardised again. ``population_factor`` is sqrt((n - 1) / n), which turns a
     standard deviation with n - 1 into one with n.
     """
+
+    name: ClassVar[str] = "pca"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        "mean": ArraySpec("f", ("features",)),
+        "components": ArraySpec("f", ("columns", "features")),
+        "explained_variance": ArraySpec("f", ("columns",), finite=False),
+        "explained_variance_ratio": ArraySpec("f", ("columns",), finite=False),
+        "scale": ArraySpec("f", ("columns",)),
+    }
 
     mean: np.ndarray
     components: np.ndarray
@@ -59,6 +118,11 @@ class Projection:
         """Number of columns that `transform` gives."""
         return len(self.components)
 
+    @property
+    def explained_share(self) -> float:
+        """Share of the variance that the components explain."""
+        return float(self.explained_variance_ratio.sum())
+
     def transform(self, scaled: Array, xp: Any = np) -> Array:
         """Scaled rows (n_rows, n_features) float64 to their components (n_rows, n_components) float64."""
         centred = scaled - xp.asarray(self.mean)
@@ -66,13 +130,24 @@ class Projection:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` reads."""
-        return {name: getattr(self, name) for name in PROJECTION_FIELDS}
+        return {name: getattr(self, name) for name in self.ARRAYS}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Projection:
         """The projection that `to_arrays` gave."""
-        mean, components, variance, ratio, scale = (arrays[name] for name in PROJECTION_FIELDS)
+        mean, components, variance, ratio, scale = (arrays[name] for name in cls.ARRAYS)
         return cls(mean, components, variance, ratio, scale)
+
+
+def arrays_in(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one part of a model: those named ``prefix/...``."""
+    return {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{prefix}/")}
+
+
+def projection_in(arrays: Mapping[str, np.ndarray], method: str) -> Reducer | None:
+    """The reduction of a model, by the name of its method; None where its features were not reduced."""
+    found = arrays_in("projection", arrays)
+    return reducer_of(method).from_arrays(found) if found else None
 
 
 def projection_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray, n_rows: int) -> Projection:
@@ -105,7 +180,7 @@ class Preparation:
 
     features: tuple[str, ...]
     scaling: Scaling
-    projection: Projection | None
+    projection: Reducer | None
     map_projection: Projection
     dtype: str
 
@@ -117,7 +192,7 @@ class Preparation:
     @property
     def explained_variance(self) -> float:
         """Share of the scaled variance that the matrix keeps; 1.0 where nothing was reduced."""
-        return 1.0 if self.projection is None else float(self.projection.explained_variance_ratio.sum())
+        return 1.0 if self.projection is None else self.projection.explained_share
 
     def within_reach(self, raw: np.ndarray) -> np.ndarray:
         """Which rows (n_rows, n_features) float64 have scaled values whose squares ``dtype`` can hold: (n_rows,) bool."""

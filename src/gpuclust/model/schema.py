@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from gpuclust.errors import ModelError
 from gpuclust.model.prediction import ArraySpec, rule_of
+from gpuclust.model.preparation import Projection, reducer_of
 
 FORMAT = 1
 
@@ -81,6 +82,7 @@ class Description(_Strict):
     features: Annotated[list[str], Field(min_length=1)]
     dtype: Literal["float32", "float64"]
     scale: str
+    reduce: Name = "pca"
     fills: dict[str, Finite]
     bounds: dict[str, tuple[Finite | None, Finite | None]]
     details: Details = Details()
@@ -132,15 +134,6 @@ def one_line(error: ValidationError) -> str:
 
 
 DTYPES = {"f": ("<f4", "<f8"), "i": ("<i4", "<i8")}
-# The arrays of a projection to so many components as the axis ``{}`` has.
-PROJECTION: Mapping[str, tuple[str, ...]] = {
-    "mean": ("features",),
-    "components": ("{}", "features"),
-    "explained_variance": ("{}",),
-    "explained_variance_ratio": ("{}",),
-    "scale": ("{}",),
-}
-NOT_FINITE = ("explained_variance", "explained_variance_ratio")
 DIVISORS = ("scaling/scale", "projection/scale", "map/scale")
 MAP_DIMENSIONS = 3
 
@@ -148,18 +141,16 @@ MAP_DIMENSIONS = 3
 def expected_arrays(description: Description) -> dict[str, ArraySpec]:
     """Name of each array that the model must have -> what it is."""
     specs = {"scaling/offset": ArraySpec("f", ("features",)), "scaling/scale": ArraySpec("f", ("features",))}
-    specs |= _projection("map", "map")
+    on_map = {name: spec._replace(axes=_on_map(spec.axes)) for name, spec in Projection.ARRAYS.items()}
+    specs |= {f"map/{name}": spec for name, spec in on_map.items()}
     if any(name.startswith("projection/") for name in description.arrays):
-        specs |= _projection("projection", "columns")
+        specs |= {f"projection/{name}": spec for name, spec in reducer_of(description.reduce).ARRAYS.items()}
     parameters = rule_of(description.algorithm).arrays_of(description.all_options)
     return specs | {f"parameters/{name}": spec for name, spec in parameters.items()}
 
 
-def _projection(prefix: str, components: str) -> dict[str, ArraySpec]:
-    return {
-        f"{prefix}/{name}": ArraySpec("f", tuple(a.format(components) for a in axes), finite=name not in NOT_FINITE)
-        for name, axes in PROJECTION.items()
-    }
+def _on_map(axes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("map" if axis == "columns" else axis for axis in axes)
 
 
 def check_headers(description: Description, headers: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -173,7 +164,7 @@ def check_headers(description: Description, headers: Mapping[str, tuple[str, tup
             what = "is missing" if wanted is expected else "is in the file but not in the model's description"
             raise ModelError(f"the array {different[0][:80]!r} {what}")
     sizes = {"features": len(description.features)}
-    if "projection/mean" not in expected:
+    if not any(name.startswith("projection/") for name in expected):
         sizes["columns"] = sizes["features"]
     for name, (kind, axes, _) in sorted(expected.items(), key=lambda item: item[0].startswith("parameters/")):
         dtype, shape = headers[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuclust.model.files import ModelFiles, read_model
+from gpuclust.model.preparation import Reducer, projection_in
 
 BLOCK_ROWS = 65_536
 
@@ -30,14 +31,14 @@ class Space:
     features: tuple[str, ...]
     offset: np.ndarray
     scale: np.ndarray
-    reduction: Reduction | None
+    reduction: Reducer | None
     fills: Mapping[str, float]
     dtype: str
 
     @property
     def n_columns(self) -> int:
         """Dimensions of the prepared space."""
-        return len(self.features) if self.reduction is None else len(self.reduction.components)
+        return len(self.features) if self.reduction is None else self.reduction.n_columns
 
     def scaled(self, raw: np.ndarray) -> np.ndarray:
         """Raw rows (n, n_features) float64 to scaled ones, float64; a missing value is what was learned for it, else
@@ -53,7 +54,7 @@ class Space:
         for start in range(0, len(raw), BLOCK_ROWS):
             scaled = self.scaled(raw[start : start + BLOCK_ROWS])
             if self.reduction is not None:
-                scaled = (scaled - self.reduction.mean) @ self.reduction.components.T / self.reduction.scale
+                scaled = self.reduction.transform(scaled)
             points[start : start + BLOCK_ROWS] = scaled
         return points
 
@@ -70,7 +71,7 @@ def space_of(model: ModelFiles) -> Space:
         features=tuple(description.features),
         offset=arrays["scaling/offset"].astype(np.float64),
         scale=arrays["scaling/scale"].astype(np.float64),
-        reduction=reduction_of("projection", arrays) if "projection/mean" in arrays else None,
+        reduction=projection_in(arrays, description.reduce),
         fills=description.fills,
         dtype=description.dtype,
     )

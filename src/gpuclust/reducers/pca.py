@@ -13,6 +13,15 @@ from gpuclust.model.preparation import Projection, projection_of
 from gpuclust.runtime.backend import Array, Backend
 
 
+class PrincipalComponents(Projection):
+    """Principal component analysis as a reducer."""
+
+    @staticmethod
+    def fit(X: Array, config: ReduceConfig, *, backend: Backend, components: Projection) -> Projection:
+        """The components of X (n_samples, n_features) float64 that a configuration keeps of all its ``components``."""
+        return reduced(components, config)
+
+
 def fit_components(X: Array, backend: Backend) -> Projection:
     """All ``min(n_samples, n_features)`` principal components of X (n_samples, n_features) float64 on the device."""
     if backend.name == "gpu":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from gpuclust.config import ReduceConfig, ScaleConfig
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation
-from gpuclust.reducers.pca import first, fit_components, reduced
+from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, reducer_of
+from gpuclust.reducers.pca import PrincipalComponents, first, fit_components
 from gpuclust.reducers.scalers import fit_scaling
 from gpuclust.runtime.backend import Backend
 from gpuclust.runtime.matrix import Matrix
@@ -38,6 +39,9 @@ def prepare(
             f"computed; use scale=standard or leave the column out (data.exclude=[{table.features[j]}])"
         )
     components = fit_components(scaled, backend)
+    projection = None
+    if reduce.method != "none":
+        projection = reducer(reduce.method).fit(scaled, reduce, backend=backend, components=components)
     del scaled
     notes: tuple[str, ...] = ()
     if dtype == "float32" and not 1 / REACH[dtype] < largest < REACH[dtype]:
@@ -46,7 +50,7 @@ def prepare(
     preparation = Preparation(
         features=table.features,
         scaling=scaling,
-        projection=reduced(components, reduce) if reduce.method == "pca" else None,
+        projection=projection,
         map_projection=first(components, MAP_DIMENSIONS),
         dtype=dtype,
     )
@@ -54,3 +58,10 @@ def prepare(
     seconds = time.perf_counter() - started
     n_distinct = table.audit.distinct_feature_rows
     return Matrix(matrix, backend.to_host(coordinates), preparation, key, seconds, n_distinct, notes)
+
+
+def reducer(method: str) -> Any:
+    """The class that fits a reduction, by the name of ``reduce.method``: its
+    ``fit(X, ReduceConfig, backend=Backend, components=Projection) -> Reducer`` gets the scaled rows (n_samples, n_features) float64 on the
+    device, and all their principal components."""
+    return PrincipalComponents if method == PrincipalComponents.name else reducer_of(method)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.config import plugins
 from gpuclust.model.preparation import Scaling, blocks
 from gpuclust.runtime.backend import Array, Backend
 
@@ -61,24 +62,40 @@ def _host(array: Array) -> np.ndarray:
 
 
 def _fit_scaler(X: Array, method: str, backend: Backend) -> Scaling:
-    """The library's scaler; a constant feature keeps scale 1."""
+    """The library's scaler, or a plug-in's; a constant feature keeps scale 1."""
+    if method not in SCALERS:
+        found: Scaling = plugins("scalers")[method].load()(X)
+        return found
     if backend.name == "gpu":
         from gpuclust.reducers.gpu import fit_scaler
 
         return fit_scaler(X, method)
-    return _fit_sklearn(X, method)
+    return SCALERS[method](X)
 
 
-def _fit_sklearn(X: np.ndarray, method: str) -> Scaling:
-    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+def _standard(X: np.ndarray) -> Scaling:
+    from sklearn.preprocessing import StandardScaler
 
-    if method == "standard":
-        standard = StandardScaler().fit(X)
-        return Scaling(method, standard.mean_, standard.scale_)
-    if method == "minmax":
-        minmax = MinMaxScaler().fit(X)
-        return Scaling(method, minmax.data_min_, 1.0 / minmax.scale_)
-    if method == "robust":
-        robust = RobustScaler().fit(X)
-        return Scaling(method, robust.center_, robust.scale_)
-    return Scaling(method, np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    fitted = StandardScaler().fit(X)
+    return Scaling("standard", fitted.mean_, fitted.scale_)
+
+
+def _minmax(X: np.ndarray) -> Scaling:
+    from sklearn.preprocessing import MinMaxScaler
+
+    fitted = MinMaxScaler().fit(X)
+    return Scaling("minmax", fitted.data_min_, 1.0 / fitted.scale_)
+
+
+def _robust(X: np.ndarray) -> Scaling:
+    from sklearn.preprocessing import RobustScaler
+
+    fitted = RobustScaler().fit(X)
+    return Scaling("robust", fitted.center_, fitted.scale_)
+
+
+def _none(X: np.ndarray) -> Scaling:
+    return Scaling("none", np.zeros(X.shape[1]), np.ones(X.shape[1]))
+
+
+SCALERS = {"standard": _standard, "minmax": _minmax, "robust": _robust, "none": _none}

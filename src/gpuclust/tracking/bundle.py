@@ -18,7 +18,7 @@ from gpuclust import __version__
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
 from gpuclust.model.prediction import Placed, rule_of
-from gpuclust.model.preparation import Preparation, Projection, Scaling
+from gpuclust.model.preparation import Preparation, Projection, Scaling, arrays_in, projection_in
 from gpuclust.model.records import NOISE
 from gpuclust.model.schema import FORMAT
 
@@ -124,9 +124,10 @@ class Bundle:
         """Write ``model.json`` and ``arrays.npz`` into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"parameters/{name}": np.asarray(value) for name, value in self.parameters.items()}
-        arrays |= _scaling_arrays(self.preparation.scaling) | _projection_arrays("map", self.preparation.map_projection)
-        if self.preparation.projection is not None:
-            arrays |= _projection_arrays("projection", self.preparation.projection)
+        projection = self.preparation.projection
+        parts = {"scaling": self.preparation.scaling, "map": self.preparation.map_projection, "projection": projection}
+        for prefix, part in parts.items():
+            arrays |= {f"{prefix}/{name}": array for name, array in (part.to_arrays() if part else {}).items()}
         np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
         description = {
             "format": FORMAT,
@@ -137,6 +138,7 @@ class Bundle:
             "features": list(self.features),
             "dtype": self.preparation.dtype,
             "scale": self.preparation.scaling.method,
+            **({"reduce": projection.name} if projection is not None else {}),
             "fills": dict(self.fills),
             "bounds": {k: list(v) for k, v in self.bounds.items()},
             "details": dict(self.details),
@@ -156,9 +158,9 @@ class Bundle:
         described, arrays = model.description, model.arrays
         preparation = Preparation(
             features=tuple(described.features),
-            scaling=Scaling(described.scale, arrays["scaling/offset"], arrays["scaling/scale"]),
-            projection=_projection("projection", arrays) if "projection/mean" in arrays else None,
-            map_projection=_projection("map", arrays),
+            scaling=Scaling.from_arrays(described.scale, arrays_in("scaling", arrays)),
+            projection=projection_in(arrays, described.reduce),
+            map_projection=Projection.from_arrays(arrays_in("map", arrays)),
             dtype=described.dtype,
         )
         return cls(
@@ -170,22 +172,6 @@ class Bundle:
             bounds=described.bounds,
             details=described.details.model_dump(exclude_none=True),
         )
-
-
-def _scaling_arrays(scaling: Scaling) -> dict[str, np.ndarray]:
-    return {"scaling/offset": scaling.offset, "scaling/scale": scaling.scale}
-
-
-PROJECTION_FIELDS = ("mean", "components", "explained_variance", "explained_variance_ratio", "scale")
-
-
-def _projection_arrays(prefix: str, projection: Projection) -> dict[str, np.ndarray]:
-    return {f"{prefix}/{name}": getattr(projection, name) for name in PROJECTION_FIELDS}
-
-
-def _projection(prefix: str, arrays: Mapping[str, np.ndarray]) -> Projection:
-    mean, components, variance, ratio, scale = (arrays[f"{prefix}/{name}"] for name in PROJECTION_FIELDS)
-    return Projection(mean, components, variance, ratio, scale)
 
 
 def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
