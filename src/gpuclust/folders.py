@@ -1,7 +1,7 @@
-"""Output folders that are whole or not there, whatever ends the process that writes them.
+"""Output folders that are complete or absent, even if the process that writes them is killed.
 
-A folder is written under a hidden name beside its own and then renamed. The process holds a lock on the hidden folder, so
-the next one knows which hidden folders were abandoned by a kill, and removes them.
+A folder is written under a hidden name beside its final one and then renamed. The process holds a lock on the hidden folder,
+so that the next process can recognise and remove hidden folders left by a killed one. (filelock cannot lock a folder.)
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 from gpuclust.errors import ExportError
 
 HIDDEN = ".gpuclust-"
-# A folder that was moved away where the file system cannot exchange two of them.
+# Suffix of a folder that was moved away because the file system cannot exchange two folders.
 OLD = ".old"
 
 
 @contextmanager
 def whole_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A folder that appears under its name only when it is complete; with ``force`` it takes the place of one that exists.
+    """Yield a temporary folder that gets the name ``out`` when the block ends without an error.
 
-    Raises ExportError when it cannot be written.
+    With ``force`` it replaces an existing folder. Raises ExportError if it cannot be written.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def whole_folder(out: Path, force: bool) -> Iterator[Path]:
 
 
 def _new_folder(out: Path) -> tuple[Path, int]:
-    """A hidden folder and the descriptor that locks it; another one where a clearing process was faster."""
+    """Create a hidden folder; return it with the descriptor that locks it. Retries if another process removed it first."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=f".{out.name}{HIDDEN}", dir=out.parent))
         lock = _locked(path)
@@ -64,7 +64,7 @@ def _new_folder(out: Path) -> tuple[Path, int]:
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor that locks a folder; None when another process has it or it is gone."""
+    """A descriptor that locks a folder; None if another process holds the lock or the folder is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -78,7 +78,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _clear_abandoned(out: Path) -> None:
-    """Remove what killed processes left beside a folder, or put back the folder that one was replacing."""
+    """Remove hidden folders that killed processes left, or restore the folder that one of them was replacing."""
     for path in sorted(out.parent.glob(f".{escape(out.name)}{HIDDEN}*"), key=lambda p: not p.name.endswith(OLD)):
         lock = _locked(path)
         if lock is None:
@@ -91,7 +91,7 @@ def _clear_abandoned(out: Path) -> None:
 
 
 def _replace(out: Path, new: Path) -> None:
-    """Put a folder in the place of another: at once where the file system can, so that there always is one."""
+    """Replace a folder by another: in one step if the file system can, so that one of them always exists."""
     if _exchanged(new, out):
         return
     old = new.with_name(new.name + OLD)
@@ -110,7 +110,7 @@ def _replace(out: Path, new: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where the system or the file system cannot."""
+    """Exchange two folders in one step; False if the system or the file system cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     here, exchange = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
     names = os.fsencode(one), os.fsencode(other)
