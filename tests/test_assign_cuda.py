@@ -43,7 +43,7 @@ def test_under_the_simulator():
 @pytest.mark.parametrize(("n", "d", "k"), [(700, 3, 5), (1, 1, 1), (257, 11, 2)])
 def test_nearest_two_is_the_cpu_pass(dtype, n, d, k):
     from gpuclust.algorithms.kmeans import assign_cuda
-    from gpuclust.runtime.kernels import nearest
+    from gpuclust.runtime import nearest
 
     rng = np.random.default_rng(n)
     X, centers = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(k, d))
@@ -120,14 +120,14 @@ def test_an_empty_cluster_keeps_its_centre():
 def test_several_descents_share_their_passes_and_end_as_scikit_learns():
     from sklearn.cluster import KMeans
 
-    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend
+    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, run_lloyd_gpu
 
     rng = np.random.default_rng(3)
     X = rng.normal(size=(300, 2)) + rng.integers(0, 3, (300, 1)) * 3.0
     starts = [X[:3].copy(), X[10:15].copy()]
     descents = [LloydState(start, least_move=1e-4 * X.var(axis=0).mean(), max_iter=100) for start in starts]
     short = LloydState(starts[1], least_move=0.0, max_iter=1)
-    descend(X, [*descents, short])
+    run_lloyd_gpu(X, [*descents, short])
     assert (short.n_iter, short.settled) == (1, False)
     for start, found in zip(starts, descents, strict=True):
         model = KMeans(len(start), init=start, n_init=1, algorithm="lloyd").fit(X)

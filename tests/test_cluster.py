@@ -175,9 +175,9 @@ def test_a_request_that_cannot_be_met_does_not_stop_the_others(blobs: tuple[np.n
 def test_cuts_share_one_tree(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     store = ResultCache()
     run(blobs[0], *(HdbscanConfig(min_cluster_size=s, min_samples=5) for s in (10, 20, 40, 80)), cache=store)
-    assert store.made["tree"] == 1
+    assert store.n_created["tree"] == 1
     run(blobs[0], HdbscanConfig(min_cluster_size=20, min_samples=6), cache=store)
-    assert store.made["tree"] == 2
+    assert store.n_created["tree"] == 2
 
 
 def test_hdbscan_has_no_centre_distance(blobs: tuple[np.ndarray, np.ndarray]) -> None:

@@ -23,7 +23,7 @@ from gpuclust.pipeline import sweep
 from gpuclust.runtime import deduplicate as module
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
-from gpuclust.runtime.deduplicate import Distinct, distinct_rows, pays, worth_deduplicating_fits
+from gpuclust.runtime.deduplicate import Distinct, distinct_rows, worth_deduplicating, worth_deduplicating_fits
 from gpuclust.runtime.matrix import Matrix
 from tests.fitting import fit_one
 
@@ -83,10 +83,10 @@ def test_zero_and_minus_zero_are_one_row() -> None:
 
 
 def test_it_pays_from_a_tenth_of_repeats_on_in_tables_that_take_time() -> None:
-    assert pays(9_000, 10_000)
-    assert not pays(9_001, 10_000)
-    assert not pays(100, 1_000)
-    assert not pays(None, 10_000)
+    assert worth_deduplicating(9_000, 10_000)
+    assert not worth_deduplicating(9_001, 10_000)
+    assert not worth_deduplicating(100, 1_000)
+    assert not worth_deduplicating(None, 10_000)
 
 
 def test_fits_want_more_repeats_in_larger_tables() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gpuclust.pipeline.start import COMPILING
-from gpuclust.runtime.jit import SILHOUETTE_KERNELS, Helper, notify_on_compile, offer
+from gpuclust.runtime.jit import SILHOUETTE_KERNELS, CompileWorker, notify_on_compile, set_worker
 
 KERNEL = """
 from gpuclust.runtime.jit import compiled
@@ -104,7 +104,9 @@ assert a_late_kernel.total(np.array([1.0, 2.5])) == 3.5
 """
 
 
-def helped(kernel: Path, monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> tuple[list[str], Helper]:
+def helped(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str
+) -> tuple[list[str], CompileWorker]:
     """The modules whose kernels are compiled here when a helper, `program`, is to bring those of another; and the helper."""
     from numba.core import event
 
@@ -120,9 +122,9 @@ def helped(kernel: Path, monkeypatch: pytest.MonkeyPatch, program: str, *argumen
     late = kernel.with_name("a_late_kernel.py")
     modules: list[str] = []
     command = (sys.executable, "-c", program, str(kernel.parent), *arguments)
-    helper = Helper(command, frozenset({"a_late_kernel"}))
+    helper = CompileWorker(command, frozenset({"a_late_kernel"}))
     with notify_on_compile(lambda: None), event.install_listener("numba:compile", Compiled()):
-        offer(helper)
+        set_worker(helper)
         assert load(kernel).total(np.array([1.0, 2.5])) == 3.5
         assert load(late, "a_late_kernel").total(np.array([1.0, 2.5])) == 3.5
     return modules, helper
@@ -149,10 +151,10 @@ def test_a_helper_is_started_only_when_something_is_compiled(kernel: Path, monke
 
 
 def test_a_helper_ends_with_the_work(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    helper = Helper((sys.executable, "-c", "import time; time.sleep(60)"), frozenset())
+    helper = CompileWorker((sys.executable, "-c", "import time; time.sleep(60)"), frozenset())
     began = time.monotonic()
     with notify_on_compile(lambda: None):
-        offer(helper)
+        set_worker(helper)
         assert load(kernel).total(np.array([1.0])) == 1.0
     assert helper.process is not None
     assert helper.process.returncode is not None
@@ -160,8 +162,8 @@ def test_a_helper_ends_with_the_work(kernel: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_helper_is_taken_outside_a_job(kernel: Path) -> None:
-    helper = Helper((sys.executable, "-c", ""), frozenset())
-    offer(helper)
+    helper = CompileWorker((sys.executable, "-c", ""), frozenset())
+    set_worker(helper)
     assert told(load(kernel)) == 1
     assert helper.process is None
 

@@ -15,10 +15,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, lloyd
 from gpuclust.algorithms.kmeans.init import SAMPLE_ROWS
-from gpuclust.algorithms.kmeans.kernels_cpu import Fits
+from gpuclust.algorithms.kmeans.kernels_cpu import LloydBatch
 from gpuclust.algorithms.kmeans.tiled_matrix import tile_matrix
 from gpuclust.errors import FitError
-from gpuclust.runtime.kernels.nearest import ROWS
+from gpuclust.runtime.nearest import ROWS
 
 # Two float64 sums of n products in different orders differ by at most n units of 1e-16 each, for n up to some thousands.
 ROUNDING = 1e-11
@@ -209,8 +209,8 @@ def test_lloyd_pass_decides_in_float64_where_float32_cannot():
     centers = np.repeat(X[:1], 2, axis=0)
     centers[1, 0] += 1e-9
     rows = tile_matrix(X, np.empty(0))
-    shift, scale = rows.frame
-    fits = Fits(rows, [(centers - shift) * scale])
+    shift, scale = rows.origin_scale
+    fits = LloydBatch(rows, [(centers - shift) * scale])
     fits.run_pass(np.arange(1))
     expected = squares_to((X - shift) * scale, (centers - shift) * scale).argmin(axis=1)
     assert 0 < expected.sum() < len(X)
@@ -222,10 +222,10 @@ def test_statistics_of_one_pass(n_rows):
     X = blobs(37, n_rows, 5, 3)
     weight = np.random.default_rng(1).uniform(0, 2, n_rows)
     rows = tile_matrix(X, weight)
-    shift, scale = rows.frame
+    shift, scale = rows.origin_scale
     Z = (X - shift) * scale
     starts = [Z[: min(n_rows, k)] + 1e-3 for k in (1, 4, 6)]
-    fits = Fits(rows, starts)
+    fits = LloydBatch(rows, starts)
     fits.run_pass(np.array([0, 2]))
     for fit in (0, 2):
         labels = squares_to(Z, starts[fit]).argmin(axis=1)

@@ -24,7 +24,7 @@ from gpuclust.algorithms.hdbscan.fit import (
     HdbscanResult,
     SpanningTree,
     auto_min_cluster_size,
-    cut,
+    extract_clusters,
     persistence_curve,
     relative_validity,
     spanning_tree,
@@ -101,7 +101,7 @@ def test_labels_equal_direct_fits_on_real_tracks(
     from fast_hdbscan import HDBSCAN
 
     X = tracks_20k[:8_000]
-    found = cut(spanning_tree(X, min_samples=10), **setting)  # type: ignore[arg-type]
+    found = extract_clusters(spanning_tree(X, min_samples=10), **setting)  # type: ignore[arg-type]
     direct = HDBSCAN(min_samples=10, **({"max_cluster_size": np.inf} | setting)).fit(X)
     assert found.n_clusters >= 1
     assert_array_equal(found.labels, direct.labels_)
@@ -113,7 +113,7 @@ def test_labels_equal_direct_fits_on_real_tracks(
 def test_labels_equal_fast_hdbscan_on_the_same_edges(tree_20k: SpanningTree, size: int, method: str) -> None:
     from fast_hdbscan.hdbscan import clusters_from_spanning_tree
 
-    found = cut(tree_20k, min_cluster_size=size, cluster_selection_method=method)
+    found = extract_clusters(tree_20k, min_cluster_size=size, cluster_selection_method=method)
     labels, strengths, *_ = clusters_from_spanning_tree(
         tree_20k.edges, min_cluster_size=size, cluster_selection_method=method
     )
@@ -145,7 +145,7 @@ def test_single_cluster_and_epsilon_equal_fast_hdbscan(seed_: int, epsilon: floa
         "allow_single_cluster": True,
     }
     labels, strengths, *_ = clusters_from_spanning_tree(tree.edges, **options)
-    found = cut(tree, **options)  # type: ignore[arg-type]
+    found = extract_clusters(tree, **options)  # type: ignore[arg-type]
     assert_array_equal(found.labels, labels)
     assert_allclose(found.probabilities, strengths, atol=1e-7)  # float32 quotients
 
@@ -154,7 +154,7 @@ def test_a_lone_cluster_beside_an_oversized_one_is_kept() -> None:
     """fast_hdbscan 0.3.4 raises KeyError here."""
     gaps = np.concatenate([1.02 ** np.arange(300), [1e4], 1.02 ** np.arange(40)])  # each line loses its last row first
     X = np.cumsum(gaps)[:, None]
-    found = cut(spanning_tree(X, min_samples=3), min_cluster_size=30, max_cluster_size=100)
+    found = extract_clusters(spanning_tree(X, min_samples=3), min_cluster_size=30, max_cluster_size=100)
     assert found.n_clusters == 1
     assert (found.labels[:300] == -1).all()
     assert (found.labels[300:] == 0).all()
@@ -165,7 +165,7 @@ def test_blobs_equal_scikit_learn() -> None:
 
     X = blobs(700, 3, seed=3)
     theirs = HDBSCAN(min_cluster_size=20, min_samples=7 + 1, copy=True).fit(X).labels_  # it counts the row itself
-    assert same_partition(cut(spanning_tree(X, min_samples=7), min_cluster_size=20).labels, theirs)
+    assert same_partition(extract_clusters(spanning_tree(X, min_samples=7), min_cluster_size=20).labels, theirs)
 
 
 # ---- the tree -------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_the_edges_of_a_tree_in_any_order_give_the_same_cut(seed: int) -> None:
     other = tree_from_edges(flipped, tree.core_distances, 1)
     for method in ("eom", "leaf"):
         options = {"min_cluster_size": 10, "cluster_selection_method": method}
-        assert_array_equal(cut(other, **options).labels, cut(tree, **options).labels)  # type: ignore[arg-type]
+        assert_array_equal(extract_clusters(other, **options).labels, extract_clusters(tree, **options).labels)  # type: ignore[arg-type]
 
 
 def test_edges_that_are_no_tree_are_refused() -> None:
@@ -271,7 +271,7 @@ def test_a_setting_out_of_range_is_refused(setting: dict[str, object]) -> None:
     tree = spanning_tree(blobs(50), min_samples=2)
     name, value = next(iter(setting.items()))
     with pytest.raises(FitError, match=f"{name}={value!r}"):
-        cut(tree, **({"min_cluster_size": 5} | setting))  # type: ignore[arg-type]
+        extract_clusters(tree, **({"min_cluster_size": 5} | setting))  # type: ignore[arg-type]
 
 
 # ---- identical rows and other extremes --------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_identical_rows_stay_together() -> None:
     X = np.concatenate([np.repeat(rng.normal(size=(5, 2)) * 10, 60, axis=0), rng.normal(size=(200, 2))])
     tree = spanning_tree(X, min_samples=5)
     for method in ("eom", "leaf"):
-        found = cut(tree, min_cluster_size=10, cluster_selection_method=method)
+        found = extract_clusters(tree, min_cluster_size=10, cluster_selection_method=method)
         repeated = found.labels[:300].reshape(5, 60)
         assert (repeated == repeated[:, :1]).all()
         assert len(set(repeated[:, 0].tolist()) - {-1}) == 5
@@ -297,7 +297,7 @@ def test_identical_rows_stay_together() -> None:
 
 def test_all_rows_identical_is_all_noise() -> None:
     tree = spanning_tree(np.ones((50, 3)), min_samples=5)
-    found = cut(tree, min_cluster_size=5)
+    found = extract_clusters(tree, min_cluster_size=5)
     assert (found.labels == -1).all()
     assert found.n_clusters == 0
     assert found.relative_validity == 0.0
@@ -311,7 +311,7 @@ def test_all_rows_identical_is_all_noise() -> None:
 
 def test_two_rows() -> None:
     tree = spanning_tree(np.array([[0.0], [1.0]]), min_samples=1)
-    assert cut(tree, min_cluster_size=2).labels.tolist() == [-1, -1]
+    assert extract_clusters(tree, min_cluster_size=2).labels.tolist() == [-1, -1]
 
 
 @settings(max_examples=40, deadline=None)
@@ -331,7 +331,7 @@ def test_properties_of_any_cut(
     """On a coarse grid, so that ties and identical rows are everywhere."""
     X = np.random.default_rng(draw).integers(0, levels, size=(n, n_features)).astype(float)
     tree = spanning_tree(X, min_samples=min_samples)
-    found = cut(tree, min_cluster_size=size, cluster_selection_method=method, allow_single_cluster=single)
+    found = extract_clusters(tree, min_cluster_size=size, cluster_selection_method=method, allow_single_cluster=single)
     counts = np.bincount(found.labels + 1, minlength=found.n_clusters + 1)
     assert len(counts) == found.n_clusters + 1
     if not (single and found.n_clusters == 1):  # a selected root keeps only its dense rows
@@ -342,7 +342,7 @@ def test_properties_of_any_cut(
     assert -1.0 <= found.relative_validity <= 1.0
     assert len(found.condensed.selected) == found.n_clusters
     assert np.sort(found.condensed.child[found.condensed.child < n]).tolist() == list(range(n))
-    eightfold = cut(
+    eightfold = extract_clusters(
         spanning_tree(X * 8, min_samples=min_samples),  # exact in binary, so the distances only change exponent
         min_cluster_size=size,
         cluster_selection_method=method,
@@ -358,8 +358,8 @@ def test_the_order_of_rows_changes_nothing(draw: int, size: int, method: str) ->
     order = np.random.default_rng(draw).permutation(150)
     options = {"min_cluster_size": size, "cluster_selection_method": method}
     # min_samples=1: with more, several edges share one core distance and the order of rows decides between them.
-    first = cut(spanning_tree(X, min_samples=1), **options)  # type: ignore[arg-type]
-    second = cut(spanning_tree(X[order], min_samples=1), **options)  # type: ignore[arg-type]
+    first = extract_clusters(spanning_tree(X, min_samples=1), **options)  # type: ignore[arg-type]
+    second = extract_clusters(spanning_tree(X[order], min_samples=1), **options)  # type: ignore[arg-type]
     assert same_partition(first.labels[order], second.labels)
 
 
@@ -394,7 +394,7 @@ def naive_relative_validity(edges: np.ndarray, labels: np.ndarray) -> float:
 def test_relative_validity_equals_the_naive_one(seed_: int, single: bool) -> None:
     tree = spanning_tree(blobs(400, 2, seed=seed_), min_samples=3)
     epsilon = 50.0 if single else 0.0  # one cluster of everything near
-    found = cut(tree, min_cluster_size=10, cluster_selection_epsilon=epsilon, allow_single_cluster=single)
+    found = extract_clusters(tree, min_cluster_size=10, cluster_selection_epsilon=epsilon, allow_single_cluster=single)
     assert found.n_clusters == 1 if single else found.n_clusters > 1
     # The same few sums in another order: a few units in the last of 16 digits.
     assert found.relative_validity == pytest.approx(naive_relative_validity(tree.edges, found.labels), rel=1e-12)
@@ -411,7 +411,7 @@ def test_relative_validity_ranks_groups_above_halves() -> None:
 
 def test_persistence_equals_its_definition() -> None:
     X = blobs(500, 3, seed=2)
-    found = cut(spanning_tree(X, min_samples=4), min_cluster_size=15)
+    found = extract_clusters(spanning_tree(X, min_samples=4), min_cluster_size=15)
     tree = found.condensed
     for label, cluster in enumerate(tree.selected):
         rows = tree.parent == cluster
@@ -446,7 +446,7 @@ def test_the_persistence_curve_is_plscans(seed_: int) -> None:
     assert_array_equal(curve.sizes, sizes)
     assert_allclose(curve.total_persistence, total, rtol=1e-4, atol=1e-2)  # theirs are float32 sums of some hundred
     assert curve.chosen == best + 1
-    found = cut(tree, min_cluster_size=curve.chosen, cluster_selection_method="leaf")
+    found = extract_clusters(tree, min_cluster_size=curve.chosen, cluster_selection_method="leaf")
     assert same_partition(found.labels, labels)
 
 
@@ -490,7 +490,7 @@ def test_new_rows_are_placed_as_hdbscan_does(min_samples: int, method: str) -> N
     X = blobs(400, 3, seed=4)
     new = blobs(150, 3, seed=4, spread=0.9) + 0.05
     tree = spanning_tree(X, min_samples=min_samples)
-    found = cut(tree, min_cluster_size=12, cluster_selection_method=method)
+    found = extract_clusters(tree, min_cluster_size=12, cluster_selection_method=method)
     labels, probabilities = approximate_predict(prediction_data(X, tree, found), new)
     expected = [naive_predict(X, tree, found, x) for x in new]
     assert labels.dtype == np.int32
@@ -514,7 +514,7 @@ def test_new_rows_are_placed_as_hdbscan_does(min_samples: int, method: str) -> N
 def test_fitted_rows_get_their_labels_back(options: dict[str, object], seed: int) -> None:
     X = blobs(800, 4, seed=seed)
     tree = spanning_tree(X, min_samples=6)
-    found = cut(tree, **options)  # type: ignore[arg-type]
+    found = extract_clusters(tree, **options)  # type: ignore[arg-type]
     labels, probabilities = approximate_predict(prediction_data(X, tree, found), X)
     assert_array_equal(labels, found.labels)
     assert_allclose(probabilities, found.probabilities, atol=1e-7)  # float64 rounded to float32
@@ -527,7 +527,7 @@ def test_fitted_real_tracks_get_their_labels_back(
     tracks_20k: np.ndarray, tree_20k: SpanningTree, size: int, method: str
 ) -> None:
     """All but identical rows that tie between two clusters: under 0.5 % of the tracks (0.24 % seen on all 114,000)."""
-    found = cut(tree_20k, min_cluster_size=size, cluster_selection_method=method)
+    found = extract_clusters(tree_20k, min_cluster_size=size, cluster_selection_method=method)
     labels, _ = approximate_predict(prediction_data(tracks_20k, tree_20k, found), tracks_20k)
     different = labels != found.labels
     assert different.mean() < 0.005
@@ -538,7 +538,7 @@ def test_fitted_real_tracks_get_their_labels_back(
 def test_far_rows_are_noise_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X = blobs(600, 3, seed=6)
     tree = spanning_tree(X, min_samples=5)
-    data = prediction_data(X, tree, cut(tree, min_cluster_size=20))
+    data = prediction_data(X, tree, extract_clusters(tree, min_cluster_size=20))
     labels, probabilities = approximate_predict(data, X)
     assert (approximate_predict(data, X[:5] + 1e4)[0] == -1).all()
     monkeypatch.setattr(linkage_predict, "NEIGHBOURS_AT_ONCE", 70)  # seven rows a batch
@@ -551,7 +551,7 @@ def test_far_rows_are_noise_and_batches_change_nothing(monkeypatch: pytest.Monke
 def test_prediction_data_survive_a_file_without_pickle(tmp_path: Path) -> None:
     X = blobs(300, 3, seed=7)
     tree = spanning_tree(X, min_samples=5)
-    data = prediction_data(X, tree, cut(tree, min_cluster_size=20))
+    data = prediction_data(X, tree, extract_clusters(tree, min_cluster_size=20))
     np.savez(tmp_path / "arrays.npz", **data)
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as file:
         loaded = dict(file)
@@ -562,7 +562,7 @@ def test_prediction_data_survive_a_file_without_pickle(tmp_path: Path) -> None:
 def test_rows_that_do_not_fit_are_refused() -> None:
     X = blobs(50, 3)
     tree = spanning_tree(X, min_samples=2)
-    data = prediction_data(X, tree, cut(tree, min_cluster_size=5))
+    data = prediction_data(X, tree, extract_clusters(tree, min_cluster_size=5))
     with pytest.raises(ModelError, match="takes 3 features"):
         approximate_predict(data, X[:, :2])
     with pytest.raises(ModelError, match="takes 3 features"):
@@ -613,7 +613,7 @@ def membership_vectors(X: np.ndarray, found: HdbscanResult) -> np.ndarray:
 def test_soft_membership_is_the_top_of_hdbscans_vectors(method: str, seed_: int) -> None:
     X = blobs(250, 2, seed=seed_, centres=5).astype(np.float32).astype(float)
     tree = spanning_tree(X, min_samples=3)
-    found = cut(tree, min_cluster_size=8, cluster_selection_method=method)
+    found = extract_clusters(tree, min_cluster_size=8, cluster_selection_method=method)
     data = prediction_data(X, tree, found)
     expected = membership_vectors(X, found)
     labels, strengths = soft_membership(data)
@@ -629,7 +629,7 @@ def test_soft_membership_is_the_top_of_hdbscans_vectors(method: str, seed_: int)
 def test_soft_membership_agrees_with_the_clustering() -> None:
     X = blobs(1000, 3, seed=8)
     tree = spanning_tree(X, min_samples=5)
-    found = cut(tree, min_cluster_size=25)
+    found = extract_clusters(tree, min_cluster_size=25)
     labels, strengths = soft_membership(prediction_data(X, tree, found))
     clustered = found.labels >= 0
     # Not all: a row at the rim of its own cluster can be nearer to the exemplars of another (hdbscan's documentation).
@@ -644,12 +644,12 @@ def test_serving_a_model_does_not_import_fast_hdbscan() -> None:
     """Only a new tree needs it."""
     code = (
         "import sys, numpy as np\n"
-        "from gpuclust.algorithms.hdbscan.fit import cut, tree_from_edges\n"
+        "from gpuclust.algorithms.hdbscan.fit import extract_clusters, tree_from_edges\n"
         "from gpuclust.algorithms.hdbscan.predict import approximate_predict, prediction_data\n"
         "X = np.arange(9.0)[:, None] ** 2\n"
         "edges = np.column_stack([np.arange(8), np.arange(1, 9), np.diff(X[:, 0])])\n"
         "tree = tree_from_edges(edges, np.r_[1.0, np.diff(X[:, 0])], 1)\n"
-        "approximate_predict(prediction_data(X, tree, cut(tree, min_cluster_size=2)), X)\n"
+        "approximate_predict(prediction_data(X, tree, extract_clusters(tree, min_cluster_size=2)), X)\n"
         "assert not any(name.startswith('fast_hdbscan') for name in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -657,9 +657,9 @@ def test_serving_a_model_does_not_import_fast_hdbscan() -> None:
 
 TREE = (
     "import sys, numpy as np\n"
-    "from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree\n"
+    "from gpuclust.algorithms.hdbscan.fit import extract_clusters, spanning_tree\n"
     "X = np.random.default_rng(0).normal(size=(60, 2)).round(1)\n"
-    "print(cut(spanning_tree(X, min_samples=3), min_cluster_size=5).labels.tolist())\n"
+    "print(extract_clusters(spanning_tree(X, min_samples=3), min_cluster_size=5).labels.tolist())\n"
 )
 
 

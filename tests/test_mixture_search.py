@@ -1,4 +1,4 @@
-"""The search for a mixture's start: better optima than one K-Means, the same for a seed, and honest when none lives."""
+"""The search for a mixture's start: better optima than one K-Means, the same for a seed, and an error when none works."""
 
 import numpy as np
 import pandas as pd
@@ -44,14 +44,14 @@ def test_weights_draw_the_sample() -> None:
     np.testing.assert_allclose(sorted(found.weights_), [0.25, 0.75], atol=1e-6)
 
 
-def test_no_start_lives_where_all_rows_are_one() -> None:
+def test_no_initialisation_works_where_all_rows_are_equal() -> None:
     with pytest.raises(FitError, match=r"lower cluster\.n_clusters"):
         fitted(np.ones((50, 2)), 3, 0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_component_that_no_row_likes_best_does_not_end_the_fit(seed: int) -> None:
-    """A shared covariance leaves small components without a row of their own; a start from labels died of it."""
+    """A shared covariance leaves small components without a row of their own; an initialisation from labels had an empty component."""
     columns = ["danceability", "energy", "speechiness", "acousticness", "instrumentalness", "liveness", "valence"]
     frame = catalogue(3000)[columns].to_numpy()
     X = PCA(5, svd_solver="full").fit_transform((frame - frame.min(axis=0)) / np.ptp(frame, axis=0))

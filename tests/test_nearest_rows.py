@@ -44,7 +44,7 @@ def test_values_of_any_size_and_place(n_features: int, offset: float) -> None:
 def test_neighbours_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(1).integers(0, 6, size=(3_000, 4)).astype(np.float32)
     several = nearest_rows(Leaves(build_kdtree(X)), 12)
-    monkeypatch.setattr("gpuclust.runtime.kernels.nearest.get_num_threads", lambda: 1)
+    monkeypatch.setattr("gpuclust.runtime.threads.get_num_threads", lambda: 1)
     for found, expected in zip(nearest_rows(Leaves(build_kdtree(X)), 12), several, strict=True):
         np.testing.assert_array_equal(found, expected)
 

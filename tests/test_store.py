@@ -12,25 +12,25 @@ from gpuclust.runtime.cache import ResultCache, key, matrix_key, nbytes, table_k
 def test_a_thing_is_made_once() -> None:
     store = ResultCache()
     for _ in range(3):
-        assert store.get("table-1", lambda: "made") == "made"
-    assert store.made["table"] == 1
+        assert store.get_or_create("table-1", lambda: "made") == "made"
+    assert store.n_created["table"] == 1
 
 
 def test_the_least_recently_used_goes_first_and_the_newest_stays() -> None:
     store = ResultCache(limit=200)
     block = np.zeros(100, dtype=np.uint8)
-    store.get("a-1", lambda: block)
-    store.get("b-1", lambda: block)
-    store.get("a-1", lambda: block)
-    store.get("c-1", lambda: np.zeros(150, dtype=np.uint8))
-    store.get("a-1", lambda: block)
-    assert store.made == {"a": 2, "b": 1, "c": 1}
+    store.get_or_create("a-1", lambda: block)
+    store.get_or_create("b-1", lambda: block)
+    store.get_or_create("a-1", lambda: block)
+    store.get_or_create("c-1", lambda: np.zeros(150, dtype=np.uint8))
+    store.get_or_create("a-1", lambda: block)
+    assert store.n_created == {"a": 2, "b": 1, "c": 1}
 
 
 def test_one_thing_larger_than_the_limit_is_kept_while_it_is_the_newest() -> None:
     store = ResultCache(limit=10)
-    store.get("a-1", lambda: np.zeros(100))
-    store.get("a-1", lambda: pytest.fail("it was made again"))
+    store.get_or_create("a-1", lambda: np.zeros(100))
+    store.get_or_create("a-1", lambda: pytest.fail("it was made again"))
 
 
 def test_keys_chain() -> None:
@@ -62,7 +62,7 @@ def test_bytes_of_nested_dataclasses() -> None:
 
 def test_who_claims_a_cost_first_pays_it() -> None:
     store = ResultCache()
-    store.get("table-1", lambda: sum(range(100_000)))
-    first, second = store.claim("table-1"), store.claim("table-1")
+    store.get_or_create("table-1", lambda: sum(range(100_000)))
+    first, second = store.pop_seconds("table-1"), store.pop_seconds("table-1")
     assert first > 0
     assert second == 0

@@ -64,7 +64,7 @@ def test_two_hundred_jobs_read_scale_reduce_and_grow_a_tree_once(context: Any, m
     assert all(o.status == FINISHED for o in result.outcomes)
     assert len(reads) == 1
     assert calls == {"scale": 1, "pca": 1, "tree": 1}
-    assert {k: context.cache.made[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
+    assert {k: context.cache.n_created[k] for k in ("table", "matrix", "tree")} == {"table": 1, "matrix": 1, "tree": 1}
 
 
 def test_a_sweep_is_one_parent_with_named_children_and_curves(context: Any) -> None:

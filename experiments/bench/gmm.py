@@ -3,7 +3,7 @@
     python experiments/bench/gmm.py            # about two minutes on two cores; --gpu for the part on a GPU alone
 
 An iteration is what the loop of `fit` does between two convergence tests: scikit-learn's `_e_step` and `_m_step`, and
-our `em_pass` and `maximise`, from the same parameters. Both are held against each other first. On a GPU the same by our CUDA pass
+our `em_pass` and `m_step`, from the same parameters. Both are held against each other first. On a GPU the same by our CUDA pass
 and by scikit-learn's array API on CuPy: cuML has no mixtures.
 """
 
@@ -24,9 +24,8 @@ from sklearn import config_context
 from sklearn.mixture import GaussianMixture as Reference
 
 from gpuclust.algorithms.mixture.em_cpu import em_pass
-from gpuclust.algorithms.mixture.fit import GaussianMixture
-from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise
-from gpuclust.algorithms.mixture.passes import passes
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, m_step
 
 ROWS = 1_160_000
 COMPONENTS = 5
@@ -77,7 +76,7 @@ def measure(X: np.ndarray, covariance_type: str, dtype: str) -> dict[str, Any]:
 
     def ours() -> tuple[float, MixtureParameters]:
         found = em_pass(X, p.weights, p.means, p.precisions_cholesky, covariance_type)
-        return found.log_likelihood / len(X), maximise(found, p.means, covariance_type, 1e-6, 1e-15)
+        return found.log_likelihood / len(X), m_step(found, p.means, covariance_type, 1e-6, 1e-15)
 
     log_likelihood, after = ours()
     expected, model = theirs()
@@ -133,7 +132,7 @@ def on_gpu() -> dict[str, Any]:
 
     small, source = real_tracks(5, distinct=True)
     rows = enlarged(small, ROWS)
-    device = passes("cuda")
+    device = em_backend("cuda")
     found = []
     for covariance_type, dtype in CASES:
         p = fitted(rows, covariance_type)
@@ -151,7 +150,7 @@ def on_gpu() -> dict[str, Any]:
 
         def ours(there: Any = there, p: MixtureParameters = p, covariance_type: str = covariance_type) -> float:
             sums = device.em_pass(there, p.weights, p.means, p.precisions_cholesky, covariance_type)
-            maximise(sums, p.means, covariance_type, 1e-6, 1e-15)
+            m_step(sums, p.means, covariance_type, 1e-6, 1e-15)
             return sums.log_likelihood / ROWS
 
         expected = em_pass(X, p.weights, p.means, p.precisions_cholesky, covariance_type).log_likelihood / ROWS

@@ -20,7 +20,7 @@ import numpy as np
 from fast_hdbscan import HDBSCAN
 from sklearn.metrics import adjusted_rand_score
 
-from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
+from gpuclust.algorithms.hdbscan.fit import extract_clusters, spanning_tree
 
 MIN_SAMPLES = 15
 REPEATS = 7
@@ -48,7 +48,7 @@ def check(X: np.ndarray) -> list[dict[str, Any]]:
     threads = numba.get_num_threads()
     found = []
     for setting in SETTINGS:
-        ours = cut(tree, **setting)
+        ours = extract_clusters(tree, **setting)
         theirs = direct(X, setting)
         numba.set_num_threads(1)
         alone = direct(X, setting)
@@ -84,7 +84,7 @@ def on_gpu() -> dict[str, Any]:
 
     def ours() -> list[np.ndarray]:
         tree = fit_tree(there, MIN_SAMPLES)
-        return [cut(tree, **setting).labels for setting in SETTINGS]
+        return [extract_clusters(tree, **setting).labels for setting in SETTINGS]
 
     def theirs() -> list[np.ndarray]:
         fits = (CumlHDBSCAN(min_samples=MIN_SAMPLES, output_type="cupy", **setting).fit(there) for setting in SETTINGS)
@@ -118,13 +118,13 @@ def on_cpu() -> None:
     def sweep() -> None:
         shared = spanning_tree(X, min_samples=MIN_SAMPLES)
         for setting in SETTINGS:
-            cut(shared, **setting)
+            extract_clusters(shared, **setting)
 
     seconds = common.interleaved(
         {
-            "one_fit": lambda: cut(spanning_tree(X, min_samples=MIN_SAMPLES), **first),
+            "one_fit": lambda: extract_clusters(spanning_tree(X, min_samples=MIN_SAMPLES), **first),
             "tree_and_eight_cuts": sweep,
-            "eight_cuts": lambda: [cut(tree, **setting) for setting in SETTINGS],
+            "eight_cuts": lambda: [extract_clusters(tree, **setting) for setting in SETTINGS],
             "fast_hdbscan_one_fit": lambda: direct(X, first),
         },
         REPEATS,
@@ -132,7 +132,7 @@ def on_cpu() -> None:
     wide, _ = common.real_tracks(11)
     wide_seconds = common.interleaved(
         {
-            "one_fit": lambda: cut(spanning_tree(wide, min_samples=MIN_SAMPLES), **first),
+            "one_fit": lambda: extract_clusters(spanning_tree(wide, min_samples=MIN_SAMPLES), **first),
             "fast_hdbscan_one_fit": lambda: direct(wide, first),
         },
         1,

@@ -130,13 +130,13 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
     import cupy as cp
     from cuml.cluster import KMeans as CumlKMeans
 
-    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend
+    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, run_lloyd_gpu
 
     there, centers = cp.asarray(X), cp.asarray(start.astype(X.dtype))
 
     def ours(length: int) -> tuple[np.ndarray, int]:
         descent = LloydState(start.copy(), -1.0, length)
-        descend(there, [descent])
+        run_lloyd_gpu(there, [descent])
         return descent.centers, descent.n_iter
 
     def cuml(length: int) -> tuple[np.ndarray, int]:

@@ -24,7 +24,7 @@ import numpy as np
 from common import RESULTS, generated, heading, write
 from matplotlib.axes import Axes
 
-from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
+from gpuclust.algorithms.hdbscan.fit import extract_clusters, spanning_tree
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, fit_kmeans
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.config import DataConfig
@@ -96,7 +96,7 @@ def gmm(X: np.ndarray, clusters: int, _: int) -> Callable[[], object]:
 
 
 def hdbscan(X: np.ndarray, _: int, neighbours: int) -> Callable[[], object]:
-    return lambda: cut(spanning_tree(X, min_samples=neighbours), min_cluster_size=100)
+    return lambda: extract_clusters(spanning_tree(X, min_samples=neighbours), min_cluster_size=100)
 
 
 def nearest_labels(X: np.ndarray, clusters: int, _: int) -> Callable[[], object]:

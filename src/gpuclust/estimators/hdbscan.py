@@ -123,7 +123,7 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         ValueError
             For a parameter out of its range, more ``min_samples`` than rows, and values that are not finite.
         """
-        from gpuclust.algorithms.hdbscan.fit import cut, spanning_tree
+        from gpuclust.algorithms.hdbscan.fit import extract_clusters, spanning_tree
         from gpuclust.algorithms.hdbscan.predict import prediction_data
 
         rows = self._rows_to_fit(X, at_least=2)
@@ -132,7 +132,7 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
             raise ValueError(f"min_samples ({neighbours + 1}) must be at most the number of samples in X ({len(rows)})")
         with value_errors(self):
             tree = spanning_tree(rows, min_samples=neighbours)
-            found = cut(
+            found = extract_clusters(
                 tree,
                 min_cluster_size=min(self._size(tree), len(rows)),
                 cluster_selection_method=self.cluster_selection_method,

@@ -78,7 +78,7 @@ def get_table(job: Job, context: RunContext) -> Table:
         say_table(job, table_lines(table), context)
         return table
 
-    return context.cache.get(job.key_of_table, make)
+    return context.cache.get_or_create(job.key_of_table, make)
 
 
 def get_matrix(job: Job, context: RunContext) -> Matrix:
@@ -90,7 +90,7 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
         c = job.config
         return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend)
 
-    return context.cache.get(job.key_of_matrix, make)
+    return context.cache.get_or_create(job.key_of_matrix, make)
 
 
 def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
@@ -124,8 +124,8 @@ def _result(
     )
     diagnostics = diagnose(job, table, matrix, clustering, context)
     seconds = {
-        "load_seconds": context.cache.claim(job.key_of_table),
-        "prepare_seconds": context.cache.claim(job.key_of_matrix),
+        "load_seconds": context.cache.pop_seconds(job.key_of_table),
+        "prepare_seconds": context.cache.pop_seconds(job.key_of_matrix),
         "fit_seconds": clustering.seconds,
         "score_seconds": scores.seconds,
     }
@@ -153,7 +153,9 @@ def say_table(job: Job, lines: str, context: RunContext) -> None:
 
 def table_stats(job: Job, table: Table, context: RunContext) -> TableStats:
     """What all profiles of a table share."""
-    return context.cache.get(f"facts-{job.key_of_table}", lambda: compute_table_stats(table, context.backend.frames))
+    return context.cache.get_or_create(
+        f"facts-{job.key_of_table}", lambda: compute_table_stats(table, context.backend.frames)
+    )
 
 
 def describe(

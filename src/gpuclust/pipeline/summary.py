@@ -169,7 +169,7 @@ def _structure(job: Job, context: RunContext) -> Structure | None:
         found = find_structure(raw, seed=job.config.seed, transform=lambda raw: matrix.preparation.transform(raw)[0])
         return None if found is None else replace(found, rows=rows[found.rows])
 
-    return context.cache.get(f"structure-{matrix.key}-{job.config.seed}", find)
+    return context.cache.get_or_create(f"structure-{matrix.key}-{job.config.seed}", find)
 
 
 def _sample(job: Job, context: RunContext) -> tuple[np.ndarray, np.ndarray]:

@@ -59,16 +59,16 @@ def nbytes(thing: Any) -> int:
 class ResultCache:
     """Least-recently-used results up to ``limit`` bytes (default: half of the memory now free).
 
-    ``made`` counts how often each kind was made, so that a test can show that a sweep pays once.
+    ``n_created`` counts how often each kind was made, so that a test can show that a sweep pays once.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = psutil.virtual_memory().available // 2 if limit is None else limit
-        self.made: Counter[str] = Counter()
+        self.n_created: Counter[str] = Counter()
         self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._seconds: dict[str, float] = {}
 
-    def get(self, name: str, make: Callable[[], T]) -> T:
+    def get_or_create(self, name: str, make: Callable[[], T]) -> T:
         """What is kept under the key, or what ``make`` gives, kept from now on; the newest is never evicted."""
         if name in self._kept:
             self._kept.move_to_end(name)
@@ -76,12 +76,12 @@ class ResultCache:
         began = time.perf_counter()
         thing = make()
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
-        self.made[name.partition("-")[0]] += 1
+        self.n_created[name.partition("-")[0]] += 1
         self._kept[name] = (thing, nbytes(thing))
         while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.limit:
             self._kept.popitem(last=False)
         return thing
 
-    def claim(self, name: str) -> float:
+    def pop_seconds(self, name: str) -> float:
         """Seconds that making this cost since it was last claimed: who claims first pays, the others pay nothing."""
         return self._seconds.pop(name, 0.0)

@@ -37,14 +37,18 @@ class Distinct:
         return bool((values[self.first][self.inverse] == values).all())
 
 
-def pays(n_distinct: int | None, n_rows: int) -> bool:
+def worth_deduplicating(n_distinct: int | None, n_rows: int) -> bool:
     """Whether so many distinct rows are few enough to score them alone; None: nobody knows how many there are."""
     return n_distinct is not None and n_rows >= MIN_ROWS and n_distinct <= (1 - MIN_SHARE) * n_rows
 
 
 def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
-    """As `pays`, to fit them alone."""
-    return pays(n_distinct, n_rows) and n_rows >= MIN_ROWS_FITS and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows  # type: ignore[operator]
+    """As `worth_deduplicating`, to fit them alone."""
+    return (
+        worth_deduplicating(n_distinct, n_rows)
+        and n_rows >= MIN_ROWS_FITS
+        and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows
+    )  # type: ignore[operator]
 
 
 def distinct_rows(X: np.ndarray) -> Distinct:

@@ -1,7 +1,7 @@
-"""How kernels are compiled: once for each machine, kept on disk where that is possible, and not without saying so.
+"""Compilation of kernels: once per machine, with a cache on disk where possible, and with a message to the user.
 
-Numba compiles under one lock, so a second core helps only from another process: a `Helper` compiles what is wanted later,
-and the folder on disk hands it over.
+Numba compiles under one lock, so a second core helps only from another process: a `CompileWorker` compiles the kernels that
+are needed later, and this process reads them from the cache on disk.
 """
 
 from __future__ import annotations
@@ -23,45 +23,49 @@ from numba.core import event
 
 PRECOMPILE = "gpuclust.metrics.precompile"
 SILHOUETTE_KERNELS = "gpuclust.metrics.silhouette.kernels_cpu"
-LOOK = 0.02  # seconds between looks for what the helper compiles
+POLL_SECONDS = 0.02  # between two looks into the cache for what the worker compiles
+FASTMATH = {"contract", "nnan", "nsz"}
 
 
 def compiled(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` without the interpreter's lock, kept on disk, or in memory alone where nothing can be written.
+    """`numba.njit` without the interpreter's lock, cached on disk, or in memory alone where no folder is writable.
 
-    Quicker to compile without the ways in that nobody takes: from C, and from Python where only kernels call it (`inner`).
-    The folder is NUMBA_CACHE_DIR, else __pycache__ beside the file, else the user's own cache.
+    ``fastmath`` is, unless given, for arithmetic that never meets NaN and does not distinguish 0.0 from -0.0. To cut
+    compile time the C wrapper is skipped, as is the Python wrapper of kernels that only kernels call (``inner``).
+    The cache is in NUMBA_CACHE_DIR, else in __pycache__ beside the file, else in the user's own cache folder.
     """
-    options = {"nogil": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": inner, **options}
+    options = {"nogil": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": inner, "fastmath": FASTMATH, **options}
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             kernel = njit(cache=True, **options)(function)
         except RuntimeError:  # numba's answer where no folder is writable
             return njit(**options)(function)
-        _forgive(kernel._cache)
+        _ignore_cache_errors(kernel._cache)
         return kernel
 
     return decorate
 
 
-def _forgive(cache: Any) -> None:
-    """A folder that was writable at import may be full, damaged or gone when a kernel is looked up or kept.
+def _ignore_cache_errors(cache: Any) -> None:
+    """Compile without the cache where its folder has become full, damaged or missing since the import.
 
-    Numba would raise out of the first call; here the kernel is compiled, and not kept. What the helper brings is waited for.
+    Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for.
     """
     load, save, module = cache.load_overload, cache.save_overload, cache._py_func.__module__
 
     def load_if_possible(*args: Any) -> Any:
         while True:
-            coming = _helper is not None and _helper.brings(module)  # asked before looking: what it keeps last counts
+            coming = _worker is not None and _worker.will_compile(
+                module
+            )  # before loading: it may save and end in between
             try:
                 found = load(*args)
             except (OSError, EOFError, UnpicklingError):
                 return None
             if found is not None or not coming:
                 return found
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
 
     def save_if_possible(*args: Any) -> None:
         with suppress(OSError, EOFError, UnpicklingError):
@@ -71,10 +75,11 @@ def _forgive(cache: Any) -> None:
 
 
 @dataclass
-class Helper:
-    """A process that compiles kernels of some ``modules`` and keeps them on disk; ``command`` starts it.
+class CompileWorker:
+    """A process, started by ``command``, that compiles the kernels of some ``modules`` into the cache on disk.
 
-    No other process should compile those meanwhile: numba's folder is not made for two that keep versions of one kernel.
+    No other process should compile these at the same time: numba's cache does not merge versions of one kernel that two
+    processes save.
     """
 
     command: Sequence[str]
@@ -82,39 +87,39 @@ class Helper:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, once; a machine that cannot start it does without."""
+        """Start the process, once. Where it cannot be started, all kernels are compiled in this process."""
         if self.process is None:
             nothing = subprocess.DEVNULL
             with suppress(OSError):
                 self.process = subprocess.Popen(self.command, stdin=nothing, stdout=nothing, stderr=nothing)
 
-    def brings(self, module: str) -> bool:
-        """Whether kernels of a module may still come from it."""
+    def will_compile(self, module: str) -> bool:
+        """Whether the process is running and may still compile kernels of ``module``."""
         return module in self.modules and self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """End it, finished or not."""
+        """Kill the process if it is running."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
 
-_helper: Helper | None = None
+_worker: CompileWorker | None = None
 _listening = False
 
 
-def offer(helper: Helper) -> None:
-    """Have this one started if something has to be compiled, within `notify_on_compile`; the first offer counts."""
-    global _helper
-    if _listening and _helper is None:
-        _helper = helper
+def set_worker(worker: CompileWorker) -> None:
+    """Within `notify_on_compile`: the worker to start if a kernel has to be compiled. Only the first one registered is used."""
+    global _worker
+    if _listening and _worker is None:
+        _worker = worker
 
 
 @contextmanager
-def small_grids() -> Iterator[None]:
-    """Without the advice that a small table fills no device, which helps nobody here.
+def ignore_small_grid_warnings() -> Iterator[None]:
+    """Silence numba's performance warning that a small table does not fill the GPU.
 
-    By its text: numba and numba-cuda have a class each for it.
+    It is filtered by its text, as numba and numba-cuda have different classes for it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*under-utilization")
@@ -122,53 +127,57 @@ def small_grids() -> Iterator[None]:
 
 
 class _Listener(event.Listener):
-    """Meets each kernel that is compiled rather than read from disk: calls back at the first, and starts the helper.
+    """Receives an event for each kernel that is compiled rather than read from the cache.
 
-    Garbage is not collected meanwhile: compiling makes little of it, and looking for it took a tenth of the time.
+    The first one calls ``callback``; the first one outside the worker's modules starts the worker. The garbage collector is off during
+    compilation, where it took a tenth of the time.
     """
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
-        self._depth, self._collects = 0, False
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+        self._depth, self._gc_was_enabled = 0, False
 
     def on_start(self, event: Any) -> None:
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
         if self._depth == 0:
-            self._collects = gc.isenabled()
+            self._gc_was_enabled = gc.isenabled()
             gc.disable()
         self._depth += 1
         module = event.data["dispatcher"].py_func.__module__
-        if _helper is not None and module not in _helper.modules:
-            _helper.start()
+        if _worker is not None and module not in _worker.modules:
+            _worker.start()
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
-        if self._depth == 0 and self._collects:
+        if self._depth == 0 and self._gc_was_enabled:
             gc.enable()
 
 
 @contextmanager
-def notify_on_compile(tell: Callable[[], None]) -> Iterator[None]:
-    """Call ``tell`` once when, within the context, some kernel is not on disk and has to be compiled."""
-    global _helper, _listening
+def notify_on_compile(callback: Callable[[], None]) -> Iterator[None]:
+    """Call ``callback`` once if, within the context, a kernel is not in the cache and has to be compiled."""
+    global _worker, _listening
     _listening = True
     try:
-        with event.install_listener("numba:compile", _Listener(tell)):
+        with event.install_listener("numba:compile", _Listener(callback)):
             yield
     finally:
         _listening = False
-        if _helper is not None:
-            _helper.stop()
-            _helper = None
+        if _worker is not None:
+            _worker.stop()
+            _worker = None
 
 
 def schedule_precompile(algorithm: str, X: np.ndarray, modules: Sequence[str] = ()) -> None:
-    """Offer a helper that compiles what follows a fit of ``algorithm`` to X; it starts if kernels have to be compiled.
+    """Register a worker that compiles the kernels used after a fit of ``algorithm`` to X (n_samples, n_features).
 
-    ``modules`` are the modules of the algorithm whose kernels the helper compiles, beside those of the silhouette.
+    It starts if the fit has to compile kernels of its own. ``modules`` are the modules of the algorithm whose kernels the
+    worker compiles, besides those of the silhouette.
     """
     if config.NUMBA_DEFAULT_NUM_THREADS > 1:  # one core for each process
         task = (algorithm, X.dtype.name, str(X.shape[1]))
-        offer(Helper((sys.executable, "-P", "-m", PRECOMPILE, *task), frozenset({SILHOUETTE_KERNELS, *modules})))
+        set_worker(
+            CompileWorker((sys.executable, "-P", "-m", PRECOMPILE, *task), frozenset({SILHOUETTE_KERNELS, *modules}))
+        )

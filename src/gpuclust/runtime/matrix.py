@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuclust.model.preparation import Preparation
 from gpuclust.runtime.backend import Array
-from gpuclust.runtime.deduplicate import Distinct, distinct_rows, pays, worth_deduplicating_fits
+from gpuclust.runtime.deduplicate import Distinct, distinct_rows, worth_deduplicating, worth_deduplicating_fits
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Matrix:
     @cached_property
     def distinct(self) -> Distinct | None:
         """The distinct rows, found at the first use, where scoring them alone pays; only on the host."""
-        if not isinstance(self.X, np.ndarray) or not pays(self.n_distinct, self.n_rows):
+        if not isinstance(self.X, np.ndarray) or not worth_deduplicating(self.n_distinct, self.n_rows):
             return None
         found = distinct_rows(self.X)
-        return found if pays(len(found.X), self.n_rows) else None
+        return found if worth_deduplicating(len(found.X), self.n_rows) else None
 
     @property
     def distinct_to_fit(self) -> Distinct | None:

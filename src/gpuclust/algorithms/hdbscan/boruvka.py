@@ -16,7 +16,8 @@ from gpuclust.algorithms.hdbscan.kd_tree import build_kdtree, rdist, to_node
 from gpuclust.algorithms.hdbscan.knn import first_denser_neighbour, nearest_rows
 from gpuclust.algorithms.hdbscan.leaf_tiles import Leaves, open_node, to_box, to_rows
 from gpuclust.errors import FitError
-from gpuclust.runtime.kernels.nearest import compiled, in_threads
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.threads import in_threads
 
 LISTED = 32  # nearest rows of each that the rounds look at first
 
@@ -63,7 +64,7 @@ def _nearest_outside(leaves, near, core, components, node_components):  # type: 
     def run(first: int, last: int) -> None:
         _search(*leaves.shape, *leaves.scratch(), *inside, node_components, shortest, distance, at, first, last)
 
-    in_threads(n, lambda first, last: _look(near, core, components, shortest, first, last))
+    in_threads(n, lambda first, last: _prime_bounds(near, core, components, shortest, first, last))
     in_threads(len(leaves.nodes), run)
     return distance, np.where(at < 0, -1, order[at]).astype(np.int32)
 
@@ -146,7 +147,7 @@ def _visited_first(point, at, held, starts, ends, lower, upper, place):  # type:
 
 
 @compiled(fastmath=False)
-def _look(near, core, components, shortest, first, last):  # type: ignore[no-untyped-def]
+def _prime_bounds(near, core, components, shortest, first, last):  # type: ignore[no-untyped-def]
     """Bounds from the nearest rows: each is no farther than the row's own core distance."""
     for i in range(first, last):
         for j in range(near.shape[1]):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuclust.model.records import NOISE
-from gpuclust.runtime.kernels.nearest import compiled
+from gpuclust.runtime.jit import compiled
 
 
 def linkage_from_sorted_edges(left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:

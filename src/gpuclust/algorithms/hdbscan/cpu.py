@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size
-from gpuclust.algorithms.hdbscan.fit import SpanningTree, auto_min_cluster_size, cut, spanning_tree, tree_from_edges
+from gpuclust.algorithms.hdbscan.fit import (
+    SpanningTree,
+    auto_min_cluster_size,
+    extract_clusters,
+    spanning_tree,
+    tree_from_edges,
+)
 from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
 from gpuclust.algorithms.hdbscan.quality import relative_validity
 from gpuclust.algorithms.registry import FitInput, FitResult
@@ -27,14 +33,14 @@ def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
 
 def tree(data: FitInput, min_samples: int) -> SpanningTree:
     """The spanning tree of the matrix, from the cache where it is there: the expensive step."""
-    return cached_tree(data, min_samples, _grow)
+    return cached_tree(data, min_samples, _build_tree)
 
 
 def cached_tree(data: FitInput, min_samples: int, grow: Callable[[np.ndarray, int], SpanningTree]) -> SpanningTree:
     """What ``grow(X, min_samples)`` gives, kept in the cache. Raises FitError where the rows are too few."""
     if min_samples >= len(data.X):
         raise FitError(f"{len(data.X):,} rows are too few for min_samples={min_samples}; lower cluster.min_samples")
-    return data.cache.get(tree_key(data, min_samples), lambda: grow(data.X, min_samples))
+    return data.cache.get_or_create(tree_key(data, min_samples), lambda: grow(data.X, min_samples))
 
 
 def tree_key(data: FitInput, min_samples: int) -> str:
@@ -42,7 +48,7 @@ def tree_key(data: FitInput, min_samples: int) -> str:
     return key("tree", data.key, min_samples)
 
 
-def _grow(X: np.ndarray, min_samples: int) -> SpanningTree:
+def _build_tree(X: np.ndarray, min_samples: int) -> SpanningTree:
     schedule_precompile("hdbscan", X, ["gpuclust.algorithms.hdbscan.condense"])
     return spanning_tree(X, min_samples=min_samples)
 
@@ -56,7 +62,7 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
         size = int(curve.chosen)
     elif size is None:
         size = default_min_cluster_size(tree.n_rows)
-    found = cut(
+    found = extract_clusters(
         tree,
         min_cluster_size=size,
         cluster_selection_method=config.cluster_selection_method,
@@ -82,8 +88,8 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
 
 def density_validity(data: FitInput, config: HdbscanConfig, labelings: Sequence[np.ndarray]) -> list[float]:
     """The relative validity of labelings (n_samples,), noise -1, on the spanning tree of the matrix."""
-    edges = data.cache.get(
-        tree_key(data, config.min_samples), lambda: _grow(data.backend.to_host(data.X), config.min_samples)
+    edges = data.cache.get_or_create(
+        tree_key(data, config.min_samples), lambda: _build_tree(data.backend.to_host(data.X), config.min_samples)
     ).edges
     return [relative_validity(edges, labels) for labels in labelings]
 

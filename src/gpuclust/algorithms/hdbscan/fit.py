@@ -1,4 +1,4 @@
-"""HDBSCAN in two steps: `spanning_tree`, dear, once per matrix and min_samples; `cut`, cheap, once per setting.
+"""HDBSCAN in two steps: `spanning_tree`, dear, once per matrix and min_samples; `extract_clusters`, cheap, once per setting.
 
 The spanning tree is the one that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), by kernels of our own, or any
 tree of the same meaning, such as cuML's, through `tree_from_edges`. Cutting takes host arrays alone.
@@ -29,7 +29,7 @@ __all__ = [
     "PersistenceCurve",
     "SpanningTree",
     "auto_min_cluster_size",
-    "cut",
+    "extract_clusters",
     "persistence_curve",
     "relative_validity",
     "spanning_tree",
@@ -169,7 +169,7 @@ def tree_from_edges(edges: np.ndarray, core_distances: np.ndarray, min_samples: 
     return SpanningTree(edges, core_distances, int(min_samples), linkage)
 
 
-def cut(
+def extract_clusters(
     tree: SpanningTree,
     *,
     min_cluster_size: int,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.runtime.jit import compiled as kernel
-from gpuclust.runtime.kernels.nearest import compiled
+from gpuclust.runtime.jit import compiled
 
 LEAF_ROWS = 40  # to twice as many
 SMALL = 16  # rows that are sorted rather than parted
@@ -142,7 +141,7 @@ def _build(data, rows, starts, ends, is_leaf, lower, upper):  # type: ignore[no-
             starts[2 * node + 2], ends[2 * node + 2] = middle, end
 
 
-@kernel(inner=True, fastmath=True)
+@compiled(inner=True, fastmath=True)
 def rdist(x, y):  # type: ignore[no-untyped-def]
     """Squared distance of two rows, float32."""
     total = np.float32(0)
@@ -152,7 +151,7 @@ def rdist(x, y):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel(inner=True, fastmath=True)
+@compiled(inner=True, fastmath=True)
 def to_node(lower, upper, point):  # type: ignore[no-untyped-def]
     """Squared distance of a row to a box, float32."""
     total = np.float32(0)

@@ -10,9 +10,10 @@ import numpy as np
 
 from gpuclust.algorithms.hdbscan.kd_tree import push, rdist, sort_heap, to_node
 from gpuclust.algorithms.hdbscan.leaf_tiles import Leaves, open_node, to_box, to_rows
-from gpuclust.runtime.kernels.nearest import compiled, in_threads
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.threads import in_threads
 
-OPEN = -2
+UNRESOLVED = -2
 
 
 def nearest_rows(leaves: Leaves, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +42,7 @@ def first_denser_neighbour(
     picks = np.empty(len(core), dtype=np.int32)
     in_threads(len(core), lambda first, last: _pick(neighbors, squared, core, k, picks, first, last))
     order = leaves.tree.rows
-    open_rows = order[picks[order] == OPEN]  # neighbours after each other, as they read the same leaves
+    open_rows = order[picks[order] == UNRESOLVED]  # neighbours after each other, as they read the same leaves
 
     def run(first: int, last: int) -> None:
         heap = np.empty(k, np.float32), np.empty(k, np.int32)
@@ -101,11 +102,11 @@ def _search(  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=False)
 def _pick(neighbors, squared, core, k, picks, first, last):  # type: ignore[no-untyped-def]
-    """The first no sparser; OPEN where rows at the same distance leave it so."""
+    """The first no sparser; UNRESOLVED where rows at the same distance leave it so."""
     for i in range(first, last):
         tied = len(squared[i]) > k and squared[i, k] == squared[i, k - 1]  # with a row that is not among the k
         alike = k > 1 and squared[i, 1] == 0  # rows like this one: which of them comes first?
-        picks[i] = OPEN if alike or tied else -1
+        picks[i] = UNRESOLVED if alike or tied else -1
         if alike:
             continue
         at = np.float32(-1)  # the distance of the pick
@@ -114,7 +115,7 @@ def _pick(neighbors, squared, core, k, picks, first, last):  # type: ignore[no-u
             if at >= 0 and squared[i, j] > at:
                 break
             if other >= 0 and other != i and core[other] <= core[i]:
-                picks[i] = OPEN if at >= 0 or (tied and squared[i, j] == squared[i, k - 1]) else other
+                picks[i] = UNRESOLVED if at >= 0 or (tied and squared[i, j] == squared[i, k - 1]) else other
                 at = squared[i, j]
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.hdbscan.kd_tree import KdTree
-from gpuclust.runtime.kernels.nearest import compiled, in_threads, workspace
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.nearest import workspace
+from gpuclust.runtime.threads import in_threads
 
 LANES = 16  # a leaf's rows are padded to a multiple of it
 FAR = 1e19  # a coordinate of rows that pad a leaf

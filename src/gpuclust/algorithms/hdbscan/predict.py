@@ -26,7 +26,7 @@ from gpuclust.algorithms.hdbscan.condense import top_membership
 from gpuclust.algorithms.hdbscan.fit import HdbscanResult, SpanningTree
 from gpuclust.errors import ModelError
 from gpuclust.model.records import NOISE
-from gpuclust.runtime.kernels.nearest import in_threads
+from gpuclust.runtime.threads import in_threads
 
 # Neighbours held at once: 64 MB of distances and row numbers, whatever min_samples is.
 NEIGHBOURS_AT_ONCE = 1 << 22

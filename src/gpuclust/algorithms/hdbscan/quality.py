@@ -31,7 +31,7 @@ def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> 
     """Rank all sizes from ``base_min_cluster_size`` on, from one tree, as PLSCAN does (Bot, McInnes and Aerts 2025).
 
     The leaf clusters of each size count with how long they last over sizes, weighted by density: the figures of
-    fast_hdbscan's ``PLSCAN`` (``min_cluster_sizes_``, ``total_persistence_``), and ``cut(tree, min_cluster_size=chosen,
+    fast_hdbscan's ``PLSCAN`` (``min_cluster_sizes_``, ``total_persistence_``), and ``extract_clusters(tree, min_cluster_size=chosen,
     cluster_selection_method="leaf")`` is its first layer. Where the curve has no inner peak its maximum is chosen.
     Raises FitError when ``base_min_cluster_size`` is not in 2..n_rows.
     """

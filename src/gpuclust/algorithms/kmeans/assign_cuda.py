@@ -14,7 +14,7 @@ import numpy as np
 from numba import cuda
 
 from gpuclust.runtime.backend import Array
-from gpuclust.runtime.jit import small_grids
+from gpuclust.runtime.jit import ignore_small_grid_warnings
 
 THREADS = 256
 
@@ -49,7 +49,7 @@ def nearest_two(X: Array, centers: Array, xp: Any) -> tuple[Array, Array, Array]
     n_rows = X.shape[0]
     labels = xp.empty(n_rows, dtype=np.int32)
     nearest, second = xp.empty(n_rows, dtype=np.float64), xp.empty(n_rows, dtype=np.float64)
-    with small_grids():
+    with ignore_small_grid_warnings():
         _nearest_two[max(1, math.ceil(n_rows / THREADS)), THREADS](X, centers, labels, nearest, second)
     return labels, nearest, second
 
@@ -112,7 +112,7 @@ class LloydState:
         return not self.settled and self.n_iter < self.max_iter
 
 
-def descend(X: Array, descents: Sequence[LloydState]) -> None:
+def run_lloyd_gpu(X: Array, descents: Sequence[LloydState]) -> None:
     """Advance every descent to its end, all of them in each pass over X, which is on the device.
 
     An empty cluster keeps its centre. The sums are the same in every run, so labels that no longer change leave the
@@ -121,7 +121,7 @@ def descend(X: Array, descents: Sequence[LloydState]) -> None:
     from gpuclust.algorithms.kmeans.kernels_cuda import lloyd_pass
 
     while running := [descent for descent in descents if descent.running]:
-        with small_grids():
+        with ignore_small_grid_warnings():
             found = lloyd_pass(X, [descent.centers for descent in running])
         for descent, statistics in zip(running, found, strict=True):
             masses = statistics.masses[:, None]

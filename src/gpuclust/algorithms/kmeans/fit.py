@@ -14,11 +14,11 @@ import numpy as np
 
 from gpuclust.algorithms.kmeans.init import KMeansRequest, choose_starts
 from gpuclust.algorithms.kmeans.kernels_cpu import MAX_CLUSTERS
-from gpuclust.algorithms.kmeans.lloyd import Outcome, run_lloyd
-from gpuclust.algorithms.kmeans.tiled_matrix import Rows, tile_matrix
+from gpuclust.algorithms.kmeans.lloyd import LloydResult, run_lloyd
+from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
 from gpuclust.errors import FitError
 from gpuclust.runtime.deduplicate import Distinct
-from gpuclust.runtime.kernels.nearest import nearest_two
+from gpuclust.runtime.nearest import nearest_two
 
 __all__ = ["KMeansFit", "KMeansRequest", "assign", "fit_kmeans", "lloyd", "use_fused"]
 
@@ -65,7 +65,7 @@ def fit_kmeans(
     starts = choose_starts(rows, requests)
     if distinct is not None and sample_weight is None:
         # The variance, which tol is a share of, is that of all rows.
-        rows = replace(tile_matrix(distinct.X, distinct.counts, rows.frame), variance=rows.variance)
+        rows = replace(tile_matrix(distinct.X, distinct.counts, rows.origin_scale), variance=rows.variance)
     outcomes = run_lloyd(rows, [(start, requests[i].max_iter, requests[i].tol) for i, start in starts], exact=True)
     fits: list[KMeansFit] = []
     for i in range(len(requests)):
@@ -88,7 +88,7 @@ def lloyd(
     """Lloyd's iterations from given centres, each (n_clusters, n_features) in the coordinates of X; one fit for each."""
     X, weight = _checked(X, sample_weight)
     rows = _rows(X, weight)
-    shift, scale = rows.frame
+    shift, scale = rows.origin_scale
     outcomes = run_lloyd(rows, [((np.asarray(start) - shift) * scale, max_iter, tol) for start in starts], exact=True)
     return [_finish(rows, outcome) for outcome in outcomes]
 
@@ -139,15 +139,15 @@ def _check_request(request: KMeansRequest, n_rows: int) -> None:
         raise FitError(f"n_init={request.n_init} and max_iter={request.max_iter} must both be 1 or more")
 
 
-def _rows(X: np.ndarray, weight: np.ndarray) -> Rows:
+def _rows(X: np.ndarray, weight: np.ndarray) -> TiledMatrix:
     try:
         return tile_matrix(X, weight)
     except ValueError as error:
         raise FitError(f"{error}; clean or scale the features first") from None
 
 
-def _finish(rows: Rows, outcome: Outcome) -> KMeansFit:
-    shift, scale = rows.frame
+def _finish(rows: TiledMatrix, outcome: LloydResult) -> KMeansFit:
+    shift, scale = rows.origin_scale
     centers = outcome.centers / scale + shift
     labels, distance, _ = nearest_two(rows.X, centers)
     squares = distance**2

@@ -13,7 +13,7 @@ import cupy as cp
 import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
-from gpuclust.algorithms.kmeans.assign_cuda import LloydState, descend, nearest_two, refine_float64
+from gpuclust.algorithms.kmeans.assign_cuda import LloydState, nearest_two, refine_float64, run_lloyd_gpu
 from gpuclust.algorithms.kmeans.cpu import packed
 from gpuclust.algorithms.kmeans.fit import fit_kmeans as fit_on_host
 from gpuclust.algorithms.kmeans.init import KMeansRequest
@@ -94,7 +94,7 @@ def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> lis
         [LloydState(start, request.tol * spread, request.max_iter) for start in starts]
         for request, starts in zip(requests, _starts(X, requests, seed), strict=True)
     ]
-    descend(X, [descent for group in descents for descent in group])
+    run_lloyd_gpu(X, [descent for group in descents for descent in group])
     best = [min(group, key=lambda descent: descent.inertia) for group in descents]
     return [assigned(X, cp.asarray(d.centers), d.n_iter, d.settled, "fused") for d in best]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.lloyd import Outcome, run_lloyd
+from gpuclust.algorithms.kmeans.lloyd import LloydResult, run_lloyd
 from gpuclust.algorithms.kmeans.seeding import plus_plus
-from gpuclust.algorithms.kmeans.tiled_matrix import Rows, tile_matrix
-from gpuclust.runtime.kernels.nearest import nearest_two
+from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
+from gpuclust.runtime.nearest import nearest_two
 
 SAMPLE_ROWS = 8192
 SAMPLES = 3
@@ -46,10 +46,10 @@ class _Search:
     owner: int  # index of the request
     n_trials: int
     generator: np.random.Generator
-    best: list[Outcome]
+    best: list[LloydResult]
 
 
-def choose_starts(rows: Rows, requests: Sequence[KMeansRequest]) -> list[tuple[int, np.ndarray]]:
+def choose_starts(rows: TiledMatrix, requests: Sequence[KMeansRequest]) -> list[tuple[int, np.ndarray]]:
     """The centres from which each request, named by its index, is fitted on all rows, in the coordinates of `rows`.
 
     What is chosen for a request depends on the rows and the request alone, not on the other requests.
@@ -71,16 +71,16 @@ def choose_starts(rows: Rows, requests: Sequence[KMeansRequest]) -> list[tuple[i
     return starts
 
 
-def _sample(rows: Rows, seed: tuple[int, int], size: int) -> Rows:
+def _sample(rows: TiledMatrix, seed: tuple[int, int], size: int) -> TiledMatrix:
     """A seeded sample without replacement, in the order of the rows; the rows themselves where they are few."""
     n_rows = len(rows.X)
     if n_rows <= 2 * size:
         return rows
     chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
-    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows.frame)
+    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows.origin_scale)
 
 
-def _seeds(sample: Rows, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
+def _seeds(sample: TiledMatrix, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
     """Starting centres of some of a request's restarts, on the sample of this number."""
     k = request.n_clusters
     generators = [np.random.default_rng((request.seed, k, number, restart)) for restart in restarts]
@@ -90,12 +90,12 @@ def _seeds(sample: Rows, request: KMeansRequest, restarts: range, number: int) -
         weighted = np.count_nonzero(sample.weight) >= k
         chances = sample.weight / sample.weight.sum() if weighted else None
         chosen = [generator.choice(len(sample.X), k, replace=False, p=chances) for generator in generators]
-    shift, scale = sample.frame
+    shift, scale = sample.origin_scale
     return [(sample.X[rows].astype(np.float64) - shift) * scale for rows in chosen]
 
 
 def _search(
-    sample: Rows, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
+    sample: TiledMatrix, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
 ) -> list[tuple[int, np.ndarray]]:
     """The best distinct solutions of each request on one sample; their trials advance together."""
     searches: list[_Search] = []
@@ -123,18 +123,18 @@ def _search(
     return [(search.owner, outcome.centers) for search, n in kept for outcome in search.best[:n]]
 
 
-def _distinct(outcomes: list[Outcome], n: int) -> list[Outcome]:
+def _distinct(outcomes: list[LloydResult], n: int) -> list[LloydResult]:
     """The n of least inertia that differ in it by more than what SAMPLE_TOL leaves open."""
-    best: list[Outcome] = []
+    best: list[LloydResult] = []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.inertia):
         if len(best) < n and (not best or outcome.inertia > best[-1].inertia * (1 + 1e-4)):
             best.append(outcome)
     return best
 
 
-def _swapped(sample: Rows, search: _Search) -> list[np.ndarray]:
+def _swapped(sample: TiledMatrix, search: _Search) -> list[np.ndarray]:
     """Solutions in turn, each with one of its centres moved to a row drawn by its weighted squared distance."""
-    shift, scale = sample.frame
+    shift, scale = sample.origin_scale
     chances = []
     for outcome in search.best if search.n_trials else []:
         _, distance, _ = nearest_two(sample.X, outcome.centers / scale + shift)

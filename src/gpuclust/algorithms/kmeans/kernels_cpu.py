@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.tiled_matrix import Rows, tile_matrix
-from gpuclust.runtime.kernels.nearest import (
+from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.nearest import (
     FAR,
     GROUP,
     ROWS,
-    compiled,
     fill_scores,
-    in_threads,
     nearest_of_four,
     padded,
     reset_best_two,
@@ -35,6 +34,7 @@ from gpuclust.runtime.kernels.nearest import (
     update_best_two,
     workspace,
 )
+from gpuclust.runtime.threads import in_threads
 
 UNIT = 2.0**-24  # of rounding in float32
 UNSET = 65535
@@ -225,10 +225,10 @@ def _scratch() -> tuple[np.ndarray, ...]:
     )  # fmt: skip
 
 
-class Fits:
+class LloydBatch:
     """K-Means fits in progress on one matrix: their centres, labels and statistics, all in the coordinates of `rows`."""
 
-    def __init__(self, rows: Rows, starts: Sequence[np.ndarray]) -> None:
+    def __init__(self, rows: TiledMatrix, starts: Sequence[np.ndarray]) -> None:
         n_features = rows.X.shape[1]
         self.rows = rows
         self.n_clusters = np.array([len(start) for start in starts])
@@ -239,11 +239,11 @@ class Fits:
         self.sizes = np.zeros(n_centers, np.int64)
         self.changed, self.n_empty = np.zeros((2, n_fits), np.int64)
         self.moved = np.zeros(n_fits)
-        self.labels = np.full((n_fits, len(rows.reach) * ROWS), UNSET, np.uint16)
+        self.labels = np.full((n_fits, len(rows.max_norm) * ROWS), UNSET, np.uint16)
         self._floats = (np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32))
         self._features = unrolled(n_features)
         self._slack = np.zeros((n_fits, 2))
-        self._edges = np.arange(n_chunks + 1) * len(rows.reach) // n_chunks
+        self._edges = np.arange(n_chunks + 1) * len(rows.max_norm) // n_chunks
         self._scratch = [_scratch() for _ in range(n_chunks)]
         self._chunks = (
             np.zeros((n_chunks, (n_centers + 1) * n_features)),
@@ -265,7 +265,7 @@ class Fits:
 
         def run(first: int, last: int) -> None:
             _pass(
-                rows.X, rows.weight, *rows.frame, rows.tiles, rows.reach, self._edges, first, last,
+                rows.X, rows.weight, *rows.origin_scale, rows.tiles, rows.max_norm, self._edges, first, last,
                 *self._scratch[first], fits, self.first, self.n_clusters, self._features, self.centers, *self._floats,
                 self._slack, self.labels, *self._chunks,
             )  # fmt: skip
@@ -291,7 +291,9 @@ class Fits:
         def run(first: int, last: int) -> None:
             for chunk in range(first, last):
                 start, stop = chunk * n_rows // n_chunks, (chunk + 1) * n_rows // n_chunks
-                _exact(rows.X, rows.weight, rows.frame[0], self.labels[fit], start, stop, sums[chunk], masses[chunk])
+                _exact(
+                    rows.X, rows.weight, rows.origin_scale[0], self.labels[fit], start, stop, sums[chunk], masses[chunk]
+                )
 
         in_threads(n_chunks, run)
         return sums.sum(axis=0), masses.sum(axis=0)
@@ -300,7 +302,7 @@ class Fits:
         """Weighted sum of squared distances from the rows to the means of their clusters, from the statistics alone."""
         sums, masses = self.sums[self.of(fit)], self.masses[self.of(fit)]
         filled = masses > 0
-        return self.rows.energy - float(((sums[filled] ** 2).sum(axis=1) / masses[filled]).sum())
+        return self.rows.sum_sq_norm - float(((sums[filled] ** 2).sum(axis=1) / masses[filled]).sum())
 
 
 def lloyd_pass(
@@ -311,14 +313,14 @@ def lloyd_pass(
     """
     weight = np.empty(0) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
     rows = tile_matrix(X, weight)
-    shift, scale = rows.frame
+    shift, scale = rows.origin_scale
     starts = [(np.asarray(start, np.float64) - shift) * scale for start in centers]
-    fits = Fits(rows, starts)
+    fits = LloydBatch(rows, starts)
     fits.run_pass(np.arange(len(starts)))
     found = []
     for fit, start in enumerate(starts):
         sums, masses = fits.exact(fit)
-        inertia = rows.energy - 2 * scale * float((start * sums).sum()) + float(masses @ (start**2).sum(axis=1))
+        inertia = rows.sum_sq_norm - 2 * scale * float((start * sums).sum()) + float(masses @ (start**2).sum(axis=1))
         labels = fits.labels[fit, : len(X)].astype(np.int32)
         found.append(LloydStatistics(labels, sums + masses[:, None] * shift, masses, inertia / scale**2))
     return found

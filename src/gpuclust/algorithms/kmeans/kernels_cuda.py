@@ -116,7 +116,7 @@ def _on_device(array: Any) -> Any:
 
 
 def _threads(n_features: int) -> int:
-    """Rows of a tile: the power of two, THREADS at most, whose float32 rows fit in the shared memory of a block."""
+    """TiledMatrix of a tile: the power of two, THREADS at most, whose float32 rows fit in the shared memory of a block."""
     fitting = SHARED_BYTES // (4 * n_features)
     if fitting < MIN_THREADS:
         raise FitError(f"{n_features} features are more than one tile of the GPU's Lloyd pass holds; reduce them first")

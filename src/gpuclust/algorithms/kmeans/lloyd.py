@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.kernels_cpu import UNIT, Fits
-from gpuclust.algorithms.kmeans.tiled_matrix import Rows
+from gpuclust.algorithms.kmeans.kernels_cpu import UNIT, LloydBatch
+from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix
 
 BATCH_BYTES = 64 * 2**20  # of labels and statistics of the runs that advance together
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LloydResult:
     """Where a run of Lloyd's iterations ended."""
 
     centers: np.ndarray  # in the coordinates of the rows
@@ -23,14 +23,14 @@ class Outcome:
     converged: bool
 
 
-def run_lloyd(rows: Rows, jobs: Sequence[tuple[np.ndarray, int, float]], *, exact: bool) -> list[Outcome]:
+def run_lloyd(rows: TiledMatrix, jobs: Sequence[tuple[np.ndarray, int, float]], *, exact: bool) -> list[LloydResult]:
     """Run (start, max_iter, tol) jobs to their ends, as many at once as BATCH_BYTES allows.
 
     `exact` asks for centres that are the means of the matrix to float64, not of its float32 tiles.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[LloydResult] = []
     for batch in _batches(rows, jobs):
-        fits = Fits(rows, [start for start, _, _ in batch])
+        fits = LloydBatch(rows, [start for start, _, _ in batch])
         limits = np.array([max_iter for _, max_iter, _ in batch])
         least_move = np.array([tol for _, _, tol in batch]) * rows.variance
         n_iter = np.zeros(len(batch), np.int64)
@@ -46,17 +46,19 @@ def run_lloyd(rows: Rows, jobs: Sequence[tuple[np.ndarray, int, float]], *, exac
             settled[running] = (fits.changed[running] == 0) | (fits.moved[running] <= least_move[running])
             running = running[~settled[running] & (n_iter[running] < limits[running])]
         outcomes += [
-            Outcome(_centers(fits, i, exact and not relocated[i]), fits.inertia(i), int(n_iter[i]), bool(settled[i]))
+            LloydResult(
+                _centers(fits, i, exact and not relocated[i]), fits.inertia(i), int(n_iter[i]), bool(settled[i])
+            )
             for i in range(len(batch))
         ]
     return outcomes
 
 
-def _centers(fits: Fits, fit: int, exact: bool) -> np.ndarray:
+def _centers(fits: LloydBatch, fit: int, exact: bool) -> np.ndarray:
     """A run's centres; the means of their rows in the matrix itself where that is wanted."""
     if not exact:
         return fits.centers[fits.of(fit)].copy()
-    return _means(*fits.exact(fit)) * fits.rows.frame[1]
+    return _means(*fits.exact(fit)) * fits.rows.origin_scale[1]
 
 
 def _means(sums: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -66,7 +68,7 @@ def _means(sums: np.ndarray, masses: np.ndarray) -> np.ndarray:
 
 
 def _batches(
-    rows: Rows, jobs: Sequence[tuple[np.ndarray, int, float]]
+    rows: TiledMatrix, jobs: Sequence[tuple[np.ndarray, int, float]]
 ) -> Iterator[list[tuple[np.ndarray, int, float]]]:
     batch: list[tuple[np.ndarray, int, float]] = []
     used = 0
@@ -80,12 +82,12 @@ def _batches(
     yield batch
 
 
-def _relocate(fits: Fits, fit: int) -> bool:
+def _relocate(fits: LloydBatch, fit: int) -> bool:
     """Give each empty cluster the row farthest from its centre, taken out of the cluster it is in, as scikit-learn does.
 
     False where there is no such row: more clusters than distinct rows.
     """
-    X, weight, (shift, scale) = fits.rows.X, fits.rows.weight, fits.rows.frame
+    X, weight, (shift, scale) = fits.rows.X, fits.rows.weight, fits.rows.origin_scale
     labels = fits.labels[fit, : len(X)]
     squares = (((X - shift) * scale - fits.centers[fits.of(fit)][labels]) ** 2).sum(axis=1)
     if squares.max() <= X.shape[1] * (2 * UNIT) ** 2:  # centres are means of rows rounded to float32

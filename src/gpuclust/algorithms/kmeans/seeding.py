@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.tiled_matrix import Rows
-from gpuclust.runtime.kernels.nearest import FAR, GROUP, ROWS, compiled, fill_squares, in_threads, workspace
+from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.nearest import FAR, GROUP, ROWS, fill_squares, workspace
+from gpuclust.runtime.threads import in_threads
 
 
 @compiled()
@@ -96,7 +98,7 @@ def _plus_plus(  # type: ignore[no-untyped-def]
             closest[r] = reduced[best, r]
 
 
-def plus_plus(rows: Rows, n_clusters: int, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
+def plus_plus(rows: TiledMatrix, n_clusters: int, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
     """Indices of n_clusters rows chosen by k-means++, one array for each generator; starts run beside each other."""
     n_trials = 2 + int(math.log(n_clusters))
     draws = [generator.random((n_clusters, n_trials)) for generator in generators]
@@ -105,10 +107,10 @@ def plus_plus(rows: Rows, n_clusters: int, generators: Sequence[np.random.Genera
     weight = rows.weight if len(rows.weight) else np.ones(len(rows.X))
 
     def run(first: int, last: int) -> None:
-        squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.reach) * ROWS, np.float32)
+        squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.max_norm) * ROWS, np.float32)
         reduced = np.empty((n_trials, len(closest)), np.float32)
         candidates = np.zeros(-(-n_trials // GROUP) * GROUP * n_features, np.float32)
-        scratch = np.empty(len(weight)), np.empty(len(rows.reach)), np.empty(n_trials), np.zeros(n_trials, np.int64)
+        scratch = np.empty(len(weight)), np.empty(len(rows.max_norm)), np.empty(n_trials), np.zeros(n_trials, np.int64)
         for start in range(first, last):
             _plus_plus(
                 rows.tiles, weight, n_features, draws[start], n_trials, squares, candidates, closest, reduced,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.runtime.kernels.nearest import ROWS, compiled, in_threads, workspace
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.nearest import ROWS, workspace
+from gpuclust.runtime.threads import in_threads
 
 
 @compiled(fastmath=False)  # NaN must come through, to be refused
@@ -43,24 +45,24 @@ def _fill_tiles(X, weight, shift, scale, first, last, tiles, reach, squares):  #
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A matrix made ready for Lloyd passes; `frame` is the (shift, scale) of its coordinates z = (x - shift) * scale."""
+class TiledMatrix:
+    """A matrix made ready for Lloyd passes; `origin_scale` is the (shift, scale) of its coordinates z = (x - shift) * scale."""
 
     X: np.ndarray  # (n_samples, n_features) float32 or float64, C-contiguous
     weight: np.ndarray  # (n_samples,) float64, or empty where every row counts once
-    frame: tuple[np.ndarray, float]
+    origin_scale: tuple[np.ndarray, float]
     tiles: np.ndarray  # float32, (n_tiles, n_features, ROWS) flattened, rows missing from the last tile at zero
-    reach: np.ndarray  # (n_tiles,) the largest norm in a tile
+    max_norm: np.ndarray  # (n_tiles,) the largest norm in a tile
     variance: float  # mean over the features, unweighted as in scikit-learn
-    energy: float  # weighted sum of the squared norms
+    sum_sq_norm: float  # weighted sum of the squared norms
 
     @property
     def n_chunks(self) -> int:
         """Parts of the matrix whose statistics are gathered apart; a matter of the number of rows alone."""
-        return max(1, min(32, len(self.reach) // 8))
+        return max(1, min(32, len(self.max_norm) // 8))
 
 
-def tile_matrix(X: np.ndarray, weight: np.ndarray, frame: tuple[np.ndarray, float] | None = None) -> Rows:
+def tile_matrix(X: np.ndarray, weight: np.ndarray, frame: tuple[np.ndarray, float] | None = None) -> TiledMatrix:
     """Centre, scale and tile a matrix. Raises ValueError where it holds NaN or infinity."""
     n_rows, n_features = X.shape
     n_tiles = -(-n_rows // ROWS)
@@ -90,4 +92,4 @@ def tile_matrix(X: np.ndarray, weight: np.ndarray, frame: tuple[np.ndarray, floa
             energy[chunk] = _fill_tiles(X, weight, shift, scale, t0, t1, tiles, reach, squares[chunk])
 
     in_threads(n_chunks, fill)
-    return Rows(X, weight, frame, tiles, reach, float(squares.sum() / n_features / n_rows), float(energy.sum()))
+    return TiledMatrix(X, weight, frame, tiles, reach, float(squares.sum() / n_features / n_rows), float(energy.sum()))

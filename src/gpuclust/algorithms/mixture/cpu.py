@@ -11,9 +11,8 @@ import numpy as np
 
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.em import EMScores
-from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 from gpuclust.algorithms.mixture.m_step import n_parameters
-from gpuclust.algorithms.mixture.passes import passes
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError
@@ -127,7 +126,7 @@ def score_rows(
     """Each row under a mixture, in float64 whatever X is: its scores, and its Euclidean distance to its mean (n,) float32."""
     X = np.asarray(X, dtype=np.float64)
     means = parameters["means"]
-    scores = passes("cpu").score_pass(
+    scores = em_backend("cpu").score_pass(
         X, parameters["weights"], means, parameters["precisions_cholesky"], covariance_type
     )
     squares = np.zeros(len(X))

@@ -1,6 +1,6 @@
 """The EM pass of a Gaussian mixture: one read of the matrix gives the log-likelihood and all that the M-step needs.
 
-`gpuclust.algorithms.mixture.passes` finds the implementation for a device: `em_cpu` (numba) or `kernels_cuda` (numba.cuda).
+`gpuclust.algorithms.mixture.fit.em_backend` finds the implementation for a device: `em_cpu` (numba) or `kernels_cuda` (numba.cuda).
 Both do the same, and the tests compare them. This file has what they share: the results, the protocol, and the parameters in
 the form that the inner loops read.
 
@@ -100,7 +100,7 @@ class EMBackend(Protocol):
 
 
 @dataclass(frozen=True)
-class Components:
+class KernelParameters:
     """The parameters as the inner loops read them, in the matrix's dtype.
 
     The log of (weight times density) of component c is ``base + constants[c] - |offsets[c] + factors[c] (x -
@@ -124,13 +124,13 @@ class Components:
         return self.centres, self.factors, self.offsets, self.constants
 
 
-def components(
+def kernel_parameters(
     weights: np.ndarray,
     means: np.ndarray,
     precisions_cholesky: np.ndarray,
     covariance_type: str,
     dtype: np.dtype[Any],
-) -> Components:
+) -> KernelParameters:
     """Parameters in scikit-learn's form (means (k, d), precisions_cholesky by type) as the inner loops read them."""
     means = np.asarray(means, dtype=np.float64)
     k, d = means.shape
@@ -149,7 +149,7 @@ def components(
     shift = centres.astype(np.float64) - means
     offsets = factors @ shift[:, :, None] if matrices else factors * shift[:, None, :]
     half = np.sqrt(0.5)  # the -1/2 of the exponent, taken into the factors
-    return Components(
+    return KernelParameters(
         centres=centres,
         factors=np.ascontiguousarray(half * factors, dtype=dtype),
         offsets=np.ascontiguousarray(half * offsets.reshape(k, d), dtype=dtype),
@@ -160,12 +160,12 @@ def components(
     )
 
 
-def label_components(means: np.ndarray, covariance_type: str, dtype: np.dtype[Any]) -> Components:
+def label_parameters(means: np.ndarray, covariance_type: str, dtype: np.dtype[Any]) -> KernelParameters:
     """What a label pass reads: the centres, and the shape of the scatter. Its log-likelihood is nan."""
     k, d = np.shape(means)
     matrices = covariance_type in ("full", "tied")
     centres = np.asarray(means, dtype=dtype)
-    return Components(
+    return KernelParameters(
         centres=centres,
         factors=np.zeros((k, d if matrices else 1, d), dtype=dtype),
         offsets=np.zeros((k, d), dtype=dtype),
@@ -176,7 +176,7 @@ def label_components(means: np.ndarray, covariance_type: str, dtype: np.dtype[An
     )
 
 
-def recentre(found: EMStatistics, c: Components, total: float) -> EMStatistics:
+def recentre(found: EMStatistics, c: KernelParameters, total: float) -> EMStatistics:
     """What a kernel found about the rounded centres, taken about the means themselves.
 
     Its scatter has the factors' shape, of a matrix only the lower triangle. ``total`` is the sum of the weights.

@@ -1,29 +1,29 @@
-"""The EM pass on a CPU: blocks of rows, turned so that every inner loop is one contiguous vector.
+"""The EM pass on a CPU: blocks of rows, transposed so that every inner loop runs over contiguous memory.
 
-Threads take chunks of rows; numba lets go of the interpreter lock, so a thread pool is all that is needed. Without a
-parallel loop the code compiles in a fraction of the time, runs in any caller's thread, and the chunks are merged in a
-fixed order: the result has the same bits on any number of threads. No array of n rows is made but the results.
+Threads take chunks of rows, whose statistics are merged in a fixed order: the result has the same bits on any number of
+threads. The only arrays of n rows are the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import operator
+from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import (
     Array,
-    Components,
     EMScores,
     EMStatistics,
-    components,
-    label_components,
+    KernelParameters,
+    kernel_parameters,
+    label_parameters,
     recentre,
 )
 from gpuclust.algorithms.mixture.kernels_cpu import ROWS, em_chunk
+from gpuclust.runtime.threads import in_threads
 
 MIN_CHUNK = 16 * ROWS
 MAX_CHUNKS = 64
@@ -57,7 +57,7 @@ def em_pass(
 ) -> EMStatistics:
     """See `gpuclust.algorithms.mixture.em.EMBackend`."""
     X = matrix(X)
-    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
     return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
 
 
@@ -67,7 +67,7 @@ def label_pass(
     """See `gpuclust.algorithms.mixture.em.EMBackend`."""
     X = matrix(X)
     labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
-    return _moments(X, labels, sample_weight, label_components(means, covariance_type, X.dtype))
+    return _moments(X, labels, sample_weight, label_parameters(means, covariance_type, X.dtype))
 
 
 def score_pass(
@@ -82,7 +82,7 @@ def score_pass(
     """See `gpuclust.algorithms.mixture.em.EMBackend`."""
     X = matrix(X)
     n, k = len(X), len(means)
-    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
     labels = np.empty(n, dtype=np.int32)
     confidence = np.empty(n, dtype=np.float32)
     log_prob = np.empty(n)
@@ -97,7 +97,7 @@ def score_pass(
         rows = (flat, row_stride, column_stride, start, stop, weight, c.base)
         return em_chunk(rows, no_labels, c.arrays, no_statistics, out)
 
-    totals = np.array(list(_in_threads(score, n, partial_bytes=16)))
+    totals = np.array(_map_chunks(score, n, partial_bytes=16))
     log_likelihood, entropy = totals.sum(axis=0)
     log_likelihood += c.base * _total(weight, n)
     return EMScores(
@@ -105,7 +105,7 @@ def score_pass(
     )
 
 
-def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: Components) -> EMStatistics:
+def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
     """The statistics about the centres, chunk by chunk, then about the means."""
     k, d = c.centres.shape
     flat, row_stride, column_stride = _flat(X)
@@ -119,10 +119,8 @@ def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: 
         log_likelihood, _ = em_chunk(rows, labels, c.arrays, (counts, sums, scatter), no_out)
         return EMStatistics(log_likelihood, counts, sums, scatter)
 
-    chunks = _in_threads(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
-    merged = next(chunks)
-    for statistics in chunks:
-        merged = merged + statistics
+    chunks = _map_chunks(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
+    merged = reduce(operator.add, chunks)
     return recentre(merged, c, _total(weight, len(X)))
 
 
@@ -130,18 +128,19 @@ def _total(weight: np.ndarray, n: int) -> float:
     return float(weight.sum()) if weight.size else float(n)
 
 
-def _in_threads(work: Callable[[int, int], _T], n: int, *, partial_bytes: int) -> Iterator[_T]:
-    """work(start, stop) over chunks of the rows, results in order. The chunks depend on the sizes alone."""
+def _map_chunks(work: Callable[[int, int], _T], n: int, *, partial_bytes: int) -> list[_T]:
+    """The results of work(start, stop) over chunks of the rows, in order. The chunks depend on the sizes alone."""
     n_chunks = max(1, min(MAX_CHUNKS, n // MIN_CHUNK, MAX_PARTIALS // partial_bytes))
     length = -(-n // (n_chunks * ROWS)) * ROWS
     starts = range(0, n, length)
-    stops = [min(start + length, n) for start in starts]
-    n_threads = min(len(starts), numba.config.NUMBA_NUM_THREADS)
-    if n_threads < 2:
-        yield from map(work, starts, stops)
-        return
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="em") as pool:
-        yield from pool.map(work, starts, stops)
+    results: list[Any] = [None] * len(starts)
+
+    def run(first: int, last: int) -> None:
+        for chunk in range(first, last):
+            results[chunk] = work(starts[chunk], min(starts[chunk] + length, n))
+
+    in_threads(len(starts), run)
+    return results
 
 
 def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMScores
-from gpuclust.algorithms.mixture.init import KMeansStart, Start, kmeans_labels
-from gpuclust.algorithms.mixture.m_step import MixtureParameters, maximise, n_parameters, precisions
-from gpuclust.algorithms.mixture.passes import passes
+from gpuclust.algorithms.mixture.init import KMeansStart, MixtureInit, kmeans_labels
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, m_step, n_parameters, precisions
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 
 
@@ -106,11 +105,11 @@ class GaussianMixture:
         not finite, for fewer rows than components, and when a component dies or collapses in every start.
         """
         self._check()
-        device = self._passes()
+        device = self._em_backend()
         X = device.matrix(X)
         _check_matrix(device, X, self.n_components)
-        start = Start(
-            passes=device,
+        start = MixtureInit(
+            backend=device,
             n_components=self.n_components,
             covariance_type=self.covariance_type,
             reg_covar=self.reg_covar,
@@ -159,7 +158,7 @@ class GaussianMixture:
             statistics = device.em_pass(
                 X, p.weights, p.means, p.precisions_cholesky, self.covariance_type, sample_weight
             )
-            parameters = maximise(statistics, p.means, self.covariance_type, self.reg_covar, resolution)
+            parameters = m_step(statistics, p.means, self.covariance_type, self.reg_covar, resolution)
             lower_bounds.append(statistics.log_likelihood / _total(sample_weight, X))
             report(iteration / self.max_iter)
             if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < self.tol:
@@ -219,7 +218,7 @@ class GaussianMixture:
     def _score(self, X: Array, sample_weight: Array | None = None, responsibilities: bool = False) -> EMScores:
         if not hasattr(self, "means_"):
             raise FitError("the mixture is not fitted yet; call fit first")
-        device = self._passes()
+        device = self._em_backend()
         X = device.matrix(X)
         if X.ndim != 2 or X.shape[1] != self.n_features_in_:
             raise ModelError(
@@ -229,8 +228,8 @@ class GaussianMixture:
         parameters = (self.weights_, self.means_, self.precisions_cholesky_, self.covariance_type)
         return device.score_pass(X, *parameters, sample_weight, responsibilities)
 
-    def _passes(self) -> EMBackend:
-        return passes(self.device) if isinstance(self.device, str) else self.device
+    def _em_backend(self) -> EMBackend:
+        return em_backend(self.device) if isinstance(self.device, str) else self.device
 
     def _check(self) -> None:
         """Raises ConfigurationError for a parameter out of its range."""
@@ -260,3 +259,16 @@ def _total(sample_weight: Array | None, X: Array) -> float:
 
 def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
     return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
+
+
+def em_backend(device: str) -> EMBackend:
+    """The EM passes of ``cpu`` or ``cuda``. Raises ConfigurationError for another name."""
+    if device == "cpu":
+        from gpuclust.algorithms.mixture import em_cpu
+
+        return em_cpu
+    if device == "cuda":
+        from gpuclust.algorithms.mixture import kernels_cuda
+
+        return kernels_cuda
+    raise ConfigurationError(f"device={device!r} has no EM pass; choose cpu or cuda")

@@ -11,8 +11,7 @@ from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.cpu import fit as fit_on_host
 from gpuclust.algorithms.mixture.cpu import result_of
 from gpuclust.algorithms.mixture.em import EMScores
-from gpuclust.algorithms.mixture.fit import GaussianMixture
-from gpuclust.algorithms.mixture.passes import passes
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.runtime.gpu import device_errors
@@ -52,7 +51,7 @@ def score_rows(
     """As `mixture.cpu.score_rows`, with every row scored in float64 on the device."""
     rows: cp.ndarray = X.astype(np.float64, copy=False)
     means = parameters["means"]
-    scores = passes("cuda").score_pass(
+    scores = em_backend("cuda").score_pass(
         rows, parameters["weights"], means, parameters["precisions_cholesky"], covariance_type
     )
     own: cp.ndarray = cp.asarray(means)[cp.asarray(scores.labels)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import Array, EMBackend, EMStatistics
-from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, maximise, shape
+from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, m_step, shape
 from gpuclust.errors import ConfigurationError
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
@@ -75,10 +75,10 @@ def _plus_plus(
 
 
 @dataclass(frozen=True)
-class Start:
+class MixtureInit:
     """How to find first parameters; ``weights``, ``means`` and ``precisions`` are given ones, or None."""
 
-    passes: EMBackend
+    backend: EMBackend
     n_components: int
     covariance_type: str
     reg_covar: float
@@ -126,14 +126,14 @@ class Start:
     ) -> MixtureParameters:
         if self.init_params == "kmeans":
             on_host = self.kmeans is kmeans_labels
-            rows = self.passes.host(X) if on_host else X
+            rows = self.backend.host(X) if on_host else X
             weight = sample_weight
             if on_host and sample_weight is not None:
-                weight = self.passes.host(sample_weight)
+                weight = self.backend.host(sample_weight)
             found = self.kmeans(rows, self.n_components, random_state, weight)
             return found if isinstance(found, MixtureParameters) else self._of_labels(X, found, sample_weight)
-        rows = self.passes.host(X)
-        weight = None if sample_weight is None else self.passes.host(sample_weight)
+        rows = self.backend.host(X)
+        weight = None if sample_weight is None else self.backend.host(sample_weight)
         if self.init_params == "random":
             return self._of_random(rows, random_state, weight)
         if self.init_params == "random_from_data":
@@ -146,11 +146,11 @@ class Start:
 
     def _of_labels(self, X: Array, labels: np.ndarray, sample_weight: Array | None) -> MixtureParameters:
         """Two reads: the means, then the scatter about them."""
-        middle = self.passes.host(X[:1]).astype(np.float64).repeat(self.n_components, axis=0)
-        rough = self.passes.label_pass(X, labels, middle, "diag", sample_weight)
+        middle = self.backend.host(X[:1]).astype(np.float64).repeat(self.n_components, axis=0)
+        rough = self.backend.label_pass(X, labels, middle, "diag", sample_weight)
         with np.errstate(invalid="ignore"):
             means = middle + np.nan_to_num(rough.sums / rough.counts[:, None])
-        return self._maximise(self.passes.label_pass(X, labels, means, self.covariance_type, sample_weight), means)
+        return self._m_step(self.backend.label_pass(X, labels, means, self.covariance_type, sample_weight), means)
 
     def _of_random(
         self, X: np.ndarray, random_state: np.random.RandomState, sample_weight: np.ndarray | None
@@ -171,7 +171,7 @@ class Start:
             else:
                 scatter = np.stack([(share[:, None] * diff).T @ diff for share in shares.T])
             total = total + EMStatistics(np.nan, shares.sum(axis=0), shares.T @ diff, scatter)
-        return self._maximise(total, np.tile(middle, (k, 1)))
+        return self._m_step(total, np.tile(middle, (k, 1)))
 
     def _of_rows(self, X: Array, means: np.ndarray, sample_weight: np.ndarray | None) -> MixtureParameters:
         """One row is a component's mean and its only row, so its covariance is ``reg_covar`` alone.
@@ -181,16 +181,16 @@ class Start:
         k, d = means.shape
         if self.covariance_type == "tied":
             nowhere = np.zeros((1, d))
-            all_rows = self.passes.label_pass(X, np.zeros(len(X), dtype=np.int32), nowhere, "full", None).scatter[0]
+            all_rows = self.backend.label_pass(X, np.zeros(len(X), dtype=np.int32), nowhere, "full", None).scatter[0]
             scatter = np.repeat((all_rows - means.T @ means)[None] / k, k, axis=0)
         else:
             scatter = np.zeros((k, d, d) if self.covariance_type == "full" else (k, d))
-        found = self._maximise(EMStatistics(np.nan, np.ones(k), np.zeros((k, d)), scatter), means)
+        found = self._m_step(EMStatistics(np.nan, np.ones(k), np.zeros((k, d)), scatter), means)
         total = len(X) if sample_weight is None else float(sample_weight.sum())
         return MixtureParameters(np.full(k, 1 / total), means, found.covariances, found.precisions_cholesky)
 
-    def _maximise(self, statistics: EMStatistics, means: np.ndarray) -> MixtureParameters:
-        return maximise(statistics, means, self.covariance_type, self.reg_covar, resolution=0.0)
+    def _m_step(self, statistics: EMStatistics, means: np.ndarray) -> MixtureParameters:
+        return m_step(statistics, means, self.covariance_type, self.reg_covar, resolution=0.0)
 
 
 def _covariances_of(cholesky: np.ndarray, covariance_type: str) -> np.ndarray:

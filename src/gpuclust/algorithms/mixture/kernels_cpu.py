@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.vector_math import compiled, exp, log
+from gpuclust.algorithms.mixture.vector_math import exp, log
+from gpuclust.runtime.jit import compiled
 
 ROWS = 512  # long enough to hide what surrounds a loop; with 5 features and 5 components a block stays in L2
 
@@ -19,12 +20,10 @@ TINY = np.float32(np.finfo(np.float32).tiny)
 
 Array = Any
 
-# Without reference counts: the callers hold every array, and atomic counters would cost a third of the pass.
-_contracted: Callable[..., Any] = compiled({"contract"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_chunk: Callable[..., Any] = compiled({"contract"})
-_reassociated: Callable[..., Any] = compiled(
-    {"contract", "reassoc"}, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
+# Without reference counting: the callers hold every array, and atomic counters would cost a third of the pass.
+_contracted: Callable[..., Any] = compiled(inner=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
+_reassociated = compiled(inner=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False)
+_chunk: Callable[..., Any] = compiled(error_model="numpy", fastmath={"contract"})
 
 
 @_contracted

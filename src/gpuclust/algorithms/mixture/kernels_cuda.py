@@ -18,15 +18,15 @@ from numba import cuda, types
 
 from gpuclust.algorithms.mixture.em import (
     Array,
-    Components,
     EMScores,
     EMStatistics,
-    components,
-    label_components,
+    KernelParameters,
+    kernel_parameters,
+    label_parameters,
     recentre,
 )
 from gpuclust.errors import FitError
-from gpuclust.runtime.jit import small_grids
+from gpuclust.runtime.jit import ignore_small_grid_warnings
 
 SHARED_BYTES = 48 * 1024  # what a block may use on every device without asking for more
 MAX_THREADS = 128
@@ -62,7 +62,7 @@ def em_pass(
 ) -> EMStatistics:
     """See `gpuclust.algorithms.mixture.em.EMBackend`."""
     X = matrix(X)
-    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
     return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
 
 
@@ -73,7 +73,7 @@ def label_pass(
     X = matrix(X)
     if isinstance(labels, np.ndarray):
         labels = labels.astype(np.int32)
-    return _moments(X, labels, sample_weight, label_components(means, covariance_type, X.dtype))
+    return _moments(X, labels, sample_weight, label_parameters(means, covariance_type, X.dtype))
 
 
 def score_pass(
@@ -88,7 +88,7 @@ def score_pass(
     """See `gpuclust.algorithms.mixture.em.EMBackend`."""
     X = matrix(X)
     n, k = X.shape[0], len(means)
-    c = components(weights, means, precisions_cholesky, covariance_type, X.dtype)
+    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
     threads, shared = _tile(X, k)
     blocks = max(1, min(MAX_BLOCKS, -(-n // threads)))
     labels = cuda.device_array(n, dtype=np.int32)
@@ -98,7 +98,7 @@ def score_pass(
     totals = cuda.to_device(np.zeros((2, blocks * threads)))
     parameters = [cuda.to_device(a) for a in c.arrays]
     _, score_rows, _ = _kernels(str(X.dtype))
-    with small_grids():
+    with ignore_small_grid_warnings():
         score_rows[blocks, threads, 0, shared](
             X, _weights(sample_weight), *parameters, c.base, labels, confidence, log_prob, shares, totals
         )
@@ -113,7 +113,7 @@ def score_pass(
     )
 
 
-def _moments(X: Array, labels: Array, sample_weight: Array | None, c: Components) -> EMStatistics:
+def _moments(X: Array, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
     n, d = X.shape
     k, diagonal = len(c.factors), c.factors.shape[1] == 1
     rows, columns = (np.arange(d), np.arange(d)) if diagonal else np.tril_indices(d)
@@ -126,7 +126,7 @@ def _moments(X: Array, labels: Array, sample_weight: Array | None, c: Components
     weight = _weights(sample_weight)
     em_tiles, _, merge = _kernels(str(X.dtype))
     pairs = [cuda.to_device(a.astype(np.int32)) for a in (rows, columns)]
-    with small_grids():
+    with ignore_small_grid_warnings():
         em_tiles[blocks, threads, 0, shared](
             X, weight, _device(labels), *map(cuda.to_device, c.arrays), *pairs, partial, log_likelihood
         )
@@ -175,7 +175,7 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @device_function
     def log_joint(x, t, stride, centres, factors, offsets, constants, c):  # type: ignore[no-untyped-def]
-        """The log of component c's weighted density of the tile's row t, as in `Components`."""
+        """The log of component c's weighted density of the tile's row t, as in `KernelParameters`."""
         d = centres.shape[1]
         diagonal = factors.shape[1] == 1
         value = constants[c]

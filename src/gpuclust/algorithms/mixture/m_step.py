@@ -23,7 +23,7 @@ class MixtureParameters:
     precisions_cholesky: np.ndarray
 
 
-def maximise(
+def m_step(
     statistics: EMStatistics, means: np.ndarray, covariance_type: str, reg_covar: float, resolution: float
 ) -> MixtureParameters:
     """The M-step: the parameters that the statistics, taken about ``means`` (k, d), make likeliest.
@@ -36,10 +36,10 @@ def maximise(
         raise FitError(
             "the mixture's sums are not finite; remove missing and infinite values (clean.nulls) and scale the features"
         )
-    dead = np.flatnonzero(counts <= resolution)
-    if dead.size:
+    empty = np.flatnonzero(counts <= resolution)
+    if empty.size:
         raise FitError(
-            f"component {dead[0]} of {len(counts)} died: the rows give it a weight of {counts[dead[0]]:.1e}; lower "
+            f"component {empty[0]} of {len(counts)} became empty (weight {counts[empty[0]]:.1e}); lower "
             "cluster.n_clusters, raise cluster.reg_covar, or start with other means (seed, cluster.init_params)"
         )
     moved = statistics.sums / counts[:, None]

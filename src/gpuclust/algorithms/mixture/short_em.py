@@ -33,7 +33,7 @@ def short_em_init(covariance_type: str, reg_covar: float) -> KMeansStart:
     ) -> MixtureParameters:
         sample = _sample(X, random_state, sample_weight)
         (rows, iterations, runs), *later = ROUNDS
-        if n_components == 1:  # every start leads to the one optimum
+        if n_components == 1:  # every initialisation leads to the only optimum
             runs = 1
         starts = (_start(sample, n_components, random_state) for _ in range(runs))
         found = [
@@ -46,12 +46,12 @@ def short_em_init(covariance_type: str, reg_covar: float) -> KMeansStart:
             found = [
                 _short_run(sample[:rows], iterations, covariance_type, reg_covar, n_components, **onward)
                 for m in ahead
-                for onward in _onward(m)
+                for onward in _next_round(m)
             ]
         alive = [m for m in found if m is not None]
         if not alive:
             raise FitError(
-                f"no start of a mixture of {n_components} components lives; lower cluster.n_clusters, raise "
+                f"no initialisation of a {n_components}-component mixture converged to non-empty components; lower cluster.n_clusters, raise "
                 "cluster.reg_covar, or scale the features"
             )
         best = max(alive, key=lambda m: m.lower_bound_)
@@ -86,7 +86,7 @@ def _start(sample: np.ndarray, n_components: int, random_state: np.random.Random
     return nearest
 
 
-def _onward(found: GaussianMixture) -> tuple[dict[str, Any], ...]:
+def _next_round(found: GaussianMixture) -> tuple[dict[str, Any], ...]:
     """Two starts of the next round: where the run was, and the likeliest component of each row.
 
     The second is a step of classification EM (Celeux and Govaert 1992, Comput. Stat. Data Anal. 14), which leaves

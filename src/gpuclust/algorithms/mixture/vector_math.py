@@ -1,4 +1,4 @@
-"""exp and log that LLVM can turn into vectors, and the decorator for kernels that are kept on disk.
+"""exp and log that LLVM can vectorise.
 
 The C library's functions are called one number at a time, which would take most of a pass. These follow fdlibm
 (Sun Microsystems, 1993): Cody and Waite's reduction, then a polynomial; within 1 ulp in float64 and in float32.
@@ -13,15 +13,9 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from gpuclust.runtime.jit import compiled as kernel
+from gpuclust.runtime.jit import compiled
 
-
-def compiled(fastmath: set[str], **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """As `kernels.compiled`, with NumPy's division by zero."""
-    return kernel(error_model="numpy", fastmath=fastmath, **more)
-
-
-_strict = compiled({"contract"})
+_strict = compiled(error_model="numpy", fastmath={"contract"})
 _f = np.float32
 _i = np.int32
 

@@ -2,20 +2,20 @@
 
 Two ways to walk over the distances. `pair_blocks`, for all rows at once, takes each distance once, for both of its
 rows. `score_targets` takes the rows to score against all, which a sample of rows needs, and labelings that cross in
-cells of a few rows. The compiled loops release the GIL, so plain threads run them, as many as numba is set to.
+cells of a few rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numba import get_num_threads
 
 from gpuclust.metrics.silhouette.joint_labels import Array, Cells, positions, split_into_blocks
 from gpuclust.metrics.silhouette.kernels_cpu import GROUP, LANES, UNROLLED, add_pairs, coefficients, score_rows
+from gpuclust.runtime.threads import in_threads
 
 BLOCK = 256  # scored rows advanced together: with their features and sums they stay in the L1 and L2 caches
 BLOCK_SUMS_BYTES = 32 << 20  # of one thread's sums in score_targets; many clusters make its block narrower
@@ -25,7 +25,7 @@ PAIRED_CELL_ROWS = 256  # per cell on average; measured: below it, blocks are to
 GROUP_ROWS = 2000  # at least, in each group of blocks that one task of pair_blocks takes
 
 
-def worth_pairing(cells: Cells) -> bool:
+def prefer_pair_blocks(cells: Cells) -> bool:
     """Whether `pair_blocks` is the faster way for all rows, and its sums (n_sums, n_clustered) fit in memory."""
     n_clustered = len(cells.order)
     fits = 8 * int(cells.first[-1]) * n_clustered <= PAIRED_SUMS_BYTES
@@ -47,17 +47,18 @@ def score_targets(
     own = cells.sums_of[:, targets]
     rows = (sources, weight[cells.order], cells.starts, cells.sums, cells.first, cells.weights)
 
-    def task(begin: int) -> int:
-        end = min(begin + step, len(targets))
+    n_tasks = -(-len(targets) // step)
+
+    def run(first: int, last: int) -> None:
         dtype = sources.dtype
         scratch = (
             np.empty((sources.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
             np.empty(width, dtype), np.empty(width, dtype),
         )  # fmt: skip
+        begin, end = first * step, min(last * step, len(targets))
         score_rows(begin, end, width, position, own, *rows, values, dims, *scratch)
-        return end - begin
 
-    _run([range(0, len(targets), step)], task, len(targets), progress)
+    in_threads(n_tasks, run, n_parts=n_tasks, progress=_scaled(progress, n_tasks))
     return values
 
 
@@ -76,17 +77,21 @@ def pair_blocks(
     bounds = np.searchsorted(starts, np.linspace(0, len(sources), n_groups + 1))
     sorted_weight = weight[cells.order]
 
-    def task(groups: tuple[int, int]) -> int:
-        a, b = groups
-        blocks = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
+    def add(pairs: list[tuple[int, int]], first: int, last: int) -> None:
         columns = np.empty((sources.shape[1], BLOCK), sources.dtype)
-        vectors = (np.empty(BLOCK, sources.dtype) for _ in range(4))
-        add_pairs(
-            blocks, sources, sorted_weight, starts, cell, cells.sums, sums, dims, columns, *vectors, np.empty(BLOCK)
-        )  # fmt: skip
-        return 1 if a == b else 2
+        vectors = [np.empty(BLOCK, sources.dtype) for _ in range(4)]
+        for a, b in pairs[first:last]:
+            blocks = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
+            add_pairs(
+                blocks, sources, sorted_weight, starts, cell, cells.sums, sums, dims, columns, *vectors, np.empty(BLOCK)
+            )  # fmt: skip
 
-    _run(_tournament(n_groups), task, n_groups**2, progress)
+    done, work = 0, 1  # a group with itself is half the work of two groups
+    for pairs in _tournament(n_groups):
+        in_threads(
+            len(pairs), partial(add, pairs), n_parts=len(pairs), progress=_scaled(progress, n_groups**2, done, work)
+        )
+        done, work = done + work * len(pairs), 2
     rank = np.empty(len(X), np.int64)
     rank[targets] = np.arange(len(targets))
     values = np.empty((len(cells.sums_of), len(targets)))
@@ -113,19 +118,8 @@ def _tournament(n_groups: int) -> Iterable[list[tuple[int, int]]]:
         yield [(min(game), max(game)) for game in games]
 
 
-def _run(
-    rounds: Iterable[Iterable[Any]], task: Callable[[Any], int], work: int, progress: Callable[[float], None] | None
-) -> None:
-    """Run the task on each item, a round after the other; tasks return their part of `work`. An error stops the rest."""
-    done = 0
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        for items in rounds:
-            futures = [pool.submit(task, item) for item in items]
-            try:
-                for future in as_completed(futures):
-                    done += future.result()
-                    if progress is not None:
-                        progress(done / work)
-            finally:
-                for future in futures:
-                    future.cancel()
+def _scaled(
+    progress: Callable[[float], None] | None, total: int, done: int = 0, work: int = 1
+) -> Callable[[int], None] | None:
+    """`progress` from the number of items done, each ``work`` of the ``total``, after what was ``done`` before."""
+    return None if progress is None else lambda n_items: progress((done + work * n_items) / total)

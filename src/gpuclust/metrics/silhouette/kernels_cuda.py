@@ -25,7 +25,7 @@ from gpuclust.metrics.silhouette.score import (
     scale_exponent,
     summarise,
 )
-from gpuclust.runtime.jit import small_grids
+from gpuclust.runtime.jit import ignore_small_grid_warnings
 
 THREADS = 128
 SHARED_BYTES = 32 << 10  # of one tile of sorted rows
@@ -49,7 +49,7 @@ def silhouette_cuda(
     `X`, and the labelings and weights where they lie there too, come as any object with `__cuda_array_interface__`
     (NumPy arrays are copied to the device). Memory: a sorted copy of `X` and at most 512 MB of sums.
     """
-    with small_grids():
+    with ignore_small_grid_warnings():
         return _silhouette(X, labelings, rows, return_samples, sample_weight, progress)
 
 

@@ -4,22 +4,18 @@ Rows are kept in tiles of ROWS rows, transposed, so that each instruction works 
 while the centres are broadcast. A micro-kernel takes four centres at once, which keeps their coordinates in
 registers; its inner loop has a constant length, so any compiler back end vectorises it without a remainder.
 
-The kernels are serial and release the interpreter's lock; `in_threads` spreads them. That, loops instead of array
-expressions, and flat arrays keep compiling short: numba takes ten times as long over its own parallel loops.
+The kernels are serial and release the interpreter's lock; `gpuclust.runtime.threads` spreads them over threads. That, loops
+instead of array expressions, and flat arrays keep the compile time short.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any
 
 import numpy as np
-from numba import get_num_threads
 
-from gpuclust.runtime.jit import compiled as kernel
+from gpuclust.runtime.jit import compiled
+from gpuclust.runtime.threads import in_threads
 
 ROWS = 256  # of a tile: 16 features of one tile in float32 fill 16 KB, a third of a first-level cache
 GROUP = 4  # centres of a micro-kernel
@@ -27,39 +23,6 @@ UNROLLED = (
     16  # features of `nearest_of_four`: 1.7 times as fast at three, 1.1 at sixteen, and slower from about twenty on
 )
 FAR = 3e38  # farther than any score; finite, so that the comparisons need no care for infinity
-
-
-def compiled(**options: Any) -> Callable[[Callable], Any]:
-    """As `kernels.compiled`, for arithmetic whose zeros have no sign and which never meets NaN."""
-    return kernel(**{"fastmath": {"contract", "nnan", "nsz"}, **options})
-
-
-@cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="gpuclust")
-
-
-def in_threads(n_items: int, run: Callable[[int, int], None]) -> None:
-    """Call run(first, last) over parts of range(n_items), as many at once as numba may use threads.
-
-    There are some more parts than threads, taken as each becomes free, so that one held up does not hold up all.
-    """
-    n_threads = min(get_num_threads(), n_items)
-    if n_threads <= 1:
-        run(0, n_items)
-        return
-    n_parts = min(n_items, 4 * n_threads)
-    parts = iter([(part * n_items // n_parts, (part + 1) * n_items // n_parts) for part in range(n_parts)])
-
-    def work() -> None:
-        for first, last in parts:
-            run(first, last)
-
-    others = [_pool(n_threads).submit(work) for _ in range(1, n_threads)]
-    work()
-    for other in others:
-        if not other.cancel():  # one that has not begun finds nothing left to do
-            other.result()
 
 
 def workspace(size: int, dtype: type) -> np.ndarray:
