@@ -14,6 +14,7 @@ from gpuclust.algorithms.mixture import em_cpu, vector_math
 from gpuclust.algorithms.mixture import kernels_cpu as em_blocks
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, EMStatistics
 from gpuclust.algorithms.mixture.m_step import precisions, precisions_cholesky
+from gpuclust.runtime.jit import compiled
 
 # One pass sums n terms of order 1 in another order than NumPy: n * 1e-16, with room for the condition of a precision.
 # In float32 each term has an error of 1e-7 times the condition; sums are float64, so the errors average out.
@@ -209,4 +210,4 @@ def test_kernels_work_where_no_cache_can_be_written() -> None:
     """numba finds no place for a function without a file, as for one whose folders are all read-only."""
     namespace: dict[str, Any] = {}
     exec("def double(x):\n    return 2 * x\n", namespace)
-    assert vector_math.compiled({"contract"})(namespace["double"])(21) == 42
+    assert compiled(fastmath={"contract"})(namespace["double"])(21) == 42
