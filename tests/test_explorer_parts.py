@@ -21,6 +21,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
+from gpuclust.model.records import Cluster
 from gpuclust.serve.explorer import charts, raster
 from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
@@ -34,7 +35,7 @@ from gpuclust.serve.explorer.views.averages import left_out
 from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
-from gpuclust.serve.records import Average, Averages, Cluster, Facts, Found, Hit, Item
+from gpuclust.serve.records import Average, Averages, Facts, Found, Hit, Item
 from gpuclust.tracks.links import check_template, is_address
 from gpuclust.tracks.previews import Preview, preview_of
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gpuclust.analysis.profile import ClusterProfile, FeatureProfile, Row, Rule, Share
 from gpuclust.data.table import Audit, ExcludedColumn, Step
+from gpuclust.model.records import CategoryShare, Cluster, Example, FeatureStats, Rule
 from gpuclust.report import figures as fg
 from gpuclust.report.page import SWEEP, Report, page
 from gpuclust.report.palette import cluster_color
@@ -79,20 +79,20 @@ def audit(words: str = "plain") -> dict[str, object]:
 def job(words: str = "plain") -> Report:
     """A job whose every text is ``words``."""
     features = {
-        words: FeatureProfile(0.72, 0.7, 0.1, 1.25, 0.01),
-        "tempo": FeatureProfile(118.5, 117.0, 20.0, -0.4, 0.001),
+        words: FeatureStats(0.72, 0.7, 0.1, 1.25, 0.01),
+        "tempo": FeatureStats(118.5, 117.0, 20.0, -0.4, 0.001),
     }
-    cluster = ClusterProfile(
+    cluster = Cluster(
         0,
         words,
         600,
         0.6,
         features,
         description=words,
-        top_groups=(Share(words, 120, lift=2.5),),
-        top_creators=(Share(words, 30, lift=1.0),),
-        representatives=(Row(words, words, words),),
-        popular=(Row(words, words, words),),
+        top_groups=(CategoryShare(words, 120, lift=2.5),),
+        top_creators=(CategoryShare(words, 30, lift=1.0),),
+        representatives=(Example(words, words, words),),
+        popular=(Example(words, words, words),),
         rule=Rule(words, 0.9, 0.83, 0.71),
     )
     return Report(
@@ -196,7 +196,7 @@ def test_parts_without_content_are_left_out() -> None:
 
 
 def test_many_clusters_are_cut_with_a_word() -> None:
-    cards = [ClusterProfile(i, f"name {i}", 1, 0.001, {}) for i in range(75)]
+    cards = [Cluster(i, f"name {i}", 1, 0.001, {}) for i in range(75)]
     said = Page(page(Report("many", clusters=cards))).text
     assert "name 59" in said
     assert "name 60" not in said

@@ -1,31 +1,35 @@
-"""A profile as an Arrow table: what ``clusters.parquet`` of an export holds."""
+"""A profile as an Arrow table: the content of ``clusters.parquet`` in an export."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 from gpuclust.analysis.profile import Profile
+from gpuclust.model.records import Cluster, Rule
 
-_SHARES = pa.list_(
-    pa.struct({"value": pa.string(), "count": pa.int64(), "lift": pa.float64(), "fraction": pa.float64()})
-)
-_ROWS = pa.list_(
-    pa.struct({"id": pa.string(), "title": pa.string(), "creator": pa.string(), "popularity": pa.float64()})
-)
+_PLAIN = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of a field of a record."""
+    if is_dataclass(hint):
+        return pa.struct({name: _arrow_type(of) for name, of in get_type_hints(hint).items()})
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    return _PLAIN[hint] if hint in _PLAIN else _arrow_type(next(of for of in get_args(hint) if of is not NoneType))
+
+
+_SIMPLE = {name: hint for name, hint in get_type_hints(Cluster).items() if name not in ("features", "rule")}
 # The columns of clusters.parquet; mean_F, median_F, std_F, z_F and z_se_F of each feature F follow.
 CLUSTER_TYPES = {
-    "cluster": pa.int32(),
-    "name": pa.string(),
-    "size": pa.int64(),
-    "fraction": pa.float64(),
-    "description": pa.string(),
-    "nearest": pa.int32(),
-    **dict.fromkeys(("top_groups", "top_groups_by_lift", "top_creators", "top_creators_by_lift"), _SHARES),
-    **dict.fromkeys(("representatives", "popular"), _ROWS),
+    **{name: _arrow_type(hint) for name, hint in _SIMPLE.items()},
+    **dict.fromkeys(("cluster", "nearest"), pa.int32()),
     "rule": pa.string(),
-    **dict.fromkeys(("rule_fidelity", "rule_precision", "rule_recall"), pa.float64()),
+    **{f"rule_{name}": _arrow_type(hint) for name, hint in get_type_hints(Rule).items() if name != "text"},
 }
 
 
@@ -34,11 +38,10 @@ def cluster_table(described: Profile) -> pa.Table:
     (all rows judged), and per feature its mean, median, std and z-score."""
     rows = []
     for c in described.clusters:
-        row = {name: getattr(c, name) for name in CLUSTER_TYPES if hasattr(c, name)}
-        row |= {name: [asdict(item) for item in row[name]] for name in row if isinstance(row[name], tuple)}
-        row["rule"] = None if c.rule is None else c.rule.text
-        row |= {f"rule_{name}": getattr(c.rule, name, None) for name in ("fidelity", "precision", "recall")}
-        row |= {f"{kind}_{f}": value for f, p in c.features.items() for kind, value in asdict(p).items()}
+        row = c.to_dict()
+        del row["features"]
+        row["rule"] = row["rule"] or None
+        row |= {f"{kind}_{f}": value for f, stats in c.features.items() for kind, value in asdict(stats).items()}
         rows.append(row)
     per_feature = {name: pa.float64() for name in (rows[0] if rows else ()) if name not in CLUSTER_TYPES}
     return pa.Table.from_pylist(rows, schema=pa.schema(CLUSTER_TYPES | per_feature))

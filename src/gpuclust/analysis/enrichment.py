@@ -8,31 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuclust.analysis.table_stats import Categories
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, CategoryShare
 
 TOP = 5
-# A lift is told from this many occurrences on, and from this share of what the cluster has: below, chance makes the
-# largest lifts (a value that occurs once has the largest lift there is).
+# Lifts are given for values with at least so many occurrences, and at least this share of the cluster's values: below,
+# the largest lifts are due to chance (a value that occurs once has the largest lift there is).
 MIN_COUNT, MIN_SHARE = 5, 0.002
-
-
-@dataclass(frozen=True)
-class Share:
-    """How often a value occurs in a cluster: ``count``, ``fraction`` of all the cluster's values, and ``lift``, that
-    fraction over the value's fraction of the whole table's values."""
-
-    value: str
-    count: int
-    lift: float
-    fraction: float = 0.0
 
 
 @dataclass(frozen=True)
 class Top:
     """The values of one cluster that occur most often, and those with the largest lift above 1."""
 
-    by_count: tuple[Share, ...] = ()
-    by_lift: tuple[Share, ...] = ()
+    by_count: tuple[CategoryShare, ...] = ()
+    by_lift: tuple[CategoryShare, ...] = ()
 
 
 def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequence[int]) -> dict[int, Top]:
@@ -77,7 +66,9 @@ def _top(values: np.ndarray, codes: np.ndarray, counts: np.ndarray, overall: np.
     enough = np.flatnonzero((counts >= max(MIN_COUNT, MIN_SHARE * total)) & (lifts > 1.0))
     lifted = enough[np.lexsort((-rank[enough], -lifts[enough]))][:TOP]
 
-    def shares(chosen: np.ndarray) -> tuple[Share, ...]:
-        return tuple(Share(values[codes[i]], int(counts[i]), float(lifts[i]), float(counts[i] / total)) for i in chosen)
+    def shares(chosen: np.ndarray) -> tuple[CategoryShare, ...]:
+        return tuple(
+            CategoryShare(values[codes[i]], int(counts[i]), float(lifts[i]), float(counts[i] / total)) for i in chosen
+        )
 
     return Top(shares(often), shares(lifted))

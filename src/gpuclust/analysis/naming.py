@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from gpuclust.analysis.profile import ClusterProfile, FeatureProfile
+    from gpuclust.model.records import Cluster, FeatureStats
 
 MAX_WORDS = 3
 MIN_Z = 0.5  # a mean this many standard deviations from the mean of all rows is worth a word
@@ -99,7 +99,7 @@ def _told_apart(
 
 
 def sentence(
-    cluster: ClusterProfile, overall: Mapping[str, float], neighbour: ClusterProfile | None, words: Mapping[str, str]
+    cluster: Cluster, overall: Mapping[str, float], neighbour: Cluster | None, words: Mapping[str, str]
 ) -> str:
     """One sentence: how many rows, what is high and low in original units, the nearest cluster, who is in it.
 
@@ -110,7 +110,7 @@ def sentence(
     return f"{start}: {'; '.join(filter(None, clauses))}."
 
 
-def _who(cluster: ClusterProfile) -> str:
+def _who(cluster: Cluster) -> str:
     said = [f"most often {often.value} ({percent(often.fraction)})" for often in cluster.top_groups[:1]]
     for lifted in cluster.top_groups_by_lift[:1]:
         what = "which" if cluster.top_groups[0].value == lifted.value else f"and {lifted.value}, which"
@@ -118,7 +118,7 @@ def _who(cluster: ClusterProfile) -> str:
     return ", ".join(said)
 
 
-def _far(features: Mapping[str, FeatureProfile], overall: Mapping[str, float], words: Mapping[str, str]) -> str:
+def _far(features: Mapping[str, FeatureStats], overall: Mapping[str, float], words: Mapping[str, str]) -> str:
     ranked = sorted(features, key=lambda f: -abs(features[f].z))[:MAX_WORDS]
     telling = [f for f in ranked if abs(features[f].z) >= max(MIN_Z, MIN_STANDARD_ERRORS * features[f].z_se)]
     said = [
@@ -128,7 +128,7 @@ def _far(features: Mapping[str, FeatureProfile], overall: Mapping[str, float], w
     return _and(said) or "every feature is near the average of all rows"
 
 
-def _beside(cluster: ClusterProfile, neighbour: ClusterProfile | None, words: Mapping[str, str]) -> str:
+def _beside(cluster: Cluster, neighbour: Cluster | None, words: Mapping[str, str]) -> str:
     if neighbour is None:
         return ""
     gaps = {f: p.z - neighbour.features[f].z for f, p in cluster.features.items()}

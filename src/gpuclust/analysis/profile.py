@@ -11,47 +11,12 @@ from typing import Any
 import numpy as np
 
 from gpuclust.analysis import naming
-from gpuclust.analysis.enrichment import Share, top_categories
+from gpuclust.analysis.enrichment import top_categories
 from gpuclust.analysis.representatives import popular, representatives
-from gpuclust.analysis.rules import Rule, rules
-from gpuclust.analysis.table_stats import Row, TableStats, compute_table_stats
-from gpuclust.model.records import NOISE
+from gpuclust.analysis.rules import rules
+from gpuclust.analysis.table_stats import TableStats
+from gpuclust.model.records import NOISE, Cluster, FeatureStats
 from gpuclust.sanitize import safe_row
-
-__all__ = ["ClusterProfile", "FeatureProfile", "Profile", "Row", "Rule", "Share", "TableStats", "compute_table_stats", "profile", "with_rules"]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FeatureProfile:
-    """One feature in one cluster, in original units; ``z`` is the mean's distance from the mean of all rows in
-    standard deviations of all rows, ``z_se`` its standard error."""
-
-    mean: float
-    median: float
-    std: float
-    z: float
-    z_se: float
-
-
-@dataclass(frozen=True)
-class ClusterProfile:
-    """One cluster in words and numbers. Cluster -1 is the noise. ``nearest`` is the cluster whose mean is nearest in
-    standardised features, None for the only one; ``rule`` is None unless `with_rules` found one."""
-
-    cluster: int
-    name: str
-    size: int
-    fraction: float
-    features: Mapping[str, FeatureProfile]
-    description: str = ""
-    nearest: int | None = None
-    top_groups: tuple[Share, ...] = ()
-    top_groups_by_lift: tuple[Share, ...] = ()
-    top_creators: tuple[Share, ...] = ()
-    top_creators_by_lift: tuple[Share, ...] = ()
-    representatives: tuple[Row, ...] = ()
-    popular: tuple[Row, ...] = ()
-    rule: Rule | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +24,10 @@ class Profile:
     """All clusters of a clustering, in the order of their numbers, noise last where there is some."""
 
     features: tuple[str, ...]
-    clusters: tuple[ClusterProfile, ...]
+    clusters: tuple[Cluster, ...]
 
     @property
-    def proper(self) -> tuple[ClusterProfile, ...]:
+    def proper(self) -> tuple[Cluster, ...]:
         """The clusters without the noise."""
         return tuple(c for c in self.clusters if c.cluster != NOISE)
 
@@ -123,7 +88,7 @@ def profile(
     central = representatives(stats, {c: members[c] for c in proper}, means, usable, confidence)
     liked = popular(stats, members)
     clusters = {
-        c: ClusterProfile(
+        c: Cluster(
             cluster=c,
             name=names[c],
             size=len(rows),
@@ -158,7 +123,7 @@ def _members(labels: np.ndarray) -> dict[int, np.ndarray]:
     return {c: split[c] for c in sorted(split, key=lambda c: (c == NOISE, c))}
 
 
-def _describe(rows: np.ndarray, stats: TableStats, features: Sequence[str]) -> dict[str, FeatureProfile]:
+def _describe(rows: np.ndarray, stats: TableStats, features: Sequence[str]) -> dict[str, FeatureStats]:
     values = np.take(stats.raw.T, rows, axis=1)
     mean, std = values.mean(axis=1), values.std(axis=1)
     middle = (len(rows) - 1) // 2, len(rows) // 2
@@ -166,16 +131,16 @@ def _describe(rows: np.ndarray, stats: TableStats, features: Sequence[str]) -> d
     median = (values[:, middle[0]] + values[:, middle[1]]) / 2
     z, z_se = (mean - stats.mean) / stats.scale, std / np.sqrt(len(rows)) / stats.scale
     columns = zip(features, mean.tolist(), median.tolist(), std.tolist(), z.tolist(), z_se.tolist(), strict=True)
-    return {f: FeatureProfile(*numbers) for f, *numbers in columns}
+    return {f: FeatureStats(*numbers) for f, *numbers in columns}
 
 
-def _matrix(described: Sequence[Mapping[str, FeatureProfile]], which: str, n_features: int) -> np.ndarray:
+def _matrix(described: Sequence[Mapping[str, FeatureStats]], which: str, n_features: int) -> np.ndarray:
     return np.array([[getattr(p, which) for p in d.values()] for d in described]).reshape(-1, n_features)
 
 
 def _with_sentences(
-    clusters: Mapping[int, ClusterProfile], stats: TableStats, features: Sequence[str], words: Sequence[str]
-) -> tuple[ClusterProfile, ...]:
+    clusters: Mapping[int, Cluster], stats: TableStats, features: Sequence[str], words: Sequence[str]
+) -> tuple[Cluster, ...]:
     overall = dict(zip(features, stats.mean.tolist(), strict=True))
     spoken = dict(zip(features, words, strict=True))
     return tuple(

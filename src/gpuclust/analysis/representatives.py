@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gpuclust.analysis.table_stats import Row, TableStats
+from gpuclust.analysis.table_stats import TableStats
+from gpuclust.model.records import Example
 from gpuclust.model.titles import ISSUE
 
 SHOWN = 5
@@ -25,7 +26,7 @@ def representatives(
     means: Mapping[int, np.ndarray],
     distance: np.ndarray | None,
     confidence: np.ndarray | None,
-) -> dict[int, tuple[Row, ...]]:
+) -> dict[int, tuple[Example, ...]]:
     """The rows of each cluster that are nearest its centre, nearest first.
 
     ``members``: cluster -> row numbers; ``means``: cluster -> (n_features,) in original units. Nearest by
@@ -41,7 +42,7 @@ def representatives(
     return _shown(stats, picked)
 
 
-def popular(stats: TableStats, members: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
+def popular(stats: TableStats, members: Mapping[int, np.ndarray]) -> dict[int, tuple[Example, ...]]:
     """The most popular rows of each cluster, most popular first; none where the table has no popularity."""
     if stats.popularity is None:
         return dict.fromkeys(members, ())
@@ -67,12 +68,12 @@ def _first(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     return rows[np.lexsort((rows, order))][:LOOKED_AT]
 
 
-def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Row, ...]]:
+def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Example, ...]]:
     """The first rows of each, one of each recording: the same title and creators but for case, accents and issue."""
     every = stats.rows(np.concatenate([np.empty(0, np.int64), *picked.values()]).astype(np.int64))
     found, at = {}, 0
     for cluster, rows in picked.items():
-        different: dict[tuple[str, ...], Row] = {}
+        different: dict[tuple[str, ...], Example] = {}
         for row in every[at : at + len(rows)]:
             different.setdefault(_recording(row), row)
         found[cluster] = tuple(different.values())[:SHOWN]
@@ -80,7 +81,7 @@ def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tup
     return found
 
 
-def _recording(row: Row) -> tuple[str, ...]:
+def _recording(row: Example) -> tuple[str, ...]:
     """What a row's recording is known by; its id where it has no title or no creator."""
     title = _folded(_ISSUE.sub("", row.title)) or _folded(row.title)
     creators = sorted(filter(None, map(_folded, re.split("[;,]", row.creator))))

@@ -10,25 +10,11 @@ import numpy as np
 
 from gpuclust.analysis.table_stats import TableStats
 from gpuclust.data.table import sample_rows
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, Rule
 
 DEPTH = 3
 MAX_RULES = 40  # clusters, the largest first, that get a rule
 SAMPLED = 5_000  # rows of each side that a tree is grown on; the figures are of all rows
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A conjunction such as ``energy > 0.63 and acousticness <= 0.2``, judged on all rows.
-
-    ``fidelity``: share of all rows for which meeting the rule and being in the cluster are the same; ``precision``: of
-    the rows that meet it, those in the cluster; ``recall``: of the cluster, the rows that meet it. All in [0, 1].
-    """
-
-    text: str
-    fidelity: float
-    precision: float
-    recall: float
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuclust.data.table import Frames, Table
+from gpuclust.model.records import Example
 
 SHOWN_ROLES = ("id", "title", "creator")
 
@@ -25,16 +26,6 @@ class Categories:
     rows: np.ndarray
     values: np.ndarray
     totals: np.ndarray
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row as shown to a reader; a text is empty if the table has no such role or value."""
-
-    id: str
-    title: str = ""
-    creator: str = ""
-    popularity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,14 +50,14 @@ class TableStats:
         """(n_features,) float64: standard deviations, 1 for a constant feature."""
         return np.where(self.std > 0, self.std, 1.0)
 
-    def rows(self, numbers: np.ndarray) -> tuple[Row, ...]:
+    def rows(self, numbers: np.ndarray) -> tuple[Example, ...]:
         """Rows by their numbers (n,) int64 in the table."""
         taken = self.shown.iloc[numbers]
         columns = [map(_text, taken[role]) if role in taken else [""] * len(taken) for role in SHOWN_ROLES]
         if self.popularity is None:
-            return tuple(Row(*texts) for texts in zip(*columns, strict=True))
+            return tuple(Example(*texts) for texts in zip(*columns, strict=True))
         popularity = (None if np.isnan(p) else float(p) for p in self.popularity[numbers])
-        return tuple(Row(*texts) for texts in zip(*columns, popularity, strict=True))
+        return tuple(Example(*texts) for texts in zip(*columns, popularity, strict=True))
 
 
 def compute_table_stats(table: Table, frames: Frames) -> TableStats:

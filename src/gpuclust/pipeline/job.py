@@ -13,8 +13,9 @@ import numpy as np
 from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics, run_diagnostics
-from gpuclust.analysis.profile import Profile, TableStats, compute_table_stats, profile
+from gpuclust.analysis.profile import Profile, profile
 from gpuclust.analysis.profile import with_rules as add_rules
+from gpuclust.analysis.table_stats import TableStats, compute_table_stats
 from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import Table

@@ -22,7 +22,7 @@ from gpuclust.report.palette import cluster_color, ink_on
 from gpuclust.report.text import INVISIBLE, cluster_label, count, number, one_line, percent
 
 if TYPE_CHECKING:
-    from gpuclust.analysis.profile import ClusterProfile
+    from gpuclust.model.records import Cluster
 
 JOB, SWEEP = "Clustering job", "Clustering sweep"
 MAX_CARDS = 60
@@ -50,7 +50,7 @@ class Report:
     metrics: Mapping[str, float] = field(default_factory=dict)
     leaderboard: Sequence[Mapping[str, Any]] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
-    clusters: Sequence[ClusterProfile] = ()
+    clusters: Sequence[Cluster] = ()
     audit: Mapping[str, Any] | None = None
     command: str = ""
     configuration: str = ""

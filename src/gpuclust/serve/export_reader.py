@@ -7,23 +7,23 @@ compared with the manifest, and the clusters are validated by a schema.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gpuclust.errors import ExportError, message_of
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, Cluster, FeatureStats, Rule
 from gpuclust.model.schema import one_line
 from gpuclust.serve.manifest import ASSIGNMENTS, CLUSTERS, MODEL, Manifest, opened, read_manifest, verify
-from gpuclust.serve.records import Cluster, Example, FeatureStats, Share
 
-STATS = tuple(f.name for f in fields(FeatureStats))
+_STATS = tuple(f.name for f in fields(FeatureStats))
+_RULE = {f.name: "rule" if f.name == "text" else f"rule_{f.name}" for f in fields(Rule)}
 MAX_CLUSTERS = 1_000_000
 MAX_COLUMNS = 100_000
 # A file of more than so many rows has at least a byte for each: coordinates of real rows do not compress further.
@@ -165,72 +165,7 @@ def raw_features(table: pa.Table, manifest: Manifest) -> np.ndarray:
     return raw
 
 
-class _Row(BaseModel):
-    """Types are not converted; what a later version adds is ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-Label = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value)]
-
-
-class ShareRow(_Row):
-    """A value and how often it occurs in a cluster."""
-
-    value: Label
-    count: NonNegativeInt
-    lift: float | None = None
-    fraction: float | None = 0.0
-
-
-class ExampleRow(_Row):
-    """A row that stands for a cluster."""
-
-    id: Label
-    title: str | None = ""
-    creator: str | None = ""
-    popularity: float | None = None
-
-
-def _listed(value: Any) -> Any:
-    return () if value is None else tuple(value) if isinstance(value, list) else value
-
-
-Shares = Annotated[tuple[ShareRow, ...], BeforeValidator(_listed)]
-Examples = Annotated[tuple[ExampleRow, ...], BeforeValidator(_listed)]
-Line = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-
-
-class ClusterRow(_Row):
-    """A row of clusters.parquet, without the statistics of its features. What an older export lacks has a default."""
-
-    cluster: Annotated[int, Field(ge=NOISE, le=2**31 - 1)]
-    name: str
-    size: NonNegativeInt
-    fraction: Annotated[float, Field(ge=0, le=1)]
-    description: Line = ""
-    nearest: int | None = None
-    top_groups: Shares = ()
-    top_groups_by_lift: Shares = ()
-    top_creators: Shares = ()
-    top_creators_by_lift: Shares = ()
-    representatives: Examples = ()
-    popular: Examples = ()
-    rule: Line = ""
-    rule_fidelity: float | None = None
-    rule_precision: float | None = None
-    rule_recall: float | None = None
-
-
-_ROWS = TypeAdapter(list[ClusterRow])
-_LISTS: Mapping[str, type] = {
-    "top_groups": Share,
-    "top_groups_by_lift": Share,
-    "top_creators": Share,
-    "top_creators_by_lift": Share,
-    "representatives": Example,
-    "popular": Example,
-}
+_CLUSTERS = TypeAdapter(list[Cluster])
 
 
 def read_clusters(manifest: Manifest) -> dict[int, Cluster]:
@@ -245,8 +180,10 @@ def read_clusters(manifest: Manifest) -> dict[int, Cluster]:
         if len(set(table.column_names)) < table.num_columns:
             raise ValueError("two of its columns have one name")
         given = table.to_pylist()
-        rows = _ROWS.validate_python(given)
-        found = {row.cluster: _cluster(row, raw, manifest) for row, raw in zip(rows, given, strict=True)}
+        rows = _CLUSTERS.validate_python([_nested(row, manifest.features) for row in given])
+        found = {row.cluster: row for row in rows}
+        if not all(_possible(row) for row in rows):
+            raise ValueError("a cluster has a number, a size or a share that cannot be")
         if len(found) < len(rows):
             raise ValueError("two rows describe one cluster")
     except ValidationError as error:
@@ -256,16 +193,26 @@ def read_clusters(manifest: Manifest) -> dict[int, Cluster]:
     return found
 
 
-def _cluster(row: ClusterRow, raw: Mapping[str, Any], manifest: Manifest) -> Cluster:
-    lists: dict[str, Any] = {
-        name: tuple(record(**entry.model_dump()) for entry in getattr(row, name)) for name, record in _LISTS.items()
-    }
-    stats = {
-        feature: FeatureStats(*(_number(raw.get(f"{kind}_{feature}")) for kind in STATS))
-        for feature in manifest.features
-    }
-    given = {name: value for name, value in vars(row).items() if name not in _LISTS}
-    return Cluster(**given, **lists, features=stats)
+def _possible(cluster: Cluster) -> bool:
+    shares = (*cluster.top_groups, *cluster.top_groups_by_lift, *cluster.top_creators, *cluster.top_creators_by_lift)
+    numbers = NOISE <= cluster.cluster < 2**31 and cluster.size >= 0 and 0 <= cluster.fraction <= 1
+    return numbers and all(share.count >= 0 for share in shares)
+
+
+def _nested(row: Mapping[str, Any], features: Iterable[str]) -> dict[str, Any]:
+    """A row as the record has it: the statistics of its features and the parts of its rule as one value each. What is missing
+    (null, or a column that an older export lacks) has the record's default."""
+    rule = {name: row.get(column) for name, column in _RULE.items()}
+    stats = {f: {kind: _number(row.get(f"{kind}_{f}")) for kind in _STATS} for f in features}
+    known: dict[str, Any] = _present({**row, "rule": rule if rule["text"] else None})
+    return {**known, "features": stats}
+
+
+def _present(value: Any) -> Any:
+    """The value without what is None in it."""
+    if isinstance(value, dict):
+        return {name: _present(part) for name, part in value.items() if part is not None}
+    return [_present(part) for part in value] if isinstance(value, list) else value
 
 
 def _number(value: Any) -> float:

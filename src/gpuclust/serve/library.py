@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.errors import ExportError, InputError
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, Cluster, Example
 from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
@@ -33,18 +33,7 @@ from gpuclust.serve.facts import facts_of, numbers_in_words
 from gpuclust.serve.id_suggestions import near_ids, near_names
 from gpuclust.serve.index import find_or_build, size_of
 from gpuclust.serve.permutation import shuffled
-from gpuclust.serve.records import (
-    Averages,
-    Cluster,
-    Example,
-    Facts,
-    Found,
-    Hit,
-    Item,
-    Neighbour,
-    NotFound,
-    Page,
-)
+from gpuclust.serve.records import Averages, Facts, Found, Hit, Item, Neighbour, NotFound, Page
 from gpuclust.serve.store import CLOSED, Index, open_index
 from gpuclust.serve.text import fold, fold_one, names_in
 

@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from gpuclust.errors import GpuclustError
-from gpuclust.serve.records import NotFound, plain
+from gpuclust.model.records import plain
+from gpuclust.serve.records import NotFound
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ECHO_LENGTH = 100  # characters of what was sent that an error repeats

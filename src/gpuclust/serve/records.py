@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gpuclust.errors import ExportError, did_you_mean
+from gpuclust.model.records import plain
 
 
 class NotFound(ExportError):
@@ -97,69 +97,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Share:
-    """How often a value occurs in a cluster; ``lift`` is its share there over its share in all rows."""
-
-    value: str
-    count: int
-    lift: float
-    fraction: float = 0.0
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row that stands for a cluster."""
-
-    id: str
-    title: str = ""
-    creator: str = ""
-    popularity: float | None = None
-
-
-@dataclass(frozen=True)
-class FeatureStats:
-    """One feature in one cluster, in original units; ``z`` is the mean's distance from the mean of all rows in standard
-    deviations of all rows, ``z_se`` its standard error."""
-
-    mean: float
-    median: float
-    std: float
-    z: float
-    z_se: float
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A cluster as the export describes it; -1 is the noise. ``fraction`` of all rows; ``features`` in the export's order.
-
-    A cluster with items has ``representatives``, and ``popular`` where the export has a popularity. ``rule`` reads like
-    ``energy > 0.63 and acousticness <= 0.2`` (empty where none was found), its scores are in [0, 1].
-    """
-
-    cluster: int
-    name: str
-    size: int
-    fraction: float
-    features: Mapping[str, FeatureStats]
-    description: str = ""
-    nearest: int | None = None
-    top_groups: tuple[Share, ...] = ()
-    top_groups_by_lift: tuple[Share, ...] = ()
-    top_creators: tuple[Share, ...] = ()
-    top_creators_by_lift: tuple[Share, ...] = ()
-    representatives: tuple[Example, ...] = ()
-    popular: tuple[Example, ...] = ()
-    rule: str = ""
-    rule_fidelity: float | None = None
-    rule_precision: float | None = None
-    rule_recall: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON (no NaN)."""
-        return plain(asdict(self))
-
-
-@dataclass(frozen=True)
 class Page:
     """Part of an ordered list: ``total`` rows in all, these from ``offset`` on; ``next_offset`` None at the end."""
 
@@ -223,14 +160,3 @@ class Facts:
     sweep_choice: str = ""
     because: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def plain(value: Any) -> Any:
-    """Mappings, sequences and numbers as JSON can hold them; NaN and infinities become None."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from gpuclust.errors import InputError
 from gpuclust.model.predictor import UNPLACED, Predictor
+from gpuclust.model.records import Cluster
 from gpuclust.serve import params as inputs
 from gpuclust.serve import schemas
 from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
 from gpuclust.serve.problems import Json, Problem
-from gpuclust.serve.records import Cluster, Page
+from gpuclust.serve.records import Page
 from gpuclust.serve.schemas import problems
 from gpuclust.tracks.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.tracks.playlist_files import render

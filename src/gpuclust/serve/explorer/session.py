@@ -9,11 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, Cluster
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.export_reader import read_manifest
 from gpuclust.serve.library import Library
-from gpuclust.serve.records import Cluster
 
 NOISE_COLOR = "#B8B8B8"
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import asked, can_listen, choose, go, item_card
 from gpuclust.serve.explorer.session import Opened, opened
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.library import Pick
-from gpuclust.serve.records import Cluster, Example, Share
 
 CARDS_IN_A_ROW = 3
 MAX_CARDS = 60
@@ -134,7 +133,7 @@ def _one(shown: Opened, cluster: Cluster) -> None:
                 if st.button(as_markdown(shown.name(nearest), 50), key="nearest"):
                     go("clusters", cluster=nearest)
     if cluster.rule:
-        st.text(f"Rule: {cluster.rule}" + _fidelity(cluster))
+        st.text(f"Rule: {cluster.rule.text}" + _fidelity(cluster.rule))
     left, right = st.columns([3, 2])
     with left:
         _profile(shown, cluster)
@@ -144,10 +143,10 @@ def _one(shown: Opened, cluster: Cluster) -> None:
     _items(shown, cluster)
 
 
-def _fidelity(cluster: Cluster) -> str:
-    if cluster.rule_precision is None or cluster.rule_recall is None:
+def _fidelity(rule: Rule) -> str:
+    if rule.precision is None or rule.recall is None:
         return ""
-    return f"  (precision {cluster.rule_precision:.0%}, recall {cluster.rule_recall:.0%})"
+    return f"  (precision {rule.precision:.0%}, recall {rule.recall:.0%})"
 
 
 def _profile(shown: Opened, cluster: Cluster) -> None:
@@ -173,13 +172,17 @@ def _profile(shown: Opened, cluster: Cluster) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="profile")
 
 
-def _shares(what: str, frequent: Sequence[Share], lifted: Sequence[Share]) -> None:
+def _shares(what: str, frequent: Sequence[CategoryShare], lifted: Sequence[CategoryShare]) -> None:
     if not frequent:
         return
     st.caption(f"{what}: most frequent, and most over-represented")
     merged = {s.value: s for s in (*frequent, *lifted)}
     rows = [
-        {what.lower()[:-1]: short(s.value, 60), "rows": s.count, "times as frequent": round(s.lift, 2)}
+        {
+            what.lower()[:-1]: short(s.value, 60),
+            "rows": s.count,
+            "times as frequent": round(s.lift, 2),
+        }
         for s in merged.values()
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"shares-{what}")
