@@ -80,7 +80,7 @@ def store_of(folder: Path) -> MlflowRecorder:
 
 def test_the_plug_in_is_small() -> None:
     code = [line for line in (TOY / "gpuclust_toy" / "__init__.py").read_text().splitlines() if line.strip()]
-    assert len(code) <= 50
+    assert len(code) <= 45, "imports, configuration, prediction, fit and registration"
 
 
 def test_labels_are_those_of_the_library(folder: Path, rows: np.ndarray) -> None:
