@@ -4,19 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 RAPIDS := .venv-rapids
 LOWEST := .venv-lowest
+NEWEST := .venv-newest
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install run test browser check lowest contract bench ui clean
+.PHONY: help install run test browser coverage check docs constraints lowest contract bench ui clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
 
 install: $(INSTALLED) ## make .venv and install gpuclust into it
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpuclust needs Python 3.11 or later: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[serve,postgres,dev,docs]'
 	@touch $@
 
 run: install ## the main job: a K-Means sweep k=2..10 on 20,000 generated tracks
@@ -28,10 +29,23 @@ test: install ## all tests that this machine can run
 browser: install ## the tests that drive a headless Chromium
 	$(BIN)/python -m pytest -m browser
 
+coverage: install ## the tests, with the share of the lines that they run
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml
+
 check: install ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: install ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+constraints: ## constraints.txt: the newest versions that pyproject.toml allows
+	rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,postgres,dev,docs]'
+	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip freeze --exclude-editable; } > constraints.new
+	mv constraints.new constraints.txt && rm -rf $(NEWEST)
 
 lowest: ## the lower bounds of pyproject.toml, installed and tried on Python 3.11
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "the lower bounds are of Python 3.11: make lowest PYTHON=python3.11"; exit 2; }
@@ -57,4 +71,4 @@ ui: install ## the MLflow UI on the runs of this folder
 	$(BIN)/gpuclust ui
 
 clean: ## remove the environments and caches; runs are kept
-	rm -rf $(VENV) $(RAPIDS) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(RAPIDS) $(LOWEST) $(NEWEST) site coverage.xml .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache

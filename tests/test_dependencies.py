@@ -38,7 +38,10 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").split(".")[0])
-    return {DISTRIBUTIONS.get(name, name).lower() for name in names - {"gpuclust"} - sys.stdlib_module_names}
+    return {
+        DISTRIBUTIONS.get(name, name).lower().replace("_", "-")
+        for name in names - {"gpuclust"} - sys.stdlib_module_names
+    }
 
 
 def area(path: Path) -> str | None:
@@ -46,7 +49,7 @@ def area(path: Path) -> str | None:
     place = path.relative_to(PACKAGE)
     if place.parts[0] == "serve":
         return "serve"
-    return "gpu" if place.name in ("gpu.py", "cudf_frames.py") else None
+    return "gpu" if place.stem == "gpu" or place.stem.startswith("cudf") else None
 
 
 def by_area() -> dict[str | None, set[str]]:
@@ -77,6 +80,23 @@ def test_the_lowest_versions_are_the_declared_ones() -> None:
     pinned = dict(line.split("==") for line in constraints if line and not line.startswith("#"))
     declared = requirements() | requirements("serve")
     assert pinned == {name: re.match(r">=([0-9.]+)", bound)[1] for name, bound in declared.items()}  # type: ignore[index]
+
+
+# Programs and plug-ins that are run and not imported, stubs for mypy, and packages that import another under a shorter name.
+RUN = {
+    "hatchling", "ipykernel", "nbclient", "nbformat", "mkdocs-material", "mkdocstrings-python", "mypy", "pandas-stubs", "pre-commit", "psycopg",
+    "pytest-cov", "pytest-rerunfailures", "pytest-timeout", "ruff", "schemathesis", "types-pyyaml",
+}  # fmt: skip
+
+
+def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
+    extras = {name: set(requirements(name)) for name in ("gpu", "postgres", "serve", "dev", "docs")}
+    paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
+    local = {path.stem for path in paths} | {"tests", "experiments"}
+    optional = {"flash-kmeans", "torch"}  # compared with where they are installed
+    used = set().union(*map(imported, paths)) - local - optional
+    assert used <= set(requirements()).union(*extras.values())
+    assert extras["dev"] | extras["docs"] | extras["postgres"] <= used | RUN
 
 
 ENVIRONMENT = """
