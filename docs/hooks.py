@@ -130,9 +130,17 @@ def keys(kind: Any, prefix: str, *, own: bool = False) -> Iterator[str]:
 
 def type_name(kind: Any) -> str:
     """A type in words."""
-    words = {"str": "text", "bool": "true, false", "int": "whole number", "float": "number"}
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return " or ".join(words.get(part, part) for part in name.split(" | ") if part != "None")
+    words = {
+        "str": "text",
+        "bool": "true, false",
+        "int": "whole number",
+        "float": "number",
+        "Any": "text",
+        "list[str]": "list of texts",
+    }
+    words["dict[str, list[float | None]]"] = "feature: [low, high]"
+    name = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
+    return words.get(name) or " or ".join(words.get(part, part) for part in name.split(" | ") if part != "None")
 
 
 def meanings_of(kind: type) -> dict[str, str]:
