@@ -33,13 +33,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_conf_and_the_studies_are_inside_and_benches_are_not(wheel: Path) -> None:
+def test_the_code_conf_and_the_studies_are_inside_and_benches_are_not(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     configuration = {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml") if "experiments" not in p.parts}
     studies = {f"conf/experiments/{p.name}" for p in (ROOT / "experiments").glob("*.yaml")}
     assert {f"gpuclust/{name}" for name in configuration | studies} <= names
-    sources = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
-    assert sources <= names
+    sources = (ROOT / "src").rglob("*")
+    files = {str(p.relative_to(ROOT / "src")) for p in sources if p.is_file() and "__pycache__" not in p.parts}
+    assert "gpuclust/py.typed" in files
+    assert files <= names
     assert not [n for n in names if "bench" in n or "calibration" in n or n.startswith("tests")]
     assert all(any(n.endswith(f"licenses/{name}") for n in names) for name in ("LICENSE", "NOTICE"))
 
