@@ -82,7 +82,7 @@ def test_a_store_that_mlflow_left_incomplete_is_made_anew(moment: int, tmp_path:
     with pytest.raises(TrackingError, match="left incomplete and holds no runs; run a job first"):
         MlflowRecorder(f"sqlite:///{path}", "e", create=False)
     recorder = MlflowRecorder(f"sqlite:///{path}", "e", tell=said.append)
-    assert said == [f"the tracking store {path} was left incomplete and holds no runs: it is made anew"]
+    assert said == [f"the tracking store {path} was left incomplete and holds no runs: it is created again"]
     recorder.end(recorder.start_job(RunStart("a job", {KIND: "job", KEY: "k"}), None), FINISHED)
     assert inspect(path).ready
 

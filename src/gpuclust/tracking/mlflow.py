@@ -30,7 +30,7 @@ from gpuclust.model.files import ARRAYS, MODEL
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.claims import LEASE, TICKET, Leases, is_abandoned, is_live, is_mine, owner
-from gpuclust.tracking.opening import alone, locks, opened
+from gpuclust.tracking.opening import complete_store, has_store_lock, store_lock
 from gpuclust.tracking.recorder import (
     FAILED,
     FINISHED,
@@ -95,7 +95,7 @@ class MlflowRecorder:
         self.experiment = experiment
         self._tell, self._retry_seconds = tell, retry_seconds
         self._leases = Leases(lambda run_id, until: self.client.set_tag(run_id, LEASE, until))
-        with one_line_errors(self.uri), opened(self.uri, self.artifacts, create, tell):
+        with one_line_errors(self.uri), complete_store(self.uri, self.artifacts, create, tell):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment_id = self._experiment_id(create)
@@ -260,7 +260,7 @@ class MlflowRecorder:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         with ExitStack() as stack:
-            self._do(lambda: stack.enter_context(alone(self.uri)))
+            self._do(lambda: stack.enter_context(store_lock(self.uri)))
             yield
 
     def _same(self, start: RunStart, kind: str) -> list[Run]:
@@ -283,7 +283,7 @@ class MlflowRecorder:
         Over HTTP nothing locks, so the runs of one key queue up as in Lamport's bakery (1974): each takes a ticket above all
         that it sees, waits until all others have theirs, and the lowest wins.
         """
-        if locks(self.uri):
+        if has_store_lock(self.uri):
             return Claim(run_id)
         kind, ended = start.tags[KIND], False
         ticket = 1 + max((_ticket(run) for run in self._rivals(run_id, start, kind)), default=0)

@@ -1,8 +1,8 @@
-"""Opening a store while no other process does: its creation, its migration, and the first use of its experiment.
+"""Creation, migration and first use of a store, by one process at a time.
 
-MLflow creates the tables of a SQLite file in some seventy steps, in place; a kill or a full disk in between leaves a
-database that MLflow can neither use nor repair. So a file is made under another name and renamed. Two processes that
-create one database at once fail, so they take turns.
+MLflow creates the tables of a SQLite file in some seventy steps, in place; if it is killed or the disk is full in between,
+MLflow can neither use nor repair the database. So a file is created under another name and renamed. MLflow fails if two
+processes create the same database at once, so a lock lets one process in at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ try:
 except ImportError as error:
     raise TrackingError("gpuclust runs on Linux and macOS; on Windows use WSL") from error
 
-# What SQLite keeps beside a database.
+# Suffixes of the files that SQLite keeps beside a database.
 COMPANIONS = ("-journal", "-wal", "-shm")
-# Tables that a fresh store has rows in; `experiments` then holds Default alone.
+# Tables that have rows in a new store; `experiments` then has the row Default only.
 ALWAYS_FILLED = ("alembic_version", "workspaces", "experiments")
-SECONDS_FOR_OTHERS = 60.0
-# Statements that take a database's lock if it is free, and answer 1 or true then.
+MAX_WAIT_SECONDS = 60.0
+# Statements that take a database's lock if it is free; they return 1 or true if they took it.
 LOCK_STATEMENTS = {
     "postgresql": "SELECT pg_try_advisory_lock(7476101)",
     "mysql": "SELECT GET_LOCK('gpuclust', 0)",
@@ -38,7 +38,7 @@ LOCK_STATEMENTS = {
 
 @dataclass(frozen=True)
 class State:
-    """What a file holds: its tables, the version of its schema, and whether anything was recorded in it."""
+    """The content of a SQLite file: its tables, the revision of its schema, and the number of rows recorded in it."""
 
     tables: frozenset[str] = frozenset()
     revision: str | None = None
@@ -46,7 +46,7 @@ class State:
 
     @property
     def ready(self) -> bool:
-        """Whether MLflow can use it as it is."""
+        """Whether MLflow can use the file as it is."""
         from mlflow.store.db.utils import Base, _get_latest_schema_revision
 
         leftover = any(name.startswith("_alembic_tmp_") for name in self.tables)
@@ -56,26 +56,29 @@ class State:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Alone among the processes of this machine that lock the same file."""
+def file_lock(file: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a file among the processes of this machine; it ends with the process, even if that is killed.
+
+    filelock polls for a lock that another process holds, which doubles the time that waiting processes take.
+    """
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def opened(uri: str, artifacts: str | None, create: bool, tell: Callable[[str], None]) -> Iterator[None]:
-    """A whole store, to be opened by MLflow within the context, alone.
+def complete_store(uri: str, artifacts: str | None, create: bool, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the store's lock and make the store complete, so that MLflow can open it within the context.
 
-    A SQLite file that was left incomplete and holds nothing is made anew; one of an older MLflow is migrated as a copy,
-    and the old file is kept beside it. Raises TrackingError when there is none and none is to be made, and when it
-    cannot be written, and OSError when a server does not answer.
+    A SQLite file that was left incomplete and has no runs is created again. A copy of a file of an older MLflow is migrated,
+    and the old file is kept beside it. Raises TrackingError if there is no store and ``create`` is false, or if it
+    cannot be written, and OSError if a server does not respond.
     """
     path = store_file(uri)
     with silence_logger("alembic"), silence_logger("mlflow.store.db.utils"):
         if path is None:
             check_reachable(uri)
-            with alone(uri):
+            with store_lock(uri):
                 yield
             return
         if not create and not path.exists():
@@ -83,24 +86,24 @@ def opened(uri: str, artifacts: str | None, create: bool, tell: Callable[[str], 
         path.parent.mkdir(parents=True, exist_ok=True)
         if not all(os.access(p, os.W_OK, effective_ids=True) for p in (path, path.parent) if p.exists()):
             raise TrackingError(f"the tracking store {path} is read-only here; set tracking.uri to a writable place")
-        with locked(path.parent / ".mlflow.lock"):
-            _make_ready(path, artifacts or "", create, tell)
+        with file_lock(path.parent / ".mlflow.lock"):
+            _make_ready(path, artifacts or "", create, report)
             yield
 
 
-def locks(uri: str) -> bool:
-    """Whether `alone` keeps other processes out: not over HTTP, nor in databases without a lock of their own."""
+def has_store_lock(uri: str) -> bool:
+    """Whether `store_lock` excludes other processes: not over HTTP, and not in databases without advisory locks."""
     return store_file(uri) is not None or _database(uri) in LOCK_STATEMENTS
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Alone among the processes that use a store, where the store has a lock: a file beside it, or the database's own."""
+def store_lock(uri: str) -> Iterator[None]:
+    """Hold the store's lock: that of a file beside a SQLite store, or the database's own. Without one, do nothing."""
     import sqlalchemy
 
     path = store_file(uri)
     if path is not None:
-        with locked(path.parent / ".mlflow.lock"):
+        with file_lock(path.parent / ".mlflow.lock"):
             yield
         return
     statement = LOCK_STATEMENTS.get(_database(uri))
@@ -110,14 +113,14 @@ def alone(uri: str) -> Iterator[None]:
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
     connection = engine.connect()
     try:
-        deadline = time.monotonic() + SECONDS_FOR_OTHERS
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
         while not connection.execute(sqlalchemy.text(statement)).scalar():
             if time.monotonic() > deadline:
                 raise StoreUnavailable(f"the tracking store {shown(uri)} is locked by another process; try again later")
             time.sleep(0.05)
         yield
     finally:
-        with suppress(sqlalchemy.exc.SQLAlchemyError):  # the server is away, and the lock with it
+        with suppress(sqlalchemy.exc.SQLAlchemyError):  # the server is gone, and its lock too
             connection.close()
 
 
@@ -125,7 +128,7 @@ def _database(uri: str) -> str:
     return uri.partition(":")[0].partition("+")[0]
 
 
-def _make_ready(path: Path, artifacts: str, create: bool, tell: Callable[[str], None]) -> None:
+def _make_ready(path: Path, artifacts: str, create: bool, report: Callable[[str], None]) -> None:
     state = inspect(path)
     if state.ready:
         return
@@ -134,17 +137,17 @@ def _make_ready(path: Path, artifacts: str, create: bool, tell: Callable[[str], 
         if state.ready:
             return
     if state.n_rows:
-        _migrate(path, artifacts, state, tell)
+        _migrate(path, artifacts, state, report)
     elif create:
         if state.tables:
-            tell(f"the tracking store {path} was left incomplete and holds no runs: it is made anew")
+            report(f"the tracking store {path} was left incomplete and holds no runs: it is created again")
         _replace(path, lambda temporary: _make(temporary, artifacts))
     else:
         raise TrackingError(f"the tracking store {path} was left incomplete and holds no runs; run a job first")
 
 
 def inspect(path: Path) -> State:
-    """Look into a file. A transaction that a kill left open is rolled back by that. Raises sqlite3.Error."""
+    """Read the state of a file. SQLite rolls back a transaction that a killed process left open. Raises sqlite3.Error."""
     if not path.exists() or not path.stat().st_size:
         return State()
     with closing(sqlite3.connect(os.fspath(path), timeout=20)) as db:
@@ -161,14 +164,14 @@ def inspect(path: Path) -> State:
 
 
 def _replace(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a database under another name, then give it its own: at each moment the path holds the old file or the new one."""
+    """Create a database under another name and rename it, so that the path always has the old file or the new one."""
     temporary = path.with_name(f".{path.name}.new")
     _remove(temporary)
     try:
         make(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        for companion in COMPANIONS:  # of a file that is gone: SQLite would roll them back into the new one
+        for companion in COMPANIONS:  # of the old file: SQLite would roll them back into the new one
             path.with_name(path.name + companion).unlink(missing_ok=True)
         temporary.replace(path)
         _forget(sqlite_uri(path))
@@ -193,7 +196,7 @@ def _make(path: Path, artifacts: str) -> None:
 
 
 def _forget(uri: str) -> None:
-    """Close MLflow's connections to a file that changes its name."""
+    """Close MLflow's connections to a file that is renamed."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     engine = SqlAlchemyStore._engine_map.pop(uri, None)
@@ -201,10 +204,10 @@ def _forget(uri: str) -> None:
         engine.dispose()
 
 
-def _migrate(path: Path, artifacts: str, state: State, tell: Callable[[str], None]) -> None:
-    """Bring a copy to this MLflow's schema and put it in the place of the old file, which is kept.
+def _migrate(path: Path, artifacts: str, state: State, report: Callable[[str], None]) -> None:
+    """Migrate a copy to the schema of this MLflow and let it replace the old file, which is kept under another name.
 
-    Where that fails for another reason than space, the old file is kept under another name and a new store is made.
+    If the migration fails for another reason than disk space, the old file is renamed and a new store is created.
     """
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
@@ -234,7 +237,7 @@ def _migrate(path: Path, artifacts: str, state: State, tell: Callable[[str], Non
             os.link(path, kept)
         except OSError:  # a file system without hard links
             shutil.copy2(path, kept)
-        tell(f"the tracking store {path} was migrated to this MLflow's tables; the old file is kept as {kept.name}")
+        report(f"the tracking store {path} was migrated to this MLflow's tables; the old file is kept as {kept.name}")
 
     try:
         _replace(path, migrated_copy)
@@ -244,12 +247,12 @@ def _migrate(path: Path, artifacts: str, state: State, tell: Callable[[str], Non
         kept = _free_name(path, "damaged")
         path.rename(kept)
         reason = str(error).splitlines()[0][:200]
-        tell(f"the tracking store {path} is damaged ({reason}); it is kept as {kept.name}, and a new store is made")
+        report(f"the tracking store {path} is damaged ({reason}); it is kept as {kept.name}, and a new store is made")
         _replace(path, lambda temporary: _make(temporary, artifacts))
 
 
 def _copy(path: Path, to: Path) -> None:
-    """A consistent copy of a database, without the tables that an interrupted migration was filling."""
+    """Copy a database consistently, without the temporary tables of an interrupted migration."""
     with closing(sqlite3.connect(os.fspath(path), timeout=20)) as old, closing(sqlite3.connect(os.fspath(to))) as new:
         old.backup(new)
         tables = {name for (name,) in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -260,7 +263,7 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _is_newer(revision: str | None) -> bool:
-    """Whether this MLflow does not know the version of a schema."""
+    """Whether this MLflow does not know the revision of a schema."""
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
     from mlflow.store.db.utils import _get_alembic_config
@@ -274,15 +277,15 @@ def _is_newer(revision: str | None) -> bool:
 
 
 def _free_name(path: Path, why: str) -> Path:
-    """A name beside the file that nothing has."""
+    """An unused name beside the file."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     names = (path.with_name(f"{path.name}.{why}-{stamp}{n}") for n in ("", *(f"-{i}" for i in range(2, 1000))))
     return next(name for name in names if not name.exists())
 
 
 def _not_in_use(path: Path) -> State:
-    """The state of a file once no other process has it open: one of them may be creating or migrating it."""
-    deadline = time.monotonic() + SECONDS_FOR_OTHERS
+    """Wait until no other process, which may be creating or migrating the file, has it open; return its state."""
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while user := _user_of(path):
         state = inspect(path)
         if state.ready:
@@ -296,7 +299,7 @@ def _not_in_use(path: Path) -> State:
 
 
 def _user_of(path: Path) -> str | None:
-    """Another process that has the file open, as ``PID (NAME)``."""
+    """Another process that has the file open, as ``PID (NAME)``, or None."""
     import psutil
 
     wanted = os.path.realpath(path)
