@@ -25,12 +25,12 @@ from gpuclust.model.records import Cluster
 from gpuclust.serve.explorer import charts, raster
 from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
-from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
+from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
-from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, colors_of
+from gpuclust.serve.explorer.session import NOISE_COLOR, OpenExport, colors_of
 from gpuclust.serve.explorer.tables import as_csv, rows_of
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
-from gpuclust.serve.explorer.transitions import Moves, moves
+from gpuclust.serve.explorer.transitions import ClusterTransitions, count_transitions
 from gpuclust.serve.explorer.views.averages import left_out
 from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
@@ -195,10 +195,10 @@ def test_a_map_has_a_point_for_each_row_shown(dense: bool, by_value: bool) -> No
     points = tuple(rng.normal(size=300) for _ in range(3))
     coding = Coding(rng.integers(0, 3, 300).astype(np.int32), ("<b>a</b>", "b", "c"))
     shown = np.arange(0, 300, 2)
-    cloud = Cloud(points, ("x", "y", "z"), tuple(span_of(p) for p in points), shown, [f"t{r}" for r in shown], coding,
+    data = MapData(points, ("x", "y", "z"), tuple(span_of(p) for p in points), shown, [f"t{r}" for r in shown], coding,
                   ("#000001", "#000002", "#000003"), np.ones(300, dtype=bool), points[0] if by_value else None, "v", dense)  # fmt: skip
-    plane = Cloud(**{**vars(cloud), "points": points[:2], "labels": ("x", "y"), "spans": cloud.spans[:2]})
-    for drawn, n_axes in ((flat(plane), 2), (deep(cloud, turn=45, tilt=25), 3)):
+    plane = MapData(**{**vars(data), "points": points[:2], "labels": ("x", "y"), "spans": data.spans[:2]})
+    for drawn, n_axes in ((scatter_2d(plane), 2), (scatter_3d(data, turn=45, tilt=25), 3)):
         carrying = [trace for trace in drawn.data if trace.customdata is not None]
         ranks = np.concatenate([trace.customdata for trace in carrying])
         assert sorted(ranks) == shown.tolist()
@@ -226,7 +226,7 @@ def test_which_became_which(pair: list[Path]) -> None:
     from gpuclust.serve.library import Library
 
     with Library.open(pair[0]) as first, Library.open(pair[1]) as second:
-        found = moves(first, second)
+        found = count_transitions(first, second)
         ours, theirs = first.column("cluster"), second.column("cluster")
         order = [second.rank_of(id) for id in first.rows["id"].to_pylist()]
         assert found.adjusted_rand == pytest.approx(
@@ -236,13 +236,13 @@ def test_which_became_which(pair: list[Path]) -> None:
             for j, b in enumerate(found.second):
                 assert found.counts[i, j] == ((ours == a) & (theirs[order] == b)).sum()
         assert (found.only_first, found.only_second, found.shared) == (0, 0, 1_200)
-        assert moves(first, first).adjusted_rand == 1.0
+        assert count_transitions(first, first).adjusted_rand == 1.0
 
 
 def test_agreement_at_its_ends() -> None:
-    assert Moves((0,), (0,), np.array([[9]]), 0, 0).adjusted_rand == 1.0
-    assert Moves((0, 1), (0, 1), np.array([[0, 4], [5, 0]]), 0, 0).adjusted_rand == 1.0
-    assert Moves((), (), np.zeros((0, 0), dtype=np.int64), 3, 3).shared == 0
+    assert ClusterTransitions((0,), (0,), np.array([[9]]), 0, 0).adjusted_rand == 1.0
+    assert ClusterTransitions((0, 1), (0, 1), np.array([[0, 4], [5, 0]]), 0, 0).adjusted_rand == 1.0
+    assert ClusterTransitions((), (), np.zeros((0, 0), dtype=np.int64), 3, 3).shared == 0
 
 
 # Previews
@@ -473,13 +473,13 @@ def test_whether_an_export_is_the_choice_of_its_sweep(facts: dict[str, Any], sai
 def test_noise_is_a_bar_and_many_clusters_are_one() -> None:
     clusters = {c: Cluster(c, f"c{c}", 100 - c, 0.0, {}) for c in range(40)} | {-1: Cluster(-1, "noise", 900, 0.0, {})}
     colors = colors_of(None, clusters)
-    (bars,) = charts.sizes(Opened(Path(), "", None, clusters, colors)).data  # type: ignore[arg-type]
+    (bars,) = charts.size_bars(OpenExport(Path(), "", None, clusters, colors)).data  # type: ignore[arg-type]
     assert bars.y[-1] == "Noise", "the first from above"
     assert bars.x[-1] == 900
     assert bars.y[0] == "11 smaller clusters"
     assert sum(bars.x) == sum(c.size for c in clusters.values())
     few = {c: clusters[c] for c in (-1, 0, 1)}
-    assert list(charts.sizes(Opened(Path(), "", None, few, colors)).data[0].x) == [99, 100, 900]  # type: ignore[arg-type]
+    assert list(charts.size_bars(OpenExport(Path(), "", None, few, colors)).data[0].x) == [99, 100, 900]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "", "../../x", "con/aux"])

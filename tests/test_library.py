@@ -23,11 +23,11 @@ from gpuclust.errors import ExportError, ModelError
 from gpuclust.serve.averages import min_count_of
 from gpuclust.serve.export_reader import read_manifest
 from gpuclust.serve.facts import numbers_in_words
-from gpuclust.serve.index import find_or_build
+from gpuclust.serve.index.locate import find_or_build
+from gpuclust.serve.index.open import open_index
 from gpuclust.serve.library import Library
 from gpuclust.serve.permutation import shuffled
 from gpuclust.serve.records import NotFound
-from gpuclust.serve.store import open_index
 from tests.exporting import FEATURES, made_export, sealed, table_of, tracks
 
 

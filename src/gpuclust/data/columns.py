@@ -129,7 +129,7 @@ def _roles(kinds: Mapping[str, str], named: RolesConfig, where: str, preset: Pre
     roles = {role: name for role in ROLE_NAMES if (name := getattr(named, role))}
     for role, name in roles.items():
         _require([name], kinds, f"data.roles.{role}", where)
-    columns = {normalise_name(name): name for name in reversed(kinds) if kinds[name] not in ("index", "other")}
+    columns = {normalise_name(name): name for name in reversed(list(kinds)) if kinds[name] not in ("index", "other")}
     for role, names in (preset.roles if preset else {"id": ("id",)}).items():
         free = (columns[alias] for alias in names if alias in columns and columns[alias] not in roles.values())
         column = next(free, None)
@@ -152,7 +152,7 @@ def id_candidates(selection: ColumnSelection, keys: Sequence[str], kinds: Mappin
 
 
 def _preset_features(kinds: Mapping[str, str], preset: Preset) -> list[str]:
-    columns = {normalise_name(name): name for name in reversed(kinds) if kinds[name] in ("number", "empty")}
+    columns = {normalise_name(name): name for name in reversed(list(kinds)) if kinds[name] in ("number", "empty")}
     found = (next((columns[a] for a in aliases if a in columns), None) for aliases in preset.features.values())
     return [name for name in found if name is not None]
 

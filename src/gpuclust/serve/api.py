@@ -15,8 +15,8 @@ from gpuclust import __version__
 from gpuclust.model.predictor import read_predictor
 from gpuclust.serve import problems
 from gpuclust.serve.access import Access
-from gpuclust.serve.build import Progress
 from gpuclust.serve.export_reader import MODEL
+from gpuclust.serve.index.build import Progress
 from gpuclust.serve.library import Library
 from gpuclust.serve.middleware import API, GuardMiddleware
 from gpuclust.serve.params import MAX_BODY, parameter_examples

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from gpuclust.serve.index.open import Index
 from gpuclust.serve.search import folded, search
 from gpuclust.serve.spelling import edit_distances, max_edits
-from gpuclust.serve.store import Index
 
 MIN_LENGTH, MAX_SUGGESTIONS, MAX_LENGTH, MAX_COMPARED = 4, 3, 64, 2_000
 

@@ -27,14 +27,14 @@ from gpuclust.model.records import NOISE, Cluster, Example
 from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
-from gpuclust.serve.build import Progress
 from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
 from gpuclust.serve.facts import facts_of, numbers_in_words
 from gpuclust.serve.id_suggestions import near_ids, near_names
-from gpuclust.serve.index import find_or_build, size_of
+from gpuclust.serve.index.build import Progress
+from gpuclust.serve.index.locate import find_or_build, size_of
+from gpuclust.serve.index.open import CLOSED, Index, open_index
 from gpuclust.serve.permutation import shuffled
 from gpuclust.serve.records import Averages, Facts, Found, Hit, Item, Neighbour, NotFound, Page
-from gpuclust.serve.store import CLOSED, Index, open_index
 from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
@@ -125,7 +125,7 @@ class Library:
     @property
     def axis_shares(self) -> tuple[float, float, float]:
         """The share of the variance of the prepared features that each axis of the map (x, y, z) shows, in [0, 1]."""
-        x, y, z = self._index.facts["axis_shares"]
+        x, y, z = self._index.info["axis_shares"]
         return float(x), float(y), float(z)
 
     def range_of(self, feature: str) -> tuple[float, float]:
@@ -206,7 +206,7 @@ class Library:
     def rows(self) -> pa.Table:
         """All items by rank as an Arrow table that is mapped, not read: ``id, title, creator, groups, popularity, year,
         preview, cluster, confidence, distance, x, y, z``, ``f/FEATURE`` for each feature, ``x/album, x/url, x/duration_ms``,
-        and ``recording, repeat`` (see `gpuclust.serve.build.with_recordings`)."""
+        and ``recording, repeat`` (see `gpuclust.serve.index.build.with_recordings`)."""
         return self._index.rows
 
     def column(self, name: str) -> np.ndarray:
@@ -427,7 +427,7 @@ class Library:
             self._index.averages[by], by, cluster=cluster, min_count=max(min_count, 1),
             offset=max(offset, 0), limit=min(max(limit, 0), MAX_ITEMS),
         )  # fmt: skip
-        without = self._index.facts["n_without_year"] if by == "year" and self.has("year") else 0
+        without = self._index.info["n_without_year"] if by == "year" and self.has("year") else 0
         return replace(found, without=without)
 
     def average_of_creator(self, name: str) -> means.Average:

@@ -37,13 +37,13 @@ Creator = Annotated[
 ]  # fmt: skip
 
 
-class Asked(BaseModel):
+class QueryParams(BaseModel):
     """Parameters that are all known."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ItemsOfCluster(Asked):
+class ItemsOfCluster(QueryParams):
     """Which of a cluster's items."""
 
     pick: Literal["popular", "central", "random"] = Field(
@@ -55,7 +55,7 @@ class ItemsOfCluster(Asked):
     offset: int = Field(0, ge=0, le=MAX_INT)
 
 
-class Search(Asked):
+class Search(QueryParams):
     """What to look for: anywhere (`q`), or in the title and the creator; nothing finds nothing."""
 
     q: str = Field(
@@ -66,14 +66,14 @@ class Search(Asked):
     limit: int = Field(10, ge=1, le=MAX_HITS)
 
 
-class Similar(Asked):
+class Similar(QueryParams):
     """Which neighbours."""
 
     within: Literal["cluster", "all"] = Field("all", description="In the item's cluster, or among all rows.")
     limit: int = Field(10, ge=1, le=MAX_ITEMS)
 
 
-class AveragesOf(Asked):
+class AveragesOf(QueryParams):
     """Which averages."""
 
     min_count: int | None = Field(
@@ -111,7 +111,7 @@ UrlTemplate = Annotated[
 ]
 
 
-class Chosen(Asked):
+class PlaylistParams(QueryParams):
     """How a playlist is chosen, whatever it is made from."""
 
     size: Whole = Field(SIZE, ge=1, le=MAX_LISTED)
@@ -121,12 +121,12 @@ class Chosen(Asked):
     diversity: float = Field(DIVERSITY, ge=0, le=1, description="0 takes the nearest, more avoids what is alike.")
 
     @property
-    def rules(self) -> PlaylistOptions:
+    def options(self) -> PlaylistOptions:
         """As the playlists take it."""
         return PlaylistOptions(self.size, self.per_creator or None, self.diversity)
 
 
-class PlaylistOfCluster(Chosen):
+class PlaylistOfCluster(PlaylistParams):
     """A playlist of the cluster in the path."""
 
     format: Format = Field("json", description="csv for spreadsheets, m3u8 for players.")
@@ -139,19 +139,19 @@ class PlaylistOfItem(PlaylistOfCluster):
     within_cluster: bool = Field(False, description="Only from the item's cluster.")
 
 
-class Sent(Chosen):
+class StrictBody(PlaylistParams):
     """A body: JSON has types, so nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class FromCluster(Sent):
+class FromCluster(StrictBody):
     """A cluster, nearest to its centre first."""
 
     cluster: SomeCluster
 
 
-class FromLiked(Sent):
+class FromLiked(StrictBody):
     """Liked items: the nearest to any of them, without themselves."""
 
     like: list[Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]] = Field(
@@ -160,7 +160,7 @@ class FromLiked(Sent):
     within_cluster: bool = Field(False, description="Only from the clusters of the liked items.")
 
 
-class FromTaste(Sent):
+class FromTaste(StrictBody):
     """A taste: the nearest to wanted values of some features; features that are not named do not matter."""
 
     taste: dict[str, Annotated[float, Field(ge=-MAX_SCALED, le=MAX_SCALED)]] = Field(
@@ -183,7 +183,7 @@ PlaylistBody = Annotated[
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-class Rows(Asked):
+class Rows(QueryParams):
     """Rows of features, in the table's units."""
 
     rows: list[dict[str, Value | None]] = Field(

@@ -89,18 +89,18 @@ def cluster(request: Request, cluster: inputs.Number) -> Json:
 
 
 @router.get("/clusters/{cluster}/items", response_model=schemas.Page, responses=problems(404, 422), tags=["clusters"])
-def cluster_items(request: Request, cluster: inputs.Number, asked: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
+def cluster_items(request: Request, cluster: inputs.Number, params: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
     """A cluster's items by popularity, by closeness to its centre, or at random; the same seed gives the same ones."""
     page = library_of(request).cluster_items(
-        cluster, pick=asked.pick, seed=asked.seed, offset=asked.offset, limit=asked.limit, distinct=asked.distinct
+        cluster, pick=params.pick, seed=params.seed, offset=params.offset, limit=params.limit, distinct=params.distinct
     )
     return Json(paged(page))
 
 
 @router.get("/search", response_model=schemas.Found, responses=problems(422), tags=["items"])
-def search(request: Request, asked: Annotated[inputs.Search, Query()]) -> Json:
+def search(request: Request, params: Annotated[inputs.Search, Query()]) -> Json:
     """Items by title, creator or both, best match first. Case, accents and punctuation do not matter."""
-    found = library_of(request).search(asked.q, title=asked.title, creator=asked.creator, limit=asked.limit)
+    found = library_of(request).search(params.q, title=params.title, creator=params.creator, limit=params.limit)
     return Json(
         {
             "query": found.query,
@@ -128,19 +128,19 @@ def item(request: Request, id: inputs.Id) -> Json:
 
 
 @router.get("/items/{id}/similar", response_model=schemas.Neighbours, responses=problems(404, 422), tags=["items"])
-def similar(request: Request, id: inputs.Id, asked: Annotated[inputs.Similar, Query()]) -> Json:
+def similar(request: Request, id: inputs.Id, params: Annotated[inputs.Similar, Query()]) -> Json:
     """The items nearest to an item in the prepared feature space, nearest first."""
-    found = library_of(request).similar(id, asked.limit, within_cluster=asked.within == "cluster")
+    found = library_of(request).similar(id, params.limit, within_cluster=params.within == "cluster")
     neighbours = [{"item": vars(n.item), "distance": n.distance} for n in found]
-    return Json({"id": id, "within": asked.within, "neighbours": neighbours})
+    return Json({"id": id, "within": params.within, "neighbours": neighbours})
 
 
 @router.get("/averages/{by}", response_model=schemas.Averages, responses=problems(404, 422), tags=["averages"])
 def averages(
-    request: Request, by: Literal["year", "group", "creator"], asked: Annotated[inputs.AveragesOf, Query()]
+    request: Request, by: Literal["year", "group", "creator"], params: Annotated[inputs.AveragesOf, Query()]
 ) -> Json:
     """Means of the features by year (ascending), group or creator (most items first), with the rows of each."""
-    return averaged(library_of(request), by, None, asked)
+    return averaged(library_of(request), by, None, params)
 
 
 @router.get(
@@ -150,20 +150,23 @@ def averages(
     tags=["averages"],
 )
 def cluster_averages(
-    request: Request, cluster: inputs.Number, by: Literal["year", "group"], asked: Annotated[inputs.AveragesOf, Query()]
+    request: Request,
+    cluster: inputs.Number,
+    by: Literal["year", "group"],
+    params: Annotated[inputs.AveragesOf, Query()],
 ) -> Json:
     """Means of the features by year or group over the items of one cluster, with the rows of each."""
-    return averaged(library_of(request), by, cluster, asked)
+    return averaged(library_of(request), by, cluster, params)
 
 
 def averaged(
-    library: Library, by: Literal["year", "group", "creator"], cluster: int | None, asked: inputs.AveragesOf
+    library: Library, by: Literal["year", "group", "creator"], cluster: int | None, params: inputs.AveragesOf
 ) -> Json:
     """A page of averages. Raises Problem where the export has no such column."""
     there = [role for role in ("year", "group", "creator") if role in library.facts.roles]
     if by not in there:
         raise Problem(404, f"this export has no {by} column", suggestions=there)
-    found = library.averages(by, cluster=cluster, min_count=asked.min_count, offset=asked.offset, limit=asked.limit)
+    found = library.averages(by, cluster=cluster, min_count=params.min_count, offset=params.offset, limit=params.limit)
     return Json(vars(found) | {"values": [vars(average) for average in found.values]})
 
 
@@ -186,10 +189,10 @@ IN_FILES: dict[int | str, dict[str, Any]] = {
     tags=["playlists"],
 )
 def cluster_playlist(
-    request: Request, cluster: inputs.Number, asked: Annotated[inputs.PlaylistOfCluster, Query()]
+    request: Request, cluster: inputs.Number, params: Annotated[inputs.PlaylistOfCluster, Query()]
 ) -> Response:
     """A playlist of a cluster, as JSON or as a file."""
-    return written(from_cluster(library_of(request), cluster, asked.rules), asked.format, asked.url_template)
+    return written(from_cluster(library_of(request), cluster, params.options), params.format, params.url_template)
 
 
 @router.get(
@@ -198,12 +201,12 @@ def cluster_playlist(
     responses=IN_FILES | problems(404, 409, 422),
     tags=["playlists"],
 )
-def item_playlist(request: Request, id: inputs.Id, asked: Annotated[inputs.PlaylistOfItem, Query()]) -> Response:
+def item_playlist(request: Request, id: inputs.Id, params: Annotated[inputs.PlaylistOfItem, Query()]) -> Response:
     """A playlist of what is like an item, as JSON or as a file."""
     library = library_of(request)
     known = library.item(id).id  # by id alone: a path is not for searching
-    made = from_liked(library, [known], asked.rules, within_cluster=asked.within_cluster)
-    return written(made, asked.format, asked.url_template)
+    made = from_liked(library, [known], params.options, within_cluster=params.within_cluster)
+    return written(made, params.format, params.url_template)
 
 
 @router.post(
@@ -214,18 +217,18 @@ def item_playlist(request: Request, id: inputs.Id, asked: Annotated[inputs.Playl
 )
 def playlist(
     request: Request,
-    asked: inputs.PlaylistBody,
+    params: inputs.PlaylistBody,
     form: Annotated[inputs.Format, Query(alias="format")] = "json",
     url_template: Annotated[inputs.UrlTemplate | None, Query(description=inputs.URL_TEMPLATE)] = None,
 ) -> Response:
     """A playlist from a cluster, from liked items, or from a taste, as JSON or as a file."""
     library = library_of(request)
-    if isinstance(asked, inputs.FromLiked):
-        made = from_liked(library, asked.like, asked.rules, within_cluster=asked.within_cluster)
-    elif isinstance(asked, inputs.FromTaste):
-        made = from_taste(library, asked.taste, asked.rules, cluster=asked.cluster)
+    if isinstance(params, inputs.FromLiked):
+        made = from_liked(library, params.like, params.options, within_cluster=params.within_cluster)
+    elif isinstance(params, inputs.FromTaste):
+        made = from_taste(library, params.taste, params.options, cluster=params.cluster)
     else:
-        made = from_cluster(library, asked.cluster, asked.rules)
+        made = from_cluster(library, params.cluster, params.options)
     return written(made, form, url_template)
 
 
@@ -255,10 +258,10 @@ def as_json(made: Playlist) -> dict[str, Any]:
     tags=["model"],
     response_class=Json,
 )
-def predict(request: Request, asked: inputs.Rows) -> Json:
+def predict(request: Request, params: inputs.Rows) -> Json:
     """Place rows of features in the clusters. A row that cannot be placed says why; the others are placed."""
     predictor: Predictor = request.app.state.predictor
-    raw = matrix(asked.rows, predictor.space.features)
+    raw = matrix(params.rows, predictor.space.features)
     placement = predictor.predict(raw)
     names = {c.cluster: c.name for c in library_of(request).clusters}
     predictions = []

@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
+from gpuclust.serve.index.open import Index
 from gpuclust.serve.spelling import edit_distances
-from gpuclust.serve.store import Index
 from gpuclust.serve.text import fold_one
 
 CANDIDATES = 200  # at most so many from one way of matching, or four for each result

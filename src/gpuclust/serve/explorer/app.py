@@ -10,7 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from gpuclust.errors import GpuclustError
-from gpuclust.serve.explorer.session import opened
+from gpuclust.serve.explorer.session import open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown
 from gpuclust.serve.explorer.views.averages import averages
@@ -70,7 +70,7 @@ def _applies(path: str) -> bool:
     if needed is None:
         return True
     try:
-        return opened().has(*needed)
+        return open_export().has(*needed)
     except GpuclustError:  # the page says it
         return True
 

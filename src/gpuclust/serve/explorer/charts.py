@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from gpuclust.model.records import NOISE
-from gpuclust.serve.explorer.session import Opened
+from gpuclust.serve.explorer.session import OpenExport
 from gpuclust.serve.explorer.texts import as_hover, figure, words
-from gpuclust.serve.explorer.transitions import Moves
+from gpuclust.serve.explorer.transitions import ClusterTransitions
 from gpuclust.serve.records import Average, Averages
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -64,7 +64,7 @@ def _is_on(points: Mapping[str, float], own: tuple[float, float]) -> bool:
     )
 
 
-def sizes(shown: Opened) -> go.Figure:
+def size_bars(shown: OpenExport) -> go.Figure:
     """Rows in each cluster, the noise first; of many clusters the largest, and the rest together."""
     listed = sorted(shown.clusters.values(), key=lambda c: (c.cluster != NOISE, c.cluster))
     rest = listed[MAX_BARS:] if len(listed) > MAX_BARS + 1 else []
@@ -88,7 +88,7 @@ def sizes(shown: Opened) -> go.Figure:
     return found
 
 
-def heat(shown: Opened, order: Sequence[int]) -> go.Figure:
+def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
     """Means of the features by cluster, in standard deviations from the mean of all rows; hover tells original units."""
     features = shown.library.features
     z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
@@ -117,7 +117,7 @@ def heat(shown: Opened, order: Sequence[int]) -> go.Figure:
     return found
 
 
-def radar(shown: Opened, chosen: Sequence[int]) -> go.Figure:
+def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
     """Mean z-scores of some clusters around a circle; the ring at 0 is the mean of all rows."""
     features = shown.library.features
     angles = [as_hover(words(f)) for f in features]
@@ -202,7 +202,7 @@ def _of_years(years: Mapping[int, Average | None], feature: str) -> list[str]:
     ]
 
 
-def meeting(moves: Moves, first: Opened, second: Opened) -> go.Figure:
+def contingency_heatmap(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> go.Figure:
     """Rows by their cluster in two exports, as a share of the cluster in the first; hover tells the rows."""
     rows, columns = moves.first, moves.second
     share = moves.counts / np.maximum(moves.counts.sum(axis=1, keepdims=True), 1)
@@ -229,7 +229,7 @@ def meeting(moves: Moves, first: Opened, second: Opened) -> go.Figure:
     return found
 
 
-def flows(moves: Moves, first: Opened, second: Opened) -> go.Figure:
+def sankey(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> go.Figure:
     """The same as bands from the clusters of the first export to those of the second, as wide as they have rows."""
     n = len(moves.first)
     source, target = np.nonzero(moves.counts)
@@ -252,7 +252,7 @@ def _faint(color: str) -> str:
     return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},0.35)"
 
 
-def in_order(shown: Opened) -> list[int]:
+def listed_clusters(shown: OpenExport) -> list[int]:
     """The clusters as they are listed: by number, without the noise where there is something else."""
     proper = [c for c in shown.clusters if c != NOISE]
     return proper or list(shown.clusters)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from gpuclust.serve.explorer.session import Opened, like, liked
+from gpuclust.serve.explorer.session import OpenExport, like, liked
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.records import Item
@@ -18,12 +18,12 @@ from gpuclust.tracks.previews import preview_of
 ROW_PIXELS = 35
 
 
-def go(page: str, **query: str | int) -> None:
+def navigate(page: str, **query: str | int) -> None:
     """Open another page of this site."""
     st.switch_page(st.session_state["pages"][page], query_params={name: str(value) for name, value in query.items()})
 
 
-def asked(name: str) -> str | None:
+def query_param(name: str) -> str | None:
     """What the address says, as in ``/clusters?cluster=2``."""
     return st.query_params.get(name)
 
@@ -90,7 +90,7 @@ def choose(
     return items[rows[0]] if rows else None
 
 
-def item_card(shown: Opened, item: Item, key: str, *, neighbours: bool = True) -> None:
+def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = True) -> None:
     """One item in full: what it is, where it belongs, how it sounds, what can be done with it."""
     with st.container(border=True, key=f"item-{key}"):
         st.subheader(as_markdown(item.title or item.id), anchor=False)
@@ -98,9 +98,9 @@ def item_card(shown: Opened, item: Item, key: str, *, neighbours: bool = True) -
         st.text(" · ".join(short(fact) for fact in facts if fact) or short(item.id))
         with st.container(horizontal=True, key=f"do-{key}"):
             if st.button(as_markdown(shown.name(item.cluster), 60), key=f"open-{key}", icon=":material/category:"):
-                go("clusters", cluster=item.cluster)
+                navigate("clusters", cluster=item.cluster)
             if neighbours and st.button("More like this", key=f"more-{key}", icon=":material/hub:"):
-                go("search", item=item.id)
+                navigate("search", item=item.id)
             if shown.has("title", "creator"):
                 like_button(item, key)
             if (url := page_of(item)) is not None:
@@ -143,7 +143,7 @@ def player(item: Item, key: str) -> None:
         st.caption(as_markdown(found.reason))
 
 
-def _features(shown: Opened, item: Item) -> pd.DataFrame:
+def _features(shown: OpenExport, item: Item) -> pd.DataFrame:
     """The item's features beside the mean of its cluster, in original units."""
     own = shown.clusters.get(item.cluster)
     rows = []

@@ -26,12 +26,12 @@ NO_TEXT = {
     "showline": True,
     "linecolor": "#888",
 }
-LOOK = -0.12  # at a point below the middle of the cube, whose near corner is lowest
-DEEP = "square"  # of points in three axes: two triangles each, where Plotly's circle is a polygon of dozens
+CAMERA_CENTER_Z = -0.12  # at a point below the middle of the cube, whose near corner is lowest
+SYMBOL_3D = "square"  # of points in three axes: two triangles each, where Plotly's circle is a polygon of dozens
 
 
 @dataclass(frozen=True)
-class Cloud:
+class MapData:
     """What a map shows. ``points`` two or three arrays (n_rows,); ``labels`` of the axes; ``spans`` of the axes; ``shown``
     ranks drawn as points, with their ``hover`` texts (already safe). Coloured by ``coding`` with its ``colors``, or by
     ``values`` (n_rows,) named ``value_label`` where there are some. ``visible`` (n_rows,) bool: rows not filtered out."""
@@ -49,35 +49,35 @@ class Cloud:
     dense: bool = False
 
 
-def flat(cloud: Cloud) -> go.Figure:
+def scatter_2d(data: MapData) -> go.Figure:
     """Two axes. Above 50,000 rows every row is in a density picture behind the points of the sample."""
     figure = go.Figure()
-    if cloud.dense:
+    if data.dense:
         figure.add_layout_image(
-            source=_picture(cloud), xref="x", yref="y", x=cloud.spans[0].low, y=cloud.spans[1].high,
-            sizex=cloud.spans[0].high - cloud.spans[0].low, sizey=cloud.spans[1].high - cloud.spans[1].low,
+            source=_picture(data), xref="x", yref="y", x=data.spans[0].low, y=data.spans[1].high,
+            sizex=data.spans[0].high - data.spans[0].low, sizey=data.spans[1].high - data.spans[1].low,
             sizing="stretch", layer="below",
         )  # fmt: skip
-    scatter = go.Scattergl if len(cloud.shown) > MAX_DRAWN else go.Scatter
-    for trace in _traces(cloud, scatter, size=5):
+    scatter = go.Scattergl if len(data.shown) > MAX_DRAWN else go.Scatter
+    for trace in _traces(data, scatter, size=5):
         figure.add_trace(trace)
     axes = [
         {"title": {"text": label}, "range": [s.low, s.high], "zeroline": False}
-        for label, s in zip(cloud.labels, cloud.spans, strict=True)
+        for label, s in zip(data.labels, data.spans, strict=True)
     ]
-    figure.update_layout(xaxis=axes[0] | {"showgrid": True}, yaxis=axes[1], dragmode="pan", **_layout(cloud))
+    figure.update_layout(xaxis=axes[0] | {"showgrid": True}, yaxis=axes[1], dragmode="pan", **_layout(data))
     return figure
 
 
-def deep(cloud: Cloud, *, turn: float, tilt: float) -> go.Figure:
+def scatter_3d(data: MapData, *, turn: float, tilt: float) -> go.Figure:
     """Three axes that turn under the pointer; ``turn`` and ``tilt`` in degrees are where they start.
 
     Above 50,000 rows every row is counted in a cell of a cube, drawn faintly behind the points of the sample.
     """
     figure = go.Figure()
-    if cloud.dense:
-        figure.add_trace(_haze(cloud))
-    for trace in _traces(cloud, go.Scatter3d, size=2.5):
+    if data.dense:
+        figure.add_trace(_density_voxels(data))
+    for trace in _traces(data, go.Scatter3d, size=2.5):
         figure.add_trace(trace)
     distance = 2.0  # all of the cube is seen
     eye = {
@@ -86,50 +86,50 @@ def deep(cloud: Cloud, *, turn: float, tilt: float) -> go.Figure:
         "z": distance * sin(radians(tilt)),
     }
     scene: dict[str, object] = {
-        f"{name}axis": {"range": [s.low, s.high], **NO_TEXT} for name, s in zip("xyz", cloud.spans, strict=True)
+        f"{name}axis": {"range": [s.low, s.high], **NO_TEXT} for name, s in zip("xyz", data.spans, strict=True)
     }
     scene |= {
         "aspectmode": "cube",
-        "camera": {"eye": eye, "center": {"x": 0, "y": 0, "z": LOOK}},
+        "camera": {"eye": eye, "center": {"x": 0, "y": 0, "z": CAMERA_CENTER_Z}},
         "dragmode": "turntable",
-        "annotations": _edges(cloud),
+        "annotations": _edges(data),
     }
-    figure.update_layout(scene=scene, uirevision=f"{turn} {tilt}", **_layout(cloud))
+    figure.update_layout(scene=scene, uirevision=f"{turn} {tilt}", **_layout(data))
     return figure
 
 
-def _edges(cloud: Cloud) -> list[dict[str, object]]:
+def _edges(data: MapData) -> list[dict[str, object]]:
     """The name of each axis in the middle of an edge of the cube, where its range ends near the edge's ends.
 
     As annotations: a browser cuts the letters of an axis's own labels into triangles, which takes a quarter of a second.
     """
-    near, far = (tuple(s.low + share * (s.high - s.low) for s in cloud.spans) for share in (0.01, 0.99))
+    near, far = (tuple(s.low + share * (s.high - s.low) for s in data.spans) for share in (0.01, 0.99))
     corners = ((near[0], far[1], near[2]), (far[0], near[1], near[2]), (far[0], near[1], near[2]))
     found = []
-    for axis, corner, label, span in zip("xyz", corners, cloud.labels, cloud.spans, strict=True):
+    for axis, corner, label, span in zip("xyz", corners, data.labels, data.spans, strict=True):
         for share, text in ((0.08, f"{span.low:.3g}"), (0.5, label), (0.92, f"{span.high:.3g}")):
             at = dict(zip("xyz", corner, strict=True)) | {axis: span.low + share * (span.high - span.low)}
             found.append({**at, "text": text, "showarrow": False})
     return found
 
 
-def _layout(cloud: Cloud) -> dict[str, object]:
+def _layout(data: MapData) -> dict[str, object]:
     return {
         "height": HEIGHT,
         "margin": {"l": 0, "r": 0, "t": 8, "b": 0},
         "hovermode": "closest",
         "legend": {"orientation": "h", "y": -0.16, "x": 0, "yanchor": "top", "itemsizing": "constant"},
-        "showlegend": cloud.values is None,
+        "showlegend": data.values is None,
     }
 
 
-def _picture(cloud: Cloud) -> str:
-    x, y = (values[cloud.visible] for values in cloud.points)
-    spans = (cloud.spans[0], cloud.spans[1])
-    if cloud.values is not None:
-        return raster.as_png(raster.by_value(x, y, spans, cloud.values[cloud.visible], _scale()))
-    coding = Coding(cloud.coding.codes[cloud.visible], cloud.coding.names)
-    return raster.as_png(raster.by_category(x, y, spans, coding, cloud.colors))
+def _picture(data: MapData) -> str:
+    x, y = (values[data.visible] for values in data.points)
+    spans = (data.spans[0], data.spans[1])
+    if data.values is not None:
+        return raster.as_png(raster.by_value(x, y, spans, data.values[data.visible], _scale()))
+    coding = Coding(data.coding.codes[data.visible], data.coding.names)
+    return raster.as_png(raster.by_category(x, y, spans, coding, data.colors))
 
 
 def _scale() -> np.ndarray:
@@ -140,40 +140,38 @@ def _scale() -> np.ndarray:
     return (np.array(found) * 255).astype(np.uint8)
 
 
-def _traces(cloud: Cloud, scatter: type, size: float) -> list[go.Scatter]:
+def _traces(data: MapData, scatter: type, size: float) -> list[go.Scatter]:
     """The points, a trace for each category so that the legend names it; or one with a scale."""
     edge = (
-        {"width": 0.5, "color": "rgba(255,255,255,0.6)"}
-        if cloud.dense and scatter is not go.Scatter3d
-        else {"width": 0}
+        {"width": 0.5, "color": "rgba(255,255,255,0.6)"} if data.dense and scatter is not go.Scatter3d else {"width": 0}
     )
-    if cloud.values is not None:
-        span = span_of(cloud.values, pad=0.0)
+    if data.values is not None:
+        span = span_of(data.values, pad=0.0)
         marker = {
-            "size": size, "line": edge, "color": cloud.values[cloud.shown], "colorscale": SCALE, "cmin": span.low, "cmax": span.high,
-            "colorbar": {"title": {"text": cloud.value_label}, "thickness": 12, "len": 0.8},
+            "size": size, "line": edge, "color": data.values[data.shown], "colorscale": SCALE, "cmin": span.low, "cmax": span.high,
+            "colorbar": {"title": {"text": data.value_label}, "thickness": 12, "len": 0.8},
         }  # fmt: skip
-        return [_trace(cloud, scatter, np.arange(len(cloud.shown)), marker, cloud.value_label)]
-    codes = cloud.coding.codes[cloud.shown]
+        return [_trace(data, scatter, np.arange(len(data.shown)), marker, data.value_label)]
+    codes = data.coding.codes[data.shown]
     found = []
-    for code, (name, color) in enumerate(zip(cloud.coding.names, cloud.colors, strict=True)):
+    for code, (name, color) in enumerate(zip(data.coding.names, data.colors, strict=True)):
         own = np.flatnonzero(codes == code)
         if len(own):
-            found.append(_trace(cloud, scatter, own, {"size": size, "line": edge, "color": color}, as_hover(name, 40)))
+            found.append(_trace(data, scatter, own, {"size": size, "line": edge, "color": color}, as_hover(name, 40)))
     return found
 
 
-def _trace(cloud: Cloud, scatter: type, places: np.ndarray, marker: dict[str, object], name: str) -> go.Scatter:
-    ranks = cloud.shown[places]
-    axes = {axis: values[ranks].astype(np.float32) for axis, values in zip("xyz", cloud.points, strict=False)}
-    texts = [cloud.hover[i] for i in places]
-    extra: dict[str, object] = {"opacity": 0.8} if cloud.dense or scatter is not go.Scatter3d else {}
+def _trace(data: MapData, scatter: type, places: np.ndarray, marker: dict[str, object], name: str) -> go.Scatter:
+    ranks = data.shown[places]
+    axes = {axis: values[ranks].astype(np.float32) for axis, values in zip("xyz", data.points, strict=False)}
+    texts = [data.hover[i] for i in places]
+    extra: dict[str, object] = {"opacity": 0.8} if data.dense or scatter is not go.Scatter3d else {}
     if scatter is not go.Scatter3d:
         extra["unselected"] = {"marker": {"opacity": 0.45}}
     return scatter(
         **axes,
         mode="markers",
-        marker=marker | ({"symbol": DEEP} if scatter is go.Scatter3d else {}),
+        marker=marker | ({"symbol": SYMBOL_3D} if scatter is go.Scatter3d else {}),
         customdata=ranks.astype(np.int64),
         hovertext=texts,
         hoverinfo="text",
@@ -182,15 +180,15 @@ def _trace(cloud: Cloud, scatter: type, places: np.ndarray, marker: dict[str, ob
     )
 
 
-def _haze(cloud: Cloud) -> go.Scatter3d:
-    points = [values[cloud.visible] for values in cloud.points]
-    coding = Coding(cloud.coding.codes[cloud.visible], cloud.coding.names)
-    middles, counts, category = raster.voxels(points, cloud.spans, coding)
+def _density_voxels(data: MapData) -> go.Scatter3d:
+    points = [values[data.visible] for values in data.points]
+    coding = Coding(data.coding.codes[data.visible], data.coding.names)
+    middles, counts, category = raster.voxels(points, data.spans, coding)
     depth = np.log1p(counts) / max(float(np.log1p(counts.max(initial=1))), 1e-9)
     return go.Scatter3d(
         x=middles[:, 0].astype(np.float32), y=middles[:, 1].astype(np.float32), z=middles[:, 2].astype(np.float32),
         mode="markers", hoverinfo="skip", showlegend=False, opacity=0.22, name="all rows",
-        marker={"size": (3 + 11 * depth).astype(np.float32), "symbol": DEEP, "line": {"width": 0}, **_stepped(category, cloud.colors)},
+        marker={"size": (3 + 11 * depth).astype(np.float32), "symbol": SYMBOL_3D, "line": {"width": 0}, **_stepped(category, data.colors)},
     )  # fmt: skip
 
 

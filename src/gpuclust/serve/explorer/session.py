@@ -19,7 +19,7 @@ _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenExport:
     """An open export. ``version`` is another one when the folder's content is; ``colors`` by cluster as ``#RRGGBB``."""
 
     folder: Path
@@ -42,7 +42,7 @@ class Opened:
         return "Noise" if cluster == NOISE else f"{cluster} · {known.name}" if known else str(cluster)
 
 
-def opened(folder: Path | None = None) -> Opened:
+def open_export(folder: Path | None = None) -> OpenExport:
     """The export (of the settings, unless another is named), opened once for all visitors and again when it changes.
 
     Raises ExportError or ModelError when it is no longer there or damaged.
@@ -52,10 +52,10 @@ def opened(folder: Path | None = None) -> Opened:
 
 
 @st.cache_resource(max_entries=6, show_spinner="Opening the export")
-def _open(folder: Path, digest: str) -> Opened:
+def _open(folder: Path, digest: str) -> OpenExport:
     library = Library.open(folder)
     clusters = {c.cluster: c for c in library.clusters}
-    return Opened(folder, digest, library, clusters, colors_of(library.facts.manifest.get("colors"), clusters))
+    return OpenExport(folder, digest, library, clusters, colors_of(library.facts.manifest.get("colors"), clusters))
 
 
 def colors_of(given: object, clusters: Mapping[int, Cluster]) -> dict[int, str]:

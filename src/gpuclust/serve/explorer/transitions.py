@@ -11,7 +11,7 @@ from gpuclust.serve.library import Library
 
 
 @dataclass(frozen=True)
-class Moves:
+class ClusterTransitions:
     """``counts`` (len(first), len(second)) int64: items by their cluster in either export, ``first`` and ``second`` the clusters'
     numbers, the columns in the order in which they follow the rows. ``only_first`` and ``only_second``: items of one export alone."""
 
@@ -43,7 +43,7 @@ def _pairs(counts: np.ndarray) -> np.ndarray:
     return n * (n - 1) / 2
 
 
-def moves(first: Library, second: Library) -> Moves:
+def count_transitions(first: Library, second: Library) -> ClusterTransitions:
     """Count the items of both exports by their clusters. Items are the same when their ids are; where an id occurs more than
     once in an export, its most popular item counts."""
     ours, theirs = _labels(first), _labels(second)
@@ -58,7 +58,7 @@ def moves(first: Library, second: Library) -> Moves:
     counts = counts[row_order]
     # A column stands where most of its items come from, so that what stayed together lies on the diagonal.
     column_order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0))) if counts.size else np.arange(len(columns))
-    return Moves(
+    return ClusterTransitions(
         tuple(rows[row_order].tolist()),
         tuple(columns[column_order].tolist()),
         counts[:, column_order].astype(np.int64),

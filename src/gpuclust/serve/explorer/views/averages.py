@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import short, words
 from gpuclust.serve.records import Averages
 
@@ -21,7 +21,7 @@ LINES_AT_FIRST = 5
 
 def averages() -> None:
     """The page: what the table has of years, groups and creators."""
-    shown = opened()
+    shown = open_export()
     st.title("Averages", anchor=False)
     there = [label for label, by in BY.items() if by in shown.library.facts.roles]
     if not there:
@@ -58,7 +58,7 @@ def _of(count: int, noun: str) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-def _cluster(shown: Opened) -> int | None:
+def _cluster(shown: OpenExport) -> int | None:
     options = [None, *shown.clusters]
     chosen = st.selectbox(
         "Rows",
@@ -70,7 +70,7 @@ def _cluster(shown: Opened) -> int | None:
     return None if chosen is None else int(chosen)
 
 
-def _years(shown: Opened, found: Averages) -> None:
+def _years(shown: OpenExport, found: Averages) -> None:
     if len(found.values) < 2:
         return
     features = shown.library.features

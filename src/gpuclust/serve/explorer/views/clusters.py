@@ -9,8 +9,8 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.items import asked, can_listen, choose, go, item_card
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.library import Pick
 
@@ -22,8 +22,8 @@ PICKS: Mapping[str, Pick] = {"Most popular": "popular", "Nearest the centre": "c
 
 def clusters() -> None:
     """The page: one cluster where the address names one, else all."""
-    shown = opened()
-    wanted = asked("cluster")
+    shown = open_export()
+    wanted = query_param("cluster")
     known = {str(c): c for c in shown.clusters}
     if wanted in known:
         _one(shown, shown.clusters[known[wanted]])
@@ -33,7 +33,7 @@ def clusters() -> None:
     _all(shown)
 
 
-def _all(shown: Opened) -> None:
+def _all(shown: OpenExport) -> None:
     st.title("Clusters", anchor=False)
     _accents(shown)
     tab_cards, tab_compare = st.tabs(["Cards", "Side by side"])
@@ -51,7 +51,7 @@ def _all(shown: Opened) -> None:
         _side_by_side(shown)
 
 
-def _accents(shown: Opened) -> None:
+def _accents(shown: OpenExport) -> None:
     """Each card's edge in its cluster's colour; only numbers and checked colours go into the style."""
     rules = (f".st-key-{_key(c)} {{ border-left: 6px solid {color}; }}" for c, color in shown.colors.items())
     st.html(f"<style>{' '.join(rules)}</style>")
@@ -61,7 +61,7 @@ def _key(cluster: int) -> str:
     return "card-noise" if cluster == NOISE else f"card-{cluster}"
 
 
-def _card(shown: Opened, cluster: Cluster) -> None:
+def _card(shown: OpenExport, cluster: Cluster) -> None:
     with st.container(border=True, key=_key(cluster.cluster)):
         st.markdown(f"**{as_markdown(shown.name(cluster.cluster))}**")
         st.caption(f"{cluster.size:,} rows · {cluster.fraction:.1%}")
@@ -74,7 +74,7 @@ def _card(shown: Opened, cluster: Cluster) -> None:
         if st.button(
             "Open", key=f"open-card-{cluster.cluster}", help=as_markdown(f"Open {shown.name(cluster.cluster)}")
         ):
-            go("clusters", cluster=cluster.cluster)
+            navigate("clusters", cluster=cluster.cluster)
 
 
 def _leading(cluster: Cluster) -> str:
@@ -88,8 +88,8 @@ def _label(example: Example) -> str:
     return f"{title} – {short(example.creator.replace(';', ', '), 40)}" if example.creator else title
 
 
-def _side_by_side(shown: Opened) -> None:
-    order = charts.in_order(shown)
+def _side_by_side(shown: OpenExport) -> None:
+    order = charts.listed_clusters(shown)
     chosen = st.multiselect(
         "Clusters",
         order,
@@ -106,7 +106,10 @@ def _side_by_side(shown: Opened) -> None:
             alt="Mean z-scores around a circle",
         )
     st.plotly_chart(
-        charts.heat(shown, order), key="cluster-heat", config={"displayModeBar": False}, alt="Mean z-scores by cluster"
+        charts.profile_heatmap(shown, order),
+        key="cluster-heat",
+        config={"displayModeBar": False},
+        alt="Mean z-scores by cluster",
     )
     rows = [
         {"cluster": short(shown.name(c)), "rows": shown.clusters[c].size}
@@ -117,9 +120,9 @@ def _side_by_side(shown: Opened) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="means")
 
 
-def _one(shown: Opened, cluster: Cluster) -> None:
+def _one(shown: OpenExport, cluster: Cluster) -> None:
     if st.button("All clusters", icon=":material/arrow_back:", key="all-clusters"):
-        go("clusters")
+        navigate("clusters")
     st.title(as_markdown(shown.name(cluster.cluster)), anchor=False)
     if cluster.description:
         st.text(cluster.description)
@@ -131,7 +134,7 @@ def _one(shown: Opened, cluster: Cluster) -> None:
             with st.container(width="content"):
                 st.caption("Nearest cluster")
                 if st.button(as_markdown(shown.name(nearest), 50), key="nearest"):
-                    go("clusters", cluster=nearest)
+                    navigate("clusters", cluster=nearest)
     if cluster.rule:
         st.text(f"Rule: {cluster.rule.text}" + _fidelity(cluster.rule))
     left, right = st.columns([3, 2])
@@ -149,7 +152,7 @@ def _fidelity(rule: Rule) -> str:
     return f"  (precision {rule.precision:.0%}, recall {rule.recall:.0%})"
 
 
-def _profile(shown: Opened, cluster: Cluster) -> None:
+def _profile(shown: OpenExport, cluster: Cluster) -> None:
     radar, numbers = st.tabs(["Radar", "Numbers"])
     with radar:
         st.plotly_chart(
@@ -188,7 +191,7 @@ def _shares(what: str, frequent: Sequence[CategoryShare], lifted: Sequence[Categ
     st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"shares-{what}")
 
 
-def _items(shown: Opened, cluster: Cluster) -> None:
+def _items(shown: OpenExport, cluster: Cluster) -> None:
     st.subheader("Items", anchor=False)
     picks = [label for label, pick in PICKS.items() if pick != "popular" or shown.has("popularity")]
     page_of = shown.library.cluster_items

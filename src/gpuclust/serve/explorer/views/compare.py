@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, short
-from gpuclust.serve.explorer.transitions import Moves, moves
+from gpuclust.serve.explorer.transitions import ClusterTransitions, count_transitions
 
 
 def compare() -> None:
@@ -20,7 +20,7 @@ def compare() -> None:
         st.text("Start the explorer with a second export to see which clusters became which:")
         st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None)
         return
-    first, second = opened(), opened(other)
+    first, second = open_export(), open_export(other)
     found = _moves(first.version, second.version, first, second)
     _heads(first, second, found)
     if not found.shared:
@@ -30,14 +30,14 @@ def compare() -> None:
     with table:
         st.caption("Where the rows of each cluster of the first export are in the second, as a share of the cluster.")
         st.plotly_chart(
-            charts.meeting(found, first, second),
+            charts.contingency_heatmap(found, first, second),
             key="meeting",
             config={"displayModeBar": False},
             alt="Share of each cluster by cluster of the second export",
         )
     with bands:
         st.plotly_chart(
-            charts.flows(found, first, second),
+            charts.sankey(found, first, second),
             key="flows",
             config={"displayModeBar": False},
             alt="Rows from clusters of the first export to those of the second",
@@ -47,11 +47,11 @@ def compare() -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _moves(first_version: str, second_version: str, _first: Opened, _second: Opened) -> Moves:
-    return moves(_first.library, _second.library)
+def _moves(first_version: str, second_version: str, _first: OpenExport, _second: OpenExport) -> ClusterTransitions:
+    return count_transitions(_first.library, _second.library)
 
 
-def _heads(first: Opened, second: Opened, found: Moves) -> None:
+def _heads(first: OpenExport, second: OpenExport, found: ClusterTransitions) -> None:
     for column, shown, label in zip(st.columns(2), (first, second), ("First", "Second"), strict=True):
         with column, st.container(border=True):
             manifest = shown.library.facts.manifest
@@ -76,7 +76,7 @@ def _heads(first: Opened, second: Opened, found: Moves) -> None:
             st.metric("Only in one", f"{found.only_first:,} / {found.only_second:,}", border=True, width="content")
 
 
-def _became(found: Moves, first: Opened, second: Opened) -> pd.DataFrame:
+def _became(found: ClusterTransitions, first: OpenExport, second: OpenExport) -> pd.DataFrame:
     rows = []
     for i, a in enumerate(found.first):
         counts = found.counts[i]

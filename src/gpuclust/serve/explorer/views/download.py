@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
 from gpuclust.serve.explorer.texts import short
 from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
@@ -13,7 +13,7 @@ from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 def download() -> None:
     """The page."""
-    shown = opened()
+    shown = open_export()
     st.title("Download", anchor=False)
     st.subheader("Assignments", anchor=False)
     chosen = st.multiselect(
@@ -33,7 +33,7 @@ def download() -> None:
     st.download_button("clusters.parquet", lambda: (shown.folder / CLUSTERS).read_bytes(), "clusters.parquet", key="clusters-parquet", on_click="ignore", icon=":material/download:")  # fmt: skip
 
 
-def buttons(shown: Opened, clusters: tuple[int, ...] | None, name: str) -> None:
+def buttons(shown: OpenExport, clusters: tuple[int, ...] | None, name: str) -> None:
     """CSV and Parquet of some clusters, or of everything; made when they are asked for."""
 
     def ranks() -> np.ndarray | None:

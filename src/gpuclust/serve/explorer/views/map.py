@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from gpuclust.serve.explorer.items import choose, item_card
-from gpuclust.serve.explorer.map_figure import Cloud, deep, flat
+from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
 from gpuclust.serve.explorer.plotly_click import clicked_in
 from gpuclust.serve.explorer.points import (
     AXES,
@@ -27,7 +27,7 @@ from gpuclust.serve.explorer.points import (
     span_of,
     values_of,
 )
-from gpuclust.serve.explorer.session import NOISE_COLOR, Opened, opened
+from gpuclust.serve.explorer.session import NOISE_COLOR, OpenExport, open_export
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
 from gpuclust.serve.explorer.texts import as_hover, short, words
 from gpuclust.serve.explorer.views.download import offer
@@ -42,7 +42,7 @@ GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 
 
 @dataclass(frozen=True)
-class Choice:
+class MapOptions:
     """What a visitor set: two or three ``axes``, the ``color``, the ``clusters`` shown, whether outliers are."""
 
     axes: tuple[str, ...]
@@ -53,21 +53,21 @@ class Choice:
 
 def map_() -> None:
     """The page."""
-    shown = opened()
+    shown = open_export()
     st.title("Map", anchor=False)
-    choice = _controls(shown)
-    if len(set(choice.axes)) < len(choice.axes):
+    options = _controls(shown)
+    if len(set(options.axes)) < len(options.axes):
         st.text("Choose a different axis for each direction.")
         return
-    cloud = _cloud(shown.version, choice, shown)
-    _say(shown, cloud, choice)
-    if len(choice.axes) == 2:
-        _flat(shown, cloud, choice)
+    data = _map_data(shown.version, options, shown)
+    _caption(shown, data, options)
+    if len(options.axes) == 2:
+        _show_2d(shown, data, options)
     else:
-        _deep(shown, cloud, choice)
+        _show_3d(shown, data, options)
 
 
-def _controls(shown: Opened) -> Choice:
+def _controls(shown: OpenExport) -> MapOptions:
     options = (*AXES, *shown.library.features)
     named = partial(axis_label, shown.library.axis_shares)
     with st.container(horizontal=True, vertical_alignment="bottom", key="map-controls"):
@@ -92,7 +92,7 @@ def _controls(shown: Opened) -> Choice:
         outliers = st.toggle(
             "Show outliers", key="outliers", help="Without it, axes leave out a few values far beyond all others"
         )
-    return Choice(tuple(axes), color, tuple(chosen), outliers)
+    return MapOptions(tuple(axes), color, tuple(chosen), outliers)
 
 
 def axis_label(shares: Sequence[float], name: str) -> str:
@@ -104,27 +104,27 @@ def axis_label(shares: Sequence[float], name: str) -> str:
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _cloud(version: str, choice: Choice, _shown: Opened) -> Cloud:
+def _map_data(version: str, options: MapOptions, _shown: OpenExport) -> MapData:
     library = _shown.library
     labels = library.column("cluster")
-    points = tuple(values_of(library, axis) for axis in choice.axes)
-    visible = np.isin(labels, choice.clusters) if choice.clusters else np.ones(len(labels), dtype=bool)
+    points = tuple(values_of(library, axis) for axis in options.axes)
+    visible = np.isin(labels, options.clusters) if options.clusters else np.ones(len(labels), dtype=bool)
     dense = len(labels) > EVERY_POINT
     members = np.flatnonzero(visible)
     chosen = members[sample_of(labels[members], seed=_seed(version))] if dense else members
-    coding, colors = _coding(_shown, choice.color)
-    by_value = choice.color not in (CLUSTER, GROUP)
-    return Cloud(
+    coding, colors = _coding(_shown, options.color)
+    by_value = options.color not in (CLUSTER, GROUP)
+    return MapData(
         points=points,
-        labels=tuple(as_hover(axis_label(library.axis_shares, axis)) for axis in choice.axes),
-        spans=tuple(span_of(values, everything=choice.outliers) for values in points),
+        labels=tuple(as_hover(axis_label(library.axis_shares, axis)) for axis in options.axes),
+        spans=tuple(span_of(values, everything=options.outliers) for values in points),
         shown=chosen,
         hover=_hover(_shown, chosen),
         coding=coding,
         colors=colors,
         visible=visible,
-        values=values_of(library, choice.color) if by_value else None,
-        value_label=as_hover(words(choice.color)) if by_value else "",
+        values=values_of(library, options.color) if by_value else None,
+        value_label=as_hover(words(options.color)) if by_value else "",
         dense=dense,
     )
 
@@ -134,7 +134,7 @@ def _seed(version: str) -> int:
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:4], "big")
 
 
-def _coding(shown: Opened, color: str) -> tuple[Coding, tuple[str, ...]]:
+def _coding(shown: OpenExport, color: str) -> tuple[Coding, tuple[str, ...]]:
     if color == GROUP:
         coding = groups_of(shown.library)
         grey = {"other", "none"}
@@ -147,7 +147,7 @@ def _coding(shown: Opened, color: str) -> tuple[Coding, tuple[str, ...]]:
     return Coding(codes, tuple(shown.name(int(c)) for c in listed)), tuple(shown.colors[int(c)] for c in listed)
 
 
-def _hover(shown: Opened, ranks: np.ndarray) -> list[str]:
+def _hover(shown: OpenExport, ranks: np.ndarray) -> list[str]:
     rows = shown.library.rows.select(["id", "title", "creator", "cluster"]).take(ranks).to_pydict()
     names = {c: as_hover(shown.name(c), 50) for c in shown.clusters}
     return [
@@ -156,62 +156,62 @@ def _hover(shown: Opened, ranks: np.ndarray) -> list[str]:
     ]
 
 
-def _say(shown: Opened, cloud: Cloud, choice: Choice) -> None:
+def _caption(shown: OpenExport, data: MapData, options: MapOptions) -> None:
     """What is drawn, in a line: a sample is called one."""
-    n = int(cloud.visible.sum())
+    n = int(data.visible.sum())
     said = [
-        f"All {n:,} rows as density; a sample of {len(cloud.shown):,}, stratified by cluster, as points"
-        if cloud.dense
+        f"All {n:,} rows as density; a sample of {len(data.shown):,}, stratified by cluster, as points"
+        if data.dense
         else f"All {n:,} rows as points"
     ]
-    if set(choice.axes) <= set(AXES):
-        share = sum(shown.library.axis_shares[AXES.index(axis)] for axis in choice.axes)
-        said.append(f"the {len(choice.axes)} axes show {share:.0%} of the variance".replace("%", " %"))
-    beyond = max((span.beyond for span in cloud.spans), default=0)
+    if set(options.axes) <= set(AXES):
+        share = sum(shown.library.axis_shares[AXES.index(axis)] for axis in options.axes)
+        said.append(f"the {len(options.axes)} axes show {share:.0%} of the variance".replace("%", " %"))
+    beyond = max((span.beyond for span in data.spans), default=0)
     if beyond:
         said.append(f"{beyond:,} rows lie beyond an axis")
     said.append(
         "choose a point to open it"
-        + (", a box or a lasso to list and download its rows" if len(choice.axes) == 2 else ", drag to turn")
+        + (", a box or a lasso to list and download its rows" if len(options.axes) == 2 else ", drag to turn")
     )
     st.caption("; ".join(said) + ".")
 
 
-def _flat(shown: Opened, cloud: Cloud, choice: Choice) -> None:
+def _show_2d(shown: OpenExport, data: MapData, options: MapOptions) -> None:
     config = CONFIG | {"modeBarButtonsToRemove": ["autoScale2d"]}
     event = st.plotly_chart(
-        _flat_figure(shown.version, choice, cloud),
+        _figure_2d(shown.version, options, data),
         key="map",
         on_select="rerun",
         config=config,
         alt="Map of the rows in two axes",
     )
     selection = event.selection
-    region = _region(cloud, selection)
+    region = _region(data, selection)
     ranks = [rank for point in selection.get("points", []) if (rank := _rank(point)) is not None]
     if region is not None:
-        _selected(shown, np.flatnonzero(region & cloud.visible))
+        _selected(shown, np.flatnonzero(region & data.visible))
     elif ranks and ranks[0] < len(shown.library):
         item_card(shown, shown.library.at(ranks[:1])[0], "on-map")
-    _make_ready(shown, choice)
+    _preload_3d(shown, options)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _flat_figure(version: str, choice: Choice, _cloud: Cloud) -> go.Figure:
-    return flat(_cloud)
+def _figure_2d(version: str, options: MapOptions, _data: MapData) -> go.Figure:
+    return scatter_2d(_data)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _deep_figure(version: str, choice: Choice, turn: float, tilt: float, _cloud: Cloud) -> go.Figure:
-    return deep(_cloud, turn=turn, tilt=tilt)
+def _figure_3d(version: str, options: MapOptions, turn: float, tilt: float, _data: MapData) -> go.Figure:
+    return scatter_3d(_data, turn=turn, tilt=tilt)
 
 
-def _make_ready(shown: Opened, choice: Choice) -> None:
+def _preload_3d(shown: OpenExport, options: MapOptions) -> None:
     """What three axes show first, as `_controls` has it, is made while the visitor looks at two."""
-    if AXES[2] in choice.axes:
+    if AXES[2] in options.axes:
         return
-    next_choice = replace(choice, axes=(*choice.axes, AXES[2]))
-    _deep_figure(shown.version, next_choice, TURN, TILT, _cloud(shown.version, next_choice, shown))
+    next_options = replace(options, axes=(*options.axes, AXES[2]))
+    _figure_3d(shown.version, next_options, TURN, TILT, _map_data(shown.version, next_options, shown))
 
 
 def _rank(point: Any) -> int | None:
@@ -221,15 +221,15 @@ def _rank(point: Any) -> int | None:
     return int(data) if isinstance(data, (int, float)) else None
 
 
-def _region(cloud: Cloud, selection: Any) -> np.ndarray | None:
+def _region(data: MapData, selection: Any) -> np.ndarray | None:
     """Which rows, of all and not only of the sample, lie in what was drawn on the map."""
-    x, y = cloud.points
+    x, y = data.points
     inside = [in_box(x, y, box["x"], box["y"]) for box in selection.get("box", []) if box["x"]]
     inside += [in_lasso(x, y, lasso["x"], lasso["y"]) for lasso in selection.get("lasso", []) if lasso["x"]]
     return np.logical_or.reduce(inside) if inside else None
 
 
-def _selected(shown: Opened, ranks: np.ndarray) -> None:
+def _selected(shown: OpenExport, ranks: np.ndarray) -> None:
     st.subheader(f"{len(ranks):,} rows chosen", anchor=False)
     if not len(ranks):
         return
@@ -245,7 +245,7 @@ def _selected(shown: Opened, ranks: np.ndarray) -> None:
         item_card(shown, item, "chosen")
 
 
-def _deep(shown: Opened, cloud: Cloud, choice: Choice) -> None:
+def _show_3d(shown: OpenExport, data: MapData, options: MapOptions) -> None:
     with st.container(horizontal=True, key="turning"):
         turn = st.slider(
             "Turn", 0, 360, TURN, 15, key="turn", width=240, help="Degrees; for the keyboard (the pointer turns it too)"
@@ -253,7 +253,7 @@ def _deep(shown: Opened, cloud: Cloud, choice: Choice) -> None:
         tilt = st.slider("Tilt", -80, 80, TILT, 10, key="tilt", width=240)
     with st.container(key="deep"):
         st.plotly_chart(
-            _deep_figure(shown.version, choice, turn, tilt, cloud),
+            _figure_3d(shown.version, options, turn, tilt, data),
             key="map-deep",
             config=CONFIG,
             alt="Map of the rows in three axes",
@@ -261,7 +261,7 @@ def _deep(shown: Opened, cloud: Cloud, choice: Choice) -> None:
     rank = clicked_in("deep", key="deep-pointer")
     if rank is not None and 0 <= rank < len(shown.library):
         item_card(shown, shown.library.at([rank])[0], "in-depth")
-    elif len(cloud.spans) and any(_is_cut(span) for span in cloud.spans):
+    elif len(data.spans) and any(_is_cut(span) for span in data.spans):
         st.caption("Outliers are left out of the cube.")
 
 

@@ -10,8 +10,8 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.items import go
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.items import navigate
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.records import Facts
 
@@ -29,7 +29,7 @@ SIZES = {"n_clusters": "clusters", "min_cluster_size": "smallest cluster"}
 
 def overview() -> None:
     """The page."""
-    shown = opened()
+    shown = open_export()
     manifest = shown.library.facts.manifest
     st.title(as_markdown(_title(manifest)), anchor=False)
     st.caption(as_markdown(_made(manifest), 400))
@@ -39,16 +39,16 @@ def overview() -> None:
     _verdict(shown.library.facts)
     _curves(manifest)
     st.subheader("Clusters", anchor=False)
-    st.plotly_chart(charts.sizes(shown), key="sizes", config={"displayModeBar": False}, alt="Rows in each cluster")
-    _doors(shown)
+    st.plotly_chart(charts.size_bars(shown), key="sizes", config={"displayModeBar": False}, alt="Rows in each cluster")
+    _cluster_links(shown)
     st.subheader("Profiles", anchor=False)
-    order = charts.in_order(shown)
+    order = charts.listed_clusters(shown)
     largest = f" The {charts.MAX_BARS} largest of {len(order)} clusters." if len(order) > charts.MAX_BARS else ""
     st.caption(
         f"Mean of each feature in standard deviations from the mean of all rows; hover for original units.{largest}"
     )
     st.plotly_chart(
-        charts.heat(shown, order[: charts.MAX_BARS]),
+        charts.profile_heatmap(shown, order[: charts.MAX_BARS]),
         key="heat",
         config={"displayModeBar": False},
         alt="Mean z-scores by cluster",
@@ -71,7 +71,7 @@ def _made(manifest: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _figures(shown: Opened, manifest: Mapping[str, Any]) -> None:
+def _figures(shown: OpenExport, manifest: Mapping[str, Any]) -> None:
     metrics = manifest.get("metrics") or {}
     facts = shown.library.facts
     read = (manifest.get("rows") or {}).get("read")
@@ -104,7 +104,7 @@ def _reduced(manifest: Mapping[str, Any]) -> bool:
     return isinstance(reduce, Mapping) and reduce.get("method", "none") != "none"
 
 
-def _of_the_map(shown: Opened) -> str:
+def _of_the_map(shown: OpenExport) -> str:
     return (
         f"share of the variance of what was clustered: two axes of the map show {shown.share(2):.1%}, "
         f"three {shown.share(3):.1%}"
@@ -235,9 +235,9 @@ def _number(value: object) -> float | None:
     return number if isfinite(number) else None
 
 
-def _doors(shown: Opened) -> None:
+def _cluster_links(shown: OpenExport) -> None:
     """A way into each cluster that needs no pointer."""
     with st.container(horizontal=True, key="doors"):
         for c in list(shown.clusters)[:24]:
             if st.button(as_markdown(shown.name(c), 44), key=f"door-{c}"):
-                go("clusters", cluster=c)
+                navigate("clusters", cluster=c)

@@ -6,9 +6,9 @@ import re
 
 import streamlit as st
 
-from gpuclust.serve.explorer.items import asked, can_listen, choose, item_card
+from gpuclust.serve.explorer.items import can_listen, choose, item_card, query_param
 from gpuclust.serve.explorer.points import span_of, values_of
-from gpuclust.serve.explorer.session import Opened, like, liked, opened
+from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.records import NotFound
@@ -36,7 +36,7 @@ MAX_PER_CREATOR = 10
 
 def playlist() -> None:
     """The page."""
-    shown = opened()
+    shown = open_export()
     st.title("Playlist", anchor=False)
     kind = st.segmented_control("From", KINDS, default=KINDS[1] if liked() else KINDS[0], required=True, key="kind")
     options = _options()
@@ -68,20 +68,20 @@ def _options() -> PlaylistOptions:
     return PlaylistOptions(size, most or None, diversity)
 
 
-def _of_cluster(shown: Opened, options: PlaylistOptions) -> Playlist:
+def _of_cluster(shown: OpenExport, options: PlaylistOptions) -> Playlist:
     numbers = list(shown.clusters)
     known = {str(c): i for i, c in enumerate(numbers)}
     cluster = st.selectbox(
         "Cluster",
         numbers,
-        index=known.get(asked("cluster") or "", 0),
+        index=known.get(query_param("cluster") or "", 0),
         format_func=lambda c: short(shown.name(c), 60),
         key="playlist-cluster",
     )
     return from_cluster(shown.library, int(cluster), options)
 
 
-def _of_liked(shown: Opened, options: PlaylistOptions) -> Playlist | None:
+def _of_liked(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
     with st.form("add", clear_on_submit=True, border=False):
         typed = st.text_input("Add an item by title, creator, or id", key="add-text")
         if st.form_submit_button("Add", icon=":material/add:") and typed.strip():
@@ -98,7 +98,7 @@ def _of_liked(shown: Opened, options: PlaylistOptions) -> Playlist | None:
     return from_liked(shown.library, likes, options, within_cluster=within)
 
 
-def _add(shown: Opened, typed: str) -> None:
+def _add(shown: OpenExport, typed: str) -> None:
     hits = shown.library.search(typed, limit=1).hits
     try:
         id = hits[0].item.id if hits else shown.library.item(typed.strip()).id
@@ -109,7 +109,7 @@ def _add(shown: Opened, typed: str) -> None:
         like(id)
 
 
-def _there(shown: Opened, id: str) -> bool:
+def _there(shown: OpenExport, id: str) -> bool:
     try:
         shown.library.rank_of(id)
     except NotFound:
@@ -117,7 +117,7 @@ def _there(shown: Opened, id: str) -> bool:
     return True
 
 
-def _of_taste(shown: Opened, options: PlaylistOptions) -> Playlist | None:
+def _of_taste(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
     features = shown.library.features
     chosen = st.multiselect(
         "Features that matter", features, default=features[:2], format_func=words, key="taste-features"
@@ -147,7 +147,7 @@ def _format(width: float) -> str:
     return "%.0f" if width >= 100 else "%.1f" if width >= 10 else "%.2f"
 
 
-def _show(shown: Opened, made: Playlist) -> None:
+def _show(shown: OpenExport, made: Playlist) -> None:
     st.subheader(as_markdown(made.name or "Playlist"), anchor=False)
     for note in made.notes:
         st.text(short(note, 300))

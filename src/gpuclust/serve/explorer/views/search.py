@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from gpuclust.serve.explorer.items import asked, choose, details_of, go, item_card
-from gpuclust.serve.explorer.session import Opened, opened
+from gpuclust.serve.explorer.items import choose, details_of, item_card, navigate, query_param
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, short
 from gpuclust.serve.records import Found, NotFound
 
@@ -14,7 +14,7 @@ HITS, MORE, NEIGHBOURS = 10, 100, 20
 
 def search() -> None:
     """The page: results of what was typed, and the item that the address names."""
-    shown = opened()
+    shown = open_export()
     st.title("Search", anchor=False)
     by_text = shown.has("title", "creator")
     typed = st.text_input(
@@ -23,7 +23,7 @@ def search() -> None:
         placeholder="misspelt or cut short is fine" if by_text else "this table has no titles: search by id",
         icon=":material/search:",
     ).strip()
-    wanted = asked("item")
+    wanted = query_param("item")
     if typed and by_text:
         _results(shown, typed)
     elif typed:
@@ -32,7 +32,7 @@ def search() -> None:
         _item(shown, wanted)
 
 
-def _results(shown: Opened, typed: str) -> None:
+def _results(shown: OpenExport, typed: str) -> None:
     every = st.session_state.get("every-hit") == typed
     found = shown.library.search(typed, limit=MORE if every else HITS)
     if not found.hits:
@@ -48,7 +48,7 @@ def _results(shown: Opened, typed: str) -> None:
                 creator = ", ".join(hit.item.creators)
                 shown_as = as_markdown(f"{short(label, 70)} – {short(creator, 50)}" if creator else label)
                 if st.button(shown_as, key=f"hit-{i}-{hit.item.rank}", type="tertiary"):
-                    go("search", item=hit.item.id)
+                    navigate("search", item=hit.item.id)
                 if (details := details_of(hit.item)) != "":
                     st.caption(as_markdown(details), width="content")
                 st.caption(as_markdown(shown.name(hit.item.cluster), 40), width="content")
@@ -69,7 +69,7 @@ def counted(found: Found) -> str:
     return f"{len(found.hits):,} of {total}{nearest}"
 
 
-def _item(shown: Opened, id: str) -> None:
+def _item(shown: OpenExport, id: str) -> None:
     try:
         item = shown.library.item(id)
     except NotFound as error:

@@ -22,32 +22,32 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.errors import ExportError, GpuclustError, message_of
-from gpuclust.serve.build import VERSION, Progress, build, stamp_of
+from gpuclust.serve.index.build import VERSION, Progress, build, stamp_of
 from gpuclust.serve.manifest import ASSIGNMENTS, Manifest, opened, verify
 
-FOLDER, FACTS = ".index", "index.json"
-OURS = re.compile(r"v\d+-\w+(\.part-.+)?")  # names of folders that this module makes
+FOLDER, INFO = ".index", "index.json"
+OWN_FOLDER = re.compile(r"v\d+-\w+(\.part-.+)?")  # names of folders that this module makes
 
 
 def find_or_build(manifest: Manifest, progress: Progress) -> Path:
     """The folder of the index of an export, built if there is none. Raises ExportError when it cannot be written."""
     key = key_of(manifest)
-    for home in homes(manifest):
-        if (facts := facts_of(home / key)) is not None:
-            _check_source(manifest, home / key, facts)
-            return home / key
-    for home in homes(manifest):
-        if home.is_symlink():  # in an export from elsewhere it may lead anywhere
+    for parent in candidate_dirs(manifest):
+        if (info := read_index_info(parent / key)) is not None:
+            _check_source(manifest, parent / key, info)
+            return parent / key
+    for parent in candidate_dirs(manifest):
+        if parent.is_symlink():  # in an export from elsewhere it may lead anywhere
             continue
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=home):
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=parent):
                 pass
         except OSError:
             continue
-        return _build_in(home, key, manifest, progress)
+        return _build_in(parent, key, manifest, progress)
     raise ExportError(
-        f"no index can be written in {' or in '.join(str(home) for home in homes(manifest))}; "
+        f"no index can be written in {' or in '.join(str(parent) for parent in candidate_dirs(manifest))}; "
         "make one of them writable, or name another place in XDG_CACHE_HOME"
     )
 
@@ -57,14 +57,14 @@ def key_of(manifest: Manifest) -> str:
     return f"v{VERSION}-{manifest.digest[:24]}"
 
 
-def homes(manifest: Manifest) -> tuple[Path, Path]:
+def candidate_dirs(manifest: Manifest) -> tuple[Path, Path]:
     """Where indexes of an export may be: beside it, and in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(manifest.folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return manifest.folder / FOLDER, cache / "gpuclust" / name
 
 
-def facts_of(index: Path) -> dict[str, Any] | None:
+def read_index_info(index: Path) -> dict[str, Any] | None:
     """What ``index.json`` says, or None when the index is not there, is of another version, or is not a folder of plain
     files alone."""
     try:
@@ -72,27 +72,25 @@ def facts_of(index: Path) -> dict[str, Any] | None:
             return None
         if not all(stat.S_ISREG(path.lstat().st_mode) for path in index.iterdir()):
             return None
-        facts = json.loads((index / FACTS).read_text(encoding="utf-8"))
-        return dict(facts) if facts["version"] == VERSION else None
+        info = json.loads((index / INFO).read_text(encoding="utf-8"))
+        return dict(info) if info["version"] == VERSION else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _check_source(manifest: Manifest, index: Path, facts: Mapping[str, Any]) -> None:
+def _check_source(manifest: Manifest, index: Path, info: Mapping[str, Any]) -> None:
     """Raises ExportError where the rows' file is not the one that was indexed. Its digest is computed when its size or its
     time of change is another, and these are remembered."""
     stamp = stamp_of(manifest)
-    if facts.get("source") == stamp:
+    if info.get("source") == stamp:
         return
     with opened(manifest.folder, ASSIGNMENTS) as file:
         verify(file, manifest, ASSIGNMENTS)
     with suppress(OSError):  # another's index may be read only
-        with tempfile.NamedTemporaryFile(
-            "w", dir=index, prefix=f".{FACTS}.", delete=False, encoding="utf-8"
-        ) as written:
-            written.write(json.dumps({**facts, "source": stamp}) + "\n")
+        with tempfile.NamedTemporaryFile("w", dir=index, prefix=f".{INFO}.", delete=False, encoding="utf-8") as written:
+            written.write(json.dumps({**info, "source": stamp}) + "\n")
         Path(written.name).chmod(0o644)
-        Path(written.name).rename(index / FACTS)
+        Path(written.name).rename(index / INFO)
 
 
 def size_of(index: Path) -> int:
@@ -100,26 +98,26 @@ def size_of(index: Path) -> int:
     return sum(path.stat().st_size for path in index.iterdir())
 
 
-def _build_in(home: Path, key: str, manifest: Manifest, progress: Progress) -> Path:
+def _build_in(parent: Path, key: str, manifest: Manifest, progress: Progress) -> Path:
     try:
-        with _locked(home / "lock", progress):
-            if facts_of(home / key) is not None:  # another process built it while this one waited
-                return home / key
-            temporary = Path(tempfile.mkdtemp(prefix=f"{key}.part-", dir=home))
+        with _locked(parent / "lock", progress):
+            if read_index_info(parent / key) is not None:  # another process built it while this one waited
+                return parent / key
+            temporary = Path(tempfile.mkdtemp(prefix=f"{key}.part-", dir=parent))
             try:
-                _built(manifest, temporary, progress)
-                _forget(home, but=temporary)
+                _build_checked(manifest, temporary, progress)
+                _remove_stale(parent, but=temporary)
                 temporary.chmod(0o755)
-                temporary.rename(home / key)
+                temporary.rename(parent / key)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ExportError(f"the index cannot be written in {home} ({reason}); free some space there") from error
-    return home / key
+        raise ExportError(f"the index cannot be written in {parent} ({reason}); free some space there") from error
+    return parent / key
 
 
-def _built(manifest: Manifest, folder: Path, progress: Progress) -> None:
+def _build_checked(manifest: Manifest, folder: Path, progress: Progress) -> None:
     """Build an index; what a damaged export makes of that is an ExportError."""
     try:
         build(manifest, folder, progress)
@@ -147,10 +145,10 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _forget(home: Path, but: Path) -> None:
+def _remove_stale(parent: Path, but: Path) -> None:
     """Remove indexes of earlier exports and what killed builds left; who has them open keeps what is open."""
-    for path in home.iterdir():
-        if path != but and OURS.fullmatch(path.name):
+    for path in parent.iterdir():
+        if path != but and OWN_FOLDER.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

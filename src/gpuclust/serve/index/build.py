@@ -93,7 +93,7 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         progress("indexing words", 0.5)
         searching.result()
     _write_creators(creators, folder)
-    facts = {
+    info = {
         "version": VERSION,
         "n_rows": rows.num_rows,
         "runs": runs,
@@ -102,7 +102,7 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         "source": source,
         "build_seconds": time.perf_counter() - started,
     }
-    (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    (folder / "index.json").write_text(json.dumps(info) + "\n", encoding="utf-8")
     progress("indexed", 1.0)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from gpuclust.errors import ExportError
 from gpuclust.serve.averages import BY
-from gpuclust.serve.index import facts_of
+from gpuclust.serve.index.locate import read_index_info
 from gpuclust.serve.neighbours import Tree
 from gpuclust.serve.spelling import Vocabulary
 
@@ -81,7 +81,7 @@ class Index:
     """Everything in an index folder, opened. ``rows`` has a row for each rank; ``popular`` and ``central`` (n_rows,)
     int32 are ranks cluster by cluster, ``runs`` where each cluster lies in them. ``recording`` (n_rows,) int32 is the rank
     of the most popular row of the same title and creator, ``repeat`` (n_rows,) bool whether the row's cluster has a more
-    popular one. ``facts`` is what ``index.json`` says."""
+    popular one. ``info`` is what ``index.json`` says."""
 
     folder: Path
     rows: pa.Table
@@ -94,20 +94,20 @@ class Index:
     averages: dict[str, pa.Table]
     recording: np.ndarray
     repeat: np.ndarray
-    facts: dict[str, Any]
+    info: dict[str, Any]
 
 
 def open_index(folder: Path) -> Index:
     """Open an index. Raises OSError, ValueError, sqlite3.Error or pa.ArrowException when its files are damaged."""
-    facts = facts_of(folder)
-    if facts is None:
+    info = read_index_info(folder)
+    if info is None:
         raise ValueError(f"{folder} has no {folder / 'index.json'}")
     rows = _mapped(folder / "rows.arrow")
     popular, central = (np.load(folder / f"{name}.npy", "r", allow_pickle=False) for name in ("popular", "central"))
-    runs = {int(cluster): slice(*run) for cluster, run in facts["runs"].items()}
+    runs = {int(cluster): slice(*run) for cluster, run in info["runs"].items()}
     if (
         not rows.num_rows
-        == facts["n_rows"]
+        == info["n_rows"]
         == len(popular)
         == len(central)
         == max((r.stop for r in runs.values()), default=0)
@@ -125,7 +125,7 @@ def open_index(folder: Path) -> Index:
         averages={by: _mapped(folder / f"averages-{by}.arrow") for by in BY},
         recording=_array(rows["recording"], np.int32),
         repeat=_array(rows["repeat"], np.bool_),
-        facts=facts,
+        info=info,
     )
 
 
