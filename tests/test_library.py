@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.serve.averages import min_count_of
 from gpuclust.serve.export_reader import read_manifest
-from gpuclust.serve.facts import numbers_in_words
+from gpuclust.serve.facts import describe_numbers
 from gpuclust.serve.index.locate import find_or_build
 from gpuclust.serve.index.open import open_index
 from gpuclust.serve.library import Library
-from gpuclust.serve.permutation import shuffled
+from gpuclust.serve.permutation import permuted
 from gpuclust.serve.records import NotFound
 from tests.exporting import FEATURES, made_export, sealed, table_of, tracks
 
@@ -215,9 +215,9 @@ def test_an_id_that_is_not_there_is_answered_with_near_ones(library: Library) ->
 def test_a_cluster_that_is_not_there(library: Library) -> None:
     with pytest.raises(NotFound, match="there is no cluster 7; there are 0, 1, 2"):
         library.cluster(7)
-    assert numbers_in_words([-1, *range(202)]) == "0…201 and -1 (noise)"
-    assert numbers_in_words([0, 1, -1]) == "0, 1 and -1 (noise)"
-    assert numbers_in_words([-1]) == "-1 (noise)"
+    assert describe_numbers([-1, *range(202)]) == "0…201 and -1 (noise)"
+    assert describe_numbers([0, 1, -1]) == "0, 1 and -1 (noise)"
+    assert describe_numbers([-1]) == "-1 (noise)"
     with pytest.raises(ValueError, match="is not one of popular, central, random"):
         library.cluster_items(0, pick="best")  # type: ignore[arg-type]
 
@@ -252,15 +252,15 @@ def test_a_random_order_is_one_order_read_by_pages(library: Library, seed: int, 
 @settings(deadline=None)
 @given(n=st.integers(1, 3000), seed=st.integers(0, 2**64))
 def test_a_shuffle_is_a_bijection(n: int, seed: int) -> None:
-    assert sorted(shuffled(i, n, seed) for i in range(n)) == list(range(n))
+    assert sorted(permuted(i, n, seed) for i in range(n)) == list(range(n))
 
 
 def test_shuffles_look_random() -> None:
     """Places of the first item over many seeds: a chi-square of 9 degrees is under 33.7 but once in 10,000."""
-    places = np.bincount([shuffled(0, 10, seed) for seed in range(5_000)], minlength=10)
+    places = np.bincount([permuted(0, 10, seed) for seed in range(5_000)], minlength=10)
     assert ((places - 500) ** 2 / 500).sum() < 33.7
     # Known values: the same ten in every process, release and machine.
-    assert [shuffled(i, 1000, 7) for i in range(5)] == [162, 64, 807, 482, 405]
+    assert [permuted(i, 1000, 7) for i in range(5)] == [162, 64, 807, 482, 405]
 
 
 # Other tables

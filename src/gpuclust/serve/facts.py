@@ -1,4 +1,4 @@
-"""What an export says about itself: its run, the sweep that the run belongs to, and warnings."""
+"""Read from the manifest of an export: its run, the sweep of the run, and warnings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from gpuclust.serve.export_reader import Manifest
 from gpuclust.serve.records import Facts
 
-MAX_QUIET_NOISE = 0.3  # above this share of noise an export is shown with a warning
-LISTED = 10  # numbers of clusters in an error
+MAX_QUIET_NOISE = 0.3  # a larger share of noise is a warning
+MAX_LISTED = 10  # cluster numbers in an error
 
 
-def facts_of(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: int) -> Facts:
-    """What a manifest says; keys that exports of 0.1.0 lack are worked out where that can be done."""
+def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: int) -> Facts:
+    """Collect the information of a manifest; keys missing in exports of 0.1.0 are derived if possible."""
     text = manifest.text
     sweep = text.get("sweep") or {}
     return Facts(
@@ -33,14 +33,14 @@ def facts_of(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: int) 
 
 
 def noise_warnings(n_noise: int, n_rows: int) -> tuple[str, ...]:
-    """A warning where more than 30 % of the rows are noise."""
+    """A warning if more than 30 % of the rows are noise."""
     if n_noise <= MAX_QUIET_NOISE * n_rows:
         return ()
     return (f"{n_rows - n_noise:,} of {n_rows:,} rows are in a cluster; the other {n_noise / n_rows:.0%} are noise",)
 
 
 def _selected(manifest: Mapping[str, Any]) -> bool | None:
-    """Whether a run is its sweep's choice. Exports of 0.1.0 do not say; there the reason begins with the chosen run's name."""
+    """Whether the sweep chose the run. In exports of 0.1.0 the reason begins with the name of the chosen run."""
     if isinstance(manifest.get("selected"), bool):
         return bool(manifest["selected"])
     reason, name = str((manifest.get("sweep") or {}).get("selection_reason") or ""), str(manifest.get("run_name") or "")
@@ -48,7 +48,7 @@ def _selected(manifest: Mapping[str, Any]) -> bool | None:
 
 
 def _sweep_choice(sweep: Mapping[str, Any]) -> str:
-    """The name of the run that a sweep chose; empty where there is none."""
+    """The name of the run that a sweep chose; empty if there is none."""
     if "chosen" in sweep:
         return str((sweep["chosen"] or {}).get("name") or "")
     chosen, has, _ = str(sweep.get("selection_reason") or "").partition(" has ")
@@ -59,11 +59,15 @@ def _lines(value: Any) -> tuple[str, ...]:
     return tuple(str(line) for line in value) if isinstance(value, (list, tuple)) else ()
 
 
-def numbers_in_words(numbers: Collection[int]) -> str:
-    """Numbers of clusters for an error: up to ten are listed, more are a range; ``0…201 and -1 (noise)``."""
+def describe_numbers(numbers: Collection[int]) -> str:
+    """Cluster numbers for an error: a list of up to ten, or a range such as ``0…201 and -1 (noise)``."""
     proper = sorted(n for n in numbers if n >= 0)
     gapless = proper == list(range(len(proper)))
-    shown = f"{proper[0]}…{proper[-1]}" if gapless and len(proper) > LISTED else ", ".join(map(str, proper[:LISTED]))
-    if not gapless and len(proper) > LISTED:
-        shown += f" and {len(proper) - LISTED:,} more"
+    shown = (
+        f"{proper[0]}…{proper[-1]}"
+        if gapless and len(proper) > MAX_LISTED
+        else ", ".join(map(str, proper[:MAX_LISTED]))
+    )
+    if not gapless and len(proper) > MAX_LISTED:
+        shown += f" and {len(proper) - MAX_LISTED:,} more"
     return " and ".join(filter(None, (shown, "-1 (noise)" if -1 in numbers else "")))

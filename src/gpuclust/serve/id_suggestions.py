@@ -1,4 +1,4 @@
-"""Suggestions for an id or a name that does not exist."""
+"""Suggest existing ids or names for one that does not exist."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MIN_LENGTH, MAX_SUGGESTIONS, MAX_LENGTH, MAX_COMPARED = 4, 3, 64, 2_000
 
 
 def near_ids(index: Index, id: str) -> tuple[str, ...]:
-    """The ids nearest to one that is not there, at most three; where none is near, ids of items that have it as a title.
+    """At most three ids similar to a missing one; without similar ids, the ids of items with that title.
 
-    One slip leaves one half of an id as it was (the pigeonhole principle), so those that share a half are compared.
+    One edit leaves one half of an id unchanged (pigeonhole principle), so only ids that share a half are compared.
     """
     text = id.strip()[:MAX_LENGTH]
     if len(text) >= MIN_LENGTH:
@@ -30,8 +30,7 @@ def near_ids(index: Index, id: str) -> tuple[str, ...]:
 
 
 def near_names(typed: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The names that a typed one can mean, at most three: those that it begins or that begin it, and those a typo or two
-    away."""
+    """At most three names similar to a typed one: prefixes in either direction, and names one or two edits away."""
     text = typed.strip().lower()[:MAX_LENGTH].encode("utf-8", "replace").decode()
     lower = [name.lower() for name in names]
     if not text:
@@ -53,7 +52,7 @@ def _of_any_case(ids: Any, text: str) -> Any:
 
 
 def _nearest(text: str, candidates: Any) -> tuple[str, ...]:
-    """Of some ids the three with the fewest slips, whatever the case, at most a quarter of the text."""
+    """The three candidates with the fewest edits, ignoring case, and at most a quarter of the text."""
     listed = sorted({c for c in candidates.slice(0, MAX_COMPARED).to_pylist() if len(c) <= 2 * MAX_LENGTH})
     distances = edit_distances(text.lower(), [c.lower() for c in listed]).tolist()
     near = sorted((d, c) for d, c in zip(distances, listed, strict=True) if d <= max(2, len(text) // 4))

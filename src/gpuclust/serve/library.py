@@ -1,12 +1,12 @@
-"""An export, opened to be looked at: search, items, clusters, neighbours, averages.
+"""`Library`: search, items, clusters, neighbours and averages of an export.
 
     with Library.open("out/") as library:
         library.search("beyonce crazy in luv").hits[0].item.label
         library.cluster_items(2, pick="random", seed=7).items
         library.similar("4uLU6hMCjMI75M1A2tKUQC", 10)
 
-It reads the folder and nothing else of gpuclust. Everything it answers with is frozen and plain (`gpuclust.serve.records`);
-one library may be used by many threads.
+A library reads the export folder only. Its results are frozen records of plain values (`gpuclust.serve.records`). A library
+can be used by several threads.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
-from gpuclust.serve.facts import facts_of, numbers_in_words
+from gpuclust.serve.facts import describe_numbers, export_info
 from gpuclust.serve.id_suggestions import near_ids, near_names
 from gpuclust.serve.index.build import Progress
 from gpuclust.serve.index.locate import find_or_build, size_of
 from gpuclust.serve.index.open import CLOSED, Index, open_index
-from gpuclust.serve.permutation import shuffled
+from gpuclust.serve.permutation import permuted
 from gpuclust.serve.records import Averages, Facts, Found, Hit, Item, Neighbour, NotFound, Page
 from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
-MAX_ITEMS = 1_000  # items in one answer
+MAX_ITEMS = 1_000  # items per call
 MAX_LISTED_FEATURES = 40  # features listed in an error
 MIN_MATCH_SCORE = 0.6  # of a search result that identifies an item
 EXAMPLES = 5
 
 
 class Library:
-    """An open export. Make one with `Library.open`."""
+    """An open export; see `Library.open`."""
 
     def __init__(self, manifest: Manifest, space: Space, clusters: Mapping[int, Cluster], index: Index) -> None:
-        self._manifest, self._opened, self._clusters = manifest, index, dict(clusters)
+        self._manifest, self._open_index, self._clusters = manifest, index, dict(clusters)
         self._closed = False
         self._with_examples: set[int] = set()
         self._ranges: dict[str, tuple[float, float]] = {}
@@ -56,10 +56,10 @@ class Library:
 
     @classmethod
     def open(cls, folder: str | Path, progress: Progress | None = None) -> Library:
-        """Open an export folder, building its index the first time.
+        """Open an export folder; the first call builds its index.
 
-        ``progress`` is called with a stage and the share done, in [0, 1], while an index is built. Raises ExportError or
-        ModelError when the folder is no export, is damaged, or no index can be written anywhere.
+        ``progress`` is called with the stage and the share done, in [0, 1], while an index is built. Raises ExportError or
+        ModelError if the folder is not an export or is damaged, or if no index can be written.
         """
         manifest = read_manifest(Path(folder))
         space = read_space(manifest.folder / MODEL)
@@ -71,20 +71,20 @@ class Library:
         try:
             index = open_index(path)
         except (OSError, ValueError, KeyError, TypeError, sqlite3.Error, pa.ArrowException):
-            shutil.rmtree(path, ignore_errors=True)  # damaged: build it again, once
+            shutil.rmtree(path, ignore_errors=True)  # damaged: build it again
             index = open_index(find_or_build(manifest, report))
         return cls(manifest, space, clusters, index)
 
     def close(self) -> None:
-        """Let go of the index. A closed library answers nothing: it raises ExportError."""
+        """Close the index. Any later call raises ExportError."""
         self._closed = True
-        self._opened.database.close()
+        self._open_index.database.close()
 
     @property
     def _index(self) -> Index:
         if self._closed:
             raise ExportError(CLOSED)
-        return self._opened
+        return self._open_index
 
     def __enter__(self) -> Library:
         return self
@@ -104,14 +104,16 @@ class Library:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features, in the model's order."""
+        """The features, in the order of the model."""
         return self.space.features
 
     @property
     def facts(self) -> Facts:
-        """What is known of the export."""
+        """Information about the export: its run, its sweep and warnings."""
         noise = self._clusters[NOISE].size if NOISE in self._clusters else 0
-        return facts_of(self._manifest, n_rows=len(self), n_noise=noise, n_clusters=sum(c >= 0 for c in self._clusters))
+        return export_info(
+            self._manifest, n_rows=len(self), n_noise=noise, n_clusters=sum(c >= 0 for c in self._clusters)
+        )
 
     def has(self, role: str) -> bool:
         """Whether the export has a column for a role (title, creator, group, popularity, year or preview)."""
@@ -119,17 +121,17 @@ class Library:
 
     @property
     def index_bytes(self) -> int:
-        """The index's size on disk."""
+        """Size of the index on disk in bytes."""
         return size_of(self._index.folder)
 
     @property
     def axis_shares(self) -> tuple[float, float, float]:
-        """The share of the variance of the prepared features that each axis of the map (x, y, z) shows, in [0, 1]."""
+        """The share of the variance of the prepared features on each axis of the map (x, y, z), in [0, 1]."""
         x, y, z = self._index.info["axis_shares"]
         return float(x), float(y), float(z)
 
     def range_of(self, feature: str) -> tuple[float, float]:
-        """The lowest and the highest value of a feature; NaN where it has none."""
+        """The minimum and maximum of a feature; NaN if it has no values."""
         if feature not in self._ranges:
             values = self.column(feature)
             known = values[np.isfinite(values)] if not np.isfinite(values).all() else values
@@ -153,7 +155,7 @@ class Library:
         return ", ".join(self.features[:MAX_LISTED_FEATURES]) + more
 
     def changed(self) -> bool:
-        """Whether the folder now holds another export than the one that was opened, or none."""
+        """Whether the export in the folder was replaced or removed since it was opened."""
         try:
             return read_manifest(self.folder).digest != self._manifest.digest
         except ExportError:
@@ -162,7 +164,7 @@ class Library:
     # Items
 
     def item(self, id: str) -> Item:
-        """The item with an id; where an id occurs twice, the more popular. Raises NotFound with the nearest ids."""
+        """The item with an id, the most popular one if the id is repeated. Raises NotFound with similar ids."""
         return self.at([self.rank_of(id)])[0]
 
     def rank_of(self, id: str) -> int:
@@ -174,7 +176,7 @@ class Library:
         return int(ranks[0])
 
     def at(self, ranks: Iterable[int] | np.ndarray) -> tuple[Item, ...]:
-        """The items with these ranks (by popularity, from 0), in the order given."""
+        """The items with these ranks (by popularity, from 0), in the given order."""
         wanted = np.asarray(list(ranks) if not isinstance(ranks, np.ndarray) else ranks, dtype=np.int64)
         return tuple(self._item(rank, row) for rank, row in zip(wanted.tolist(), self._take(wanted), strict=True))
 
@@ -186,7 +188,7 @@ class Library:
         known = self._clusters.get(cluster)
         return Item(
             rank=rank,
-            **{name: row[name] for name in _AS_THEY_ARE},
+            **{name: row[name] for name in _COPIED_COLUMNS},
             creators=names_in(row["creator"]),
             groups=tuple(g for g in row["groups"] if g is not None),
             cluster_name=known.name if known else "",
@@ -195,16 +197,16 @@ class Library:
         )
 
     def recording_of(self, ranks: np.ndarray) -> np.ndarray:
-        """For each rank the rank of the most popular item with the same title and creator (n,) int32."""
+        """(n,) int32: for each rank, the rank of the most popular item with the same title and creator."""
         return self._index.recording[ranks]
 
     def points(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The items' points in the prepared feature space: (len(ranks), n_columns) float64."""
+        """The points of items in the prepared feature space: (len(ranks), n_columns) float64."""
         return self._index.tree.points_of(np.asarray(ranks, dtype=np.int64))
 
     @property
     def rows(self) -> pa.Table:
-        """All items by rank as an Arrow table that is mapped, not read: ``id, title, creator, groups, popularity, year,
+        """All items by rank as a memory-mapped Arrow table: ``id, title, creator, groups, popularity, year,
         preview, cluster, confidence, distance, x, y, z``, ``f/FEATURE`` for each feature, ``x/album, x/url, x/duration_ms``,
         and ``recording, repeat`` (see `gpuclust.serve.index.build.with_recordings`)."""
         return self._index.rows
@@ -212,7 +214,7 @@ class Library:
     def column(self, name: str) -> np.ndarray:
         """(n_rows,) values by rank of a feature (float64), or of ``cluster`` (int32), ``x``, ``y``, ``z``,
         ``confidence``, ``distance`` (float32), ``popularity``, ``year`` (float64 with NaN where missing)."""
-        column = self._index.rows[f"f/{name}" if name in self.features and name not in _NUMBERS else name]
+        column = self._index.rows[f"f/{name}" if name in self.features and name not in _NUMBER_COLUMNS else name]
         values = column.to_numpy()
         return values.astype(np.float64) if name in ("popularity", "year") else values
 
@@ -220,14 +222,14 @@ class Library:
 
     @property
     def clusters(self) -> tuple[Cluster, ...]:
-        """All clusters by number, the noise (-1) last where there is some."""
+        """All clusters by number, followed by the noise (-1) if there is any."""
         return tuple(self.cluster(c) for c in sorted(self._clusters, key=lambda c: (c < 0, c)))
 
     def cluster(self, cluster: int) -> Cluster:
-        """A cluster with its profile. Raises NotFound naming the clusters there are."""
+        """A cluster with its profile. Raises NotFound with the existing clusters."""
         known = self._clusters.get(cluster)
         if known is None:
-            raise NotFound(f"there is no cluster {cluster}; there are {numbers_in_words(self._clusters)}")
+            raise NotFound(f"there is no cluster {cluster}; there are {describe_numbers(self._clusters)}")
         if cluster not in self._with_examples:
             known = self._clusters[cluster] = replace(
                 known,
@@ -238,7 +240,7 @@ class Library:
         return known
 
     def _examples(self, cluster: int, given: Sequence[Example], pick: Pick) -> tuple[Example, ...]:
-        """The export's own examples, each recording once; where it has none, the first of the cluster's items."""
+        """The examples in the export, one per recording; without examples, the first items of the cluster."""
         try:
             ranks = np.array([self.rank_of(example.id) for example in given], dtype=np.int64)
         except NotFound:
@@ -259,11 +261,12 @@ class Library:
         limit: int = 10,
         distinct: bool = False,
     ) -> Page:
-        """Part of a cluster's items: most popular first, nearest to the centre first (most confident first where the
-        algorithm has no centres), or in a random order that the seed determines, the same in every process.
+        """A page of the items of a cluster.
 
-        ``distinct`` gives each recording (title and creator) once, its most popular row. At most 1,000 items a page.
-        Raises NotFound for an unknown cluster, ValueError for another ``pick``.
+        ``pick`` is the order: ``popular``, ``central`` (nearest to the centre first; most confident first if the algorithm
+        has no centres) or ``random`` (determined by the seed, the same in every process). ``distinct`` returns only the most
+        popular row of each recording (title and creator). A page has at most 1,000 items. Raises NotFound for an unknown
+        cluster, ValueError for an unknown ``pick``.
         """
         if pick not in ("popular", "central", "random"):
             raise ValueError(f"pick={pick!r} is not one of popular, central, random")
@@ -286,7 +289,7 @@ class Library:
         limit: int = MAX_ITEMS,
         distinct: bool = False,
     ) -> np.ndarray:
-        """The ranks (at most ``limit``,) int32 of what `cluster_items` would give, with no limit of their own."""
+        """The ranks (at most ``limit``,) int32 of the items that `cluster_items` returns, without its limit."""
         order = (self._index.central if pick == "central" else self._index.popular)[
             self._index.runs.get(cluster, slice(0, 0))
         ]
@@ -294,21 +297,21 @@ class Library:
             order = order[~self._index.repeat[order]]
         stop = min(offset + limit, len(order))
         if pick == "random":
-            return np.asarray(order[[shuffled(i, len(order), seed) for i in range(offset, stop)]], dtype=np.int32)
+            return np.asarray(order[[permuted(i, len(order), seed) for i in range(offset, stop)]], dtype=np.int32)
         return np.asarray(order[offset : max(stop, offset)])
 
     # Search
 
     def search(self, query: str = "", *, title: str = "", creator: str = "", limit: int = 10) -> Found:
-        """Items by title and creator together (``query``), or by each, best match first, equal matches by popularity; of
-        several rows with the same title and creator the best.
+        """Search items by title and creator together (``query``) or separately.
 
-        Case, accents and punctuation do not matter; words may be misspelt, cut short, or missing. At most 100 results; an
-        empty query finds nothing.
+        The best match comes first, ties by popularity; only the best of several rows with the same title and creator is
+        returned. Case, accents and punctuation are ignored; words may be misspelt, shortened or missing. At most 100
+        results; an empty query has no results.
         """
         limit = min(max(limit, 0), 100)
-        asked = searching.folded(query, title, creator)
-        ranked = searching.search(self._index, asked, limit)
+        folded = searching.folded(query, title, creator)
+        ranked = searching.search(self._index, folded, limit)
         named = {rank: searching.of_title(self._index, rank) for rank in ranked.ranks}
         hits = []
         for item, score in zip(self.at(ranked.ranks), ranked.scores, strict=True):
@@ -318,20 +321,20 @@ class Library:
             query=query or " ".join(filter(None, (title, creator))),
             hits=tuple(hits),
             complete=ranked.complete,
-            ambiguous=named[ranked.ranks[0]][1] if hits and self._is_ambiguous(asked, hits[0]) else (),
+            ambiguous=named[ranked.ranks[0]][1] if hits and self._is_ambiguous(folded, hits[0]) else (),
             total=ranked.total,
             total_is_minimum=ranked.is_minimum,
         )
 
-    def _is_ambiguous(self, asked: searching.Query, best: Hit) -> bool:
-        """Whether the whole query is a title that several creators have, and not the name of a creator."""
-        typed = asked.any or ("" if asked.creator else asked.title)
+    def _is_ambiguous(self, folded: searching.Query, best: Hit) -> bool:
+        """Whether the query is a title of items by several creators, and not the name of a creator."""
+        typed = folded.any or ("" if folded.creator else folded.title)
         if not typed or not best.other_creators or typed != fold_one(best.item.title):
             return False
-        return not asked.any or not searching.is_creator(self._index, typed)
+        return not folded.any or not searching.is_creator(self._index, typed)
 
     def creators_of(self, id: str) -> tuple[str, ...]:
-        """All creators who have an item of the same title, most popular first, at most 20. Raises NotFound."""
+        """The creators of all items with the same title, most popular first, at most 20. Raises NotFound."""
         return searching.of_title(self._index, self.rank_of(id))[1]
 
     def resolve(self, text: str) -> tuple[int, str]:
@@ -368,10 +371,10 @@ class Library:
     # Neighbours
 
     def similar(self, id: str, k: int = 10, *, within_cluster: bool = False) -> tuple[Neighbour, ...]:
-        """The k items nearest to an item, in its cluster or over all; equal distances by popularity.
+        """The k items nearest to an item, in its cluster or among all items; ties by popularity.
 
-        Other rows of the item's own recording (title and creator) are left out, and of another recording the nearest row
-        is kept. At most 1,000. Raises NotFound.
+        Rows of the same recording (title and creator) as the item are left out; of any other recording only the nearest row
+        is returned. At most 1,000. Raises NotFound.
         """
         rank = self.rank_of(id)
         k = min(max(k, 0), MAX_ITEMS)
@@ -407,12 +410,12 @@ class Library:
         offset: int = 0,
         limit: int = 100,
     ) -> Averages:
-        """Means of the features by year (ascending), group or creator (most items first), over all items, or by year
-        and group over those of one cluster. An item counts for each of its groups and creators. At most 1,000 a page.
+        """Means of the features by year (ascending), group or creator (most items first).
 
-        Values with fewer than ``min_count`` rows are left out. With None a year or a group needs 1 % of the rows that are
-        averaged, at most 30, and a creator one, as on the screen and in the API. Raises ValueError for another ``by`` or creators of one cluster,
-        NotFound for an unknown cluster.
+        They are over all items or, for years and groups, over the items of one cluster. An item counts for each of its
+        groups and creators. A page has at most 1,000 values. Values with fewer than ``min_count`` rows are left out; with
+        None a year or a group needs 1 % of the averaged rows, at most 30, and a creator one row. Raises ValueError for an
+        unknown ``by`` or for creators of one cluster, NotFound for an unknown cluster.
         """
         if by not in means.BY:
             raise ValueError(f"by={by!r} is not one of {', '.join(means.BY)}")
@@ -431,7 +434,7 @@ class Library:
         return replace(found, without=without)
 
     def average_of_creator(self, name: str) -> means.Average:
-        """The averages of one creator, whatever the case and accents. Raises NotFound with similar names."""
+        """The averages of one creator, ignoring case and accents. Raises NotFound with similar names."""
         key = fold_one(name)
         places = self._index.database.column(
             "select position from creators where key = ? order by position limit 1", (key,)
@@ -442,18 +445,7 @@ class Library:
         return means.average(self._index.averages["creator"].slice(places[0], 1).to_pylist()[0])
 
 
-_AS_THEY_ARE = (
-    "id",
-    "title",
-    "creator",
-    "popularity",
-    "year",
-    "preview",
-    "cluster",
-    "confidence",
-    "distance",
-    "x",
-    "y",
-    "z",
-)
-_NUMBERS = ("cluster", "x", "y", "z", "confidence", "distance", "popularity", "year")
+_COPIED_COLUMNS = (
+    "id", "title", "creator", "popularity", "year", "preview", "cluster", "confidence", "distance", "x", "y", "z",
+)  # fmt: skip
+_NUMBER_COLUMNS = ("cluster", "x", "y", "z", "confidence", "distance", "popularity", "year")

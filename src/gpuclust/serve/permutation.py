@@ -1,4 +1,4 @@
-"""A random order that needs no memory: the i-th of a shuffle of n, from the seed alone, the same in every process."""
+"""Seeded permutation of any size without memory: compute single positions, equal in every process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ _MASK = 2**64 - 1
 _ROUNDS = 4
 
 
-def shuffled(i: int, n: int, seed: int) -> int:
-    """Where a shuffle of ``range(n)`` puts ``i``: a bijection of [0, n) for each seed.
+def permuted(i: int, n: int, seed: int) -> int:
+    """The position of ``i`` in a seeded permutation of ``range(n)``.
 
-    A Feistel network over the next even power of two, walked until it falls inside (Black and Rogaway, "Ciphers with
+    A Feistel network over the next even power of two, repeated until the value is below n (Black and Rogaway, "Ciphers with
     arbitrary finite domains", CT-RSA 2002), with SplitMix64 as its round function.
     """
     half = max((n - 1).bit_length() + 1, 2) // 2

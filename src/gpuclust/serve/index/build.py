@@ -1,16 +1,16 @@
-"""An export -> the index of a library: a folder of SQLite, Arrow and NumPy files that open without being read.
+"""Build the index of an export: a folder of SQLite, Arrow and NumPy files that are mapped into memory.
 
-Rows are numbered by popularity (rank 0 is the most popular, file order where there is none), so that whatever comes
-first is the most popular: a full-text search that stops early, the members of a cluster, a tie.
+Rows are numbered by popularity (rank 0 is the most popular; file order without a popularity). The first results of a
+full-text search, the first members of a cluster and ties are therefore the most popular rows.
 
-    rows.arrow           what an item is, a row for each rank
+    rows.arrow           the items, one row per rank
     search.sqlite        ids, folded titles and creators; the full-text index over both
     words.arrow          the vocabulary of the full-text index
-    tree-*.npy           points and leaves for exact neighbours
-    popular.npy, central.npy  ranks cluster by cluster, by popularity and by closeness to the centre
+    tree-*.npy           points and leaves of the tree for nearest neighbours
+    popular.npy, central.npy  ranks by cluster, sorted by popularity and by distance to the centre
     averages-*.arrow     means of the features by year, group and creator
-    index.json           the runs of each cluster in those two files, rows without a usable year, the share of the variance
-                         on each axis of the map, and what building took
+    index.json           the slice of each cluster in those two files, the number of rows without a year, the share of the
+                         variance on each axis of the map, and the time of the build
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
 from gpuclust.tracks.presets import ALBUM_COLUMNS, DURATION_COLUMNS, FIRST_YEAR, URL_COLUMNS
 
 Progress = Callable[[str, float], None]
-VERSION = 2  # of what is in the files; another number is another index
+VERSION = 2  # of the file format; another version is another index
 
-# A build that is killed is thrown away, so nothing needs a journal.
+# A partial build is discarded, so no journal is needed.
 _UNSAFE = "pragma journal_mode = off; pragma synchronous = off; pragma cache_size = -200000;"
 _TABLES = f"""{_UNSAFE}
 create table items(rank integer primary key, id text not null, title text not null, creator text not null);
@@ -64,8 +64,8 @@ create virtual table terms using fts5vocab(words, 'row');
 
 
 def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
-    """Write the index of an export into a folder that exists. Raises ExportError or ModelError for a damaged export, and
-    OSError or sqlite3.Error when it cannot be written."""
+    """Write the index of an export into an existing folder. Raises ExportError or ModelError for a damaged export, and
+    OSError or sqlite3.Error if it cannot be written."""
     started = time.perf_counter()
     progress("reading the export", 0.0)
     space = read_space(manifest.folder / MODEL)
@@ -82,7 +82,7 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
     write_arrow(rows, folder / "rows.arrow")
     progress("indexing titles", 0.25)
     with ThreadPoolExecutor(1) as pool:
-        # SQLite works outside the interpreter's lock, so the numbers are made meanwhile.
+        # SQLite releases the interpreter lock, so the numeric parts are computed at the same time.
         searching = pool.submit(_write_search, rows, folded, folder)
         creators = write_averages(rows, folder)
         points = space.prepare(raw_features(table, manifest))
@@ -107,7 +107,9 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
 
 
 def stamp_of(manifest: Manifest) -> list[int]:
-    """Size and time of change of the rows' file: while they stay, its digest is not computed again. Raises ExportError."""
+    """Size and modification time of the file of the rows; while they are equal, its digest is not computed again.
+
+    Raises ExportError."""
     try:
         status = (manifest.folder / ASSIGNMENTS).stat()
     except OSError as error:
@@ -117,7 +119,7 @@ def stamp_of(manifest: Manifest) -> list[int]:
 
 
 def _check_clusters(table: pa.Table, manifest: Manifest) -> None:
-    """Raises ExportError where rows are in a cluster that clusters.parquet does not describe."""
+    """Raise ExportError if rows are in a cluster that clusters.parquet does not describe."""
     present = set(pc.unique(pc.fill_null(pc.cast(table["cluster"], pa.int64()), -1)).to_pylist())
     if unknown := sorted(present - read_clusters(manifest).keys()):
         raise ExportError(
@@ -127,9 +129,9 @@ def _check_clusters(table: pa.Table, manifest: Manifest) -> None:
 
 
 def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.Table:
-    """The columns of an item under fixed names, whatever the export calls them; a feature F is ``f/F``.
+    """The columns of the items under fixed names; a feature F is ``f/F``.
 
-    ``position`` (n_rows,) is each row's place in the export, which stands for an id where there is none.
+    ``position`` (n_rows,) is the row number in the export, used as the id if there is none.
     """
     roles, n = manifest.roles, table.num_rows
 
@@ -156,13 +158,13 @@ def row_table(table: pa.Table, manifest: Manifest, position: np.ndarray) -> pa.T
 
 
 def _finite(column: Any, kind: pa.DataType) -> Any:
-    """Numbers of one type; what is infinite, or not a number, is missing."""
+    """Cast numbers to one type; infinities and NaN become null."""
     values = pc.cast(column, kind, safe=False)
     return pc.if_else(pc.is_finite(values), values, pa.scalar(None, kind))
 
 
 def _named_text(table: pa.Table, names: Sequence[str]) -> Any:
-    """The first column of text that has one of some names, in any case; empty text where there is none."""
+    """The first text column with one of the names, ignoring case; empty text if there is none."""
     for name in _named(table, names):
         if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type):
             return pc.fill_null(_text(table[name].combine_chunks(), table.num_rows), "")
@@ -170,7 +172,7 @@ def _named_text(table: pa.Table, names: Sequence[str]) -> Any:
 
 
 def _named_number(table: pa.Table, names: Sequence[str]) -> Any:
-    """The first column of numbers that has one of some names, in any case; nulls where there is none."""
+    """The first numeric column with one of the names, ignoring case; nulls if there is none."""
     for name in _named(table, names):
         if pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type):
             return pc.cast(table[name].combine_chunks(), pa.float64())
@@ -183,8 +185,8 @@ def _named(table: pa.Table, names: Sequence[str]) -> list[str]:
 
 
 def with_recordings(rows: pa.Table, titles: Any, creators: Any) -> pa.Table:
-    """Rows with ``recording``, the rank of the most popular row of the same title and creator, and ``repeat``: whether a
-    more popular row of its recording is in its cluster. The folded ``titles`` and ``creators`` are those of the rows."""
+    """Add ``recording``, the rank of the most popular row with the same title and creator, and ``repeat``, whether a more
+    popular row of the same recording is in the same cluster. ``titles`` and ``creators`` are the folded texts of the rows."""
     written_titles, written_creators = (rows[name].combine_chunks() for name in ("title", "creator"))
     recording = recordings(written_titles, written_creators, titles, creators)
     pairs = recording.astype(np.int64) << 32 | (rows["cluster"].to_numpy().astype(np.int64) + 1)
@@ -194,7 +196,7 @@ def with_recordings(rows: pa.Table, titles: Any, creators: Any) -> pa.Table:
 
 
 def axis_shares(rows: pa.Table, points: np.ndarray) -> list[float]:
-    """The share of the variance of points (n_rows, n_columns) that each axis of the map (x, y, z) shows, in [0, 1]."""
+    """The share of the variance of points (n_rows, n_columns) on each axis of the map (x, y, z), in [0, 1]."""
     if not len(points):
         return [0.0, 0.0, 0.0]
     total = float(np.var(points, axis=0, dtype=np.float64).sum())
@@ -204,7 +206,7 @@ def axis_shares(rows: pa.Table, points: np.ndarray) -> list[float]:
 
 
 def _text(column: Any, n: int) -> Any:
-    """A column as text; the items of lists joined as separate names are."""
+    """Convert a column to text; the items of a list are joined by the separator of names."""
     if column is None:
         return pa.nulls(n, pa.large_string())
     if _is_list(column.type):
@@ -217,7 +219,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _lists(column: Any, n: int) -> Any:
-    """A column as lists of text: a plain value is a list of one, nothing an empty list."""
+    """Convert a column to lists of text: a value becomes a list of one item, null an empty list."""
     if column is None:
         return (
             pa.array([[]] * n, pa.list_(pa.string()))
@@ -232,8 +234,10 @@ def _lists(column: Any, n: int) -> Any:
 
 
 def _years(column: Any, n: int) -> Any:
-    """A column as years: of dates their year, of texts the first four digits, of numbers the whole part. Years before
-    1860 (no recording is older) and after next year are missing."""
+    """Convert dates (by their year), text (by the first four digits) and numbers (without decimals) to years.
+
+    Years before 1860, when the oldest recording was made, and after next year become null.
+    """
     if column is None:
         return pa.nulls(n, pa.int32())
     years = _whole_years(column)
@@ -253,13 +257,13 @@ def _whole_years(column: Any) -> Any:
 
 
 def write_arrow(table: pa.Table, path: Path) -> None:
-    """An uncompressed Arrow file of one batch: its columns are used where they lie in the file."""
+    """Write an uncompressed Arrow file of one batch, whose columns can be mapped into memory."""
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_table(table, max_chunksize=max(table.num_rows, 1))
 
 
 def _write_orders(rows: pa.Table, folder: Path) -> dict[str, list[int]]:
-    """The ranks of each cluster by popularity and by closeness; where each cluster begins and ends in both files."""
+    """Write the ranks of each cluster by popularity and by distance to the centre; return the slice of each cluster."""
     clusters, ranks = rows["cluster"].to_numpy(), np.arange(rows.num_rows, dtype=np.int32)
     away = pc.coalesce(rows["distance"], pc.subtract(pa.scalar(1.0, pa.float32()), rows["confidence"]))
     away = pc.fill_null(away, np.inf).to_numpy()
@@ -271,8 +275,8 @@ def _write_orders(rows: pa.Table, folder: Path) -> dict[str, list[int]]:
 
 
 def _write_search(rows: pa.Table, folded: Sequence[Any], folder: Path) -> None:
-    """The SQLite file, and the vocabulary of its full-text index; ``folded`` are the rows' titles and creators."""
-    # A connection of this thread's own, used in autocommit between explicit transactions.
+    """Write the SQLite file and the vocabulary of its full-text index; ``folded`` are the titles and creators of the rows."""
+    # A connection for this thread, in autocommit mode except for explicit transactions.
     database = sqlite3.connect(folder / "search.sqlite", isolation_level=None)
     try:
         database.executescript(_TABLES)
@@ -290,7 +294,7 @@ def _write_search(rows: pa.Table, folded: Sequence[Any], folder: Path) -> None:
 
 
 def _write_creators(creators: Any, folder: Path) -> None:
-    """Where each creator is among the averages, by folded name."""
+    """Write the position of each creator in the averages, by folded name."""
     database = sqlite3.connect(folder / "search.sqlite", isolation_level=None)
     try:
         database.executescript(f"{_UNSAFE} create table creators(key text not null, position integer not null); begin")

@@ -1,8 +1,8 @@
-"""Where the index of an export is kept, and how several processes agree on who builds it.
+"""Locate the index of an export, and build it once even if several processes need it.
 
-``.index/KEY`` inside the export folder, or below the user's cache folder where the export cannot be written. KEY is made
-of the manifest and the version of the index, so another export under the same name has another index. It is built in a
-temporary folder under a file lock and renamed: a KEY that exists is whole. Who comes second waits and finds it.
+The index is ``.index/KEY`` in the export folder, or in the user's cache folder if the export is read-only. KEY is made from
+the manifest and the version of the index, so another export under the same name has another index. The index is built in
+a temporary folder under a file lock and then renamed: an existing KEY is complete. Other processes wait for the lock.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from gpuclust.serve.index.build import VERSION, Progress, build, stamp_of
 from gpuclust.serve.manifest import ASSIGNMENTS, Manifest, opened, verify
 
 FOLDER, INFO = ".index", "index.json"
-OWN_FOLDER = re.compile(r"v\d+-\w+(\.part-.+)?")  # names of folders that this module makes
+OWN_FOLDER = re.compile(r"v\d+-\w+(\.part-.+)?")  # folders made by this module
 
 
 def find_or_build(manifest: Manifest, progress: Progress) -> Path:
-    """The folder of the index of an export, built if there is none. Raises ExportError when it cannot be written."""
+    """The folder of the index of an export, built if necessary. Raises ExportError if it cannot be written."""
     key = key_of(manifest)
     for parent in candidate_dirs(manifest):
         if (info := read_index_info(parent / key)) is not None:
             _check_source(manifest, parent / key, info)
             return parent / key
     for parent in candidate_dirs(manifest):
-        if parent.is_symlink():  # in an export from elsewhere it may lead anywhere
+        if parent.is_symlink():  # a link in a foreign export may point anywhere
             continue
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -53,20 +53,19 @@ def find_or_build(manifest: Manifest, progress: Progress) -> Path:
 
 
 def key_of(manifest: Manifest) -> str:
-    """What an index is called: the manifest's digest and the version of the index's files."""
+    """The name of an index: the digest of the manifest and the version of the index."""
     return f"v{VERSION}-{manifest.digest[:24]}"
 
 
 def candidate_dirs(manifest: Manifest) -> tuple[Path, Path]:
-    """Where indexes of an export may be: beside it, and in the user's cache."""
+    """The folders that may hold indexes of an export: one in the export and one in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(manifest.folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return manifest.folder / FOLDER, cache / "gpuclust" / name
 
 
 def read_index_info(index: Path) -> dict[str, Any] | None:
-    """What ``index.json`` says, or None when the index is not there, is of another version, or is not a folder of plain
-    files alone."""
+    """Read ``index.json``; None if the index does not exist, has another version, or contains anything but regular files."""
     try:
         if index.is_symlink() or index.parent.is_symlink():
             return None
@@ -79,14 +78,16 @@ def read_index_info(index: Path) -> dict[str, Any] | None:
 
 
 def _check_source(manifest: Manifest, index: Path, info: Mapping[str, Any]) -> None:
-    """Raises ExportError where the rows' file is not the one that was indexed. Its digest is computed when its size or its
-    time of change is another, and these are remembered."""
+    """Raise ExportError if the file of the rows is not the indexed one.
+
+    The digest is computed only if the size or the modification time has changed; both are then stored.
+    """
     stamp = stamp_of(manifest)
     if info.get("source") == stamp:
         return
     with opened(manifest.folder, ASSIGNMENTS) as file:
         verify(file, manifest, ASSIGNMENTS)
-    with suppress(OSError):  # another's index may be read only
+    with suppress(OSError):  # the index of another user may be read-only
         with tempfile.NamedTemporaryFile("w", dir=index, prefix=f".{INFO}.", delete=False, encoding="utf-8") as written:
             written.write(json.dumps({**info, "source": stamp}) + "\n")
         Path(written.name).chmod(0o644)
@@ -94,7 +95,7 @@ def _check_source(manifest: Manifest, index: Path, info: Mapping[str, Any]) -> N
 
 
 def size_of(index: Path) -> int:
-    """Bytes on disk."""
+    """Size of an index on disk in bytes."""
     return sum(path.stat().st_size for path in index.iterdir())
 
 
@@ -118,24 +119,22 @@ def _build_in(parent: Path, key: str, manifest: Manifest, progress: Progress) ->
 
 
 def _build_checked(manifest: Manifest, folder: Path, progress: Progress) -> None:
-    """Build an index; what a damaged export makes of that is an ExportError."""
+    """Build an index; convert the errors caused by a damaged export to ExportError."""
     try:
         build(manifest, folder, progress)
     except (OSError, sqlite3.Error, GpuclustError):
         raise
     except MemoryError as error:
         raise ExportError(f"{manifest.folder} does not fit into memory") from error
-    except Exception as error:  # the values of a column are not what its type says: Arrow, NumPy and Python complain
+    except Exception as error:  # Arrow, NumPy and Python raise many types of errors for damaged data
         reason = message_of(error) or type(error).__name__
         raise ExportError(f"{manifest.folder} is damaged ({reason}); export it again") from error
 
 
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock; it ends with the process, however that ends."""
-    flags = (
-        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    )  # no link elsewhere, no FIFO that would be waited for
+    """Hold an exclusive lock. The system releases it if the process is killed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # do not follow links, do not wait for a FIFO
     with os.fdopen(os.open(path, flags, 0o644), "rb+", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +145,7 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _remove_stale(parent: Path, but: Path) -> None:
-    """Remove indexes of earlier exports and what killed builds left; who has them open keeps what is open."""
+    """Remove stale indexes and partial builds. Processes that have them open are unaffected."""
     for path in parent.iterdir():
         if path != but and OWN_FOLDER.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():

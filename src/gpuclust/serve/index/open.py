@@ -1,4 +1,4 @@
-"""An open index: its arrays mapped, its database behind a few connections that threads take in turn."""
+"""Open an index: arrays are mapped into memory, and a pool of database connections is shared by threads."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ CLOSED = "this library was closed; open the export again with Library.open"
 
 
 class Database:
-    """Read-only connections to ``search.sqlite``, all opened at once: they go on working when the file is unlinked."""
+    """A pool of read-only connections to ``search.sqlite``.
+
+    All connections are opened at once, so they continue to work after the file is removed.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._free: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()  # at its end None, for ever
+        self._free: queue.LifoQueue[sqlite3.Connection | None] = queue.LifoQueue()  # None after closing
         self._ending, self._closed = threading.Lock(), False
         uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         for _ in range(min(os.cpu_count() or 1, 8)):
@@ -41,7 +44,7 @@ class Database:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         connection = self._free.get()
         if connection is None:
-            self._free.put(None)  # for who waits next
+            self._free.put(None)  # wake the next waiting thread
             raise ExportError(CLOSED)
         try:
             yield connection
@@ -53,7 +56,7 @@ class Database:
                     self._free.put(connection)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query; values are always bound, never written into it."""
+        """All rows of a query; values are bound as parameters."""
         with self._connection() as connection:
             try:
                 return connection.execute(query, values).fetchall()
@@ -65,7 +68,7 @@ class Database:
         return [row[0] for row in self.rows(query, values)]
 
     def close(self) -> None:
-        """Close the connections, those in use when their query is done. Who waits for one, or asks later, gets ExportError."""
+        """Close the connections; a connection in use is closed after its query. Later queries raise ExportError."""
         with self._ending:
             if self._closed:
                 return
@@ -78,10 +81,13 @@ class Database:
 
 @dataclass(frozen=True)
 class Index:
-    """Everything in an index folder, opened. ``rows`` has a row for each rank; ``popular`` and ``central`` (n_rows,)
-    int32 are ranks cluster by cluster, ``runs`` where each cluster lies in them. ``recording`` (n_rows,) int32 is the rank
+    """The contents of an index folder.
+
+    ``rows`` has one row per rank; ``popular`` and ``central`` (n_rows,) int32 are ranks sorted by cluster, ``runs`` the
+    slice of each cluster in them. ``recording`` (n_rows,) int32 is the rank
     of the most popular row of the same title and creator, ``repeat`` (n_rows,) bool whether the row's cluster has a more
-    popular one. ``info`` is what ``index.json`` says."""
+    popular one. ``info`` is the content of ``index.json``.
+    """
 
     folder: Path
     rows: pa.Table
@@ -98,7 +104,7 @@ class Index:
 
 
 def open_index(folder: Path) -> Index:
-    """Open an index. Raises OSError, ValueError, sqlite3.Error or pa.ArrowException when its files are damaged."""
+    """Open an index. Raises OSError, ValueError, sqlite3.Error or pa.ArrowException if its files are damaged."""
     info = read_index_info(folder)
     if info is None:
         raise ValueError(f"{folder} has no {folder / 'index.json'}")
