@@ -1,4 +1,4 @@
-"""An export as a JSON API: `create_app` makes the application, `gpuclust.serve.server` runs it."""
+"""JSON API of an export: `create_app` makes the application, `gpuclust.serve.server` runs it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from gpuclust.serve.schemas import Problem
 from gpuclust.serve.schemas import problems as problems_of
 from gpuclust.tracks.playlist import taste_range
 
-MIN_GZIP_BYTES = 1_000  # bytes; below, gzip costs more than it saves
+MIN_GZIP_BYTES = 1_000  # compression of smaller responses costs more than it saves
 ABOUT = """\
-Search, look around and place rows in an exported clustering. Everything is read from the export folder.
+Search and browse an exported clustering, and predict the clusters of new rows. All data is read from the export folder.
 
-Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). A GET has an `ETag`: with `If-None-Match`, what has
-not changed is a 304. Names that a route does not know are refused.
+Errors are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). A GET response has an `ETag`; with `If-None-Match`, an
+unchanged response is a 304. Unknown parameters are rejected.
 """
 
 
@@ -42,11 +42,17 @@ def create_app(
     max_body: int = MAX_BODY,
     progress: Progress | None = None,
 ) -> FastAPI:
-    """The application that serves an export folder, which is opened (and indexed, the first time) here.
+    """Make the application that serves an export folder. The folder is opened, and the first time indexed, by this call.
 
-    ``cors`` are the origins whose pages may read the answers, none by default; ``access`` the
-    names that requests may be addressed to and the token that they must bring, anybody by default; ``max_body`` the longest body in bytes; ``progress`` as in `Library.open`. Raises
-    ExportError or ModelError when the folder is no export or is damaged.
+    Args:
+        folder: an export folder.
+        cors: allowed CORS origins, none by default.
+        access: allowed host names and the required token; by default any name and no token.
+        max_body: maximum length of a request body in bytes.
+        progress: as in `Library.open`.
+
+    Raises:
+        ExportError, ModelError: the folder is not an export or is damaged.
     """
     rules = access or Access()
     library = Library.open(folder, progress)
@@ -62,7 +68,7 @@ def create_app(
         summary=f"{library.facts.n_rows:,} rows in {library.facts.n_clusters} clusters",
         description=ABOUT,
         openapi_url=f"{API}/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads scripts from another site
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -86,7 +92,7 @@ def create_app(
 
 
 def describe(app: FastAPI, library: Library, rules: Access) -> None:
-    """Make the OpenAPI say what this export has: its features as those of a row, its items as examples; and the token."""
+    """Add the features of the export, example items and the token to the OpenAPI document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -120,12 +126,12 @@ def describe(app: FastAPI, library: Library, rules: Access) -> None:
 
 
 def features_schema(values: dict[str, Any]) -> dict[str, Any]:
-    """An object with this export's features and nothing else, as JSON Schema; ``values`` is the schema of each."""
+    """JSON Schema of an object with the features of the export only; ``values`` maps a feature to the schema of its value."""
     return {"type": "object", "properties": values, "additionalProperties": False}
 
 
 def examples_of(library: Library) -> dict[str, Any]:
-    """Values that parameters may have in this export, by name, from its most popular item."""
+    """Example values of parameters, by name, from the most popular item."""
     if not len(library):
         return {}
     (item,) = library.at([0])

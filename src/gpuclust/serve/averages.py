@@ -1,4 +1,4 @@
-"""Means of the features by year, group and creator: made once with the index, read by page."""
+"""Means of the features by year, group and creator: computed with the index, read in pages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from gpuclust.serve.text import CREATOR_SEPARATOR
 
 BY = ("year", "group", "creator")
 MIN_COUNT = 30
-ALL = -(2**31)  # stands for all clusters together
+ALL = -(2**31)  # stands for all clusters
 
 
 def write_averages(rows: pa.Table, folder: Path) -> Any:
-    """Write ``averages-{year,group,creator}.arrow``, the first two for each cluster too; give the creators in their order.
+    """Write ``averages-{year,group,creator}.arrow``, for years and groups also by cluster; return the creators in file order.
 
-    Values of a list count for each item once. Years ascend; groups and creators descend by count, then ascend by name.
+    A repeated value in the list of an item counts once. Years are ascending; groups and creators are sorted by count
+    (descending), then by name.
     """
     features = [name for name in rows.column_names if name.startswith("f/")]
     raw = np.column_stack([rows[f].to_numpy() for f in features]) if features else np.empty((rows.num_rows, 0))
@@ -43,7 +44,7 @@ def _chunk(column: Any) -> Any:
 
 
 def _values(rows: pa.Table) -> dict[str, tuple[Any, Any]]:
-    """Each value that an item has, and the rank of the item."""
+    """For each kind the values of all items, flattened, and the rank of the item of each value."""
     years = rows["year"].combine_chunks()
     names = pc.split_pattern(pc.cast(rows["creator"].combine_chunks(), pa.string()), CREATOR_SEPARATOR)
     groups = rows["groups"].combine_chunks()
@@ -57,14 +58,14 @@ def _values(rows: pa.Table) -> dict[str, tuple[Any, Any]]:
 
 
 def _coded(values: Any, owners: Any) -> tuple[np.ndarray, Any]:
-    """(n, 2) int64: the item and the code of each value, each pair once; and the values that the codes stand for."""
+    """(n, 2) int64 distinct pairs of item and value code, and the values of the codes."""
     valid = pc.is_valid(values)
     encoded = values.filter(valid).dictionary_encode()
     pairs = np.column_stack(
         [owners.filter(valid).to_numpy().astype(np.int64), encoded.indices.to_numpy().astype(np.int64)]
     )
     again = np.flatnonzero(np.diff(pairs[:, 0]) == 0)
-    if len(again):  # an item with several values may have one of them twice
+    if len(again):  # an item may have a value twice
         keys = pairs[:, 0] * max(len(encoded.dictionary), 1) + pairs[:, 1]
         pairs = pairs[np.sort(np.unique(keys, return_index=True)[1])]
     return pairs, encoded.dictionary
@@ -88,13 +89,13 @@ def _means(
 
 
 def min_count_of(n_rows: int) -> int:
-    """The rows that a mean of a year or a group needs to be shown: 1 % of the rows, at least one and at most 30."""
+    """The minimum number of rows for the mean of a year or a group: 1 % of the rows, at least one and at most 30."""
     return min(max(n_rows // 100, 1), MIN_COUNT)
 
 
 def page(table: pa.Table, by: str, *, cluster: int | None, min_count: int, offset: int, limit: int) -> Averages:
-    """Part of the averages in a file of `write_averages`, over all items or over those of one cluster; without the values
-    of fewer than ``min_count`` items."""
+    """A page of the averages in a file of `write_averages`, over all items or the items of one cluster, without values of
+    fewer than ``min_count`` items."""
     wanted = ALL if cluster is None else cluster
     own = table["cluster"].to_numpy() == wanted
     start, stop = int(own.argmax()) if own.any() else 0, int(own.sum())
@@ -115,5 +116,5 @@ def page(table: pa.Table, by: str, *, cluster: int | None, min_count: int, offse
 
 
 def average(row: dict[str, Any]) -> Average:
-    """A row of the file as a record."""
+    """Convert a row of the file to a record."""
     return Average(row["value"], row["count"], {k[2:]: v for k, v in row.items() if k.startswith("f/")})

@@ -1,6 +1,6 @@
-"""Connections that are given up when a request does not arrive in time; uvicorn waits for ever.
+"""Close connections whose request does not arrive in time; uvicorn has no such timeout.
 
-Some hundred requests that are sent by a byte a minute would otherwise keep as many connections open (slowloris).
+Without it, a few hundred requests sent at one byte per minute would keep as many connections open (slowloris).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEAD_SECONDS = 10.0  # for the request line and the headers
-BODY_SECONDS = 20.0  # for a body, and a second more for each
-BYTES_A_SECOND = 1_000  # of it that have arrived
+BODY_SECONDS = 20.0  # for a body, plus one second for each
+BYTES_A_SECOND = 1_000  # of the body received
 _BODY = b'{"type":"about:blank","title":"Request Timeout","status":408,"detail":"the request did not arrive in time"}'
 TOO_LATE = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n"
@@ -24,17 +24,17 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's protocol (h11, or httptools where it is installed) with a limit on the time that a request takes to arrive."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _begun = False  # some of a request has arrived
+    _begun = False  # a part of a request has arrived
     _reading_body = False
     _received = 0
 
     def connection_made(self, transport: Any) -> None:
-        """A connection: its first request is awaited."""
+        """Start the timer for the first request of a connection."""
         super().connection_made(transport)
         self._watch(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes: the time for the request goes on, ends, or begins."""
+        """Start, stop or keep the timer when bytes arrive."""
         super().data_received(data)
         self._begun, cycle = True, self.cycle
         answering = cycle is not None and not cycle.response_complete
@@ -50,17 +50,17 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self._watch(HEAD_SECONDS)
 
     def handle_websocket_upgrade(self, *arguments: Any) -> None:
-        """From here on the connection is another protocol's."""
+        """Stop the timer: another protocol takes over the connection."""
         self._forget()
         super().handle_websocket_upgrade(*arguments)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection is closed."""
+        """Stop the timer of a closed connection."""
         self._forget()
         super().connection_lost(error)
 
     def _watch(self, seconds: float) -> None:
-        """Start the clock unless it runs already."""
+        """Start the timer unless it is running."""
         if self._deadline is None:
             self._deadline = self.loop.call_later(seconds, self._expire)
 
@@ -71,7 +71,7 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self._deadline = None
 
     def _expire(self) -> None:
-        """Close the connection, unless a body arrives fast enough to have earned more time."""
+        """Close the connection, unless the body arrives fast enough to extend the time."""
         self._deadline = None
         if self._reading_body and self._received:
             earned, self._received = self._received / BYTES_A_SECOND, 0

@@ -1,7 +1,7 @@
-"""``manifest.json`` of an export: its schema, and the folder's files opened without trusting them.
+"""``manifest.json`` of an export: its schema, and safe access to the files of the folder.
 
-An export may come from anybody. A manifest is checked whole before anything of it is used; a file must be a regular file
-of the folder, and have the SHA-256 digest that the manifest gives.
+Exports are untrusted input. The whole manifest is validated before use; a file must be a regular file in the folder with the
+SHA-256 digest in the manifest.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MAX_BYTES = 32 << 20
 MAX_FEATURES = 20_000
 
 Name = Annotated[str, Field(min_length=1, max_length=10_000)]
-Number = float | None  # JSON has NaN here: Python writes it
+Number = float | None  # may be NaN, which Python writes into JSON
 
 
 class _Part(BaseModel):
-    """Types are not converted; fields that another version writes are kept as they are."""
+    """Values are not converted; unknown fields of other versions are kept."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -46,17 +46,17 @@ class RowCounts(_Part):
     noise: NonNegativeInt | None = None
 
 
-class Named(_Part):
-    """A run."""
+class RunName(_Part):
+    """The id and name of a run."""
 
     run_id: str = ""
     name: str = ""
 
 
-class Sweep(Named):
-    """The sweep of the run: its choice and its curves (metric -> size -> value)."""
+class Sweep(RunName):
+    """The sweep of the run: the chosen run and the curves (metric -> size -> value)."""
 
-    chosen: Named | None = None
+    chosen: RunName | None = None
     selection_reason: str = ""
     verdict: str = ""
     verdict_kind: str = ""
@@ -65,7 +65,7 @@ class Sweep(Named):
 
 
 class Text(_Part):
-    """A manifest. What version 0.1.0 does not write has a default."""
+    """A manifest. Fields that version 0.1.0 does not write have a default."""
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     gpuclust: str = ""
@@ -112,8 +112,11 @@ class _Head(BaseModel):
 
 @dataclass(frozen=True)
 class Manifest:
-    """An export's manifest: ``digest`` of its bytes, ``roles`` and ``features`` by the names of the columns that hold
-    them in ``assignments.parquet``, and everything as written, and checked, in ``text``."""
+    """The manifest of an export.
+
+    ``digest`` is that of its bytes; ``roles`` and ``features`` map to column names of ``assignments.parquet``; ``text`` is the
+    whole validated manifest.
+    """
 
     folder: Path
     digest: str
@@ -123,8 +126,8 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an export folder. Raises ExportError when the folder is no export, when its manifest does not follow
-    the schema, or is of a newer format."""
+    """Read the manifest of an export folder. Raises ExportError if the folder is not an export, or if the manifest does not
+    match the schema or has a newer format."""
     try:
         with opened(folder, MANIFEST) as file:
             written = file.read(MAX_BYTES + 1)
@@ -157,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _column(name: str, text: Mapping[str, Any]) -> str:
-    """A table's column in the export: one that clashes with what the export adds was renamed."""
+    """The name of a column in the export: a column that clashes with an added column is renamed."""
     if text.get("renamed") is not None:
         return str(text["renamed"].get(name, name))
     return f"{name}_source" if name in ADDED else name
@@ -165,14 +168,14 @@ def _column(name: str, text: Mapping[str, Any]) -> str:
 
 @contextmanager
 def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """A file of an export folder. Raises ExportError when it is missing or cannot be read, when it is no regular file, or
-    when it is a link out of the folder."""
+    """Open a file of an export folder. Raises ExportError if it is missing, cannot be read, is not a regular file, or is a
+    link out of the folder."""
     path = folder / name
     try:
         file = regular(path, folder)
     except ModelError as error:
         raise ExportError(str(error)) from error
-    except (OSError, ValueError) as error:  # a name with a NUL
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = getattr(error, "strerror", None) or error
         raise ExportError(f"{path} cannot be read ({reason}); export it again") from error
     with file:
@@ -180,7 +183,7 @@ def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def verify(file: BinaryIO, manifest: Manifest, name: str) -> None:
-    """Compare an open file with its digest, and go back to its beginning. Raises ExportError when it was changed."""
+    """Compare an open file with its digest and rewind it. Raises ExportError if it was changed."""
     file.seek(0)
     if hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest() != manifest.text["sha256"][name]:
         raise ExportError(f"{manifest.folder} was changed since its export ({name}); export it again")

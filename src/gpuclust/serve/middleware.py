@@ -1,6 +1,6 @@
-"""What stands before every route: which hosts are answered, the token, how long a body may be, ETags, and safe headers.
+"""ASGI middleware for all routes: allowed hosts, token, maximum body length, ETags, and security headers.
 
-Plain ASGI (https://asgi.readthedocs.io), outermost of all, so that HEAD, 304 and refusals look the same everywhere.
+It is the outermost layer, so that HEAD, 304 and rejected requests are handled in one place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gpuclust.serve.access import Access
 from gpuclust.serve.problems import problem
 
 API = "/api/v1"
-# A browser may keep an answer for a minute, then asks whether it still holds: an export does not change under its name often.
+# A browser may use a cached response for one minute and then revalidates it: an export rarely changes under one name.
 CACHED = "public, max-age=60"
-CACHED_BY_ITS_OWNER = "private, max-age=60"
+CACHED_PRIVATE = "private, max-age=60"
 FRESH = "no-store"
 CHALLENGE: Mapping[str, str] = {"www-authenticate": 'Bearer realm="gpuclust"'}
 SAFE = {
@@ -31,11 +31,14 @@ SAFE = {
 
 
 class GuardMiddleware:
-    """An application behind its limits.
+    """Applies access rules, a body limit and caching to an application.
 
-    ``version`` names the export's content: with the path and the query it makes the ETag of a GET. ``access`` says which
-    names may be asked for, and the token that a request must bring; a CORS preflight cannot bring one. ``max_body`` is in bytes. Paths below ``raw`` reach the routes as they were sent, still percent-encoded,
-    so that an id may hold a slash.
+    Args:
+        version: identifies the content of the export; with path and query it makes the ETag of a GET.
+        access: allowed host names and the required token; a CORS preflight request has no token.
+        max_body: maximum length of a body in bytes.
+        raw: prefixes of paths that reach the routes percent-encoded, so that an id may contain a slash.
+        fresh: paths whose responses are never cached.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class GuardMiddleware:
         self.raw, self.fresh = tuple(path.encode() for path in raw), frozenset(fresh)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -62,18 +65,18 @@ class GuardMiddleware:
         raw_path = scope.get("raw_path") or b""
         if raw_path.startswith(self.raw):
             scope["path"] = raw_path.decode("ascii", "replace")
-        cached = CACHED_BY_ITS_OWNER if self.access.token else CACHED
+        cached = CACHED_PRIVATE if self.access.token else CACHED
         if (refusal := self._refusal(scope, headers)) is not None:
-            await refusal(scope, receive, _Reply(send, headers, None, head=head, cached=cached).send)
+            await refusal(scope, receive, _ResponseWriter(send, headers, None, head=head, cached=cached).send)
             return
-        reply = _Reply(send, headers, self._etag(scope), head=head, cached=cached)
+        reply = _ResponseWriter(send, headers, self._etag(scope), head=head, cached=cached)
         if reply.is_known():
             await reply.not_modified()
             return
         await self.app(scope, self._limited(receive, headers), reply.send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        """Why a request is not answered; None where it is."""
+        """The response to a request that is not allowed; None if it is allowed."""
         if not self.access.answers_to(headers.get("host", "")):
             return problem(421, "this server answers only to its own name; open it by the address that it printed")
         is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
@@ -82,16 +85,16 @@ class GuardMiddleware:
         return problem(401, "send the server's token as Authorization: Bearer TOKEN", CHALLENGE)
 
     def _etag(self, scope: Scope) -> str | None:
-        """A weak tag, as an answer may be compressed; none where an answer depends on more than the export."""
+        """A weak ETag, because a response may be compressed; None if the response depends on more than the export."""
         if scope["method"] != "GET" or scope["path"] in self.fresh:
             return None
-        asked = b"\0".join(
+        request = b"\0".join(
             (self.version.encode(), scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
         )
-        return f'W/"{hashlib.sha256(asked).hexdigest()[:32]}"'
+        return f'W/"{hashlib.sha256(request).hexdigest()[:32]}"'
 
     def _limited(self, receive: Receive, headers: Headers) -> Receive:
-        """A body that is refused with 413 as soon as it is known to be too long."""
+        """Receive a body; raise 413 as soon as it exceeds the limit."""
         taken = int(length) if (length := headers.get("content-length", "")).isdecimal() else 0
         declared = taken > self.max_body
         taken = 0
@@ -107,24 +110,24 @@ class GuardMiddleware:
         return limited
 
 
-class _Reply:
-    """Headers on the way out; a 200 whose tag the client has becomes a 304."""
+class _ResponseWriter:
+    """Adds headers to a response; a 200 with an ETag that the client has becomes a 304."""
 
     def __init__(self, send: Send, headers: Headers, etag: str | None, *, head: bool, cached: str) -> None:
         self._send, self._etag, self._silent, self._cached = send, etag, head, cached
         self._tags = [tag.strip() for tag in headers.get("if-none-match", "").split(",")]
 
     def is_known(self) -> bool:
-        """Whether the client has this very answer, which it can only have had from this export."""
+        """Whether the client has this response cached."""
         return self._etag is not None and self._etag in self._tags
 
     async def not_modified(self) -> None:
-        """A 304 at no cost."""
+        """Send a 304."""
         await self.send({"type": "http.response.start", "status": 304, "headers": []})
         await self.send({"type": "http.response.body", "body": b""})
 
     async def send(self, message: Any) -> None:
-        """Pass a message on."""
+        """Send a message of the response."""
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=list(message["headers"]))
             for name, value in SAFE.items():

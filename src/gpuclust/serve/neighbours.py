@@ -1,9 +1,9 @@
-"""Exact nearest neighbours in the prepared feature space, from arrays that are read where they lie on disk.
+"""Exact nearest neighbours in the prepared feature space, from memory-mapped arrays.
 
-A k-d tree without its inner nodes (Friedman, Bentley and Finkel, "An algorithm for finding best matches in logarithmic
-expected time", ACM TOMS 1977): each cluster is split at the median of its widest dimension until about `LEAF_ROWS` rows
-are left, and a leaf is a run of rows with a bounding box. A query takes the leaves by the distance to their boxes and
-stops at the first box that is farther than what it has.
+A k-d tree without inner nodes (Friedman, Bentley and Finkel, "An algorithm for finding best matches in logarithmic
+expected time", ACM TOMS 1977): each cluster is split at the median of its widest dimension until a part has about
+`LEAF_ROWS` rows; a leaf is a range of rows with a bounding box. A query visits the leaves by the distance to their boxes and
+stops at the first box that is farther than the neighbours found.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ LEAF_ROWS = 512
 
 @dataclass(frozen=True)
 class Tree:
-    """The leaves: ``points`` (n, d) rows in leaf order, in the model's dtype; ``ranks`` (n,) int32 whose they are, and
-    ``places`` (n,) int32 where a rank's row lies; ``starts`` (n_leaves + 1,) int64; ``low``, ``high`` (n_leaves, d) float64
-    the boxes; ``clusters`` (n_leaves,) int32, as a leaf belongs to one cluster."""
+    """The leaves of the tree.
+
+    ``points`` (n, d) are the rows in leaf order, in the dtype of the model; ``ranks`` (n,) int32 the rank of each row;
+    ``places`` (n,) int32 the row of each rank; ``starts`` (n_leaves + 1,) int64 the first row of each leaf; ``low`` and ``high``
+    (n_leaves, d) float64 the boxes; ``clusters`` (n_leaves,) int32 the cluster of each leaf.
+    """
 
     points: np.ndarray
     ranks: np.ndarray
@@ -32,25 +35,27 @@ class Tree:
     clusters: np.ndarray
 
     def save(self, folder: Path) -> None:
-        """Write one ``tree-NAME.npy`` for each array."""
+        """Write ``tree-NAME.npy`` for each array."""
         for part in fields(self):
             np.save(folder / f"tree-{part.name}.npy", getattr(self, part.name), allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> Tree:
-        """The arrays of `save`, mapped and not read."""
+        """Map the arrays of `save` into memory."""
         mapped = {f.name: np.load(folder / f"tree-{f.name}.npy", "r", allow_pickle=False) for f in fields(cls)}
-        # As plain arrays, which are cut much quicker than np.memmap.
+        # Plain arrays, because slicing np.memmap is much slower.
         return cls(**{name: np.asarray(array) for name, array in mapped.items()})
 
     def points_of(self, ranks: np.ndarray) -> np.ndarray:
-        """The points (len(ranks), d) float64 of items."""
+        """The points of items: (len(ranks), d) float64."""
         return self.points[self.places[ranks]].astype(np.float64)
 
     def nearest(self, point: np.ndarray, k: int, *, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` rows nearest to a point (d,), within a cluster or over all: ranks (k,) int32 and Euclidean distances
-        (k,) float64, nearest first, equal distances by rank. Exact up to the dtype of ``points``; fewer when there are
-        fewer."""
+        """The ``k`` rows nearest to a point (d,), in one cluster or in all: ranks (k,) int32 and Euclidean distances (k,)
+        float64, nearest first, ties by rank.
+
+        Exact up to the dtype of ``points``. Returns fewer rows if there are fewer.
+        """
         if k < 1:
             return np.empty(0, np.int32), np.empty(0)
         point = np.asarray(point, dtype=np.float64)
@@ -60,7 +65,7 @@ class Tree:
         by_bound = np.argsort(bounds, kind="stable")
         leaves, bounds = leaves[by_bound], bounds[by_bound]
         ranks, squares, reach, seen = np.empty(0, np.int32), np.empty(0), np.inf, 0
-        # A batch of leaves costs little more than one, so batches double; the bound holds a hair of rounding.
+        # A batch of leaves costs little more than one leaf, so batches double. The bound has a margin for rounding.
         batch = max(4, 2 * k // LEAF_ROWS)
         while seen < len(leaves) and bounds[seen] <= reach:
             taken = [leaf for leaf in range(seen, min(seen + batch, len(leaves))) if bounds[leaf] <= reach]
@@ -76,7 +81,7 @@ class Tree:
         return ranks[order], np.sqrt(squares[order])
 
     def _distances(self, leaves: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks and squared distances of all rows of some leaves; leaves that touch are read in one go."""
+        """Ranks and squared distances of all rows of some leaves; adjacent leaves are read together."""
         leaves = np.sort(leaves)
         gaps = np.flatnonzero(np.diff(leaves) > 1)
         starts = self.starts[leaves[np.append(0, gaps + 1)]]
@@ -90,7 +95,7 @@ class Tree:
 
 
 def build_tree(points: np.ndarray, clusters: np.ndarray) -> Tree:
-    """The tree of points (n, d) whose row number is the item's rank; ``clusters`` (n,) int32."""
+    """Build the tree of points (n, d), where the row number is the rank of an item; ``clusters`` (n,) int32."""
     order = np.argsort(clusters, kind="stable").astype(np.int32)
     placed, own = points[order], clusters[order]
     edges = np.flatnonzero(np.diff(own)) + 1
@@ -111,7 +116,7 @@ def build_tree(points: np.ndarray, clusters: np.ndarray) -> Tree:
 
 
 def _split(points: np.ndarray, order: np.ndarray, start: int, stop: int) -> Iterator[int]:
-    """Put the rows from start to stop into leaf order, in place, and give where each leaf starts, ascending."""
+    """Sort the rows from start to stop into leaf order, in place; yield the start of each leaf, ascending."""
     pending = [(start, stop)]
     while pending:
         start, stop = pending.pop()

@@ -1,4 +1,4 @@
-"""What the API accepts: every parameter with its limits. A name that is not listed is refused, so no typo goes unnoticed."""
+"""Parameters of the API and their limits. Unknown names are rejected, so that typing errors are noticed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_NAME_LENGTH = 1_500  # characters of an id or of a creator's name
 
 
 def _text(sent: str) -> str:
-    """A path segment that arrives percent-encoded (see `gpuclust.serve.middleware`)."""
+    """Decode a percent-encoded path segment (see `gpuclust.serve.middleware`)."""
     return unquote(sent, errors="replace")
 
 
 Number = Annotated[int, Path(description="A cluster's number; -1 is the noise.", ge=-1, le=MAX_INT)]
-# The length is of the text itself: a character may take twelve when it is percent-encoded.
+# The limit applies to the decoded text: a character may take twelve when it is percent-encoded.
 Id = Annotated[
     str, Path(description="An item's id, percent-encoded.", max_length=MAX_NAME_LENGTH), BeforeValidator(_text)
 ]
@@ -38,28 +38,28 @@ Creator = Annotated[
 
 
 class QueryParams(BaseModel):
-    """Parameters that are all known."""
+    """A model of parameters that rejects unknown names."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ItemsOfCluster(QueryParams):
-    """Which of a cluster's items."""
+    """The items of a cluster to return."""
 
     pick: Literal["popular", "central", "random"] = Field(
-        "popular", description="Most popular first, nearest to the centre first, or in the random order of `seed`."
+        "popular", description="Most popular first, nearest to the centre first, or a random order given by `seed`."
     )
     seed: int = Field(0, ge=0, le=MAX_INT, description="The same seed gives the same order, page after page.")
-    distinct: bool = Field(False, description="Each title and creator once: its most popular row.")
+    distinct: bool = Field(False, description="Only the most popular row of each title and creator.")
     limit: int = Field(10, ge=1, le=MAX_ITEMS)
     offset: int = Field(0, ge=0, le=MAX_INT)
 
 
 class Search(QueryParams):
-    """What to look for: anywhere (`q`), or in the title and the creator; nothing finds nothing."""
+    """A search in title and creator together (`q`) or separately; an empty search has no results."""
 
     q: str = Field(
-        "", max_length=MAX_QUERY_LENGTH, description="Title and creator in any order; may be misspelt or cut short."
+        "", max_length=MAX_QUERY_LENGTH, description="Title and creator in any order; may be misspelt or shortened."
     )
     title: str = Field("", max_length=MAX_QUERY_LENGTH)
     creator: str = Field("", max_length=MAX_QUERY_LENGTH)
@@ -67,28 +67,28 @@ class Search(QueryParams):
 
 
 class Similar(QueryParams):
-    """Which neighbours."""
+    """The neighbours to return."""
 
     within: Literal["cluster", "all"] = Field("all", description="In the item's cluster, or among all rows.")
     limit: int = Field(10, ge=1, le=MAX_ITEMS)
 
 
 class AveragesOf(QueryParams):
-    """Which averages."""
+    """The averages to return."""
 
     min_count: int | None = Field(
         None,
         ge=1,
         le=MAX_INT,
-        description="Leave out values of fewer rows; by default a year or a group needs 1 % of the rows that are averaged, "
-        "at most 30, and a creator one.",
+        description="Leave out values with fewer rows; by default a year or a group needs 1 % of the averaged rows, "
+        "at most 30, and a creator one row.",
     )
     limit: int = Field(100, ge=1, le=MAX_ITEMS)
     offset: int = Field(0, ge=0, le=MAX_INT)
 
 
 def _whole(sent: Any) -> Any:
-    """To JSON Schema 3.0 is an integer too."""
+    """Convert 3.0 to an integer, as in JSON Schema."""
     return int(sent) if isinstance(sent, float) and sent.is_integer() else sent
 
 
@@ -96,8 +96,8 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 SomeCluster = Annotated[int, Field(ge=-1, le=MAX_INT), BeforeValidator(_whole)]
 Format = Literal["json", "csv", "m3u8"]
 URL_TEMPLATE = (
-    "Where m3u8 finds an item, as in https://open.spotify.com/track/{id}; by default the export's own addresses. "
-    "A list without any address is refused."
+    "URL template of the items in m3u8, e.g. https://open.spotify.com/track/{id}; by default the addresses in the export. "
+    "A playlist without any address is an error."
 )
 
 
@@ -112,17 +112,19 @@ UrlTemplate = Annotated[
 
 
 class PlaylistParams(QueryParams):
-    """How a playlist is chosen, whatever it is made from."""
+    """Options of the selection of a playlist."""
 
     size: Whole = Field(SIZE, ge=1, le=MAX_LISTED)
     per_creator: Whole = Field(
-        PER_CREATOR, ge=0, le=MAX_LISTED, description="At most so many of a creator; 0: no limit."
+        PER_CREATOR, ge=0, le=MAX_LISTED, description="Maximum number of items of a creator; 0: no limit."
     )
-    diversity: float = Field(DIVERSITY, ge=0, le=1, description="0 takes the nearest, more avoids what is alike.")
+    diversity: float = Field(
+        DIVERSITY, ge=0, le=1, description="0 selects the nearest items, larger values avoid similar items."
+    )
 
     @property
     def options(self) -> PlaylistOptions:
-        """As the playlists take it."""
+        """Convert to the options of `gpuclust.tracks.playlist`."""
         return PlaylistOptions(self.size, self.per_creator or None, self.diversity)
 
 
@@ -134,13 +136,13 @@ class PlaylistOfCluster(PlaylistParams):
 
 
 class PlaylistOfItem(PlaylistOfCluster):
-    """A playlist of what is like the item in the path."""
+    """A playlist of items similar to the item in the path."""
 
     within_cluster: bool = Field(False, description="Only from the item's cluster.")
 
 
 class StrictBody(PlaylistParams):
-    """A body: JSON has types, so nothing is converted."""
+    """A request body; JSON has types, so values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -152,7 +154,7 @@ class FromCluster(StrictBody):
 
 
 class FromLiked(StrictBody):
-    """Liked items: the nearest to any of them, without themselves."""
+    """The items nearest to any of the liked items, without these."""
 
     like: list[Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]] = Field(
         min_length=1, max_length=50, description="Each by id, or by words of its title and creator."
@@ -161,16 +163,16 @@ class FromLiked(StrictBody):
 
 
 class FromTaste(StrictBody):
-    """A taste: the nearest to wanted values of some features; features that are not named do not matter."""
+    """A taste: the items nearest to target values of some features; other features are ignored."""
 
     taste: dict[str, Annotated[float, Field(ge=-MAX_SCALED, le=MAX_SCALED)]] = Field(
-        min_length=1, description="Wanted values, in the table's units and within the range of each feature."
+        min_length=1, description="Target values, in the units of the table and within the range of each feature."
     )
     cluster: SomeCluster | None = Field(None, description="Only from this cluster.")
 
 
 def _kind(sent: Any) -> str | None:
-    """Which of the three a body is meant to be."""
+    """The kind of a playlist body, by its keys."""
     return next((name for name in ("like", "taste", "cluster") if isinstance(sent, dict) and name in sent), None)
 
 
@@ -184,7 +186,7 @@ Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Rows(QueryParams):
-    """Rows of features, in the table's units."""
+    """Rows of features, in the units of the table."""
 
     rows: list[dict[str, Value | None]] = Field(
         min_length=1, max_length=MAX_ROWS, description="A number for each feature of the model; null where unknown."
@@ -192,7 +194,7 @@ class Rows(QueryParams):
 
 
 def parameter_examples(examples: dict[str, Any], operation: dict[str, Any]) -> None:
-    """Put examples into an OpenAPI operation's parameters, by name."""
+    """Add examples to the parameters of an OpenAPI operation, by name."""
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in examples:
             parameter["example"] = examples[parameter["name"]]

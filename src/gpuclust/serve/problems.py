@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), and the JSON that every answer is written in."""
+"""Errors as ``application/problem+json`` (RFC 9457), and the JSON of all responses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gpuclust.model.records import plain
 from gpuclust.serve.records import NotFound
 
 MEDIA_TYPE = "application/problem+json"
-MAX_ECHO_LENGTH = 100  # characters of what was sent that an error repeats
+MAX_ECHO_LENGTH = 100  # characters of the request that an error repeats
 
 
 class Json(JSONResponse):
-    """Valid JSON whatever the export holds: NaN becomes null, a lone surrogate the replacement character."""
+    """A response that is valid JSON for any export: NaN becomes null, a lone surrogate the replacement character."""
 
     def render(self, content: Any) -> bytes:
         """The body in UTF-8."""
         try:
             return _dumps(content).encode("utf-8")
-        except (ValueError, UnicodeEncodeError):  # a NaN, or a text that has no UTF-8
+        except (ValueError, UnicodeEncodeError):  # a NaN, or text that cannot be encoded
             return _dumps(plain(content)).encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
 
 
@@ -44,7 +44,7 @@ class ProblemJson(Json):
 
 
 class Problem(Exception):
-    """A request that cannot be answered: ``status``, a sentence that says what to do, and further members."""
+    """A request that fails with an HTTP status, a sentence with the reason, and further members of the document."""
 
     def __init__(self, status: int, detail: str, **more: Any) -> None:
         super().__init__(detail)
@@ -52,25 +52,25 @@ class Problem(Exception):
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> ProblemJson:
-    """A response whose ``type`` is about:blank, so that ``title`` is the status in words (RFC 9457, 4.2.1)."""
+    """A response with the ``type`` about:blank, whose ``title`` is the phrase of the status (RFC 9457, 4.2.1)."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return ProblemJson(body | {k: v for k, v in more.items() if v}, status, headers)
 
 
 def near(wrong: str, known: Sequence[str], count: int = 3) -> list[str]:
-    """The known names that a mistyped one may mean, best first."""
+    """Known names that are similar to a mistyped one, best first."""
     return get_close_matches(wrong[:MAX_ECHO_LENGTH], known, count, 0.5)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every kind of error with a problem document."""
+    """Convert every kind of error to a problem document."""
     handlers: dict[type[Exception], Callable[[Request, Any], Response]] = {
         Problem: lambda _, e: problem(e.status, e.detail, **e.more),
         NotFound: lambda _, e: problem(404, str(e), suggestions=list(e.suggestions)),
         GpuclustError: lambda _, e: problem(422, str(e)),
-        RequestValidationError: _invalid,
-        HTTPException: _refused,
-        Exception: _failed,
+        RequestValidationError: _validation_error,
+        HTTPException: _http_error,
+        Exception: _internal_error,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, _awaited(handler))
@@ -83,11 +83,11 @@ def _awaited(handler: Callable[[Request, Any], Response]) -> Any:
     return answer
 
 
-def _invalid(request: Request, error: RequestValidationError) -> Response:
-    """Where and why each value is refused; what was sent is not repeated, bar the name of an unknown parameter."""
+def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    """Report where and why each value is invalid. Values are not repeated; the name of an unknown parameter is."""
     errors, sentences = [], []
     for one in error.errors():
-        if one["type"] == "json_invalid":
+        if one["type"] == "json_validation_error":
             return problem(400, f"the body is not JSON: {one['ctx']['error']} at character {one['loc'][-1]}")
         if one["loc"] == ("body",) and isinstance(one.get("input"), bytes):
             return problem(415, "the body is not declared as JSON; send Content-Type: application/json")
@@ -102,7 +102,7 @@ def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 
 def _unknown(request: Request, path: list[str]) -> str:
-    """An unknown name, with the known ones that are like it."""
+    """A message for an unknown name, with similar known names."""
     known: list[str] = []
     if path[0] == "query" and (route := request.scope.get("route")) is not None:
         known = [name for q in route.dependant.query_params for name in _fields(q)]
@@ -113,13 +113,13 @@ def _unknown(request: Request, path: list[str]) -> str:
 
 
 def _fields(parameter: Any) -> list[str]:
-    """The names that a model of parameters gathers, or the parameter's own."""
+    """The names of the fields of a parameter model, or the name of the parameter."""
     members = getattr(parameter.field_info.annotation, "model_fields", None)
     return [parameter.alias] if members is None else [field.alias or name for name, field in members.items()]
 
 
-def _refused(request: Request, error: HTTPException) -> Response:
-    """What the framework refuses: an unknown path, a method that a path does not have, a body that is no JSON."""
+def _http_error(request: Request, error: HTTPException) -> Response:
+    """Convert errors of the framework: an unknown path, a method that is not allowed, a body that is not JSON."""
     detail = str(error.detail)
     if error.status_code == 404:
         detail = "there is nothing at this path; /api/v1/openapi.json lists the paths"
@@ -132,7 +132,7 @@ def _refused(request: Request, error: HTTPException) -> Response:
     return problem(error.status_code, detail, error.headers)
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    """A defect of ours: the log has it, the answer does not."""
+def _internal_error(request: Request, error: Exception) -> Response:
+    """Log an internal error; the response does not show it."""
     logging.getLogger("gpuclust.serve").error("a request failed", exc_info=error)
-    return problem(500, "this is an error of the server's; its log has the cause")
+    return problem(500, "internal server error; the log of the server has the cause")

@@ -1,4 +1,4 @@
-"""The routes under /api/v1: each asks the library and says it in JSON."""
+"""The routes under /api/v1: each calls the library and returns JSON."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ router = APIRouter(default_response_class=Json)
 
 
 def library_of(request: Request) -> Library:
-    """The export that is served."""
+    """The library of the served export."""
     library: Library = request.app.state.library
     return library
 
 
 @router.get("/health", response_model=schemas.Health, tags=["server"])
 async def health(request: Request) -> Json:
-    """Whether the server is up, and what it serves."""
+    """The state of the server, and the export that it serves."""
     library = library_of(request)
     facts = library.facts
     return Json(
@@ -50,7 +50,7 @@ async def health(request: Request) -> Json:
 
 @router.get("/export", response_model=schemas.Export, tags=["server"])
 def export(request: Request) -> Json:
-    """What is served: the run, its scores, and why it was chosen."""
+    """The served export: the run, its scores, and why it was chosen."""
     facts = library_of(request).facts
     manifest = facts.manifest
     sweep = manifest.get("sweep") or {}
@@ -78,19 +78,19 @@ def export(request: Request) -> Json:
 
 @router.get("/clusters", response_model=schemas.Clusters, tags=["clusters"])
 def clusters(request: Request) -> Json:
-    """All clusters in short, the largest first, noise last."""
+    """A summary of all clusters, the largest first, noise last."""
     return Json({"clusters": [summary(cluster) for cluster in library_of(request).clusters]})
 
 
 @router.get("/clusters/{cluster}", response_model=schemas.Cluster, responses=problems(404, 422), tags=["clusters"])
 def cluster(request: Request, cluster: inputs.Number) -> Json:
-    """A cluster: its profile, its rule, and the rows and values that stand for it."""
+    """A cluster: its profile, its rule, and its representative rows and values."""
     return Json(library_of(request).cluster(cluster).to_dict())
 
 
 @router.get("/clusters/{cluster}/items", response_model=schemas.Page, responses=problems(404, 422), tags=["clusters"])
 def cluster_items(request: Request, cluster: inputs.Number, params: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
-    """A cluster's items by popularity, by closeness to its centre, or at random; the same seed gives the same ones."""
+    """The items of a cluster by popularity, by distance to its centre, or in a random order given by the seed."""
     page = library_of(request).cluster_items(
         cluster, pick=params.pick, seed=params.seed, offset=params.offset, limit=params.limit, distinct=params.distinct
     )
@@ -99,7 +99,7 @@ def cluster_items(request: Request, cluster: inputs.Number, params: Annotated[in
 
 @router.get("/search", response_model=schemas.Found, responses=problems(422), tags=["items"])
 def search(request: Request, params: Annotated[inputs.Search, Query()]) -> Json:
-    """Items by title, creator or both, best match first. Case, accents and punctuation do not matter."""
+    """Search items by title, creator or both, best match first. Case, accents and punctuation are ignored."""
     found = library_of(request).search(params.q, title=params.title, creator=params.creator, limit=params.limit)
     return Json(
         {
@@ -115,7 +115,7 @@ def search(request: Request, params: Annotated[inputs.Search, Query()]) -> Json:
 
 @router.get("/items/{id}", response_model=schemas.ItemDetail, responses=problems(404, 422), tags=["items"])
 def item(request: Request, id: inputs.Id) -> Json:
-    """An item with its cluster and all creators of the same title."""
+    """An item with its cluster and all creators of items with the same title."""
     library = library_of(request)
     found = library.item(id)
     return Json(
@@ -139,7 +139,7 @@ def similar(request: Request, id: inputs.Id, params: Annotated[inputs.Similar, Q
 def averages(
     request: Request, by: Literal["year", "group", "creator"], params: Annotated[inputs.AveragesOf, Query()]
 ) -> Json:
-    """Means of the features by year (ascending), group or creator (most items first), with the rows of each."""
+    """Means of the features by year (ascending), group or creator (most items first), with the number of rows of each."""
     return averaged(library_of(request), by, None, params)
 
 
@@ -155,14 +155,14 @@ def cluster_averages(
     by: Literal["year", "group"],
     params: Annotated[inputs.AveragesOf, Query()],
 ) -> Json:
-    """Means of the features by year or group over the items of one cluster, with the rows of each."""
+    """Means of the features by year or group over the items of one cluster, with the number of rows of each."""
     return averaged(library_of(request), by, cluster, params)
 
 
 def averaged(
     library: Library, by: Literal["year", "group", "creator"], cluster: int | None, params: inputs.AveragesOf
 ) -> Json:
-    """A page of averages. Raises Problem where the export has no such column."""
+    """A page of averages. Raises Problem if the export has no such column."""
     there = [role for role in ("year", "group", "creator") if role in library.facts.roles]
     if by not in there:
         raise Problem(404, f"this export has no {by} column", suggestions=there)
@@ -202,9 +202,9 @@ def cluster_playlist(
     tags=["playlists"],
 )
 def item_playlist(request: Request, id: inputs.Id, params: Annotated[inputs.PlaylistOfItem, Query()]) -> Response:
-    """A playlist of what is like an item, as JSON or as a file."""
+    """A playlist of items similar to an item, as JSON or as a file."""
     library = library_of(request)
-    known = library.item(id).id  # by id alone: a path is not for searching
+    known = library.item(id).id  # by id only: a path is not a search
     made = from_liked(library, [known], params.options, within_cluster=params.within_cluster)
     return written(made, params.format, params.url_template)
 
@@ -233,20 +233,20 @@ def playlist(
 
 
 def written(made: Playlist, form: str, url_template: str | None) -> Response:
-    """A playlist as JSON, or as a file to be saved."""
+    """A playlist as JSON, or as a file to download."""
     if form == "json":
         return Json(as_json(made))
     media_type, encoding = FILES[form]
     name = {"content-disposition": f'attachment; filename="playlist.{form}"'}
     try:
         text = render(made, form, url_template=url_template, option="url_template")
-    except InputError as error:  # no address in this export that a player can open
+    except InputError as error:  # the export has no address that a player can open
         raise Problem(409, str(error)) from error
     return Response(text.encode(encoding, "replace"), headers=name, media_type=media_type)
 
 
 def as_json(made: Playlist) -> dict[str, Any]:
-    """A playlist's values."""
+    """Convert a playlist to JSON values."""
     items = [{"position": i, "distance": t.distance, "item": vars(t.item)} for i, t in enumerate(made.entries, 1)]
     return {"name": made.name, "notes": made.notes, "made_from": dict(made.made_from), "items": items}
 
@@ -259,7 +259,7 @@ def as_json(made: Playlist) -> dict[str, Any]:
     response_class=Json,
 )
 def predict(request: Request, params: inputs.Rows) -> Json:
-    """Place rows of features in the clusters. A row that cannot be placed says why; the others are placed."""
+    """Predict the cluster of rows of features. A row that cannot be predicted has a `problem`; the other rows are predicted."""
     predictor: Predictor = request.app.state.predictor
     raw = matrix(params.rows, predictor.space.features)
     placement = predictor.predict(raw)
@@ -282,7 +282,8 @@ def predict(request: Request, params: inputs.Rows) -> Json:
 
 
 def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np.ndarray:
-    """Rows as (n, n_features) float64 in the model's order, NaN where null or left out. Raises Problem for other names."""
+    """Convert rows to (n, n_features) float64 in the order of the model, NaN for null or missing. Raises Problem for unknown
+    names."""
     known = frozenset(features)
     for i, row in enumerate(rows):
         if other := [name for name in row if name not in known]:
@@ -295,7 +296,7 @@ def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np
 
 
 def paged(page: Page) -> dict[str, Any]:
-    """A page with where the next one starts."""
+    """A page of items, with the offset of the next page."""
     return {
         "items": [vars(item) for item in page.items],
         "total": page.total,
@@ -305,7 +306,7 @@ def paged(page: Page) -> dict[str, Any]:
 
 
 def summary(cluster: Cluster) -> dict[str, Any]:
-    """A cluster in short."""
+    """A summary of a cluster."""
     return {
         "cluster": cluster.cluster,
         "name": cluster.name,

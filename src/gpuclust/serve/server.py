@@ -1,4 +1,4 @@
-"""Running the API: a port that is bound before anything is printed, workers, and an end that lets answers finish."""
+"""Run the API: bind the port, print the address, start workers, and shut down gracefully."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 from gpuclust.errors import ConfigurationError, JobError
 from gpuclust.serve.access import Access, access, warning
 
-LAST_ANSWERS = 5  # seconds that answers under way have when the server is stopped
-WAITING = 1024  # connections not yet accepted
+SHUTDOWN_SECONDS = 5  # for requests in progress when the server stops
+BACKLOG = 1024  # connections not yet accepted
 SETTINGS: dict[str, Any] = {
     "log_level": "warning",
     "access_log": False,
     "server_header": False,
-    "timeout_graceful_shutdown": LAST_ANSWERS,
+    "timeout_graceful_shutdown": SHUTDOWN_SECONDS,
     "ws": "none",
 }
-# A fork would share the open index of its parent; SQLite forbids that.
+# SQLite does not allow a forked process to use connections of its parent.
 SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What is served to whom: an export folder, and `create_app`'s ``cors`` and ``access``."""
+    """The export folder to serve, and the ``cors`` and ``access`` of `create_app`."""
 
     folder: str
     cors: tuple[str, ...] = ()
@@ -47,10 +47,11 @@ def serve(
     allowed_hosts: Sequence[str] = (),
     token: str | None = None,
 ) -> int:
-    """Serve an export folder until SIGTERM or Ctrl-C; the exit status.
+    """Serve an export folder until SIGTERM or Ctrl-C; return the exit status.
 
-    ``port`` 0 takes a free one; ``allowed_hosts`` and ``token`` are as in `gpuclust.serve.access.access`. Raises ConfigurationError when the address cannot be had or a value is wrong, ExportError
-    or ModelError when the folder cannot be served; all before anything is served.
+    ``port`` 0 selects a free port; ``allowed_hosts`` and ``token`` are as in `gpuclust.serve.access.access`. Raises, before the
+    server starts, ConfigurationError if the address is not available or a value is invalid, and ExportError or ModelError
+    if the folder cannot be served.
     """
     try:
         import uvicorn
@@ -61,9 +62,9 @@ def serve(
     _check(port, cors, workers)
     rules = access(host, allowed_hosts, token)
     listening = bind(host, port)
-    orders = ServerConfig(str(folder), tuple(cors), rules)
+    config = ServerConfig(str(folder), tuple(cors), rules)
     try:
-        app = create_app(folder, cors=orders.cors, access=rules, progress=show_progress)
+        app = create_app(folder, cors=config.cors, access=rules, progress=show_progress)
         facts = app.state.library.facts
         address = f"[{host}]" if ":" in host else host
         if (warned := warning(host, rules)) is not None:
@@ -79,8 +80,8 @@ def serve(
             uvicorn.Server(uvicorn.Config(app, **settings())).run(sockets=[listening])
         else:
             app.state.library.close()
-            _supervise(orders, listening, workers)
-    except KeyboardInterrupt:  # uvicorn raises the signal again when it has stopped
+            _supervise(config, listening, workers)
+    except KeyboardInterrupt:  # uvicorn raises the signal again after shutdown
         pass
     finally:
         listening.close()
@@ -88,9 +89,9 @@ def serve(
     return 0
 
 
-def _supervise(orders: ServerConfig, listening: socket.socket, workers: int) -> None:
-    """Worker processes that share a socket, until a signal comes or one of them dies. Raises JobError for the latter."""
-    processes = [SPAWN.Process(target=_work, args=(orders, listening), daemon=True) for _ in range(workers)]
+def _supervise(config: ServerConfig, listening: socket.socket, workers: int) -> None:
+    """Run worker processes that share a socket until a signal arrives. Raises JobError if one of them ends."""
+    processes = [SPAWN.Process(target=_worker, args=(config, listening), daemon=True) for _ in range(workers)]
     try:
         for process in processes:
             process.start()
@@ -102,37 +103,37 @@ def _supervise(orders: ServerConfig, listening: socket.socket, workers: int) -> 
         for process in processes:
             if process.pid is not None:
                 process.terminate()
-                process.join(2 * LAST_ANSWERS)
+                process.join(2 * SHUTDOWN_SECONDS)
 
 
-def _work(orders: ServerConfig, listening: socket.socket) -> None:
-    """One worker process."""
+def _worker(config: ServerConfig, listening: socket.socket) -> None:
+    """The main function of a worker process."""
     import uvicorn
 
     from gpuclust.serve.api import create_app
 
     with contextlib.suppress(KeyboardInterrupt):
-        app = create_app(orders.folder, cors=orders.cors, access=orders.access)
+        app = create_app(config.folder, cors=config.cors, access=config.access)
         uvicorn.Server(uvicorn.Config(app, **settings())).run(sockets=[listening])
 
 
 def settings() -> dict[str, Any]:
-    """What uvicorn is told: nothing of its own is printed, and requests that do not arrive in time are given up."""
+    """Settings of uvicorn: no output of its own, and a timeout for requests that arrive slowly."""
     from gpuclust.serve.connection import TimedProtocol
 
     return SETTINGS | {"http": TimedProtocol}
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError when the address is in use, unknown, or not ours to take."""
+    """Open a listening socket. Raises ConfigurationError if the address is in use, unknown or not permitted."""
     try:
-        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        # With the protocol named, asyncio sets TCP_NODELAY on its connections; without, answers wait 40 ms for an ACK.
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # asyncio sets TCP_NODELAY only if the protocol is given; without it, responses wait 40 ms for an ACK.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(place)
-            listening.listen(WAITING)
+            listening.bind(address)
+            listening.listen(BACKLOG)
         except BaseException:
             listening.close()
             raise
