@@ -1,4 +1,4 @@
-"""The site: its pages, how they are reached, and what is the same on all of them."""
+"""The application: its pages, their navigation and their common style."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gpuclust.serve.explorer.views.overview import overview
 from gpuclust.serve.explorer.views.playlist import playlist
 from gpuclust.serve.explorer.views.search import search
 
-# Path below the address, title, icon (of the font that Streamlit brings), page.
+# Path, title, icon (of the font included in Streamlit), page.
 PAGES: Sequence[tuple[str, str, str, Callable[[], None]]] = (
     ("overview", "Overview", ":material/dashboard:", overview),
     ("map", "Map", ":material/scatter_plot:", map_),
@@ -52,11 +52,11 @@ input:focus-visible { outline: none !important; }
 
 
 def show() -> None:
-    """One run of the page that is open."""
+    """Run the current page."""
     st.set_page_config(page_title=f"{settings().folder.name} · gpuclust", page_icon=_icon(), layout="wide")
     st.html(STYLE)
     pages = {
-        path: st.Page(_guarded(page), title=title, icon=icon, url_path=path, default=path == "overview")
+        path: st.Page(_with_errors(page), title=title, icon=icon, url_path=path, default=path == "overview")
         for path, title, icon, page in PAGES
         if _applies(path)
     }
@@ -65,18 +65,18 @@ def show() -> None:
 
 
 def _applies(path: str) -> bool:
-    """Whether a page has something to show: playlists are of items with a title or a creator, averages of years and groups."""
+    """Whether the export has the columns that a page needs."""
     needed = {"playlist": ("title", "creator"), "averages": ("year", "group", "creator")}.get(path)
     if needed is None:
         return True
     try:
         return open_export().has(*needed)
-    except GpuclustError:  # the page says it
+    except GpuclustError:  # the page shows the error
         return True
 
 
-def _guarded(page: Callable[[], None]) -> Callable[[], None]:
-    """The page, with what went wrong in a line and not as a traceback."""
+def _with_errors(page: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a page so that it shows an error in one line, not as a traceback."""
 
     def run() -> None:
         try:
@@ -90,7 +90,7 @@ def _guarded(page: Callable[[], None]) -> Callable[[], None]:
 
 @st.cache_resource
 def _icon() -> Any:
-    """Four dots: an icon by name would be fetched from elsewhere."""
+    """An icon of four dots; an icon by name would be downloaded."""
     picture = np.zeros((64, 64, 4), dtype=np.uint8)
     row, column = np.mgrid[:64, :64]
     dots = {(18, 20): (0, 114, 178), (44, 18): (230, 159, 0), (22, 46): (0, 158, 115), (46, 44): (213, 94, 0)}

@@ -1,4 +1,4 @@
-"""The figures that are no map: curves of a sweep, sizes, profiles, averages, and how two clusterings meet."""
+"""Figures other than the map: curves of a sweep, cluster sizes, profiles, averages, and transitions between clusterings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
 OTHERS = "#909090"
 MAX_BARS = 30
-MAX_Z = 3.0  # beyond it a colour does not deepen: one extreme cluster would pale all others
+MAX_Z = 3.0  # limit of the colour scale, so that one extreme cluster does not make all others pale
 _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 
 
@@ -29,8 +29,11 @@ def curve(
     *,
     size: str = "clusters",
 ) -> go.Figure:
-    """A score over the swept size, a line for each of ``named``. ``own`` is the export's own size and score, which gets a
-    ring; where no line has it (an ``auto`` size), it is added to the only line, or stands alone."""
+    """A score over the swept size, one line for each of ``named``.
+
+    ``own`` is the size and score of the export, marked with a ring. If no line has this point (an ``auto`` size), it is added
+    to the only line, or drawn separately.
+    """
     found = go.Figure()
     on_a_line = own is not None and any(_is_on(points, own) for points in named.values())
     for (name, points), color in zip(named.items(), LINES, strict=False):
@@ -65,7 +68,7 @@ def _is_on(points: Mapping[str, float], own: tuple[float, float]) -> bool:
 
 
 def size_bars(shown: OpenExport) -> go.Figure:
-    """Rows in each cluster, the noise first; of many clusters the largest, and the rest together."""
+    """Rows per cluster, the noise first; of many clusters the largest, and one bar for the rest."""
     listed = sorted(shown.clusters.values(), key=lambda c: (c.cluster != NOISE, c.cluster))
     rest = listed[MAX_BARS:] if len(listed) > MAX_BARS + 1 else []
     bars = [
@@ -89,7 +92,7 @@ def size_bars(shown: OpenExport) -> go.Figure:
 
 
 def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
-    """Means of the features by cluster, in standard deviations from the mean of all rows; hover tells original units."""
+    """Means of the features by cluster, in standard deviations from the mean of all rows; original units on hover."""
     features = shown.library.features
     z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
     most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MAX_Z)
@@ -118,7 +121,7 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
 
 
 def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
-    """Mean z-scores of some clusters around a circle; the ring at 0 is the mean of all rows."""
+    """Radar chart of mean z-scores; the ring at 0 is the mean of all rows."""
     features = shown.library.features
     angles = [as_hover(words(f)) for f in features]
     found = go.Figure()
@@ -145,9 +148,10 @@ def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
 def over_years(
     averages: Averages, features: Sequence[str], *, standard: Mapping[str, tuple[float, float]]
 ) -> go.Figure:
-    """Averages of features by year, a line each, in standard deviations from their mean over the years (``standard``: mean
-    and deviation), so that features of any unit share an axis; hover tells original units. A line has a gap where a year is
-    left out."""
+    """Averages of features by year, one line per feature, in standard deviations from the mean over the years.
+
+    ``standard`` maps a feature to that mean and deviation. Original units on hover; missing years are gaps.
+    """
     years = _every_year(averages)
     found = go.Figure()
     for feature, color in zip(features, LINES * 4, strict=False):
@@ -176,7 +180,7 @@ def over_years(
 
 
 def one_over_years(averages: Averages, feature: str) -> go.Figure:
-    """Averages of one feature by year, in its own unit; hover tells the number of rows."""
+    """Averages of one feature by year, in its unit; the number of rows on hover."""
     years = _every_year(averages)
     values = [None if a is None else a.features.get(feature) for a in years.values()]
     found = go.Figure(
@@ -190,7 +194,7 @@ def one_over_years(averages: Averages, feature: str) -> go.Figure:
 
 
 def _every_year(averages: Averages) -> dict[int, Average | None]:
-    """Each year from the first to the last; None for those that have no average."""
+    """All years from the first to the last; None for a year without an average."""
     known = {int(a.value): a for a in averages.values}
     return {year: known.get(year) for year in range(min(known), max(known) + 1)}
 
@@ -203,7 +207,7 @@ def _of_years(years: Mapping[int, Average | None], feature: str) -> list[str]:
 
 
 def contingency_heatmap(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> go.Figure:
-    """Rows by their cluster in two exports, as a share of the cluster in the first; hover tells the rows."""
+    """Contingency table of two exports, as shares of the clusters of the first; the number of rows on hover."""
     rows, columns = moves.first, moves.second
     share = moves.counts / np.maximum(moves.counts.sum(axis=1, keepdims=True), 1)
     hover = [
@@ -230,7 +234,7 @@ def contingency_heatmap(moves: ClusterTransitions, first: OpenExport, second: Op
 
 
 def sankey(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> go.Figure:
-    """The same as bands from the clusters of the first export to those of the second, as wide as they have rows."""
+    """Sankey diagram from the clusters of the first export to those of the second; widths are numbers of rows."""
     n = len(moves.first)
     source, target = np.nonzero(moves.counts)
     colors = [first.colors[c] for c in moves.first] + [second.colors[c] for c in moves.second]
@@ -253,6 +257,6 @@ def _faint(color: str) -> str:
 
 
 def listed_clusters(shown: OpenExport) -> list[int]:
-    """The clusters as they are listed: by number, without the noise where there is something else."""
+    """The clusters by number, without the noise unless it is the only one."""
     proper = [c for c in shown.clusters if c != NOISE]
     return proper or list(shown.clusters)

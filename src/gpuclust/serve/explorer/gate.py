@@ -1,6 +1,6 @@
-"""What stands before every page, file and WebSocket of the explorer: its names, the origin of a request, and the token.
+"""ASGI middleware of the explorer: allowed host names, origin checks and the token, for pages, files and WebSockets.
 
-Plain ASGI. Whoever opens ``/?token=TOKEN`` once gets a cookie, which no script can read and no other site can send.
+A request to ``/?token=TOKEN`` sets a cookie that scripts cannot read and other sites cannot send.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ FORM = """<p>{text}</p><form><label>Token <input name="token" type="password" au
 
 
 class Gate:
-    """An application that is reached by its own names, from its own pages, and with the token alone."""
+    """Allows only requests to allowed host names, from its own pages, and with the token."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
         digest = hashlib.sha256(b"gpuclust explorer " + access.token.encode()).hexdigest()
-        # Cookies of one host are shared by all its ports, so the name differs from token to token.
+        # The ports of a host share cookies, so the name of the cookie depends on the token.
         self.cookie, self.pass_value = f"gpuclust-{digest[:8]}", digest[8:]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or one WebSocket handshake."""
+        """Handle a request or a WebSocket handshake."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -52,13 +52,13 @@ class Gate:
         refusal = self._refusal(scope, headers)
         if refusal is None:
             await self.app(_same_origin(scope, headers), receive, _safely(send))
-        elif scope["type"] == "websocket":  # closed before it is accepted: the handshake is answered with 403
+        elif scope["type"] == "websocket":  # closing before accepting makes the handshake fail with 403
             await send({"type": "websocket.close", "code": 1008})
         else:
             await refusal(scope, receive, _safely(send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        """What is answered in place of the application; None where the request goes on to it."""
+        """The response to a request that is not allowed; None if the application handles the request."""
         host = headers.get("host", "")
         if not self.access.answers_to(host):
             return _page(
@@ -67,27 +67,27 @@ class Gate:
         origin = headers.get("origin")
         if origin is not None and not self.access.is_own_origin(origin, host):
             return _page(403, "<p>This server does not answer to pages of other sites.</p>")
-        if not self.access.token or self._has_entered(headers):
+        if not self.access.token or self._is_authorised(headers):
             return None
-        asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if PARAMETER not in asked or scope["type"] == "websocket":
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if PARAMETER not in query or scope["type"] == "websocket":
             return _page(401, FORM.format(text="This explorer asks for a token."), CHALLENGE)
-        if not self.access.is_token(asked.pop(PARAMETER)):
+        if not self.access.is_token(query.pop(PARAMETER)):
             return _page(401, FORM.format(text="That is not the token."), CHALLENGE)
-        return self._entrance(scope, asked)
+        return self._set_cookie(scope, query)
 
-    def _has_entered(self, headers: Headers) -> bool:
+    def _is_authorised(self, headers: Headers) -> bool:
         if "authorization" in headers and self.access.accepts(headers["authorization"]):
             return True
         sent = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
         return hmac.compare_digest(sent.encode("utf-8", "replace"), self.pass_value.encode())
 
-    def _entrance(self, scope: Scope, asked: dict[str, str]) -> Response:
-        """The cookie, and on to the page without the token in its address.
+    def _set_cookie(self, scope: Scope, query: dict[str, str]) -> Response:
+        """Set the cookie and open the page without the token in its address.
 
-        A page and not a redirect: a browser that comes from another site's link would not send a strict cookie with that.
+        This is a page, not a redirect: after a link on another site a browser would not send a strict cookie to a redirect.
         """
-        rest = f"?{urlencode(asked)}" if asked else ""
+        rest = f"?{urlencode(query)}" if query else ""
         there = escape(f"/{quote(scope['path'].lstrip('/'))}{rest}")
         head = f'<meta http-equiv="refresh" content="0;url={there}">'
         response = HTMLResponse(PAGE.format(head=head, body=f'<p><a href="{there}">Open</a></p>'), 200, PLAIN_PAGE)
@@ -104,8 +104,8 @@ def _page(status: int, body: str, headers: dict[str, str] | None = None) -> Resp
 
 
 def _same_origin(scope: Scope, headers: Headers) -> Scope:
-    """The request with an origin that is allowed written as its own: Streamlit would look for the addresses of this
-    machine, on the internet too, to know whether it is."""
+    """Replace an allowed origin by the own origin. Streamlit would otherwise look up the addresses of this machine, also on
+    the internet, to check the origin."""
     if "origin" not in headers:
         return scope
     own = f"http://{headers.get('host', '')}".encode("latin-1")

@@ -1,4 +1,4 @@
-"""Items on a page: tables of them, one of them in full, and the way from one page to another."""
+"""Items on a page: tables, item cards, and navigation between pages."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ ROW_PIXELS = 35
 
 
 def navigate(page: str, **query: str | int) -> None:
-    """Open another page of this site."""
+    """Open another page of the explorer."""
     st.switch_page(st.session_state["pages"][page], query_params={name: str(value) for name, value in query.items()})
 
 
 def query_param(name: str) -> str | None:
-    """What the address says, as in ``/clusters?cluster=2``."""
+    """A query parameter of the address, as in ``/clusters?cluster=2``."""
     return st.query_params.get(name)
 
 
 def frame_of(items: Sequence[Item], distances: Sequence[float] | None = None) -> pd.DataFrame:
-    """Items as a table: only columns that some item fills, and the cluster only where the items differ in it. Items without
-    any title are shown by their ids."""
+    """Convert items to a table, without empty columns and without the cluster if all items are in one.
+
+    Items are shown by title, or by id if no item has a title.
+    """
     columns: dict[str, list[object]] = {
         "title" if any(i.title for i in items) else "id": [short(i.title or i.id) for i in items],
         "creator": [short(", ".join(i.creators)) for i in items],
@@ -49,12 +51,12 @@ def frame_of(items: Sequence[Item], distances: Sequence[float] | None = None) ->
 
 
 def _numbers(values: Sequence[float | None]) -> list[object]:
-    """Numbers to sort by; as texts where one is missing, which a table would show as "None"."""
+    """Numbers, or texts if one is missing, because a table would show a missing number as "None"."""
     return list(values) if None not in values else ["" if v is None else figure(v) for v in values]
 
 
 def details_of(item: Item) -> str:
-    """What tells an item from others of its title: album, year, length, popularity, as far as they are known."""
+    """Details that distinguish items with the same title: album, year, length and popularity, if known."""
     known = (
         short(item.album, 40),
         str(item.year or ""),
@@ -65,7 +67,7 @@ def details_of(item: Item) -> str:
 
 
 def can_listen(items: Sequence[Item]) -> bool:
-    """Whether one of some items may have a sound to listen to."""
+    """Whether any of the items may have an audio preview."""
     return settings().previews is not None or any(is_address(item.preview) for item in items)
 
 
@@ -77,8 +79,7 @@ def choose(
     without: Sequence[str] = (),
     most: int = 10,
 ) -> Item | None:
-    """A table of items, of which one can be chosen with the pointer or the keyboard; the chosen one. ``most`` rows are
-    shown at once."""
+    """Show a table of items and return the selected item. At most ``most`` rows are visible without scrolling."""
     if not items:
         return None
     frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
@@ -91,11 +92,11 @@ def choose(
 
 
 def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = True) -> None:
-    """One item in full: what it is, where it belongs, how it sounds, what can be done with it."""
+    """Show an item: its details, cluster, preview, features and actions."""
     with st.container(border=True, key=f"item-{key}"):
         st.subheader(as_markdown(item.title or item.id), anchor=False)
-        facts = [", ".join(item.creators), ", ".join(item.groups), details_of(item)]
-        st.text(" · ".join(short(fact) for fact in facts if fact) or short(item.id))
+        details = [", ".join(item.creators), ", ".join(item.groups), details_of(item)]
+        st.text(" · ".join(short(detail) for detail in details if detail) or short(item.id))
         with st.container(horizontal=True, key=f"do-{key}"):
             if st.button(as_markdown(shown.name(item.cluster), 60), key=f"open-{key}", icon=":material/category:"):
                 navigate("clusters", cluster=item.cluster)
@@ -111,13 +112,13 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
 
 
 def page_of(item: Item) -> str | None:
-    """The web page of an item, by the server's template or its own column; None where there is none."""
+    """The web page of an item, from the URL template or its column; None if there is none."""
     template = settings().url_template
     return (web_address(item.url) if template is None else fill_template(template, item)) or None
 
 
 def like_button(item: Item, key: str) -> None:
-    """Put an item into the playlist, or take it out."""
+    """A button that adds an item to the playlist or removes it."""
     inside = item.id in liked()
     label, icon = (
         ("In the playlist", ":material/playlist_add_check:")
@@ -130,7 +131,7 @@ def like_button(item: Item, key: str) -> None:
 
 
 def player(item: Item, key: str) -> None:
-    """A sound to listen to where there is one; nothing is fetched before it is asked for."""
+    """A player for the preview of an item; nothing is downloaded before the visitor turns it on."""
     template = settings().previews
     if not item.preview and template is None:
         return
@@ -144,7 +145,7 @@ def player(item: Item, key: str) -> None:
 
 
 def _features(shown: OpenExport, item: Item) -> pd.DataFrame:
-    """The item's features beside the mean of its cluster, in original units."""
+    """The features of an item and the means of its cluster, in original units."""
     own = shown.clusters.get(item.cluster)
     rows = []
     for name, value in item.features.items():

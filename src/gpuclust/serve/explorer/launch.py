@@ -1,4 +1,4 @@
-"""Start the explorer: check what was given, open the exports once, run Streamlit, say where it is."""
+"""Start the explorer: check the options, open the exports, run Streamlit, and print the address."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gpuclust.tracks.links import check_template
 MAX_START_SECONDS = 60
 PING_SECONDS = 30
 SCRIPT = Path(__file__).with_name("main.py")
-# Nothing is fetched from or sent to anywhere else, no file is watched, nothing is printed but our own lines.
+# No connections to other sites, no file watching, no output of Streamlit.
 OPTIONS: Mapping[str, Any] = {
     "browser.gatherUsageStats": False,
     "server.headless": True,
@@ -36,7 +36,7 @@ OPTIONS: Mapping[str, Any] = {
     "client.showErrorDetails": "none",
     "logger.level": "error",
     "runner.magicEnabled": False,
-    # Set for both themes and not for one, so that the visitor's own choice of light or dark is followed.
+    # Set for both themes, so that the light or dark mode of the visitor is used.
     "theme.light.primaryColor": "#0072B2",
     "theme.dark.primaryColor": "#56B4E9",
 }
@@ -54,13 +54,20 @@ def explore(
     allowed_hosts: Sequence[str] = (),
     token: str | None = None,
 ) -> int:
-    """Serve the explorer of an export until SIGINT or SIGTERM; the exit status.
+    """Serve the explorer of an export until SIGINT or SIGTERM; return the exit status.
 
-    ``compare`` is another export to put beside it; ``previews`` the URL template of a lookup for exports without a column
-    of previews (see `gpuclust.tracks.previews`); ``url_template`` that of an item's page; ``browser`` opens the
-    page where there is a screen; ``port`` 0 takes a free one; ``allowed_hosts`` and ``token`` are as in
-    `gpuclust.serve.access.access`. Raises ExportError for a folder that is no export, ConfigurationError for an address
-    that cannot be listened on, a template that cannot work, or where Streamlit or Plotly is not installed.
+    Args:
+        folder: an export folder.
+        host, port: the address; port 0 selects a free port.
+        compare: another export to compare with.
+        previews: URL template of a preview lookup, for exports without a preview column (see `gpuclust.tracks.previews`).
+        url_template: URL template of the page of an item.
+        browser: open the page in a browser if there is a display.
+        allowed_hosts, token: as in `gpuclust.serve.access.access`.
+
+    Raises:
+        ExportError: a folder is not an export.
+        ConfigurationError: the address is not available, a template is invalid, or Streamlit or Plotly is not installed.
     """
     _require("streamlit", "plotly", "uvicorn")
     if previews is not None:
@@ -78,7 +85,7 @@ def explore(
         port = listening.getsockname()[1]
         threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
         _serve(rules, listening)
-    except KeyboardInterrupt:  # uvicorn raises the signal again when it has stopped
+    except KeyboardInterrupt:  # uvicorn raises the signal again after shutdown
         pass
     finally:
         listening.close()
@@ -94,7 +101,7 @@ def _require(*packages: str) -> None:
 
 
 def _serve(rules: Access, listening: Any) -> None:
-    """Streamlit's application behind our rules, in our own server, until a signal comes."""
+    """Run the Streamlit application behind the gate until a signal arrives."""
     import uvicorn
     from streamlit.starlette import App
     from streamlit.web.bootstrap import load_config_options
@@ -112,7 +119,7 @@ def _serve(rules: Access, listening: Any) -> None:
 
 
 def _warm() -> None:
-    """Import what the first page needs before anybody waits for it."""
+    """Import the modules of the first page before the first request."""
     import plotly.graph_objects as go
 
     import gpuclust.serve.explorer.app  # noqa: F401
@@ -121,24 +128,24 @@ def _warm() -> None:
 
 
 def _announce(host: str, port: int, rules: Access, browser: bool) -> None:
-    """Print the address as soon as it answers, and open it where there is a screen."""
-    began = time.monotonic()
-    while not _answers(host, port, rules.token):
-        if time.monotonic() - began > MAX_START_SECONDS:
+    """Print the address as soon as the server responds, and open it in a browser if there is a display."""
+    started = time.monotonic()
+    while not _responds(host, port, rules.token):
+        if time.monotonic() - started > MAX_START_SECONDS:
             return
         time.sleep(0.05)
     address = f"http://{_name(host)}:{port}"
-    entrance = f"{address}/?{urlencode({'token': rules.token})}" if rules.token else address
+    address_with_token = f"{address}/?{urlencode({'token': rules.token})}" if rules.token else address
     if (warned := warning(host, rules)) is not None:
         print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
-    print(entrance if rules.generated else address, flush=True)
+    print(address_with_token if rules.generated else address, flush=True)
     print("Ctrl-C stops it", file=sys.stderr, flush=True)
-    if browser and _has_screen():
-        webbrowser.open(entrance)
+    if browser and _has_display():
+        webbrowser.open(address_with_token)
 
 
-def _answers(host: str, port: int, token: str) -> bool:
-    """Whether pages are served; a socket that takes connections is there before they are."""
+def _responds(host: str, port: int, token: str) -> bool:
+    """Whether pages are served; the socket accepts connections before that."""
     connection = HTTPConnection(_name(host).strip("[]"), port, timeout=1)
     try:
         connection.request("GET", "/_stcore/health", headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -149,13 +156,13 @@ def _answers(host: str, port: int, token: str) -> bool:
         connection.close()
 
 
-def _has_screen() -> bool:
-    """Whether a browser would open in a window and not in this terminal."""
+def _has_display() -> bool:
+    """Whether a browser can open a window."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _name(host: str) -> str:
-    """A host as it is typed in an address; one that means every interface is reached by the local name."""
+    """The host as written in an address; localhost for all interfaces."""
     if host in WILDCARDS:
         return "localhost"
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""What Streamlit runs each time that someone opens or changes a page; everything it needs stays imported."""
+"""The script that Streamlit runs for every page view; imported modules stay loaded."""
 
 from gpuclust.serve.explorer.app import show
 

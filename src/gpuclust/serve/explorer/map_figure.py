@@ -1,4 +1,4 @@
-"""The map: rows in two or three of their features or of the map's axes, as a Plotly figure."""
+"""The map: a Plotly scatter plot of the rows in two or three features or axes of the map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpuclust.serve.explorer.points import Coding, Span, span_of
 from gpuclust.serve.explorer.texts import as_hover
 
 HEIGHT = 560
-MAX_DRAWN = 1_000  # points that a browser draws one by one; more are quicker with WebGL
+MAX_SVG_POINTS = 1_000  # more points are drawn faster with WebGL
 SCALE = "Cividis"
 NO_TEXT = {
     "title": {"text": ""},
@@ -26,15 +26,18 @@ NO_TEXT = {
     "showline": True,
     "linecolor": "#888",
 }
-CAMERA_CENTER_Z = -0.12  # at a point below the middle of the cube, whose near corner is lowest
-SYMBOL_3D = "square"  # of points in three axes: two triangles each, where Plotly's circle is a polygon of dozens
+CAMERA_CENTER_Z = -0.12  # below the centre of the cube, because its near corner is the lowest
+SYMBOL_3D = "square"  # two triangles per point; a circle has dozens
 
 
 @dataclass(frozen=True)
 class MapData:
-    """What a map shows. ``points`` two or three arrays (n_rows,); ``labels`` of the axes; ``spans`` of the axes; ``shown``
-    ranks drawn as points, with their ``hover`` texts (already safe). Coloured by ``coding`` with its ``colors``, or by
-    ``values`` (n_rows,) named ``value_label`` where there are some. ``visible`` (n_rows,) bool: rows not filtered out."""
+    """The data of a map.
+
+    ``points`` are two or three arrays (n_rows,), ``labels`` and ``spans`` those of the axes; ``shown`` the ranks drawn as points,
+    with escaped ``hover`` texts. Points are coloured by ``coding`` with ``colors``, or by ``values`` (n_rows,) with the title
+    ``value_label``. ``visible`` (n_rows,) bool marks the rows that are not filtered out. With ``dense`` a density is drawn.
+    """
 
     points: tuple[np.ndarray, ...]
     labels: tuple[str, ...]
@@ -50,7 +53,7 @@ class MapData:
 
 
 def scatter_2d(data: MapData) -> go.Figure:
-    """Two axes. Above 50,000 rows every row is in a density picture behind the points of the sample."""
+    """A 2-D scatter plot. With more than 50,000 rows, a density image of all rows is behind a sample of points."""
     figure = go.Figure()
     if data.dense:
         figure.add_layout_image(
@@ -58,7 +61,7 @@ def scatter_2d(data: MapData) -> go.Figure:
             sizex=data.spans[0].high - data.spans[0].low, sizey=data.spans[1].high - data.spans[1].low,
             sizing="stretch", layer="below",
         )  # fmt: skip
-    scatter = go.Scattergl if len(data.shown) > MAX_DRAWN else go.Scatter
+    scatter = go.Scattergl if len(data.shown) > MAX_SVG_POINTS else go.Scatter
     for trace in _traces(data, scatter, size=5):
         figure.add_trace(trace)
     axes = [
@@ -70,16 +73,16 @@ def scatter_2d(data: MapData) -> go.Figure:
 
 
 def scatter_3d(data: MapData, *, turn: float, tilt: float) -> go.Figure:
-    """Three axes that turn under the pointer; ``turn`` and ``tilt`` in degrees are where they start.
+    """A 3-D scatter plot that the pointer rotates; ``turn`` and ``tilt`` are the initial angles in degrees.
 
-    Above 50,000 rows every row is counted in a cell of a cube, drawn faintly behind the points of the sample.
+    With more than 50,000 rows, voxels with the density of all rows are behind a sample of points.
     """
     figure = go.Figure()
     if data.dense:
         figure.add_trace(_density_voxels(data))
     for trace in _traces(data, go.Scatter3d, size=2.5):
         figure.add_trace(trace)
-    distance = 2.0  # all of the cube is seen
+    distance = 2.0  # the whole cube is visible
     eye = {
         "x": distance * cos(radians(tilt)) * cos(radians(turn)),
         "y": distance * cos(radians(tilt)) * sin(radians(turn)),
@@ -99,9 +102,9 @@ def scatter_3d(data: MapData, *, turn: float, tilt: float) -> go.Figure:
 
 
 def _edges(data: MapData) -> list[dict[str, object]]:
-    """The name of each axis in the middle of an edge of the cube, where its range ends near the edge's ends.
+    """The labels of the axes and the ends of their ranges, along the edges of the cube.
 
-    As annotations: a browser cuts the letters of an axis's own labels into triangles, which takes a quarter of a second.
+    They are annotations because the labels of Plotly's 3-D axes are drawn as triangles, which takes 0.25 seconds.
     """
     near, far = (tuple(s.low + share * (s.high - s.low) for s in data.spans) for share in (0.01, 0.99))
     corners = ((near[0], far[1], near[2]), (far[0], near[1], near[2]), (far[0], near[1], near[2]))
@@ -133,7 +136,7 @@ def _picture(data: MapData) -> str:
 
 
 def _scale() -> np.ndarray:
-    """The colours of the scale: (256, 3) uint8."""
+    """The colours of the colour scale: (256, 3) uint8."""
     from plotly.colors import sample_colorscale
 
     found = sample_colorscale(SCALE, [i / 255 for i in range(256)], colortype="tuple")
@@ -141,7 +144,7 @@ def _scale() -> np.ndarray:
 
 
 def _traces(data: MapData, scatter: type, size: float) -> list[go.Scatter]:
-    """The points, a trace for each category so that the legend names it; or one with a scale."""
+    """One trace per category, for the legend; or one trace with a colour scale."""
     edge = (
         {"width": 0.5, "color": "rgba(255,255,255,0.6)"} if data.dense and scatter is not go.Scatter3d else {"width": 0}
     )
@@ -193,7 +196,7 @@ def _density_voxels(data: MapData) -> go.Scatter3d:
 
 
 def _stepped(category: np.ndarray, colors: tuple[str, ...]) -> dict[str, object]:
-    """A colour for each point by the number of its category: a browser reads numbers sooner than names of colours."""
+    """Marker colours by category number, which a browser parses faster than colour names."""
     last = max(len(colors) - 1, 1)
     scale = (
         [[i / last, color] for i, color in enumerate(colors)] if len(colors) > 1 else [[0, colors[0]], [1, colors[0]]]

@@ -1,10 +1,10 @@
-"""Clicks in a figure with three axes, which Plotly reports to the page and Streamlit does not pass on."""
+"""Click events of 3-D figures, which Streamlit does not forward from Plotly."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-# Trusted and constant: no text of an export ever enters it. The figure is found by the key of the container it is in.
+# A constant script without texts of the export. It finds the figure by the key of its container.
 _SCRIPT = """
 export default function ({ data, setTriggerValue }) {
   const listen = () => {
@@ -26,7 +26,7 @@ export default function ({ data, setTriggerValue }) {
 
 
 def clicked_in(container: str, *, key: str) -> int | None:
-    """The number that the last point clicked carries (its ``customdata``), of the figure in the container of that key."""
+    """The ``customdata`` of the last point clicked in the figure in a container; None before the first click."""
     mount = st.components.v2.component("gpuclust.pointer", js=_SCRIPT)
     state = mount(key=key, data={"container": container}, on_rank_change=lambda: None)
     last = f"{key}-last"

@@ -1,4 +1,4 @@
-"""The rows of an export as arrays that a map is drawn from; row i is the item of rank i."""
+"""The rows of an export as arrays for maps; row i is the item of rank i."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from gpuclust.serve.library import Library
 
 AXES = ("x", "y", "z")
-EVERY_POINT = 50_000  # up to here a map shows each row as a point of its own
+MAX_POINTS = 50_000  # with more rows a map shows a density and a sample of points
 SAMPLE = 2_000
 MIN_POINTS_PER_CLUSTER = 40
 GROUPS = 9
@@ -22,14 +22,14 @@ _FAR = 1.5
 
 @dataclass(frozen=True)
 class Span:
-    """The range of one axis, and how many rows lie beyond it."""
+    """The range of an axis, and the number of rows outside it."""
 
     low: float
     high: float
     beyond: int = 0
 
     def cells(self, values: np.ndarray, n: int) -> np.ndarray:
-        """The cell 0..n-1 of each value (int64); -1 where it is beyond the ends or not finite."""
+        """The cell 0..n-1 of each value (int64); -1 if it is outside the range or not finite."""
         with np.errstate(invalid="ignore"):
             scaled = (values.astype(np.float64) - self.low) * (n / (self.high - self.low))
             inside = (scaled >= 0) & (scaled <= n)
@@ -45,12 +45,12 @@ class Coding:
 
 
 def values_of(library: Library, axis: str) -> np.ndarray:
-    """(n_rows,) of a coordinate of the map or a feature."""
+    """The values (n_rows,) of a map coordinate or a feature."""
     return library.rows[f"f/{axis}"].to_numpy() if axis in library.features else library.column(axis)
 
 
 def span_of(values: np.ndarray, *, everything: bool = False, pad: float = 0.03) -> Span:
-    """The range of all values, unless few outliers would squeeze the rest: then a quarter beyond the middle 99.9 %."""
+    """The range of all values or, if a few outliers would compress the others, the central 99.9 % extended by a quarter."""
     finite = values[np.isfinite(values)].astype(np.float64)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if len(finite) > 1_000 and not everything:
@@ -66,9 +66,9 @@ def span_of(values: np.ndarray, *, everything: bool = False, pad: float = 0.03) 
 
 
 def sample_of(clusters: np.ndarray, size: int = SAMPLE, *, seed: int = 0) -> np.ndarray:
-    """Ranks of a stratified sample, ascending: each cluster in proportion, but at least 40 rows of it (or all it has).
+    """Ranks of a stratified sample, ascending: proportional to cluster size, but at least 40 rows per cluster, or all its rows.
 
-    The same rows for the same labels and seed. All rows where there are no more than ``size``.
+    The sample depends only on the labels and the seed. Returns all rows if there are at most ``size``.
     """
     if len(clusters) <= size:
         return np.arange(len(clusters))
@@ -84,7 +84,7 @@ def sample_of(clusters: np.ndarray, size: int = SAMPLE, *, seed: int = 0) -> np.
 
 
 def groups_of(library: Library, most: int = GROUPS) -> Coding:
-    """The first group of each row: the most frequent ``most`` by name, the rest as "other", and "none" where there is none."""
+    """The first group of each row: the ``most`` frequent groups, "other" for the rest, "none" for rows without a group."""
     lists = _chunk(library.rows["groups"])
     lengths = np.diff(lists.offsets.to_numpy())
     first = np.full(len(lists), -1, dtype=np.int64)
@@ -95,7 +95,7 @@ def groups_of(library: Library, most: int = GROUPS) -> Coding:
     counts = np.bincount(first[first >= 0], minlength=len(encoded.dictionary))
     by_count = np.argsort(-counts, kind="stable")
     kept = by_count[:most]
-    place = np.full(len(counts) + 1, len(kept), dtype=np.int32)  # the last place is of rows without a group
+    place = np.full(len(counts) + 1, len(kept), dtype=np.int32)  # the last position is for rows without a group
     place[kept] = np.arange(len(kept))
     place[-1] = len(kept) + 1
     names = [str(encoded.dictionary[int(i)].as_py()) for i in kept]
@@ -103,7 +103,7 @@ def groups_of(library: Library, most: int = GROUPS) -> Coding:
 
 
 def _compact(coding: Coding) -> Coding:
-    """The same without categories that no row has."""
+    """Remove categories without rows."""
     present = np.unique(coding.codes)
     places = np.zeros(len(coding.names), dtype=np.int32)
     places[present] = np.arange(len(present))
@@ -118,12 +118,12 @@ def _chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def in_box(x: np.ndarray, y: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray:
-    """Which points lie in a rectangle given by two corners: (n,) bool."""
+    """Whether each point is in a rectangle given by two corners: (n,) bool."""
     return (x >= min(xs)) & (x <= max(xs)) & (y >= min(ys)) & (y <= max(ys))
 
 
 def in_lasso(x: np.ndarray, y: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray:
-    """Which points lie in a polygon: (n,) bool, by the crossing number (Shimrat, CACM 5(8), 1962)."""
+    """Whether each point is in a polygon: (n,) bool, by the crossing number (Shimrat, CACM 5(8), 1962)."""
     inside = np.zeros(len(x), dtype=bool)
     near = np.flatnonzero(in_box(x, y, xs, ys))
     px, py, odd = x[near].astype(np.float64), y[near].astype(np.float64), np.zeros(len(near), dtype=bool)

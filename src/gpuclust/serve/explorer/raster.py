@@ -1,4 +1,4 @@
-"""Every row in a picture: rows are counted by cell, at any number of rows, without a sample."""
+"""Density images and voxels: all rows are counted by cell, without sampling."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import numpy as np
 from gpuclust.serve.explorer.points import Coding, Span
 
 WIDTH, HEIGHT = 640, 320
-VOXELS = 18  # a side of the cube: each voxel is a point that the browser draws
+VOXELS = 18  # per side of the cube; the browser draws one point per voxel
 _FAINTEST = 0.30
 
 
 def by_category(
     x: np.ndarray, y: np.ndarray, spans: tuple[Span, Span], coding: Coding, colors: Sequence[str]
 ) -> np.ndarray:
-    """A picture (HEIGHT, WIDTH, 4) uint8, top row first: the colour of the category that most rows of a cell have, more
-    opaque the more rows there are (by the logarithm), nothing where there are none."""
+    """An RGBA image (HEIGHT, WIDTH, 4) uint8, top row first.
+
+    Each cell has the colour of its most frequent category; the opacity grows with the logarithm of the number of rows.
+    """
     cell = _cells(x, y, spans)
     inside = cell >= 0
     k = len(coding.names)
@@ -31,8 +33,10 @@ def by_category(
 def by_value(
     x: np.ndarray, y: np.ndarray, spans: tuple[Span, Span], values: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
-    """A picture as of `by_category`, coloured by the mean of ``values`` in a cell: ``scale`` (256, 3) uint8 goes from the
-    least to the greatest of ``span_of(values)``."""
+    """An image as in `by_category`, coloured by the mean of ``values`` in a cell.
+
+    ``scale`` (256, 3) uint8 are the colours from the minimum to the maximum of ``span_of(values)``.
+    """
     from gpuclust.serve.explorer.points import span_of
 
     cell = _cells(x, y, spans)
@@ -59,8 +63,7 @@ def _painted(color: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def voxels(
     points: Sequence[np.ndarray], spans: Sequence[Span], coding: Coding
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The cells of a cube that hold rows: their middles (n, 3) float64, rows in each (n,) int64, and the category that most
-    of them have (n,) int64."""
+    """The non-empty cells of a cube: centres (n, 3) float64, number of rows (n,) int64, most frequent category (n,) int64."""
     cells = np.stack([span.cells(values, VOXELS) for values, span in zip(points, spans, strict=True)], axis=1)
     inside = (cells >= 0).all(axis=1)
     key = np.ravel_multi_index(tuple(cells[inside].T), (VOXELS,) * 3)
@@ -82,7 +85,7 @@ def rgb(color: str) -> tuple[int, int, int]:
 
 
 def as_png(picture: np.ndarray) -> str:
-    """A picture (height, width, 4) uint8 as the data address of a PNG."""
+    """Encode an RGBA image (height, width, 4) uint8 as a PNG data URL."""
     from PIL import Image
 
     out = io.BytesIO()

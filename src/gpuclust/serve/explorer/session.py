@@ -1,4 +1,4 @@
-"""The exports that a server has open, and what one visitor has chosen."""
+"""The open exports of a server, and the session state of a visitor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 @dataclass(frozen=True)
 class OpenExport:
-    """An open export. ``version`` is another one when the folder's content is; ``colors`` by cluster as ``#RRGGBB``."""
+    """An open export. ``version`` identifies its content; ``colors`` are ``#RRGGBB`` by cluster."""
 
     folder: Path
     version: str
@@ -29,23 +29,23 @@ class OpenExport:
     colors: Mapping[int, str]
 
     def has(self, *roles: str) -> bool:
-        """Whether the export has a column for one of some roles."""
+        """Whether the export has a column for any of the roles."""
         return any(self.library.has(role) for role in roles)
 
     def share(self, n_axes: int) -> float:
-        """The share of the variance of what was clustered that the first axes of the map show."""
+        """The share of the variance of the clustered data on the first ``n_axes`` axes of the map."""
         return min(sum(self.library.axis_shares[:n_axes]), 1.0)
 
     def name(self, cluster: int) -> str:
-        """A cluster as people call it: its number and its name. A text of the export."""
+        """The label of a cluster: its number and its name, which is a text of the export."""
         known = self.clusters.get(cluster)
         return "Noise" if cluster == NOISE else f"{cluster} · {known.name}" if known else str(cluster)
 
 
 def open_export(folder: Path | None = None) -> OpenExport:
-    """The export (of the settings, unless another is named), opened once for all visitors and again when it changes.
+    """Open an export, by default that of the settings: once for all visitors, and again if it changes.
 
-    Raises ExportError or ModelError when it is no longer there or damaged.
+    Raises ExportError or ModelError if it is missing or damaged.
     """
     folder = folder or settings().folder
     return _open(folder, read_manifest(folder).digest)
@@ -59,26 +59,26 @@ def _open(folder: Path, digest: str) -> OpenExport:
 
 
 def colors_of(given: object, clusters: Mapping[int, Cluster]) -> dict[int, str]:
-    """The colour of each cluster: what the manifest says, else (an older export) Plotly's own, repeating."""
+    """The colour of each cluster from the manifest or, for an older export, from the colour cycle of Plotly."""
     from plotly.colors import qualitative
 
-    said = given if isinstance(given, Mapping) else {}
+    stored = given if isinstance(given, Mapping) else {}
     found = {}
     for c in clusters:
-        color = said.get(str(c))
+        color = stored.get(str(c))
         usable = isinstance(color, str) and _COLOR.fullmatch(color) is not None
         found[c] = str(color) if usable else NOISE_COLOR if c < 0 else qualitative.D3[c % len(qualitative.D3)]
     return found
 
 
 def liked() -> list[str]:
-    """The ids that this visitor put into the next playlist, in their order."""
+    """The ids of the items that this visitor added to the playlist, in order."""
     chosen: list[str] = st.session_state.setdefault("liked", [])
     return chosen
 
 
 def like(id: str) -> None:
-    """Put an item into the next playlist, or take it out."""
+    """Add an item to the playlist, or remove it."""
     chosen = liked()
     if id in chosen:
         chosen.remove(id)

@@ -1,4 +1,4 @@
-"""What a server was started with."""
+"""The settings of the explorer process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """The export ``folder`` that is shown, another to ``compare`` it with, the template of a ``previews`` lookup, and that of
-    an item's page (``url_template``)."""
+    """The export ``folder``, another export to ``compare`` with, the URL template of a ``previews`` lookup, and the URL template
+    of the page of an item (``url_template``)."""
 
     folder: Path
     compare: Path | None = None
@@ -21,12 +21,12 @@ _settings: Settings | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Say what this process serves; once, before its first page."""
+    """Set the settings of this process; called once, before the first page."""
     global _settings
     _settings = settings
 
 
 def settings() -> Settings:
-    """What this process serves."""
+    """The settings of this process."""
     assert _settings is not None, "the explorer is started by launch.explore"
     return _settings

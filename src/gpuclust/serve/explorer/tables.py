@@ -1,4 +1,4 @@
-"""Rows of an export as files: CSV that is safe in a spreadsheet, and Parquet."""
+"""Export rows as CSV, with formulas escaped, or as Parquet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpuclust.serve.library import Library
 
 
 def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
-    """The items of some ranks, or all: a column for each role that is filled, each feature, and what the clustering added."""
+    """The items with some ranks, or all: the columns of roles, features, and those added by the clustering."""
     table = library.rows if ranks is None else library.rows.take(pa.array(ranks))
     table = _with_named_columns(table.drop_columns(["recording", "repeat"]))
     taken = set(table.column_names)
@@ -30,7 +30,7 @@ def rows_of(library: Library, ranks: np.ndarray | None = None) -> pa.Table:
 
 
 def _with_named_columns(table: pa.Table) -> pa.Table:
-    """Album, address and duration under their names where a row has one, unless a feature is called so."""
+    """Rename the columns of album, address and duration if they have values and no feature has the name."""
     for name in [name for name in table.column_names if name.startswith("x/")]:
         column, plain = table[name], name.removeprefix("x/")
         filled = pc.any(pc.not_equal(column, "") if pa.types.is_large_string(column.type) else pc.is_valid(column))
@@ -41,14 +41,14 @@ def _with_named_columns(table: pa.Table) -> pa.Table:
 
 
 def as_csv(table: pa.Table) -> bytes:
-    """UTF-8, a header, commas; a text or a name that a spreadsheet would run as a formula begins with an apostrophe."""
+    """CSV in UTF-8 with a header; text that a spreadsheet would run as a formula begins with an apostrophe."""
     out = io.BytesIO()
     pyarrow.csv.write_csv(safe_table(table), out)
     return out.getvalue()
 
 
 def as_parquet(table: pa.Table) -> bytes:
-    """Parquet, as it is."""
+    """Parquet with zstd compression."""
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return out.getvalue()

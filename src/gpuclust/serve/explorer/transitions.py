@@ -1,4 +1,4 @@
-"""Two exports of the same items: which clusters became which."""
+"""Compare two exports of the same items: how rows move between clusters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from gpuclust.serve.library import Library
 
 @dataclass(frozen=True)
 class ClusterTransitions:
-    """``counts`` (len(first), len(second)) int64: items by their cluster in either export, ``first`` and ``second`` the clusters'
-    numbers, the columns in the order in which they follow the rows. ``only_first`` and ``only_second``: items of one export alone."""
+    """The contingency table of two clusterings.
+
+    ``counts`` (len(first), len(second)) int64 are the items by cluster in both exports; ``first`` and ``second`` are the cluster
+    numbers of its rows and columns; ``only_first`` and ``only_second`` count the items in one export only.
+    """
 
     first: tuple[int, ...]
     second: tuple[int, ...]
@@ -23,13 +26,15 @@ class ClusterTransitions:
 
     @property
     def shared(self) -> int:
-        """Items in both."""
+        """Number of items in both exports."""
         return int(self.counts.sum())
 
     @property
     def adjusted_rand(self) -> float:
-        """Agreement of the two labelings of the shared items, 1 the same and 0 as by chance (Hubert and Arabie, "Comparing
-        partitions", J. Classification 2, 1985, eq. 5); 1 where both put everything together."""
+        """Adjusted Rand index of the shared items: 1 for equal clusters, 0 for chance; 1 if both have a single cluster.
+
+        Hubert and Arabie, "Comparing partitions", J. Classification 2, 1985, eq. 5.
+        """
         pairs = _pairs(self.counts).sum()
         rows, columns = _pairs(self.counts.sum(axis=1)).sum(), _pairs(self.counts.sum(axis=0)).sum()
         whole = float(_pairs(np.array([self.shared])).sum())
@@ -44,8 +49,7 @@ def _pairs(counts: np.ndarray) -> np.ndarray:
 
 
 def count_transitions(first: Library, second: Library) -> ClusterTransitions:
-    """Count the items of both exports by their clusters. Items are the same when their ids are; where an id occurs more than
-    once in an export, its most popular item counts."""
+    """Count the items of both exports by cluster. Items are matched by id; of a repeated id, the most popular item counts."""
     ours, theirs = _labels(first), _labels(second)
     both = ours.index.intersection(theirs.index, sort=False)
     a, b = ours.loc[both].to_numpy(), theirs.loc[both].to_numpy()
@@ -56,7 +60,7 @@ def count_transitions(first: Library, second: Library) -> ClusterTransitions:
     )
     row_order = np.argsort(np.where(rows < 0, np.iinfo(np.int32).max, rows), kind="stable")
     counts = counts[row_order]
-    # A column stands where most of its items come from, so that what stayed together lies on the diagonal.
+    # Order the columns by the row with most of their items, so that matching clusters are on the diagonal.
     column_order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0))) if counts.size else np.arange(len(columns))
     return ClusterTransitions(
         tuple(rows[row_order].tolist()),
@@ -68,6 +72,6 @@ def count_transitions(first: Library, second: Library) -> ClusterTransitions:
 
 
 def _labels(library: Library) -> pd.Series:
-    """Cluster by id, the most popular first where an id repeats."""
+    """Cluster by id; of a repeated id, that of the most popular item."""
     found = pd.Series(library.column("cluster"), index=pd.Index(library.rows["id"].to_pandas()))
     return found[~found.index.duplicated()]

@@ -1,1 +1,1 @@
-"""The pages, a function each."""
+"""The pages, one function per file."""

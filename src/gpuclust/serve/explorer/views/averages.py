@@ -1,4 +1,4 @@
-"""How the features change over years, and between groups and creators."""
+"""Averages of the features by year, group and creator."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LINES_AT_FIRST = 5
 
 
 def averages() -> None:
-    """The page: what the table has of years, groups and creators."""
+    """The Averages page."""
     shown = open_export()
     st.title("Averages", anchor=False)
-    there = [label for label, by in BY.items() if by in shown.library.facts.roles]
-    if not there:
+    available = [label for label, by in BY.items() if by in shown.library.facts.roles]
+    if not available:
         st.text(
-            "This table names no years, groups or creators (data.roles.year, data.roles.group, data.roles.creator)."
+            "This table has no column for years, groups or creators (data.roles.year, data.roles.group, data.roles.creator)."
         )
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.segmented_control("By", there, default=there[0], required=True, key="by")
+        label = st.segmented_control("By", available, default=available[0], required=True, key="by")
         cluster = _cluster(shown) if BY[label] != "creator" else None
     found = shown.library.averages(BY[label], cluster=cluster, min_count=None, limit=MAX_GROUPS)
     if BY[label] == "year":
@@ -42,7 +42,7 @@ def averages() -> None:
 
 
 def left_out(found: Averages) -> str:
-    """What the averages leave out: rows without a usable year, and values of too few rows; empty where nothing is."""
+    """Describe what the averages leave out: rows without a valid year and values with too few rows; empty if nothing."""
     said = []
     if found.without:
         said.append(f"{found.without:,} {_of(found.without, 'row')} without a usable year")
@@ -83,7 +83,7 @@ def _years(shown: OpenExport, found: Averages) -> None:
         standard = {f: _standard([a.features.get(f) for a in found.values]) for f in chosen}
         chart = charts.over_years(found, chosen, standard=standard)
         st.caption(
-            "Each feature in standard deviations from its mean over the years; choose one alone for its own unit."
+            "Each feature in standard deviations from its mean over the years; select a single feature for its own unit."
         )
     st.plotly_chart(chart, key="years", config={"displayModeBar": False}, alt="Averages of features over the years")
 
@@ -105,5 +105,5 @@ def _table(found: Averages, label: str) -> None:
 
 
 def _rounded(value: float) -> float:
-    """Four significant digits: enough to compare, short enough to read."""
+    """Round to four significant digits."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""Cards of all clusters, and one cluster in full."""
+"""Cards of all clusters, and the page of one cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICKS: Mapping[str, Pick] = {"Most popular": "popular", "Nearest the centre": "c
 
 
 def clusters() -> None:
-    """The page: one cluster where the address names one, else all."""
+    """The Clusters page: the cluster in the address, else all clusters."""
     shown = open_export()
     wanted = query_param("cluster")
     known = {str(c): c for c in shown.clusters}
@@ -52,7 +52,7 @@ def _all(shown: OpenExport) -> None:
 
 
 def _accents(shown: OpenExport) -> None:
-    """Each card's edge in its cluster's colour; only numbers and checked colours go into the style."""
+    """Colour the edge of each card; only numbers and validated colours are inserted into the style."""
     rules = (f".st-key-{_key(c)} {{ border-left: 6px solid {color}; }}" for c, color in shown.colors.items())
     st.html(f"<style>{' '.join(rules)}</style>")
 
@@ -78,7 +78,7 @@ def _card(shown: OpenExport, cluster: Cluster) -> None:
 
 
 def _leading(cluster: Cluster) -> str:
-    """The three features that set a cluster apart most, with their means."""
+    """The three features with the largest z-scores, with their means."""
     by_z = sorted(cluster.features.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
     return " · ".join(f"{words(name)} {figure(stats.mean)}" for name, stats in by_z[:3])
 

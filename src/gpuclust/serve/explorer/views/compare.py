@@ -1,4 +1,4 @@
-"""Two exports side by side: which clusters became which."""
+"""Compare two exports: how rows move between clusters."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gpuclust.serve.explorer.transitions import ClusterTransitions, count_transi
 
 
 def compare() -> None:
-    """The page."""
+    """The Compare page."""
     st.title("Compare", anchor=False)
     other = settings().compare
     if other is None:
-        st.text("Start the explorer with a second export to see which clusters became which:")
+        st.text("Start the explorer with a second export to compare the clusters:")
         st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None)
         return
     first, second = open_export(), open_export(other)
     found = _moves(first.version, second.version, first, second)
     _heads(first, second, found)
     if not found.shared:
-        st.warning("The two exports have no id in common, so nothing can be said of which cluster became which.")
+        st.warning("The two exports have no ids in common, so their clusters cannot be matched.")
         return
     table, bands = st.tabs(["Table", "Bands"])
     with table:
-        st.caption("Where the rows of each cluster of the first export are in the second, as a share of the cluster.")
+        st.caption("For each cluster of the first export, the share of its rows in each cluster of the second.")
         st.plotly_chart(
             charts.contingency_heatmap(found, first, second),
             key="meeting",
@@ -42,7 +42,7 @@ def compare() -> None:
             config={"displayModeBar": False},
             alt="Rows from clusters of the first export to those of the second",
         )
-    st.subheader("Which became which", anchor=False)
+    st.subheader("Matching clusters", anchor=False)
     st.dataframe(_became(found, first, second), hide_index=True, key="became")
 
 
@@ -70,7 +70,7 @@ def _heads(first: OpenExport, second: OpenExport, found: ClusterTransitions) -> 
             f"{found.adjusted_rand:.3f}",
             border=True,
             width="content",
-            help="1: the same clusters; 0: as by chance",
+            help="1: equal clusters; 0: agreement by chance",
         )
         if found.only_first or found.only_second:
             st.metric("Only in one", f"{found.only_first:,} / {found.only_second:,}", border=True, width="content")

@@ -1,4 +1,4 @@
-"""Take the assignments home: all of them, or those of some clusters."""
+"""Download the assignments of all rows or of some clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 
 def download() -> None:
-    """The page."""
+    """The Download page."""
     shown = open_export()
     st.title("Download", anchor=False)
     st.subheader("Assignments", anchor=False)
@@ -25,16 +25,16 @@ def download() -> None:
     )
     n_rows = sum(shown.clusters[c].size for c in chosen) if chosen else len(shown.library)
     st.text(
-        f"{n_rows:,} rows: id, title and whatever else the table has, the features, the cluster, the confidence, the map's axes"
+        f"{n_rows:,} rows: id, title and the other columns of the table, the features, the cluster, the confidence, the axes of the map"
     )
     buttons(shown, tuple(chosen) or None, "assignments")
     st.subheader("Clusters", anchor=False)
-    st.text("A row for each cluster: name, size, means, medians, what sets it apart, the rows that stand for it")
+    st.text("One row per cluster: name, size, means, medians, distinctive features, representative rows")
     st.download_button("clusters.parquet", lambda: (shown.folder / CLUSTERS).read_bytes(), "clusters.parquet", key="clusters-parquet", on_click="ignore", icon=":material/download:")  # fmt: skip
 
 
 def buttons(shown: OpenExport, clusters: tuple[int, ...] | None, name: str) -> None:
-    """CSV and Parquet of some clusters, or of everything; made when they are asked for."""
+    """Buttons for CSV and Parquet of some clusters or of all rows; the files are made on request."""
 
     def ranks() -> np.ndarray | None:
         return None if clusters is None else np.flatnonzero(np.isin(shown.library.column("cluster"), clusters))
@@ -47,7 +47,7 @@ def buttons(shown: OpenExport, clusters: tuple[int, ...] | None, name: str) -> N
 
 
 def offer(name: str, csv: object, parquet: object) -> None:
-    """Two buttons; what they hand over is made when they are pressed."""
+    """Two download buttons; the files are made when a button is pressed."""
     with st.container(horizontal=True):
         st.download_button(
             "CSV", csv, f"{name}.csv", "text/csv", key=f"{name}-csv", on_click="ignore", icon=":material/download:"

@@ -1,4 +1,4 @@
-"""The map page: what is on the axes, what is coloured, and what was chosen in it."""
+"""The map page: controls, the map in 2-D or 3-D, and the selected rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
 from gpuclust.serve.explorer.plotly_click import clicked_in
 from gpuclust.serve.explorer.points import (
     AXES,
-    EVERY_POINT,
+    MAX_POINTS,
     Coding,
     Span,
     groups_of,
@@ -34,16 +34,16 @@ from gpuclust.serve.explorer.views.download import offer
 
 VIEWS = ("2-D", "3-D")
 CLUSTER, GROUP = "cluster", "group"
-LISTED = 200
-TURN, TILT = 45, 25  # degrees, where three axes start
-# Drawn at twice the screen's points, as Plotly does by default, a picture takes a browser without a GPU four times as long.
+MAX_LISTED = 200
+TURN, TILT = 45, 25  # initial angles in degrees
+# Plotly's default is two pixels per point, which takes four times as long in a browser without a GPU.
 CONFIG = {"scrollZoom": True, "displaylogo": False, "plotGlPixelRatio": 1}
 GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8F7EE5", "#7A4419", "#B5BD61")
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """What a visitor set: two or three ``axes``, the ``color``, the ``clusters`` shown, whether outliers are."""
+    """The controls of the map: two or three ``axes``, the ``color``, the ``clusters`` to show, and whether to show ``outliers``."""
 
     axes: tuple[str, ...]
     color: str
@@ -52,7 +52,7 @@ class MapOptions:
 
 
 def map_() -> None:
-    """The page."""
+    """The Map page."""
     shown = open_export()
     st.title("Map", anchor=False)
     options = _controls(shown)
@@ -90,13 +90,13 @@ def _controls(shown: OpenExport) -> MapOptions:
             placeholder="All clusters",
         )
         outliers = st.toggle(
-            "Show outliers", key="outliers", help="Without it, axes leave out a few values far beyond all others"
+            "Show outliers", key="outliers", help="If off, the axes leave out a few values far from all others"
         )
     return MapOptions(tuple(axes), color, tuple(chosen), outliers)
 
 
 def axis_label(shares: Sequence[float], name: str) -> str:
-    """An axis as people call it: ``PC1 (26 %)`` with its share of the variance, or the name of a feature."""
+    """The label of an axis: ``PC1 (26 %)`` with its share of the variance, or the name of a feature."""
     if name not in AXES:
         return words(name)
     number = AXES.index(name)
@@ -109,7 +109,7 @@ def _map_data(version: str, options: MapOptions, _shown: OpenExport) -> MapData:
     labels = library.column("cluster")
     points = tuple(values_of(library, axis) for axis in options.axes)
     visible = np.isin(labels, options.clusters) if options.clusters else np.ones(len(labels), dtype=bool)
-    dense = len(labels) > EVERY_POINT
+    dense = len(labels) > MAX_POINTS
     members = np.flatnonzero(visible)
     chosen = members[sample_of(labels[members], seed=_seed(version))] if dense else members
     coding, colors = _coding(_shown, options.color)
@@ -130,7 +130,7 @@ def _map_data(version: str, options: MapOptions, _shown: OpenExport) -> MapData:
 
 
 def _seed(version: str) -> int:
-    """The same sample for the same export."""
+    """The seed of the sample, which depends only on the export."""
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:4], "big")
 
 
@@ -157,7 +157,7 @@ def _hover(shown: OpenExport, ranks: np.ndarray) -> list[str]:
 
 
 def _caption(shown: OpenExport, data: MapData, options: MapOptions) -> None:
-    """What is drawn, in a line: a sample is called one."""
+    """Describe in one line what the map shows."""
     n = int(data.visible.sum())
     said = [
         f"All {n:,} rows as density; a sample of {len(data.shown):,}, stratified by cluster, as points"
@@ -207,7 +207,7 @@ def _figure_3d(version: str, options: MapOptions, turn: float, tilt: float, _dat
 
 
 def _preload_3d(shown: OpenExport, options: MapOptions) -> None:
-    """What three axes show first, as `_controls` has it, is made while the visitor looks at two."""
+    """Prepare the first 3-D figure while the visitor looks at the 2-D map."""
     if AXES[2] in options.axes:
         return
     next_options = replace(options, axes=(*options.axes, AXES[2]))
@@ -215,14 +215,14 @@ def _preload_3d(shown: OpenExport, options: MapOptions) -> None:
 
 
 def _rank(point: Any) -> int | None:
-    """The rank that a clicked point carries."""
+    """The rank of a clicked point."""
     data = point.get("customdata")
     data = data[0] if isinstance(data, (list, tuple)) and data else data
     return int(data) if isinstance(data, (int, float)) else None
 
 
 def _region(data: MapData, selection: Any) -> np.ndarray | None:
-    """Which rows, of all and not only of the sample, lie in what was drawn on the map."""
+    """Whether each row, not only of the sample, is in the selected boxes and lassos."""
     x, y = data.points
     inside = [in_box(x, y, box["x"], box["y"]) for box in selection.get("box", []) if box["x"]]
     inside += [in_lasso(x, y, lasso["x"], lasso["y"]) for lasso in selection.get("lasso", []) if lasso["x"]]
@@ -237,10 +237,10 @@ def _selected(shown: OpenExport, ranks: np.ndarray) -> None:
     order = np.argsort(-counts, kind="stable")[:6]
     st.text(" · ".join(f"{short(shown.name(int(found[i])), 40)}: {counts[i]:,}" for i in order))
     offer("selection", lambda: as_csv(rows_of(shown.library, ranks)), lambda: as_parquet(rows_of(shown.library, ranks)))
-    if len(ranks) > LISTED:
-        st.caption(f"The {LISTED} most popular of them; the files hold all.")
+    if len(ranks) > MAX_LISTED:
+        st.caption(f"The {MAX_LISTED} most popular of them; the files contain all.")
     digest = hashlib.sha256(ranks.tobytes()).hexdigest()[:12]
-    item = choose(shown.library.at(ranks[:LISTED]), f"chosen-{digest}")
+    item = choose(shown.library.at(ranks[:MAX_LISTED]), f"chosen-{digest}")
     if item is not None:
         item_card(shown, item, "chosen")
 

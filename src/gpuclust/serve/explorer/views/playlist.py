@@ -1,4 +1,4 @@
-"""Make a playlist from a cluster, from liked items, or from a taste; listen to it, take it home."""
+"""Make a playlist from a cluster, from liked items, or from a taste; listen to it and download it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_PER_CREATOR = 10
 
 
 def playlist() -> None:
-    """The page."""
+    """The Playlist page."""
     shown = open_export()
     st.title("Playlist", anchor=False)
     kind = st.segmented_control("From", KINDS, default=KINDS[1] if liked() else KINDS[0], required=True, key="kind")
@@ -62,7 +62,7 @@ def _options() -> PlaylistOptions:
                 0.05,
                 key="diversity",
                 width=240,
-                help="0 takes the nearest; more prefers items unlike those it has",
+                help="0 selects the nearest items; larger values prefer items that differ from those already selected",
             )
         )
     return PlaylistOptions(size, most or None, diversity)
@@ -86,14 +86,14 @@ def _of_liked(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
         typed = st.text_input("Add an item by title, creator, or id", key="add-text")
         if st.form_submit_button("Add", icon=":material/add:") and typed.strip():
             _add(shown, typed)
-    likes = [id for id in liked() if _there(shown, id)]
+    likes = [id for id in liked() if _exists(shown, id)]
     if not likes:
-        st.text("Nothing is liked yet: add something here, or with “Add to playlist” on any item.")
+        st.text("No items are liked yet: add an item here, or with “Add to playlist” on any item.")
         return None
     with st.container(horizontal=True, key="likes"):
         for id in likes:
             label = as_markdown(shown.library.item(id).label, 60)
-            st.button(label, key=f"unlike-{id}", icon=":material/close:", on_click=like, args=(id,), help="Take it out")
+            st.button(label, key=f"unlike-{id}", icon=":material/close:", on_click=like, args=(id,), help="Remove it")
     within = st.toggle("Only in their clusters", key="liked-within")
     return from_liked(shown.library, likes, options, within_cluster=within)
 
@@ -109,7 +109,7 @@ def _add(shown: OpenExport, typed: str) -> None:
         like(id)
 
 
-def _there(shown: OpenExport, id: str) -> bool:
+def _exists(shown: OpenExport, id: str) -> bool:
     try:
         shown.library.rank_of(id)
     except NotFound:
@@ -164,7 +164,7 @@ def _show(shown: OpenExport, made: Playlist) -> None:
         for label, (form, mime) in FILES.items():
             if form == "m3u8" and not has_addresses:
                 continue
-            mark = "\ufeff" if form == "csv" else ""  # tells a spreadsheet that this is UTF-8
+            mark = "\ufeff" if form == "csv" else ""  # marks UTF-8 for spreadsheets
             st.download_button(
                 label,
                 mark + render(made, form, url_template=template),
@@ -185,5 +185,5 @@ def _minutes(made: Playlist) -> str:
 
 
 def file_name(name: str) -> str:
-    """A name that any file system takes."""
+    """A file name that is valid on every file system."""
     return re.sub(r"[^\w]+", "-", short(name, 60)).strip("-").lower() or "playlist"

@@ -1,4 +1,4 @@
-"""Find an item; its cluster and what is nearest to it."""
+"""Find an item, its cluster and its nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HITS, MORE, NEIGHBOURS = 10, 100, 20
 
 
 def search() -> None:
-    """The page: results of what was typed, and the item that the address names."""
+    """The Search page: search results, and the item in the address."""
     shown = open_export()
     st.title("Search", anchor=False)
     by_text = shown.has("title", "creator")
@@ -36,7 +36,7 @@ def _results(shown: OpenExport, typed: str) -> None:
     every = st.session_state.get("every-hit") == typed
     found = shown.library.search(typed, limit=MORE if every else HITS)
     if not found.hits:
-        st.text("Nothing was found. Try fewer words, or only the beginning of one.")
+        st.text("No results. Try fewer words, or only the beginning of a word.")
         return
     st.caption(counted(found))
     if found.ambiguous:
@@ -61,7 +61,7 @@ def _show_every(typed: str) -> None:
 
 
 def counted(found: Found) -> str:
-    """How many results are shown, of how many: ``10 of 143``."""
+    """The number of results shown and in total: ``10 of 143``."""
     if found.total is None:
         return "No item has all words; these are the nearest."
     total = f"more than {found.total // 100 * 100:,}" if found.total_is_minimum else f"{found.total:,}"
