@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 SERVE = {"sanitize", "errors", "model", "tracks", "serve"}
 HEAVY = {

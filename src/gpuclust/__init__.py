@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
 
-__all__ = ["HDBSCAN", "GaussianMixture", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep"]
+__all__ = [
+    "HDBSCAN", "GaussianMixture", "GpuclustError", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from gpuclust.api import Model, Run, Sweep, fit, load_model, open_export, sweep
+    from gpuclust.errors import GpuclustError
     from gpuclust.estimators import HDBSCAN, GaussianMixture, KMeans
 
-_HOMES = {"HDBSCAN": "estimators", "GaussianMixture": "estimators", "KMeans": "estimators"}
+_HOMES = {"GpuclustError": "errors", "HDBSCAN": "estimators", "GaussianMixture": "estimators", "KMeans": "estimators"}
 
 
 def __getattr__(name: str) -> Any:
@@ -32,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted({*globals(), *__all__})

@@ -97,8 +97,21 @@ def in_python(text: str, keys: Mapping[str, str] | None = None) -> str:
 
 
 @contextmanager
+def python_errors(keys: Mapping[str, str], path: str | None = None) -> Iterator[None]:
+    """gpuclust's errors with the names of Python's parameters in place of configuration keys, and "the data" for ``path``."""
+    try:
+        yield
+    except GpuclustError as error:
+        text = in_python(str(error), keys)
+        text = text.replace(path, "the data") if path else text
+        if text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+@contextmanager
 def value_errors(estimator: Estimator) -> Iterator[None]:
-    """gpuclust's errors as the ValueError that scikit-learn raises, in the estimator's own words."""
+    """gpuclust's errors as the ValueError that scikit-learn raises, with the names of the estimator's parameters."""
     try:
         yield
     except GpuclustError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import ClusterMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from gpuclust.errors import ConfigurationError
 from gpuclust.estimators.base import Estimator, canonical_order, renumbered, value_errors
 from gpuclust.model.prediction import assign
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gpuclust.algorithms.hdbscan.fit import SpanningTree
 
 AUTO = "auto"
+MAX_MIN_SAMPLES = 1024
 DEFAULT_MIN_SAMPLES = 11
 """``min_samples`` where neither it nor a number for ``min_cluster_size`` is given; the row itself included."""
 
@@ -180,4 +182,10 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         return assign("hdbscan", self._prediction_data, {}, rows)
 
     def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"min_samples": self._neighbours()}
+        settings = super()._settings() | {"min_samples": self._neighbours()}
+        if settings["min_samples"] >= MAX_MIN_SAMPLES:
+            by_default = "" if self.min_samples is not None else " (by default it is min_cluster_size)"
+            raise ConfigurationError(
+                f"min_samples={settings['min_samples'] + 1} is more than {MAX_MIN_SAMPLES:,}; give a smaller one{by_default}"
+            )
+        return settings
