@@ -363,7 +363,8 @@ class _Progress:
     def work(self, units: float) -> None:
         """Work done on the jobs that run together, in jobs."""
         if not self._bar.disable:
-            self._bar.n = min(self._done + units, self._bar.total)
+            done = min(self._done + units, self._bar.total)
+            self._bar.n = int(done) if done == int(done) else done
             self._bar.refresh()
 
     def say(self, text: str) -> None:

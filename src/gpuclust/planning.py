@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust import __all__ as PUBLIC
+import gpuclust
 from gpuclust.algorithms.registry import algorithms, get_algorithm
 from gpuclust.compose import Plan, PlannedJob, compose
 from gpuclust.config import ClusterConfig, Config, flatten, validate
@@ -125,7 +125,7 @@ class _Described:
         if isinstance(clusterer, type):
             raise ConfigurationError(f"{clusterer.__name__} is a class; give an instance, {clusterer.__name__}(...)")
         if name is None:
-            hint = f"; use gpuclust.{kind.__name__}" if kind.__name__ in PUBLIC else ""
+            hint = f"; use gpuclust.{kind.__name__}" if kind.__name__ in gpuclust.__all__ else ""
             raise ConfigurationError(
                 f"{kind.__name__} of {kind.__module__.partition('.')[0]} is not an estimator of gpuclust, nor the "
                 f"configuration of one of its algorithms ({', '.join(algorithms())}){hint}"

@@ -55,7 +55,7 @@ class Run:
     def __init__(self, outcome: Outcome, context: RunContext, messages: tuple[str, ...] = ()) -> None:
         self._outcome, self._context = outcome, context
         self.name, self.run_id = outcome.job.name, outcome.run_id
-        self.metrics: dict[str, float] = dict(outcome.metrics)
+        self.metrics = {name: float(value) for name, value in outcome.metrics.items()}
         self.messages = messages
 
     @cached_property
