@@ -1,6 +1,7 @@
 """MkDocs hooks: the configuration reference from the dataclasses, the tutorial from its notebook, the studies' pages.
 
-Links of a page that leave docs/ lead to the copied page or picture where the site has one; other files are shown by their path.
+Links of a page that leave docs/ lead to the copied page or picture where the site has one; other files are shown by their path, or
+by their content.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
             return f"{mark}[{text}]({posixpath.relpath(wanted, here or '.')}{anchor})"
         if not (ROOT / wanted).exists():
             return match[0]  # the strict build reports it
+        alone = f"\n{markdown}\n"[match.start()] == f"\n{markdown}\n"[match.end() + 1] == "\n"
+        if alone and wanted.endswith((".py", ".yaml")):  # a paragraph of its own is the content of the file
+            language = wanted.rpartition(".")[2]
+            return f'```{{ .{language} title="{wanted}" }}\n{(ROOT / wanted).read_text(encoding="utf-8")}```'
         return f"`{wanted}`" if text in (wanted, posixpath.basename(wanted)) else f"{text} (`{wanted}`)"
 
     return LINK.sub(rewrite, markdown)
