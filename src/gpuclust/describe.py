@@ -333,7 +333,8 @@ def _alike(columns: Sequence[ColumnFacts]) -> list[tuple[ColumnFacts, ...]]:
 
 def _row(group: tuple[ColumnFacts, ...], n_rows: int) -> dict[str, str]:
     """The cells of one line: of a column, or of many alike."""
-    from gpuclust.report.text import number, one_line, percent
+    from gpuclust.analysis.naming import percent
+    from gpuclust.report.text import number, one_line
 
     first, last = group[0], group[-1]
     alone = len(group) == 1

@@ -152,4 +152,6 @@ def figure(value: float) -> str:
 
 def percent(fraction: float) -> str:
     """``23.1 %``; ``<0.1 %`` for a share that would round to nothing."""
-    return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    return f"{100 * fraction:.1f} %" if fraction else "0 %"

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from gpuclust.analysis.comparison import label_name
+from gpuclust.analysis.naming import percent
 from gpuclust.report.palette import cluster_color, ink_on
-from gpuclust.report.text import INVISIBLE, cluster_label, count, number, one_line, percent
+from gpuclust.report.text import INVISIBLE, count, number, one_line
 
 if TYPE_CHECKING:
     from gpuclust.model.records import Cluster
@@ -106,11 +108,11 @@ def _template() -> Template:
     environment.filters |= {
         "bar_width": _bar_width,
         "base64": lambda png: base64.b64encode(png).decode("ascii"),
-        "cluster_label": cluster_label,
         "color": cluster_color,
         "count": count,
         "data": _data,
         "ink_on": ink_on,
+        "label_name": label_name,
         "metric": _metric,
         "number": number,
         "numeric_columns": lambda rows: [all(map(_is_number, column)) for column in zip(*rows, strict=True)],

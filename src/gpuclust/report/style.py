@@ -20,8 +20,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, ScaledTranslation, Transform
 
+from gpuclust.analysis.naming import percent
 from gpuclust.report.palette import INK, PAPER, cluster_color, ink_on
-from gpuclust.report.text import cluster_label, cluster_title, one_line, percent
+from gpuclust.report.text import cluster_title, one_line
 from gpuclust.report.text_collection import (
     FONT,
     add_unclipped,
@@ -225,7 +226,7 @@ def cluster_tags(parent: Axes | Figure, where: Transform, x: Any, y: Any, cluste
     )
     squares.set_transform(parent.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
     add_unclipped(parent, squares)
-    numbers = ["–" if c < 0 else cluster_label(c) for c in clusters]
+    numbers = ["–" if c < 0 else str(c) for c in clusters]
     draw_texts(parent, where, x, y, numbers, size=7.5, color=[ink_on(c) for c in colors], ha="center")
 
 

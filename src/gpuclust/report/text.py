@@ -34,26 +34,12 @@ def shorten(line: str, limit: int) -> str:
     return line[:end].rstrip(" ·,;") + "…"
 
 
-def cluster_label(cluster: int) -> str:
-    """``0``, ``1`` … or ``noise``."""
-    return "noise" if cluster < 0 else str(cluster)
-
-
 def cluster_title(cluster: int, names: Mapping[int, str] | None, limit: int | None = None) -> str:
     """The name of a cluster where it has one, else ``cluster 3`` or ``noise``."""
     name = (names or {}).get(cluster)
     if name:
         return one_line(name, limit)
     return "noise" if cluster < 0 else f"cluster {cluster}"
-
-
-def percent(fraction: float) -> str:
-    """``23.1 %``; ``<0.1 %`` for a share that would round to nothing."""
-    if 0 < fraction < 0.0005:
-        return "<0.1 %"
-    if fraction == 0:
-        return "0 %"
-    return f"{100 * fraction:.1f} %"
 
 
 def count(number: float) -> str:
