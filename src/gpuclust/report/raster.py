@@ -28,7 +28,8 @@ class Frame:
 
     def clip(self, xy: np.ndarray) -> np.ndarray:
         """The points (n, 2), with those outside moved to the edge."""
-        return np.clip(xy, (self.x0, self.y0), (self.x1, self.y1))
+        clipped: np.ndarray = np.clip(xy, (self.x0, self.y0), (self.x1, self.y1))
+        return clipped
 
 
 @dataclass(frozen=True)

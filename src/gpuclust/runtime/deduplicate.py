@@ -1,4 +1,4 @@
-"""Rows that repeat, taken once with their number: tables of tracks list a track once for each genre or playlist."""
+"""The distinct rows of a matrix and how often each occurs: tables of tracks list a track once for each genre or playlist."""
 
 from __future__ import annotations
 
@@ -38,17 +38,13 @@ class Distinct:
 
 
 def worth_deduplicating(n_distinct: int | None, n_rows: int) -> bool:
-    """Whether so many distinct rows are few enough to score them alone; None: nobody knows how many there are."""
+    """Whether there are few enough distinct rows to score them alone; None: their number is unknown."""
     return n_distinct is not None and n_rows >= MIN_ROWS and n_distinct <= (1 - MIN_SHARE) * n_rows
 
 
 def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
-    """As `worth_deduplicating`, to fit them alone."""
-    return (
-        worth_deduplicating(n_distinct, n_rows)
-        and n_rows >= MIN_ROWS_FITS
-        and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows
-    )  # type: ignore[operator]
+    """Whether there are few enough distinct rows to fit them alone; None: their number is unknown."""
+    return n_distinct is not None and n_rows >= MIN_ROWS_FITS and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows
 
 
 def distinct_rows(X: np.ndarray) -> Distinct:

@@ -88,7 +88,8 @@ def letters_of(words: Sequence[str]) -> np.ndarray:
         return np.zeros(len(words), np.uint64)
     codes = np.array(words, dtype=f"U{longest}").view(np.uint32).reshape(len(words), longest)  # 0 after a word's end
     bits = np.where(codes > 0, np.uint64(1) << (codes % 64).astype(np.uint64), np.uint64(0))
-    return np.bitwise_or.reduce(bits, axis=1)
+    letters: np.ndarray = np.bitwise_or.reduce(bits, axis=1)
+    return letters
 
 
 def edit_distances(word: str, others: Sequence[str]) -> np.ndarray:
@@ -96,4 +97,5 @@ def edit_distances(word: str, others: Sequence[str]) -> np.ndarray:
 
     The optimal string alignment distance (Boytsov, "Indexing methods for approximate dictionary searching", ACM JEA 2011).
     """
-    return process.cdist([word], others, scorer=OSA.distance, dtype=np.int64)[0]
+    distances: np.ndarray = process.cdist([word], others, scorer=OSA.distance, dtype=np.int64)[0]
+    return distances
