@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,11 +156,13 @@ class Run:
         coordinates = found.matrix.coordinates[:, :2]
         if coordinates.shape[1] < 2:
             coordinates = np.column_stack([coordinates, np.zeros(len(coordinates))])
-        return cluster_map(
-            coordinates,
-            found.clustering.labels,
-            explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
-            names={c.cluster: c.name for c in found.profile.clusters},
+        return _shown_as_png(
+            cluster_map(
+                coordinates,
+                found.clustering.labels,
+                explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
+                names={c.cluster: c.name for c in found.profile.clusters},
+            )
         )
 
     def export(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -282,11 +284,13 @@ class Sweep:
         axis, lines = max(axes.items(), key=lambda found: sum(map(len, found[1].values())))
         drawn = {line: figures.Curve(*zip(*points, strict=True)) for line, points in lines.items()}
         counts_clusters = axis.rpartition(".")[2] == "n_clusters"
-        return figures.score_curve(
-            drawn,
-            label=metric.replace("_", " "),
-            higher_is_better=HIGHER_IS_BETTER.get(metric),
-            x_label="number of clusters" if counts_clusters else axis.rpartition(".")[2],
+        return _shown_as_png(
+            figures.score_curve(
+                drawn,
+                label=metric.replace("_", " "),
+                higher_is_better=HIGHER_IS_BETTER.get(metric),
+                x_label="number of clusters" if counts_clusters else axis.rpartition(".")[2],
+            )
         )
 
     def __repr__(self) -> str:
@@ -394,6 +398,14 @@ def _html(table: pd.DataFrame) -> str:
 
 def _items(lines: tuple[str, ...]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def _shown_as_png(figure: Figure) -> Figure:
+    """The figure, which a notebook shows as a picture; without ``%matplotlib`` it would show its type only."""
+    from gpuclust.report.figures import to_png
+
+    figure._repr_png_ = partial(to_png, figure)  # type: ignore[attr-defined]
+    return figure
 
 
 def _picture(figure: Figure, title: str) -> str:
