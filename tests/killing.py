@@ -31,7 +31,7 @@ for moment in map(int, moments):
             os.kill(os.getpid(), signal.SIGKILL)
     event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", before)
     if work == "gpuclust":
-        MlflowRecorder(uri, "e", tell=lambda text: print(text, flush=True))
+        MlflowRecorder(uri, "e", report=lambda text: print(text, flush=True))
     else:
         SqlAlchemyStore(uri, "artifacts")
     os._exit(0)

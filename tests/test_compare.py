@@ -162,7 +162,7 @@ def test_an_outside_label_by_hand() -> None:
         assert g.entropy == pytest.approx(scipy_entropy(np.bincount(mine, minlength=3)))
         assert g.evenness == pytest.approx(g.entropy / np.log(3))
         assert g.spread == pytest.approx(squares[np.ix_(mine, mine)].mean() / at_large)
-        assert g.home_share == pytest.approx(np.bincount(mine).max() / len(mine))
+        assert g.main_share == pytest.approx(np.bincount(mine).max() / len(mine))
     assert [g.spread for g in found.groups] == sorted((g.spread for g in found.groups), reverse=True)
     whole = scipy_entropy(np.bincount(codes[inside]))
     for c in found.clusters:

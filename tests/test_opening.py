@@ -81,7 +81,7 @@ def test_a_store_that_mlflow_left_incomplete_is_made_anew(moment: int, tmp_path:
     said: list[str] = []
     with pytest.raises(TrackingError, match="left incomplete and holds no runs; run a job first"):
         MlflowRecorder(f"sqlite:///{path}", "e", create=False)
-    recorder = MlflowRecorder(f"sqlite:///{path}", "e", tell=said.append)
+    recorder = MlflowRecorder(f"sqlite:///{path}", "e", report=said.append)
     assert said == [f"the tracking store {path} was left incomplete and holds no runs: it is created again"]
     recorder.end(recorder.start_job(RunStart("a job", {KIND: "job", KEY: "k"}), None), FINISHED)
     assert inspect(path).ready
@@ -94,7 +94,7 @@ def test_an_old_store_is_migrated_as_a_copy_and_kept(tmp_path: Path) -> None:
     assert killed_creations("gpuclust", f"sqlite:///{path}", [60]) == ["killed"]
     assert path.read_bytes() == before, "a kill during the migration leaves the old store as it was"
     said: list[str] = []
-    recorder = MlflowRecorder(f"sqlite:///{path}", "e", tell=said.append)
+    recorder = MlflowRecorder(f"sqlite:///{path}", "e", report=said.append)
     assert [run.info.run_name for run in recorder.search("")] == ["an old run"]
     (kept,) = tmp_path.glob("mlflow.db.before-migration-*")
     assert kept.read_bytes() == before
@@ -108,7 +108,7 @@ def test_a_damaged_store_with_runs_is_kept_under_another_name(tmp_path: Path, st
         db.execute("UPDATE alembic_version SET version_num = ?", (OLD_REVISION,))
         db.commit()
     said: list[str] = []
-    recorder = MlflowRecorder(f"sqlite:///{path}", "e", tell=said.append)
+    recorder = MlflowRecorder(f"sqlite:///{path}", "e", report=said.append)
     assert not list(recorder.search(""))
     (kept,) = tmp_path.glob("mlflow.db.damaged-*")
     assert rows(kept, "SELECT run_uuid FROM runs") == [(run_id,)]
@@ -145,7 +145,7 @@ def test_a_store_that_another_process_is_creating_is_waited_for(tmp_path: Path) 
         while not (path.exists() and path.stat().st_size > 100_000):
             assert other.poll() is None
         said: list[str] = []
-        MlflowRecorder(f"sqlite:///{path}", "e", tell=said.append)
+        MlflowRecorder(f"sqlite:///{path}", "e", report=said.append)
         assert said == []
     assert other.returncode == 0
 

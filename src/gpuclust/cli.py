@@ -1,4 +1,4 @@
-"""The command line: the one place that reads sys.argv. Every heavy import waits for the command that needs it."""
+"""The command line. Heavy modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpuclust.pipeline.context import Outcome, RunContext
     from gpuclust.pipeline.sweep import SweepResult
 
-# So many commands that export the best job of a space are shown where no job was chosen.
+# Export commands shown if no job was chosen, one for the best job of each space.
 MAX_EXPORTS = 5
 
 
@@ -51,29 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except GpuclustError as error:
-        return _complain(str(error), error.exit_status)
+        return _print_error(str(error), error.exit_status)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  the reader has gone, as with `| head`
         return 0
     except KeyboardInterrupt as error:
-        with suppress(OSError):  # the terminal has gone
+        with suppress(OSError):  # the terminal is closed
             print("interrupted: finished jobs are kept; run the same command again to resume", file=sys.stderr)
         return error.exit_status if isinstance(error, Terminated) else 130
     except MemoryError:
-        return _complain("out of memory; use data.n_rows for a sample, dtype=float32, or a machine with more", 1)
+        return _print_error("out of memory; use data.n_rows for a sample, dtype=float32, or a machine with more", 1)
     except OSError as error:
-        return _complain(why(error), 2)
+        return _print_error(why(error), 2)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     INTERRUPTS.interrupt(KeyboardInterrupt() if signum == signal.SIGINT else Terminated(signum))
 
 
-def _complain(text: str, status: int) -> int:
+def _print_error(text: str, status: int) -> int:
     if os.environ.get("GPUCLUST_DEBUG") == "1":
         print(mask(traceback.format_exc()), end="", file=sys.stderr)
     line = " ".join(mask(text).split())
-    # A name from a file may hold control characters, which a terminal would obey.
+    # A name from a file may contain control characters, which a terminal would interpret.
     print(f"gpuclust: {''.join(c if c.isprintable() else '?' for c in line)}", file=sys.stderr)
     return status
 
@@ -91,7 +91,9 @@ def _dispatch(arguments: list[str]) -> int:
     if name and not name.startswith("-") and "=" not in name and not name.startswith(("+", "~")):
         from gpuclust.config import did_you_mean
 
-        return _complain(f"there is no command '{name}'{did_you_mean(name, COMMANDS)} (gpuclust --help lists them)", 2)
+        return _print_error(
+            f"there is no command '{name}'{did_you_mean(name, COMMANDS)} (gpuclust --help lists them)", 2
+        )
     return _run(arguments)
 
 
@@ -143,19 +145,19 @@ def _run(arguments: list[str], name: str = "run") -> int:
     for job in planned.jobs:
         job.config.data.path = _absolute("data.path", job.config.data.path)
         job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
-    return _work(planned, _command(arguments, planned.jobs[0].config))
+    return _run_plan(planned, _command(arguments, planned.jobs[0].config))
 
 
 def _command(arguments: list[str], config: Config) -> str:
-    """The command line as it is recorded: without the passwords of what was typed."""
+    """The command line to record, without passwords."""
     remember(config.tracking.uri)
     return f"gpuclust {shlex.join(mask(arguments))}".strip()
 
 
 def _without_hydra(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the ``job`` of ``--cfg job``.
+    """Remove the ``job`` of ``--cfg job``.
 
-    Raises ConfigurationError for an option that only Hydra's own applications have.
+    Raises ConfigurationError for an option that only Hydra applications have.
     """
     kept: list[str] = []
     for word in arguments:
@@ -177,7 +179,7 @@ def _without_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def _data_choice(path: str) -> str:
-    """The choice of the group ``data`` that a file's columns ask for."""
+    """The choice of the group ``data`` for a file, by its columns."""
     from gpuclust.data.source import detect_preset
 
     return {"none": "table", "tracks": "tracks"}[detect_preset(path)]
@@ -188,12 +190,12 @@ def _absolute(key: str, path: str | None) -> str | None:
         return path
     try:
         return str(Path(path).expanduser().absolute())
-    except RuntimeError as error:  # ~name of nobody
+    except RuntimeError as error:  # the user of ~name does not exist
         raise ConfigurationError(f"{key}={path}: {error}; write the folder's path") from error
 
 
 def _show_configuration(planned: Plan) -> int:
-    """The configuration as YAML; of a sweep that of the first job, with the list of all jobs as comments before it."""
+    """Print the configuration as YAML; for a sweep that of the first job, after comments with the list of all jobs."""
     from gpuclust.compose import to_yaml
     from gpuclust.pipeline.curves import job_name
 
@@ -208,21 +210,21 @@ def _show_configuration(planned: Plan) -> int:
     return 0
 
 
-def _work(planned: Plan, command: str) -> int:
+def _run_plan(planned: Plan, command: str) -> int:
     """Run a plan and print its result."""
     from gpuclust.pipeline.start import run_plan, start
     from gpuclust.report.terminal import Live
 
     with Live(len(planned.jobs)) as live:
         context = start(planned, live, command)
-        gc.freeze()  # what was imported stays: looking through it at each collection would cost 20 ms a job
+        gc.freeze()  # imported objects are permanent; scanning them in each collection costs 20 ms per job
         result = run_plan(planned, context)
-    _conclude(result, planned.jobs[0].config, context)
+    _show_result(result, planned.jobs[0].config, context)
     return 1 if result.failed else 0
 
 
-def _conclude(result: SweepResult, config: Config, context: RunContext) -> None:
-    """The leaderboard, the choice with its reason, the verdict, what to type next, and a last line that sums up."""
+def _show_result(result: SweepResult, config: Config, context: RunContext) -> None:
+    """Print the leaderboard, the choice and its reason, the verdict, the next commands, and a summary line."""
     from rich.console import Console
 
     from gpuclust.pipeline.sweep import leaderboard
@@ -259,10 +261,10 @@ def _conclude(result: SweepResult, config: Config, context: RunContext) -> None:
     where = _where(config)
     show(f"  gpuclust ui{where}")
     folders: list[str] = []
-    for taken in result.best[:MAX_EXPORTS]:
-        folders.append(folder := export_folder(taken, folders))
-        run = "best" if result.parent is not None and result.chosen is not None else taken.run_id
-        which = f"   # {taken.job.name}" if len(result.best) > 1 else ""
+    for outcome in result.best[:MAX_EXPORTS]:
+        folders.append(folder := export_folder(outcome, folders))
+        run = "best" if result.parent is not None and result.chosen is not None else outcome.run_id
+        which = f"   # {outcome.job.name}" if len(result.best) > 1 else ""
         show(f"  gpuclust export {run}{where} --out {folder} && gpuclust explore {folder}{which}")
     if result.parent is not None and result.chosen is not None:
         show(summary(result, where), "bold")
@@ -279,14 +281,14 @@ def _failures(n_failed: int, n_jobs: int) -> str:
 
 
 def export_folder(outcome: Outcome, others: Sequence[str] = ()) -> str:
-    """A folder that does not exist yet and is none of the others, named by the job: ``kmeans-k8``, ``hdbscan-50``."""
+    """A new folder name for a job that is not in ``others``: ``kmeans-k8``, ``hdbscan-50``."""
     name = outcome.short_name
     names = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
     return next(n for n in names if n not in others and not Path(n).exists())
 
 
 def summary(result: SweepResult, where: str = "") -> str:
-    """One line: which clustering was chosen, what the verdict advises, and what to type for another."""
+    """One line: the chosen clustering, the advice of the verdict, and the command for another clustering."""
     chosen, selection = result.chosen, result.selection
     assert chosen is not None
     assert selection is not None
@@ -322,18 +324,18 @@ def _advice(kind: str, sizes: Sequence[int], own: int) -> str:
 
 
 def _where(config: Config) -> str:
-    """The options that find this store again, where it is not the default."""
+    """The options for this store and experiment, if they are not the defaults."""
     from gpuclust.config import default_experiment
 
     given = config.tracking.uri
-    # An address with a password is not repeated: it is to be set in MLFLOW_TRACKING_URI.
+    # An address with a password is not printed; the user sets it in MLFLOW_TRACKING_URI.
     uri = f" --uri {shlex.quote(given)}" if given and mask(given) == given else ""
     experiment = config.tracking.experiment
     return uri + (f" --experiment {shlex.quote(experiment)}" if experiment != default_experiment() else "")
 
 
 def _completion(arguments: list[str]) -> int:
-    """``install=SHELL`` prints the script that a shell evaluates, ``query=SHELL`` the words that its line can go on with."""
+    """``install=SHELL`` prints the script for a shell; ``query=SHELL`` prints the completions of its command line."""
     from gpuclust.completion import candidates, script
 
     what, _, shell = (arguments[0] if arguments else "").partition("=")

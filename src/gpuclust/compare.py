@@ -1,4 +1,4 @@
-"""Clusterings of one table compared: runs or exports, matched row for row, and which cluster is which."""
+"""Compare clusterings of one table, from runs or exports: match their rows and their clusters."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ from gpuclust.tracking.mlflow import MlflowRecorder
 
 @dataclass(frozen=True)
 class Labeled:
-    """One clustering to compare. ``rows`` (n_rows,) int64 are the numbers of its rows in the source, None where they are not
-    known (an export does not have them); ``ids`` (n_rows,) are the table's."""
+    """One clustering to compare.
+
+    ``rows`` (n_rows,) int64 are the row numbers in the source, None if unknown (an export does not have them); ``ids``
+    (n_rows,) are the ids of the table.
+    """
 
     name: str
     run_id: str
@@ -39,7 +42,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Compared:
-    """Run ids by the names that tell the runs apart, every pair of them, and how many rows all of them have."""
+    """Run ids by distinct names, the comparison of each pair, and the number of common rows."""
 
     runs: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
@@ -48,32 +51,32 @@ class Compared:
 
 
 def is_export(name: str) -> bool:
-    """Whether an argument of `compare` is an export folder, not a run."""
+    """Whether an argument of `compare` is an export folder rather than a run."""
     return (Path(name) / MANIFEST).is_file()
 
 
 def compare_runs(
     names: Sequence[str], *, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None = None
 ) -> Compared:
-    """Compare clusterings of one table, each pair of them. ``names`` are run ids, sweeps, ``best``, or export folders;
-    ``recorder`` may be None where all are export folders.
+    """Compare each pair of clusterings of one table.
 
-    Clusterings of rows that were cleaned differently are compared over the rows that all of them kept. Raises ExportError
-    when a run or an export is missing or is of another table, DataError when rows cannot be matched.
+    ``names`` are run ids, sweeps, ``best``, or export folders; ``recorder`` may be None if all are export folders. Clusterings
+    with different cleaning are compared over their common rows. Raises ExportError if a run or an export is missing or has
+    another table, DataError if rows cannot be matched.
     """
     if len(names) < 2:
         raise ExportError("compare needs two runs or more; `gpuclust ui` shows them")
-    opened = []
+    clusterings = []
     for name in names:
         context.display.stage(f"reading {name}")
-        opened.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, context, data_path))
-    opened = distinct(opened)
-    if len({one.fingerprint for one in opened}) > 1:
+        clusterings.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, context, data_path))
+    clusterings = distinct(clusterings)
+    if len({one.fingerprint for one in clusterings}) > 1:
         raise ExportError("these runs are of different tables; compare runs of the same file")
-    labelings, notes = _aligned(opened)
+    labelings, notes = _aligned(clusterings)
     context.display.stage("comparing")
     n_rows = len(next(iter(labelings.values())))
-    return Compared({one.name: one.run_id for one in opened}, tuple(compare_all(labelings)), n_rows, notes)
+    return Compared({one.name: one.run_id for one in clusterings}, tuple(compare_all(labelings)), n_rows, notes)
 
 
 def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None) -> Labeled:
@@ -99,46 +102,47 @@ def _of_export(folder: Path) -> Labeled:
     return Labeled(name, run_id, fingerprint, frame["cluster"].to_numpy(dtype=np.int32), None, frame[column])
 
 
-def distinct(opened: Sequence[Labeled]) -> list[Labeled]:
-    """The clusterings with names that tell them apart: where a name is not unique, with the beginning of the run id."""
-    names = [one.name for one in opened]
+def distinct(clusterings: Sequence[Labeled]) -> list[Labeled]:
+    """Make names unique by adding the beginning of the run id."""
+    names = [one.name for one in clusterings]
     named = [
-        one if names.count(one.name) == 1 else replace(one, name=f"{one.name} ({one.run_id[:8]})") for one in opened
+        one if names.count(one.name) == 1 else replace(one, name=f"{one.name} ({one.run_id[:8]})")
+        for one in clusterings
     ]
     if len({one.name for one in named}) < len(named):
         raise ExportError("the same run is named twice; name different runs")
     return named
 
 
-def _aligned(opened: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The labels of every clustering over the same rows: by their numbers in the source, else as they stand where ids and
-    order are the same, else by ids that are unique."""
+def _aligned(clusterings: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Align the labels of all clusterings to the same rows: by row numbers, else by position if ids and order are equal,
+    else by unique ids."""
     keys: list[pd.Index]
-    if all(one.rows is not None for one in opened):
-        keys = [pd.Index(np.asarray(one.rows)) for one in opened]
-    elif all(len(one.ids) == len(opened[0].ids) and one.ids.equals(opened[0].ids) for one in opened):
-        keys = [pd.RangeIndex(len(one.ids)) for one in opened]
+    if all(one.rows is not None for one in clusterings):
+        keys = [pd.Index(np.asarray(one.rows)) for one in clusterings]
+    elif all(len(one.ids) == len(clusterings[0].ids) and one.ids.equals(clusterings[0].ids) for one in clusterings):
+        keys = [pd.RangeIndex(len(one.ids)) for one in clusterings]
     else:
-        keys = [pd.Index(one.ids.astype(str)) for one in opened]
-        if repeated := [one.name for one, key in zip(opened, keys, strict=True) if key.has_duplicates]:
+        keys = [pd.Index(one.ids.astype(str)) for one in clusterings]
+        if repeated := [one.name for one, key in zip(clusterings, keys, strict=True) if key.has_duplicates]:
             raise DataError(
                 f"{repeated[0]} has rows with the same id and the exports hold different rows, so their rows cannot be "
-                f"matched; compare the runs: gpuclust compare {' '.join(one.run_id for one in opened)}"
+                f"matched; compare the runs: gpuclust compare {' '.join(one.run_id for one in clusterings)}"
             )
     if all(key.equals(keys[0]) for key in keys):
-        return {one.name: one.labels for one in opened}, ()
+        return {one.name: one.labels for one in clusterings}, ()
     common = keys[0]
     for key in keys[1:]:
         common = common.intersection(key, sort=False)
     if not len(common):
-        raise DataError("these runs have no row in common")
+        raise DataError("these runs have no rows in common")
     most = max(len(key) for key in keys)
     note = f"cleaned differently: {len(common):,} rows that all runs kept, of up to {most:,}"
-    return {one.name: one.labels[key.get_indexer(common)] for one, key in zip(opened, keys, strict=True)}, (note,)
+    return {one.name: one.labels[key.get_indexer(common)] for one, key in zip(clusterings, keys, strict=True)}, (note,)
 
 
 def table_csv(comparisons: Sequence[Comparison]) -> str:
-    """A line for each pair: the agreement with noise as a cluster, and over the rows that both cluster."""
+    """CSV with one line per pair: the agreement with noise as a cluster, and over the rows clustered in both."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     measures = ("ami", "ari", "homogeneity", "completeness")
@@ -151,7 +155,7 @@ def table_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def matches_csv(comparison: Comparison) -> str:
-    """A line for each cluster: its partner in the other run, the rows they share, and the Jaccard similarity."""
+    """CSV with one line per cluster: its match in the other run, the shared rows, and the Jaccard similarity."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(safe_row([comparison.first, comparison.second, "shared", "jaccard"]))
@@ -161,8 +165,8 @@ def matches_csv(comparison: Comparison) -> str:
 
 
 def write(compared: Compared, out: Path, *, force: bool = False) -> Path:
-    """Write the comparison into a folder: ``comparison.csv``, ``comparison.json``, and for each pair its contingency table,
-    its matches and its heat map. Raises ExportError when the folder exists (unless ``force``) or cannot be written."""
+    """Write a comparison to a folder: ``comparison.csv``, ``comparison.json``, and for each pair a contingency table, the
+    matches and a heat map. Raises ExportError if the folder exists (unless ``force``) or cannot be written."""
     from gpuclust.report.figures import to_png
 
     if out.exists() and not force:

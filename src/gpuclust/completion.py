@@ -1,7 +1,7 @@
-"""Tab completion: what a command line may go on with, and the scripts that make a shell ask for it.
+"""Tab completion: the completions of a command line, and the scripts for the shells.
 
-A configuration's groups, keys and values come from the schema and from conf/; options of sub-commands come from their
-parsers; paths come from the disk. Nothing heavy is imported, because a shell waits for the answer.
+Groups, keys and values of the configuration come from the schema and from conf/, options of sub-commands from their parsers,
+and paths from the disk. No heavy module is imported, because the shell waits for the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpuclust.overrides import PATH_KEYS
 
 Commands = Mapping[str, Callable[[list[str]], int]]
 FOLDER, FILE = "folder", "file"
-# A positional argument or an option, by the name that the help gives its value.
+# The kind of path of an argument or option, by its metavar.
 PATHS = {"DIR": FOLDER, "FILE": FILE}
 OVERRIDES = ("KEY=VALUE", "data.KEY=VALUE")
 RUN = "run"
@@ -57,7 +57,7 @@ INSTALL = {"bash": BASH, "fish": FISH}
 
 
 def script(what: str, shell: str) -> str:
-    """What a shell evaluates to ``install`` or ``uninstall`` completion."""
+    """The script that installs or uninstalls the completion in a shell."""
     scripts = {"install": INSTALL, "uninstall": UNINSTALL}.get(what, {})
     if shell not in scripts:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def script(what: str, shell: str) -> str:
 
 
 def candidates(line: str, commands: Commands) -> list[str]:
-    """The words that can stand at the end of a command line, where it stops, whole and sorted by kind."""
+    """The completions of the last word of a command line, as complete words, by kind."""
     words, word = _split(line)
     if len(words) == 1 and not word.startswith("-") and "=" not in word:
         return [*_starting(commands, word), *_overrides(words[1:], word)]
@@ -81,7 +81,7 @@ def _split(line: str) -> tuple[list[str], str]:
     """The finished words of a line, and the unfinished last one (empty after a space)."""
     try:
         words = shlex.split(line)
-    except ValueError:  # a quote that is still open
+    except ValueError:  # an open quote
         words = line.split()
     unfinished = bool(words) and not line[-1:].isspace()
     return (words[:-1], words[-1].lstrip("'\"")) if unfinished else (words, "")
@@ -96,7 +96,7 @@ def _parser(command: Callable[[list[str]], int]) -> argparse.ArgumentParser:
 
 
 def _arguments(parser: argparse.ArgumentParser, given: Sequence[str], word: str) -> Iterator[str]:
-    """What can follow the words given to a command: the value of an option, a positional argument, an option."""
+    """Completions after the given words: values of an option, positional arguments, or options."""
     options = {text: action for action in parser._actions for text in action.option_strings}
     positionals = [action for action in parser._actions if not action.option_strings]
     waiting: argparse.Action | None = None
@@ -146,7 +146,7 @@ def _starting(words: object, start: str) -> list[str]:
 
 
 def _overrides(given: Sequence[str], word: str) -> list[str]:
-    """Groups and keys, or the values of the one that is written."""
+    """Groups and keys, or the values of a key before ``=``."""
     key, equals, value = word.partition("=")
     if equals:
         *before, last = value.split(",")
@@ -160,7 +160,7 @@ def _overrides(given: Sequence[str], word: str) -> list[str]:
         if (not owners or set(owners) & set(wanted)) and not key.endswith((".name", ".method", ".store"))
     ]
     groups = [path.name for path in sorted(conf_dir().iterdir()) if path.is_dir()]
-    if "." not in word:  # groups, and the beginnings of their keys
+    if "." not in word:  # groups, and the prefixes of their keys
         inner = dict.fromkeys(f"{k.partition('.')[0]}." for k in keys if "." in k)
         names = [*(f"{g}=" for g in groups), *(f"{k}=" for k in keys if "." not in k and k not in groups)]
         found = [text for text in (*names, *inner) if text.startswith(word)]
@@ -179,7 +179,7 @@ def _values_of(key: str, word: str, folders: Sequence[Path]) -> list[str]:
 
 
 def _words(key: str) -> list[str]:
-    """The values of a key that takes one of some words, or true or false."""
+    """The allowed words of a key, or true and false."""
     for algorithm in (a.config for a in algorithms().values()):
         node: object = Config(cluster=algorithm())
         *groups, name = key.split(".")
@@ -196,7 +196,7 @@ def _words(key: str) -> list[str]:
 
 
 def _config_dirs(given: Sequence[str]) -> list[Path]:
-    """conf/, those of the plug-ins, and the folder of --config-dir."""
+    """The folders of configuration files: conf/, those of plug-ins, and that of --config-dir."""
     folders = conf_dirs()
     for i, word in enumerate(given):
         option, equals, value = word.partition("=")
@@ -206,9 +206,9 @@ def _config_dirs(given: Sequence[str]) -> list[Path]:
 
 
 def _paths(word: str, kind: str) -> list[str]:
-    """Files and folders whose path begins with the word; folders end in a slash. Hidden ones need their dot."""
+    """Files and folders whose path begins with the word; folders end with a slash. Hidden files need a leading dot."""
     head, slash, start = word.rpartition("/")
-    folder = Path(os.path.expanduser(f"{head}{slash}") or ".")  # noqa: PTH111  ~nobody stays as it is
+    folder = Path(os.path.expanduser(f"{head}{slash}") or ".")  # noqa: PTH111  an unknown ~user is kept
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:

@@ -33,7 +33,7 @@ from gpuclust.config import Config, conf_dir, conf_dirs, did_you_mean, validate
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
     STUDIES,
-    admitted,
+    checked_override,
     is_known,
     normalised,
     refusal_of_hydra,
@@ -98,7 +98,7 @@ def plan(
     Raises ConfigurationError naming the key or the choice that is wrong and the nearest right ones.
     """
     with _hydra(config_dir), _one_line_errors(config_dir):
-        given = _parse([admitted(text) for text in overrides])
+        given = _parse([checked_override(text) for text in overrides])
         sweeps = {o.get_key_element(): o for o in given if o.is_sweep_override()}
         if sweeps and not multirun:
             first = next(iter(sweeps.values()))

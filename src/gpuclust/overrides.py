@@ -1,4 +1,4 @@
-"""Which overrides of a command line are accepted, why the others are refused, and which settings have no effect."""
+"""Check the overrides of a command line: which are accepted, why others are rejected, and which have no effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpuclust.algorithms.registry import known_keys
 from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
-# Groups that change where a job runs and how it is shown, never what it finds.
+# Groups that affect where a job runs and how it is shown, but never its result.
 WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
 # Computed once for a sweep, from all of its jobs.
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
@@ -32,7 +32,7 @@ SYNONYMS = {
 
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<rest>=.*)?", re.DOTALL)
 
-# Hydra's own settings, by the beginning of the key; the first that fits is the reason.
+# Settings of Hydra, by the prefix of the key, and the reason why they have no effect; the first match is used.
 _HYDRA = {
     "hydra/launcher hydra.launcher": "gpuclust runs the jobs itself, in one process that shares tables and matrices",
     "hydra.sweeper.params": "write the values on the command line, as in -m cluster.n_clusters=2,3",
@@ -49,12 +49,13 @@ _HYDRA = {
 }
 
 
-def admitted(text: str) -> str:
-    """The override as Hydra is given it.
+def checked_override(text: str) -> str:
+    """Check an override and convert it to the form passed to Hydra.
 
-    ``clean.bounds.FEATURE`` and ``reduce.options.NAME`` are added, because no schema knows the names; ``experiment=`` is short for ``experiments=``.
+    ``clean.bounds.FEATURE`` and ``reduce.options.NAME`` are added with ``++``, because their names are not in
+    the schema; ``experiment=`` is short for ``experiments=``.
 
-    Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package and an unknown key that is added.
+    Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package, or an unknown key.
     """
     if len(f"{text}.".splitlines()) > 1:
         raise ConfigurationError(f"'{' '.join(text.split())}' holds a line break; write key=value in one line")
@@ -83,18 +84,18 @@ def admitted(text: str) -> str:
 
 
 def _quoted_paths(rest: str) -> str:
-    """``=path`` with quotes where Hydra's grammar needs them: round a path without its syntax or that exists, and ``~/...``."""
+    """Quote ``=path`` if Hydra's grammar needs it: a path without Hydra syntax, an existing path, or ``~/...``."""
     path = rest[1:]
     if re.fullmatch(r"[\w./-]*", path, re.ASCII):
         return rest
     is_plain = not set(path) & set(",()[]{}'\"\\$=")
-    if is_plain or ("'" not in path and Path(os.path.expanduser(path)).exists()):  # noqa: PTH111  ~nobody fails later
+    if is_plain or ("'" not in path and Path(os.path.expanduser(path)).exists()):  # noqa: PTH111  an unknown ~user fails later
         return f"='{path}'"
     return re.sub(r"(?<=[=,\[(\s])~[^,\])\s]*", lambda found: f"'{found[0]}'", rest)
 
 
 def refusal_of_hydra(text: str, key: str) -> str:
-    """Why a setting of Hydra, in the words of its user, is refused."""
+    """The reason why a setting of Hydra is rejected."""
     reasons = (
         reason
         for starts, reason in _HYDRA.items()
@@ -111,12 +112,12 @@ def _deletion(text: str, key: str) -> str:
 
 
 def is_known(key: str) -> bool:
-    """Whether the key is in the configuration of some algorithm: a leaf, or a group of leaves."""
+    """Whether the key is a leaf or a group in the configuration of any algorithm."""
     return key in known_keys() or any(known.startswith(f"{key}.") for known in known_keys())
 
 
 def unknown(key: str) -> str:
-    """That a key is not known, with the nearest ones."""
+    """The message for an unknown key, with similar keys."""
     if synonym := SYNONYMS.get(key):
         return f"unknown key '{key}'; use {synonym}"
     groups = {k.partition(".")[0] for k in known_keys()}
@@ -124,7 +125,7 @@ def unknown(key: str) -> str:
 
 
 def refuse_sweep(key: str, text: str) -> None:
-    """Raise ConfigurationError for a sweep over a key that changes no result."""
+    """Raise ConfigurationError for a sweep over a key that does not change the result."""
     group = key.partition(".")[0]
     if group in WITHOUT_EFFECT and group != STUDIES:
         raise ConfigurationError(
@@ -133,11 +134,11 @@ def refuse_sweep(key: str, text: str) -> None:
     if key in OF_THE_SWEEP:
         raise ConfigurationError(f"{text} cannot be swept: it is computed once for a whole sweep; give one value")
     if key == "data.where":
-        raise ConfigurationError(f"{text} cannot be swept: it is a text for people; give one value")
+        raise ConfigurationError(f"{text} cannot be swept: it is a text for the reader; give one value")
 
 
 def without_effect(config: Config) -> Mapping[str, str]:
-    """Keys that change no result of this configuration -> why not, as in "with reduce=none"."""
+    """Keys that do not change the result of this configuration -> the reason, as in "with reduce=none"."""
     keys: dict[str, str] = {}
     if config.reduce.method == "none":
         keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale", "options")}
@@ -147,7 +148,7 @@ def without_effect(config: Config) -> Mapping[str, str]:
 
 
 def normalised(config: Config) -> Config:
-    """The configuration with the keys that have no effect at their defaults, so that equal jobs are equal."""
+    """Set keys without effect to their defaults, so that equal jobs have equal configurations."""
     for key in without_effect(config):
         group, _, name = key.partition(".")
         setattr(getattr(config, group), name, getattr(_DEFAULTS[group], name))

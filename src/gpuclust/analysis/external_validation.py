@@ -1,4 +1,4 @@
-"""A clustering held against a label from outside, such as the genre: agreement, spread of each label, coherence."""
+"""Compare a clustering with an external label, such as the genre: agreement, spread of labels, coherence of clusters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from gpuclust.metrics.agreement import agreement, entropy
 from gpuclust.model.records import NOISE
 
-# A label with fewer rows than this is left out of "spread over unrelated clusters": its shares are chance.
+# Labels with fewer rows are never reported as unrelated, because their shares are random.
 MIN_ROWS = 20
 
 
 @dataclass(frozen=True)
 class GroupSpread:
-    """How one outside label lies over the clusters.
+    """The distribution of one external label over the clusters.
 
     ``entropy`` in nats of its shares over the clusters, and ``evenness``, that over log(n_clusters), in [0, 1].
     ``spread``: mean squared distance between the clusters of two of its rows, over that of any two rows (Rao's quadratic
-    entropy, 1982): 0 all in one cluster, 1 as far apart as rows at large, above 1 in unrelated clusters.
-    ``home``: the cluster that has most of its rows, and their share.
+    entropy, 1982): 0 all in one cluster, 1 as far apart as random rows, above 1 in unrelated clusters.
+    ``main_cluster``: the cluster with most of its rows, and ``main_share``, their share.
     """
 
     value: str
@@ -30,14 +30,16 @@ class GroupSpread:
     entropy: float
     evenness: float
     spread: float
-    home: int
-    home_share: float
+    main_cluster: int
+    main_share: float
 
 
 @dataclass(frozen=True)
 class ClusterCoherence:
-    """How much one cluster is of few outside labels: ``coherence`` is 1 less the entropy of its labels over that of all
-    rows; 0 (or below) where the cluster says nothing about the label."""
+    """How concentrated one cluster is on few external labels.
+
+    ``coherence`` is 1 minus the entropy of its labels over that of all rows; 0 or less if the cluster is not informative.
+    """
 
     cluster: int
     size: int
@@ -49,8 +51,11 @@ class ClusterCoherence:
 
 @dataclass(frozen=True)
 class ReferenceReport:
-    """A clustering against an outside label: AMI and the rest over ``n_values`` (row, label) pairs with noise as a cluster
-    and without it; labels by spread, the most spread first; clusters by coherence, the least coherent first."""
+    """Comparison of a clustering with an external label.
+
+    The measures are over ``n_values`` (row, label) pairs, with noise as a cluster and without it; labels are sorted by spread
+    (descending), clusters by coherence (ascending).
+    """
 
     column: str
     n_values: int
@@ -63,16 +68,16 @@ class ReferenceReport:
 
     @property
     def unrelated(self) -> tuple[str, ...]:
-        """Labels whose rows are in clusters as far from one another as rows at large, the most spread first."""
+        """Labels whose rows are in clusters as far apart as those of random rows, the most spread first."""
         return tuple(g.value for g in self.groups if g.spread >= 1.0 and g.size >= MIN_ROWS)
 
     @property
     def least_coherent(self) -> int | None:
-        """The cluster whose labels are most like those of all rows."""
+        """The cluster whose labels are most similar to those of all rows."""
         return self.clusters[0].cluster if self.clusters else None
 
     def metrics(self) -> dict[str, float]:
-        """What is logged on the job."""
+        """The metrics that are logged for the job."""
         return {
             "reference_ami": self.ami,
             "reference_homogeneity": self.homogeneity,
@@ -80,7 +85,7 @@ class ReferenceReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self) | {"unrelated": list(self.unrelated), "least_coherent": self.least_coherent}
 
 
@@ -93,10 +98,10 @@ def compare_to_reference(
     values: Sequence[str],
     column: str,
 ) -> ReferenceReport:
-    """Hold labels (n_rows,) int32, noise -1, against an outside label.
+    """Compare labels (n_rows,) int32, noise -1, with an external label.
 
-    ``codes`` (n_values,) index ``values`` and belong to ``rows`` (n_values,): a row of several labels counts once for
-    each, one without any not at all. ``centers`` (n_clusters, n_columns): where the clusters are, for the spread.
+    ``codes`` (n_values,) index ``values`` and belong to ``rows`` (n_values,): a row with several labels counts once for each,
+    a row without labels is ignored. ``centers`` (n_clusters, n_columns) are the centres of the clusters, for the spread.
     """
     own = labels[rows].astype(np.int64)
     n_clusters = len(centers)
@@ -121,7 +126,7 @@ def compare_to_reference(
 
 
 def _spreads(table: np.ndarray, centers: np.ndarray, values: Sequence[str]) -> list[GroupSpread]:
-    """One entry for each label that has a row in a cluster."""
+    """The spread of each label with rows in clusters."""
     squares = ((centers[:, None, :] - centers[None, :, :]) ** 2).sum(axis=2)
     overall = table.sum(axis=0) / max(table.sum(), 1)
     at_large = float(overall @ squares @ overall)
@@ -139,8 +144,8 @@ def _spreads(table: np.ndarray, centers: np.ndarray, values: Sequence[str]) -> l
                 entropy=spread_out,
                 evenness=spread_out / most if most > 0 else 0.0,
                 spread=float(shares @ squares @ shares) / at_large if at_large > 0 else 0.0,
-                home=int(shares.argmax()),
-                home_share=float(shares.max()),
+                main_cluster=int(shares.argmax()),
+                main_share=float(shares.max()),
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""The regions of high density in a sample of rows: how many there are, which rows belong to each, how far they stand out."""
+"""Modes of the density of a sample: their number, the rows of each, and their prominence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 # Neighbours per density estimate: n^0.4, the order of the optimal rate in few dimensions, within these limits.
 NEIGHBOURS = (10, 30)
-# A mode of fewer rows than this share, or than one neighbourhood, is not counted.
+# Smaller modes (share of rows, or one neighbourhood) are not counted.
 MIN_SHARE = 0.01
 # Threshold in units of sqrt(2 log(n / k) / k), the size of the largest of n / k Poisson fluctuations of a log count. Uniform,
 # Gaussian, heavy-tailed, skewed and ring-shaped clouds of 200 to 4,000 rows stay below 1.2 of it in up to two dimensions,
 # below 0.7 from three on (`tests/test_modes.py` repeats the simulation).
 THRESHOLD = {2.0: 1.5, 3.0: 1.0}
-# A mode of less than a tenth of the rows of the largest one is a bump in its flank, such as bounded columns have in their
-# corners, unless it is well apart: its peak has 8 times as many rows around it as the saddle, or most of its rows fit in that ball.
+# A mode of less than a tenth of the rows of the largest one is not counted (bounded columns have such bumps in their
+# corners), unless it is well separated: its peak has 8 times as many rows around it as the saddle, or most of its rows.
 BUMP_SHARE, BUMP_RATIO, BUMP_INSIDE = 0.1, 8.0, 0.8
 
 
@@ -38,7 +38,7 @@ class Modes:
 
     @property
     def n_modes(self) -> int:
-        """How many modes there are."""
+        """Number of modes."""
         return len(self.prominence)
 
 
@@ -48,7 +48,7 @@ def n_neighbors(n_rows: int) -> int:
 
 
 def threshold(n_rows: int, k: int, dimension: float) -> float:
-    """The prominence that a mode must have to be more than a chance fluctuation of a unimodal density."""
+    """The minimum prominence of a mode that is not a random fluctuation of a unimodal density."""
     factor = float(np.interp(dimension, list(THRESHOLD), list(THRESHOLD.values())))
     return factor * float(np.sqrt(2 * np.log(max(n_rows / k, 2.0)) / k))
 
@@ -56,11 +56,11 @@ def threshold(n_rows: int, k: int, dimension: float) -> float:
 def find_modes(X: np.ndarray, *, min_prominence: float | None = None, smallest: int | None = None) -> Modes:
     """Modes of the density of X (n_samples, n_columns) float64, by ToMATo (Chazal, Guibas, Oudot and Skraba 2013).
 
-    Rows are visited from the densest on (distance to the k-th neighbour); each joins the densest mode among its neighbours in
-    the symmetric k-nearest-neighbour graph. Where two modes meet, the lesser is merged unless it is prominent: its
-    peak has e^t times as many rows within the radius of the saddle as the saddle itself, t being ``min_prominence``, by default
-    `threshold`; modes of fewer than ``smallest`` rows do not count. Counting rows, not radii to the power of the dimension, makes the test hold on curves and
-    surfaces too. Needs more rows than two neighbourhoods hold.
+    Rows are visited in order of decreasing density (distance to the k-th neighbour); each joins the densest mode among its neighbours in
+    the symmetric k-nearest-neighbour graph. If two modes meet, the smaller is merged unless it is prominent: its peak has e^t times
+    as many rows within the radius of the saddle as the saddle, where t is ``min_prominence``, by default `threshold`. Modes
+    of fewer than ``smallest`` rows are not counted. The test counts rows instead of using radii to the power of the
+    dimension, so it is also valid on curves and surfaces. X must have more rows than two neighbourhoods.
     """
     n = len(X)
     k = n_neighbors(n)
@@ -90,7 +90,7 @@ def find_modes(X: np.ndarray, *, min_prominence: float | None = None, smallest: 
 
 
 class _Merging:
-    """The forest of modes while rows are visited from the densest on; a tree's root is its densest row."""
+    """Union-find forest of modes; the root of a tree is its densest row."""
 
     def __init__(self, X: np.ndarray, radius: np.ndarray, k: int, limit: float, smallest: int) -> None:
         self._X, self._radius, self._k, self._limit, self._smallest = X, radius, k, limit, smallest
@@ -101,7 +101,7 @@ class _Merging:
         self.prominence: dict[int, float] = {}
 
     def root(self, row: int) -> int:
-        """The peak of the mode that a visited row is in."""
+        """The peak of the mode of a visited row."""
         parent = self._parent
         while parent[row] != row:
             parent[row] = parent[parent[row]]
@@ -109,7 +109,7 @@ class _Merging:
         return row
 
     def visit(self, row: int, neighbors: list[int]) -> None:
-        """Add a row, and merge the modes that meet in it."""
+        """Add a row, and merge the modes that meet at it."""
         peaks = {self.root(j) for j in neighbors if self._parent[j] >= 0}
         self._parent[row], self._size[row] = row, 1
         if not peaks:
@@ -131,7 +131,7 @@ class _Merging:
         self._size[top] += self._size[peak]
 
     def merge_bumps(self) -> None:
-        """Merge each mode that is small beside the largest one, and hardly apart from the mode that it met first."""
+        """Merge each mode that is small compared to the largest one and not well separated from the mode that it met first."""
         sizes = Counter(self.root(i) for i in range(len(self._parent)))
         largest = max(sizes.values())
         for peak in sorted(self._met, key=lambda q: (sizes[q], q)):

@@ -26,7 +26,7 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
         from gpuclust.tracking.mlflow import MlflowRecorder
 
         c = config.tracking
-        recorder = MlflowRecorder(c.uri, c.experiment, tell=display.say, retry_seconds=c.retry_seconds)
+        recorder = MlflowRecorder(c.uri, c.experiment, report=display.say, retry_seconds=c.retry_seconds)
     else:
         recorder = MemoryRecorder()
     backend = create_backend(choice.name, config.backend.pool_fraction)

@@ -87,7 +87,7 @@ def _validation_error(request: Request, error: RequestValidationError) -> Respon
     """Report where and why each value is invalid. Values are not repeated; the name of an unknown parameter is."""
     errors, sentences = [], []
     for one in error.errors():
-        if one["type"] == "json_validation_error":
+        if one["type"] == "json_invalid":
             return problem(400, f"the body is not JSON: {one['ctx']['error']} at character {one['loc'][-1]}")
         if one["loc"] == ("body",) and isinstance(one.get("input"), bytes):
             return problem(415, "the body is not declared as JSON; send Content-Type: application/json")

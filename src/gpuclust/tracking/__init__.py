@@ -1,1 +1,1 @@
-"""What is kept: the recorder, MLflow behind it, and the portable model."""
+"""Tracking: the recorder interface, MLflow and its UI, and the portable model."""

@@ -1,7 +1,7 @@
-"""Whose run it is: the process that owns it, whether that process still lives, and the lease that it renews.
+"""Claims on jobs: the process that owns a run, whether the process is alive, and the lease that it renews.
 
-A RUNNING run with a job's key is a claim on the job. Its owner renews a lease on it; when the lease has expired, or the owner
-is known to have ended, the claim is void and another process may take the job.
+A RUNNING run with the key of a job is a claim on the job. Its owner renews a lease. If the lease has expired, or the owner has
+ended, the claim is void and another process may run the job.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ HOST, PROCESS, LEASE, TICKET = "gpuclust.host", "gpuclust.process", "gpuclust.le
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
-# A process that is alive on this host keeps its claim so long without renewing it: the machine may be overloaded.
+# A live process on this host keeps its claim this long without renewal: the machine may be overloaded.
 GRACE_SECONDS = 600.0
 
 
 def lease() -> str:
-    """A lease from now on: the second since 1970 at which it expires."""
+    """A new lease: its expiry in seconds since 1970."""
     return f"{time.time() + LEASE_SECONDS:.0f}"
 
 
 def owner() -> dict[str, str]:
-    """The tags of a run that this process owns."""
+    """The tags of a run owned by this process."""
     process = psutil.Process()
     return {
         HOST: platform.node(),
@@ -40,12 +40,12 @@ def owner() -> dict[str, str]:
 
 
 def is_mine(tags: Mapping[str, str]) -> bool:
-    """Whether a run with these tags is this process's own."""
+    """Whether a run with these tags is owned by this process."""
     return _is_here(tags) and tags.get(PROCESS, "").partition("@")[0] == str(os.getpid()) and _process(tags) is not None
 
 
 def is_live(tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a RUNNING run still works on it, as far as this process can know."""
+    """Whether the owner of a RUNNING run is still alive, as far as this process can detect."""
     overdue = time.time() - _expiry(tags)
     if not _is_here(tags):
         return overdue < 0
@@ -59,7 +59,7 @@ def is_live(tags: Mapping[str, str]) -> bool:
 
 
 def is_abandoned(tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a RUNNING run certainly ended: gone from this host, or long overdue elsewhere."""
+    """Whether the owner of a RUNNING run has certainly ended: no such process on this host, or a long expired lease."""
     if _is_here(tags):
         return _process(tags) is None
     return LEASE in tags and time.time() - _expiry(tags) > GRACE_SECONDS
@@ -73,14 +73,14 @@ def _expiry(tags: Mapping[str, str]) -> float:
 
 
 def _is_here(tags: Mapping[str, str]) -> bool:
-    """Whether the owner's process id means something here: the same host, and not another container on it."""
+    """Whether the process id of the owner is valid here: same host and same container."""
     _, _, rest = tags.get(PROCESS, "").partition("@")
     namespace = rest.partition("@")[2]
     return tags.get(HOST) == platform.node() and namespace in ("", _namespace())
 
 
 def _namespace() -> str:
-    """What tells the process ids of one container from those of another."""
+    """The PID namespace, which distinguishes the process ids of containers."""
     try:
         return str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116  a link that leads nowhere as a path
     except OSError:
@@ -88,18 +88,20 @@ def _namespace() -> str:
 
 
 def _process(tags: Mapping[str, str]) -> psutil.Process | None:
-    """The owner's process; None when it ended: its id may have been given out again, so its start counts too."""
+    """The process of the owner; None if it has ended. The start time is compared too, because ids are reused."""
     pid, _, rest = tags.get(PROCESS, "").partition("@")
     try:
         process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(rest.partition("@")[0])) < 2  # seconds: the clock may be corrected
+        same = (
+            abs(process.create_time() - float(rest.partition("@")[0])) < 2
+        )  # seconds, because the clock may be adjusted
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except (ValueError, psutil.Error):
         return None
 
 
 class Leases:
-    """Renews the lease of each open run in the background, so that a long job keeps its claim."""
+    """Renews the leases of the open runs in a background thread."""
 
     def __init__(self, renew: Callable[[str, str], object]) -> None:
         self._renew = renew
@@ -112,7 +114,7 @@ class Leases:
         return iter(list(reversed(self._open)))
 
     def add(self, run_id: str) -> str:
-        """Renew the lease of a run until it is dropped; the run."""
+        """Renew the lease of a run until `drop`; return the run id."""
         with self._lock:
             self._open[run_id] = None
             if self._thread is None:
@@ -123,12 +125,12 @@ class Leases:
         return run_id
 
     def drop(self, run_id: str) -> None:
-        """Renew no longer: the run was closed."""
+        """Stop renewing the lease of a run."""
         with self._lock:
             self._open.pop(run_id, None)
 
     def renew(self) -> bool:
-        """Renew every lease once; False, and the thread is over, where no run is open."""
+        """Renew every lease once. Returns False, which ends the thread, if no run is open."""
         with self._lock:
             if not self._open:
                 self._thread = None
@@ -136,7 +138,7 @@ class Leases:
             runs = list(self._open)
         for run_id in runs:
             if run_id in self._open:
-                with suppress(Exception):  # the store is away: the next round tries again
+                with suppress(Exception):  # the store is unavailable: try again in the next round
                     self._renew(run_id, lease())
         return True
 

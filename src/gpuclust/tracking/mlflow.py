@@ -1,4 +1,4 @@
-"""The recorder that keeps runs in MLflow: the only file that talks to it, but for `pyfunc.py`."""
+"""`MlflowRecorder`: records runs in MLflow. Only this file and `pyfunc.py` use MLflow's client."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ logger = logging.getLogger(__name__)
 PARENT_RUN = "mlflow.parentRunId"
 MAX_PARAM_LENGTH = 6_000
 PAGE = 1_000
-# Where the bundle is among the files of a logged model: now, and in version 0.1.0.
+# The folder of the bundle in a logged model: now, and in version 0.1.0.
 BUNDLES = ("data/bundle", "artifacts/bundle")
-# Over HTTP nothing locks a job: a claim waits so long for others of the same moment to take their place in the queue.
+# There is no lock over HTTP: a claim waits this long for simultaneous claims to take a ticket.
 QUEUE_SECONDS = 15.0
 
 T = TypeVar("T")
 
 
-def _tell(text: str) -> None:
+def _print_message(text: str) -> None:
     print(text, file=sys.stderr)
 
 
 class MlflowRecorder:
-    """Records into one MLflow experiment.
+    """Records runs in one MLflow experiment.
 
-    Creates the store and the experiment once, under a lock, because MLflow's migration does not survive several
-    processes at a time. Raises TrackingError when the store cannot be reached, read or written.
+    The store and the experiment are created once, under a lock, because MLflow's migration fails if several processes run
+    it. Raises TrackingError if the store cannot be reached, read or written.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class MlflowRecorder:
         experiment: str = "gpuclust",
         *,
         create: bool = True,
-        tell: Callable[[str], None] = _tell,
+        report: Callable[[str], None] = _print_message,
         retry_seconds: float = 120.0,
     ) -> None:
         configure_client()
         self.uri, self.artifacts = resolve_uri(uri)
         self.experiment = experiment
-        self._tell, self._retry_seconds = tell, retry_seconds
+        self._report, self._retry_seconds = report, retry_seconds
         self._leases = Leases(lambda run_id, until: self.client.set_tag(run_id, LEASE, until))
-        with one_line_errors(self.uri), complete_store(self.uri, self.artifacts, create, tell):
+        with one_line_errors(self.uri), complete_store(self.uri, self.artifacts, create, report):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment_id = self._experiment_id(create)
@@ -104,7 +104,7 @@ class MlflowRecorder:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None and create:
             try:
-                return str(self.client.create_experiment(self.experiment, artifact_location=self._artifacts_here()))
+                return str(self.client.create_experiment(self.experiment, artifact_location=self._local_artifacts()))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
@@ -117,13 +117,13 @@ class MlflowRecorder:
             )
         return str(found.experiment_id)
 
-    def _artifacts_here(self) -> str | None:
-        """Where a local store keeps the experiment's artifacts."""
+    def _local_artifacts(self) -> str | None:
+        """The artifact folder of the experiment in a local store; None for other stores."""
         path = store_file(self.uri)
         return location(path.parent / "artifacts" / self.experiment) if path is not None else None
 
     def _do(self, work: Callable[[], T]) -> T:
-        """Ask the store something, again while it does not answer. The work must bear being done twice."""
+        """Run an operation on the store, with retries while the store does not respond. The operation must be repeatable."""
         deadline, pause = time.monotonic() + self._retry_seconds, 1.0
         while True:
             try:
@@ -134,7 +134,7 @@ class MlflowRecorder:
                 if left <= 0:
                     raise
                 if pause == 1.0:
-                    self._tell(f"{str(error).partition(';')[0]}; trying again for {left:.0f} s")
+                    self._report(f"{str(error).partition(';')[0]}; trying again for {left:.0f} s")
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 15.0)
 
@@ -152,11 +152,11 @@ class MlflowRecorder:
         return [to_recorded_job(run) for run in self.search(f"tags.`{PARENT_RUN}` = '{parent}'")]
 
     def sweeps(self) -> Iterator[RecordedJob]:
-        """The sweeps of the experiment, whatever their status, the one that ended last first."""
+        """The sweeps of the experiment with any status, the one that ended last first."""
         return (to_recorded_job(run) for run in self.search(f"tags.`{KIND}` = 'sweep'", ["attributes.end_time DESC"]))
 
     def job(self, run_id: str) -> RecordedJob | None:
-        """The run of that id, of whatever kind and status, or None."""
+        """The run with an id, of any kind and status; None if it does not exist."""
         with one_line_errors(self.uri):
             try:
                 return to_recorded_job(self.client.get_run(run_id))
@@ -167,7 +167,7 @@ class MlflowRecorder:
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
-        """An artifact of a run as a local file, for as long as the context lasts."""
+        """Download an artifact of a run to a temporary file, which exists within the context."""
         with TemporaryDirectory() as folder:
             with one_line_errors(self.uri):
                 found = Path(self.client.download_artifacts(run_id, path, folder))
@@ -175,19 +175,22 @@ class MlflowRecorder:
 
     @contextmanager
     def download_model(self, run_id: str) -> Iterator[Path | None]:
-        """The bundle folder of a run's model, for as long as the context lasts; None when none was kept whole."""
-        whole = self._models(run_id, whole=True)
-        if not whole:
+        """Download the bundle of a run's model to a temporary folder; None if the run has no complete model."""
+        complete = self._models(run_id, complete=True)
+        if not complete:
             yield None
             return
         with TemporaryDirectory() as folder:
             with one_line_errors(self.uri), silence_logger("mlflow"):
-                found = mlflow.artifacts.download_artifacts(f"models:/{whole[-1]}", dst_path=folder)
-            yield next(f for f in (Path(found) / place for place in BUNDLES) if f.is_dir())
+                found = mlflow.artifacts.download_artifacts(f"models:/{complete[-1]}", dst_path=folder)
+            yield next(f for f in (Path(found) / folder for folder in BUNDLES) if f.is_dir())
 
     def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
-        """The sweep ``sweep_id``, or else the one that the job was first run in: its name, its choice and the reason, its
-        verdict with the figures that led to it (``because``), and its curves (metric -> step -> value)."""
+        """Summarise the sweep ``sweep_id``, by default the first sweep of the job.
+
+        The summary has its name, the chosen run and the reason, the verdict with its reasons (``because``), and the curves
+        (metric -> step -> value).
+        """
         wanted = sweep_id or run.parent
         sweep = self.job(wanted) if wanted else None
         if sweep is None:
@@ -214,7 +217,7 @@ class MlflowRecorder:
         return found if isinstance(found, dict) else None
 
     def search(self, query: str, order_by: list[str] | None = None) -> Iterator[Run]:
-        """Every run of the experiment that matches an MLflow search, all pages of it."""
+        """All runs of the experiment that match an MLflow search."""
         token: str | None = None
         while True:
             found = self._do(partial(self._page, query, order_by, token))
@@ -235,8 +238,8 @@ class MlflowRecorder:
         return len(stale)
 
     def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
-        """See Recorder. Over HTTP two processes that open one sweep again at the same moment may both do so."""
-        with self._alone():
+        """See Recorder. Over HTTP, two processes may reopen a sweep at the same moment."""
+        with self._locked():
             for run in self._same(start, "sweep"):
                 status, tags = run.info.status, run.data.tags
                 if status == FINISHED and not again:
@@ -253,12 +256,12 @@ class MlflowRecorder:
 
     def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
         """See Recorder."""
-        with self._alone():
+        with self._locked():
             taken = self._taken(start, since)
             return Claim(run=to_recorded_job(taken)) if taken else self._queued(self.start_job(start, parent), start)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with ExitStack() as stack:
             self._do(lambda: stack.enter_context(store_lock(self.uri)))
             yield
@@ -268,7 +271,7 @@ class MlflowRecorder:
         return list(self.search(query, ["attributes.start_time DESC"]))
 
     def _taken(self, start: RunStart, since: int) -> Run | None:
-        """The run for which a job need not be run here: the finished one, else a live one, else one that failed elsewhere."""
+        """An existing run that makes this job unnecessary: a finished, a live, or a recently failed run of another process."""
         runs = self._same(start, "job")
         finished = [run for run in runs if run.info.status == FINISHED]
         live = [run for run in runs if run.info.status == RUNNING and is_live(run.data.tags)]
@@ -278,10 +281,10 @@ class MlflowRecorder:
         return next(iter([*finished, *live, *failed]), None)
 
     def _queued(self, run_id: str, start: RunStart) -> Claim:
-        """The claim of a run that was just started: of those that were started at the same moment, one wins.
+        """Claim a run that was just started; one of several simultaneous runs wins.
 
-        Over HTTP nothing locks, so the runs of one key queue up as in Lamport's bakery (1974): each takes a ticket above all
-        that it sees, waits until all others have theirs, and the lowest wins.
+        Over HTTP there is no lock. Lamport's bakery algorithm (1974) is used: each run takes a ticket larger than all tickets
+        that it sees, waits until all other runs have one, and the smallest ticket wins.
         """
         if has_store_lock(self.uri):
             return Claim(run_id)
@@ -324,7 +327,7 @@ class MlflowRecorder:
 
         def create() -> str:
             nonlocal tried
-            if tried:  # the answer may have been lost, not the request
+            if tried:  # the response may have been lost, not the request
                 for run in self._same(start, start.tags[KIND]):
                     known = run.info.run_id in self._leases
                     if run.info.status == RUNNING and is_mine(run.data.tags) and not known:
@@ -400,27 +403,29 @@ class MlflowRecorder:
 
     def has_model(self, run_id: str) -> bool:
         """See Recorder."""
-        return bool(self._models(run_id, whole=True))
+        return bool(self._models(run_id, complete=True))
 
-    def _models(self, run_id: str, *, whole: bool) -> list[str]:
-        """The ids of a run's models that are whole, or of those that are not, the latest last. A process that was killed while
-        it logged a model leaves one that is not READY, or whose files are not all there."""
+    def _models(self, run_id: str, *, complete: bool) -> list[str]:
+        """The ids of the complete (or incomplete) models of a run, the latest last.
+
+        A process that is killed while logging a model leaves a model that is not READY or lacks files.
+        """
 
         def find() -> list[str]:
             found = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
             models = sorted(found, key=lambda model: int(model.creation_timestamp))
-            return [str(model.model_id) for model in models if self._is_whole(model) is whole]
+            return [str(model.model_id) for model in models if self._is_complete(model) is complete]
 
         return self._do(find)
 
-    def _is_whole(self, model: LoggedModel) -> bool:
+    def _is_complete(self, model: LoggedModel) -> bool:
         if model.status != LoggedModelStatus.READY:
             return False
-        listed = (self.client.list_logged_model_artifacts(model.model_id, place) for place in BUNDLES)
+        listed = (self.client.list_logged_model_artifacts(model.model_id, folder) for folder in BUNDLES)
         return any({MODEL, ARRAYS} <= {PurePosixPath(file.path).name for file in files} for files in listed)
 
     def _delete_broken_models(self, run_id: str) -> None:
-        for model_id in self._models(run_id, whole=False):
+        for model_id in self._models(run_id, complete=False):
             self._do(partial(self.client.delete_logged_model, model_id))
 
     def end(self, run_id: str, status: str) -> None:
@@ -434,14 +439,14 @@ class MlflowRecorder:
         try:
             for run_id in self._leases:
                 self.end(run_id, status)
-        except TrackingError:  # they are closed at the next start on this host
+        except TrackingError:  # the next process on this host closes them
             return
         finally:
             self._retry_seconds = retry_seconds
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:
-        """See Recorder. Samples every second; a monitor that cannot start stops nothing."""
+        """See Recorder. Samples every second; a failure of the monitor does not affect the run."""
         with silence_logger("mlflow"):
             monitor = SystemMetricsMonitor(run_id, sampling_interval=1, tracking_uri=self.uri, resume_logging=True)
             monitor.start()
@@ -452,14 +457,14 @@ class MlflowRecorder:
                 monitor.finish()
 
     def link(self, run_id: str | None = None) -> str | None:
-        """See Recorder: of a tracking server, the page without credentials; a local store is opened by ``gpuclust ui``."""
+        """See Recorder: the page on a tracking server, without credentials; None for a local store, which `gpuclust ui` opens."""
         if not self.uri.startswith("http"):
             return None
         return f"{without_credentials(self.uri).rstrip('/')}/{page(self.experiment_id, run_id)}"
 
 
 def to_recorded_job(run: Run) -> RecordedJob:
-    """An MLflow run as a RecordedJob."""
+    """Convert an MLflow run to a RecordedJob."""
     return RecordedJob(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
@@ -490,7 +495,7 @@ def _ended_after(run: Run, since: int) -> bool:
 
 
 def _ticket(run: Run) -> int:
-    """The run's place in the queue of its key; 0 where it has none yet."""
+    """The ticket of a run; 0 if it has none yet."""
     text = run.data.tags.get(TICKET, "0")
     return int(text) if text.isdigit() else 0
 
@@ -507,7 +512,7 @@ def _params(params: Mapping[str, Any]) -> list[Param]:
 
 
 def _name(text: str) -> str:
-    """A metric or parameter name that MLflow takes: it refuses ``=``, ``[`` and ``@`` among others."""
+    """Replace the characters that MLflow does not allow in names, such as ``=``, ``[`` and ``@``."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
 
 

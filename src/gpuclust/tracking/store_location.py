@@ -1,4 +1,4 @@
-"""Where runs are kept: the address of the store, checked before it is opened, and its errors in one line."""
+"""The address of the tracking store: resolve and check it, and translate the errors of the store."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gpuclust.errors import GpuclustError, StoreUnavailable, TrackingError
 from gpuclust.sanitize import mask, remember
 
 SQLITE = "sqlite:///"
-# The form whose escapes SQLAlchemy decodes; for sqlite:/// MLflow would first create a folder named by the escapes.
+# SQLAlchemy decodes escapes in this form; for sqlite:/// MLflow would create a folder with the escapes in its name.
 ESCAPED_SQLITE = "sqlite+pysqlite:///"
-# A path of these characters is its own URI.
+# A path of these characters needs no escapes in a URI.
 PLAIN_PATH = re.compile(r"[^?%#'\"\x00-\x1f\x7f-\x9f]*")
-# Scheme of a database -> (its default driver's module, what to install for it).
+# Database scheme -> (module of the default driver, package to install).
 DRIVERS = {
     "postgresql": ("psycopg", "'gpuclust[postgres]'"),
     "mysql": ("MySQLdb", "mysqlclient, or PyMySQL with mysql+pymysql://"),
@@ -33,9 +33,9 @@ NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3")
 def resolve_uri(uri: str | None, folder: Path | None = None) -> tuple[str, str | None]:
     """The tracking URI and, for a SQLite file, the artifact folder as a path or a ``file:`` URI.
 
-    ``uri``, else MLFLOW_TRACKING_URI, else ``gpuclust-runs/mlflow.db`` under ``folder`` (the current one), all
-    made absolute, so that a run is found again whatever the current folder is. The secrets of the URI are masked from
-    here on (see `gpuclust.sanitize`). Raises TrackingError for an address that no store can have.
+    The URI is ``uri``, else MLFLOW_TRACKING_URI, else ``gpuclust-runs/mlflow.db`` in ``folder`` (by default the current one).
+    Paths are made absolute, so that runs are found from any folder. From now on the secrets of the URI are masked (see
+    `gpuclust.sanitize`). Raises TrackingError for an invalid address.
     """
     remember(uri)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
@@ -56,19 +56,19 @@ def resolve_uri(uri: str | None, folder: Path | None = None) -> tuple[str, str |
 
 
 def sqlite_uri(path: Path, query: str = "") -> str:
-    """The URI of a SQLite file; one that is plain text wherever the path allows it."""
+    """The URI of a SQLite file, with escapes only if necessary."""
     if PLAIN_PATH.fullmatch(str(path)):
         return f"{SQLITE}{path}" + (f"?{query}" if query else "")
     return f"{ESCAPED_SQLITE}{quote(str(path))}" + (f"?{query}" if query else "")
 
 
 def location(path: Path) -> str:
-    """A local folder as MLflow's artifact location: the path, or a ``file:`` URI where the path is not its own."""
+    """The artifact location of a local folder: its path, or a ``file:`` URI if the path needs escapes."""
     return str(path) if PLAIN_PATH.fullmatch(str(path)) else path.as_uri()
 
 
 def store_file(uri: str) -> Path | None:
-    """The file of a SQLite store, by a URI that `resolve_uri` returned; None for any other store."""
+    """The file of a SQLite store, from a URI of `resolve_uri`; None for other stores."""
     if uri.startswith(ESCAPED_SQLITE):
         return Path(unquote(uri.removeprefix(ESCAPED_SQLITE).partition("?")[0]))
     if uri.startswith(SQLITE):
@@ -77,14 +77,14 @@ def store_file(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """What messages call the store: a path, or its address without the password."""
+    """The store in messages: its path, or its address without the password."""
     return str(store_file(uri) or mask(uri))
 
 
 def _sqlite_path(uri: str, folder: Path | None) -> tuple[Path, str]:
-    """The file and the options of a SQLite URI as a user writes it: with a relative path, or escapes, or neither.
+    """Parse a SQLite URI written by a user, with a relative or absolute path and optional escapes: the file and the options.
 
-    ``%`` and ``?`` are taken literally where they name a folder that exists.
+    ``%`` and ``?`` are literal if they are part of an existing folder.
     """
     text = re.sub(r"^sqlite(\+pysqlite)?:(///|//)?", "", uri)
     here = folder or Path.cwd()
@@ -93,7 +93,7 @@ def _sqlite_path(uri: str, folder: Path | None) -> tuple[Path, str]:
         raise TrackingError(
             f"tracking.uri={shown(uri)} names no file, so nothing would be kept; write sqlite:///FILE, or use tracking=none"
         )
-    if "/" in query and (here / text).parent.is_dir():  # the question mark belongs to the name of a folder
+    if "/" in query and (here / text).parent.is_dir():  # the question mark is part of the name of a folder
         name, query = text, ""
     path = here / name
     if "%" in name and (uri.startswith(ESCAPED_SQLITE) or not path.parent.is_dir()):
@@ -104,7 +104,7 @@ def _sqlite_path(uri: str, folder: Path | None) -> tuple[Path, str]:
 
 
 def _check_address(uri: str) -> None:
-    """Raise TrackingError for an address that cannot be a store, so that MLflow does not try it for minutes."""
+    """Raise TrackingError for an address that cannot be a store, which MLflow would retry for minutes."""
     if uri in DATABRICKS:
         return
     scheme = uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
@@ -127,11 +127,13 @@ def _check_address(uri: str) -> None:
         _check_driver(uri)
     elif scheme not in DATABRICKS and scheme not in _plugin_schemes():
         known = ("sqlite:///FILE", "http://", "https://", *(f"{name}://" for name in DRIVERS))
-        raise TrackingError(f"tracking.uri={shown(uri)} is of no kind that MLflow knows; use one of {', '.join(known)}")
+        raise TrackingError(
+            f"tracking.uri={shown(uri)} has no scheme that MLflow supports; use one of {', '.join(known)}"
+        )
 
 
 def _check_driver(uri: str) -> None:
-    """Raise TrackingError naming the package to install where the driver of a database is missing."""
+    """Raise TrackingError with the package to install if the driver of a database is missing."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -157,14 +159,14 @@ def _plugin_schemes() -> set[str]:
 
 
 class DeferredInterrupts:
-    """Ctrl-C, SIGTERM and SIGHUP, held back while the store is being written: an interrupted transaction would be an error."""
+    """Defers Ctrl-C, SIGTERM and SIGHUP while the store is written, because an interrupted transaction is an error."""
 
     def __init__(self) -> None:
         self._writing = 0
         self._waiting: KeyboardInterrupt | None = None
 
     def interrupt(self, error: KeyboardInterrupt) -> None:
-        """Raise now, or when what is being written is written; a second interrupt does not wait for that."""
+        """Raise now, or after the current write. A second interrupt is raised immediately."""
         if self._writing and self._waiting is None:
             self._waiting = error
         else:
@@ -172,7 +174,7 @@ class DeferredInterrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """No interrupt within; one that came is raised at the end."""
+        """Defer interrupts to the end of the context."""
         self._writing += 1
         try:
             yield
@@ -188,7 +190,7 @@ INTERRUPTS = DeferredInterrupts()
 
 @contextmanager
 def one_line_errors(where: str) -> Iterator[None]:
-    """Whatever MLflow, a database or the file system raises as one TrackingError, of which StoreUnavailable may pass."""
+    """Convert any error of MLflow, a database or the file system to a TrackingError, or StoreUnavailable if a retry may help."""
     try:
         with INTERRUPTS.deferred():
             yield
@@ -198,7 +200,7 @@ def one_line_errors(where: str) -> Iterator[None]:
         raise translated(error, where) from error
 
 
-# What a store says while it is away: worth another try, unlike a refusal.
+# Messages of a store that is temporarily unavailable; a retry may succeed.
 AWAY = re.compile(
     r"max retries exceeded|failed with exception|connection (refused|reset|aborted|failed|timed out|broken)|timed? ?out"
     r"|error code 50[234]|too many 5\d\d error|too many 429|database is locked|could not connect|server closed the connection"
@@ -206,7 +208,7 @@ AWAY = re.compile(
     r"|terminating connection|connection is closed|the database system is|lost connection|gone away|remote end closed",
     re.IGNORECASE,
 )
-# The part of such a message that a person needs.
+# The relevant part of such a message.
 WHY_AWAY = re.compile(
     r"connection refused|timed out|connection reset|remote end closed|name or service not known|no route to host"
     r"|too many \d+ error responses|database is locked|server closed the connection|the database system is [a-z ]+",
@@ -217,7 +219,7 @@ REFUSED = re.compile(r"error code (401|403)|status code (401|403)|unauthorized|a
 
 
 def translated(error: Exception, where: str) -> TrackingError:
-    """An error of the store as one line: what it says, where, and what to do."""
+    """Convert an error of the store to one line: the reason, the store, and what to do."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     reason = next((line for line in lines if "rror" in line), lines[0])[:300]
     text = f"{type(error).__name__} {error}"
@@ -234,7 +236,7 @@ def translated(error: Exception, where: str) -> TrackingError:
 
 
 def check_reachable(uri: str) -> None:
-    """Raise OSError for a dead server within seconds, not after MLflow's retries."""
+    """Raise OSError within seconds if a server does not respond, instead of after MLflow's retries."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -242,7 +244,7 @@ def check_reachable(uri: str) -> None:
 
 
 def page(experiment_id: str, run_id: str | None = None) -> str:
-    """The part of an MLflow UI address that opens a run, or the chart view of an experiment."""
+    """The fragment of an MLflow UI address for a run, or for the chart view of an experiment."""
     if run_id is not None:
         return f"#/experiments/{experiment_id}/runs/{run_id}"
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
@@ -250,7 +252,7 @@ def page(experiment_id: str, run_id: str | None = None) -> str:
 
 @contextmanager
 def silence_logger(name: str) -> Iterator[None]:
-    """No message of a logger below an error."""
+    """Suppress the messages of a logger below ERROR."""
     log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.ERROR)
@@ -261,10 +263,10 @@ def silence_logger(name: str) -> Iterator[None]:
 
 
 def configure_client() -> None:
-    """Set MLflow's client to give up on a server after seconds, where it would retry for minutes without a message, to show
-    no progress bars, and not to print "View run NAME at: ADDRESS", which would show the password of the address.
+    """Configure MLflow's client by environment variables, which its threads read too; variables set by the user are kept.
 
-    The settings are the environment's, which MLflow's threads read too; those that the user made stay.
+    Requests fail after seconds instead of silent retries for minutes. Progress bars are off, and "View run NAME at: ADDRESS"
+    is not printed, because it would show the password in the address.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -273,13 +275,13 @@ def configure_client() -> None:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """As the default, but silent about MLflow's monitor of the machine, which ends where the store is away."""
+    """The default hook, except for MLflow's system monitor, which fails if the store is unavailable."""
     if failure.thread is None or failure.thread.name != "SystemMetricsMonitor":
         threading.__excepthook__(failure)
 
 
 def keep_logs_off_the_terminal() -> None:
-    """MLflow, SQLAlchemy and urllib3 log a traceback for each error that gpuclust reports in one line."""
+    """Silence the loggers of MLflow, SQLAlchemy and urllib3, which log a traceback for each error that gpuclust reports."""
     threading.excepthook = _thread_failed
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     for name in NOISY:

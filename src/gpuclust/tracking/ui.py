@@ -1,4 +1,4 @@
-"""Start the MLflow UI on a store, quickly, and say where the charts are."""
+"""Start the MLflow UI on a store, and print the address of the charts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpuclust.errors import TrackingError
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.store_location import page
 
-PATIENCE_SECONDS = 60
+MAX_START_SECONDS = 60
 
 
 def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
-    """Serve until interrupted; the exit status. Raises TrackingError when there is no store or the port is taken."""
+    """Serve until interrupted; return the exit status. Raises TrackingError if there is no store or the port is in use."""
     if not 0 < port < 65536:
         raise TrackingError(f"--port {port} is outside 1 to 65535")
     try:
@@ -27,22 +27,22 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     if recorder.uri.startswith("http"):
         print(f"the tracking server has its own UI: {recorder.link()}")
         return 0
-    if _answers(host, port):
+    if _responds(host, port):
         raise TrackingError(f"port {port} is in use; give another with --port")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     if recorder.artifacts:
         command += ["--default-artifact-root", recorder.artifacts]
     environment = os.environ | {
-        # Not an option of the command: `ps` shows the command line, and with it a password, to every user.
+        # Not a command-line option, because `ps` shows the command line, including a password, to every user.
         "MLFLOW_BACKEND_STORE_URI": recorder.uri,
-        # Otherwise MLflow starts a job queue, and takes many seconds more.
+        # Otherwise MLflow starts a job queue, which takes many seconds.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        began = time.monotonic()
-        while not _answers(host, port):
-            if server.poll() is not None or time.monotonic() - began > PATIENCE_SECONDS:
+        started = time.monotonic()
+        while not _responds(host, port):
+            if server.poll() is not None or time.monotonic() - started > MAX_START_SECONDS:
                 raise TrackingError(
                     f"the MLflow UI did not start on {recorder.uri}; to see why, set MLFLOW_BACKEND_STORE_URI to it and "
                     f"run: python {' '.join(command[1:])}"
@@ -58,7 +58,7 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
         server.wait()
 
 
-def _answers(host: str, port: int) -> bool:
+def _responds(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex((host, port)) == 0
