@@ -7,8 +7,9 @@ import importlib
 import json
 import subprocess
 import sys
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,11 @@ from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.cli import main
 from gpuclust.data.in_memory import to_arrow, write_once
-from gpuclust.estimators.base import in_python
+from gpuclust.estimators.base import Estimator, in_python
 from gpuclust.planning import Settings, plan_of, settings_of
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.exporting import FEATURES, tracks
+from tests.test_toy_algorithm import installed  # noqa: F401  a fixture
 
 QUIET: dict[str, Any] = {"tracking": None, "progress": False}
 
@@ -242,7 +244,10 @@ def test_export_model_and_search(tmp_path: Path) -> None:
     folder = run.export("out/")
     assert {p.name for p in folder.iterdir()} == {"assignments.parquet", "clusters.parquet", "manifest.json", "model"}
     with gc.open_export("out/") as library:
-        assert library.search("fly me to the moon").hits[0].item.title.startswith("Fly Me to the Moon")
+        found = library.search("fly me to the moon")
+        assert found.hits[0].item.title.startswith("Fly Me to the Moon")
+        assert "<td>Fly Me to the Moon</td><td>" in found._repr_html_()
+        assert "<td>&lt;script&gt;" in library.search("script alert")._repr_html_()
     model = gc.load_model("out/model")
     assert model.features == run.features
     assert repr(model) == f"<Model kmeans: 3 clusters of {len(FEATURES)} features>"
@@ -439,6 +444,29 @@ def test_a_configuration_of_an_algorithm_is_accepted(frame: pd.DataFrame) -> Non
         {"cluster.n_clusters": 2},
         {"cluster.n_clusters": 3},
     ]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plug_in_is_swept_by_its_configuration_and_by_an_estimator(frame: pd.DataFrame) -> None:
+    from gpuclust_toy import ToyConfig
+
+    class Toy(Estimator):
+        _algorithm = "toy"
+        _keys: ClassVar[dict[str, str]] = {"radius": "eps"}
+        _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"radius": [Real]}
+
+        def __init__(self, radius: Any = 0.5) -> None:
+            self.radius = radius
+
+    sweep = gc.sweep(frame, ToyConfig(eps=[0.3, 0.5, 0.7]), **QUIET)  # type: ignore[arg-type]
+    assert list(sweep.leaderboard["cluster.eps"].sort_values()) == [0.3, 0.5, 0.7]
+    assert isinstance(sweep.plot("n_clusters"), Figure)
+    assert sweep.best is not None
+    one = gc.fit(frame, Toy(radius=sweep.best._outcome.job.swept["cluster.eps"]), **QUIET)
+    assert (one.labels_ == sweep.best.labels_).all()
+    assert len(one.predict(frame)) == 300
+    with pytest.raises(gc.GpuclustError, match="radius=-1"):
+        gc.fit(frame, Toy(radius=-1), **QUIET)
 
 
 def test_a_sweep_of_one_job_and_one_that_fails(frame: pd.DataFrame) -> None:

@@ -176,9 +176,7 @@ def _data_choice(settings: Settings) -> tuple[dict[str, str], list[str]]:
         return {}, []
     if detect_preset(settings.path) != "tracks":
         return {"data": "table"}, []
-    note = (
-        'the data has the columns of a table of tracks, so data="tracks" (config={"data": "table"} uses every number)'
-    )
+    note = 'the data has the columns of a table of tracks, so data="tracks" (config={"data": "table"} uses every numeric column)'
     return {"data": "tracks"}, [note]
 
 

@@ -269,6 +269,7 @@ class Sweep:
         ConfigurationError
             Where no job has the metric, or no number varies.
         """
+        from gpuclust.algorithms.registry import algorithms
         from gpuclust.metrics.validity import HIGHER_IS_BETTER
         from gpuclust.pipeline.curves import curves_by_axis
         from gpuclust.report import figures
@@ -283,7 +284,7 @@ class Sweep:
             raise ConfigurationError(f"this sweep has no curve of {metric or 'any metric'}{has}")
         axis, lines = max(axes.items(), key=lambda found: sum(map(len, found[1].values())))
         drawn = {line: figures.Curve(*zip(*points, strict=True)) for line, points in lines.items()}
-        counts_clusters = axis.rpartition(".")[2] == "n_clusters"
+        counts_clusters = any(a.size_axis == axis and a.counts_clusters for a in algorithms().values())
         return _shown_as_png(
             figures.score_curve(
                 drawn,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +111,9 @@ def write_once(table: pa.Table, folder: Path) -> Path:
     A file of the same content is not written again, so the same table has the same path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{os.getpid()}.partial"
+    handle, name = tempfile.mkstemp(".partial", dir=folder)
+    os.close(handle)
+    partial = Path(name)
     try:
         pyarrow.feather.write_feather(table.combine_chunks(), partial, compression="uncompressed")
         with partial.open("rb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from gpuclust.errors import ExportError, did_you_mean
@@ -94,6 +95,16 @@ class Found:
     ambiguous: tuple[str, ...] = ()
     total: int | None = None
     total_is_minimum: bool = False
+
+    def _repr_html_(self) -> str:
+        """The results as a table, for notebooks."""
+        cells = (
+            (hit.item.title or hit.item.id, hit.item.creator, hit.item.cluster_name, f"{hit.score:.2f}", hit.item.id)
+            for hit in self.hits
+        )
+        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+        head = "".join(f"<th>{name}</th>" for name in ("title", "creator", "cluster", "score", "id"))
+        return f"<p>{len(self.hits)} results for <b>{escape(self.query)}</b></p><table><tr>{head}</tr>{rows}</table>"
 
 
 @dataclass(frozen=True)
