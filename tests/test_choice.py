@@ -14,6 +14,7 @@ from gpuclust.compose import plan
 from gpuclust.config import choosing_metrics
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.pipeline import sweep
+from gpuclust.pipeline.sweep_result import leaderboard
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.conftest import Quiet
@@ -200,7 +201,7 @@ def test_a_sweep_over_scales_names_the_best_of_each_and_chooses_none(store_templ
     assert "scale=none" in reason
     assert "scale=standard" in reason
     assert "cannot be compared" in reason
-    rows = sweep.leaderboard(result)
+    rows = leaderboard(result)
     assert [row["space"] for row in rows] == ["scale=none"] * 2 + ["scale=standard"] * 2
     assert [row["rank"] for row in rows] == [1, 2, 1, 2]
     with pytest.raises(ExportError, match="cannot be compared") as error:
@@ -261,4 +262,4 @@ def test_spaces_are_ranked_by_what_can_be_compared(context: Any, tmp_path: Path,
     expected = max(by_space.values(), key=lambda o: o.metrics[metric])
     assert result.chosen.job == expected.job
     assert "cannot be compared" in result.selection.reason
-    assert sweep.leaderboard(result)[0]["chosen"]
+    assert leaderboard(result)[0]["chosen"]

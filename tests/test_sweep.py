@@ -16,6 +16,8 @@ from gpuclust.errors import CleaningError, DataError
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.context import about, git_commit, make_job
+from gpuclust.pipeline.curves import curves_by_axis
+from gpuclust.pipeline.sweep_result import leaderboard
 from gpuclust.reducers import prepare as prepare_module
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, MemoryRecorder
@@ -309,7 +311,7 @@ def test_figures_do_not_depend_on_the_order_of_the_swept_keys(context: Any) -> N
 def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(context: Any) -> None:
     p = planned("cluster=kmeans,hdbscan", "cluster.min_cluster_size=30,60,auto", "cluster.n_clusters=2,3")
     result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
-    by_axis = sweep.curves_by_axis(result.outcomes, p)
+    by_axis = curves_by_axis(result.outcomes, p)
     assert by_axis.keys() == {"cluster.n_clusters", "cluster.min_cluster_size"}
     (auto,) = [o for o in result.outcomes if o.job.swept.get("cluster.min_cluster_size") == "auto"]
     took = auto.metrics["min_cluster_size"]
@@ -324,7 +326,7 @@ def test_a_number_that_is_no_size_is_an_axis_of_its_own(context: Any) -> None:
     p = plan(["data=catalogue", "data.n_rows=600", "cluster=hdbscan", "cluster.min_cluster_size=20",
               "cluster.cluster_selection_epsilon=0.5,0.75,1.0"], multirun=True)  # fmt: skip
     result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
-    by_axis = sweep.curves_by_axis(result.outcomes, p)
+    by_axis = curves_by_axis(result.outcomes, p)
     ((axis, lines),) = by_axis.items()
     assert axis == "cluster.cluster_selection_epsilon"
     assert [size for size, _, _ in lines["n_clusters"]["hdbscan"]] == [0.5, 0.75, 1.0]
@@ -392,7 +394,7 @@ def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(context: Any
     assert result.metric == "silhouette_with_noise"
     scores = [o.metrics["silhouette_with_noise"] for o in result.outcomes if "silhouette_with_noise" in o.metrics]
     assert result.chosen.metrics["silhouette_with_noise"] == max(scores)
-    rows = sweep.leaderboard(result)
+    rows = leaderboard(result)
     assert all("silhouette_with_noise" in row for row in rows if "silhouette" in row)
     (auto,) = [row["job"] for row in rows if row["cluster.min_cluster_size"] == "auto"]
     assert re.fullmatch(r"hdbscan min_cluster_size=auto \(\d+\)", auto)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpuclust.compose import Plan
     from gpuclust.config import Config
     from gpuclust.pipeline.context import Outcome, RunContext
-    from gpuclust.pipeline.sweep import SweepResult
+    from gpuclust.pipeline.sweep_result import SweepResult
 
 # Export commands shown if no job was chosen, one for the best job of each space.
 MAX_EXPORTS = 5
@@ -227,7 +227,7 @@ def _show_result(result: SweepResult, config: Config, context: RunContext) -> No
     """Print the leaderboard, the choice and its reason, the verdict, the next commands, and a summary line."""
     from rich.console import Console
 
-    from gpuclust.pipeline.sweep import leaderboard
+    from gpuclust.pipeline.sweep_result import leaderboard
     from gpuclust.report.terminal import leaderboard as table
 
     is_terminal = sys.stdout.isatty()

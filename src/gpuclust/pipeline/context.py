@@ -1,4 +1,4 @@
-"""What a job is, where jobs are done, and what they come to: the nouns that `job.py` and `sweep.py` speak in."""
+"""A job, what it runs with, its result and its outcome: the types of `job.py` and `sweep.py`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """What jobs must have in common to run together."""
+        """Jobs with an equal key can run together."""
         c = self.config
         return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
 
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that a job found, ready to record."""
+    """The results of a job, ready to record."""
 
     table: Table
     matrix: Matrix
@@ -80,9 +80,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job. ``status`` is FINISHED or FAILED; ``resumed`` ones were found, not run.
+    """How a job ended. ``status`` is FINISHED or FAILED; a ``resumed`` job was found in the store, not run.
 
-    ``labels`` is their digest; ``table`` the summary of the table of a resumed job; ``parent`` the sweep that a resumed job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were let go.
+    ``labels`` is the digest of the labels; ``table`` the summary of the table of a resumed job; ``parent`` the sweep that a resumed
+    job was first run in, if any; ``clustering`` and ``profile`` are None when the job failed, was resumed, or its arrays were released.
     """
 
     job: Job
@@ -99,7 +100,7 @@ class Outcome:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know before using the clustering, in sentences."""
+        """Warnings about the use of the clustering, in sentences."""
         n_rows = round(self.metrics.get("n_rows", 0))
         much_noise = noise_warning(round(self.metrics.get("noise_fraction", 0.0) * n_rows), n_rows)
         return (much_noise,) if much_noise else ()
@@ -115,7 +116,7 @@ class Outcome:
         number = f"{size:.10g}" if isinstance(size, (int, float)) else str(size)
         return f"{cluster.name}-{'k' if algorithm.counts_clusters else ''}{number}"
 
-    def light(self) -> Outcome:
+    def without_arrays(self) -> Outcome:
         """The outcome without its arrays."""
         return replace(self, clustering=None)
 
@@ -124,7 +125,7 @@ class Display(Protocol):
     """Receives progress updates and the outcome of each job."""
 
     def stage(self, text: str, done: float = 0.0) -> None:
-        """What is being done now, and the share of it that is done, in [0, 1]."""
+        """The current step, and the fraction of it that is done, in [0, 1]."""
 
     def finished(self, outcome: Outcome) -> None:
         """A job ended."""
@@ -132,9 +133,9 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where jobs run: the backend and why it was chosen, the shared cache, the recorder and the display.
+    """What jobs run with: the backend and why it was chosen, the shared cache, the recorder and the display.
 
-    ``say`` prints a line for the user; ``work`` is called with the work done on the jobs that run together, in jobs.
+    ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs.
     """
 
     backend: Backend
@@ -182,7 +183,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def about(context: RunContext) -> dict[str, str]:
-    """The tags that say where and with what a run was made."""
+    """Tags of a run: the device, its reason, the version, the command and the git commit."""
     commit = git_commit(Path.cwd())
     return {
         **({tags.GIT_COMMIT: commit} if commit else {}),

@@ -31,7 +31,7 @@ class Point:
 
 
 def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """By what varies: ``kmeans k=5``, ``gmm k=4 full``, ``hdbscan min_cluster_size=50 scale=minmax``."""
+    """The job's name, from what varies: ``kmeans k=5``, ``gmm k=4 full``, ``hdbscan min_cluster_size=50 scale=minmax``."""
     words = [config.cluster.name]
     algorithm = algorithm_of(config.cluster)
     if algorithm.size_key is not None:
@@ -43,7 +43,7 @@ def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> s
 
 
 def _variation(swept: Mapping[str, Any], keys: Sequence[str], without: Sequence[str]) -> list[str]:
-    """The other swept values, in words: a text speaks for itself, a number needs its name."""
+    """The other swept values: a text as it is, a number with its key."""
     words = []
     for name in keys:
         if name in swept and name not in without:
@@ -60,7 +60,7 @@ def sweep_name(jobs: Sequence[Job]) -> str:
 
 
 def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
-    """Where a finished job is in the curves; None where nothing that could be an axis varies for it.
+    """Where a finished job is in the curves; None where nothing that can be an axis varies.
 
     The axis is the swept size of the algorithm, whatever else varies and in whatever order the keys were given; where its size
     does not vary, the first other number of the algorithm that does. ``auto`` is the size that it took.

@@ -8,7 +8,8 @@ from gpuclust.compose import Plan
 from gpuclust.config import Config
 from gpuclust.data.source import fingerprint
 from gpuclust.pipeline.context import RunContext
-from gpuclust.pipeline.sweep import SweepResult, jobs_of, run
+from gpuclust.pipeline.sweep import jobs_of, run
+from gpuclust.pipeline.sweep_result import SweepResult
 from gpuclust.runtime.backend import create_backend, select_backend
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.jit import notify_on_compile

@@ -1,4 +1,4 @@
-"""What a sweep comes to: the best job of each algorithm, how they agree, the gap, the choice and the verdict."""
+"""The conclusion of a sweep: the best job of each algorithm, their agreement, the gap statistic, the choice and the verdict."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from gpuclust.tracking.recorder import FINISHED
 if TYPE_CHECKING:
     from gpuclust.algorithms.cluster import Clustering
 
-# The gap is looked at up to this size at least, where the sweep tried no numbers of clusters.
+# The gap statistic is computed for at least this many clusters where the sweep tried fewer than three numbers.
 MIN_GAP_SIZE = 10
-# Reference sets of the gap statistic where nothing else answers.
+# Reference sets of the gap statistic where no other criterion gives a number.
 AUTOMATIC_REFERENCES = 5
 # How much higher the relative validity of an HDBSCAN job must be than that of the other algorithms to be preferred.
 VALIDITY_MARGIN = 0.1
@@ -77,22 +77,22 @@ class BestOfAlgorithm:
 
     @property
     def candidate(self) -> Candidate:
-        """What selection looks at."""
+        """The candidate for `gpuclust.analysis.selection`."""
         return candidate(self.outcome)
 
 
 def candidate(outcome: Outcome) -> Candidate:
-    """What selection looks at of a finished job."""
+    """A finished job as a candidate for `gpuclust.analysis.selection`."""
     job = outcome.job
     return Candidate(job.name, job.config.cluster.name, outcome.metrics, job.key_of_matrix, job.space)
 
 
 def leaders(finished: Sequence[Outcome], metric: str) -> list[Outcome]:
-    """The finished job that is ahead, or the best of each space where they cannot be ranked."""
-    ahead = select_across([candidate(o) for o in finished], metric)
-    if ahead is None:
+    """The best finished job, or the best of each space where these cannot be ranked."""
+    choice = select_across([candidate(o) for o in finished], metric)
+    if choice is None:
         return []
-    return [finished[i] for i in (ahead.best if isinstance(ahead, Unranked) else (ahead.index,))]
+    return [finished[i] for i in (choice.best if isinstance(choice, Unranked) else (choice.index,))]
 
 
 def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
@@ -111,9 +111,9 @@ def best_of_each(outcomes: Sequence[Outcome], metric: str) -> list[Outcome]:
 
 
 def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, context: RunContext) -> SweepSummary:
-    """Choose among the finished jobs of a sweep, compare the best of each algorithm, and say what the sweep found.
+    """Choose among the finished jobs of a sweep, compare the best of each algorithm, and judge the number of clusters.
 
-    Jobs of several spaces (other rows, features, scales or dimensions) are ranked by what can be compared between them, or not at
+    Jobs of several spaces (rows, features, scales or dimensions) are ranked by scores that compare between spaces, or not at
     all (`gpuclust.analysis.selection.select_across`). Across algorithms ``sweep.metric=auto`` chooses by silhouette, unless
     `gpuclust.analysis.selection.prefer_hdbscan` has reason to prefer the HDBSCAN job.
     """

@@ -1,0 +1,170 @@
+"""What is recorded of a sweep: its parent run, its curves as jobs finish, its choice, verdict and files, and the chosen model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gpuclust.algorithms.registry import size_axes
+from gpuclust.analysis.profile import Profile
+from gpuclust.compose import Plan
+from gpuclust.config import flatten
+from gpuclust.errors import TrackingError
+from gpuclust.pipeline.context import Job, Outcome, RunContext, about
+from gpuclust.pipeline.curves import CURVES, curve_point, curves_by_axis, short, sweep_name
+from gpuclust.pipeline.job import get_matrix, get_table, with_rules
+from gpuclust.pipeline.run_files import SweepReportInput, sweep_files
+from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
+from gpuclust.pipeline.summary import SweepSummary, rebuild
+from gpuclust.pipeline.sweep_result import SweepResult, leaderboard
+from gpuclust.runtime.cache import key
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import FINISHED, RunStart
+
+
+def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStart:
+    """What is recorded before a sweep's work starts. Its key is that of its jobs together."""
+    config = jobs[0].config
+    fixed = {k: v for k, v in flatten(config).items() if k not in plan.swept and k.split(".")[0] not in plan.swept}
+    values = {k: ", ".join(dict.fromkeys(str(job.swept.get(k, "")) for job in jobs)) for k in plan.swept}
+    what_concludes = (config.sweep.metric, config.sweep.name, config.analysis.gap, config.analysis.compare)
+    return RunStart(
+        name=sweep_name(jobs),
+        tags={
+            tags.KIND: "sweep",
+            tags.KEY: key("sweep", [job.key for job in jobs], *what_concludes),
+            **about(context),
+        },
+        params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)}),
+    )
+
+
+def log_curve_points(outcome: Outcome, plan: Plan, parent: str, context: RunContext) -> None:
+    """Add the job to the curves of its sweep, so that they grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
+    ``curve/min_samples/silhouette`` over a key that is not the size of an algorithm."""
+    point = curve_point(outcome, plan) if outcome.status == FINISHED else None
+    if point is None:
+        return
+    axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
+    line = f"/{point.line}" if point.line else ""
+    points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+    step = int(point.size)
+    tried = sorted({float(v) for job in plan.jobs if isinstance(v := job.swept.get(point.axis), (int, float))})
+    if point.size in tried and any(
+        value % 1 for value in tried
+    ):  # MLflow's steps are whole numbers: the place among the values
+        step = tried.index(point.size)
+    context.recorder.log_points(parent, points, step=step)
+
+
+def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context: RunContext) -> None:
+    """Keep the chosen job's model, and record the choice, the verdict and the files of a sweep on its parent."""
+    assert result.parent is not None
+    parent, chosen = result.parent, result.chosen
+    first = result.outcomes[0].job
+    shown = chosen.job if chosen else first
+    table = get_table(shown, context)
+    reason = conclusion.reason
+    if chosen is not None and first.config.tracking.models == "chosen":
+        keep_model(chosen, context)
+    _mark(chosen, parent, context)
+    context.recorder.log(
+        parent,
+        tags={
+            tags.SELECTION_REASON: reason,
+            tags.SELECTION_METRIC: result.metric,
+            tags.SELECTED_RUN: chosen.run_id if chosen else "",
+            tags.VERDICT: conclusion.verdict.text,
+            tags.VERDICT_KIND: conclusion.verdict.kind,
+            "mlflow.note.content": _note(conclusion, reason, chosen),
+        },
+        metrics={
+            **(_without_seconds(chosen.metrics) if chosen else {}),
+            "n_jobs": len(result.outcomes),
+            "n_failed": len(result.failed),
+        },
+        params=features_used(table) if len({o.job.key_of_table for o in result.outcomes}) == 1 else {},
+        dataset=dataset(shown, table),
+    )
+    if conclusion.gap is not None:
+        for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
+            context.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
+    facts = SweepReportInput(
+        name=sweep_name([o.job for o in result.outcomes]),
+        run_id=parent,
+        rows=leaderboard(result),
+        curves=curves_by_axis(result.outcomes, plan),
+        reason=reason,
+        verdict=conclusion.verdict,
+        gap=conclusion.gap,
+        comparisons=conclusion.comparisons,
+        documents=conclusion.documents(),
+        about=about(context),
+        chosen=_chosen_profile(chosen, context),
+        audit=get_table(chosen.job, context).audit if chosen else None,
+        warnings=result.warnings,
+    )
+    with TemporaryDirectory() as folder:
+        context.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
+
+
+def _mark(chosen: Outcome | None, parent: str, context: RunContext) -> None:
+    """Tag the chosen job, and untag a job that was chosen before in this sweep or in the sweep that the chosen job was first run in:
+    at most one job of a sweep is tagged."""
+    families = {parent, *([chosen.parent] if chosen and chosen.parent else [])}
+    for job in (job for family in families for job in context.recorder.children(family)):
+        if job.tags.get(tags.SELECTED) == "true" and (chosen is None or job.run_id != chosen.run_id):
+            context.recorder.log(job.run_id, tags={tags.SELECTED: "false"})
+    if chosen is not None:
+        context.recorder.log(chosen.run_id, tags={tags.SELECTED: "true"})
+
+
+def _without_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a clustering, without those of the time that it took."""
+    return {k: v for k, v in metrics.items() if not k.endswith("_seconds")}
+
+
+def _note(conclusion: SweepSummary, reason: str, chosen: Outcome | None) -> str:
+    """The parent's description: the verdict and what led to it, the choice, and how to export it."""
+    lines = [
+        f"**{conclusion.verdict.text}**",
+        "",
+        *(f"- {line}" for line in conclusion.verdict.because),
+        "",
+        f"Chosen: {reason}",
+    ]
+    if chosen is not None:
+        lines += ["", *(f"**Warning:** {text}" for text in chosen.warnings)]
+        lines += ["", f"`gpuclust export {chosen.run_id} --out out/`"]
+    return "\n".join(lines)
+
+
+def _chosen_profile(chosen: Outcome | None, context: RunContext) -> Profile | None:
+    """The profile of the chosen job, with rules; None where it was resumed, not run."""
+    if chosen is None or chosen.profile is None or chosen.clustering is None:
+        return None
+    table = get_table(chosen.job, context)
+    return with_rules(chosen.job, table, chosen.profile, chosen.clustering.labels, context)
+
+
+def keep_model(outcome: Outcome, context: RunContext) -> None:
+    """Keep the model of a job, once, computing it again when its arrays are gone (it was resumed).
+
+    Raises TrackingError where the store does not have it afterwards.
+    """
+    if context.recorder.has_model(outcome.run_id):
+        return
+    job = outcome.job
+    table = get_table(job, context)
+    matrix = get_matrix(job, context)
+    if outcome.clustering is not None and outcome.profile is not None:
+        clustering, described = outcome.clustering, outcome.profile
+    else:
+        again = rebuild(job, context, expect=outcome.labels)
+        clustering, described = again.clustering, again.profile
+    log_model(job, outcome.run_id, table, matrix, clustering, described, context)
+    if not context.recorder.has_model(outcome.run_id):
+        raise TrackingError(
+            f"the model of run {outcome.run_id} was not stored completely; check the store and its free space, and run again"
+        )
