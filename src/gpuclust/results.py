@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpuclust.analysis.verdict import Verdict
     from gpuclust.compose import Plan
     from gpuclust.pipeline.context import Outcome, Result, RunContext
-    from gpuclust.pipeline.sweep import SweepResult
+    from gpuclust.pipeline.sweep_result import SweepResult
     from gpuclust.tracking.bundle import Bundle
 
 NOT_CLUSTERED = -2
@@ -232,7 +232,7 @@ class Sweep:
         """The jobs, the best first: name, status, swept parameters, metrics, and the reason where one failed."""
         import pandas as pd
 
-        from gpuclust.pipeline.sweep import leaderboard
+        from gpuclust.pipeline.sweep_result import leaderboard
 
         return pd.DataFrame(leaderboard(self._result))
 

@@ -152,7 +152,7 @@ def with_size(job: Job, metrics: Mapping[str, float]) -> Job:
     """The job, its name with the size that it took where none was given: ``hdbscan min_cluster_size=auto (21)``."""
     size_key = algorithm_of(job.config.cluster).size_key
     words = re.search(rf"\b{size_key}=(auto|default)(?! \()", job.name)
-    if words is None or size_key not in metrics:
+    if words is None or size_key is None or size_key not in metrics:
         return job
     took = f"{words[0]} ({metrics[size_key]:.10g})"
     return replace(job, name=job.name.replace(words[0], took, 1))
