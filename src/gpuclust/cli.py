@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
-from gpuclust.commands import BESIDE_RUN, command_parser
+from gpuclust.commands import SUBCOMMANDS, command_parser
 from gpuclust.errors import ConfigurationError, GpuclustError, why
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
@@ -346,4 +346,4 @@ def _completion(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "demo": _demo, **BESIDE_RUN}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "demo": _demo, **SUBCOMMANDS}

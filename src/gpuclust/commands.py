@@ -1,4 +1,4 @@
-"""The sub-commands beside `run`. Every heavy import waits for the command that needs it."""
+"""The sub-commands other than `run` and `demo`. Heavy modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gpuclust.sanitize import mask
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all errors are, and which can be asked for its options."""
+    """A parser that raises its errors as ConfigurationError, with one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message} ({self.prog} --help shows the options)")
 
 
 class Options(Exception):
-    """A command's parser, raised by the hidden option ``--complete``: for tab completion."""
+    """Raised by the hidden option ``--complete`` with the parser of a command, for tab completion."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def _export(arguments: list[str]) -> int:
         metavar="KEY=VALUE",
         help="best: only runs like n_clusters=6 (repeatable)",
     )
-    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: a CSV beside the Parquet")
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: also write CSV files")
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument(
@@ -172,7 +172,7 @@ def _predict(arguments: list[str]) -> int:
         "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
-    parser.add_argument("rows", type=Path, metavar="FILE", help="the rows: any file that data.path takes")
+    parser.add_argument("rows", type=Path, metavar="FILE", help="the rows: any file supported by data.path")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
     parser.add_argument(
@@ -219,7 +219,7 @@ def _serve(arguments: list[str]) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
     parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="allowed CORS origins")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     _access_options(parser)
@@ -244,14 +244,14 @@ def _access_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="the names that it answers to, beside its own (default: only its own on this machine, else any)",
+        help="additional host names to accept (default: on a local address only the names of this machine, else any)",
     )
     parser.add_argument(
         "--token",
         nargs="?",
         const="",
-        help="ask every request for a token; without a value one is made and printed. "
-        "GPUCLUST_TOKEN does the same and keeps the token out of the list of processes",
+        help="require a token in every request; without a value a token is generated and printed. "
+        "GPUCLUST_TOKEN does the same and keeps the token out of the process list",
     )
 
 
@@ -264,14 +264,14 @@ def _explore(arguments: list[str]) -> int:
     parser.add_argument(
         "--previews",
         metavar="URL",
-        help="URL template for audio previews, as in 'https://example.org/search?term={query}' (default: off)",
+        help="URL template for audio previews, e.g. 'https://example.org/search?term={query}' (default: off)",
     )
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="the page of an item, as in 'https://open.spotify.com/track/{id}' (default: the export's own addresses)",
+        help="URL template of the page of an item, e.g. 'https://open.spotify.com/track/{id}' (default: addresses in the export)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
     _access_options(parser)
     options = parser.parse_args(arguments)
 
@@ -305,16 +305,16 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument(
         "--within-cluster", action="store_true", help="with --like: only from the liked items' clusters"
     )
-    parser.add_argument("--size", type=int, default=30, help="how many items (default: 30)")
+    parser.add_argument("--size", type=int, default=30, help="number of items (default: 30)")
     parser.add_argument(
-        "--per-creator", type=int, default=2, metavar="N", help="at most N of a creator (default: 2; 0: any)"
+        "--per-creator", type=int, default=2, metavar="N", help="at most N items per creator (default: 2; 0: no limit)"
     )
     parser.add_argument("--diversity", type=float, help="0 for the nearest, up to 1 for the most varied")
-    parser.add_argument("--format", help="table, csv, json or m3u8; default: by --out, else table")
+    parser.add_argument("--format", help="table, csv, json or m3u8 (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="where m3u8 finds an item, as in 'https://open.spotify.com/track/{id}' (default: the export's own addresses)",
+        help="URL template of an item in m3u8, e.g. 'https://open.spotify.com/track/{id}' (default: addresses in the export)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of printing")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
@@ -351,7 +351,7 @@ def _describe(arguments: list[str]) -> int:
         "--preset",
         choices=("auto", "none", "tracks"),
         default="auto",
-        help="read it as data=tracks does, or as data=table (none); default: by its columns, as a job does",
+        help="read the file as data=tracks or as data=table (none); default: by its columns, as a job does",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="also write the profile into this folder: JSON and figures"
@@ -404,7 +404,7 @@ def _doctor(arguments: list[str]) -> int:
     return 0
 
 
-BESIDE_RUN: dict[str, Callable[[list[str]], int]] = {
+SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
     "describe": _describe,
     "export": _export,
     "compare": _compare,

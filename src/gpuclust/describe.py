@@ -1,4 +1,4 @@
-"""A look at a file before it is clustered: what its columns are, which a job would use, and why not the others."""
+"""Profile a file before clustering: its columns, which of them a job would use, and why not the others."""
 
 from __future__ import annotations
 
@@ -35,19 +35,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXAMPLES = 3
-STRONG, REDUNDANT = 0.5, 0.95  # |correlation| from which a pair is listed, and from which one of the two is redundant
-LIKE_TRACKS = 5  # audio features by their usual names from which a table is taken for one of tracks
-UNEVEN = 100.0  # ratio of spreads from which the largest dominates distances between unscaled rows
-MAX_CORRELATED = 1000  # features up to which every pair is correlated
-MAX_PAIRS = 5  # redundant pairs that are listed
-ALIKE = 12  # neighbouring columns whose names differ in a number alone share a line, from this many on
+STRONG, REDUNDANT = 0.5, 0.95  # minimum |correlation| of listed pairs, and of redundant pairs
+MIN_AUDIO_FEATURES = 5  # with as many audio features the preset for tracks is recommended
+MAX_SPREAD_RATIO = 100.0  # with a larger ratio, one feature dominates the distances between unscaled rows
+MAX_CORRELATED = 1000  # correlations are computed for at most this many features
+MAX_PAIRS = 5  # listed redundant pairs
+MIN_GROUP = 12  # at least this many adjacent columns whose names differ only in a number share a line
 
 
 @dataclass(frozen=True)
-class ColumnFacts:
-    """A column of the file. ``use`` is ``feature``, or why a job does not use it as one; ``what`` is what speaks against a
-    column of numbers as a feature by its values (see `gpuclust.data.feature_checks`). The four numbers are None for text; ``n_text``
-    cells of a column of numbers are neither numbers nor spellings of a missing value."""
+class ColumnProfile:
+    """The profile of a column.
+
+    ``use`` is ``feature`` or the reason why a job does not use the column; ``what`` is the reason why a numeric column is
+    probably not a measurement (see `gpuclust.data.feature_checks`). The four numbers are None for text; ``n_text`` cells of a
+    numeric column are neither numbers nor spellings of a missing value.
+    """
 
     name: str
     kind: str
@@ -65,18 +68,18 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds and what a job would cluster.
+    """The profile of a file, and what a job would cluster.
 
-    ``correlation`` (n_features, n_features) is Pearson's, over the rows where both features are known, and empty above
-    `MAX_CORRELATED` features; ``n_duplicate_rows`` repeat an earlier row in every column but the one that numbers the rows;
-    ``n_incomplete_rows`` miss a feature; ``n_repeated_ids`` repeat an earlier id, None where the file has none; ``summary``
-    and ``warnings`` are those of a job.
+    ``correlation`` (n_features, n_features) is Pearson's, over the rows with both features, and empty for more than
+    `MAX_CORRELATED` features; ``n_duplicate_rows`` repeat an earlier row in every column except an index; ``n_incomplete_rows``
+    lack a feature; ``n_repeated_ids`` repeat an earlier id, None without an id column; ``summary`` and ``warnings`` are those
+    of a job.
     """
 
     path: str
     n_rows: int
     source: dict[str, Any]
-    columns: tuple[ColumnFacts, ...]
+    columns: tuple[ColumnProfile, ...]
     features: tuple[str, ...]
     roles: dict[str, str]
     correlation: tuple[tuple[float, ...], ...]
@@ -88,12 +91,12 @@ class Description:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON; what is not a number (the correlation of a constant) is null."""
+        """Convert to a dictionary for JSON; NaN (the correlation of a constant) becomes null."""
         matrix = [[None if np.isnan(r) else r for r in row] for row in self.correlation]
         return asdict(self) | {"correlation": matrix}
 
     def pairs(self, least: float) -> list[tuple[str, str, float]]:
-        """The pairs of features whose correlation is at least ``least`` either way, the strongest first."""
+        """The pairs of features with an absolute correlation of at least ``least``, the strongest first."""
         if not self.correlation:
             return []
         r = np.array(self.correlation).reshape(len(self.features), -1)
@@ -103,9 +106,9 @@ class Description:
 
 
 def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "none") -> DataConfig:
-    """How a job would read the file: ``data=table`` (``data=tracks`` for the preset) with overrides of ``data.*``.
+    """The configuration with which a job would read the file: ``data=table`` (``data=tracks`` for the preset) and overrides.
 
-    Raises ConfigurationError for any other key, and for ``data.path``, which is the file.
+    Raises ConfigurationError for keys outside ``data.*``, and for ``data.path``, which is the file.
     """
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
@@ -117,21 +120,21 @@ def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "
     data = compose([f"data={group}", "data.path=given", *overrides]).data
     data.path = str(expand_user(str(path)))
     if not any(override.startswith("data.bad_rows=") for override in overrides):
-        data.bad_rows = "skip"  # a look at a file that a job would refuse
+        data.bad_rows = "skip"  # describe also files that a job would reject
     return data
 
 
 def describe(data: DataConfig) -> tuple[Description, Table]:
-    """Look at every column of the file, and at the table that a job would read from it.
+    """Profile every column of a file, and the table that a job would read from it.
 
     Raises:
-        ConfigurationError: a named column is not there.
+        ConfigurationError: a named column does not exist.
         DataError: the file is missing, empty, damaged, not a table, or has no column to cluster.
     """
     assert data.path is not None
     frames = PandasFrames()
     schema = read_schema(data.path)
-    table = _as_a_job_has_it(read(data, frames), frames)
+    table = _cleaned_like_a_job(read(data, frames), frames)
     loaded = load_columns(schema, frames, list(schema.kinds))
     frame = loaded.frame
     why = {out.column: out.reason for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
@@ -156,8 +159,8 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     ), table
 
 
-def _as_a_job_has_it(table: Table, frames: PandasFrames) -> Table:
-    """The table as it was read, with the features and the audit that it has after cleaning by the defaults of a job."""
+def _cleaned_like_a_job(table: Table, frames: PandasFrames) -> Table:
+    """The table as read, with the features and the audit after cleaning with the default options of a job."""
     try:
         cleaned = clean(table, CleanConfig(), frames)
     except CleaningError as error:
@@ -176,7 +179,7 @@ def _correlation(features: pd.DataFrame) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, matrix.tolist()))
 
 
-def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], decimal: str) -> tuple[ColumnFacts, ...]:
+def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], decimal: str) -> tuple[ColumnProfile, ...]:
     facts = [_column(frame[name], name, kind, why.get(name, "not used"), decimal) for name, kind in kinds.items()]
     frames = PandasFrames()
     numbers = {}
@@ -188,7 +191,7 @@ def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], dec
     return tuple(replace(c, what=t.text) if (t := issues.get(c.name)) else c for c in facts)
 
 
-def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> ColumnFacts:
+def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> ColumnProfile:
     n_missing, n_text = int(column.isna().sum()), 0
     if kind == "list":
         column = pd.Series(join_items(pa.array(column), ", ").to_pandas())
@@ -198,12 +201,12 @@ def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> Column
     if column.dtype.kind in "iuf":
         spread = [float(getattr(column, which)()) for which in ("min", "median", "mean", "max")]
         known = spread if column.notna().any() else [None] * 4
-        return ColumnFacts(name, kind, use, n_missing, int(column.nunique()), n_text, *known)
+        return ColumnProfile(name, kind, use, n_missing, int(column.nunique()), n_text, *known)
     if is_text(column):
-        column = column.where(column != "")  # an empty text is a missing one
+        column = column.where(column != "")  # empty text is missing
         n_missing = int(column.isna().sum())
     counts = column.value_counts()
-    return ColumnFacts(name, kind, use, n_missing, len(counts), examples=tuple(map(str, counts.index[:EXAMPLES])))
+    return ColumnProfile(name, kind, use, n_missing, len(counts), examples=tuple(map(str, counts.index[:EXAMPLES])))
 
 
 def _duplicates(frame: Frame, columns: Sequence[str]) -> int:
@@ -212,44 +215,47 @@ def _duplicates(frame: Frame, columns: Sequence[str]) -> int:
 
 
 def advice(found: Description, table: Table) -> list[str]:
-    """What to know before clustering, a line each with the setting that answers it; the warnings of a job come first."""
-    said = list(found.warnings)
+    """Advice before clustering, one line per problem with the setting that solves it; the warnings of a job come first."""
+    lines = list(found.warnings)
     if found.n_incomplete_rows and not dropped_rows_warnings(table.audit):
-        said.append(
+        lines.append(
             f"{found.n_incomplete_rows:,} rows lack a feature and are dropped, unless clean.nulls=median or mean"
         )
     if found.n_repeated_ids:
-        said.append(
+        lines.append(
             f"{found.n_repeated_ids:,} rows repeat an earlier {found.roles['id']}: clean.duplicates=id keeps one"
         )
     elif found.n_duplicate_rows:
-        said.append(f"{found.n_duplicate_rows:,} rows repeat an earlier row: clean.duplicates=row keeps one")
+        lines.append(f"{found.n_duplicate_rows:,} rows repeat an earlier row: clean.duplicates=row keeps one")
     redundant = found.pairs(REDUNDANT)
-    said += [
+    lines += [
         f"{one} and {other} are nearly redundant (r = {r:+.2f}): data.exclude=[{other}]"
         for one, other, r in redundant[:MAX_PAIRS]
     ]
     if len(redundant) > MAX_PAIRS:
-        said.append(
+        lines.append(
             f"{len(redundant) - MAX_PAIRS:,} more pairs of features are nearly redundant: reduce=pca merges them"
         )
-    if not found.roles and len({normalise_name(c.name) for c in found.columns} & set(TRACKS.features)) >= LIKE_TRACKS:
-        said.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")
+    if (
+        not found.roles
+        and len({normalise_name(c.name) for c in found.columns} & set(TRACKS.features)) >= MIN_AUDIO_FEATURES
+    ):
+        lines.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")
     spreads = {name: float(table.frame[name].std()) for name in table.features}
     by_spread = sorted((name for name in spreads if spreads[name] > 0), key=spreads.__getitem__)
-    if len(by_spread) > 1 and spreads[by_spread[-1]] >= UNEVEN * spreads[by_spread[0]]:
+    if len(by_spread) > 1 and spreads[by_spread[-1]] >= MAX_SPREAD_RATIO * spreads[by_spread[0]]:
         least, most = by_spread[0], by_spread[-1]
-        said.append(
+        lines.append(
             f"{most} has a far larger scale than {least} ({spreads[most] / spreads[least]:,.0f} times its standard "
             "deviation): keep scale=standard, otherwise it dominates the distance"
         )
-    return said
+    return lines
 
 
 def write(found: Description, table: Table, folder: Path, *, force: bool = False) -> Path:
-    """Write ``description.json``, ``correlation.png`` and ``distributions.png`` into a folder; the same folder back.
+    """Write ``description.json``, ``correlation.png`` and ``distributions.png`` to a folder; return the folder.
 
-    Raises DataError when the folder holds a description already (unless ``force``) or cannot be written.
+    Raises DataError if the folder has a description (unless ``force``) or cannot be written.
     """
     from gpuclust.report import figures
 
@@ -271,7 +277,7 @@ def write(found: Description, table: Table, folder: Path, *, force: bool = False
 
 
 def show(found: Description, table: Table, console: Console, *, preset: str = "none") -> None:
-    """Print a description: the file, a line for each column, what to know, and what to type next."""
+    """Print a description: the file, one line per column, advice, and the next command."""
     from rich.markup import escape
 
     about = found.source
@@ -298,11 +304,11 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
 
 
 def _lines(found: Description, width: int) -> Any:
-    """The columns as a table that fits the terminal: names and uses always, the rest as far as there is space."""
+    """A table of the columns that fits the terminal: always names and uses, other details if there is space."""
     from rich.markup import escape
     from rich.table import Table as Lines
 
-    rows = [_row(group, found.n_rows) for group in _alike(found.columns)]
+    rows = [_row(group, found.n_rows) for group in _grouped(found.columns)]
     shown, left = ["column", "use"], width
     needs = {head: max(len(head), *(len(row[head]) for row in rows)) + 2 for head in rows[0]}
     left -= min(needs["column"], width // 2) + min(needs["use"], max(width // 4, 16))
@@ -322,17 +328,17 @@ def _lines(found: Description, width: int) -> Any:
     return lines
 
 
-def _alike(columns: Sequence[ColumnFacts]) -> list[tuple[ColumnFacts, ...]]:
-    """Neighbouring columns of one type and use whose names differ in a number alone, together from `ALIKE` on."""
-    found: list[tuple[ColumnFacts, ...]] = []
+def _grouped(columns: Sequence[ColumnProfile]) -> list[tuple[ColumnProfile, ...]]:
+    """Group adjacent columns of the same type and use whose names differ only in a number, if there are `MIN_GROUP`."""
+    found: list[tuple[ColumnProfile, ...]] = []
     for _, group in groupby(columns, lambda c: (re.sub(r"\d+", "#", c.name), c.kind, c.use == "feature")):
         members = tuple(group)
-        found += [members] if len(members) >= ALIKE else [(c,) for c in members]
+        found += [members] if len(members) >= MIN_GROUP else [(c,) for c in members]
     return found
 
 
-def _row(group: tuple[ColumnFacts, ...], n_rows: int) -> dict[str, str]:
-    """The cells of one line: of a column, or of many alike."""
+def _row(group: tuple[ColumnProfile, ...], n_rows: int) -> dict[str, str]:
+    """The cells of a line for one column or a group of columns."""
     from gpuclust.analysis.naming import percent
     from gpuclust.report.text import number, one_line
 

@@ -1,4 +1,4 @@
-"""Hartigan's dip test: does a sample of one variable have more than one mode."""
+"""Hartigan's dip test for multimodality of one variable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def dip(values: np.ndarray) -> float:
-    """The dip of values (n,): the least maximal distance of their distribution function to a unimodal one.
+    """The dip of values (n,): the smallest maximum distance of their distribution function to a unimodal one.
 
     Hartigan and Hartigan (1985); the algorithm of Hartigan (1985), AS 217. Between 1 / 2n and 1 / 4.
     """

@@ -1,4 +1,4 @@
-"""A rule of at most three conditions for each cluster, and how far it can be trusted."""
+"""Rules of at most three conditions that describe clusters, and their accuracy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpuclust.analysis.table_stats import TableStats
 from gpuclust.data.table import sample_rows
 from gpuclust.model.records import NOISE, Rule
 
-DEPTH = 3
-MAX_RULES = 40  # clusters, the largest first, that get a rule
-SAMPLED = 5_000  # rows of each side that a tree is grown on; the figures are of all rows
+MAX_DEPTH = 3
+MAX_RULES = 40  # only the largest clusters have a rule
+MAX_SAMPLE = 5_000  # rows per class for fitting a tree; the accuracy is computed on all rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Condition:
 
 
 def _number(value: float) -> str:
-    """Ten digits, or all of them where ten are not enough, as far from zero."""
+    """Format with ten digits, or with all digits if ten are not exact."""
     short = f"{value:.10g}"
     return short if float(short) == value else repr(value)
 
@@ -39,9 +39,9 @@ def _number(value: float) -> str:
 def rules(stats: TableStats, features: Sequence[str], labels: np.ndarray, *, seed: int = 0) -> dict[int, Rule]:
     """The rule of each cluster, by its number; noise and clusters beyond `MAX_RULES` have none.
 
-    A tree (CART, Breiman et al. 1984) of depth three is grown for each cluster against all other rows, with both sides
-    weighing the same. The rule is the path to the node, at any depth, that best agrees with the cluster (F1, van
-    Rijsbergen 1979). Thresholds are rounded to about a fiftieth of a standard deviation before the rule is judged.
+    For each cluster a decision tree (CART, Breiman et al. 1984) of depth three is fitted against all other rows, with balanced
+    class weights. The rule is the path to the node with the highest F1 score (van Rijsbergen 1979). Thresholds are rounded
+    to about 1/50 of a standard deviation before the accuracy is computed.
     """
     sizes = np.bincount(labels[labels != NOISE]) if len(labels) else np.empty(0, int)
     found: dict[int, Rule] = {}
@@ -50,7 +50,7 @@ def rules(stats: TableStats, features: Sequence[str], labels: np.ndarray, *, see
         if 0 < sizes[cluster] < len(labels):
             path = _best_path(stats, member, seed)
             if path:
-                found[int(cluster)] = _judged(path, stats.raw, features, member)
+                found[int(cluster)] = _evaluated(path, stats.raw, features, member)
     return found
 
 
@@ -61,12 +61,14 @@ def _best_path(stats: TableStats, member: np.ndarray, seed: int) -> list[_Condit
     rows = np.concatenate([outside, inside])
     y = np.repeat([0, 1], [len(outside), len(inside)])
     least = max(1, min(len(inside), len(outside)) // 100)
-    grown = DecisionTreeClassifier(max_depth=DEPTH, class_weight="balanced", min_samples_leaf=least, random_state=seed)
-    # scikit-learn's trees round to float32, which is harmless once a feature is standardised.
+    grown = DecisionTreeClassifier(
+        max_depth=MAX_DEPTH, class_weight="balanced", min_samples_leaf=least, random_state=seed
+    )
+    # scikit-learn's trees use float32, which is sufficient for standardised features.
     tree = grown.fit((stats.raw[rows] - stats.mean) / stats.scale, y).tree_
     counts = tree.value[:, 0] * tree.weighted_n_node_samples[:, None]
     n_member = int(member.sum())
-    # What each node holds, back from balanced weights to rows of the table.
+    # Convert the balanced weights of each node to numbers of rows.
     counts *= np.array([len(member) - n_member, n_member]) / counts[0]
     f1 = 2 * counts[:, 1] / (counts.sum(axis=1) + n_member)
     f1[0] = -1.0  # the root has no condition
@@ -74,11 +76,11 @@ def _best_path(stats: TableStats, member: np.ndarray, seed: int) -> list[_Condit
 
 
 def _sampled(rows: np.ndarray, seed: int) -> np.ndarray:
-    return rows[sample_rows(len(rows), SAMPLED, seed)]
+    return rows[sample_rows(len(rows), MAX_SAMPLE, seed)]
 
 
 def _path(tree: Any, node: int, stats: TableStats) -> Iterator[_Condition]:
-    """The conditions from the root to a node, one a feature, in the order in which they first come."""
+    """The conditions on the path from the root to a node, one per feature, in order of first occurrence."""
     steps: list[tuple[int, float, bool]] = []
     while node:
         is_left = node in tree.children_left
@@ -95,7 +97,7 @@ def _path(tree: Any, node: int, stats: TableStats) -> Iterator[_Condition]:
     return iter(merged.values())
 
 
-def _judged(path: Sequence[_Condition], raw: np.ndarray, features: Sequence[str], member: np.ndarray) -> Rule:
+def _evaluated(path: Sequence[_Condition], raw: np.ndarray, features: Sequence[str], member: np.ndarray) -> Rule:
     met = np.ones(len(raw), dtype=bool)
     for condition in path:
         column = raw[:, condition.feature]

@@ -1,4 +1,4 @@
-"""How many groups the rows themselves show, whatever an algorithm was asked for: regions of density with a valley between them."""
+"""Estimate the number of groups in the data, independent of any clustering: dense regions separated by valleys."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gpuclust.analysis.dip import dip
 from gpuclust.analysis.modes import MIN_SHARE, find_modes, n_neighbors
 from gpuclust.data.table import sample_rows
 
-# Rows beyond this many are sampled: a mode of one row in a hundred then still has more rows than a neighbourhood.
-# Fewer of wide tables: so many values at most, but no fewer than MIN_SAMPLE rows.
+# Larger tables are sampled; a mode of one row in a hundred then still has more rows than a neighbourhood.
+# A sample of a wide table has at most MAX_VALUES values, but at least MIN_SAMPLE rows.
 MAX_ROWS, MAX_VALUES, MIN_SAMPLE = 4000, 2_000_000, 1000
 MIN_ROWS = 40
-# Distances tell near from far in up to about this many columns; wider tables are looked at in their leading components.
+# Distances are informative in up to about this many columns; of wider tables the leading components are used.
 MAX_COLUMNS = 10
 # A column with fewer distinct values than a fifth of the distinct rows is spread over the steps of its scale.
 ROWS_PER_VALUE = 5
 # Independent copies of the columns that a principal component is compared with; Gaussian tables for a fourth moment.
 N_REFERENCES, N_GAUSSIAN = 5, 19
-# Fourth moments of fewer rows than this for each column are too noisy to find directions by.
+# With fewer rows per column, fourth moments are too noisy.
 ROWS_PER_COLUMN = 20
-# Numbers of touching groups that are tried where there is one mode; of a part that was divided already, two.
+# Numbers of touching groups to try if there is one mode; for a part of the rows only two.
 SPLITS = (2, 3, 4, 5)
 # Dip x sqrt(n) of two groups: beyond the 0.995 quantile of uniform rows, the unimodal distribution with the largest dips ...
 SPLIT_DIP = 0.65
@@ -32,7 +32,7 @@ RIDGE = 0.1
 # ... and least difference of log density between the rows between two groups and those around their centres.
 MIN_VALLEY = 1.0
 MIN_SPLIT_ROWS = 60
-# Groups next to a group that its pieces may belong to.
+# Number of neighbouring groups that a piece of a group may be joined to.
 NEAREST_GROUPS = 3
 
 
@@ -40,8 +40,8 @@ NEAREST_GROUPS = 3
 class Structure:
     """Groups of a sample of rows.
 
-    ``n_groups``: how many there are, 1 where there is no valley of density. ``rows`` (n_sampled,) int64: numbers of the sampled
-    rows in the table. ``labels`` (n_sampled,) int64: their group. ``space`` says in which coordinates they show.
+    ``n_groups`` is the number of groups, 1 if the density has no valley; ``rows`` (n_sampled,) int64 are the row numbers of the
+    sample; ``labels`` (n_sampled,) int64 their groups; ``space`` names the coordinates in which the groups are separated.
     """
 
     n_groups: int
@@ -53,18 +53,18 @@ class Structure:
 def find_structure(
     raw: np.ndarray, *, seed: int, transform: Callable[[np.ndarray], np.ndarray] = lambda raw: raw
 ) -> Structure | None:
-    """The groups of ``raw`` (n_rows, n_features) float64, seen as ``transform`` prepares it; None for too few distinct rows.
+    """Find the groups of ``raw`` (n_rows, n_features) float64 after ``transform``; None for too few distinct rows.
 
-    Values of columns with few of them are spread evenly over the steps between them, as the steps of a scale are no structure,
-    and equal rows count once. Modes of density are sought in these coordinates, each where it applies:
+    The values of discrete columns are spread evenly over the steps between them, because the steps of a scale are not groups,
+    and equal rows count once. Modes of the density are searched in these coordinates, if applicable:
 
     - the prepared columns, up to ten;
     - the leading principal components, those with more variance than independent columns have (Horn 1965);
     - the directions in which fourth moments are lower than a Gaussian's, invariant coordinates (Tyler, Critchley, Duembgen and
-      Oja 2009), which show groups whatever their scale and among columns that say nothing.
+      Oja 2009), which show groups of any scale, also among uninformative columns.
 
-    The coordinates with the most modes are taken, and each mode is looked at again by itself. Where there is one mode, groups
-    that touch are sought by K-Means, and kept if a dip separates each two of them (`apart`).
+    The coordinates with the most modes are used, and each mode is divided again. If there is one mode, K-Means searches for
+    touching groups, which are kept if a dip separates each pair (`apart`).
     """
     rng = np.random.default_rng(seed)
     rows = sampled_rows(len(raw), raw.shape[1], seed)
@@ -84,26 +84,26 @@ def find_structure(
 
 
 def sampled_rows(n_rows: int, n_columns: int, seed: int) -> np.ndarray:
-    """Numbers of the rows that are looked at, ascending: all, or a seeded sample."""
+    """The numbers of the rows to use, ascending: all, or a seeded sample."""
     return sample_rows(n_rows, min(MAX_ROWS, max(MIN_SAMPLE, MAX_VALUES // n_columns)), seed)
 
 
 class _Finder:
-    """Divides the rows of X, and the parts again, until none can be divided."""
+    """Divides the rows of X recursively until no part can be divided."""
 
     def __init__(self, X: np.ndarray, rng: np.random.Generator) -> None:
         self._X, self._rng = X, rng
         self._smallest = max(n_neighbors(len(X)), round(MIN_SHARE * len(X)))
-        # Of all rows only: in a part, the direction of the least moment looks bimodal by chance.
+        # Only for all rows: in a part, the direction of the lowest moment is bimodal by chance.
         self._directions = np.empty((len(X), 0))
         if X.shape[1] > 3 and len(X) >= ROWS_PER_COLUMN * X.shape[1]:
             self._directions = invariant_coordinates(X, rng)
 
     def groups(self, members: np.ndarray) -> tuple[list[np.ndarray], str]:
-        """The groups among some rows, and the coordinates that divide them first.
+        """The groups of some rows, and the coordinates of the first division.
 
-        Pieces of one group may be in several parts: neighbouring groups of different parts are joined
-        where their rows together cannot be divided.
+        A group may be split between parts: neighbouring groups of different parts are joined if their union cannot be
+        divided.
         """
         parts, space = self._divide(members)
         if len(parts) < 2:
@@ -116,7 +116,7 @@ class _Finder:
         return [group for _, group in found], space
 
     def _join(self, found: list[tuple[int, np.ndarray]]) -> None:
-        """Join pieces of one group that are in different parts, smallest pieces first; changes the list."""
+        """Join the pieces of groups that are split between parts, smallest first; modifies the list."""
         split = {origin for origin, _ in found if sum(o == origin for o, _ in found) > 1}
         tried: set[frozenset[int]] = set()
         while len(found) > 2:
@@ -148,7 +148,7 @@ class _Finder:
         return None
 
     def _divide(self, members: np.ndarray) -> tuple[list[np.ndarray], str]:
-        """The parts of some rows, one where they have one mode; and the coordinates that show them."""
+        """The parts of some rows (one part if they have one mode), and the coordinates in which they are separated."""
         X = self._X[members]
         best: tuple[int, float, list[np.ndarray], str] = (1, 0.0, [members], "")
         if len(X) < MIN_SPLIT_ROWS:
@@ -172,7 +172,7 @@ class _Finder:
         return best[2:]
 
     def _spaces(self, members: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Name and coordinates (n_members, m) of each space in which some rows are looked at."""
+        """Yield the name and the coordinates (n_members, m) of each space in which modes are searched."""
         X = self._X[members]
         d = X.shape[1]
         if d <= MAX_COLUMNS:
@@ -196,10 +196,10 @@ class _Finder:
 
 
 def spread_steps(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with the values of discrete columns spread uniformly over the steps of their scale, and which rows these are.
+    """Spread the values of discrete columns uniformly over the steps of their scale; also return the row numbers.
 
-    Mean and standard deviation of a column stay. Equal rows count once unless all columns are discrete, where they are what
-    the steps make of different rows.
+    The mean and standard deviation of a column are preserved. Equal rows count once, unless all columns are discrete: then
+    they may be different rows rounded to the same steps.
     """
     _, first = np.unique(raw, axis=0, return_index=True)
     scales = {j: v for j in range(raw.shape[1]) if len(v := np.unique(raw[:, j])) <= len(first) / ROWS_PER_VALUE}
@@ -219,7 +219,7 @@ def spread_steps(raw: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
 
 
 def discrete_columns(raw: np.ndarray) -> list[int]:
-    """The columns of few values: those that `spread_steps` spreads."""
+    """The columns with few values, which `spread_steps` spreads."""
     n_distinct = len(np.unique(raw, axis=0))
     return [j for j in range(raw.shape[1]) if 1 < len(np.unique(raw[:, j])) <= n_distinct / ROWS_PER_VALUE]
 
@@ -268,9 +268,9 @@ def _fourth_moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split(X: np.ndarray, density: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray | None:
-    """The largest of some numbers of K-Means clusters of X (n, m) that are pairwise apart: labels (n,), or None.
+    """Labels (n,) of the largest number of K-Means clusters of X (n, m) that are pairwise separated, or None.
 
-    This finds groups that touch, whose valley is too shallow among few rows to be seen row by row. ``density`` (n,): log density
+    This finds touching groups, whose valley is too shallow for `find_modes` with few rows. ``density`` (n,) is the log density
     at each row.
     """
     from sklearn.cluster import KMeans
@@ -287,10 +287,10 @@ def split(X: np.ndarray, density: np.ndarray, counts: Sequence[int], rng: np.ran
 
 
 def apart(X: np.ndarray, second: np.ndarray, density: np.ndarray, rng: np.random.Generator) -> bool:
-    """Whether two clusters of rows X (n, m) are two groups: there is a dip between them, and no dense rows at their border.
+    """Whether two clusters of rows X (n, m) are separate groups: a dip between them, and a border less dense than both.
 
-    Positions along Fisher's discriminant are taken from the rows of the other folds, so that a direction fitted to chance shows
-    no dip. The border must be less dense than both centres: that of a ring cut in two crosses the ring.
+    Positions along Fisher's discriminant are cross-fitted by folds, so that a direction fitted to noise has no dip. The border
+    must be less dense than both centres, which is not the case if a ring is cut in two.
     """
     position = _discriminant(X, second, rng)
     if dip(position) * np.sqrt(len(position)) <= SPLIT_DIP:
@@ -302,7 +302,7 @@ def apart(X: np.ndarray, second: np.ndarray, density: np.ndarray, rng: np.random
 
 
 def _discriminant(X: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Position (n,) of each row along Fisher's discriminant of the rows in other folds; their centres are at -1 and 1."""
+    """Positions (n,) along Fisher's discriminant, fitted to the rows of other folds; the centres are at -1 and 1."""
     position = np.empty(len(X))
     fold = rng.permutation(len(X)) % FOLDS
     for i in range(FOLDS):
