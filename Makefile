@@ -37,8 +37,8 @@ check: install ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: install ## the documentation site, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: install ## the documentation site, into site/; it runs the tutorial
+	NO_MKDOCS_2_WARNING=1 GPUCLUST_DOCS_EXECUTE=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 constraints: ## constraints.txt: the newest versions that pyproject.toml allows

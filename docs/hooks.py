@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from html import escape
@@ -66,25 +68,43 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     return LINK.sub(rewrite, markdown)
 
 
-def notebook_page(notebook: Path) -> str:
-    """The notebook as Markdown: its text, its code, and the outputs that it was saved with."""
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its text, its code and, where GPUCLUST_DOCS_EXECUTE=1 (`make docs`), the outputs of running it."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    if os.environ.get("GPUCLUST_DOCS_EXECUTE") == "1":
+        notebook = executed(path)
     parts = []
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in notebook["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         parts += [shown for output in cell.get("outputs", ()) if (shown := shown_output(output))]
     return "\n\n".join(parts) + "\n"
 
 
+def executed(path: Path) -> Any:
+    """The notebook, run in a folder of its own."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    return notebook
+
+
 def shown_output(output: dict[str, Any]) -> str:
-    """One output of a cell: a picture, HTML or text; progress bars on stderr are left out."""
+    """One output of a cell: a picture, HTML or text; progress bars are left out."""
     data = {kind: "".join(value) for kind, value in output.get("data", {}).items() if isinstance(value, (str, list))}
+    if any("widget" in kind for kind in output.get("data", {})):
+        return ""
     if "image/png" in data:
-        return f'<img alt="Output of the cell above" src="data:image/png;base64,{data["image/png"].strip()}">'
+        picture = data["image/png"].strip().replace("\n", "")
+        return f'<img alt="Output of the cell above" src="data:image/png;base64,{picture}">'
     if "text/html" in data:
-        return f'<div class="notebook-output">\n{data["text/html"].strip()}\n</div>'
+        lines = (line.strip() for line in data["text/html"].splitlines())
+        return f'<div class="notebook-output">{" ".join(lines)}</div>'
     text = data.get("text/plain", "".join(output.get("text", "")) if output.get("name") == "stdout" else "")
-    return f'<pre class="notebook-output">{escape(text)}</pre>' if text.strip() else ""
+    return f'<pre class="notebook-output"><code>{escape(text)}</code></pre>' if text.strip() else ""
 
 
 def sections() -> Iterator[str]:
