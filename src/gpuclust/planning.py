@@ -82,7 +82,7 @@ def plan_of(clusterers: Sequence[Any], settings: Settings) -> Plan:
             base = _base(one, {**data, **chosen}, settings)
             for parameters in _product(one.parameters):
                 config = deepcopy(base)
-                cluster = one.settings(parameters)
+                cluster = _typed(config.cluster, one.settings(parameters))
                 config.cluster = replace(config.cluster, **cluster)
                 swept: dict[str, Any] = {"cluster": one.name} if named else {}
                 for name in (n for n in one.parameters if n in varying):
@@ -178,6 +178,12 @@ def _data_choice(settings: Settings) -> tuple[dict[str, str], list[str]]:
         return {"data": "table"}, []
     note = 'the data has the columns of a table of tracks, so data="tracks" (config={"data": "table"} uses every numeric column)'
     return {"data": "tracks"}, [note]
+
+
+def _typed(config: ClusterConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with whole numbers as floats where the configuration has a float, as Hydra gives them: they are in the key."""
+    floats = {f.name for f in fields(config) if f.type in ("float", float)}
+    return {name: float(v) if name in floats and isinstance(v, int) else v for name, v in values.items()}
 
 
 def _seed(random_state: Any, default: int) -> int:
