@@ -158,17 +158,22 @@ def test_every_link_leads_to_a_section() -> None:
         assert [a["href"] for name, a in elements if name == "a"] == [f"#{t}" for t in targets]
 
 
-def test_figures_are_inside_the_page_byte_for_byte() -> None:
+def test_figures_are_inside_the_page_byte_for_byte_with_their_titles_as_text() -> None:
     report = job()
-    images = [a["src"] or "" for name, a in Page(page(report)).elements if name == "img"]
-    assert [base64.b64decode(src.partition(",")[2]) for src in images] == list(report.figures.values())
+    images = [a for name, a in Page(page(report)).elements if name == "img"]
+    assert [base64.b64decode((a["src"] or "").partition(",")[2]) for a in images] == list(report.figures.values())
+    assert [a["alt"] for a in images] == list(report.figures)
 
 
-def test_the_job_says_its_numbers() -> None:
-    said = Page(page(job())).text
+def test_the_same_report_gives_the_same_bytes() -> None:
+    assert page(sweep()) == page(sweep())
+
+
+def test_the_page_of_a_job_shows_its_numbers() -> None:
+    shown = Page(page(job())).text
     for words in ("0.1456", "25.0 %", "1.82 s", "114,000 rows read, 89,741 kept", "24,259", "+1.25 ± 0.01", "600 rows · 60.0 %",
                   "120 (2.5×)", "118.5", "-0.40"):  # fmt: skip
-        assert words in said, words
+        assert words in shown, words
 
 
 def test_cards_have_the_colours_of_the_figures() -> None:
@@ -176,16 +181,16 @@ def test_cards_have_the_colours_of_the_figures() -> None:
     assert [f"--chip:{cluster_color(c)}" in style for c, style in zip((0, -1), styles, strict=True)] == [True, True]
 
 
-def test_the_chosen_job_is_marked_and_failures_are_told() -> None:
+def test_the_chosen_job_is_marked_and_failures_are_listed() -> None:
     source = page(replace(sweep("gmm k=3 full"), clusters=()))
     rows = re.findall(r"<tr[^>]*>.*?</tr>", source)
     marked = [row for row in rows if 'class="chosen"' in row]
     assert len(marked) == 1
     assert "gmm k=3 full" in marked[0]
     assert "chosen</span>" in marked[0]
-    said = Page(source).text
-    assert "kmeans k=4: gmm k=3 full" in said
-    assert said.count("n clusters") == 1, "n_clusters and cluster.n_clusters say the same"
+    shown = Page(source).text
+    assert "kmeans k=4: gmm k=3 full" in shown
+    assert shown.count("n clusters") == 1, "n_clusters and cluster.n_clusters are the same"
     assert '<code title="0123456789abcdef"><bdi>01234567</bdi></code>' in source
 
 
@@ -195,16 +200,16 @@ def test_parts_without_content_are_left_out() -> None:
     assert not [name for name, _ in parsed.elements if name in {"section", "table", "figure", "dl"}]
 
 
-def test_many_clusters_are_cut_with_a_word() -> None:
+def test_clusters_beyond_sixty_are_counted_in_a_note() -> None:
     cards = [Cluster(i, f"name {i}", 1, 0.001, {}) for i in range(75)]
-    said = Page(page(Report("many", clusters=cards))).text
-    assert "name 59" in said
-    assert "name 60" not in said
-    assert "and 15 more clusters, in profile.csv" in said
+    shown = Page(page(Report("many", clusters=cards))).text
+    assert "name 59" in shown
+    assert "name 60" not in shown
+    assert "and 15 more clusters, in profile.csv" in shown
 
 
 def test_numbers_of_any_kind_are_shown() -> None:
     metrics = {"a": np.float32(0.5), "b": np.int64(3), "c": float("nan"), "d": float("inf"), "e": 1e-7}
-    said = Page(page(Report("numbers", metrics=metrics))).text
+    shown = Page(page(Report("numbers", metrics=metrics))).text
     for words in ("a0.5000", "b3", "c–", "d∞", "e1.00e-07"):
-        assert words in said.replace(" ", ""), words
+        assert words in shown.replace(" ", ""), words

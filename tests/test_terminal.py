@@ -1,4 +1,4 @@
-"""What a terminal shows: no figure and no header is cut at any width, long steps show that they go on, and jobs are said in a line."""
+"""Output in a terminal: no number and no header is cut at any width, long steps print lines in a log, and each job is a line."""
 
 import io
 import re
@@ -129,11 +129,11 @@ def test_a_log_gets_a_line_while_a_long_step_goes_on() -> None:
     with display:
         display.stage("fitting kmeans k=2", 0.25)
         time.sleep(0.5)
-    said = out.getvalue().splitlines()
-    assert said
-    assert said[0].startswith("  ... fitting kmeans k=2  25%: ")
-    assert said[0].endswith("so far")
-    assert len(said) <= 5
+    printed = out.getvalue().splitlines()
+    assert printed
+    assert printed[0].startswith("  ... fitting kmeans k=2  25%: ")
+    assert printed[0].endswith("so far")
+    assert len(printed) <= 5
 
 
 def test_a_terminal_gets_no_such_lines() -> None:
@@ -196,9 +196,9 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(context: Any) -> None:
     from gpuclust.pipeline.job import run
     from gpuclust.pipeline.run_log import start
 
-    said: list[str] = []
+    printed: list[str] = []
     units: list[float] = []
-    context = replace(context, work=units.append, say=said.append)
+    context = replace(context, work=units.append, say=printed.append)
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_clusters=2,3,4"], multirun=True)
     jobs = list(sweep.jobs_of(planned, context.backend))
     run(jobs, [context.recorder.start_job(start(job, context), "sweep") for job in jobs], context, parent="sweep")
@@ -206,7 +206,7 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(context: Any) -> None:
     assert max(units) == pytest.approx(3)
     stages = context.display.stages
     assert stages.index("fitting kmeans k=2 … kmeans k=4") < stages.index("scoring kmeans k=2 … kmeans k=4")
-    assert said[0].startswith("600 rows × 10 features: ")
+    assert printed[0].startswith("600 rows × 10 features: ")
 
 
 def test_the_slow_part_of_hdbscan_is_named(context: Any) -> None:
