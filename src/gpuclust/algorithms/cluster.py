@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
+from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, algorithm_of, fit
 from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import FitError, GpuclustError
 from gpuclust.model.records import NOISE
@@ -42,7 +42,7 @@ class Clustering:
     converged: bool
     engine: str
     notes: tuple[str, ...]
-    details: Mapping[str, Any]
+    size_search: SizeSearch | None
     seconds: float
 
     @property
@@ -104,8 +104,10 @@ def _fit(batch: Sequence[ClusterConfig], data: FitInput, matrix: Matrix) -> list
     found: list[Clustering | GpuclustError] = []
     for request, error in zip(batch, errors, strict=True):
         result = next(results) if error is None else error
-        failed = isinstance(result, GpuclustError)
-        found.append(result if failed else canonical(result, request, matrix, data.backend, seconds))
+        if isinstance(result, FitResult):
+            found.append(canonical(result, request, matrix, data.backend, seconds))
+        else:
+            found.append(result)
     return found
 
 
@@ -153,7 +155,7 @@ def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: B
         converged=fit.converged,
         engine=fit.engine,
         notes=fit.notes,
-        details=fit.details,
+        size_search=fit.size_search,
         seconds=seconds,
     )
 

@@ -45,6 +45,15 @@ class FitInput:
 
 
 @dataclass(frozen=True)
+class SizeSearch:
+    """How an automatic size was chosen: ``sizes`` (m,) ascending, the ``scores`` (m,) of each, and the size ``chosen``."""
+
+    sizes: np.ndarray
+    scores: np.ndarray
+    chosen: float
+
+
+@dataclass(frozen=True)
 class FitResult:
     """What an algorithm found, before its clusters are put in canonical order. Arrays are NumPy arrays on the host.
 
@@ -64,7 +73,7 @@ class FitResult:
     converged: bool = True
     engine: str = "library"
     notes: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    size_search: SizeSearch | None = None
 
 
 Fitter = Callable[[FitInput, Sequence[Any]], list[FitResult]]

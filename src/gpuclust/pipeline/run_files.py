@@ -155,9 +155,9 @@ def _job_figures(facts: JobReportInput) -> dict[str, bytes]:
             errors=stable.jaccard_std,
             names={c.cluster: c.name for c in described},
         )
-    curve = facts.clustering.details.get("persistence_curve")
-    if curve is not None and len(curve.sizes):
-        drawn["persistence"] = figures.persistence_curve(curve.sizes, curve.total_persistence, chosen=curve.chosen)
+    search = facts.clustering.size_search
+    if search is not None and len(search.sizes):
+        drawn["persistence"] = figures.persistence_curve(search.sizes, search.scores, chosen=search.chosen)
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
 
 

@@ -109,9 +109,9 @@ def dataset(job: Job, table: Table) -> DatasetInput:
 
 def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -> None:
     """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
-    curve = clustering.details.get("persistence_curve")
-    if curve is not None:
-        for size, persistence in zip(curve.sizes, curve.total_persistence, strict=True):
+    search = clustering.size_search
+    if search is not None:
+        for size, persistence in zip(search.sizes, search.scores, strict=True):
             context.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
 
 

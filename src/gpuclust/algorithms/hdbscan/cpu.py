@@ -16,7 +16,7 @@ from gpuclust.algorithms.hdbscan.fit import (
 )
 from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
 from gpuclust.algorithms.hdbscan.quality import relative_validity
-from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
 from gpuclust.errors import FitError
 from gpuclust.runtime.cache import key
 from gpuclust.runtime.jit import schedule_precompile
@@ -82,7 +82,7 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
         parameters=prediction_data(X, tree, found),
         metrics={"relative_validity": found.relative_validity, "min_cluster_size": size},
         notes=none,
-        details={"condensed": found.condensed, "persistence": found.persistence, "persistence_curve": curve},
+        size_search=None if curve is None else SizeSearch(curve.sizes, curve.total_persistence, curve.chosen),
     )
 
 
