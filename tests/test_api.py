@@ -23,6 +23,7 @@ from sklearn.metrics import adjusted_rand_score
 import gpuclust as gc
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.registry import get_algorithm
 from gpuclust.cli import main
 from gpuclust.data.in_memory import to_arrow, write_once
 from gpuclust.estimators.base import Estimator, in_python
@@ -449,8 +450,6 @@ def test_a_configuration_of_an_algorithm_is_accepted(frame: pd.DataFrame) -> Non
 
 @pytest.mark.usefixtures("installed")
 def test_a_plug_in_is_swept_by_its_configuration_and_by_an_estimator(frame: pd.DataFrame) -> None:
-    from gpuclust_toy import ToyConfig
-
     class Toy(Estimator):
         _algorithm = "toy"
         _keys: ClassVar[dict[str, str]] = {"radius": "eps"}
@@ -459,7 +458,7 @@ def test_a_plug_in_is_swept_by_its_configuration_and_by_an_estimator(frame: pd.D
         def __init__(self, radius: Any = 0.5) -> None:
             self.radius = radius
 
-    sweep = gc.sweep(frame, ToyConfig(eps=[0.3, 0.5, 0.7]), **QUIET)  # type: ignore[arg-type]
+    sweep = gc.sweep(frame, get_algorithm("toy").config(eps=[0.3, 0.5, 0.7]), **QUIET)  # type: ignore[call-arg]
     assert list(sweep.leaderboard["cluster.eps"].sort_values()) == [0.3, 0.5, 0.7]
     assert isinstance(sweep.plot("n_clusters"), Figure)
     assert sweep.best is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,13 +150,14 @@ class Run:
             ``run.plot().savefig("map.png")`` writes it to a file.
         """
         from gpuclust.report.figures import cluster_map
+        from gpuclust.report.notebook import shown_as_png
 
         found = self._result
         ratios = found.matrix.preparation.map_projection.explained_variance_ratio
         coordinates = found.matrix.coordinates[:, :2]
         if coordinates.shape[1] < 2:
             coordinates = np.column_stack([coordinates, np.zeros(len(coordinates))])
-        return _shown_as_png(
+        return shown_as_png(
             cluster_map(
                 coordinates,
                 found.clustering.labels,
@@ -199,10 +200,12 @@ class Run:
         return f"<Run {self.name}: {', '.join(shown)}>"
 
     def _repr_html_(self) -> str:
-        table = self.clusters.reset_index()[["cluster", "name", "size", "fraction", "description"]]
+        from gpuclust.report import notebook
+
+        clusters = self.clusters.reset_index()[["cluster", "name", "size", "fraction", "description"]]
         return (
-            f"<p><b>{escape(repr(self)[1:-1])}</b></p>{_items(self.warnings)}{_html(table)}"
-            f"{_picture(self.plot(), 'map of the clusters')}"
+            f"<p><b>{escape(repr(self)[1:-1])}</b></p>{notebook.items(self.warnings)}{notebook.table(clusters)}"
+            f"{notebook.picture(self.plot(), 'map of the clusters')}"
         )
 
 
@@ -273,6 +276,7 @@ class Sweep:
         from gpuclust.metrics.validity import HIGHER_IS_BETTER
         from gpuclust.pipeline.curves import curves_by_axis
         from gpuclust.report import figures
+        from gpuclust.report.notebook import shown_as_png
 
         by_axis = curves_by_axis(self._result.outcomes, self._plan)
         known = list(dict.fromkeys(m for metrics in by_axis.values() for m in metrics))
@@ -285,7 +289,7 @@ class Sweep:
         axis, lines = max(axes.items(), key=lambda found: sum(map(len, found[1].values())))
         drawn = {line: figures.Curve(*zip(*points, strict=True)) for line, points in lines.items()}
         counts_clusters = any(a.size_axis == axis and a.counts_clusters for a in algorithms().values())
-        return _shown_as_png(
+        return shown_as_png(
             figures.score_curve(
                 drawn,
                 label=metric.replace("_", " "),
@@ -298,15 +302,17 @@ class Sweep:
         return f"<Sweep of {len(self._result.outcomes)}: {self.verdict.text}>"
 
     def _repr_html_(self) -> str:
+        from gpuclust.report import notebook
+
         board = self.leaderboard
-        table = board[[c for c in SHOWN_COLUMNS if c in board]]
         try:
-            picture = _picture(self.plot(), "the metric by size")
+            picture = notebook.picture(self.plot(), "the metric by size")
         except ConfigurationError:  # no number varies
             picture = ""
         return (
-            f"<p><b>{escape(self.verdict.text)}</b></p>{_items(self.verdict.because)}"
-            f"<p>{escape(self.selection_reason)}</p>{_items(self.warnings)}{_html(table)}{picture}"
+            f"<p><b>{escape(self.verdict.text)}</b></p>{notebook.items(self.verdict.because)}"
+            f"<p>{escape(self.selection_reason)}</p>{notebook.items(self.warnings)}"
+            f"{notebook.table(board[[c for c in SHOWN_COLUMNS if c in board]])}{picture}"
         )
 
 
@@ -390,30 +396,6 @@ class Model:
         return f"<Model {self.algorithm}: {len(self.clusters)} clusters of {len(self.features)} features>"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{escape(repr(self)[1:-1])}</b></p>{_html(self.clusters.reset_index())}"
+        from gpuclust.report import notebook
 
-
-def _html(table: pd.DataFrame) -> str:
-    return str(table.to_html(index=False, float_format="{:,.4g}".format, na_rep=""))
-
-
-def _items(lines: tuple[str, ...]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
-
-
-def _shown_as_png(figure: Figure) -> Figure:
-    """The figure, which a notebook shows as a picture; without ``%matplotlib`` it would show its type only."""
-    from gpuclust.report.figures import to_png
-
-    figure._repr_png_ = partial(to_png, figure)  # type: ignore[attr-defined]
-    return figure
-
-
-def _picture(figure: Figure, title: str) -> str:
-    """A figure as an HTML image that needs no other file."""
-    import base64
-
-    from gpuclust.report.figures import to_png
-
-    encoded = base64.b64encode(to_png(figure)).decode()
-    return f'<img alt="{title}" style="max-width:100%" src="data:image/png;base64,{encoded}">'
+        return f"<p><b>{escape(repr(self)[1:-1])}</b></p>{notebook.table(self.clusters.reset_index())}"
