@@ -156,6 +156,18 @@ def test_hdbscan_has_scikit_learns_labels(method: str, blobs: tuple[np.ndarray, 
     assert ((ours.probabilities_ == 0) == (ours.labels_ == -1)).all()
 
 
+def test_a_cut_at_one_distance_is_scikit_learns(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    X = blobs[0].astype(np.float32)
+    ours = gc.HDBSCAN(min_cluster_size=15, min_samples=8).fit(X)
+    reference = cluster.HDBSCAN(min_cluster_size=15, min_samples=8, copy=True).fit(X.astype(np.float64))
+    for distance in (0.9, 1.2, 5.0):
+        labels, others = (e.dbscan_clustering(distance, min_cluster_size=10) for e in (ours, reference))
+        assert adjusted_rand_score(labels, others) == 1.0
+        assert ((labels == -1) == (others == -1)).all()
+        assert (np.diff(np.bincount(labels[labels >= 0])) <= 0).all()
+    assert (ours.dbscan_clustering(0.0) == -1).all()
+
+
 @pytest.mark.parametrize("estimator", ALL[:2], ids=lambda e: type(e).__name__)
 def test_a_weight_counts_as_equal_rows(estimator: Any, blobs: tuple[np.ndarray, np.ndarray]) -> None:
     X, _ = blobs

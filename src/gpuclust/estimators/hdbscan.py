@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.base import ClusterMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from gpuclust.errors import ConfigurationError
 from gpuclust.estimators.base import Estimator, canonical_order, renumbered, value_errors
@@ -142,11 +143,11 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
                 max_cluster_size=self.max_cluster_size or 0,
                 allow_single_cluster=self.allow_single_cluster,
             )
-        means = np.array([rows[found.labels == label].mean(axis=0) for label in range(found.n_clusters)])
-        order = canonical_order(found.labels, means.reshape(found.n_clusters, rows.shape[1]))
+        order = _order(found.labels, rows)
         self.labels_, self.probabilities_ = renumbered(found.labels, order), found.probabilities
         self.cluster_persistence_, self.relative_validity_ = found.persistence[order], found.relative_validity
         self._prediction_data = prediction_data(rows, tree, found) | {"canonical": np.argsort(order)}
+        self._linkage = tree.linkage
         return self
 
     def _neighbours(self) -> int:
@@ -181,6 +182,29 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         rows = self._rows(X)
         return assign("hdbscan", self._prediction_data, {}, rows)
 
+    def dbscan_clustering(self, cut_distance: float, min_cluster_size: int = 5) -> NDArray[np.int32]:
+        """Cluster the fitted rows as DBSCAN* does, by a cut of the tree at one distance.
+
+        Parameters
+        ----------
+        cut_distance : float
+            The mutual reachability distance of the cut, DBSCAN's ``eps``.
+        min_cluster_size : int, default=5
+            Smaller clusters are noise.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            Numbered by size; noise is -1.
+        """
+        from scipy.cluster.hierarchy import fcluster
+
+        check_is_fitted(self)
+        together = fcluster(self._linkage, cut_distance, criterion="distance")
+        large = np.bincount(together) >= min_cluster_size
+        labels = np.where(large, np.cumsum(large) - 1, -1).astype(np.int32)[together]
+        return renumbered(labels, _order(labels, self._prediction_data["points"]))
+
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings() | {"min_samples": self._neighbours()}
         if settings["min_samples"] >= MAX_MIN_SAMPLES:
@@ -189,3 +213,10 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
                 f"min_samples={settings['min_samples'] + 1} is more than {MAX_MIN_SAMPLES:,}; give a smaller one{by_default}"
             )
         return settings
+
+
+def _order(labels: NDArray[np.int32], rows: NDArray[Any]) -> NDArray[np.intp]:
+    """The clusters of labels (n_samples,) by size, ties by the mean of their rows (n_samples, n_features)."""
+    n_clusters = int(labels.max(initial=-1)) + 1
+    means = np.array([rows[labels == label].mean(axis=0, dtype=np.float64) for label in range(n_clusters)])
+    return canonical_order(labels, means.reshape(n_clusters, rows.shape[1]))
