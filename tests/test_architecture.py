@@ -15,6 +15,29 @@ PACKAGE = Path(gpuclust.__file__).parent
 ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
          "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
+# The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
+INSIDE = {
+    "algorithms": "registry > cluster hdbscan kmeans mixture",
+    "algorithms/hdbscan": "__init__ condense kd_tree > leaf_tiles quality > knn > boruvka > fit > predict > cpu > gpu",
+    "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda lloyd > assign_cuda init > fit > cpu > gpu",
+    "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > gpu",
+    "analysis": "comparison dip external_validation modes naming noise selection table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
+    "data": "encoding files in_memory lists table > columns feature_checks sniff > frames infer_types summary > clean schema > load > join > source > read",
+    "estimators": "base > hdbscan kmeans mixture > __init__",
+    "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
+    "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > kernels_cuda > __init__",
+    "model": "prediction records rows titles > gmm hdbscan kmeans preparation > schema > files novelty > space > predictor",
+    "pipeline": "context run_files > curves run_log > job > summary > sweep_result > sweep_log > sweep > start",
+    "reducers": "gpu > pca scalers > prepare",
+    "report": "palette terminal text > page raster text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
+    "runtime": "cache cpu cudf_frames deduplicate jit threads > gpu nearest > backend > matrix",
+    "serve": "access connection manifest neighbours params permutation records schemas spelling text > averages export_reader problems > facts index middleware > search > id_suggestions > library > routes > api > server > explorer",
+    "serve/explorer": "gate plotly_click points settings tables texts transitions > raster session > charts items map_figure > views > app > launch main",
+    "serve/explorer/views": "averages clusters compare download overview playlist search > map",
+    "serve/index": "build > locate > open",
+    "tracking": "bundle carried claims pyfunc recorder store_location > opening > mlflow > ui",
+    "tracks": "catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
+}
 SERVE = {"sanitize", "errors", "model", "tracks", "serve"}
 HEAVY = {
     "mlflow": ("tracking/",),
@@ -89,7 +112,8 @@ def modules() -> dict[str, Path]:
     }
 
 
-def test_no_import_cycle() -> None:
+def imports() -> dict[str, set[str]]:
+    """Dotted name -> the modules of gpuclust that it imports."""
     known = modules()
     edges = {}
     for name, path in known.items():
@@ -100,6 +124,45 @@ def test_no_import_cycle() -> None:
             if target in known and target not in ("gpuclust", name):
                 found.add(target)
         edges[name] = found
+    return edges
+
+
+def place(name: str) -> tuple[str, ...]:
+    """Where a module is: its packages below gpuclust and its file."""
+    file = ("__init__",) if modules()[name].name == "__init__.py" else ()
+    return (*name.split(".")[1:], *file)
+
+
+def test_a_file_imports_only_what_stands_before_it_in_its_package() -> None:
+    level = {
+        package: {f: i for i, part in enumerate(line.split(">")) for f in part.split()}
+        for package, line in INSIDE.items()
+    }
+    places = {name: place(name) for name in modules() if name != "gpuclust"}
+    for path in places.values():
+        for depth in range(1, len(path)):
+            package = "/".join(path[:depth])
+            listed = level.get(package, {})
+            assert path[depth] in listed or (path[depth] == "__init__"), (
+                f"add {path[depth]} to the order of {package} in INSIDE"
+            )
+    for package, files in level.items():
+        there = {path.stem for path in (PACKAGE / package).iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+        assert files.keys() <= there, f"{package} has no {', '.join(files.keys() - there)}: correct its order in INSIDE"
+    for name, targets in imports().items():
+        for target in targets if name in places else ():
+            here, there = places[name], places[target]
+            shared = next(i for i, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1])
+            package = "/".join(here[:shared])
+            if package:
+                order = level[package]
+                assert order[there[shared]] < order[here[shared]], (
+                    f"{name} imports {target}, which is not before it in {package}"
+                )
+
+
+def test_no_import_cycle() -> None:
+    edges = imports()
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
