@@ -92,7 +92,7 @@ RUN = {
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
     extras = {name: set(requirements(name)) for name in ("gpu", "postgres", "serve", "dev", "docs")}
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
-    local = {path.stem for path in paths} | {"tests", "experiments"}
+    local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
     optional = {"flash-kmeans", "torch"}  # compared with where they are installed
     used = set().union(*map(imported, paths)) - local - optional
     assert used <= set(requirements()).union(*extras.values())
