@@ -331,11 +331,12 @@ class _Progress:
 
     def __init__(self, total: int, shown: bool | None = None) -> None:
         from tqdm import TqdmWarning
-        from tqdm.auto import tqdm
 
         disable = (None if not _in_notebook() else False) if shown is None else not shown
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TqdmWarning)  # without ipywidgets the bar is of text
+            from tqdm.auto import tqdm
+
             self._bar = tqdm(total=total, disable=disable, leave=False, unit="job")
         self._done = 0
         self._messages: list[str] = []
