@@ -1,7 +1,7 @@
 """Text that leaves the program: `mask` hides secrets, `safe_cell` and `safe_table` prevent formulas in CSV, `printable`
 removes control characters.
 
-A leaf module: the errors, the recorder, the export and `serve/` use it, and it imports nothing of gpuclust.
+It imports no other module of gpuclust.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HIDDEN = "***"
-# Environment variables whose values are secrets, and those that hold an address which may have one.
+# Environment variables with secrets, and those with an address that may contain a secret.
 SECRET_VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD", "MYSQL_PWD", "GPUCLUST_TOKEN",
 )  # fmt: skip
 ADDRESS_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_URI")
-# Here the part before a colon is the name of an account; elsewhere it may itself be a token.
+# In a database URI the part before the colon is an account name; in other URIs it may be a token.
 DATABASE = re.compile(r"(postgres|postgresql|mysql|mariadb|mssql|oracle|cockroachdb)(\+\w+)?:", re.IGNORECASE)
 
-# scheme://user:password@, the user part as RFC 3986 has it; one slash instead of two, as a path writes an address.
+# scheme://user:password@, the user part as in RFC 3986; also with one slash, as in a path.
 _USER_PART = re.compile(r"\b([a-z][a-z0-9+.-]+:/{1,2})([^\s/?#\"'<>]*)@", re.IGNORECASE)
-# The same with a password that holds a slash, a question mark or a hash, unquoted. A port is no password.
+# The same with a password that contains an unquoted slash, question mark or hash. A port is not a password.
 _LOOSE_USER_PART = re.compile(
     r"\b([a-z][a-z0-9+.-]+://)([^\s/?#\"'<>:@\[]*:(?!\d{1,5}[/?#])[^\s\"'<>]*)@", re.IGNORECASE
 )
@@ -41,35 +41,35 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic) +)[\w.~+/=-]{6,}")
-MIN_SECRET_LENGTH = 6  # characters; a shorter one is hidden inside addresses only
-MIN_WORD_SECRET_LENGTH = 12  # a secret of letters or digits alone must be this long to be hidden outside addresses
+MIN_SECRET_LENGTH = 6  # characters; shorter secrets are hidden in addresses only
+MIN_WORD_SECRET_LENGTH = 12  # minimum length of a secret of only letters or only digits outside addresses
 
 # Format characters that change the writing direction.
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# A spreadsheet runs a cell that begins with one of these.
+# A spreadsheet runs a cell that begins with one of these as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _remembered: set[str] = set()
 
 
 def mask(value: T) -> T:
-    """A text without its secrets, which become ``***``; of a mapping or a list, every text in it.
+    """Replace the secrets in a text, or in all texts of a mapping or a list, by ``***``.
 
-    Hidden are passwords and tokens in the user part of addresses, in query parameters and in authorization headers, and
-    the secrets that the environment holds or `remember` was given, wherever they appear, percent-encoded or not.
+    Secrets are passwords and tokens in the user part of addresses, in query parameters and in authorization headers, and
+    those of the environment or of `remember`, wherever they appear, percent-encoded or not.
     """
     found: T = _masked(value, sorted(_known(), key=len, reverse=True))
     return found
 
 
 def remember(address: str | None) -> None:
-    """Hide the secrets of an address from now on wherever they appear, also apart from the address."""
+    """Hide the secrets of an address from now on, also outside the address."""
     _remembered.update(_secrets_of(address or ""))
 
 
 def without_credentials(address: str) -> str:
-    """An address without its user part, as a browser can open it."""
+    """Remove the user part of an address."""
     return mask(_USER_PART.sub(r"\1", _LOOSE_USER_PART.sub(r"\1", address)))
 
 
@@ -104,7 +104,7 @@ def _hide_user_part(found: re.Match[str]) -> str:
 
 
 def _known() -> set[str]:
-    """The secrets that are hidden wherever they appear."""
+    """All known secrets."""
     named = (os.environ.get(name, "") for name in SECRET_VARIABLES)
     held = {text for secret in named if secret for text in _spellings(secret)}
     for name in ADDRESS_VARIABLES:
@@ -123,7 +123,7 @@ def _secrets_of(address: str) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it is written, decoded and encoded, and the parts that a parser of addresses would cut it into."""
+    """A secret as written, decoded and encoded, and the parts into which a parser of addresses may split it."""
     plain = unquote(secret)
     forms = {secret, plain, unquote_plus(secret), quote(plain, safe=""), quote_plus(plain)}
     forms.update(part for form in tuple(forms) for part in re.split(r"[@/:?#]", form))
@@ -143,17 +143,17 @@ def printable(text: str) -> str:
 
 
 def safe_cell(value: T) -> T | str:
-    """A cell of a CSV file: a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    """Make a CSV cell safe: text that a spreadsheet would run as a formula gets a leading apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def safe_row(values: Iterable[Any]) -> list[Any]:
-    """The cells of a row, each safe."""
+    """Apply `safe_cell` to each cell of a row."""
     return [safe_cell(value) for value in values]
 
 
 def safe_table(table: pa.Table) -> pa.Table:
-    """A table whose texts and names of columns are safe in CSV; lists become texts."""
+    """Make the texts and column names of a table safe for CSV; lists become text."""
     import pyarrow as pa
 
     names = [safe_cell(name) for name in table.column_names]
@@ -170,7 +170,7 @@ def _safe_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         column.type.value_type
     ):
         column = pc.binary_join(column.cast(pa.list_(pa.string())), "; ")
-    elif pa.types.is_nested(column.type):  # CSV has no cells for these
+    elif pa.types.is_nested(column.type):  # CSV has no nested values
         texts = (None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist())
         column = pa.chunked_array([pa.array(texts, pa.string())])
     elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 
-# A command line and what it does.
+# Command lines and their descriptions.
 COMMAND_LINES = (
     ("gpuclust [run] KEY=VALUE ...", "run one job: gpuclust data.path=tracks.csv cluster.n_clusters=6"),
     ("gpuclust [run] -m KEY=A,B ...", "run a sweep: gpuclust -m data.path=tracks.csv 'cluster.n_clusters=range(2,11)'"),

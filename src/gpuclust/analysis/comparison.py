@@ -1,4 +1,4 @@
-"""Several clusterings of the same rows, each held against each: "HDBSCAN 0 is GMM 3" as numbers."""
+"""Compare several clusterings of the same rows in pairs: agreement, contingency table and matching clusters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Comparison:
     matches: tuple[Match, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
+        """Convert to a dictionary for JSON."""
         return {
             "first": self.first,
             "second": self.second,
@@ -42,7 +42,7 @@ class Comparison:
         }
 
     def to_csv(self) -> str:
-        """The contingency table: a line for each cluster of the first, a column for each of the second, and totals."""
+        """The contingency table as CSV: one line per cluster of the first, one column per cluster of the second, and totals."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         counts = self.contingency
@@ -54,12 +54,12 @@ class Comparison:
 
     @property
     def has_noise(self) -> bool:
-        """Whether either leaves rows out as noise."""
+        """Whether either clustering has noise."""
         return self.without_noise.n_rows < self.with_noise.n_rows
 
     @property
     def slug(self) -> str:
-        """A file name of the pair: ``kmeans_k=5_by_gmm_k=4_full``."""
+        """A file name for the pair: ``kmeans_k=5_by_gmm_k=4_full``."""
         return "_by_".join(re.sub(r"[^\w=.-]+", "_", name).strip("_.") or "run" for name in (self.first, self.second))
 
     def in_words(self) -> list[str]:
@@ -97,5 +97,5 @@ def compare(first: str, first_labels: np.ndarray, second: str, second_labels: np
 
 
 def compare_all(labelings: Mapping[str, np.ndarray]) -> list[Comparison]:
-    """Every pair of the named labelings, in their order."""
+    """Compare every pair of the named labelings, in order."""
     return [compare(a, labelings[a], b, labelings[b]) for a, b in combinations(labelings, 2)]

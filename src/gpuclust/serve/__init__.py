@@ -1,1 +1,1 @@
-"""A wing of its own: reads an export folder, and of the rest of gpuclust imports only the errors."""
+"""Serving: the JSON API and the explorer of an export folder. Imports `model/`, `tracks/` and the errors only."""

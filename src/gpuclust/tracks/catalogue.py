@@ -1,4 +1,4 @@
-"""The built-in catalogue: generated tracks that cluster about as well, and as badly, as real music does.
+"""The generated catalogue: tracks whose clusters are about as clear as those of real music.
 
 A track's *genre* leans on one of six overlapping *archetypes*; the archetype is the mean of a correlated normal
 vector, moved by the artist and by the year; each coordinate is then mapped, monotonically, on to the quantiles of the
@@ -34,7 +34,7 @@ FEATURES: tuple[str, ...] = (
 
 FIRST_YEAR, LAST_YEAR = 1950, 2024
 
-_BLOCK = 4_096  # rows that are generated together: their arrays stay in the cache
+_BLOCK = 4_096  # rows generated together; their arrays fit into the cache
 _ERA = 65_536  # rows that share a generation of artists
 _ARTISTS_PER_ERA = 16_384
 _RANK_SHIFT = 30.0  # the share of an era's artist of rank r is in proportion to 1 / (r + _RANK_SHIFT)
@@ -115,7 +115,7 @@ Ints = NDArray[np.int64]
 
 
 class _Draws(NamedTuple):
-    """A block before it is made presentable: one entry a row; ``latent`` is (10 features + popularity, rows)."""
+    """A block in latent units: one entry per row; ``latent`` is (10 features + popularity, rows)."""
 
     artist: Ints
     genre: Ints
@@ -126,7 +126,7 @@ class _Draws(NamedTuple):
 
 
 class _Traits(NamedTuple):
-    """Uniform numbers that every track of an artist shares; one entry a row."""
+    """Uniform numbers shared by all tracks of an artist; one entry per row."""
 
     home: Floats
     fame: Floats
@@ -136,7 +136,7 @@ class _Traits(NamedTuple):
 
 
 class _GenreTables(NamedTuple):
-    """One entry a genre; ``shares`` and ``archetypes`` are cumulative, the latter (genres, 5): less the last."""
+    """One entry per genre; ``shares`` and ``archetypes`` (genres, 5) are cumulative, without the last archetype."""
 
     shares: Floats
     recency: Floats
@@ -216,7 +216,7 @@ def _block(first: int, seed: int) -> Any:
 
 
 def _draw(first: int, seed: int, which: int) -> _Draws:
-    """The rows ``first`` to ``first + _BLOCK`` of one of the seed's streams."""
+    """The rows ``first`` to ``first + _BLOCK`` of one of the streams of a seed."""
     uniforms = _uniforms(first, seed, which)
     number = _artists(first, uniforms[12], uniforms[13])
     artist = _traits(number, seed)
@@ -248,7 +248,7 @@ def _latent(archetype: Ints, genre: Ints, year: Ints, artist: _Traits, uniforms:
 
 
 def _uniforms(first: int, seed: int, which: int) -> Floats:
-    """Uniform numbers in (0, 1), (24, ``_BLOCK``): row i's are made of the words 12 i to 12 i + 11 of the stream."""
+    """Uniform numbers in (0, 1), (24, ``_BLOCK``): those of row i are from the words 12 i to 12 i + 11 of the stream."""
     philox = np.random.Philox(key=np.array([seed, which], dtype=np.uint64), counter=[first * _WORDS // 4, 0, 0, 0])
     halves = philox.random_raw(_BLOCK * _WORDS).astype("<u8", copy=False).view("<u4")
     return np.ascontiguousarray((halves.reshape(_BLOCK, 2 * _WORDS).T + 0.5) * 2.0**-32)
@@ -263,7 +263,7 @@ def _artists(first: int, by_rank: Floats, by_era: Floats) -> Ints:
 
 
 def _traits(artist: Ints, seed: int) -> _Traits:
-    """What an artist's number and the seed decide."""
+    """The properties of artists that depend on their number and the seed."""
     words = [mix(artist.astype(np.uint64) ^ mix(np.array([seed], dtype=np.uint64)))]
     words += [mix(words[0]), mix(mix(words[0]))]
     halves = [half for word in words for half in (word >> np.uint64(32), word & np.uint64(0xFFFFFFFF))]
@@ -285,7 +285,7 @@ def _genre_tables() -> _GenreTables:
 
 @lru_cache(maxsize=1)
 def _mixing() -> Floats:
-    """The Cholesky factor that gives ten independent normals the correlations tracks have inside an archetype."""
+    """The Cholesky factor of the correlations of the ten features within an archetype."""
     correlation = np.eye(10)
     for (one, other), value in _CORRELATIONS.items():
         i, j = FEATURES.index(one), FEATURES.index(other)
@@ -294,7 +294,7 @@ def _mixing() -> Floats:
 
 
 def _observe(latent: Floats) -> dict[str, Any]:
-    """Latent coordinates as the values people see, rounded as tables of audio features are."""
+    """Convert latent coordinates to feature values, rounded as in tables of audio features."""
     columns: dict[str, Any] = {}
     for name, coordinate, (knots, values) in zip(_QUANTILES, latent, _margins(), strict=True):
         decimals = _DECIMALS.get(name, 6)
@@ -305,7 +305,7 @@ def _observe(latent: Floats) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _margins() -> list[tuple[Floats, Floats]]:
-    """Each column's latent quantiles, measured once on a stream of its own, and the values that they stand for."""
+    """The latent quantiles of each column, estimated once on a separate stream, and the values at these quantiles."""
     sample = np.hstack([_draw(first, 0, _CALIBRATION).latent for first in range(0, _ERA, _BLOCK)])
     scores = np.linspace(-4.0, 4.0, 257)
     knots = np.quantile(sample, ndtr(scores), axis=1).T

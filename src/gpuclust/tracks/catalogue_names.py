@@ -1,4 +1,4 @@
-"""What the built-in catalogue's tracks are called: ids, artists and titles, composed by the column.
+"""Names in the generated catalogue: ids, artists and titles, composed by column.
 
 Everything here is invented or an everyday word: surnames are syllables put together, bands are an adjective
 and a plural. Any likeness to a real artist or song is chance.
@@ -22,7 +22,7 @@ Hashes = NDArray[np.uint64]
 
 
 class Style(NamedTuple):
-    """One way to compose a name: any of ``left`` followed by any of ``right``, drawn ``weight`` times in a hundred."""
+    """A pattern of names: one of ``left`` followed by one of ``right``, used for ``weight`` % of the names."""
 
     weight: int
     left: list[str]
@@ -30,7 +30,7 @@ class Style(NamedTuple):
 
 
 def _split(text: str) -> list[str]:
-    """Words apart by bars where there are any, else by white space."""
+    """Split words at bars if there are any, else at white space."""
     return [word.strip() for word in text.split("|")] if "|" in text else text.split()
 
 
@@ -159,7 +159,7 @@ SUFFIXES = ["", " (Live)", " - Remastered", " - Instrumental"]
 
 
 class _Words(NamedTuple):
-    """The styles of a kind of name, one entry each; `left` and `right` hold all their words end to end."""
+    """The styles of a kind of name, one entry each; `left` and `right` contain the words of all styles in sequence."""
 
     until: Floats
     left: Any
@@ -214,7 +214,7 @@ def artist_names(artist: Ints, *, seed: int) -> Any:
 def titles(
     uniforms: Floats, *, live: NDArray[np.bool_], old: NDArray[np.bool_], instrumental: NDArray[np.bool_]
 ) -> Any:
-    """Titles from five uniform numbers each, (5, rows); some say that they are live, remastered or instrumental."""
+    """Titles from five uniform numbers each, (5, rows); some are marked as live, remastered or instrumental."""
     by_style, by_left, by_right, by_tail, by_suffix = uniforms
     words = _words("title")
     style = np.searchsorted(words.until, by_style)
@@ -247,7 +247,7 @@ def _digits() -> NDArray[np.uint16]:
 
 
 def track_ids(first: int, n_rows: int, *, seed: int) -> Any:
-    """22 base-62 characters for each row from ``first`` on: unique, as half are one to one with the row."""
+    """22 base-62 characters for each row starting at ``first``: unique, because half of them are a bijection of the row."""
     key = mix(mix(np.array([seed], dtype=np.uint64)))
     unique = mix(np.arange(first, first + n_rows, dtype=np.uint64) ^ key)
     other = mix(unique ^ key)
@@ -261,7 +261,7 @@ def track_ids(first: int, n_rows: int, *, seed: int) -> Any:
 
 
 def _write_pairs(text: NDArray[np.uint16], numbers: Hashes) -> Hashes:
-    """Write five pairs of base-62 digits of each number; return what is left of the numbers."""
+    """Write five pairs of base-62 digits of each number; return the quotients."""
     base = np.uint64(62**2)
     for column in range(5):
         numbers, whole = numbers // base, numbers

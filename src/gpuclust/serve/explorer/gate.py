@@ -71,7 +71,7 @@ class Gate:
             return None
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if PARAMETER not in query or scope["type"] == "websocket":
-            return _page(401, FORM.format(text="This explorer asks for a token."), CHALLENGE)
+            return _page(401, FORM.format(text="This explorer requires a token."), CHALLENGE)
         if not self.access.is_token(query.pop(PARAMETER)):
             return _page(401, FORM.format(text="That is not the token."), CHALLENGE)
         return self._set_cookie(scope, query)
