@@ -35,7 +35,7 @@ from gpuclust.serve.explorer.views.averages import left_out
 from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
-from gpuclust.serve.records import Average, Averages, Facts, Found, Hit, Item
+from gpuclust.serve.records import Average, Averages, ExportInfo, Hit, Item, SearchResult
 from gpuclust.tracks.links import check_template, is_address
 from gpuclust.tracks.previews import Preview, preview_of
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
@@ -424,8 +424,8 @@ def test_years_that_are_left_out_are_gaps_and_are_said() -> None:
     assert left_out(Averages("year", values, 3)) == ""
 
 
-def found_of(n_hits: int, **values: Any) -> Found:
-    return Found("q", tuple(Hit(item(), 1.0) for _ in range(n_hits)), **{"complete": True, **values})
+def found_of(n_hits: int, **values: Any) -> SearchResult:
+    return SearchResult("q", tuple(Hit(item(), 1.0) for _ in range(n_hits)), **{"complete": True, **values})
 
 
 def test_results_are_counted() -> None:
@@ -466,8 +466,8 @@ def test_a_table_of_items_has_no_none_and_no_column_that_says_nothing() -> None:
 )
 def test_whether_an_export_is_the_choice_of_its_sweep(facts: dict[str, Any], said: str) -> None:
     manifest = {"run_name": "kmeans k=8", "sweep": {"selection_reason": "r"}}
-    assert choice_of(Facts("", "", 0, 0, "kmeans", (), {}, manifest, **facts)) == said
-    assert choice_of(Facts("", "", 0, 0, "kmeans", (), {}, {"run_name": "kmeans k=8", "sweep": None})) == ""
+    assert choice_of(ExportInfo("", "", 0, 0, "kmeans", (), {}, manifest, **facts)) == said
+    assert choice_of(ExportInfo("", "", 0, 0, "kmeans", (), {}, {"run_name": "kmeans k=8", "sweep": None})) == ""
 
 
 def test_noise_is_a_bar_and_many_clusters_are_one() -> None:

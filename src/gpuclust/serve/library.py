@@ -27,14 +27,14 @@ from gpuclust.model.records import NOISE, Cluster, Example
 from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
+from gpuclust.serve.export_info import describe_numbers, export_info
 from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
-from gpuclust.serve.facts import describe_numbers, export_info
 from gpuclust.serve.id_suggestions import near_ids, near_names
 from gpuclust.serve.index.build import Progress
 from gpuclust.serve.index.locate import find_or_build, size_of
 from gpuclust.serve.index.open import CLOSED, Index, open_index
 from gpuclust.serve.permutation import permuted
-from gpuclust.serve.records import Averages, Facts, Found, Hit, Item, Neighbour, NotFound, Page
+from gpuclust.serve.records import Averages, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
 from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
@@ -108,7 +108,7 @@ class Library:
         return self.space.features
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ExportInfo:
         """Information about the export: its run, its sweep and warnings."""
         noise = self._clusters[NOISE].size if NOISE in self._clusters else 0
         return export_info(
@@ -302,7 +302,7 @@ class Library:
 
     # Search
 
-    def search(self, query: str = "", *, title: str = "", creator: str = "", limit: int = 10) -> Found:
+    def search(self, query: str = "", *, title: str = "", creator: str = "", limit: int = 10) -> SearchResult:
         """Search items by title and creator together (``query``) or separately.
 
         The best match comes first, ties by popularity; only the best of several rows with the same title and creator is
@@ -317,7 +317,7 @@ class Library:
         for item, score in zip(self.at(ranked.ranks), ranked.scores, strict=True):
             count, creators = named[item.rank]
             hits.append(Hit(item, score, count, tuple(c for c in creators if c != item.creator)))
-        return Found(
+        return SearchResult(
             query=query or " ".join(filter(None, (title, creator))),
             hits=tuple(hits),
             complete=ranked.complete,

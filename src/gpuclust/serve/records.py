@@ -1,4 +1,4 @@
-"""What a library answers with: frozen records of plain values, and the error for what is not there."""
+"""Results of a library: frozen records of plain values, and the error for missing items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpuclust.model.records import plain
 
 
 class NotFound(ExportError):
-    """There is no such item, title, cluster or creator; ``suggestions`` are what it may have meant, best first."""
+    """An item, title, cluster or creator does not exist; ``suggestions`` are similar ones, best first."""
 
     def __init__(self, message: str, suggestions: Sequence[str] = ()) -> None:
         self.suggestions = tuple(suggestions)
@@ -21,12 +21,12 @@ class NotFound(ExportError):
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the export. Empty text, an empty tuple or None where the table has no such role or value.
+    """A row of the export. A value is empty text, an empty tuple or None if the table has no such role or value.
 
-    ``rank`` is its place by popularity among all rows, 0 the most popular (file order where there is no popularity);
+    ``rank`` is its position by popularity among all rows, 0 for the most popular (file order without a popularity);
     ``creator`` is the text as written, ``creators`` the names in it. ``features`` are in original units; ``distance`` to
-    the own centre is None where the algorithm has none; ``x, y, z`` are the map's coordinates. ``album``, ``url`` (a web
-    address or a file, as the table has it) and ``duration_ms`` are there where the export has columns of such names.
+    the centre of its cluster is None if the algorithm has no centres; ``x, y, z`` are the coordinates of the map. ``album``,
+    ``url`` (a web address or a file, as in the table) and ``duration_ms`` are set if the export has columns with such names.
     """
 
     rank: int
@@ -52,17 +52,17 @@ class Item:
 
     @property
     def label(self) -> str:
-        """ "Title by Creator", or the id where there is no title."""
+        """ "Title by Creator", or the id without a title."""
         return f"{self.title or self.id} by {self.creator}" if self.creator else self.title or self.id
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON (no NaN)."""
+        """Convert to a dictionary for JSON (without NaN)."""
         return plain(asdict(self))
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An item and its Euclidean distance from what was asked for, in the prepared feature space."""
+    """An item and its Euclidean distance to the query in the prepared feature space."""
 
     item: Item
     distance: float
@@ -70,8 +70,11 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Hit:
-    """A search result. ``score`` in [0, 1], 1 for what was typed exactly; ``other_creators``: who else has an item of the
-    same title, most popular first (at most 20), and ``same_title`` how many items have it."""
+    """A hit of a search.
+
+    ``score`` is in [0, 1], 1 for an exact match; ``other_creators`` are other creators of items with the same title, most
+    popular first (at most 20); ``same_title`` is the number of items with this title.
+    """
 
     item: Item
     score: float
@@ -80,7 +83,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The results of one search, best first, each recording (title and creator) once. ``complete``: every word typed was
     found, as typed, in the first.
 
@@ -109,7 +112,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Page:
-    """Part of an ordered list: ``total`` rows in all, these from ``offset`` on; ``next_offset`` None at the end."""
+    """A page of a list with ``total`` rows, starting at ``offset``; ``next_offset`` is None at the end."""
 
     items: tuple[Item, ...]
     total: int
@@ -117,14 +120,14 @@ class Page:
 
     @property
     def next_offset(self) -> int | None:
-        """Where the next page starts."""
+        """The offset of the next page."""
         after = self.offset + len(self.items)
         return after if after < self.total and self.items else None
 
 
 @dataclass(frozen=True)
 class Average:
-    """The mean of each feature, in original units, over the ``count`` items that have a year, group or creator."""
+    """The mean of each feature, in original units, over the ``count`` items with a year, group or creator."""
 
     value: str | int
     count: int
@@ -151,8 +154,8 @@ class Averages:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of an export: the manifest's own account, for people and for ``/health``.
+class ExportInfo:
+    """Information about an export, from its manifest.
 
     ``selected``: whether the run is its sweep's choice, None where the manifest does not say; ``sweep_choice`` the name of
     the run that the sweep chose; ``because`` the figures that led to the sweep's verdict; ``warnings`` what to know before

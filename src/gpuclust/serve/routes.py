@@ -97,7 +97,7 @@ def cluster_items(request: Request, cluster: inputs.Number, params: Annotated[in
     return Json(paged(page))
 
 
-@router.get("/search", response_model=schemas.Found, responses=problems(422), tags=["items"])
+@router.get("/search", response_model=schemas.SearchResult, responses=problems(422), tags=["items"])
 def search(request: Request, params: Annotated[inputs.Search, Query()]) -> Json:
     """Search items by title, creator or both, best match first. Case, accents and punctuation are ignored."""
     found = library_of(request).search(params.q, title=params.title, creator=params.creator, limit=params.limit)

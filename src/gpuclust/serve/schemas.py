@@ -1,4 +1,4 @@
-"""What the API answers with, as its OpenAPI says it: `gpuclust.serve.records` in JSON, with a description of each part."""
+"""Response models of the API for its OpenAPI document: `gpuclust.serve.records` in JSON, with descriptions."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Answer(BaseModel):
-    """An answer holds exactly what its schema says."""
+class ResponseModel(BaseModel):
+    """A response without fields outside its schema."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Item(Answer):
-    """A row of the export. Text that the table lacks is empty, a number that it lacks is null."""
+class Item(ResponseModel):
+    """A row of the export. Missing text is empty, a missing number is null."""
 
     rank: int = Field(
-        description="Place by popularity among all rows, 0 the most popular; file order where there is none."
+        description="Position by popularity among all rows, 0 for the most popular; file order without a popularity."
     )
     id: str = Field(description="The id, as in the table.")
     title: str
-    creator: str = Field(description="The creators as the table writes them.")
+    creator: str = Field(description="The creators as written in the table.")
     creators: list[str] = Field(description="The names in `creator`.")
     groups: list[str] = Field(description="The groups (genres) of the row.")
     popularity: float | None
     year: int | None
-    preview: str = Field(description="An address of a preview, as the table has it: check it before opening it.")
+    preview: str = Field(description="An address of a preview, as in the table: check it before opening it.")
     cluster: int = Field(description="The cluster's number; -1 is noise.")
     cluster_name: str
-    confidence: float | None = Field(description="In [0, 1]; what it means depends on the algorithm (see the README).")
+    confidence: float | None = Field(description="In [0, 1]; the definition depends on the algorithm (see the README).")
     distance: float | None = Field(
-        description="To the centre of the cluster in the prepared space, where there is one."
+        description="Distance to the centre of the cluster in the prepared space; null without a centre."
     )
     x: float | None = Field(description="First principal component, for maps.")
     y: float | None
     z: float | None
-    features: dict[str, float | None] = Field(description="The clustered features, in the table's units.")
-    album: str = Field(description="The album, where the export has a column of that name.")
-    url: str = Field(description="A web address or a file, as the table has it: check it before opening it.")
-    duration_ms: float | None = Field(description="Length in milliseconds, where it is a column and no feature.")
+    features: dict[str, float | None] = Field(description="The clustered features, in the units of the table.")
+    album: str = Field(description="The album, if the export has a column with that name.")
+    url: str = Field(description="A web address or a file, as in the table: check it before opening it.")
+    duration_ms: float | None = Field(description="Length in milliseconds, if it is a column but not a feature.")
 
 
-class Page(Answer):
-    """Part of an ordered list."""
+class Page(ResponseModel):
+    """A page of a list."""
 
     items: list[Item]
     total: int = Field(description="Rows in the whole list.")
     offset: int
-    next_offset: int | None = Field(description="Where the next page starts; null at the end.")
+    next_offset: int | None = Field(description="The offset of the next page; null at the end.")
 
 
-class Share(Answer):
+class Share(ResponseModel):
     """How often a value occurs in a cluster."""
 
     value: str
@@ -60,7 +60,7 @@ class Share(Answer):
     fraction: float | None = Field(description="Its share in the cluster.")
 
 
-class Example(Answer):
+class Example(ResponseModel):
     """A row that stands for a cluster."""
 
     id: str
@@ -69,7 +69,7 @@ class Example(Answer):
     popularity: float | None
 
 
-class FeatureStats(Answer):
+class FeatureStats(ResponseModel):
     """One feature in one cluster, in the table's units."""
 
     mean: float | None
@@ -81,7 +81,7 @@ class FeatureStats(Answer):
     z_se: float | None = Field(description="Standard error of `z`.")
 
 
-class ClusterSummary(Answer):
+class ClusterSummary(ResponseModel):
     """A cluster in short."""
 
     cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
@@ -93,7 +93,7 @@ class ClusterSummary(Answer):
     features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
 
 
-class Cluster(Answer):
+class Cluster(ResponseModel):
     """A cluster with its profile."""
 
     cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
@@ -115,22 +115,22 @@ class Cluster(Answer):
     rule_recall: float | None
 
 
-class Clusters(Answer):
+class Clusters(ResponseModel):
     """All clusters, the largest first, noise last."""
 
     clusters: list[ClusterSummary]
 
 
-class Hit(Answer):
+class Hit(ResponseModel):
     """A search result."""
 
     item: Item
-    score: float = Field(description="In [0, 1]; 1 is what was typed.")
+    score: float = Field(description="In [0, 1]; 1 for an exact match.")
     same_title: int = Field(description="How many items have this title.")
     other_creators: list[str] = Field(description="Who else has an item of this title, most popular first.")
 
 
-class Found(Answer):
+class SearchResult(ResponseModel):
     """Search results, best first; of several rows with the same title and creator the best."""
 
     query: str
@@ -145,7 +145,7 @@ class Found(Answer):
     total_is_minimum: bool = Field(description="Whether counting stopped at `total`, so that there may be more.")
 
 
-class ItemDetail(Answer):
+class ItemDetail(ResponseModel):
     """An item, its cluster, and who else has an item of its title."""
 
     item: Item
@@ -153,14 +153,14 @@ class ItemDetail(Answer):
     same_title_creators: list[str] = Field(description="Who has an item of this title, most popular first, at most 20.")
 
 
-class Neighbour(Answer):
-    """An item and how far it is from what was asked for."""
+class Neighbour(ResponseModel):
+    """An item and its distance to the query."""
 
     item: Item
     distance: float | None = Field(description="Euclidean, in the prepared feature space.")
 
 
-class Neighbours(Answer):
+class Neighbours(ResponseModel):
     """The nearest items, nearest first, each title and creator once; the item itself is left out, in all its rows."""
 
     id: str
@@ -168,7 +168,7 @@ class Neighbours(Answer):
     neighbours: list[Neighbour]
 
 
-class Average(Answer):
+class Average(ResponseModel):
     """Means over the items that share a value."""
 
     value: str | int
@@ -176,7 +176,7 @@ class Average(Answer):
     features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
 
 
-class Averages(Answer):
+class Averages(ResponseModel):
     """Averages by year (ascending), group or creator (most items first)."""
 
     by: Literal["year", "group", "creator"]
@@ -190,7 +190,7 @@ class Averages(Answer):
     without: int = Field(description="Rows of all without a usable year (missing, before 1860, or after next year).")
 
 
-class Listed(Answer):
+class PlaylistEntry(ResponseModel):
     """An item of a playlist."""
 
     position: int = Field(description="From 1, the nearest.")
@@ -198,16 +198,16 @@ class Listed(Answer):
     item: Item
 
 
-class Playlist(Answer):
+class Playlist(ResponseModel):
     """A named list, nearest first; the same request gives the same list."""
 
     name: str
     notes: list[str] = Field(description="What to know of how it was made, such as a title that several creators have.")
     made_from: dict[str, Any] = Field(description="The request, with titles as ids.")
-    items: list[Listed]
+    items: list[PlaylistEntry]
 
 
-class Placed(Answer):
+class PredictedRow(ResponseModel):
     """Where a row belongs."""
 
     cluster: int | None = Field(description="-1 is noise; null where the row could not be placed.")
@@ -220,14 +220,14 @@ class Placed(Answer):
     problem: str | None = Field(description="Why the row could not be placed.")
 
 
-class Predictions(Answer):
+class Predictions(ResponseModel):
     """One placement for each row sent, in their order."""
 
-    predictions: list[Placed]
+    predictions: list[PredictedRow]
 
 
-class Export(Answer):
-    """What is served, as its manifest tells."""
+class Export(ResponseModel):
+    """The served export, from its manifest."""
 
     key: str = Field(description="Digest of the manifest: another export has another.")
     run_id: str
@@ -241,13 +241,13 @@ class Export(Answer):
     curves: dict[str, dict[str, float | None]] = Field(description="Scores of the sweep by number of clusters.")
     selection_reason: str = Field(description="Why the sweep chose its run, which need not be this one.")
     selected: bool | None = Field(description="Whether this run is the sweep's choice; null where that is not known.")
-    sweep_choice: str = Field(description="The name of the run that the sweep chose; empty where there is none.")
-    verdict: str = Field(description="What the sweep says about the number of clusters.")
+    sweep_choice: str = Field(description="The name of the run that the sweep chose; empty without a sweep.")
+    verdict: str = Field(description="The verdict of the sweep on the number of clusters.")
     because: list[str] = Field(description="The figures that led to the verdict.")
     warnings: list[str] = Field(description="What to know before using the clusters.")
 
 
-class Health(Answer):
+class Health(ResponseModel):
     """The server is up and has its export open."""
 
     status: Literal["ok"]

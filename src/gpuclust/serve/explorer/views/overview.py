@@ -13,7 +13,7 @@ from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import navigate
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
-from gpuclust.serve.records import Facts
+from gpuclust.serve.records import ExportInfo
 
 # Which curves of a sweep are drawn, in this order, as people call them.
 CURVES = {
@@ -128,7 +128,7 @@ def _error(metrics: Mapping[str, Any]) -> str:
     return f"from a sample of rows, standard error {figure(error)}" if error else "exact, from all rows"
 
 
-def _verdict(facts: Facts) -> None:
+def _verdict(facts: ExportInfo) -> None:
     """What the sweep says about the number of clusters, on which evidence, and whether this export is its choice."""
     sweep = facts.manifest.get("sweep") or {}
     verdict, _, more = str(sweep.get("verdict") or "").partition("\n")
@@ -151,7 +151,7 @@ _BOXES = {
 }
 
 
-def choice_of(facts: Facts) -> str:
+def choice_of(facts: ExportInfo) -> str:
     """Whether this export is what its sweep chose, and the reason of the choice; empty where there was no sweep."""
     sweep = facts.manifest.get("sweep") or {}
     reason, own = str(sweep.get("selection_reason") or ""), str(facts.manifest.get("run_name") or "")

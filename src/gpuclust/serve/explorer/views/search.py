@@ -7,7 +7,7 @@ import streamlit as st
 from gpuclust.serve.explorer.items import choose, details_of, item_card, navigate, query_param
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, short
-from gpuclust.serve.records import Found, NotFound
+from gpuclust.serve.records import NotFound, SearchResult
 
 HITS, MORE, NEIGHBOURS = 10, 100, 20
 
@@ -60,7 +60,7 @@ def _show_every(typed: str) -> None:
     st.session_state["every-hit"] = typed
 
 
-def counted(found: Found) -> str:
+def counted(found: SearchResult) -> str:
     """The number of results shown and in total: ``10 of 143``."""
     if found.total is None:
         return "No item has all words; these are the nearest."

@@ -6,17 +6,17 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from gpuclust.serve.export_reader import Manifest
-from gpuclust.serve.records import Facts
+from gpuclust.serve.records import ExportInfo
 
 MAX_QUIET_NOISE = 0.3  # a larger share of noise is a warning
 MAX_LISTED = 10  # cluster numbers in an error
 
 
-def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: int) -> Facts:
+def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: int) -> ExportInfo:
     """Collect the information of a manifest; keys missing in exports of 0.1.0 are derived if possible."""
     text = manifest.text
     sweep = text.get("sweep") or {}
-    return Facts(
+    return ExportInfo(
         folder=str(manifest.folder),
         key=manifest.digest,
         n_rows=n_rows,
