@@ -34,7 +34,7 @@ from gpuclust.serve.index.build import Progress
 from gpuclust.serve.index.locate import find_or_build, size_of
 from gpuclust.serve.index.open import CLOSED, Index, open_index
 from gpuclust.serve.permutation import permuted
-from gpuclust.serve.records import Averages, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
+from gpuclust.serve.records import Average, Averages, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
 from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
@@ -433,7 +433,7 @@ class Library:
         without = self._index.info["n_without_year"] if by == "year" and self.has("year") else 0
         return replace(found, without=without)
 
-    def average_of_creator(self, name: str) -> means.Average:
+    def average_of_creator(self, name: str) -> Average:
         """The averages of one creator, ignoring case and accents. Raises NotFound with similar names."""
         key = fold_one(name)
         places = self._index.database.column(
