@@ -62,7 +62,7 @@ def served() -> None:
 
     assert "/api/v1/predict" in create_app("out").openapi()["paths"]
     for module in pkgutil.walk_packages(gpuclust.serve.explorer.__path__, "gpuclust.serve.explorer."):
-        if not module.name.endswith(".script"):
+        if not module.name.endswith(".main"):  # which runs the program
             importlib.import_module(module.name)
 
 
