@@ -499,7 +499,7 @@ def test_a_sweep_of_one_job_and_one_that_fails(frame: pd.DataFrame) -> None:
         (SklearnKMeans(), {}, r"KMeans of sklearn is not an estimator of gpuclust, .*; use gpuclust\.KMeans"),
         (gc.KMeans, {}, r"KMeans is a class; give an instance, KMeans\(\.\.\.\)"),
         ("kmeans", {}, "str of builtins is not an estimator"),
-        (gc.KMeans(), {"scale": "foo"}, "scale=foo is not one of minmax, none, robust, standard"),
+        (gc.KMeans(), {"scale": "foo"}, r"scale=foo is not one of .*robust, standard"),
         (gc.KMeans(), {"reduce": "foo"}, "reduce=foo is not one of"),
         (gc.KMeans(), {"reduce": 1.5}, "1.5 is neither a whole number"),
         (gc.KMeans(), {"clean": {"nulls": "mode"}}, r"clean\.nulls=mode is not one of"),

@@ -25,16 +25,7 @@ if TYPE_CHECKING:
 NOT_CLUSTERED = -2
 """The label of a row that cleaning dropped."""
 SHOWN_METRICS = ("n_clusters", "silhouette", "bic", "noise_fraction")
-SHOWN_COLUMNS = (
-    "chosen",
-    "job",
-    "n_clusters",
-    "silhouette",
-    "bic",
-    "relative_validity",
-    "noise_fraction",
-    "fit_seconds",
-)
+SHOWN_SCORES = ("silhouette", "bic", "relative_validity", "noise_fraction", "fit_seconds")
 
 
 class Run:
@@ -305,6 +296,7 @@ class Sweep:
         from gpuclust.report import notebook
 
         board = self.leaderboard
+        shown = dict.fromkeys(("chosen", "job", "n_clusters", self._result.metric, *SHOWN_SCORES))
         try:
             picture = notebook.picture(self.plot(), "the metric by size")
         except ConfigurationError:  # no number varies
@@ -312,7 +304,7 @@ class Sweep:
         return (
             f"<p><b>{escape(self.verdict.text)}</b></p>{notebook.items(self.verdict.because)}"
             f"<p>{escape(self.selection_reason)}</p>{notebook.items(self.warnings)}"
-            f"{notebook.table(board[[c for c in SHOWN_COLUMNS if c in board]])}{picture}"
+            f"{notebook.table(board[[c for c in shown if c in board]])}{picture}"
         )
 
 
