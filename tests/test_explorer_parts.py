@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 from sklearn.metrics import adjusted_rand_score
+from streamlit.testing.v1 import AppTest
 
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
@@ -510,6 +511,24 @@ def test_it_stops_when_told(pair: list[Path], number: int) -> None:
         status = running.process.wait(timeout=60)
     assert status == 0, running.errors
     assert not [line for line in running.errors if "Traceback" in line]
+
+
+def test_the_overview_shows_the_reasons_of_the_verdict_that_the_manifest_lists() -> None:
+    def page() -> None:
+        from pathlib import Path
+
+        from gpuclust.serve.explorer.views.overview import _verdict
+        from gpuclust.serve.export_info import export_info
+        from gpuclust.serve.manifest import Manifest
+
+        sweep = {"verdict": "3 clusters", "verdict_kind": "clear", "because": ["silhouette: 3", "the gap statistic: 3"]}
+        manifest = Manifest(Path("out"), "0" * 64, {}, {}, {"roles": {}, "warnings": [], "sweep": sweep})
+        _verdict(export_info(manifest, n_rows=10, n_noise=0, n_clusters=3))
+
+    shown = AppTest.from_function(page).run()
+    assert not shown.exception
+    assert [box.value for box in shown.success] == ["3 clusters"]
+    assert shown.expander[0].text[0].value.splitlines() == ["silhouette: 3", "the gap statistic: 3"]
 
 
 def test_nothing_of_streamlit_is_imported_before_the_input_is_right(tmp_path: Path) -> None:
