@@ -86,8 +86,8 @@ def select_columns(
         ConfigurationError: a named column does not exist.
         DataError: no column can be a feature.
     """
-    _require(data.features, kinds, "data.features", where)
-    _require(data.exclude, kinds, "data.exclude", where)
+    require_columns(data.features, kinds, "data.features", where)
+    require_columns(data.exclude, kinds, "data.exclude", where)
     for name in data.features:
         if kinds[name] in ("list", "date", "other"):
             raise ConfigurationError(f"data.features: {name!r} holds no numbers ({kinds[name]}); leave it out")
@@ -117,7 +117,8 @@ def select_columns(
     return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset=bool(preset) and not explicit)
 
 
-def _require(names: Collection[str], known: Collection[str], key: str, where: str) -> None:
+def require_columns(names: Collection[str], known: Collection[str], key: str, where: str) -> None:
+    """Raise ConfigurationError for a name that is not among the columns of a table; ``key`` is the key that names it."""
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or f"; it has {', '.join(list(known)[:12])}"
@@ -128,7 +129,7 @@ def _roles(kinds: Mapping[str, str], named: RolesConfig, where: str, preset: Pre
     """Role -> column: the configured names first, then the names of the preset, or without a preset a column called id."""
     roles = {role: name for role in ROLE_NAMES if (name := getattr(named, role))}
     for role, name in roles.items():
-        _require([name], kinds, f"data.roles.{role}", where)
+        require_columns([name], kinds, f"data.roles.{role}", where)
     columns = {normalise_name(name): name for name in reversed(list(kinds)) if kinds[name] not in ("index", "other")}
     for role, names in (preset.roles if preset else {"id": ("id",)}).items():
         free = (columns[alias] for alias in names if alias in columns and columns[alias] not in roles.values())

@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuclust.config import JoinConfig, did_you_mean
+from gpuclust.config import JoinConfig
+from gpuclust.data.columns import require_columns
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.lists import list_style, parse_lists
 from gpuclust.data.load import load_columns
@@ -59,20 +60,15 @@ def open_join(config: JoinConfig, left_kinds: dict[str, str], where: str) -> Joi
     if left is None:
         raise ConfigurationError("data.join.left is missing: name the column that matches the two tables")
     right = config.right or left
-    _require(left, left_kinds, "data.join.left", where)
-    _require(right, schema.kinds, "data.join.right", config.path)
+    require_columns([left], left_kinds, "data.join.left", where)
+    require_columns([right], schema.kinds, "data.join.right", config.path)
     usable = {n: k for n, k in schema.kinds.items() if n != right and k in ("number", "text", "list")}
     columns = config.columns or [name for name in usable if name not in left_kinds]
     for name in columns:
-        _require(name, usable, "data.join.columns", config.path)
+        require_columns([name], usable, "data.join.columns", config.path)
         if name in left_kinds:
             raise ConfigurationError(f"data.join.columns: {where} already has a column {name!r}; leave it out")
     return Join(config.path, left, right, schema, {name: usable[name] for name in columns})
-
-
-def _require(name: str, known: dict[str, str], key: str, where: str) -> None:
-    if name not in known:
-        raise ConfigurationError(f"{key}: {where} has no column {name!r}{did_you_mean(name, known)}")
 
 
 def join_columns(frame: Frame, join: Join, frames: Frames, columns: list[str], *, bad_rows: str) -> JoinResult:
