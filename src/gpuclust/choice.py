@@ -1,4 +1,4 @@
-"""Which recorded run a command means: the choice of the latest sweep, the best by a metric, one picked by hand, or a run id."""
+"""Find the recorded run that a command names: the choice of the latest sweep, the best by a metric or by conditions, or a run id."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import FINISHED, RecordedJob
 
-# So many values of a key are listed in an error.
+# The largest number of values that an error lists.
 VALUES_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Found:
-    """A finished job, the sweep that it was found through (None: its own, if any), and how it was found, in sentences."""
+    """A finished job, the sweep in which it was found (None: its own, if any), and notes on how it was found."""
 
     run: RecordedJob
     sweep: str | None = None
@@ -32,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Condition:
-    """``KEY=VALUE`` of ``--where``: a configuration key, what was swept, or a metric, and what it must be."""
+    """``KEY=VALUE`` of ``--where``: a configuration key, a swept key or a metric, and the value that it must have."""
 
     key: str
     value: str
@@ -41,8 +41,8 @@ class Condition:
         return f"{self.key}={self.value}"
 
     def values(self, job: RecordedJob) -> list[str]:
-        """What a job has under the key: as it was swept, as a parameter (``n_clusters`` finds ``cluster.n_clusters``, ``scale``
-        finds ``scale.method``), or as a metric; empty where it has none."""
+        """The values of the key in a job: the swept value, a parameter (``n_clusters`` finds ``cluster.n_clusters``, ``scale``
+        finds ``scale.method``), or a metric; empty where there is none."""
         names = (f"swept.{self.key}", self.key, f"{self.key}.method", f"{self.key}.name", f"cluster.{self.key}")
         found = [job.params[name] for name in names if name in job.params]
         if not found and "." not in self.key:
@@ -122,7 +122,7 @@ def _finished(job: RecordedJob) -> RecordedJob:
 
 
 def _latest_sweep(recorder: MlflowRecorder) -> RecordedJob | None:
-    """The sweep that ended last, of those that came to a choice or a reason for none."""
+    """The sweep that ended last, of those that made a choice or recorded why not."""
     return next((sweep for sweep in recorder.sweeps() if tags.SELECTION_REASON in sweep.tags), None)
 
 
@@ -197,7 +197,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _jobs_of(recorder: MlflowRecorder, sweep: RecordedJob) -> set[str]:
-    """The run ids of a sweep's jobs, those that it took over from earlier sweeps among them."""
+    """The run ids of a sweep's jobs, including jobs of earlier sweeps that it reused."""
     own = {job.run_id for job in recorder.children(sweep.run_id)}
     try:
         with recorder.download(sweep.run_id, tags.LEADERBOARD) as path, path.open(encoding="utf-8", newline="") as file:
@@ -207,7 +207,7 @@ def _jobs_of(recorder: MlflowRecorder, sweep: RecordedJob) -> set[str]:
 
 
 def _space(recorder: MlflowRecorder, job: RecordedJob) -> str | None:
-    """The key of a job's matrix: its tag, else (version 0.1.0) worked out from its configuration; None where that cannot be read."""
+    """The key of a job's matrix: its tag, else (version 0.1.0) computed from its configuration; None where that cannot be read."""
     if tags.MATRIX_KEY in job.tags:
         return job.tags[tags.MATRIX_KEY]
     try:
@@ -249,13 +249,13 @@ def _order(value: str) -> tuple[int, float, str]:
 
 
 def _metric_of(sweep: RecordedJob | None, jobs: Sequence[RecordedJob]) -> str:
-    """The metric that a sweep ranked by, where all the jobs have it; else what their algorithms are ranked by."""
+    """The metric that ranked a sweep, where all the jobs have it; else ``auto``."""
     metric = sweep.tags.get(tags.SELECTION_METRIC, AUTO) if sweep else AUTO
     return metric if all(metric in job.metrics for job in jobs) else AUTO
 
 
 def _best(jobs: Sequence[RecordedJob], spaces: dict[str, str | None], metric: str) -> tuple[RecordedJob, str]:
-    """The best job and the metric that said so. Raises ExportError where the jobs are of several spaces that nothing ranks."""
+    """The best job and the metric that ranks it. Raises ExportError where the jobs are of several spaces that nothing ranks."""
     candidates = [
         Candidate(
             job.name,

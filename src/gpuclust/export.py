@@ -1,4 +1,4 @@
-"""A run -> a folder that people use without gpuclust: assignments, clusters, model, manifest."""
+"""Export a run as a folder that can be used without gpuclust: assignments, clusters, model and manifest."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written where."""
+    """The folder that was written, and its run."""
 
     folder: Path
     run: RecordedJob
@@ -85,7 +85,7 @@ def export(
     sweep: str | None = None,
     keep: Sequence[str] | None = None,
 ) -> Exported:
-    """Write the export folder of a finished job. ``sweep``: the sweep that it is exported as a job of, where not its own.
+    """Write the export folder of a finished job. ``sweep``: the sweep that the manifest describes, where it is not the run's own.
     ``keep``: which columns of the source that are neither features nor roles are kept; None for all of them.
 
     The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
@@ -125,7 +125,7 @@ def refuse_existing(out: Path, force: bool) -> None:
 
 @dataclass(frozen=True)
 class ReloadedRun:
-    """A recorded job as it was: its configuration, its table as it was clustered, its model, its labels of the table."""
+    """A recorded job loaded again: its configuration, the table that was clustered, its model, and the labels of the table."""
 
     job: Job
     table: Table
@@ -258,7 +258,7 @@ def with_prediction(columns: pa.Table, prediction: Prediction) -> pa.Table:
 
 
 def with_noise_assignment(columns: pa.Table, assigned: NoiseAssignment) -> pa.Table:
-    """The columns with ``cluster_rescued`` and ``confidence_rescued`` added: where noise would go, beside ``cluster``."""
+    """The columns with ``cluster_rescued`` and ``confidence_rescued`` added: the nearest cluster of each row of noise."""
     columns = columns.append_column("cluster_rescued", pa.array(assigned.cluster, pa.int32()))
     return columns.append_column("confidence_rescued", pa.array(assigned.confidence, pa.float32()))
 
@@ -269,7 +269,7 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
 
 def _at_sizes(sweep: dict[str, Any] | None, recorder: Recorder, algorithm: str) -> dict[str, Any] | None:
-    """The sweep, its curves over sizes that are no whole numbers at these: a store has them at their places 0, 1, ..."""
+    """The sweep with its curves at the sizes that were swept. The store has them at steps 0, 1, ... where sizes are not whole numbers."""
     parent = recorder.job(sweep["run_id"]) if sweep else None
     if sweep is None or parent is None:
         return sweep
@@ -287,7 +287,7 @@ def _at_sizes(sweep: dict[str, Any] | None, recorder: Recorder, algorithm: str) 
 def _manifest(
     folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, sweep: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What the folder holds and where it came from."""
+    """The content of manifest.json."""
     config = job.config
     chosen = (sweep or {}).get("chosen")
     n_noise = int((prediction.cluster == NOISE).sum())
@@ -328,7 +328,7 @@ def _manifest(
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that made the numbers, where installed."""
+    """The versions of Python and of the packages that computed the results."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What each criterion of a sweep says about the number of clusters: the rules that `gpuclust.analysis.verdict` weighs."""
+"""The criteria for the number of clusters of a sweep, which `gpuclust.analysis.verdict` weighs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SILHOUETTE, BIC, PLATEAU, GAP, STRENGTH = "silhouette", "bic", "plateau", "gap",
 
 @dataclass(frozen=True)
 class Criterion:
-    """What one criterion says: the sizes it names, whether strongly, in a sentence; ``why_not`` where it names none.
+    """The result of one criterion: a sentence in ``summary``, the sizes it names, whether strongly, and ``reason_against`` where it names none.
 
     ``kind`` is what it looks at, ``name`` the same in words; ``with_bic``: the line that it judges has a BIC too.
     ``beyond``: ``more`` or ``fewer`` where its optimum is at the largest or the smallest size tried, so that sizes beyond may be
@@ -42,17 +42,17 @@ class Criterion:
 
     kind: str
     name: str
-    says: str = ""
+    summary: str = ""
     sizes: tuple[int, ...] = ()
     strong: bool = False
-    why_not: str = ""
+    reason_against: str = ""
     beyond: str = ""
     with_bic: bool = False
 
     @property
     def measured(self) -> bool:
         """Whether there is anything to weigh."""
-        return bool(self.says)
+        return bool(self.summary)
 
 
 def label_of(line: str) -> str:
@@ -87,7 +87,7 @@ def sizes_tried(curves: Curves) -> list[int]:
     return sorted({int(p[0]) for points in lines for p in points if p[0] > 1})
 
 
-def partitions(curves: Curves) -> list[Criterion]:
+def partition_criteria(curves: Curves) -> list[Criterion]:
     """One criterion for each line over numbers of clusters without a BIC, such as K-Means, and one for the line of the lowest BIC,
     which BIC must agree with."""
     best = best_mixture(curves)
@@ -96,8 +96,8 @@ def partitions(curves: Curves) -> list[Criterion]:
     if best in found:
         by_bic = mixture(curves)
         if not by_bic.sizes and not by_bic.beyond:  # BIC names no number: then the silhouette of a mixture names none
-            why_not = found[best].why_not or by_bic.why_not
-            found[best] = replace(found[best], sizes=(), strong=False, beyond="", why_not=why_not)
+            reason_against = found[best].reason_against or by_bic.reason_against
+            found[best] = replace(found[best], sizes=(), strong=False, beyond="", reason_against=reason_against)
         elif found[best].sizes != by_bic.sizes:
             found[best] = replace(found[best], strong=False)
     return list(found.values())
@@ -114,39 +114,39 @@ def partition(curves: Curves, line: str) -> Criterion:
         return criterion()
     values = [p[1] for p in points]
     flat = silhouette.value - median(values) < FLAT
-    says = (
+    summary = (
         f"{where}: silhouette peaks at k={silhouette.size:.0f} ({silhouette.value:.3f}; "
         f"median {median(values):.3f} over {len(points)} sizes)"
     )
     low = "low and flat" if flat else "low"
     gain = optimum("split_gain", curves.get("split_gain", {}).get(line, ()))
     if gain is None:
-        return _by_silhouette_alone(curves, line, partial(criterion, says), silhouette)
-    says += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} nats/row)"
+        return _by_silhouette_alone(curves, line, partial(criterion, summary), silhouette)
+    summary += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} nats/row)"
     if gain.value < MIN_GAIN:
-        why_not = f"for {where}, one Gaussian describes the rows as well as clusters do"
-        return criterion(says, why_not=why_not)
+        reason_against = f"for {where}, one Gaussian describes the rows as well as clusters do"
+        return criterion(summary, reason_against=reason_against)
     if silhouette.value < NO_STRUCTURE:
-        why_not = f"for {where}, the silhouette is {low} ({silhouette.value:.2f} at most)"
-        return criterion(says, why_not=why_not)
+        reason_against = f"for {where}, the silhouette is {low} ({silhouette.value:.2f} at most)"
+        return criterion(summary, reason_against=reason_against)
     inside = [int(o.size) for o in (silhouette, gain) if not at_end(o, points)]
     if silhouette.size == gain.size and not inside:
         beyond = "more" if silhouette.at_edge else "fewer"
         end = "largest" if silhouette.at_edge else "smallest"
-        why_not = f"for {where}, silhouette and split gain peak at the {end} size tried, k={silhouette.size:.0f}"
-        return criterion(says, why_not=why_not, beyond=beyond)
+        reason_against = f"for {where}, silhouette and split gain peak at the {end} size tried, k={silhouette.size:.0f}"
+        return criterion(summary, reason_against=reason_against, beyond=beyond)
     if len(inside) == 2 and silhouette.size == gain.size:
         signs = (
             silhouette.value >= REASONABLE,
             gain.value >= LARGE_GAIN,
             _drop(points, silhouette.size) >= SHARP / silhouette.size,
         )
-        return criterion(says, (inside[0],), strong=sum(signs) >= 2)
+        return criterion(summary, (inside[0],), strong=sum(signs) >= 2)
     if silhouette.value >= REASONABLE and inside:
-        return criterion(says, tuple(dict.fromkeys(inside)))
+        return criterion(summary, tuple(dict.fromkeys(inside)))
     end = "" if len(inside) == 2 else ", an end of the range: widen it"
-    why_not = f"for {where}, silhouette favours k={silhouette.size:.0f}, split gain k={gain.size:.0f}{end}"
-    return criterion(says, why_not=why_not)
+    reason_against = f"for {where}, silhouette favours k={silhouette.size:.0f}, split gain k={gain.size:.0f}{end}"
+    return criterion(summary, reason_against=reason_against)
 
 
 def _by_silhouette_alone(
@@ -155,13 +155,13 @@ def _by_silhouette_alone(
     """Without a split gain: named weakly where Calinski-Harabasz and Davies-Bouldin have their best size there too."""
     where = describe_line(line)
     if silhouette.value < NO_STRUCTURE:
-        return criterion(why_not=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
+        return criterion(reason_against=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
     others = [optimum(m, curves.get(m, {}).get(line, ())) for m in ("calinski_harabasz", "davies_bouldin")]
     agree = all(o is not None and o.size == silhouette.size for o in others)
     inside = not at_end(silhouette, curves["silhouette"][line])
     if agree and inside and silhouette.value >= REASONABLE:
         return criterion((int(silhouette.size),))
-    return criterion(why_not=f"for {where}, the indices favour different sizes")
+    return criterion(reason_against=f"for {where}, the indices favour different sizes")
 
 
 def mixture(curves: Curves) -> Criterion:
@@ -173,15 +173,15 @@ def mixture(curves: Curves) -> Criterion:
     points = curves["bic"][line]
     bic, icl = optimum("bic", points), optimum("icl", curves.get("icl", {}).get(line, ()))
     assert bic is not None
-    says = "lowest BIC: " + ", ".join(
+    summary = "lowest BIC: " + ", ".join(
         f"{describe_line(other)} at k={best.size:.0f} ({best.value:,.0f}{', still falling' if best.at_edge else ''})"
         for other, p in curves["bic"].items()
         if (best := optimum("bic", p)) is not None
     )
     if icl is not None:
-        says += f"; lowest ICL of {describe_line(line)} at k={icl.size:.0f}"
+        summary += f"; lowest ICL of {describe_line(line)} at k={icl.size:.0f}"
     if bic.size == 1:
-        return Criterion(BIC, name, says, why_not="for the mixture, one component has the lowest BIC")
+        return Criterion(BIC, name, summary, reason_against="for the mixture, one component has the lowest BIC")
     silhouettes, gains = (curves.get(m, {}).get(line, ()) for m in ("silhouette", "split_gain"))
     separation, gain = ({p[0]: p[1] for p in curve}.get(bic.size, -1.0) for curve in (silhouettes, gains))
     separated = not silhouettes or separation >= NO_STRUCTURE
@@ -189,22 +189,24 @@ def mixture(curves: Curves) -> Criterion:
     if at_end(bic, points):
         beyond = ("more" if bic.at_edge else "fewer") if separated and agree else ""
         if bic.at_edge:
-            why_not = f"for the mixture, BIC is still falling at the largest size ({bic.size:.0f} components)"
+            reason_against = f"for the mixture, BIC is still falling at the largest size ({bic.size:.0f} components)"
         else:
-            why_not = f"for the mixture, BIC is lowest at the smallest size tried ({bic.size:.0f} components)"
-        return Criterion(BIC, name, says, why_not=why_not, beyond=beyond)
+            reason_against = f"for the mixture, BIC is lowest at the smallest size tried ({bic.size:.0f} components)"
+        return Criterion(BIC, name, summary, reason_against=reason_against, beyond=beyond)
     if not agree:
         return Criterion(
-            BIC, name, says, why_not="for the mixture, the components that BIC favours overlap: ICL differs"
+            BIC, name, summary, reason_against="for the mixture, the components that BIC favours overlap: ICL differs"
         )
     size = int(bic.size)
     if not silhouettes:
-        return Criterion(BIC, name, says, (size,))
+        return Criterion(BIC, name, summary, (size,))
     if not separated:
-        why_not = f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
-        return Criterion(BIC, name, says, why_not=why_not)
+        reason_against = (
+            f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
+        )
+        return Criterion(BIC, name, summary, reason_against=reason_against)
     peaks = [o.size for o in (optimum("silhouette", silhouettes), optimum("split_gain", gains)) if o is not None]
-    return Criterion(BIC, name, says, (size,), strong=gain >= MIN_GAIN and size in peaks)
+    return Criterion(BIC, name, summary, (size,), strong=gain >= MIN_GAIN and size in peaks)
 
 
 def best_mixture(curves: Curves) -> str | None:
@@ -213,7 +215,7 @@ def best_mixture(curves: Curves) -> str | None:
     return min(lowest, key=lambda line: lowest[line]) if lowest else None
 
 
-def plateaus(curves: Curves) -> list[Criterion]:
+def plateau_criteria(curves: Curves) -> list[Criterion]:
     """One criterion for each algorithm that finds its number of clusters, such as HDBSCAN."""
     labels = dict.fromkeys(label_of(line) for line in plateau_lines(curves))
     return [plateau(curves, label) for label in labels]
@@ -245,12 +247,14 @@ def plateau(curves: Curves, label: str) -> Criterion:
     if tried < MIN_SIZES:
         return Criterion(PLATEAU, label)
     if not runs or max(runs)[0] < MIN_PLATEAU:
-        says = f"{label}: no number of clusters at {MIN_PLATEAU} neighbouring sizes with {MAX_NOISE:.0%} noise or less"
-        why_not = f"for {label}, no number of clusters lasts over {MIN_PLATEAU} sizes"
-        return Criterion(PLATEAU, label, says, why_not=why_not)
+        summary = (
+            f"{label}: no number of clusters at {MIN_PLATEAU} neighbouring sizes with {MAX_NOISE:.0%} noise or less"
+        )
+        reason_against = f"for {label}, no number of clusters lasts over {MIN_PLATEAU} sizes"
+        return Criterion(PLATEAU, label, summary, reason_against=reason_against)
     length, k, noise_share, _ = max(runs)
-    says = f"{label}: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"
-    return Criterion(PLATEAU, label, says, (k,), strong=True)
+    summary = f"{label}: {k} clusters at {length} neighbouring sizes, with at most {noise_share:.0%} noise"
+    return Criterion(PLATEAU, label, summary, (k,), strong=True)
 
 
 def gap_criterion(gap: Gap | None) -> Criterion:
@@ -259,16 +263,18 @@ def gap_criterion(gap: Gap | None) -> Criterion:
     if gap is None or len(gap.sizes) < MIN_SIZES:
         return Criterion(GAP, name)
     rule = "no size" if gap.chosen is None else f"k={gap.chosen}"
-    says = (
+    summary = (
         f"gap statistic ({gap.n_references} reference sets, {gap.n_rows:,} rows): its rule gives {rule}; "
         f"the largest gap, {max(gap.gap):.3f}, is at k={gap.maximum}"
     )
     if gap.chosen is None or gap.maximum == gap.sizes[-1]:
         beyond = "more" if gap.chosen in (None, gap.sizes[-1]) else ""
-        return Criterion(GAP, name, says, why_not="the gap has no maximum within the sizes tried", beyond=beyond)
+        return Criterion(
+            GAP, name, summary, reason_against="the gap has no maximum within the sizes tried", beyond=beyond
+        )
     if gap.chosen == 1:
-        return Criterion(GAP, name, says, why_not="the gap statistic favours one cluster")
-    return Criterion(GAP, name, says, (gap.chosen,), strong=gap.chosen == gap.maximum)
+        return Criterion(GAP, name, summary, reason_against="the gap statistic favours one cluster")
+    return Criterion(GAP, name, summary, (gap.chosen,), strong=gap.chosen == gap.maximum)
 
 
 def prediction_strength(curves: Curves) -> Criterion:
@@ -281,16 +287,20 @@ def prediction_strength(curves: Curves) -> Criterion:
         line: max((int(p[0]) for p in points if p[0] > 1 and p[1] >= MIN_STRENGTH), default=0)
         for line, points in lines.items()
     }
-    says = f"largest k with a prediction strength of {MIN_STRENGTH}: " + ", ".join(
+    summary = f"largest k with a prediction strength of {MIN_STRENGTH}: " + ", ".join(
         f"{describe_line(line)} {size or 'none'}" for line, size in largest.items()
     )
     sizes = tuple(dict.fromkeys(size for size in largest.values() if size))
     return Criterion(
-        STRENGTH, name, says, sizes, why_not="" if sizes else "no size has clusters that half of the rows predict"
+        STRENGTH,
+        name,
+        summary,
+        sizes,
+        reason_against="" if sizes else "no size has clusters that half of the rows predict",
     )
 
 
-def indices(curves: Curves) -> list[str]:
+def index_notes(curves: Curves) -> list[str]:
     """The elbow, Calinski-Harabasz and Davies-Bouldin, for the record."""
     said = []
     for line, points in curves.get("inertia", {}).items():

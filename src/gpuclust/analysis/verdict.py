@@ -14,11 +14,11 @@ from gpuclust.analysis.criteria import (
     STRENGTH,
     Criterion,
     gap_criterion,
-    indices,
+    index_notes,
     mixture,
-    partitions,
+    partition_criteria,
+    plateau_criteria,
     plateau_lines,
-    plateaus,
     prediction_strength,
     sizes_tried,
 )
@@ -103,20 +103,20 @@ def verdict(
     criteria = [
         c
         for c in (
-            *partitions(curves),
+            *partition_criteria(curves),
             mixture(curves),
-            *plateaus(curves),
+            *plateau_criteria(curves),
             gap_criterion(gap),
             prediction_strength(curves),
         )
         if c.measured
     ]
-    because = [*_of_rows(structure), *_of_fit(fit), *([preferred.reason] if preferred else [])]
-    because += [*(c.says for c in criteria), *_unmeasured(curves), *indices(curves)]
+    because = [*_notes_on_rows(structure), *_notes_on_fit(fit), *([preferred.reason] if preferred else [])]
+    because += [*(c.summary for c in criteria), *_notes_on_missing(curves), *index_notes(curves)]
     if structure is not None:
         found = _by_structure(structure, criteria, curves, preferred)
     else:
-        found = _by_criteria(_supported(criteria), curves, preferred)
+        found = _by_criteria(_corroborated(criteria), curves, preferred)
     if fit is not None:
         found = _with_fit(found, fit, structure)
     return replace(found, because=tuple(because))
@@ -139,23 +139,23 @@ def _with_fit(found: Verdict, fit: FitToRows, structure: Structure | None) -> Ve
     return found
 
 
-def _of_fit(fit: FitToRows | None) -> list[str]:
+def _notes_on_fit(fit: FitToRows | None) -> list[str]:
     if fit is None:
         return []
-    says = []
+    notes = []
     if fit.column is not None:
-        says.append(f"{fit.name}: its clusters are the values of the column `{fit.column}` (AMI {fit.column_ami:.2f})")
+        notes.append(f"{fit.name}: its clusters are the values of the column `{fit.column}` (AMI {fit.column_ami:.2f})")
     if fit.groups_ami is not None and fit.column is None:
-        says.append(f"{fit.name}: its clusters agree with the regions of density with an AMI of {fit.groups_ami:.2f}")
-    return says
+        notes.append(f"{fit.name}: its clusters agree with the regions of density with an AMI of {fit.groups_ami:.2f}")
+    return notes
 
 
-def _unmeasured(curves: Curves) -> list[str]:
+def _notes_on_missing(curves: Curves) -> list[str]:
     missing = len(sizes_tried(curves)) >= MIN_SIZES and not curves.get("silhouette")
     return ["The silhouette was not measured (score=none)"] if missing else []
 
 
-def _of_rows(structure: Structure | None) -> list[str]:
+def _notes_on_rows(structure: Structure | None) -> list[str]:
     if structure is None:
         return []
     where = f"{len(structure.rows):,} rows{f', in {structure.space}' if structure.space else ''}"
@@ -204,8 +204,8 @@ def _overlapping(criteria: Sequence[Criterion]) -> int | None:
 def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Preferred | None) -> Verdict:
     if not criteria:
         return Verdict(_too_little(curves), OPEN)
-    strong = _named([c for c in criteria if c.strong])
-    weak = [k for k in _named([c for c in criteria if not c.strong]) if k not in strong]
+    strong = _votes([c for c in criteria if c.strong])
+    weak = [k for k in _votes([c for c in criteria if not c.strong]) if k not in strong]
     if preferred is not None:
         sizes = tuple(dict.fromkeys([preferred.n_clusters, *strong]))
         if len(sizes) == 1 and preferred.n_clusters in strong:
@@ -225,17 +225,17 @@ def _by_criteria(criteria: Sequence[Criterion], curves: Curves, preferred: Prefe
     return Verdict(_none(criteria), NONE)
 
 
-def _supported(criteria: Sequence[Criterion]) -> list[Criterion]:
+def _corroborated(criteria: Sequence[Criterion]) -> list[Criterion]:
     """The criteria, a prediction strength that no other criterion agrees with no longer naming a size."""
     others = [c for c in criteria if c.kind != STRENGTH]
-    named = set(_named(others))
+    named = set(_votes(others))
     return [
         replace(c, sizes=tuple(k for k in c.sizes if k in named)) if c.kind == STRENGTH and others else c
         for c in criteria
     ]
 
 
-def _named(criteria: Sequence[Criterion]) -> list[int]:
+def _votes(criteria: Sequence[Criterion]) -> list[int]:
     """The sizes that are named, the most often named first."""
     votes: dict[int, int] = {}
     for criterion in criteria:
@@ -273,7 +273,7 @@ def _several(sizes: Sequence[int], strong: bool) -> str:
 
 
 def _none(criteria: Sequence[Criterion], first: str = "") -> str:
-    reasons = list(dict.fromkeys(r for r in (first, *(c.why_not for c in criteria)) if r))
+    reasons = list(dict.fromkeys(r for r in (first, *(c.reason_against for c in criteria)) if r))
     return (
         f"No natural number of clusters: {'; '.join(reasons)}. The data look like a continuum, so any k is a "
         "convenience: choose one that suits your use."

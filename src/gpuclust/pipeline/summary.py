@@ -12,7 +12,7 @@ from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, resolve
 from gpuclust.algorithms.registry import fit as fit_configs
 from gpuclust.analysis.comparison import Comparison, compare_all
-from gpuclust.analysis.criteria import plateaus
+from gpuclust.analysis.criteria import plateau_criteria
 from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
@@ -156,7 +156,7 @@ def supported(
         return False
     if structure is not None:
         return structure.n_groups == preferred.n_clusters
-    return any(preferred.n_clusters in criterion.sizes for criterion in plateaus(curves))
+    return any(preferred.n_clusters in criterion.sizes for criterion in plateau_criteria(curves))
 
 
 def _structure(job: Job, context: RunContext) -> Structure | None:
