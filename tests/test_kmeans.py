@@ -209,7 +209,7 @@ def test_lloyd_pass_decides_in_float64_where_float32_cannot():
     centers = np.repeat(X[:1], 2, axis=0)
     centers[1, 0] += 1e-9
     rows = tile_matrix(X, np.empty(0))
-    shift, scale = rows.origin_scale
+    shift, scale = rows.origin, rows.scale
     fits = LloydBatch(rows, [(centers - shift) * scale])
     fits.run_pass(np.arange(1))
     expected = squares_to((X - shift) * scale, (centers - shift) * scale).argmin(axis=1)
@@ -222,7 +222,7 @@ def test_statistics_of_one_pass(n_rows):
     X = blobs(37, n_rows, 5, 3)
     weight = np.random.default_rng(1).uniform(0, 2, n_rows)
     rows = tile_matrix(X, weight)
-    shift, scale = rows.origin_scale
+    shift, scale = rows.origin, rows.scale
     Z = (X - shift) * scale
     starts = [Z[: min(n_rows, k)] + 1e-3 for k in (1, 4, 6)]
     fits = LloydBatch(rows, starts)
@@ -230,14 +230,14 @@ def test_statistics_of_one_pass(n_rows):
     for fit in (0, 2):
         labels = squares_to(Z, starts[fit]).argmin(axis=1)
         belongs = labels[:, None] == np.arange(len(starts[fit]))
-        np.testing.assert_allclose(fits.masses[fits.of(fit)], weight @ belongs, rtol=ROUNDING, atol=ROUNDING)
+        np.testing.assert_allclose(fits.total.masses[fits.of(fit)], weight @ belongs, rtol=ROUNDING, atol=ROUNDING)
         sums = belongs.T @ (weight[:, None] * Z)
         exact, masses = fits.exact(fit)
         np.testing.assert_allclose(exact * scale, sums, rtol=ROUNDING, atol=ROUNDING)
         np.testing.assert_allclose(masses, weight @ belongs, rtol=ROUNDING, atol=ROUNDING)
         # While it runs, a fit adds up rows rounded to float32: 2^-24 of each at most.
-        np.testing.assert_allclose(fits.sums[fits.of(fit)], sums, rtol=0, atol=2.0**-24 * np.abs(Z).sum() * 2)
-        np.testing.assert_array_equal(fits.sizes[fits.of(fit)], belongs[weight > 0].sum(axis=0))
+        np.testing.assert_allclose(fits.total.sums[fits.of(fit)], sums, rtol=0, atol=2.0**-24 * np.abs(Z).sum() * 2)
+        np.testing.assert_array_equal(fits.total.sizes[fits.of(fit)], belongs[weight > 0].sum(axis=0))
         means = sums / np.maximum(weight @ belongs, 1e-300)[:, None]
         inertia = weight @ ((Z - means[labels]) ** 2).sum(axis=1)
         assert fits.inertia(fit) == pytest.approx(inertia, rel=1e-6, abs=1e-6)  # so rounded, too

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gpuclust.algorithms.hdbscan.kd_tree import build_kdtree
 from gpuclust.algorithms.hdbscan.knn import first_denser_neighbour, nearest_rows
-from gpuclust.algorithms.hdbscan.leaf_tiles import Leaves
+from gpuclust.algorithms.hdbscan.leaf_tiles import leaf_tiles
 
 
 def by_hand(X: np.ndarray, k: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def test_neighbours_are_those_of_all_distances(n_rows: int, n_features: int, k: 
     k = min(k, n_rows)
     # Whole numbers: float32 computes their distances without rounding, and nearly all of them are shared.
     X = np.random.default_rng(seed).integers(-4, 5, size=(n_rows, n_features)).astype(np.float32)
-    rows, squared = nearest_rows(Leaves(build_kdtree(X)), k)
+    rows, squared = nearest_rows(leaf_tiles(build_kdtree(X)), k)
     np.testing.assert_array_equal(squared, by_hand(X, k))
     np.testing.assert_array_equal(((X[rows] - X[:, None]) ** 2).sum(axis=2), squared)
     assert all(len(set(own)) == k for own in rows.tolist())
@@ -37,22 +37,22 @@ def test_neighbours_are_those_of_all_distances(n_rows: int, n_features: int, k: 
 def test_values_of_any_size_and_place(n_features: int, offset: float) -> None:
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(1_500, n_features)) * 10.0 ** rng.integers(-3, 4, n_features) + offset).astype(np.float32)
-    _, squared = nearest_rows(Leaves(build_kdtree(X)), 9)
+    _, squared = nearest_rows(leaf_tiles(build_kdtree(X)), 9)
     np.testing.assert_allclose(squared, by_hand(X, 9), rtol=1e-5)
 
 
 def test_neighbours_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(1).integers(0, 6, size=(3_000, 4)).astype(np.float32)
-    several = nearest_rows(Leaves(build_kdtree(X)), 12)
+    several = nearest_rows(leaf_tiles(build_kdtree(X)), 12)
     monkeypatch.setattr("gpuclust.runtime.threads.get_num_threads", lambda: 1)
-    for found, expected in zip(nearest_rows(Leaves(build_kdtree(X)), 12), several, strict=True):
+    for found, expected in zip(nearest_rows(leaf_tiles(build_kdtree(X)), 12), several, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_the_first_no_sparser_row_by_hand() -> None:
     """Rows on a line; the core distance is that to the second neighbour."""
     X = np.array([[0.0], [1.0], [3.0], [7.0], [15.0]], np.float32)
-    leaves = Leaves(build_kdtree(X))
+    leaves = leaf_tiles(build_kdtree(X))
     rows, squared = nearest_rows(leaves, 4)
     core = squared[:, 2]
     assert core.tolist() == [9.0, 4.0, 9.0, 36.0, 144.0]

@@ -1,16 +1,18 @@
-"""The nearest centre of every row: the tiles and micro-kernels that the Lloyd pass, k-means++ and `assign` share.
+"""The nearest centre of every row: the tiles and micro-kernels that the Lloyd pass, k-means++ and `nearest_two` share.
 
-Rows are kept in tiles of ROWS rows, transposed, so that each instruction works on neighbouring rows of one feature
-while the centres are broadcast. A micro-kernel takes four centres at once, which keeps their coordinates in
-registers; its inner loop has a constant length, so any compiler back end vectorises it without a remainder.
+Rows are stored in tiles of ROWS rows, transposed, so that each instruction works on neighbouring rows of one feature while the
+centres are broadcast. A micro-kernel processes four centres at once, which keeps their coordinates in registers; its inner loop
+has a constant length, so LLVM vectorises it without a remainder. In the micro-kernels a tile is (n_features * ROWS,), float32 or
+float64, the centres (n_padded * n_features,) of its dtype, and values of four centres (GROUP * ROWS,).
 
-The kernels are serial and release the interpreter's lock; `gpuclust.runtime.threads` spreads them over threads. That, loops
-instead of array expressions, and flat arrays keep the compile time short.
+The kernels are serial and release the interpreter's lock; `gpuclust.runtime.threads` runs them in threads. That, loops instead of
+array expressions, and flat arrays keep the compile time short.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +24,11 @@ GROUP = 4  # centres of a micro-kernel
 UNROLLED = (
     16  # features of `nearest_of_four`: 1.7 times as fast at three, 1.1 at sixteen, and slower from about twenty on
 )
-FAR = 3e38  # farther than any score; finite, so that the comparisons need no care for infinity
+FAR = 3e38  # larger than any score, but finite: the kernels are compiled without infinity
 
 
 def workspace(size: int, dtype: type) -> np.ndarray:
-    """A zeroed array that starts on a cache line, as whole-register loads want it."""
+    """Zeros (size,) that start on a cache line, for aligned vector loads."""
     item = np.dtype(dtype).itemsize
     raw: np.ndarray = np.zeros(size + 64 // item, dtype)
     first = -(raw.ctypes.data // item) % (64 // item)
@@ -103,20 +105,20 @@ def fill_squares(squares, tile, centers, first, n_features):  # type: ignore[no-
 
 
 @compiled(inner=True)
-def reset_best_two(two, nearest):  # type: ignore[no-untyped-def]
-    """Start the two least of each row, `two`, over."""
+def reset_best_two(best_two, nearest):  # type: ignore[no-untyped-def]
+    """Forget the least scores of each row of a tile, best_two (2 * ROWS,), and its nearest centre (ROWS,) int32."""
     for r in range(ROWS):
-        two[r] = FAR
-        two[ROWS + r] = FAR
+        best_two[r] = FAR
+        best_two[ROWS + r] = FAR
         nearest[r] = 0
 
 
 @compiled(inner=True)
-def update_best_two(values, two, nearest, first):  # type: ignore[no-untyped-def]
-    """Merge four centres' values, the first of them `first`, into each row's two least; the lower index wins a tie."""
+def update_best_two(values, best_two, nearest, first):  # type: ignore[no-untyped-def]
+    """Merge the values (GROUP * ROWS,) of four centres, from `first` on, into the two least; the lower index wins a tie."""
     i0, i1, i2, i3 = np.int32(first), np.int32(first + 1), np.int32(first + 2), np.int32(first + 3)
     for r in range(ROWS):
-        low, high, index = two[r], two[ROWS + r], nearest[r]
+        low, high, index = best_two[r], best_two[ROWS + r], nearest[r]
         value = values[r]
         index = i0 if value < low else index
         high = min(high, max(low, value))
@@ -133,11 +135,11 @@ def update_best_two(values, two, nearest, first):  # type: ignore[no-untyped-def
         index = i3 if value < low else index
         high = min(high, max(low, value))
         low = min(low, value)
-        two[r], two[ROWS + r], nearest[r] = low, high, index
+        best_two[r], best_two[ROWS + r], nearest[r] = low, high, index
 
 
 @compiled(inner=True)
-def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c):  # type: ignore[no-untyped-def]
+def nearest_of_four(tile, centers, half_norms, first, features, best_two, nearest, c):  # type: ignore[no-untyped-def]
     """`fill_scores` and `update_best_two` in registers, for features whose number the compiler knows (see `unrolled`)."""
     n_features = len(features)
     at = first * n_features
@@ -153,7 +155,7 @@ def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c)
             v1 -= x * to_1[f]
             v2 -= x * to_2[f]
             v3 -= x * to_3[f]
-        low, high, index = two[r], two[ROWS + r], nearest[r]
+        low, high, index = best_two[r], best_two[ROWS + r], nearest[r]
         index = i0 if v0 < low else index
         high = min(high, max(low, v0))
         low = min(low, v0)
@@ -166,7 +168,7 @@ def nearest_of_four(tile, centers, half_norms, first, features, two, nearest, c)
         index = i3 if v3 < low else index
         high = min(high, max(low, v3))
         low = min(low, v3)
-        two[r], two[ROWS + r], nearest[r] = low, high, index
+        best_two[r], best_two[ROWS + r], nearest[r] = low, high, index
 
 
 def unrolled(n_features: int) -> tuple[int, ...]:
@@ -175,24 +177,44 @@ def unrolled(n_features: int) -> tuple[int, ...]:
     return (0,) * n_features if n_features <= UNROLLED else ()
 
 
+class AssignWorkspace(NamedTuple):
+    """Arrays that one thread of `_assign` writes to."""
+
+    tile: np.ndarray  # (n_features * ROWS,) float64
+    squares: np.ndarray  # (GROUP * ROWS,) float64
+    best_two: np.ndarray  # (2 * ROWS,) float64
+    nearest: np.ndarray  # (ROWS,) int32
+
+
+class Assignment(NamedTuple):
+    """The two nearest centres of every row."""
+
+    labels: np.ndarray  # (n_samples,) int32, the nearest centre
+    first: np.ndarray  # (n_samples,) float64, the distance to it
+    second: np.ndarray  # (n_samples,) float64, the distance to the second nearest
+
+
 @compiled()
-def _assign(X, centers, n_clusters, tile, squares, two, nearest, start, stop, labels, first, second):  # type: ignore[no-untyped-def]
+def _assign(X, centers, n_clusters, start, stop, workspace, out):  # type: ignore[no-untyped-def]
+    """Fill `out` from row start to row stop; centers is (n_padded * n_features,) float64, X float32 or float64."""
+    tile, squares, best_two, nearest = workspace
+    labels, first, second = out
     n_features = X.shape[1]
     for t in range(start, stop, ROWS):
         n = min(ROWS, stop - t)
         for r in range(n):
             for f in range(n_features):
                 tile[f * ROWS + r] = X[t + r, f]
-        reset_best_two(two, nearest)
+        reset_best_two(best_two, nearest)
         for c in range(0, n_clusters, GROUP):
             fill_squares(squares, tile, centers, c, n_features)
             for i in range((n_clusters - c) * ROWS, GROUP * ROWS):
                 squares[i] = FAR
-            update_best_two(squares, two, nearest, c)
+            update_best_two(squares, best_two, nearest, c)
         for r in range(n):
             labels[t + r] = nearest[r]
-            first[t + r] = math.sqrt(two[r])
-            second[t + r] = math.sqrt(two[ROWS + r])
+            first[t + r] = math.sqrt(best_two[r])
+            second[t + r] = math.sqrt(best_two[ROWS + r])
 
 
 def padded(centers: np.ndarray) -> np.ndarray:
@@ -201,7 +223,7 @@ def padded(centers: np.ndarray) -> np.ndarray:
     return np.concatenate([centers, np.zeros((missing, centers.shape[1]), centers.dtype)])
 
 
-def nearest_two(X: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def nearest_two(X: np.ndarray, centers: np.ndarray) -> Assignment:
     """Labels (int32) and the distances (float64) to the nearest and the second nearest of `centers`.
 
     X is (n_samples, n_features), C-contiguous float32 or float64; centers is (n_clusters, n_features) float64. Every
@@ -209,17 +231,17 @@ def nearest_two(X: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndar
     with one centre the second distance is infinite.
     """
     n_rows, n_features = X.shape
-    labels = np.empty(n_rows, np.int32)
-    first, second = np.empty(n_rows), np.empty(n_rows)
+    out = Assignment(np.empty(n_rows, np.int32), np.empty(n_rows), np.empty(n_rows))
     flat = padded(centers).ravel()
 
     def run(start: int, stop: int) -> None:
-        tile, squares = workspace(n_features * ROWS, np.float64), workspace(GROUP * ROWS, np.float64)
-        two, nearest = workspace(2 * ROWS, np.float64), workspace(ROWS, np.int32)
-        start, stop = start * ROWS, min(stop * ROWS, n_rows)
-        _assign(X, flat, len(centers), tile, squares, two, nearest, start, stop, labels, first, second)
+        arrays = AssignWorkspace(
+            workspace(n_features * ROWS, np.float64), workspace(GROUP * ROWS, np.float64),
+            workspace(2 * ROWS, np.float64), workspace(ROWS, np.int32),
+        )  # fmt: skip
+        _assign(X, flat, len(centers), start * ROWS, min(stop * ROWS, n_rows), arrays, out)
 
     in_threads(-(-n_rows // ROWS), run)
     if len(centers) == 1:
-        second[:] = np.inf
-    return labels, first, second
+        out.second[:] = np.inf
+    return out

@@ -1,25 +1,62 @@
-"""Numba kernels that cut a single-linkage tree: condensation, cluster selection, labelling, membership.
+"""Numba kernels that extract clusters from a single-linkage tree: condensation, cluster selection, labelling, membership.
 
-They restate fast_hdbscan 0.3.4 `cluster_trees.py` (BSD-2, McInnes and contributors), row order and float32 sums
-included, so that labels are the same to the last row. Lists, sets and dicts are flat arrays here, which makes them
-linear in the rows for every option (fast_hdbscan is quadratic when one cluster is selected) and quick to compile; for
-that the arrays are made by the functions around the kernels.
+They reimplement fast_hdbscan 0.3.4 `cluster_trees.py` (BSD-2, McInnes and contributors), row order and float32 sums included,
+so that labels are equal in every row. Lists, sets and dicts are flat arrays here, which makes the kernels linear in the number of
+rows for every option (fast_hdbscan is quadratic when one cluster is selected) and quick to compile. The functions around
+the kernels allocate the arrays.
 
-One meaning differs: rows at distance zero are never split from one another. Their order in a spanning tree is
-arbitrary, and stability there is infinity minus infinity.
+One behaviour differs: rows at distance zero are never split from one another. Their order in a spanning tree is arbitrary, and
+their stability would be infinity minus infinity.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from gpuclust.algorithms.hdbscan.union_find import find_root
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.jit import compiled
 
 
+class CondensedRows(NamedTuple):
+    """A condensed tree of n rows: one entry per row that leaves a cluster and per cluster that splits off. The root is n."""
+
+    parents: np.ndarray  # (m,) int64, the cluster that is left
+    children: np.ndarray  # (m,) int64, a row below n, or a cluster
+    lambdas: np.ndarray  # (m,) float32, the density at which it leaves
+    sizes: np.ndarray  # (m,) int64, its number of rows
+
+
+class ClusterNodes(NamedTuple):
+    """The clusters of a condensed tree, the root first; node i is cluster n + i."""
+
+    parent: np.ndarray  # (n_nodes,) int64, the parent's node, -1 for the root
+    birth: np.ndarray  # (n_nodes,) float32, the density at which the cluster splits off
+    rows: np.ndarray  # (n_nodes,) int64, its number of rows
+    stability: np.ndarray  # (n_nodes,) float32, summed in float32
+
+
+class MembershipTree(NamedTuple):
+    """The nodes of a condensed tree as `top_membership` reads them."""
+
+    parent: np.ndarray  # (n_nodes,) int32, -1 for the root
+    birth: np.ndarray  # (n_nodes,) float32, the density at which the node splits off
+    density: np.ndarray  # (n_nodes,) float32, the greatest density at which anything leaves the node
+    cluster_node: np.ndarray  # (n_clusters,) int32, the node of each label
+
+
+class Exemplars(NamedTuple):
+    """The densest rows of each cluster; those of cluster c are ``points[starts[c]:starts[c + 1]]``."""
+
+    points: np.ndarray  # (n_exemplars, d) float32
+    starts: np.ndarray  # (n_clusters + 1,) int64
+
+
 def linkage_from_sorted_edges(left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Single linkage by union-find over edges sorted by weight: (n-1, 4) float64 as SciPy's, larger id first; empty
-    where the edges are no tree."""
+    """Single linkage (n-1, 4) float64 in SciPy's layout, the larger id first, from edges (n-1,) sorted by weight; empty if the
+    edges are not a tree."""
     n = len(weight) + 1
     linkage = np.empty((n - 1, 4))
     is_tree = _link(left, right, weight, np.arange(2 * n - 1), np.ones(2 * n - 1, dtype=np.int64), linkage)
@@ -28,15 +65,10 @@ def linkage_from_sorted_edges(left: np.ndarray, right: np.ndarray, weight: np.nd
 
 @compiled(fastmath=False)
 def _link(left, right, weight, parent, size, linkage):  # type: ignore[no-untyped-def]
+    """Fill linkage (n-1, 4); parent (2n-1,) int64 and size (2n-1,) int64 are those of single sets. False if there is a cycle."""
     n = len(weight) + 1
     for row in range(n - 1):
-        a, b = left[row], right[row]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = find_root(parent, left[row]), find_root(parent, right[row])
         if a == b:
             return False
         merged = n + row
@@ -51,8 +83,10 @@ def _link(left, right, weight, parent, size, linkage):  # type: ignore[no-untype
 
 
 @compiled(inner=True, fastmath=False)
-def _drop_branch(branch, node, lam, linkage, n, queue, parents, children, lambdas, count):  # type: ignore[no-untyped-def]
-    """Let every row under `branch` fall out of `node` at density `lam`, in breadth-first order."""
+def _drop_branch(branch, node, lam, linkage, queue, out, count):  # type: ignore[no-untyped-def]
+    """Add an entry to `out` for every row under `branch`, breadth first: it leaves `node` at density `lam`. The new count."""
+    n = linkage.shape[0] + 1
+    parents, children, lambdas, _ = out
     queue[0] = branch
     head, tail = 0, 1
     while head < tail:
@@ -70,26 +104,26 @@ def _drop_branch(branch, node, lam, linkage, n, queue, parents, children, lambda
     return count
 
 
-def condense(linkage: np.ndarray, densities: np.ndarray, min_cluster_size: int) -> tuple[np.ndarray, ...]:
-    """Condensed tree: parents, children (int64), lambdas (float32), sizes (int64); the root cluster is number n.
+def condense(linkage: np.ndarray, densities: np.ndarray, min_cluster_size: int) -> CondensedRows:
+    """The condensed tree of a linkage (n-1, 4) float64.
 
-    `densities` is the lambda of each linkage row, float32; infinite where the distance is zero.
+    `densities` (n-1,) float32 is the lambda of each merge, infinite where the distance is zero.
     """
     root = 2 * len(linkage)
     parents, children, sizes = np.ones((3, root), dtype=np.int64)
-    lambdas = np.empty(root, dtype=np.float32)
+    out = CondensedRows(parents, children, np.empty(root, dtype=np.float32), sizes)
     waiting, cluster_of, branch_queue = np.empty((3, root + 1), dtype=np.int64)
-    count = _condense(
-        linkage, densities, min_cluster_size, waiting, cluster_of, branch_queue, parents, children, lambdas, sizes
-    )
-    return parents[:count], children[:count], lambdas[:count], sizes[:count]
+    count = _condense(linkage, densities, min_cluster_size, waiting, cluster_of, branch_queue, out)
+    return CondensedRows(*(column[:count] for column in out))
 
 
 @compiled(fastmath=False)
-def _condense(  # type: ignore[no-untyped-def]
-    linkage, densities, min_cluster_size, waiting, cluster_of, branch_queue, parents, children, lambdas, sizes
-):  # fmt: skip
-    """`waiting` are the linkage nodes that still hold a cluster, breadth first; how many rows the tree has."""
+def _condense(linkage, densities, min_cluster_size, waiting, cluster_of, branch_queue, out):  # type: ignore[no-untyped-def]
+    """Fill `out` and return its number of entries.
+
+    Scratch, (2n-1,) int64 each: `waiting`, the linkage nodes still to visit, breadth first; `cluster_of` each node; `branch_queue`.
+    """
+    parents, children, lambdas, sizes = out
     n = linkage.shape[0] + 1
     root = 2 * n - 2
     waiting[0], cluster_of[root] = root, n
@@ -99,7 +133,7 @@ def _condense(  # type: ignore[no-untyped-def]
         head += 1
         cluster, lam = cluster_of[node], densities[node - n]
         if np.isinf(lam):
-            count = _drop_branch(node, cluster, lam, linkage, n, branch_queue, parents, children, lambdas, count)
+            count = _drop_branch(node, cluster, lam, linkage, branch_queue, out, count)
             continue
         sides = (np.int64(linkage[node - n, 0]), np.int64(linkage[node - n, 1]))
         left_size = np.int64(linkage[sides[0] - n, 3]) if sides[0] >= n else 1
@@ -117,26 +151,28 @@ def _condense(  # type: ignore[no-untyped-def]
             elif size >= min_cluster_size:
                 cluster_of[side] = cluster
             else:
-                count = _drop_branch(side, cluster, lam, linkage, n, branch_queue, parents, children, lambdas, count)
+                count = _drop_branch(side, cluster, lam, linkage, branch_queue, out, count)
                 continue
             waiting[tail] = side
             tail += 1
     return count
 
 
-def cluster_nodes(
-    parents: np.ndarray, children: np.ndarray, lambdas: np.ndarray, sizes: np.ndarray, n: int
-) -> tuple[np.ndarray, ...]:
-    """Per cluster, root first: parent's index or -1, birth density, rows, stability (summed in float32)."""
-    n_nodes = max(1, int(children.max(initial=0)) - n + 1)
+def cluster_nodes(tree: CondensedRows, n: int) -> ClusterNodes:
+    """The clusters of a condensed tree of n rows."""
+    n_nodes = max(1, int(tree.children.max(initial=0)) - n + 1)
     parent, rows = np.full(n_nodes, -1, dtype=np.int64), np.full(n_nodes, n, dtype=np.int64)
     birth, stability = np.zeros((2, n_nodes), dtype=np.float32)
-    _describe_nodes(parents, children, lambdas, sizes, n, parent, birth, rows, stability)
-    return parent, birth, rows, stability
+    nodes = ClusterNodes(parent, birth, rows, stability)
+    _describe_nodes(tree, n, nodes)
+    return nodes
 
 
 @compiled(fastmath=False)
-def _describe_nodes(parents, children, lambdas, sizes, n, parent, birth, rows, stability):  # type: ignore[no-untyped-def]
+def _describe_nodes(tree, n, nodes):  # type: ignore[no-untyped-def]
+    """Fill `nodes`, whose stability is zero."""
+    parents, children, lambdas, sizes = tree
+    parent, birth, rows, stability = nodes
     for row in range(parents.shape[0]):
         node = parents[row] - n
         weight = np.float32(lambdas[row] * np.float32(sizes[row]))
@@ -149,21 +185,22 @@ def _describe_nodes(parents, children, lambdas, sizes, n, parent, birth, rows, s
         stability[node] += weight
 
 
-def select_eom(
-    parent: np.ndarray, rows: np.ndarray, stability: np.ndarray, max_cluster_size: int, allow_single_cluster: bool
-) -> np.ndarray:
-    """Excess of mass (Campello, Moulavi and Sander 2013): the disjoint clusters of the largest total stability, as a mask."""
-    selected, covered = np.zeros((2, len(parent)), dtype=np.bool_)
-    if len(parent) > 1:
-        below = np.zeros(len(parent))  # best total among the descendants; children have larger numbers
-        _select_eom(parent, rows, stability, max_cluster_size, allow_single_cluster, below, covered, selected)
+def select_eom(nodes: ClusterNodes, max_cluster_size: int, allow_single_cluster: bool) -> np.ndarray:
+    """Excess of mass (Campello, Moulavi and Sander 2013): the disjoint clusters of the largest total stability.
+
+    A mask (n_nodes,) bool.
+    """
+    selected, covered = np.zeros((2, len(nodes.parent)), dtype=np.bool_)
+    if len(nodes.parent) > 1:
+        below = np.zeros(len(nodes.parent))  # best total among the descendants; children have larger numbers
+        _select_eom(nodes, max_cluster_size, allow_single_cluster, below, covered, selected)
     return selected
 
 
 @compiled(fastmath=False)
-def _select_eom(  # type: ignore[no-untyped-def]
-    parent, rows, stability, max_cluster_size, allow_single_cluster, below, covered, selected
-):  # fmt: skip
+def _select_eom(nodes, max_cluster_size, allow_single_cluster, below, covered, selected):  # type: ignore[no-untyped-def]
+    """Fill selected (n_nodes,); below (n_nodes,) float64 zeros and covered (n_nodes,) bool are scratch."""
+    parent, _, rows, stability = nodes
     n_nodes = parent.shape[0]
     for node in range(n_nodes - 1, -1, -1):
         own = max(np.float64(stability[node]), 0.0)
@@ -178,10 +215,10 @@ def _select_eom(  # type: ignore[no-untyped-def]
             selected[node] = False
 
 
-def merge_within_epsilon(selected: np.ndarray, parent: np.ndarray, birth: np.ndarray, epsilon: float) -> np.ndarray:
-    """Replace clusters born nearer than epsilon by their first ancestor born beyond it (Malzer and Baum 2020)."""
+def merge_within_epsilon(selected: np.ndarray, nodes: ClusterNodes, epsilon: float) -> np.ndarray:
+    """Replace clusters born nearer than epsilon by their first ancestor born beyond it (Malzer and Baum 2020); a mask."""
     result = np.zeros_like(selected)
-    _merge_within_epsilon(selected, parent, birth, epsilon, result)
+    _merge_within_epsilon(selected, nodes.parent, nodes.birth, epsilon, result)
     return result
 
 
@@ -197,30 +234,25 @@ def _merge_within_epsilon(selected, parent, birth, epsilon, result):  # type: ig
 
 
 def label_rows(
-    parents: np.ndarray,
-    children: np.ndarray,
-    lambdas: np.ndarray,
-    selected: np.ndarray,
-    parent: np.ndarray,
-    root_density: float,
-    n: int,
+    tree: CondensedRows, selected: np.ndarray, parent: np.ndarray, root_density: float, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (int32) and membership strengths (float64) of the rows.
+    """Labels (n,) int32 and membership strengths (n,) float64 of the rows.
 
-    Where the root is the one selected cluster, a row belongs to it from density `root_density` on.
+    ``selected`` (n_nodes,) bool and ``parent`` (n_nodes,) int64 are of the nodes. If the root is the only selected cluster, a row
+    belongs to it from density `root_density` on.
     """
     node_label, labels = np.full(len(parent), NOISE, dtype=np.int32), np.full(n, NOISE, dtype=np.int32)
     top, strengths = np.zeros(len(parent)), np.zeros(n)
-    _label_rows(parents, children, lambdas, selected, parent, root_density, n, node_label, top, labels, strengths)
+    _label_rows(tree, selected, parent, root_density, node_label, top, labels, strengths)
     return labels, strengths
 
 
 @compiled(fastmath=False)
-def _label_rows(  # type: ignore[no-untyped-def]
-    parents, children, lambdas, selected, parent, root_density, n, node_label, top, labels, strengths
-):  # fmt: skip
-    """`top` is the densest finite density at which a row leaves each cluster itself."""
-    n_nodes = parent.shape[0]
+def _label_rows(tree, selected, parent, root_density, node_label, top, labels, strengths):  # type: ignore[no-untyped-def]
+    """Fill labels and strengths; scratch: node_label (n_nodes,) int32, all noise, and top (n_nodes,) float64 zeros, the greatest
+    finite density at which a row leaves each cluster itself."""
+    parents, children, lambdas, _ = tree
+    n, n_nodes = labels.shape[0], parent.shape[0]
     n_clusters = 0
     for node in range(n_nodes):
         if selected[node]:
@@ -246,7 +278,7 @@ def _label_rows(  # type: ignore[no-untyped-def]
 
 @compiled(inner=True, fastmath=False)
 def _meetings(node, node_parent, node_birth, meeting):  # type: ignore[no-untyped-def]
-    """Density at which `node` and each other node part; -1 where one lies above the other."""
+    """The density, meeting (n_nodes,) float64, at which `node` and each other node split; -1 where one lies above the other."""
     for other in range(len(meeting)):
         meeting[other] = 0.0
     at = node
@@ -264,24 +296,15 @@ def _meetings(node, node_parent, node_birth, meeting):  # type: ignore[no-untype
 
 
 @compiled(fastmath=False)
-def top_membership(  # type: ignore[no-untyped-def]
-    points,
-    node,
-    density,
-    exemplars,
-    starts,
-    node_parent,
-    node_birth,
-    node_density,
-    cluster_node,
-    meeting,
-    labels,
-    strengths,
-):
-    """The greatest entry of each row's membership vector (hdbscan `all_points_membership_vectors`), in place.
+def top_membership(points, node, density, exemplars, tree, meeting, labels, strengths):  # type: ignore[no-untyped-def]
+    """The greatest entry of each row's membership vector (hdbscan `all_points_membership_vectors`).
 
-    Rows are quickest in the order of their nodes: how a node meets the clusters is computed once per run of rows.
+    ``points`` (m, d) float32, ``node`` (m,) int32 and ``density`` (m,) float32 where each row leaves the tree, `Exemplars` and
+    `MembershipTree` give ``labels`` (m,) int32 and ``strengths`` (m,) float32; ``meeting`` (n_nodes,) float64 is scratch.
+    Fastest for rows sorted by node: how a node meets the clusters is computed once per run of equal nodes.
     """
+    node_parent, node_birth, node_density, cluster_node = tree
+    exemplar_points, starts = exemplars
     n_clusters = cluster_node.shape[0]
     known = -1
     for i in range(points.shape[0]):
@@ -302,7 +325,7 @@ def top_membership(  # type: ignore[no-untyped-def]
             for e in range(starts[label], starts[label + 1]):
                 squared = 0.0
                 for j in range(points.shape[1]):
-                    difference = np.float64(points[i, j]) - np.float64(exemplars[e, j])
+                    difference = np.float64(points[i, j]) - np.float64(exemplar_points[e, j])
                     squared += difference * difference
                 nearest = min(nearest, squared)
             closeness = 1.0 / np.sqrt(nearest) if nearest > 0.0 else 1e300

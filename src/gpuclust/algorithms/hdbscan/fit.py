@@ -1,4 +1,4 @@
-"""HDBSCAN in two steps: `spanning_tree`, dear, once per matrix and min_samples; `extract_clusters`, cheap, once per setting.
+"""HDBSCAN in two steps: `spanning_tree`, expensive, once per matrix and min_samples; `extract_clusters`, cheap, once per setting.
 
 The spanning tree is the one that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), by kernels of our own, or any
 tree of the same meaning, such as cuML's, through `tree_from_edges`. Cutting takes host arrays alone.
@@ -187,20 +187,20 @@ def extract_clusters(
     """
     _check_cut(tree, min_cluster_size, cluster_selection_method, cluster_selection_epsilon, max_cluster_size)
     n = tree.n_rows
-    parents, children, lambdas, sizes = kernels.condense(tree.linkage, densities(tree.linkage[:, 2]), min_cluster_size)
-    parent, birth, rows, stability = kernels.cluster_nodes(parents, children, lambdas, sizes, n)
+    rows = kernels.condense(tree.linkage, densities(tree.linkage[:, 2]), min_cluster_size)
+    nodes = kernels.cluster_nodes(rows, n)
     if cluster_selection_method == "eom":
-        selected = kernels.select_eom(parent, rows, stability, max_cluster_size or n, allow_single_cluster)
+        selected = kernels.select_eom(nodes, max_cluster_size or n, allow_single_cluster)
     else:
-        selected = _leaves(parent)
+        selected = _leaves(nodes.parent)
     if selected.sum() > 1 and cluster_selection_epsilon > 0.0:
-        selected = kernels.merge_within_epsilon(selected, parent, birth, float(cluster_selection_epsilon))
+        selected = kernels.merge_within_epsilon(selected, nodes, float(cluster_selection_epsilon))
     if cluster_selection_epsilon > 0.0:
         root_density = 1.0 / cluster_selection_epsilon
     else:
-        root_density = float(lambdas[parents == n].max())
-    labels, probabilities = kernels.label_rows(parents, children, lambdas, selected, parent, root_density, n)
-    condensed = CondensedTree(parents, children, lambdas, sizes, np.flatnonzero(selected) + n, n)
+        root_density = float(rows.lambdas[rows.parents == n].max())
+    labels, probabilities = kernels.label_rows(rows, selected, nodes.parent, root_density, n)
+    condensed = CondensedTree(*rows, selected=np.flatnonzero(selected) + n, n_rows=n)
     return HdbscanResult(
         labels,
         probabilities,

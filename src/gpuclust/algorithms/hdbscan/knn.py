@@ -1,7 +1,7 @@
-"""The k nearest rows of every row, exactly, a leaf of the KD-tree at a time.
+"""The k nearest rows of every row, exactly, one leaf of the KD-tree at a time.
 
-Distances are fast_hdbscan's, and do not depend on the tree. Where its choice among rows at the same distance matters, its
-search is made again, for a row alone (`first_denser_neighbour`).
+Distances are those of fast_hdbscan and do not depend on the tree. Where its choice among rows at the same distance matters,
+its search is repeated for a single row (`first_denser_neighbour`).
 """
 
 from __future__ import annotations
@@ -9,57 +9,58 @@ from __future__ import annotations
 import numpy as np
 
 from gpuclust.algorithms.hdbscan.kd_tree import push, rdist, sort_heap, to_node
-from gpuclust.algorithms.hdbscan.leaf_tiles import Leaves, open_node, to_box, to_rows
+from gpuclust.algorithms.hdbscan.leaf_tiles import LeafTiles, push_children, to_box, to_rows
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.threads import in_threads
 
-UNRESOLVED = -2
+UNRESOLVED = -2  # in place of a row: rows at the same distance leave the choice open
 
 
-def nearest_rows(leaves: Leaves, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the n >= k rows for each of them, itself among them: rows, int32 (n, k), and squared distances,
-    float32 (n, k), the nearest first. A row with k others at distance 0 may not be among its own.
+def nearest_rows(leaves: LeafTiles, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of n >= k rows for each row, itself included: row numbers, int32 (n, k), and squared distances,
+    float32 (n, k), nearest first. A row with k others at distance 0 may be missing from its own list.
     """
     n_rows = len(leaves.tree.data)
     neighbors = np.full((n_rows, k), -1, dtype=np.int32)
     squared = np.full((n_rows, k), np.inf, dtype=np.float32)
 
     def run(first: int, last: int) -> None:
-        _search(*leaves.shape, *leaves.scratch(), neighbors, squared, first, last)
+        _search(leaves, leaves.workspace(), neighbors, squared, first, last)
 
     in_threads(len(leaves.nodes), run)
     return neighbors, squared
 
 
 def first_denser_neighbour(
-    leaves: Leaves, neighbors: np.ndarray, squared: np.ndarray, core: np.ndarray, k: int
+    leaves: LeafTiles, neighbors: np.ndarray, squared: np.ndarray, core: np.ndarray, k: int
 ) -> np.ndarray:
-    """For each row the first of its k nearest whose core distance is at most its own, int32 (n,); -1: there is none.
+    """For each row the first of its k nearest whose core distance is at most its own, int32 (n,), or -1.
 
-    `neighbors` and `squared` as `nearest_rows` gives them, with one more than k where there are more rows. Among rows at
-    the same distance, itself too where others are at distance 0, it is the one that fast_hdbscan's search puts first.
+    `neighbors` and `squared` are from `nearest_rows`, with k + 1 columns where there are more than k rows; `core` (n,)
+    float32. Ties (including with the row itself at distance 0) are broken as fast_hdbscan does.
     """
     picks = np.empty(len(core), dtype=np.int32)
     in_threads(len(core), lambda first, last: _pick(neighbors, squared, core, k, picks, first, last))
     order = leaves.tree.rows
-    open_rows = order[picks[order] == UNRESOLVED]  # neighbours after each other, as they read the same leaves
+    unresolved = order[picks[order] == UNRESOLVED]  # in the order of the leaves, so that they read the same ones
 
     def run(first: int, last: int) -> None:
-        heap = np.empty(k, np.float32), np.empty(k, np.int32)
-        _resolve_tie(*leaves.shape, *leaves.scratch(), *heap, core, open_rows[first:last], picks)
+        distances, found = np.empty(k, np.float32), np.empty(k, np.int32)
+        _resolve_ties(leaves, leaves.workspace(), distances, found, core, unresolved[first:last], picks)
 
-    if len(open_rows):
-        in_threads(len(open_rows), run)
+    if len(unresolved):
+        in_threads(len(unresolved), run)
     return picks
 
 
 @compiled(fastmath=False)
-def _search(  # type: ignore[no-untyped-def]
-    data, rows, starts, ends, lower, upper, leaves, place, tiles, slack, out, reach, tops, nodes, bounds, neighbors, squared,
-    first, last,
-):  # fmt: skip
+def _search(leaves, workspace, neighbors, squared, first, last):  # type: ignore[no-untyped-def]
+    """Fill neighbors (n, k) int32 and squared (n, k) float32 for the rows of leaves first to last."""
+    tree, tiles, slack, leaf_of_node = leaves.tree, leaves.tiles, leaves.slack, leaves.leaf_of_node
+    data, rows, starts, ends, lower, upper = tree.data, tree.rows, tree.starts, tree.ends, tree.lower, tree.upper
+    out, box_distances, tops, nodes, bounds = workspace
     for leaf in range(first, last):
-        home = leaves[leaf]
+        home = leaves.nodes[leaf]
         start, n_own = starts[home], ends[home] - starts[home]
         for r in range(n_own):
             tops[r] = np.inf
@@ -73,17 +74,17 @@ def _search(  # type: ignore[no-untyped-def]
             if bounds[waiting] > worst * slack or (met_home and node == home):
                 continue
             met_home = True
-            if place[node] < 0:
-                waiting = open_node(lower, upper, home, node, nodes, bounds, waiting)
+            if leaf_of_node[node] < 0:
+                waiting = push_children(tree, home, node, nodes, bounds, waiting)
                 continue
             n_others = ends[node] - starts[node]
-            to_box(tiles[leaf], lower[node], upper[node], reach)
+            to_box(tiles[leaf], lower[node], upper[node], box_distances)
             worst = np.float32(0)
             for r in range(n_own):
                 limit = tops[r] * slack
-                if reach[r] <= limit:
+                if box_distances[r] <= limit:
                     row = rows[start + r]
-                    to_rows(tiles[place[node]], data[row], out)
+                    to_rows(tiles[leaf_of_node[node]], data[row], out)
                     near = np.int32(0)
                     for c in range(n_others):
                         near += np.int32(out[c] <= limit)
@@ -102,7 +103,7 @@ def _search(  # type: ignore[no-untyped-def]
 
 @compiled(fastmath=False)
 def _pick(neighbors, squared, core, k, picks, first, last):  # type: ignore[no-untyped-def]
-    """The first no sparser; UNRESOLVED where rows at the same distance leave it so."""
+    """The first denser neighbour, picks (n,) int32, of rows first to last, or UNRESOLVED."""
     for i in range(first, last):
         tied = len(squared[i]) > k and squared[i, k] == squared[i, k - 1]  # with a row that is not among the k
         alike = k > 1 and squared[i, 1] == 0  # rows like this one: which of them comes first?
@@ -120,12 +121,15 @@ def _pick(neighbors, squared, core, k, picks, first, last):  # type: ignore[no-u
 
 
 @compiled(fastmath=False)
-def _resolve_tie(  # type: ignore[no-untyped-def]
-    data, rows, starts, ends, lower, upper, leaves, place, tiles, slack, out, reach, tops, nodes, bounds, distances, found, core,
-    open_rows, picks,
-):  # fmt: skip
-    """The same by fast_hdbscan's search: what it takes in which order, and so the order in which its heap ends."""
-    for i in open_rows:
+def _resolve_ties(leaves, workspace, distances, found, core, unresolved, picks):  # type: ignore[no-untyped-def]
+    """The first denser neighbours, picks (n,) int32, of the rows `unresolved`, by fast_hdbscan's search.
+
+    It visits rows in the same order, so its heap, distances (k,) float32 and found (k,) int32, ends in the same order.
+    """
+    tree, tiles, slack, leaf_of_node = leaves.tree, leaves.tiles, leaves.slack, leaves.leaf_of_node
+    data, rows, starts, ends, lower, upper = tree.data, tree.rows, tree.starts, tree.ends, tree.lower, tree.upper
+    out, nodes, bounds = workspace.to_rows, workspace.nodes, workspace.bounds
+    for i in unresolved:
         point = data[i]
         for j in range(len(found)):
             distances[j], found[j] = np.inf, -1
@@ -136,8 +140,8 @@ def _resolve_tie(  # type: ignore[no-untyped-def]
             node = nodes[waiting]
             if bounds[waiting] > distances[0]:
                 continue
-            if place[node] >= 0:
-                to_rows(tiles[place[node]], point, out)
+            if leaf_of_node[node] >= 0:
+                to_rows(tiles[leaf_of_node[node]], point, out)
                 for c in range(ends[node] - starts[node]):
                     if out[c] <= distances[0] * slack:
                         other = rows[starts[node] + c]

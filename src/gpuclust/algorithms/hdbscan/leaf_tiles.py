@@ -1,16 +1,15 @@
-"""The leaves of a KD-tree as tiles that searches take whole: transposed, padded, their boxes beside them.
+"""The leaves of a KD-tree as tiles for searches of all rows of a leaf at once.
 
-The rows of a leaf go down the tree together: a subtree is passed over when its box is too far from theirs for all of them.
-At a leaf, all of them take their distances to its box at once, and those that are near enough their distances to its rows at
-once, in vector registers. A search for each row alone (Bentley, CACM 18(9), 1975) spends its time on branches that no
-processor predicts.
+The rows of a leaf go down the tree together: a subtree is skipped when its box is too far from all of them. At a leaf, their
+distances to its box, and then to its rows, are computed in vector registers. A search for each row alone (Bentley, CACM 18(9),
+1975) spends its time on branches that no processor predicts.
 
-Distances from the vectors only choose what to look at: SLACK covers their rounding, and what counts is `rdist`.
+Distances from the vectors only select candidates, with a slack for their rounding; the result is computed by `rdist`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,48 +19,59 @@ from gpuclust.runtime.nearest import workspace
 from gpuclust.runtime.threads import in_threads
 
 LANES = 16  # a leaf's rows are padded to a multiple of it
-FAR = 1e19  # a coordinate of rows that pad a leaf
-DEPTH = 128  # of the stack: two entries a level, and a KD-tree of 2**60 rows has 60 levels
+FAR = 1e19  # the coordinates of rows that pad a leaf
+STACK_SIZE = 128  # two entries a level, and a KD-tree of 2**60 rows has 60 levels
 UNIT = 2.0**-23
 
 
-class Leaves:
-    """A KD-tree of n rows and d features, made ready for searches by whole leaves."""
+class SearchWorkspace(NamedTuple):
+    """Arrays that one thread of a search writes to. A leaf has at most `width` rows, d features."""
 
-    def __init__(self, tree: KdTree) -> None:
-        self.tree = tree
-        n_features = tree.data.shape[1]
-        self.nodes = np.flatnonzero(tree.is_leaf & (tree.ends > tree.starts))  # (n_leaves,)
-        self.place = np.full(len(tree.is_leaf), -1)  # of each node among the leaves; -1: it is none
-        self.place[self.nodes] = np.arange(len(self.nodes))
-        self.width = -(-int((tree.ends - tree.starts)[self.nodes].max()) // LANES) * LANES
-        tiles = workspace(len(self.nodes) * n_features * self.width, np.float32)
-        self.tiles = tiles.reshape(len(self.nodes), n_features, self.width)
-        # By how much, as a factor, a distance from the vectors may exceed a limit before the exact one does for sure.
-        self.slack = np.float32(1 + 2 * (n_features + 4) * UNIT)
-        in_threads(len(self.nodes), self._fill)
+    to_rows: np.ndarray  # (width,) float32, squared distances of one row to the rows of a leaf
+    to_box: np.ndarray  # (width,) float32, squared distances of the rows of a leaf to the box of another node
+    limits: np.ndarray  # (width,) float32, the search radius of each row of a leaf, squared
+    nodes: np.ndarray  # (STACK_SIZE,) int64, nodes still to visit
+    bounds: np.ndarray  # (STACK_SIZE,) float32, their least squared distances
 
-    def _fill(self, first: int, last: int) -> None:
-        tree = self.tree
-        _fill(tree.data, tree.rows, tree.starts, tree.ends, self.nodes, self.tiles, first, last)
 
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """What kernels want to know, from `data` to `slack`."""
-        tree = self.tree
-        ranges = (tree.data, tree.rows, tree.starts, tree.ends, tree.lower, tree.upper)
-        return (*ranges, self.nodes, self.place, self.tiles, self.slack)
+class LeafTiles(NamedTuple):
+    """A KD-tree of n rows and d features with its leaves as tiles."""
 
-    def scratch(self) -> tuple[np.ndarray, ...]:
-        """What a thread writes to: three values for each row of a leaf, and the stack of nodes and their bounds."""
-        three = (workspace(self.width, np.float32) for _ in range(3))
-        return (*three, np.empty(DEPTH, np.int64), np.empty(DEPTH, np.float32))
+    tree: KdTree
+    nodes: np.ndarray  # (n_leaves,) int64, the tree's nodes that are leaves
+    leaf_of_node: np.ndarray  # (n_nodes,) int64, the position in `nodes`, or -1 for an inner node
+    tiles: np.ndarray  # (n_leaves, d, width) float32, the rows of each leaf, transposed and padded
+    slack: np.float32  # the factor by which an approximate squared distance may exceed a limit that the exact one meets
+
+    def workspace(self) -> SearchWorkspace:
+        """Arrays for one thread."""
+        width = self.tiles.shape[2]
+        to_rows, to_box, limits = (workspace(width, np.float32) for _ in range(3))
+        return SearchWorkspace(
+            to_rows, to_box, limits, np.empty(STACK_SIZE, np.int64), np.empty(STACK_SIZE, np.float32)
+        )
+
+
+def leaf_tiles(tree: KdTree) -> LeafTiles:
+    """Cut the leaves of a tree into tiles."""
+    n_features = tree.data.shape[1]
+    nodes = np.flatnonzero(tree.is_leaf & (tree.ends > tree.starts))
+    leaf_of_node = np.full(len(tree.is_leaf), -1)
+    leaf_of_node[nodes] = np.arange(len(nodes))
+    width = -(-int((tree.ends - tree.starts)[nodes].max()) // LANES) * LANES
+    tiles = workspace(len(nodes) * n_features * width, np.float32).reshape(len(nodes), n_features, width)
+    leaves = LeafTiles(tree, nodes, leaf_of_node, tiles, np.float32(1 + 2 * (n_features + 4) * UNIT))
+    in_threads(len(nodes), lambda first, last: _fill(leaves, first, last))
+    return leaves
 
 
 @compiled()
-def _fill(data, rows, starts, ends, leaves, tiles, first, last):  # type: ignore[no-untyped-def]
+def _fill(leaves, first, last):  # type: ignore[no-untyped-def]
+    """Copy the rows of leaves first to last into their tiles."""
+    data, rows, starts, ends = leaves.tree.data, leaves.tree.rows, leaves.tree.starts, leaves.tree.ends
+    nodes, tiles = leaves.nodes, leaves.tiles
     for leaf in range(first, last):
-        start, end = starts[leaves[leaf]], ends[leaves[leaf]]
+        start, end = starts[nodes[leaf]], ends[nodes[leaf]]
         for f in range(tiles.shape[1]):
             for c in range(tiles.shape[2]):
                 tiles[leaf, f, c] = data[rows[start + c], f] if start + c < end else FAR
@@ -69,7 +79,7 @@ def _fill(data, rows, starts, ends, leaves, tiles, first, last):  # type: ignore
 
 @compiled(inner=True)
 def to_rows(tile, point, out):  # type: ignore[no-untyped-def]
-    """Squared distances of a point to the rows of a tile."""
+    """Squared distances, out (width,), of a point (d,) to the rows of a tile (d, width), all float32."""
     for c in range(tile.shape[1]):
         out[c] = 0
     for f in range(tile.shape[0]):
@@ -81,7 +91,7 @@ def to_rows(tile, point, out):  # type: ignore[no-untyped-def]
 
 @compiled(inner=True)
 def to_box(tile, low, high, out):  # type: ignore[no-untyped-def]
-    """Squared distances of the rows of a tile to a box."""
+    """Squared distances, out (width,), of the rows of a tile (d, width) to the box from `low` (d,) to `high` (d,)."""
     for c in range(tile.shape[1]):
         out[c] = 0
     for f in range(tile.shape[0]):
@@ -91,8 +101,9 @@ def to_box(tile, low, high, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(inner=True, fastmath=False)
-def open_node(lower, upper, home, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
-    """Put the two parts of a node on the stack in its place, the one whose box is nearer to that of `home` on top."""
+def push_children(tree, home, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
+    """Push the children of a node on the stack, the one whose box is nearer to that of `home` on top; the new stack size."""
+    lower, upper = tree.lower, tree.upper
     for part in range(2):
         child, total = 2 * node + 2 - part, np.float32(0)
         for f in range(lower.shape[1]):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.hdbscan.condense import top_membership
+from gpuclust.algorithms.hdbscan.condense import Exemplars, MembershipTree, top_membership
 from gpuclust.algorithms.hdbscan.fit import HdbscanResult, SpanningTree
 from gpuclust.errors import ModelError
 from gpuclust.model.records import NOISE
@@ -123,8 +123,8 @@ def soft_membership(
     strengths = np.zeros(len(points), dtype=np.float32)
     if len(data["cluster_node"]) == 0:
         return labels, strengths
-    exemplars, starts = _exemplars(data)
-    tree = (data["node_parent"], data["node_birth"], data["node_density"], data["cluster_node"])
+    exemplars = Exemplars(*_exemplars(data))
+    tree = MembershipTree(data["node_parent"], data["node_birth"], data["node_density"], data["cluster_node"])
 
     order = np.argsort(node, kind="stable")
     points, node, density = points[order], node[order], density[order]
@@ -133,9 +133,7 @@ def soft_membership(
     def run(first: int, last: int) -> None:
         rows = slice(first, last)
         meeting = np.empty(len(data["node_parent"]))
-        top_membership(
-            points[rows], node[rows], density[rows], exemplars, starts, *tree, meeting, found[rows], strength[rows]
-        )
+        top_membership(points[rows], node[rows], density[rows], exemplars, tree, meeting, found[rows], strength[rows])
 
     in_threads(len(points), run)
     labels[order], strengths[order] = found, strength

@@ -38,8 +38,8 @@ def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> 
     n = tree.n_rows
     if not 2 <= base_min_cluster_size <= n:
         raise FitError(f"base_min_cluster_size={base_min_cluster_size} needs 2 to {n} for {n} rows; lower it")
-    rows = kernels.condense(tree.linkage, _relative_densities(tree), base_min_cluster_size)
-    parents, children, lambdas, sizes = (column[rows[1] >= n] for column in rows)
+    tree_rows = kernels.condense(tree.linkage, _relative_densities(tree), base_min_cluster_size)
+    parents, children, lambdas, sizes = (column[tree_rows.children >= n] for column in tree_rows)
     if len(children) == 0:
         return PersistenceCurve(np.empty(0, np.int64), np.empty(0, np.float32), base_min_cluster_size)
     birth, death, weight = _barcode(parents - n, children - n, lambdas, sizes, n, base_min_cluster_size)

@@ -65,7 +65,7 @@ def fit_kmeans(
     starts = choose_starts(rows, requests)
     if distinct is not None and sample_weight is None:
         # The variance, which tol is a share of, is that of all rows.
-        rows = replace(tile_matrix(distinct.X, distinct.counts, rows.origin_scale), variance=rows.variance)
+        rows = tile_matrix(distinct.X, distinct.counts, rows)._replace(variance=rows.variance)
     outcomes = run_lloyd(rows, [(start, requests[i].max_iter, requests[i].tol) for i, start in starts], exact=True)
     fits: list[KMeansFit] = []
     for i in range(len(requests)):
@@ -88,8 +88,7 @@ def lloyd(
     """Lloyd's iterations from given centres, each (n_clusters, n_features) in the coordinates of X; one fit for each."""
     X, weight = _checked(X, sample_weight)
     rows = _rows(X, weight)
-    shift, scale = rows.origin_scale
-    outcomes = run_lloyd(rows, [((np.asarray(start) - shift) * scale, max_iter, tol) for start in starts], exact=True)
+    outcomes = run_lloyd(rows, [(rows.to_tiled(start), max_iter, tol) for start in starts], exact=True)
     return [_finish(rows, outcome) for outcome in outcomes]
 
 
@@ -147,8 +146,7 @@ def _rows(X: np.ndarray, weight: np.ndarray) -> TiledMatrix:
 
 
 def _finish(rows: TiledMatrix, outcome: LloydResult) -> KMeansFit:
-    shift, scale = rows.origin_scale
-    centers = outcome.centers / scale + shift
+    centers = rows.from_tiled(outcome.centers)
     labels, distance, _ = nearest_two(rows.X, centers)
     squares = distance**2
     inertia = float(squares @ rows.weight if len(rows.weight) else squares.sum())

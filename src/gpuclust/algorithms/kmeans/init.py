@@ -77,7 +77,7 @@ def _sample(rows: TiledMatrix, seed: tuple[int, int], size: int) -> TiledMatrix:
     if n_rows <= 2 * size:
         return rows
     chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
-    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows.origin_scale)
+    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows)
 
 
 def _seeds(sample: TiledMatrix, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
@@ -90,8 +90,7 @@ def _seeds(sample: TiledMatrix, request: KMeansRequest, restarts: range, number:
         weighted = np.count_nonzero(sample.weight) >= k
         chances = sample.weight / sample.weight.sum() if weighted else None
         chosen = [generator.choice(len(sample.X), k, replace=False, p=chances) for generator in generators]
-    shift, scale = sample.origin_scale
-    return [(sample.X[rows].astype(np.float64) - shift) * scale for rows in chosen]
+    return [sample.to_tiled(sample.X[rows]) for rows in chosen]
 
 
 def _search(
@@ -134,10 +133,9 @@ def _distinct(outcomes: list[LloydResult], n: int) -> list[LloydResult]:
 
 def _swapped(sample: TiledMatrix, search: _Search) -> list[np.ndarray]:
     """Solutions in turn, each with one of its centres moved to a row drawn by its weighted squared distance."""
-    shift, scale = sample.origin_scale
     chances = []
     for outcome in search.best if search.n_trials else []:
-        _, distance, _ = nearest_two(sample.X, outcome.centers / scale + shift)
+        _, distance, _ = nearest_two(sample.X, sample.from_tiled(outcome.centers))
         potential = np.cumsum(distance**2 * sample.weight if len(sample.weight) else distance**2)
         if potential[-1] > 0:
             chances.append((outcome, potential))
@@ -146,6 +144,6 @@ def _swapped(sample: TiledMatrix, search: _Search) -> list[np.ndarray]:
         outcome, potential = chances[trial % len(chances)]
         row = int(np.searchsorted(potential, search.generator.random() * potential[-1], side="right"))
         centers = outcome.centers.copy()
-        centers[search.generator.integers(len(centers))] = (sample.X[min(row, len(potential) - 1)] - shift) * scale
+        centers[search.generator.integers(len(centers))] = sample.to_tiled(sample.X[min(row, len(potential) - 1)])
         trials.append(centers)
     return trials

@@ -1,13 +1,13 @@
 """The Lloyd pass: assignments, sums, counts and inertia of several K-Means fits in one read of the matrix.
 
-A tile of 256 rows (`nearest`) is taken once and every fit works on it while it is in cache. Distances are compared
-in float32 on centred rows; where the best two are closer than the rounding error could be, the row is decided again in
-float64, so that the labels are those of float64. Only rows whose label changed touch the statistics: they move
-from one cluster's float64 sums to another's, as the float32 rows that are in cache; `exact` gives the sums of the
-matrix itself, for when the labels have settled. Statistics are gathered per chunk of tiles and merged in the order of the
-chunks, so neither the number of threads nor the other fits of the batch can change a bit of the result.
+A tile of 256 rows (`gpuclust.runtime.nearest`) is read once, and every fit uses it while it is in cache. Distances are compared
+in float32 on centred rows; where the best two are closer than the rounding error could be, the row is assigned again in float64,
+so that the labels are those of float64. Only rows whose label changed update the statistics: they move from one cluster's
+float64 sums to another's, as the float32 rows that are in cache. `LloydBatch.exact` computes the sums of the matrix itself once the
+labels have converged. Statistics are collected per chunk of tiles and merged in the order of the chunks, so neither the number
+of threads nor the other fits of the batch change a bit of the result.
 
-Coordinates here are centred and scaled by a power of two: z = (x - shift) * scale. Lloyd, S. (1982), "Least squares
+Coordinates here are centred and scaled by a power of two: z = (x - origin) * scale. Lloyd, S. (1982), "Least squares
 quantization in PCM", IEEE Transactions on Information Theory 28, 129-137.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,21 +36,69 @@ from gpuclust.runtime.nearest import (
 )
 from gpuclust.runtime.threads import in_threads
 
-UNIT = 2.0**-24  # of rounding in float32
-UNSET = 65535
+UNIT = 2.0**-24  # the unit roundoff of float32
+UNSET = 65535  # the label of a row before the first pass
 MAX_CLUSTERS = 65535  # labels of a running fit are kept in 16 bits
 
 
+class Centers(NamedTuple):
+    """The centres of several fits, in the coordinates of a `TiledMatrix`. Each fit's are padded to a multiple of GROUP.
+
+    Those of fit i are rows first[i] to first[i] + n_clusters[i]; n_centers is first[-1].
+    """
+
+    first: np.ndarray  # (n_fits + 1,) int64
+    n_clusters: np.ndarray  # (n_fits,) int64
+    float64: np.ndarray  # (n_centers, n_features) float64
+    float32: np.ndarray  # (n_centers * n_features,) float32
+    half_norms: np.ndarray  # (n_centers,) float32, |c|²/2, or FAR for the padding
+    error_bound: np.ndarray  # (n_fits, 2) float64: scores of a row z are wrong by at most bound[0] |z| + bound[1]
+    features: tuple[int, ...]  # of length n_features, where the kernels are compiled for their number (see `unrolled`)
+
+
+class ChunkStatistics(NamedTuple):
+    """How one pass changes the statistics, by chunk. The last entry of the clusters stands for rows without a label yet."""
+
+    sums: np.ndarray  # (n_chunks, (n_centers + 1) * n_features) float64
+    masses: np.ndarray  # (n_chunks, n_centers + 1) float64
+    sizes: np.ndarray  # (n_chunks, n_centers + 1) int64
+    changed: np.ndarray  # (n_chunks, n_fits) int64, rows whose label changed
+
+
+class Statistics(NamedTuple):
+    """The statistics of several fits, with the present labels."""
+
+    sums: np.ndarray  # (n_centers, n_features) float64, of the weighted rows
+    masses: np.ndarray  # (n_centers,) float64, sums of weights
+    sizes: np.ndarray  # (n_centers,) int64, rows of weight above 0
+    means: np.ndarray  # (n_centers, n_features) float64
+    changed: np.ndarray  # (n_fits,) int64, rows whose label the last pass changed
+    n_empty: np.ndarray  # (n_fits,) int64, clusters without rows
+    moved: np.ndarray  # (n_fits,) float64, squared distance that the centres moved
+
+
+class PassWorkspace(NamedTuple):
+    """Arrays that one thread of `_pass` writes to: one tile and one fit."""
+
+    scores: np.ndarray  # (GROUP * ROWS,) float32
+    best_two: np.ndarray  # (2 * ROWS,) float32, the least score of each row, then the second least of each
+    nearest: np.ndarray  # (ROWS,) int32, the nearest centre of each row
+    flags: np.ndarray  # (ROWS,) uint8, rows that change their label, or may
+    words: np.ndarray  # (ROWS // 8,) uint64, the same memory
+    busy: np.ndarray  # (ROWS // 8,) int64, words that are not 0
+    moved: np.ndarray  # (ROWS,) int64, the rows flagged
+
+
 @compiled(inner=True)
-def _flag(nearest, two, labels, doubt, flags):  # type: ignore[no-untyped-def]
-    """Mark the rows of a tile that change their label, or may."""
+def _flag_changed(nearest, best_two, labels, margin, flags):  # type: ignore[no-untyped-def]
+    """Flag the rows of a tile whose label changes, or may: their best two scores differ by at most `margin`."""
     for r in range(ROWS):
-        flags[r] = (nearest[r] != np.int32(labels[r])) | (two[ROWS + r] - two[r] <= doubt)
+        flags[r] = (nearest[r] != np.int32(labels[r])) | (best_two[ROWS + r] - best_two[r] <= margin)
 
 
 @compiled(inner=True)
-def _list(flags, words, busy, moved):  # type: ignore[no-untyped-def]
-    """The numbers of the rows marked, without a branch on what none can predict; `words` are eight flags each."""
+def _list_flagged(flags, words, busy, moved):  # type: ignore[no-untyped-def]
+    """Write the flagged rows to `moved` and return their number; branch-free, as the flags are unpredictable."""
     n_busy, n_moved = 0, 0
     for word in range(ROWS // 8):
         busy[n_busy] = word
@@ -63,13 +111,15 @@ def _list(flags, words, busy, moved):  # type: ignore[no-untyped-def]
 
 
 @compiled(inner=True)
-def _decide(X, row, shift, scale, centers, first, n_clusters):  # type: ignore[no-untyped-def]
-    """The nearest centre in float64; the lower index wins a tie."""
+def _assign_exactly(matrix, row, centers, fit):  # type: ignore[no-untyped-def]
+    """The nearest centre of a row in float64; the lower index wins a tie."""
+    X, origin, scale = matrix.X, matrix.origin, matrix.scale
+    first = centers.first[fit]
     nearest, least = 0, math.inf
-    for c in range(n_clusters):
+    for c in range(centers.n_clusters[fit]):
         square = 0.0
         for f in range(X.shape[1]):
-            difference = (X[row, f] - shift[f]) * scale - centers[first + c, f]
+            difference = (X[row, f] - origin[f]) * scale - centers.float64[first + c, f]
             square += difference * difference
         if square < least:
             nearest, least = c, square
@@ -77,8 +127,9 @@ def _decide(X, row, shift, scale, centers, first, n_clusters):  # type: ignore[n
 
 
 @compiled(inner=True)
-def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
-    """Take a row out of cluster `old` and put it into `new`."""
+def _transfer(tile, r, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
+    """Move row r of a tile, of weight `mass`, from cluster `old` to cluster `new` in the statistics of one chunk."""
+    n_features = len(tile) // ROWS
     leave, enter = old * n_features, new * n_features
     masses[old] -= mass
     masses[new] += mass
@@ -91,75 +142,84 @@ def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type
 
 
 @compiled(inner=True)
-def _label(tile, first, n_clusters, centers32, half_norms, n_features, features, scores, two, nearest):  # type: ignore[no-untyped-def]
-    reset_best_two(two, nearest)
-    for c in range(0, n_clusters, GROUP):
+def _label_tile(tile, centers, fit, workspace):  # type: ignore[no-untyped-def]
+    """The nearest centre and the two least scores of each row of a tile (n_features * ROWS,) float32."""
+    scores, best_two, nearest = workspace.scores, workspace.best_two, workspace.nearest
+    centers32, half_norms, features = centers.float32, centers.half_norms, centers.features
+    first = centers.first[fit]
+    reset_best_two(best_two, nearest)
+    for c in range(0, centers.n_clusters[fit], GROUP):
         if len(features):
-            nearest_of_four(tile, centers32, half_norms, first + c, features, two, nearest, c)
+            nearest_of_four(tile, centers32, half_norms, first + c, features, best_two, nearest, c)
         else:
-            fill_scores(scores, tile, centers32, half_norms, first + c, n_features)
-            update_best_two(scores, two, nearest, c)
+            fill_scores(scores, tile, centers32, half_norms, first + c, len(tile) // ROWS)
+            update_best_two(scores, best_two, nearest, c)
 
 
 @compiled()
-def _pass(  # type: ignore[no-untyped-def]
-    X, weight, shift, scale, tiles, reach, edges, first_chunk, last_chunk, scores, two, nearest, flags, words, busy, moved, fits, first,
-    n_clusters, features, centers, centers32, half_norms, slack, labels, sums, masses, sizes, changed,
-):  # fmt: skip
-    """Labels by the present centres, and by how much the rows that changed theirs change each chunk's statistics."""
-    n_rows = len(X)
-    n_features = len(features) if len(features) else X.shape[1]
-    nowhere = first[-1]  # the cluster of rows without a label yet
+def _pass(matrix, centers, fits, labels, statistics, workspace, first_chunk, last_chunk):  # type: ignore[no-untyped-def]
+    """Label the rows of some chunks by the centres of `fits`; the changes of the statistics of each chunk.
+
+    fits (n_running,) int64; labels (n_fits, n_tiles * ROWS) uint16.
+    """
+    X, weight, tiles, max_norm = matrix.X, matrix.weight, matrix.tiles, matrix.max_norm
+    first, n_clusters, error_bound = centers.first, centers.n_clusters, centers.error_bound
+    best_two, nearest, flags, moved = workspace.best_two, workspace.nearest, workspace.flags, workspace.moved
+    n_rows, n_tiles, n_chunks = len(X), len(max_norm), len(statistics.masses)
+    n_features = len(centers.features) if len(centers.features) else X.shape[1]
+    unlabelled = first[-1]  # the cluster of rows without a label yet
     for chunk in range(first_chunk, last_chunk):
-        my_sums, my_masses, my_sizes = sums[chunk], masses[chunk], sizes[chunk]
+        sums, masses, sizes = statistics.sums[chunk], statistics.masses[chunk], statistics.sizes[chunk]
+        changed = statistics.changed[chunk]
         for fit in fits:
-            changed[chunk, fit] = 0
+            changed[fit] = 0
             for c in range(first[fit], first[fit] + n_clusters[fit]):
-                my_masses[c], my_sizes[c] = 0, 0
+                masses[c], sizes[c] = 0, 0
                 for f in range(n_features):
-                    my_sums[c * n_features + f] = 0
-        for t in range(edges[chunk], edges[chunk + 1]):
+                    sums[c * n_features + f] = 0
+        for t in range(chunk * n_tiles // n_chunks, (chunk + 1) * n_tiles // n_chunks):
             tile = tiles[t * n_features * ROWS : (t + 1) * n_features * ROWS]
             for fit in fits:
-                c0, k = first[fit], n_clusters[fit]
-                _label(tile, c0, k, centers32, half_norms, n_features, features, scores, two, nearest)
-                doubt = np.float32(slack[fit, 0] * reach[t] + slack[fit, 1])
+                c0 = first[fit]
+                _label_tile(tile, centers, fit, workspace)
+                margin = np.float32(error_bound[fit, 0] * max_norm[t] + error_bound[fit, 1])
                 start = t * ROWS
                 known = labels[fit, start : start + ROWS]
-                _flag(nearest, two, known, doubt, flags)
+                _flag_changed(nearest, best_two, known, margin, flags)
                 for r in range(n_rows - start, ROWS):
                     flags[r] = 0
-                for i in range(_list(flags, words, busy, moved)):
+                for i in range(_list_flagged(flags, workspace.words, workspace.busy, moved)):
                     r = moved[i]
                     new, old = np.int64(nearest[r]), np.int64(known[r])
-                    if two[ROWS + r] - two[r] <= doubt:
-                        new = _decide(X, start + r, shift, scale, centers, c0, k)
+                    if best_two[ROWS + r] - best_two[r] <= margin:
+                        new = _assign_exactly(matrix, start + r, centers, fit)
                         if new == old:
                             continue
                     known[r] = new
-                    changed[chunk, fit] += 1
+                    changed[fit] += 1
                     mass = weight[start + r] if len(weight) else 1.0
                     if mass > 0:
-                        old = c0 + old if old != UNSET else nowhere
-                        _transfer(tile, r, n_features, mass, old, c0 + new, my_sums, my_masses, my_sizes)
+                        old = c0 + old if old != UNSET else unlabelled
+                        _transfer(tile, r, mass, old, c0 + new, sums, masses, sizes)
 
 
 @compiled()
-def _exact(X, weight, shift, labels, start, stop, sums, masses):  # type: ignore[no-untyped-def]
-    """Add rows start to stop to the sums about `shift`, and the masses, of their clusters."""
+def _exact(matrix, labels, start, stop, sums, masses):  # type: ignore[no-untyped-def]
+    """Add rows start to stop to the sums (n_clusters, n_features) about the origin, in the scale of X, and the masses."""
+    X, weight, origin = matrix.X, matrix.weight, matrix.origin
     for row in range(start, stop):
         mass = weight[row] if len(weight) else 1.0
         masses[labels[row]] += mass
         for f in range(X.shape[1]):
-            sums[labels[row], f] += mass * (X[row, f] - shift[f])
+            sums[labels[row], f] += mass * (X[row, f] - origin[f])
 
 
 @compiled()
-def _merge(  # type: ignore[no-untyped-def]
-    fits, first, n_clusters, chunk_sums, chunk_masses, chunk_sizes, chunk_changed, sums, masses, sizes, changed, means,
-    n_empty,
-):  # fmt: skip
-    """Add the chunks' changes, in order, to the statistics; means of the clusters, the biggest one's for an empty one."""
+def _merge(fits, centers, chunks, total):  # type: ignore[no-untyped-def]
+    """Add the changes of the chunks, in order, to the statistics; an empty cluster has the mean of the biggest one."""
+    first, n_clusters = centers.first, centers.n_clusters
+    chunk_sums, chunk_masses, chunk_sizes, chunk_changed = chunks
+    sums, masses, sizes, means, changed, n_empty, _ = total
     n_chunks, n_features = len(chunk_sums), sums.shape[1]
     for fit in fits:
         changed[fit], n_empty[fit] = 0, 0
@@ -172,7 +232,7 @@ def _merge(  # type: ignore[no-untyped-def]
                 sizes[c] += chunk_sizes[chunk, c]
                 for f in range(n_features):
                     sums[c, f] += chunk_sums[chunk, c * n_features + f]
-            if sizes[c] == 0:  # exactly: what rounding left of the rows that came and went is no cluster
+            if sizes[c] == 0:  # set to 0 exactly, as rounding leaves a rest of the rows that came and went
                 n_empty[fit] += 1
                 masses[c] = 0
                 for f in range(n_features):
@@ -186,11 +246,13 @@ def _merge(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _move(fits, first, n_clusters, centers, means, centers32, half_norms, slack, moved):  # type: ignore[no-untyped-def]
-    """Make the means the centres, with what the next pass wants to know of them; `moved` is the squared shift."""
+def _move(fits, all_centers, total):  # type: ignore[no-untyped-def]
+    """Make the means the centres, with their float32 form and error bounds; `total.moved` is the squared shift."""
+    first, n_clusters, centers, centers32, half_norms, error_bound, _ = all_centers
+    means, moved = total.means, total.moved
     n_features = centers.shape[1]
     for fit in fits:
-        farthest, moved[fit] = 0.0, 0.0
+        largest, moved[fit] = 0.0, 0.0
         for c in range(first[fit], first[fit] + n_clusters[fit]):
             norm = 0.0
             for f in range(n_features):
@@ -199,27 +261,26 @@ def _move(fits, first, n_clusters, centers, means, centers32, half_norms, slack,
                 centers32[c * n_features + f] = means[c, f]
                 norm += means[c, f] ** 2
             half_norms[c] = norm / 2
-            farthest = max(farthest, math.sqrt(norm))
+            largest = max(largest, math.sqrt(norm))
         # Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1: each of two scores is wrong by at most
-        # (n_features + 6) units of |x||c| + |c|²/2, rounding of x and c included; twice that to be on the safe side.
+        # (n_features + 6) units of |x||c| + |c|²/2, rounding of x and c included; doubled as a safety margin.
         unit = 4 * (n_features + 6) * UNIT
-        slack[fit, 0], slack[fit, 1] = unit * farthest, unit * farthest**2 / 2 + 1e-36
+        error_bound[fit, 0], error_bound[fit, 1] = unit * largest, unit * largest**2 / 2 + 1e-36
 
 
 @dataclass(frozen=True)
 class LloydStatistics:
-    """What one pass finds for one set of centres; they add up over parts of a matrix."""
+    """The results of one pass for one set of centres; those of parts of a matrix add up."""
 
-    labels: Any  # (n_samples,) int32, where X lies
+    labels: Any  # (n_samples,) int32, on the device of X
     sums: np.ndarray  # (n_clusters, n_features) float64, of the weighted rows of each cluster
     masses: np.ndarray  # (n_clusters,) float64, their weights
     inertia: float  # weighted sum of squared distances to the centres given
 
 
-def _scratch() -> tuple[np.ndarray, ...]:
-    """What a thread of `_pass` writes to, from `scores` to `moved`."""
+def _workspace() -> PassWorkspace:
     flags = workspace(ROWS, np.uint8)
-    return (
+    return PassWorkspace(
         workspace(GROUP * ROWS, np.float32), workspace(2 * ROWS, np.float32), workspace(ROWS, np.int32), flags,
         flags.view(np.uint64), np.zeros(ROWS // 8, np.int64), np.zeros(ROWS, np.int64),
     )  # fmt: skip
@@ -231,76 +292,64 @@ class LloydBatch:
     def __init__(self, rows: TiledMatrix, starts: Sequence[np.ndarray]) -> None:
         n_features = rows.X.shape[1]
         self.rows = rows
-        self.n_clusters = np.array([len(start) for start in starts])
-        self.first = np.cumsum([0, *(len(padded(start)) for start in starts)])
-        n_fits, n_centers, n_chunks = len(starts), int(self.first[-1]), rows.n_chunks
-        self.centers, self.means = np.zeros((2, n_centers, n_features))
-        self.sums, self.masses = np.zeros((n_centers, n_features)), np.zeros(n_centers)
-        self.sizes = np.zeros(n_centers, np.int64)
-        self.changed, self.n_empty = np.zeros((2, n_fits), np.int64)
-        self.moved = np.zeros(n_fits)
+        first = np.cumsum([0, *(len(padded(start)) for start in starts)])
+        n_fits, n_centers, n_chunks = len(starts), int(first[-1]), rows.n_chunks
         self.labels = np.full((n_fits, len(rows.max_norm) * ROWS), UNSET, np.uint16)
-        self._floats = (np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32))
-        self._features = unrolled(n_features)
-        self._slack = np.zeros((n_fits, 2))
-        self._edges = np.arange(n_chunks + 1) * len(rows.max_norm) // n_chunks
-        self._scratch = [_scratch() for _ in range(n_chunks)]
-        self._chunks = (
+        self.centers = Centers(
+            first, np.array([len(start) for start in starts]), np.zeros((n_centers, n_features)),
+            np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32), np.zeros((n_fits, 2)),
+            unrolled(n_features),
+        )  # fmt: skip
+        self.total = Statistics(
+            np.zeros((n_centers, n_features)), np.zeros(n_centers), np.zeros(n_centers, np.int64),
+            np.zeros((n_centers, n_features)), np.zeros(n_fits, np.int64), np.zeros(n_fits, np.int64), np.zeros(n_fits),
+        )  # fmt: skip
+        self._chunks = ChunkStatistics(
             np.zeros((n_chunks, (n_centers + 1) * n_features)),
             np.zeros((n_chunks, n_centers + 1)),
             np.zeros((n_chunks, n_centers + 1), np.int64),
             np.zeros((n_chunks, n_fits), np.int64),
         )
+        self._workspaces = [_workspace() for _ in range(n_chunks)]
         for fit, start in enumerate(starts):
-            self.means[self.of(fit)] = start
+            self.total.means[self.of(fit)] = start
         self.move(np.arange(n_fits))
 
     def of(self, fit: int) -> slice:
-        """Where a fit's clusters are in the arrays of all of them."""
-        return slice(self.first[fit], self.first[fit] + self.n_clusters[fit])
+        """The clusters of a fit in the arrays of all fits."""
+        first = self.centers.first[fit]
+        return slice(first, first + self.centers.n_clusters[fit])
 
     def run_pass(self, fits: np.ndarray) -> None:
-        """One read of the matrix: labels by the present centres; sums, masses, sizes and means by those labels."""
-        rows = self.rows
+        """One read of the matrix: labels by the present centres; sums, masses, sizes and means by these labels."""
 
         def run(first: int, last: int) -> None:
-            _pass(
-                rows.X, rows.weight, *rows.origin_scale, rows.tiles, rows.max_norm, self._edges, first, last,
-                *self._scratch[first], fits, self.first, self.n_clusters, self._features, self.centers, *self._floats,
-                self._slack, self.labels, *self._chunks,
-            )  # fmt: skip
+            _pass(self.rows, self.centers, fits, self.labels, self._chunks, self._workspaces[first], first, last)
 
-        in_threads(rows.n_chunks, run)
-        _merge(
-            fits, self.first, self.n_clusters, *self._chunks, self.sums, self.masses, self.sizes, self.changed,
-            self.means, self.n_empty,
-        )  # fmt: skip
+        in_threads(self.rows.n_chunks, run)
+        _merge(fits, self.centers, self._chunks, self.total)
 
     def move(self, fits: np.ndarray) -> None:
-        """Make the means the centres; `moved` is then the squared length of that move."""
-        _move(
-            fits, self.first, self.n_clusters, self.centers, self.means, *self._floats, self._slack, self.moved
-        )  # fmt: skip
+        """Make the means the centres; `total.moved` is then the squared length of that move."""
+        _move(fits, self.centers, self.total)
 
     def exact(self, fit: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sums about the shift, in the scale of X, and masses by the present labels, of X itself in float64."""
-        rows, k = self.rows, self.n_clusters[fit]
+        """Sums (n_clusters, n_features) about the origin, in the scale of X, and masses, of X itself in float64."""
+        rows, k = self.rows, self.centers.n_clusters[fit]
         n_rows, n_chunks = len(rows.X), rows.n_chunks
         sums, masses = np.zeros((n_chunks, k, rows.X.shape[1])), np.zeros((n_chunks, k))
 
         def run(first: int, last: int) -> None:
             for chunk in range(first, last):
                 start, stop = chunk * n_rows // n_chunks, (chunk + 1) * n_rows // n_chunks
-                _exact(
-                    rows.X, rows.weight, rows.origin_scale[0], self.labels[fit], start, stop, sums[chunk], masses[chunk]
-                )
+                _exact(rows, self.labels[fit], start, stop, sums[chunk], masses[chunk])
 
         in_threads(n_chunks, run)
         return sums.sum(axis=0), masses.sum(axis=0)
 
     def inertia(self, fit: int) -> float:
         """Weighted sum of squared distances from the rows to the means of their clusters, from the statistics alone."""
-        sums, masses = self.sums[self.of(fit)], self.masses[self.of(fit)]
+        sums, masses = self.total.sums[self.of(fit)], self.total.masses[self.of(fit)]
         filled = masses > 0
         return self.rows.sum_sq_norm - float(((sums[filled] ** 2).sum(axis=1) / masses[filled]).sum())
 
@@ -308,19 +357,22 @@ class LloydBatch:
 def lloyd_pass(
     X: np.ndarray, centers: Sequence[np.ndarray], sample_weight: np.ndarray | None = None
 ) -> list[LloydStatistics]:
-    """One pass over a C-contiguous float32 or float64 matrix for several sets of centres, each of (n_clusters,
-    n_features) in the coordinates of X: the form in which the CUDA twin, `lloyd_cuda.lloyd_pass`, has it too.
+    """One pass over a C-contiguous float32 or float64 matrix for several sets of centres.
+
+    Each is (n_clusters, n_features) in the coordinates of X. `kernels_cuda.lloyd_pass` is the same on a GPU.
     """
     weight = np.empty(0) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
     rows = tile_matrix(X, weight)
-    shift, scale = rows.origin_scale
-    starts = [(np.asarray(start, np.float64) - shift) * scale for start in centers]
-    fits = LloydBatch(rows, starts)
-    fits.run_pass(np.arange(len(starts)))
+    starts = [rows.to_tiled(start) for start in centers]
+    batch = LloydBatch(rows, starts)
+    batch.run_pass(np.arange(len(starts)))
     found = []
     for fit, start in enumerate(starts):
-        sums, masses = fits.exact(fit)
-        inertia = rows.sum_sq_norm - 2 * scale * float((start * sums).sum()) + float(masses @ (start**2).sum(axis=1))
-        labels = fits.labels[fit, : len(X)].astype(np.int32)
-        found.append(LloydStatistics(labels, sums + masses[:, None] * shift, masses, inertia / scale**2))
+        sums, masses = batch.exact(fit)
+        inertia = (
+            rows.sum_sq_norm - 2 * rows.scale * float((start * sums).sum()) + float(masses @ (start**2).sum(axis=1))
+        )
+        labels = batch.labels[fit, : len(X)].astype(np.int32)
+        sums = sums + masses[:, None] * rows.origin
+        found.append(LloydStatistics(labels, sums, masses, inertia / rows.scale**2))
     return found

@@ -29,36 +29,36 @@ def run_lloyd(rows: TiledMatrix, jobs: Sequence[tuple[np.ndarray, int, float]], 
     `exact` asks for centres that are the means of the matrix to float64, not of its float32 tiles.
     """
     outcomes: list[LloydResult] = []
-    for batch in _batches(rows, jobs):
-        fits = LloydBatch(rows, [start for start, _, _ in batch])
-        limits = np.array([max_iter for _, max_iter, _ in batch])
-        least_move = np.array([tol for _, _, tol in batch]) * rows.variance
-        n_iter = np.zeros(len(batch), np.int64)
-        settled, relocated = np.zeros((2, len(batch)), bool)
-        running = np.arange(len(batch))
+    for group in _batches(rows, jobs):
+        batch = LloydBatch(rows, [start for start, _, _ in group])
+        limits = np.array([max_iter for _, max_iter, _ in group])
+        least_move = np.array([tol for _, _, tol in group]) * rows.variance
+        n_iter = np.zeros(len(group), np.int64)
+        settled, relocated = np.zeros((2, len(group)), bool)
+        running = np.arange(len(group))
         while len(running):
-            fits.run_pass(running)
+            batch.run_pass(running)
             relocated[running] = False
-            for fit in running[fits.n_empty[running] > 0]:
-                relocated[fit] = _relocate(fits, int(fit))
-            fits.move(running)
+            for fit in running[batch.total.n_empty[running] > 0]:
+                relocated[fit] = _relocate(batch, int(fit))
+            batch.move(running)
             n_iter[running] += 1
-            settled[running] = (fits.changed[running] == 0) | (fits.moved[running] <= least_move[running])
+            settled[running] = (batch.total.changed[running] == 0) | (batch.total.moved[running] <= least_move[running])
             running = running[~settled[running] & (n_iter[running] < limits[running])]
         outcomes += [
             LloydResult(
-                _centers(fits, i, exact and not relocated[i]), fits.inertia(i), int(n_iter[i]), bool(settled[i])
+                _centers(batch, i, exact and not relocated[i]), batch.inertia(i), int(n_iter[i]), bool(settled[i])
             )
-            for i in range(len(batch))
+            for i in range(len(group))
         ]
     return outcomes
 
 
-def _centers(fits: LloydBatch, fit: int, exact: bool) -> np.ndarray:
+def _centers(batch: LloydBatch, fit: int, exact: bool) -> np.ndarray:
     """A run's centres; the means of their rows in the matrix itself where that is wanted."""
     if not exact:
-        return fits.centers[fits.of(fit)].copy()
-    return _means(*fits.exact(fit)) * fits.rows.origin_scale[1]
+        return batch.centers.float64[batch.of(fit)].copy()
+    return _means(*batch.exact(fit)) * batch.rows.scale
 
 
 def _means(sums: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -82,18 +82,18 @@ def _batches(
     yield batch
 
 
-def _relocate(fits: LloydBatch, fit: int) -> bool:
+def _relocate(batch: LloydBatch, fit: int) -> bool:
     """Give each empty cluster the row farthest from its centre, taken out of the cluster it is in, as scikit-learn does.
 
     False where there is no such row: more clusters than distinct rows.
     """
-    X, weight, (shift, scale) = fits.rows.X, fits.rows.weight, fits.rows.origin_scale
-    labels = fits.labels[fit, : len(X)]
-    squares = (((X - shift) * scale - fits.centers[fits.of(fit)][labels]) ** 2).sum(axis=1)
+    X, weight, shift, scale, *_ = batch.rows
+    labels = batch.labels[fit, : len(X)]
+    squares = (((X - shift) * scale - batch.centers.float64[batch.of(fit)][labels]) ** 2).sum(axis=1)
     if squares.max() <= X.shape[1] * (2 * UNIT) ** 2:  # centres are means of rows rounded to float32
         return False
-    sums, masses = fits.exact(fit)
-    empty = np.flatnonzero(fits.sizes[fits.of(fit)] == 0)
+    sums, masses = batch.exact(fit)
+    empty = np.flatnonzero(batch.total.sizes[batch.of(fit)] == 0)
     farthest = np.argpartition(squares, -len(empty))[: -len(empty) - 1 : -1]
     for cluster, row in zip(empty, farthest, strict=True):
         mass = weight[row] if len(weight) else 1.0
@@ -101,5 +101,5 @@ def _relocate(fits: LloydBatch, fit: int) -> bool:
         sums[cluster] = mass * (X[row] - shift)
         masses[labels[row]] -= mass
         masses[cluster] = mass
-    fits.means[fits.of(fit)] = _means(sums, masses) * scale
+    batch.total.means[batch.of(fit)] = _means(sums, masses) * scale
     return True

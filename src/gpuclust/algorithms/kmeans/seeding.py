@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from gpuclust.runtime.threads import in_threads
 
 @compiled()
 def _pick(weights, tile_sums, at):  # type: ignore[no-untyped-def]
-    """The row where the running sum of `weights` first exceeds `at`, tile sums first."""
+    """The row where the running sum of weights (n_rows,) exceeds `at`; tile_sums (n_tiles,) are their sums by tile."""
     n_tiles = len(tile_sums)
     t = 0
     while t < n_tiles - 1 and at >= tile_sums[t]:
@@ -37,7 +38,7 @@ def _pick(weights, tile_sums, at):  # type: ignore[no-untyped-def]
 
 @compiled(inner=True)
 def _weigh(potential, weight, closest, tile_sums, first):  # type: ignore[no-untyped-def]
-    """Each row's potential, and their sums by tile and in all; the weight alone before there is a centre."""
+    """Fill potential (n_rows,) and tile_sums (n_tiles,) and return the total; before the first centre it is the weight alone."""
     total = 0.0
     for t in range(len(tile_sums)):
         tile_sums[t] = 0
@@ -50,6 +51,7 @@ def _weigh(potential, weight, closest, tile_sums, first):  # type: ignore[no-unt
 
 @compiled(fastmath=True)  # sums in any order: a choice between candidates, not a result
 def _reduce(closest, squares, weight, reduced):  # type: ignore[no-untyped-def]
+    """reduced = min(closest, squares) of one tile, (ROWS,) float32 each; its sum weighted by weight (n,), n <= ROWS."""
     for r in range(ROWS):
         reduced[r] = min(closest[r], squares[r])
     total = 0.0
@@ -58,14 +60,28 @@ def _reduce(closest, squares, weight, reduced):  # type: ignore[no-untyped-def]
     return total
 
 
+class SeedingWorkspace(NamedTuple):
+    """Arrays that one run of `_plus_plus` writes to; n_padded is n_rows rounded up to whole tiles."""
+
+    squares: np.ndarray  # (GROUP * ROWS,) float32, squared distances of a tile to four candidates
+    candidates: np.ndarray  # (n_trials rounded up to GROUP * n_features,) float32
+    closest: np.ndarray  # (n_padded,) float32, squared distance of each row to its nearest centre so far
+    reduced: np.ndarray  # (n_trials, n_padded) float32, the same with each candidate added
+    potential: np.ndarray  # (n_rows,) float64, weight times `closest`
+    tile_sums: np.ndarray  # (n_tiles,) float64, of the potential
+    trial_sums: np.ndarray  # (n_trials,) float64, the total potential with each candidate added
+    rows: np.ndarray  # (n_trials,) int64, the row of each candidate
+
+
 @compiled()
-def _plus_plus(  # type: ignore[no-untyped-def]
-    tiles, weight, n_features, draws, n_trials, squares, candidates, closest, reduced, potential, tile_sums, trial_sums, rows,
-    chosen,
-):  # fmt: skip
-    """Fill `chosen` with rows; closest (n_rows,) and reduced (n_trials, n_rows), padded to tiles, are scratch; `potential`
-    (n_rows,) too, the weight times the squared distance to the nearest centre so far."""
-    n_rows, n_tiles = len(weight), len(closest) // ROWS
+def _plus_plus(tiles, weight, draws, workspace, chosen):  # type: ignore[no-untyped-def]
+    """Fill chosen (n_clusters,) int64 with row numbers.
+
+    ``tiles`` as in `TiledMatrix`, weight (n_rows,) float64, draws (n_clusters, n_trials) float64 in [0, 1).
+    """
+    squares, candidates, closest, reduced, potential, tile_sums, trial_sums, rows = workspace
+    n_rows, n_tiles, n_trials = len(weight), len(closest) // ROWS, draws.shape[1]
+    n_features = len(tiles) // len(closest)
     for r in range(len(closest)):
         closest[r] = FAR
     for c in range(len(chosen)):
@@ -99,7 +115,7 @@ def _plus_plus(  # type: ignore[no-untyped-def]
 
 
 def plus_plus(rows: TiledMatrix, n_clusters: int, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
-    """Indices of n_clusters rows chosen by k-means++, one array for each generator; starts run beside each other."""
+    """Numbers of n_clusters rows, (n_clusters,) int64, chosen by k-means++ with each generator; the runs are parallel."""
     n_trials = 2 + int(math.log(n_clusters))
     draws = [generator.random((n_clusters, n_trials)) for generator in generators]
     chosen = [np.zeros(n_clusters, np.int64) for _ in generators]
@@ -110,12 +126,13 @@ def plus_plus(rows: TiledMatrix, n_clusters: int, generators: Sequence[np.random
         squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.max_norm) * ROWS, np.float32)
         reduced = np.empty((n_trials, len(closest)), np.float32)
         candidates = np.zeros(-(-n_trials // GROUP) * GROUP * n_features, np.float32)
-        scratch = np.empty(len(weight)), np.empty(len(rows.max_norm)), np.empty(n_trials), np.zeros(n_trials, np.int64)
+        potential, tile_sums, trial_sums = (np.empty(n) for n in (len(weight), len(rows.max_norm), n_trials))
+        candidate_rows = np.zeros(n_trials, np.int64)
+        scratch = SeedingWorkspace(
+            squares, candidates, closest, reduced, potential, tile_sums, trial_sums, candidate_rows
+        )
         for start in range(first, last):
-            _plus_plus(
-                rows.tiles, weight, n_features, draws[start], n_trials, squares, candidates, closest, reduced,
-                *scratch, chosen[start],
-            )  # fmt: skip
+            _plus_plus(rows.tiles, weight, draws[start], scratch, chosen[start])
 
     in_threads(len(draws), run)
     return chosen

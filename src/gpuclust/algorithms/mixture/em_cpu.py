@@ -22,7 +22,7 @@ from gpuclust.algorithms.mixture.em import (
     label_parameters,
     recentre,
 )
-from gpuclust.algorithms.mixture.kernels_cpu import ROWS, em_chunk
+from gpuclust.algorithms.mixture.kernels_cpu import ROWS, KernelArrays, Moments, RowRange, RowScores, em_chunk
 from gpuclust.runtime.threads import in_threads
 
 MIN_CHUNK = 16 * ROWS
@@ -89,13 +89,14 @@ def score_pass(
     shares = np.empty((n if responsibilities else 0, k), dtype=X.dtype)
     flat, row_stride, column_stride = _flat(X)
     weight = _weights(sample_weight)
-    out = (labels, confidence, log_prob, shares)
+    out = RowScores(labels, confidence, log_prob, shares)
     no_labels = np.empty(0, dtype=np.int32)
-    no_statistics = (np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+    no_moments = Moments(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+    parameters = KernelArrays(*c.arrays)
 
     def score(start: int, stop: int) -> tuple[float, float]:
-        rows = (flat, row_stride, column_stride, start, stop, weight, c.base)
-        return em_chunk(rows, no_labels, c.arrays, no_statistics, out)
+        rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
+        return em_chunk(rows, no_labels, parameters, no_moments, out)
 
     totals = np.array(_map_chunks(score, n, partial_bytes=16))
     log_likelihood, entropy = totals.sum(axis=0)
@@ -111,12 +112,13 @@ def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: 
     flat, row_stride, column_stride = _flat(X)
     weight = _weights(sample_weight)
 
-    no_out = (np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+    no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+    parameters = KernelArrays(*c.arrays)
 
     def accumulate(start: int, stop: int) -> EMStatistics:
         counts, sums, scatter = np.zeros(k), np.zeros((k, d)), np.zeros(c.factors.shape)
-        rows = (flat, row_stride, column_stride, start, stop, weight, c.base)
-        log_likelihood, _ = em_chunk(rows, labels, c.arrays, (counts, sums, scatter), no_out)
+        rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
+        log_likelihood, _ = em_chunk(rows, labels, parameters, Moments(counts, sums, scatter), no_out)
         return EMStatistics(log_likelihood, counts, sums, scatter)
 
     chunks = _map_chunks(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
@@ -144,7 +146,7 @@ def _map_chunks(work: Callable[[int, int], _T], n: int, *, partial_bytes: int) -
 
 
 def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """X as one line and its strides in elements: one compiled version serves both orders."""
+    """X flattened (n * d,), and its row and column strides in elements: one compiled version serves both orders."""
     n, d = X.shape
     if X.flags.c_contiguous:
         return _writeable(X.reshape(-1)), d, 1
@@ -152,14 +154,14 @@ def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 
 def _weights(sample_weight: Array | None) -> np.ndarray:
-    """Sample weights as float64, or nothing for ones."""
+    """Sample weights (n,) float64; empty where there are none."""
     if sample_weight is None:
         return np.empty(0)
     return _writeable(np.ascontiguousarray(sample_weight, dtype=np.float64))
 
 
 class _Alias:
-    """The same memory without the read-only mark (a type of its own to numba). The passes never write to it."""
+    """The same memory without the read-only flag, which numba treats as another type. The passes never write to it."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -169,5 +171,5 @@ class _Alias:
 
 
 def _writeable(array: np.ndarray) -> np.ndarray:
-    """Arrays from pandas and from memory maps are read-only; numba would compile everything again for them."""
+    """Avoids compiling again for read-only arrays, as pandas and memory maps give them."""
     return array if array.flags.writeable else np.asarray(_Alias(array))

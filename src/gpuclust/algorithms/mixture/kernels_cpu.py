@@ -1,13 +1,14 @@
-"""The inner loops of the CPU's EM pass, compiled by numba for AVX-512, AVX2 or whatever the machine has.
+"""The inner loops of the CPU's EM pass, which numba compiles for AVX-512, AVX2 or whatever vectors the machine has.
 
-Every loop over r runs along one block of ROWS rows, feature by feature, so LLVM turns it into vectors. Only
-`_reassociated` functions may sum in another order; the others keep IEEE semantics, but for fused multiply-add.
+Every loop over r runs along one block of ROWS rows, feature by feature, so LLVM vectorises it. Only `_reassociated` functions
+may sum in another order; the others keep IEEE semantics, except for fused multiply-add. Arrays are of the matrix's dtype
+(float32 or float64) unless said otherwise: x and diff are (d, ROWS), joint is (k, ROWS), and y, top, total and w are (ROWS,).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,45 @@ TINY = np.float32(np.finfo(np.float32).tiny)
 
 Array = Any
 
+
+class RowRange(NamedTuple):
+    """Rows start to stop of a matrix (n, d) in C or Fortran order."""
+
+    flat: Array  # (n * d,), the matrix as one line
+    row_stride: int  # in elements
+    column_stride: int
+    start: int
+    stop: int
+    weight: Array  # (n,) float64, or empty where every row counts once
+    base: float  # added to each log p(x)
+
+
+class KernelArrays(NamedTuple):
+    """The parameters of a mixture as the kernels read them; see `gpuclust.algorithms.mixture.em.KernelParameters`."""
+
+    centres: Array  # (k, d)
+    factors: Array  # (k, d, d) lower triangular, or (k, 1, d) for a diagonal
+    offsets: Array  # (k, d)
+    constants: Array  # (k,)
+
+
+class Moments(NamedTuple):
+    """Statistics about the centres, which a pass adds to; all float64."""
+
+    counts: Array  # (k,)
+    sums: Array  # (k, d)
+    scatter: Array  # of the shape of the factors
+
+
+class RowScores(NamedTuple):
+    """Results by row; without rows where statistics are wanted instead."""
+
+    labels: Array  # (n,) int32
+    confidence: Array  # (n,) float32
+    log_prob: Array  # (n,) float64
+    responsibilities: Array  # (n, k), or (0, k)
+
+
 # Without reference counting: the callers hold every array, and atomic counters would cost a third of the pass.
 _contracted: Callable[..., Any] = compiled(inner=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
 _reassociated = compiled(inner=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False)
@@ -28,7 +68,7 @@ _chunk: Callable[..., Any] = compiled(error_model="numpy", fastmath={"contract"}
 
 @_contracted
 def _load(flat: Array, row_stride: int, column_stride: int, start: int, stop: int, x: Array) -> None:
-    """Turn rows [start, stop) into x (d, ROWS); places past the end repeat the last row and get weight 0."""
+    """Transpose rows start to stop into x; columns past the end repeat the last row and get weight 0."""
     n = stop - start
     step = np.uintp(row_stride)  # unsigned: numba asks of every signed index whether it is negative
     for i in range(x.shape[0]):
@@ -42,6 +82,7 @@ def _load(flat: Array, row_stride: int, column_stride: int, start: int, stop: in
 
 @_contracted
 def _load_weights(weight: Array, start: int, stop: int, w: Array) -> None:
+    """Copy the weights of rows start to stop into w, 0 past the end."""
     n = stop - start
     for r in range(n):
         w[r] = weight[start + r] if weight.size else 1
@@ -51,6 +92,7 @@ def _load_weights(weight: Array, start: int, stop: int, w: Array) -> None:
 
 @_contracted
 def _subtract(x: Array, centre: Array, diff: Array) -> None:
+    """diff = x - centre (d,)."""
     for i in range(x.shape[0]):
         c = centre[i]
         for r in range(ROWS):
@@ -94,18 +136,9 @@ def _subtract_square(f: Array, i: int, n: int, diff: Array, y: Array, out: Array
 
 
 @_contracted
-def _log_joint(
-    x: Array,
-    centres: Array,
-    factors: Array,
-    offsets: Array,
-    constants: Array,
-    c: int,
-    diff: Array,
-    y: Array,
-    joint: Array,
-) -> None:
+def _log_joint(x: Array, parameters: Any, c: int, diff: Array, y: Array, joint: Array) -> None:
     """joint[c] = constants[c] - |offsets[c] + factors[c] (x - centres[c])|^2, four terms of the product at a time."""
+    centres, factors, offsets, constants = parameters
     _subtract(x, centres[c], diff)
     out = joint[c]
     for r in range(ROWS):
@@ -126,6 +159,7 @@ def _log_joint(
 
 @_contracted
 def _largest(joint: Array, top: Array) -> None:
+    """top = the maximum of joint over the components."""
     for r in range(ROWS):
         top[r] = joint[0, r]
     for c in range(1, joint.shape[0]):
@@ -147,12 +181,14 @@ def _exponentiate(joint: Array, top: Array, total: Array) -> None:
 
 @_contracted
 def _add_log(total: Array, top: Array, out: Array) -> None:
+    """out = top + log(total)."""
     for r in range(ROWS):
         out[r] = top[r] + log(total[r])
 
 
 @_reassociated
 def _dot(a: Array, b: Array) -> float:
+    """The sum of a b, in float64."""
     s = np.float64(0)
     for r in range(ROWS):
         s += np.float64(a[r]) * np.float64(b[r])
@@ -172,6 +208,7 @@ def _scale_and_sum(a: Array, b: Array, out: Array) -> Any:
 
 @_reassociated
 def _product(a: Array, b: Array) -> Any:
+    """The sum of a b, in their dtype."""
     s = a.dtype.type(0)
     for r in range(ROWS):
         s += a[r] * b[r]
@@ -180,6 +217,7 @@ def _product(a: Array, b: Array) -> Any:
 
 @_reassociated
 def _products(a: Array, b0: Array, b1: Array, b2: Array, b3: Array) -> Any:
+    """The sums of a b0 to a b3, in their dtype."""
     s0 = s1 = s2 = s3 = a.dtype.type(0)
     for r in range(ROWS):
         s0 += a[r] * b0[r]
@@ -190,19 +228,9 @@ def _products(a: Array, b0: Array, b1: Array, b2: Array, b3: Array) -> Any:
 
 
 @_contracted
-def _accumulate(
-    x: Array,
-    centres: Array,
-    joint: Array,
-    w: Array,
-    c: int,
-    diff: Array,
-    y: Array,
-    counts: Array,
-    sums: Array,
-    scatter: Array,
-) -> None:
+def _accumulate(x: Array, centres: Array, joint: Array, w: Array, c: int, diff: Array, y: Array, moments: Any) -> None:
     """Add a block's moments of component c; of a matrix the lower triangle, four entries at a time."""
+    counts, sums, scatter = moments
     share = joint[c]
     counts[c] += _product(share, w)
     for r in range(ROWS):
@@ -227,13 +255,16 @@ def _accumulate(
 
 @_contracted
 def _emit(joint: Array, total: Array, log_p: Array, w: Array, low: int, high: int, base: float, out: Any) -> float:
-    """Write what a block's rows are; the sum of w times the entropy of the responsibilities. joint is exp(joint - top)."""
+    """Write the scores of rows low to high and return the sum of w times the entropy of the responsibilities.
+
+    ``joint`` is exp(joint - top) and becomes the responsibilities; ``log_p`` is top + log(total).
+    """
     labels, confidence, log_prob, responsibilities = out
     n = high - low
     for r in range(n):
         confidence[low + r] = 1 / total[r]
         log_prob[low + r] = base + np.float64(log_p[r])
-    for c in range(joint.shape[0] - 1, -1, -1):  # the first of equals stays, as in argmax
+    for c in range(joint.shape[0] - 1, -1, -1):  # the first of equal ones is kept, as in argmax
         for r in range(n):
             if joint[c, r] == 1:
                 labels[low + r] = c
@@ -250,15 +281,14 @@ def _emit(joint: Array, total: Array, log_p: Array, w: Array, low: int, high: in
 
 
 @_chunk
-def em_chunk(rows: Any, labels: Array, parameters: Any, statistics: Any, out: Any) -> tuple[float, float]:
-    """Add the statistics of some rows about the centres; or, where ``out`` has rows, write what they are.
+def em_chunk(rows: Any, labels: Array, parameters: Any, moments: Any, out: Any) -> tuple[float, float]:
+    """Add the moments of a `RowRange` about the centres to `Moments`; or, where the `RowScores` ``out`` have rows, fill these.
 
-    Returns the log-likelihood, less what all rows share, and in the second case the entropy. With labels (n,) the
-    responsibilities are 0 or 1 and the log-likelihood is 0.
+    Returns the log-likelihood without ``rows.base``, and in the second case the entropy. With ``labels`` (n,) int32 the
+    responsibilities are 0 or 1 and the log-likelihood is 0; otherwise they are empty. ``parameters`` are `KernelArrays`.
     """
     flat, row_stride, column_stride, start, stop, weight, base = rows
-    centres, factors, offsets, constants = parameters
-    counts, sums, scatter = statistics
+    centres = parameters.centres
     k, d = centres.shape
     x = np.empty((d, ROWS), flat.dtype)
     diff = np.empty((d, ROWS), flat.dtype)
@@ -280,7 +310,7 @@ def em_chunk(rows: Any, labels: Array, parameters: Any, statistics: Any, out: An
                     joint[labels[low + r], r] = 1
         else:
             for c in range(k):
-                _log_joint(x, centres, factors, offsets, constants, c, diff, y, joint)
+                _log_joint(x, parameters, c, diff, y, joint)
             _largest(joint, top)
             _exponentiate(joint, top, total)
             _add_log(total, top, y)
@@ -291,5 +321,5 @@ def em_chunk(rows: Any, labels: Array, parameters: Any, statistics: Any, out: An
             for r in range(ROWS):
                 w[r] /= total[r]
         for c in range(k):
-            _accumulate(x, centres, joint, w, c, diff, y, counts, sums, scatter)
+            _accumulate(x, centres, joint, w, c, diff, y, moments)
     return log_likelihood, entropy

@@ -1,8 +1,7 @@
-"""The silhouette pass on the CPU: how its blocks are shared out to threads.
+"""The silhouette pass on the CPU: how its blocks are distributed over threads.
 
-Two ways to walk over the distances. `pair_blocks`, for all rows at once, takes each distance once, for both of its
-rows. `score_targets` takes the rows to score against all, which a sample of rows needs, and labelings that cross in
-cells of a few rows.
+There are two ways. `pair_blocks` scores all rows and computes each distance once, for both of its rows. `score_targets` computes
+the distances from some rows to all rows; it is for a sample of rows, and for labelings whose cells have few rows.
 """
 
 from __future__ import annotations
@@ -14,7 +13,18 @@ import numpy as np
 from numba import get_num_threads
 
 from gpuclust.metrics.silhouette.joint_labels import Array, Cells, positions, split_into_blocks
-from gpuclust.metrics.silhouette.kernels_cpu import GROUP, LANES, UNROLLED, add_pairs, coefficients, score_rows
+from gpuclust.metrics.silhouette.kernels_cpu import (
+    GROUP,
+    LANES,
+    UNROLLED,
+    CellTable,
+    PairWorkspace,
+    ScoreWorkspace,
+    Sources,
+    add_pairs,
+    coefficients,
+    score_rows,
+)
 from gpuclust.runtime.threads import in_threads
 
 BLOCK = 256  # scored rows advanced together: with their features and sums they stay in the L1 and L2 caches
@@ -36,27 +46,27 @@ def score_targets(
     X: Array, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
 ) -> Array:
     """Coefficients (n_labelings, n_targets) of the targets, from their distances to all rows."""
-    sources, dims = _sources(X, cells)
+    sources = _sources(X, weight, cells)
+    n_rows, dtype = len(sources.rows), sources.rows.dtype
     position = positions(cells, targets)
     values = np.empty((len(cells.sums_of), len(targets)))
     n_threads = get_num_threads()
     width = min(BLOCK, BLOCK_SUMS_BYTES // (8 * int(cells.first[-1])), -(-len(targets) // n_threads))
     width = max(LANES, width // LANES * LANES)
-    blocks = min(TASK_PAIRS / (width * len(sources)), len(targets) / (width * n_threads))
+    blocks = min(TASK_PAIRS / (width * n_rows), len(targets) / (width * n_threads))
     step = width * max(1, int(blocks))
     own = cells.sums_of[:, targets]
-    rows = (sources, weight[cells.order], cells.starts, cells.sums, cells.first, cells.weights)
+    table = CellTable(cells.starts, cells.sums, cells.first, cells.weights)
 
     n_tasks = -(-len(targets) // step)
 
     def run(first: int, last: int) -> None:
-        dtype = sources.dtype
-        scratch = (
-            np.empty((sources.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
+        scratch = ScoreWorkspace(
+            np.empty((sources.rows.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
             np.empty(width, dtype), np.empty(width, dtype),
         )  # fmt: skip
         begin, end = first * step, min(last * step, len(targets))
-        score_rows(begin, end, width, position, own, *rows, values, dims, *scratch)
+        score_rows(begin, end, position, own, sources, table, scratch, values)
 
     in_threads(n_tasks, run, n_parts=n_tasks, progress=_scaled(progress, n_tasks))
     return values
@@ -70,21 +80,20 @@ def pair_blocks(
     A task takes two groups of blocks and adds to the sums of both, so no two tasks of one round share a group: the
     rounds are those of a tournament in which each group meets each other once (the circle method).
     """
-    sources, dims = _sources(X, cells)
+    sources = _sources(X, weight, cells)
+    n_rows, dtype = len(sources.rows), sources.rows.dtype
     starts, cell = split_into_blocks(cells, BLOCK)
-    sums = np.zeros((int(cells.first[-1]), len(sources)))
-    n_groups = max(1, min(8 * get_num_threads(), len(sources) // GROUP_ROWS, len(cell)) // 2 * 2)
-    bounds = np.searchsorted(starts, np.linspace(0, len(sources), n_groups + 1))
-    sorted_weight = weight[cells.order]
+    sums = np.zeros((int(cells.first[-1]), n_rows))
+    n_groups = max(1, min(8 * get_num_threads(), n_rows // GROUP_ROWS, len(cell)) // 2 * 2)
+    bounds = np.searchsorted(starts, np.linspace(0, n_rows, n_groups + 1))
 
     def add(pairs: list[tuple[int, int]], first: int, last: int) -> None:
-        columns = np.empty((sources.shape[1], BLOCK), sources.dtype)
-        vectors = [np.empty(BLOCK, sources.dtype) for _ in range(4)]
+        block = np.empty((sources.rows.shape[1], BLOCK), dtype)
+        lanes, run_total, squares, back = (np.empty(BLOCK, dtype) for _ in range(4))
+        scratch = PairWorkspace(block, lanes, run_total, squares, back, np.empty(BLOCK))
         for a, b in pairs[first:last]:
-            blocks = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
-            add_pairs(
-                blocks, sources, sorted_weight, starts, cell, cells.sums, sums, dims, columns, *vectors, np.empty(BLOCK)
-            )  # fmt: skip
+            groups = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
+            add_pairs(groups, starts, cell, cells.sums, sources, scratch, sums)
 
     done, work = 0, 1  # a group with itself is half the work of two groups
     for pairs in _tournament(n_groups):
@@ -100,12 +109,12 @@ def pair_blocks(
     return values
 
 
-def _sources(X: Array, cells: Cells) -> tuple[Array, tuple[int, ...] | None]:
-    """The rows in the order of their cells, and what tells the compiler their number of features, None above 16."""
+def _sources(X: Array, weight: Array, cells: Cells) -> Sources:
     n_features = X.shape[1]
+    rows, weight = X[cells.order], weight[cells.order]
     if n_features <= UNROLLED:
-        return X[cells.order], (0,) * n_features
-    return np.pad(X[cells.order], ((0, 0), (0, -n_features % GROUP))), None
+        return Sources(rows, weight, (0,) * n_features)
+    return Sources(np.pad(rows, ((0, 0), (0, -n_features % GROUP))), weight, None)
 
 
 def _tournament(n_groups: int) -> Iterable[list[tuple[int, int]]]:

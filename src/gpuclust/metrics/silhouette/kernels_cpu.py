@@ -1,6 +1,12 @@
-"""The compiled loops of the silhouette pass on the CPU: a block of rows against one cell after another."""
+"""The compiled loops of the silhouette pass on the CPU: a block of rows against one cell after another.
+
+A block is (n_features, width), of the dtype of the rows (float32 or float64), transposed so that the loops over its columns are
+vectorised.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
@@ -9,34 +15,74 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from gpuclust.runtime.jit import compiled
 
-RUN = 32  # rows added in the input precision before the sum goes on in float64
+RUN = 32  # rows summed in the input precision before they are added to a float64 sum
 UNROLLED = 16  # up to this many features the distance loop is compiled for their exact number
-LANES = 16  # float32 numbers in the widest vector: blocks are padded to full ones
-GROUP = 8  # beyond it, features are taken by groups of this many
+LANES = 16  # float32 numbers in the widest vector; blocks are padded to a multiple
+GROUP = 8  # above UNROLLED, features are processed in groups of this many
 
 _jit = compiled(error_model="numpy", fastmath={"contract", "reassoc"})
 
 
-# The functions that numba replaces by type; numba wants them and their replacements without annotations.
+class Sources(NamedTuple):
+    """The clustered rows, sorted by cell."""
+
+    rows: (
+        np.ndarray
+    )  # (n_clustered, n_features) float32 or float64, padded to a multiple of GROUP features above UNROLLED
+    weight: np.ndarray  # (n_clustered,) of the same dtype
+    dims: tuple[int, ...] | None  # of length n_features, for which the loops are compiled; None above UNROLLED
 
 
-def _point(sources, i, dims):  # type: ignore[no-untyped-def]
-    """Row i as a tuple of its features, so that they live in registers."""
+class CellTable(NamedTuple):
+    """The cells; see `gpuclust.metrics.silhouette.joint_labels.Cells`."""
+
+    starts: np.ndarray  # (n_cells + 1,) int64, bounds of the cells in the sorted rows
+    sums: np.ndarray  # (n_cells, n_labelings) int32, the row of sums of each cell's cluster, -1 for noise
+    first: np.ndarray  # (n_labelings + 1,) int64, bounds of the clusters of each labeling
+    cluster_weight: np.ndarray  # (n_sums,) float64
+
+
+class ScoreWorkspace(NamedTuple):
+    """Arrays that one thread of `score_rows` writes to."""
+
+    block: np.ndarray  # (n_features, width), of the dtype of the rows
+    sums: np.ndarray  # (n_sums, width) float64
+    cell_total: np.ndarray  # (width,) float64
+    total: np.ndarray  # (width,), of the dtype of the rows
+    squares: np.ndarray  # (width,), of the dtype of the rows
+
+
+class PairWorkspace(NamedTuple):
+    """Arrays that one thread of `add_pairs` writes to."""
+
+    block: np.ndarray  # (n_features, width), of the dtype of the rows, as are the four vectors
+    lanes: np.ndarray  # (width,), the weights of the block's columns, 0 for the padding
+    run_total: np.ndarray  # (width,)
+    squares: np.ndarray  # (width,)
+    back: np.ndarray  # (width,), sums of distances from the rows of the other block
+    total: np.ndarray  # (width,) float64
+
+
+# numba requires these functions and their overloads, which it chooses by type, to have no annotations.
+
+
+def _point(rows, i, dims):  # type: ignore[no-untyped-def]
+    """Row i as a tuple of its features, so that they stay in registers."""
 
 
 @overload(_point)
-def _point_overload(sources, i, dims):  # type: ignore[no-untyped-def]
+def _point_overload(rows, i, dims):  # type: ignore[no-untyped-def]
     n_features = len(dims)
-    return lambda sources, i, dims: to_fixed_tuple(sources[i], n_features)
+    return lambda rows, i, dims: to_fixed_tuple(rows[i], n_features)
 
 
 def _square(block, j, point):  # type: ignore[no-untyped-def]
-    """Squared distance of column j of `block` (n_features, width) to a point; its loops are unrolled whole."""
+    """Squared distance of column j of `block` (n_features, width) to a point; its loops are unrolled completely."""
 
 
 @overload(_square)
 def _square_overload(block, j, point):  # type: ignore[no-untyped-def]
-    # Four short loops: LLVM unrolls loops up to a size, and vectorises over j only what it has unrolled.
+    # Four short loops: LLVM unrolls loops up to a certain size, and vectorises over j only what it has unrolled.
     a, b, c, d = (min(len(point), end) for end in (4, 8, 12, 16))
 
     def square(block, j, point):  # type: ignore[no-untyped-def]
@@ -59,43 +105,46 @@ def _square_overload(block, j, point):  # type: ignore[no-untyped-def]
     return square
 
 
-def _add_distances(block, sources, weight, begin, end, total, squares, dims):  # type: ignore[no-untyped-def]
+def _add_distances(block, sources, begin, end, total, squares):  # type: ignore[no-untyped-def]
     """Add to total[j] the weighted distances of column j of `block` to sources[begin:end]."""
 
 
 @overload(_add_distances)
-def _add_distances_overload(block, sources, weight, begin, end, total, squares, dims):  # type: ignore[no-untyped-def]
-    def unrolled(block, sources, weight, begin, end, total, squares, dims):  # type: ignore[no-untyped-def]
+def _add_distances_overload(block, sources, begin, end, total, squares):  # type: ignore[no-untyped-def]
+    def unrolled(block, sources, begin, end, total, squares):  # type: ignore[no-untyped-def]
+        rows, weight, dims = sources
         for i in range(begin, end - 1, 2):  # two at a time share each load of the block
-            p, weight_p = _point(sources, i, dims), weight[i]
-            q, weight_q = _point(sources, i + 1, dims), weight[i + 1]
+            p, weight_p = _point(rows, i, dims), weight[i]
+            q, weight_q = _point(rows, i + 1, dims), weight[i + 1]
             for j in range(total.shape[0]):
                 total[j] += weight_p * np.sqrt(_square(block, j, p)) + weight_q * np.sqrt(_square(block, j, q))
         if (end - begin) % 2:
-            p, weight_p = _point(sources, end - 1, dims), weight[end - 1]
+            p, weight_p = _point(rows, end - 1, dims), weight[end - 1]
             for j in range(total.shape[0]):
                 total[j] += weight_p * np.sqrt(_square(block, j, p))
 
-    def wide(block, sources, weight, begin, end, total, squares, dims):  # type: ignore[no-untyped-def]
+    def wide(block, sources, begin, end, total, squares):  # type: ignore[no-untyped-def]
+        rows, weight = sources.rows, sources.weight
         for i in range(begin, end):
-            _squares_by_groups(block, sources, i, squares)
+            _squares_by_groups(block, rows, i, squares)
             weight_i = weight[i]
             for j in range(total.shape[0]):
                 total[j] += weight_i * np.sqrt(squares[j])
 
-    return wide if isinstance(dims, types.NoneType) else unrolled
+    return wide if isinstance(sources.types[-1], types.NoneType) else unrolled
 
 
-def _add_both(block, lanes, sources, weight, begin, end, total, back, squares, dims):  # type: ignore[no-untyped-def]
+def _add_both(block, lanes, sources, begin, end, total, back, squares):  # type: ignore[no-untyped-def]
     """`_add_distances`, and into back[i - begin] the distances of source i to all columns, weighted by `lanes`."""
 
 
 @overload(_add_both)
-def _add_both_overload(block, lanes, sources, weight, begin, end, total, back, squares, dims):  # type: ignore[no-untyped-def]
-    def unrolled(block, lanes, sources, weight, begin, end, total, back, squares, dims):  # type: ignore[no-untyped-def]
+def _add_both_overload(block, lanes, sources, begin, end, total, back, squares):  # type: ignore[no-untyped-def]
+    def unrolled(block, lanes, sources, begin, end, total, back, squares):  # type: ignore[no-untyped-def]
+        rows, weight, dims = sources
         for i in range(begin, end - 1, 2):
-            p, weight_p, back_p = _point(sources, i, dims), weight[i], lanes[0] - lanes[0]
-            q, weight_q, back_q = _point(sources, i + 1, dims), weight[i + 1], lanes[0] - lanes[0]
+            p, weight_p, back_p = _point(rows, i, dims), weight[i], lanes[0] - lanes[0]
+            q, weight_q, back_q = _point(rows, i + 1, dims), weight[i + 1], lanes[0] - lanes[0]
             for j in range(total.shape[0]):
                 distance_p = np.sqrt(_square(block, j, p))
                 distance_q = np.sqrt(_square(block, j, q))
@@ -105,16 +154,17 @@ def _add_both_overload(block, lanes, sources, weight, begin, end, total, back, s
             back[i - begin] = back_p
             back[i + 1 - begin] = back_q
         if (end - begin) % 2:
-            p, weight_p, back_p = _point(sources, end - 1, dims), weight[end - 1], lanes[0] - lanes[0]
+            p, weight_p, back_p = _point(rows, end - 1, dims), weight[end - 1], lanes[0] - lanes[0]
             for j in range(total.shape[0]):
                 distance_p = np.sqrt(_square(block, j, p))
                 total[j] += weight_p * distance_p
                 back_p += lanes[j] * distance_p
             back[end - 1 - begin] = back_p
 
-    def wide(block, lanes, sources, weight, begin, end, total, back, squares, dims):  # type: ignore[no-untyped-def]
+    def wide(block, lanes, sources, begin, end, total, back, squares):  # type: ignore[no-untyped-def]
+        rows, weight = sources.rows, sources.weight
         for i in range(begin, end):
-            _squares_by_groups(block, sources, i, squares)
+            _squares_by_groups(block, rows, i, squares)
             weight_i, back_i = weight[i], lanes[0] - lanes[0]
             for j in range(total.shape[0]):
                 distance = np.sqrt(squares[j])
@@ -122,72 +172,58 @@ def _add_both_overload(block, lanes, sources, weight, begin, end, total, back, s
                 back_i += lanes[j] * distance
             back[i - begin] = back_i
 
-    return wide if isinstance(dims, types.NoneType) else unrolled
+    return wide if isinstance(sources.types[-1], types.NoneType) else unrolled
 
 
 @_jit
-def _squares_by_groups(block, sources, i, squares):  # type: ignore[no-untyped-def]
-    """Squared distances of the columns of `block` to source i, some features at a time."""
+def _squares_by_groups(block, rows, i, squares):  # type: ignore[no-untyped-def]
+    """Squared distances, squares (width,), of the columns of `block` to row i, GROUP features at a time."""
     squares[:] = 0
-    for f in range(0, sources.shape[1], GROUP):
-        p = to_fixed_tuple(sources[i, f : f + GROUP], GROUP)
+    for f in range(0, rows.shape[1], GROUP):
+        p = to_fixed_tuple(rows[i, f : f + GROUP], GROUP)
         group = block[f : f + GROUP]
         for j in range(squares.shape[0]):
             squares[j] += _square(group, j, p)
 
 
-# Arrays are made around the kernels: each `empty` takes 60 ms to compile, and an assignment from array to array, which also
-# compiles the message of its shape error, two seconds.
+# Arrays are allocated outside the kernels: each `empty` takes 60 ms to compile. Loops replace assignments from array to array,
+# which take two seconds because the message of their shape error is compiled too.
 
 
 @_jit
 def _copy(values, target):  # type: ignore[no-untyped-def]
+    """target = values, (n,) each."""
     for i in range(values.shape[0]):
         target[i] = values[i]
 
 
 @_jit
 def _add(values, target):  # type: ignore[no-untyped-def]
+    """target += values, (n,) each."""
     for i in range(values.shape[0]):
         target[i] += values[i]
 
 
 @_jit
-def score_rows(  # type: ignore[no-untyped-def]
-    first_target,
-    last_target,
-    width,
-    targets,
-    target_sums,
-    sources,
-    weight,
-    starts,
-    cell_sums,
-    first,
-    cluster_weight,
-    values,
-    dims,
-    block,
-    sums,
-    cell_total,
-    total,
-    squares,
-):
-    """Silhouettes of some targets, rows of `sources`, under every labeling, into values (n_labelings, n_targets).
+def score_rows(first_target, last_target, targets, own_sums, sources, cells, workspace, values):  # type: ignore[no-untyped-def]
+    """Silhouettes of some targets under every labeling, into values (n_labelings, n_targets) float64.
 
-    `block` (n_features, width) and `sums` (n_clusters, width) are scratch, as are the three vectors (width,) at the end.
+    targets (n_targets,) int64 are positions in `sources`; own_sums (n_labelings, n_targets) int32 their rows of sums, -1 for noise.
     """
+    block, sums, cell_total, total, squares = workspace
+    starts, cell_sums, first, cluster_weight = cells
+    width = block.shape[1]
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
-            _copy(sources[targets[begin + min(j, n - 1)]], block[:, j])
+            _copy(sources.rows[targets[begin + min(j, n - 1)]], block[:, j])
         sums[:] = 0
         for cell in range(starts.shape[0] - 1):
             cell_total[:] = 0
             for run in range(starts[cell], starts[cell + 1], RUN):
                 total[:] = 0
                 run_end = min(run + RUN, starts[cell + 1])
-                _add_distances(block, sources, weight, run, run_end, total, squares, dims)
+                _add_distances(block, sources, run, run_end, total, squares)
                 cell_total += total
             for labeling in range(cell_sums.shape[1]):
                 if cell_sums[cell, labeling] >= 0:
@@ -199,25 +235,25 @@ def score_rows(  # type: ignore[no-untyped-def]
                     cluster_weight,
                     first[labeling],
                     first[labeling + 1],
-                    target_sums[labeling, begin + j],
+                    own_sums[labeling, begin + j],
                 )
 
 
 @_jit
-def add_pairs(  # type: ignore[no-untyped-def]
-    blocks, sources, weight, starts, cell, cell_sums, sums, dims, columns, lanes, run_total, squares, back, total
-):  # fmt: skip
-    """Add to sums (n_sums, n_sources) the distances between the blocks a..b and c..d, for the rows of both.
+def add_pairs(groups, starts, cell, cell_sums, sources, workspace, sums):  # type: ignore[no-untyped-def]
+    """Add to sums (n_sums, n_clustered) float64 the distances between two groups of blocks, for the rows of both.
 
-    `blocks` is (a, b, c, d), with a == c for the pairs within one group; block x is sources[starts[x]:starts[x + 1]].
-    `columns` (n_features, width) and the five vectors (width,) at the end are scratch.
+    `groups` is (a, b, c, d) for the blocks a..b and c..d, with a == c for the pairs within one group. Block x is the sources from
+    starts[x] to starts[x + 1]; starts (n_blocks + 1,) int64, cell (n_blocks,) int64 the cell of each, cell_sums as in `CellTable`.
     """
-    a, b, c, d = blocks
+    columns, lanes, run_total, squares, back, total = workspace
+    rows, weight = sources.rows, sources.weight
+    a, b, c, d = groups
     for x in range(a, b):
         first, n = starts[x], starts[x + 1] - starts[x]
         padded = (n + LANES - 1) // LANES * LANES
         for j in range(padded):
-            _copy(sources[first + min(j, n - 1)], columns[:, j])
+            _copy(rows[first + min(j, n - 1)], columns[:, j])
             lanes[j] = weight[first + j] if j < n else 0
         for y in range(max(x, c), d):
             begin, end = starts[y], starts[y + 1]
@@ -229,13 +265,11 @@ def add_pairs(  # type: ignore[no-untyped-def]
                     columns,
                     lanes,
                     sources,
-                    weight,
                     run,
                     run_end,
                     run_total[:padded],
                     back[run - begin : run_end - begin],
                     squares[:padded],
-                    dims,
                 )
                 _add(run_total[:padded], total)
             for labeling in range(cell_sums.shape[1]):
@@ -249,7 +283,10 @@ def add_pairs(  # type: ignore[no-untyped-def]
 
 @_jit
 def coefficients(sums, own_sums, rank, first, cluster_weight, values):  # type: ignore[no-untyped-def]
-    """Silhouettes from the finished sums of all sources; source i goes to values[:, rank[i]]."""
+    """Silhouettes from the finished sums (n_sums, n_clustered) of all sources; source i goes to values[:, rank[i]].
+
+    own_sums (n_labelings, n_clustered) int32, rank (n_clustered,) int64; the others as in `CellTable` and `score_rows`.
+    """
     for labeling in range(own_sums.shape[0]):
         for i in range(own_sums.shape[1]):
             values[labeling, rank[i]] = _coefficient(
@@ -259,7 +296,7 @@ def coefficients(sums, own_sums, rank, first, cluster_weight, values):  # type: 
 
 @_jit
 def _coefficient(sums, cluster_weight, begin, end, own):  # type: ignore[no-untyped-def]
-    """(b - a) / max(a, b) from one row's distance sums to the clusters begin..end, its own being `own`."""
+    """(b - a) / max(a, b) from the distance sums (n_sums,) of one row to the clusters begin to end; `own` is its own."""
     if own < 0 or cluster_weight[own] <= 1:
         return 0.0
     a = sums[own] / (cluster_weight[own] - 1)
