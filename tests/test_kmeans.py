@@ -241,7 +241,7 @@ def test_statistics_of_one_pass(n_rows):
         means = sums / np.maximum(weight @ belongs, 1e-300)[:, None]
         inertia = weight @ ((Z - means[labels]) ** 2).sum(axis=1)
         assert fits.inertia(fit) == pytest.approx(inertia, rel=1e-6, abs=1e-6)  # so rounded, too
-    assert fits.changed[1] == 0
+    assert fits.total.changed[1] == 0
 
 
 def large(seed=41):

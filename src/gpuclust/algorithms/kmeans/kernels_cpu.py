@@ -111,15 +111,14 @@ def _list_flagged(flags, words, busy, moved):  # type: ignore[no-untyped-def]
 
 
 @compiled(inner=True)
-def _assign_exactly(matrix, row, centers, fit):  # type: ignore[no-untyped-def]
-    """The nearest centre of a row in float64; the lower index wins a tie."""
-    X, origin, scale = matrix.X, matrix.origin, matrix.scale
-    first = centers.first[fit]
+def _assign_exactly(X, row, origin, scale, centers, clusters):  # type: ignore[no-untyped-def]
+    """The nearest centre of a row in float64; the lower index wins a tie. `clusters` is (first, number) of the fit's."""
+    first, n_clusters = clusters
     nearest, least = 0, math.inf
-    for c in range(centers.n_clusters[fit]):
+    for c in range(n_clusters):
         square = 0.0
         for f in range(X.shape[1]):
-            difference = (X[row, f] - origin[f]) * scale - centers.float64[first + c, f]
+            difference = (X[row, f] - origin[f]) * scale - centers[first + c, f]
             square += difference * difference
         if square < least:
             nearest, least = c, square
@@ -127,9 +126,8 @@ def _assign_exactly(matrix, row, centers, fit):  # type: ignore[no-untyped-def]
 
 
 @compiled(inner=True)
-def _transfer(tile, r, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
+def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
     """Move row r of a tile, of weight `mass`, from cluster `old` to cluster `new` in the statistics of one chunk."""
-    n_features = len(tile) // ROWS
     leave, enter = old * n_features, new * n_features
     masses[old] -= mass
     masses[new] += mass
@@ -142,37 +140,38 @@ def _transfer(tile, r, mass, old, new, sums, masses, sizes):  # type: ignore[no-
 
 
 @compiled(inner=True)
-def _label_tile(tile, centers, fit, workspace):  # type: ignore[no-untyped-def]
-    """The nearest centre and the two least scores of each row of a tile (n_features * ROWS,) float32."""
-    scores, best_two, nearest = workspace.scores, workspace.best_two, workspace.nearest
-    centers32, half_norms, features = centers.float32, centers.half_norms, centers.features
-    first = centers.first[fit]
+def _label_tile(tile, clusters, centers, half_norms, features, scores, best_two, nearest):  # type: ignore[no-untyped-def]
+    """The nearest centre and the two least scores of each row of a tile; `clusters` is (first, number) of the fit's."""
+    first, n_clusters = clusters
     reset_best_two(best_two, nearest)
-    for c in range(0, centers.n_clusters[fit], GROUP):
+    for c in range(0, n_clusters, GROUP):
         if len(features):
-            nearest_of_four(tile, centers32, half_norms, first + c, features, best_two, nearest, c)
+            nearest_of_four(tile, centers, half_norms, first + c, features, best_two, nearest, c)
         else:
-            fill_scores(scores, tile, centers32, half_norms, first + c, len(tile) // ROWS)
+            fill_scores(scores, tile, centers, half_norms, first + c, len(tile) // ROWS)
             update_best_two(scores, best_two, nearest, c)
 
 
 @compiled()
-def _pass(matrix, centers, fits, labels, statistics, workspace, first_chunk, last_chunk):  # type: ignore[no-untyped-def]
+def _pass(  # type: ignore[no-untyped-def]
+    X, weight, origin, scale, tiles, max_norm,  # of `TiledMatrix`
+    first, n_clusters, centers64, centers32, half_norms, error_bound, features,  # `Centers`
+    all_sums, all_masses, all_sizes, changed,  # `ChunkStatistics`
+    scores, best_two, nearest, flags, words, busy, moved,  # `PassWorkspace`
+    fits, labels, first_chunk, last_chunk,
+):  # fmt: skip
     """Label the rows of some chunks by the centres of `fits`; the changes of the statistics of each chunk.
 
-    fits (n_running,) int64; labels (n_fits, n_tiles * ROWS) uint16.
+    fits (n_running,) int64; labels (n_fits, n_tiles * ROWS) uint16. The tuples come unpacked: as tuples they cost 8 to 15 % of the
+    pass on few features.
     """
-    X, weight, tiles, max_norm = matrix.X, matrix.weight, matrix.tiles, matrix.max_norm
-    first, n_clusters, error_bound = centers.first, centers.n_clusters, centers.error_bound
-    best_two, nearest, flags, moved = workspace.best_two, workspace.nearest, workspace.flags, workspace.moved
-    n_rows, n_tiles, n_chunks = len(X), len(max_norm), len(statistics.masses)
-    n_features = len(centers.features) if len(centers.features) else X.shape[1]
+    n_rows, n_tiles, n_chunks = len(X), len(max_norm), len(all_masses)
+    n_features = len(features) if len(features) else X.shape[1]
     unlabelled = first[-1]  # the cluster of rows without a label yet
     for chunk in range(first_chunk, last_chunk):
-        sums, masses, sizes = statistics.sums[chunk], statistics.masses[chunk], statistics.sizes[chunk]
-        changed = statistics.changed[chunk]
+        sums, masses, sizes = all_sums[chunk], all_masses[chunk], all_sizes[chunk]
         for fit in fits:
-            changed[fit] = 0
+            changed[chunk, fit] = 0
             for c in range(first[fit], first[fit] + n_clusters[fit]):
                 masses[c], sizes[c] = 0, 0
                 for f in range(n_features):
@@ -180,27 +179,27 @@ def _pass(matrix, centers, fits, labels, statistics, workspace, first_chunk, las
         for t in range(chunk * n_tiles // n_chunks, (chunk + 1) * n_tiles // n_chunks):
             tile = tiles[t * n_features * ROWS : (t + 1) * n_features * ROWS]
             for fit in fits:
-                c0 = first[fit]
-                _label_tile(tile, centers, fit, workspace)
+                c0, clusters = first[fit], (first[fit], n_clusters[fit])
+                _label_tile(tile, clusters, centers32, half_norms, features, scores, best_two, nearest)
                 margin = np.float32(error_bound[fit, 0] * max_norm[t] + error_bound[fit, 1])
                 start = t * ROWS
                 known = labels[fit, start : start + ROWS]
                 _flag_changed(nearest, best_two, known, margin, flags)
                 for r in range(n_rows - start, ROWS):
                     flags[r] = 0
-                for i in range(_list_flagged(flags, workspace.words, workspace.busy, moved)):
+                for i in range(_list_flagged(flags, words, busy, moved)):
                     r = moved[i]
                     new, old = np.int64(nearest[r]), np.int64(known[r])
                     if best_two[ROWS + r] - best_two[r] <= margin:
-                        new = _assign_exactly(matrix, start + r, centers, fit)
+                        new = _assign_exactly(X, start + r, origin, scale, centers64, clusters)
                         if new == old:
                             continue
                     known[r] = new
-                    changed[fit] += 1
+                    changed[chunk, fit] += 1
                     mass = weight[start + r] if len(weight) else 1.0
                     if mass > 0:
                         old = c0 + old if old != UNSET else unlabelled
-                        _transfer(tile, r, mass, old, c0 + new, sums, masses, sizes)
+                        _transfer(tile, r, n_features, mass, old, c0 + new, sums, masses, sizes)
 
 
 @compiled()
@@ -324,7 +323,9 @@ class LloydBatch:
         """One read of the matrix: labels by the present centres; sums, masses, sizes and means by these labels."""
 
         def run(first: int, last: int) -> None:
-            _pass(self.rows, self.centers, fits, self.labels, self._chunks, self._workspaces[first], first, last)
+            _pass(
+                *self.rows[:6], *self.centers, *self._chunks, *self._workspaces[first], fits, self.labels, first, last
+            )  # fmt: skip
 
         in_threads(self.rows.n_chunks, run)
         _merge(fits, self.centers, self._chunks, self.total)
