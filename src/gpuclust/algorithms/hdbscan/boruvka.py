@@ -190,7 +190,7 @@ def _search(leaves, workspace, state, first, last):  # type: ignore[no-untyped-d
             if node_components[node] >= 0 and node_components[node] == node_components[home]:
                 continue
             if leaf_of_node[node] < 0:
-                waiting = push_children(tree, home, node, nodes, bounds, waiting)
+                waiting = push_children(lower, upper, home, node, nodes, bounds, waiting)
                 continue
             other_start, n_others = starts[node], ends[node] - starts[node]
             to_box(tiles[leaf], lower[node], upper[node], box_distances)

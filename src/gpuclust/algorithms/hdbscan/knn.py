@@ -75,7 +75,7 @@ def _search(leaves, workspace, neighbors, squared, first, last):  # type: ignore
                 continue
             met_home = True
             if leaf_of_node[node] < 0:
-                waiting = push_children(tree, home, node, nodes, bounds, waiting)
+                waiting = push_children(lower, upper, home, node, nodes, bounds, waiting)
                 continue
             n_others = ends[node] - starts[node]
             to_box(tiles[leaf], lower[node], upper[node], box_distances)
