@@ -11,6 +11,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hydra
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -520,6 +521,14 @@ def test_errors_name_the_argument_of_python(
 ) -> None:
     with pytest.raises(gc.GpuclustError, match=message):
         gc.fit(frame, algorithm, **QUIET | options)
+
+
+def test_a_program_with_hydra_of_its_own_keeps_it(frame: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("answer: 42\n")
+    with hydra.initialize_config_dir(str(tmp_path / "mine"), version_base="1.3"):
+        gc.fit(frame, gc.KMeans(n_clusters=2), **QUIET)
+        assert hydra.compose("config").answer == 42
 
 
 def test_an_unknown_metric_is_refused(frame: pd.DataFrame) -> None:

@@ -165,14 +165,18 @@ def from_yaml(text: str) -> Config:
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[None]:
     register_schema()
+    of_program = GlobalHydra.instance().hydra  # of a program with Hydra that calls gpuclust.fit
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="gpuclust"):
-        _EXTRA.clear()
-        if config_dir is not None and not config_dir.is_dir():
-            raise ConfigurationError(f"--config-dir {config_dir} is not a folder")
-        if further := [*([config_dir.resolve()] if config_dir else []), *conf_dirs()[1:]]:
-            _EXTRA.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in further)}]")
-        yield
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="gpuclust"):
+            _EXTRA.clear()
+            if config_dir is not None and not config_dir.is_dir():
+                raise ConfigurationError(f"--config-dir {config_dir} is not a folder")
+            if further := [*([config_dir.resolve()] if config_dir else []), *conf_dirs()[1:]]:
+                _EXTRA.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in further)}]")
+            yield
+    finally:
+        GlobalHydra.instance().hydra = of_program
 
 
 # Overrides that every composition within `_hydra` gets.
