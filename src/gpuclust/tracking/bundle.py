@@ -125,7 +125,8 @@ class Bundle:
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"parameters/{name}": np.asarray(value) for name, value in self.parameters.items()}
         projection = self.preparation.projection
-        parts = {"scaling": self.preparation.scaling, "map": self.preparation.map_projection, "projection": projection}
+        made = self.preparation
+        parts: dict[str, Any] = {"scaling": made.scaling, "map": made.map_projection, "projection": projection}
         for prefix, part in parts.items():
             arrays |= {f"{prefix}/{name}": array for name, array in (part.to_arrays() if part else {}).items()}
         np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type]

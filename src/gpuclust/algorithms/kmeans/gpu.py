@@ -119,4 +119,4 @@ def assigned(X: cp.ndarray, centers: cp.ndarray, n_iter: int, settled: bool, eng
     centers = cp.ascontiguousarray(centers)
     labels, nearest, second = nearest_two(X, centers, cp)
     host: list[np.ndarray] = [cp.asnumpy(array) for array in (labels, nearest, second, centers)]
-    return packed(*host, n_iter, settled, engine)
+    return packed(host[0], host[1], host[2], host[3], n_iter, settled, engine)
