@@ -1,4 +1,4 @@
-"""What dividing the rows into clusters gains over not dividing them: the null that silhouette and inertia lack."""
+"""The gain in likelihood of several clusters over one: the null hypothesis that silhouette and inertia lack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep pays for once: tables, matrices and HDBSCAN trees, kept by chained keys, evicted by bytes.
+"""The expensive intermediate results of a sweep (tables, matrices, HDBSCAN trees), cached by chained keys up to a size in bytes.
 
 Keys hash configuration and the file's fingerprint, never arrays:
 table = H(fingerprint, columns, cleaning), matrix = H(table, scale, reduce, dtype),
@@ -46,7 +46,7 @@ def matrix_key(config: Config, table: str) -> str:
 
 
 def nbytes(thing: Any) -> int:
-    """Bytes held by the arrays and frames of an object, as far as they say."""
+    """Bytes held by the arrays and frames of an object."""
     if hasattr(thing, "memory_usage"):
         return int(thing.memory_usage(index=True, deep=False).sum())
     if hasattr(thing, "nbytes"):
@@ -59,7 +59,7 @@ def nbytes(thing: Any) -> int:
 class ResultCache:
     """Least-recently-used results up to ``limit`` bytes (default: half of the memory now free).
 
-    ``n_created`` counts how often each kind was made, so that a test can show that a sweep pays once.
+    ``n_created`` counts how often each kind was created, so that a test can show that a sweep creates each once.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -69,7 +69,7 @@ class ResultCache:
         self._seconds: dict[str, float] = {}
 
     def get_or_create(self, name: str, make: Callable[[], T]) -> T:
-        """What is kept under the key, or what ``make`` gives, kept from now on; the newest is never evicted."""
+        """The cached result of that name, or the result of ``make``, which is then cached; the newest is never evicted."""
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name][0]
@@ -83,5 +83,5 @@ class ResultCache:
         return thing
 
     def pop_seconds(self, name: str) -> float:
-        """Seconds that making this cost since it was last claimed: who claims first pays, the others pay nothing."""
+        """Return and reset the seconds spent creating this entry, so that the cost is logged on one job only."""
         return self._seconds.pop(name, 0.0)

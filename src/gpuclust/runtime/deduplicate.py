@@ -29,7 +29,7 @@ class Distinct:
     counts: np.ndarray
 
     def note(self, what: str) -> str:
-        """What a job that used this says of itself."""
+        """The note of a job that used the distinct rows."""
         return f"{what} on {len(self.X):,} distinct rows of {len(self.inverse):,}, weighted by how often each occurs"
 
     def repeats(self, values: np.ndarray) -> bool:

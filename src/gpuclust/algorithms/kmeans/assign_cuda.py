@@ -97,7 +97,7 @@ def refine_float64(X: Array, centers: Array, *, least_move: float, max_iter: int
 
 @dataclass
 class LloydState:
-    """One K-Means on its way down: ``centers`` (n_clusters, n_features) float64 on the host, and when it stops."""
+    """One K-Means in progress: ``centers`` (n_clusters, n_features) float64 on the host, and its stopping rule."""
 
     centers: np.ndarray
     least_move: float
@@ -108,12 +108,12 @@ class LloydState:
 
     @property
     def running(self) -> bool:
-        """Whether it wants another pass."""
+        """Whether another pass is needed."""
         return not self.settled and self.n_iter < self.max_iter
 
 
 def run_lloyd_gpu(X: Array, descents: Sequence[LloydState]) -> None:
-    """Advance every descent to its end, all of them in each pass over X, which is on the device.
+    """Run Lloyd's iterations of every state to the end, all of them in each pass over X, which is on the device.
 
     An empty cluster keeps its centre. The sums are the same in every run, so labels that no longer change leave the
     centres where they are: that move of 0 is scikit-learn's strict convergence.

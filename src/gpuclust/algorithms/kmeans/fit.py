@@ -2,7 +2,7 @@
 
 scikit-learn's meanings throughout: `tol` is relative to the mean variance of the features and compared with the squared
 move of the centres, empty clusters are moved to the rows farthest from their centres, and the labels returned are the
-assignment to the centres returned. What differs is where restarts are spent on a large matrix: see `kmeans_starts`.
+assignment to the centres returned. What differs is where restarts are spent on a large matrix: see `init`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KMeansFit:
 
 
 def use_fused(n_samples: int, n_features: int, n_clusters: int) -> bool:
-    """Whether this engine is ahead of scikit-learn at equal or lower inertia.
+    """Whether this engine is faster than scikit-learn at equal or lower inertia.
 
     Up to 128 features and 256 clusters, which is as far as experiments/bench/kmeans.py looks, an iteration takes less than
     half of scikit-learn's time everywhere; beyond, matrix products may win.

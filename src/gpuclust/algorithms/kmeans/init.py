@@ -1,4 +1,4 @@
-"""Where K-Means fits start on all rows: every restart on a small matrix, the best of a search on samples of a large one.
+"""Initial centres of K-Means on all rows: every restart on a small matrix, the best of a search on samples of a large one.
 
 One sample has local optima of its own and hides some of the whole's, so a search takes SAMPLES small ones rather than one
 large. On each, a share of the restarts is seeded and iterated; then, SWAPS times, as many trials as there are restarts

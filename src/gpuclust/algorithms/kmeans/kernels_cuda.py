@@ -1,4 +1,4 @@
-"""The Lloyd pass on a GPU, by numba.cuda: the statistics of `lloyd.lloyd_pass` in one read of the matrix.
+"""The Lloyd pass on a GPU, by numba.cuda: the statistics of `kernels_cpu.lloyd_pass` in one read of the matrix.
 
 A block takes a range of rows for one set of centres; blocks of the same rows stand next to each other in the grid, so
 that a row is read from memory once and from the cache for the other sets. A thread labels one row, in float32 and again in
@@ -31,6 +31,13 @@ FAR = 3e38
 def _pass(  # type: ignore[no-untyped-def]
     X, weight, weighted, centers, floats, half_norms, frames, first, n_clusters, parts, home, n_ranges, labels, partial
 ):  # fmt: skip
+    """One block takes the rows of range blockIdx.y for the centres of fit blockIdx.x.
+
+    X (n, d) float32 or float64; weight (n,) float64, read where `weighted`; centers (n_centers, d) float64 and floats, the
+    same in float32, of all fits; half_norms (n_centers,) float32; frames (n_fits, d + 3) float64: origin, scale and error bounds of
+    each fit (see `_frame`); first (n_fits + 1,), n_clusters, parts (n_fits,) and home (n_fits + 1,) int64: each fit's first centre,
+    number of centres, parts of a block and offset in `partial`. Writes labels (n_fits, n) int32 and partial sums, float64.
+    """
     fit, block, t, threads = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x
     n_rows, n_features = X.shape
     tile = cuda.shared.array(0, float32)
@@ -124,7 +131,7 @@ def _threads(n_features: int) -> int:
 
 
 def lloyd_pass(X: Any, centers: Sequence[np.ndarray], sample_weight: Any | None = None) -> list[LloydStatistics]:
-    """As `lloyd.lloyd_pass`, for a float32 or float64 matrix on the device; the labels stay there.
+    """As `kernels_cpu.lloyd_pass`, for a float32 or float64 matrix on the device; the labels stay there.
 
     X, and sample_weight where it lies there too, come as any object with `__cuda_array_interface__`; NumPy arrays are
     copied. Each of `centers` is a host array (n_clusters, n_features) in the coordinates of X. Raises FitError above

@@ -1,4 +1,4 @@
-"""The EM pass of a Gaussian mixture: one read of the matrix gives the log-likelihood and all that the M-step needs.
+"""The EM pass of a Gaussian mixture: one read of the matrix gives the log-likelihood and the statistics of the M-step.
 
 `gpuclust.algorithms.mixture.fit.em_backend` finds the implementation for a device: `em_cpu` (numba) or `kernels_cuda` (numba.cuda).
 Both do the same, and the tests compare them. This file has what they share: the results, the protocol, and the parameters in
@@ -22,7 +22,7 @@ Array = Any
 
 @dataclass(frozen=True)
 class EMStatistics:
-    """What one read of the matrix says under given parameters; those of two tables with the same parameters add up.
+    """The results of one pass with given parameters; those of two tables with the same parameters add up.
 
     ``log_likelihood``: sum of w log p(x), nan after a label pass. ``counts`` (k,): sum of w r. ``sums`` (k, d): sum of
     w r (x - mean). ``scatter``: sum of w r (x - mean)(x - mean)^T, (k, d, d) for ``full`` and ``tied``, its diagonal
@@ -46,9 +46,9 @@ class EMStatistics:
 
 @dataclass(frozen=True)
 class EMScores:
-    """Every row under given parameters, on the host.
+    """The scores of every row with given parameters, on the host.
 
-    ``labels`` (n,) int32: the likeliest component. ``confidence`` (n,) float32 in [0, 1]: its responsibility.
+    ``labels`` (n,) int32: the most probable component. ``confidence`` (n,) float32 in [0, 1]: its responsibility.
     ``log_prob`` (n,) float64: log p(x). ``log_likelihood`` and ``entropy``: sums over the rows of w log p(x) and of
     -w sum_k r log r, which ICL needs. ``responsibilities`` (n, k) in the matrix's dtype, only when asked for.
     """
@@ -161,7 +161,7 @@ def kernel_parameters(
 
 
 def label_parameters(means: np.ndarray, covariance_type: str, dtype: np.dtype[Any]) -> KernelParameters:
-    """What a label pass reads: the centres, and the shape of the scatter. Its log-likelihood is nan."""
+    """The parameters of a label pass: the centres, and the shape of the scatter. Its log-likelihood is nan."""
     k, d = np.shape(means)
     matrices = covariance_type in ("full", "tied")
     centres = np.asarray(means, dtype=dtype)
@@ -177,7 +177,7 @@ def label_parameters(means: np.ndarray, covariance_type: str, dtype: np.dtype[An
 
 
 def recentre(found: EMStatistics, c: KernelParameters, total: float) -> EMStatistics:
-    """What a kernel found about the rounded centres, taken about the means themselves.
+    """The statistics of a kernel, which are about the rounded centres, about the means themselves.
 
     Its scatter has the factors' shape, of a matrix only the lower triangle. ``total`` is the sum of the weights.
     """

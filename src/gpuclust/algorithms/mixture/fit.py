@@ -1,7 +1,7 @@
 """Gaussian mixtures: a small host loop over the fused EM pass, with scikit-learn's parameters and results.
 
 Unlike scikit-learn's it keeps no n x k array, takes sample weights, computes float32 input in float32 but its sums in
-float64, raises FitError when a component dies, and runs on a GPU (``device="cuda"``).
+float64, raises FitError when a component becomes empty, and runs on a GPU (``device="cuda"``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GaussianMixture:
 
     Parameters and fitted attributes have scikit-learn's names and meanings; attributes are float64 NumPy arrays.
     Convergence is a change of the mean log-likelihood below ``tol``. Not converging is no warning: see
-    ``converged_``. Of ``n_init`` starts those in which a component dies are left out while any other lives.
+    ``converged_``. Of ``n_init`` initialisations, those in which a component becomes empty are skipped unless all do.
 
     ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
     the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
@@ -101,8 +101,8 @@ class GaussianMixture:
     ) -> GaussianMixture:
         """Fit X (n_samples, n_features), float32 or float64; a weight w counts as w equal rows.
 
-        ``progress`` is told the share of all possible iterations that is done. Raises FitError for values that are
-        not finite, for fewer rows than components, and when a component dies or collapses in every start.
+        ``progress`` receives the fraction of all possible iterations that is done. Raises FitError for values that are
+        not finite, for fewer rows than components, and when a component becomes empty or collapses in every initialisation.
         """
         self._check()
         device = self._em_backend()
@@ -178,7 +178,7 @@ class GaussianMixture:
         self.n_features_in_ = n_features
 
     def predict(self, X: Array) -> np.ndarray:
-        """The likeliest component of each row, (n_samples,) int32."""
+        """The most probable component of each row, (n_samples,) int32."""
         return self._score(X).labels
 
     def predict_proba(self, X: Array) -> np.ndarray:

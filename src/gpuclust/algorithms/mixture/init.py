@@ -1,4 +1,4 @@
-"""Where EM starts: the four ways of scikit-learn's mixtures, drawing the same random numbers."""
+"""Initialisation of EM: the four methods of scikit-learn's mixtures, drawing the same random numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kmeans_labels(
         return _plus_plus(X, n_clusters, random_state, sample_weight)
 
     with warnings.catch_warnings():
-        # Fewer distinct rows than components: told by the FitError of the empty component.
+        # Fewer distinct rows than components: the FitError of the empty component says so.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(n_clusters=n_components, init=seeds, n_init=1, random_state=random_state)
         return model.fit(X, sample_weight=sample_weight).labels_
@@ -76,7 +76,7 @@ def _plus_plus(
 
 @dataclass(frozen=True)
 class MixtureInit:
-    """How to find first parameters; ``weights``, ``means`` and ``precisions`` are given ones, or None."""
+    """How to find the initial parameters; ``weights``, ``means`` and ``precisions`` are those given by the caller, or None."""
 
     backend: EMBackend
     n_components: int
@@ -108,7 +108,7 @@ class MixtureInit:
     def parameters(
         self, X: Array, random_state: np.random.RandomState, sample_weight: Array | None
     ) -> MixtureParameters:
-        """First parameters from X; given ones take the place of what they name."""
+        """Initial parameters from X; those given by the caller replace the estimated ones."""
         if self.weights is not None and self.means is not None and self.precisions is not None:
             found = None
         else:

@@ -60,7 +60,7 @@ def em_pass(
     covariance_type: str,
     sample_weight: Array | None = None,
 ) -> EMStatistics:
-    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    """The E-step and the sums of the M-step, `EMBackend.em_pass`."""
     X = matrix(X)
     c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
     return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
@@ -69,7 +69,7 @@ def em_pass(
 def label_pass(
     X: Array, labels: Array, means: np.ndarray, covariance_type: str, sample_weight: Array | None = None
 ) -> EMStatistics:
-    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    """The sums of the M-step for given labels (n,), `EMBackend.label_pass`."""
     X = matrix(X)
     if isinstance(labels, np.ndarray):
         labels = labels.astype(np.int32)
@@ -85,7 +85,7 @@ def score_pass(
     sample_weight: Array | None = None,
     responsibilities: bool = False,
 ) -> EMScores:
-    """See `gpuclust.algorithms.mixture.em.EMBackend`."""
+    """Labels, confidence and log-likelihood of the rows, `EMBackend.score_pass`."""
     X = matrix(X)
     n, k = X.shape[0], len(means)
     c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)

@@ -1,7 +1,7 @@
-"""Where a mixture starts: the best of several short runs of EM on a sample, each from its own k-means++ seeds.
+"""Initialisation of a mixture: the best of several short runs of EM on a sample, each from its own k-means++ seeds.
 
-A mixture has many optima and one start finds one of them. Seeds, not finished K-Means, because those differ less. Short runs cost little and say which start leads
-far (Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm", Comput. Stat. Data Anal. 41).
+A mixture has many optima, and one initialisation finds one of them. The runs start from seeds because results of K-Means differ
+less. Short runs are cheap and show which initialisation leads to a high likelihood (Biernacki, Celeux and Govaert 2003, "Choosing starting values for the EM algorithm", Comput. Stat. Data Anal. 41).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = ((10_000, 30, 24), (60_000, 25, 4))
 
 
 def short_em_init(covariance_type: str, reg_covar: float) -> KMeansStart:
-    """The ``kmeans`` of a `GaussianMixture`: the parameters of the likeliest short run.
+    """The ``kmeans`` of a `GaussianMixture`: the parameters of the short run with the highest likelihood.
 
     A sample of rows with ``sample_weight`` is drawn in proportion. The search is on the host, on at most 60,000 rows,
     whatever the matrix.
@@ -42,19 +42,19 @@ def short_em_init(covariance_type: str, reg_covar: float) -> KMeansStart:
             if start is not None
         ]
         for rows, iterations, runs in later:
-            ahead = sorted((m for m in found if m is not None), key=lambda m: -m.lower_bound_)[:runs]
+            best_runs = sorted((m for m in found if m is not None), key=lambda m: -m.lower_bound_)[:runs]
             found = [
                 _short_run(sample[:rows], iterations, covariance_type, reg_covar, n_components, **onward)
-                for m in ahead
+                for m in best_runs
                 for onward in _next_round(m)
             ]
-        alive = [m for m in found if m is not None]
-        if not alive:
+        finished = [m for m in found if m is not None]
+        if not finished:
             raise FitError(
                 f"no initialisation of a {n_components}-component mixture converged to non-empty components; lower cluster.n_clusters, raise "
                 "cluster.reg_covar, or scale the features"
             )
-        best = max(alive, key=lambda m: m.lower_bound_)
+        best = max(finished, key=lambda m: m.lower_bound_)
         return MixtureParameters(best.weights_, best.means_, best.covariances_, best.precisions_cholesky_)
 
     return start
@@ -87,19 +87,19 @@ def _start(sample: np.ndarray, n_components: int, random_state: np.random.Random
 
 
 def _next_round(found: GaussianMixture) -> tuple[dict[str, Any], ...]:
-    """Two starts of the next round: where the run was, and the likeliest component of each row.
+    """Two initialisations for the next round: the parameters of the run, and the most probable component of each row.
 
     The second is a step of classification EM (Celeux and Govaert 1992, Comput. Stat. Data Anal. 14), which leaves
-    plateaus that the first stays on; but it may have a component without rows, and dies then.
+    plateaus that the first stays on; but one of its components may have no rows, which ends it.
     """
-    where_it_was = {"weights_init": found.weights_, "means_init": found.means_, "precisions_init": found.precisions_}
-    return where_it_was, {"kmeans": lambda X, *_: found.predict(X)}
+    same_parameters = {"weights_init": found.weights_, "means_init": found.means_, "precisions_init": found.precisions_}
+    return same_parameters, {"kmeans": lambda X, *_: found.predict(X)}
 
 
 def _short_run(
     sample: np.ndarray, iterations: int, covariance_type: str, reg_covar: float, n_components: int, **start: Any
 ) -> GaussianMixture | None:
-    """A mixture after a few iterations, or None when a component died."""
+    """A mixture after a few iterations, or None if a component became empty."""
     model = GaussianMixture(
         n_components,
         covariance_type=covariance_type,

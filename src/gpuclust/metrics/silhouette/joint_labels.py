@@ -1,4 +1,4 @@
-"""Rows sorted into cells, on which every labeling is constant: what the silhouette passes walk over."""
+"""Rows sorted into cells, on which every labeling is constant: the unit of the silhouette passes."""
 
 from __future__ import annotations
 
