@@ -10,10 +10,10 @@ import pytest
 
 from gpuclust.compose import compose
 from gpuclust.errors import ModelError
+from gpuclust.model.bundle import ARRAYS, MODEL, UNPLACED, Bundle
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Result, make_job
 from gpuclust.pipeline.run_log import bundle_of
-from gpuclust.tracking.bundle import ARRAYS, MODEL, UNPLACED, Bundle
 
 CASES = {
     "kmeans": ["cluster=kmeans", "cluster.n_clusters=5"],

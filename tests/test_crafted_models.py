@@ -21,10 +21,9 @@ import pytest
 from gpuclust.cli import main
 from gpuclust.errors import ModelError
 from gpuclust.model import files
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.files import ARRAYS, MODEL, read_model
-from gpuclust.model.predictor import read_predictor
 from gpuclust.model.space import read_space
-from gpuclust.tracking.bundle import Bundle
 
 WHOLE = Path(__file__).parent / "data" / "models_0_1_0"
 ALGORITHMS = ("kmeans", "gmm", "hdbscan")
@@ -293,21 +292,20 @@ def test_a_crafted_model_is_refused_in_one_line(name: str, copied: Any, tmp_path
     algorithm, change, said = CRAFTED[name]
     folder = copied(algorithm)
     change(folder)
-    for read in (Bundle.load, read_predictor):
-        began = time.monotonic()
-        tracemalloc.start()
-        try:
-            with pytest.raises(ModelError) as error:
-                read(folder)
-        finally:
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        text = str(error.value)
-        assert said in text, text
-        assert "\n" not in text
-        assert len(text) < 700
-        assert peak < 150 << 20, "nothing large is read"
-        assert time.monotonic() - began < 20
+    began = time.monotonic()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError) as error:
+            Bundle.load(folder)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    text = str(error.value)
+    assert said in text, text
+    assert "\n" not in text
+    assert len(text) < 700
+    assert peak < 150 << 20, "nothing large is read"
+    assert time.monotonic() - began < 20
     with suppress(ModelError):  # of the arrays it reads the scaling and the projection alone
         read_space(folder)
     assert not Path("/tmp/gpuclust-was-here").exists()
@@ -372,19 +370,18 @@ def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def refused_or_usable(folder: Path) -> None:
-    """Either reader refuses the model with a ModelError, or what it reads can place rows."""
+    """The model is refused with a ModelError, or what is read can place rows."""
     rows = np.array([[0.5, 0.5, 120.0], [0.1, 0.9, 80.0], [np.nan, 0.2, 300.0]])
-    for read in (Bundle.load, read_predictor):
-        try:
-            model = read(folder)
-        except ModelError as error:
-            if "\n" in str(error):
-                raise
-            continue
-        if len(getattr(model, "features", None) or model.space.features) == 3:  # type: ignore[union-attr]
-            with np.errstate(all="ignore"):
-                found = model.predict(rows)  # type: ignore[union-attr]
-            assert len(found.cluster) == 3
+    try:
+        model = Bundle.load(folder)
+    except ModelError as error:
+        if "\n" in str(error):
+            raise
+        return
+    if len(model.features) == 3:
+        with np.errstate(all="ignore"):
+            found = model.predict(rows)
+        assert len(found.cluster) == 3
 
 
 def mutated(folder: Path, rng: random.Random) -> None:

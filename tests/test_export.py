@@ -21,10 +21,10 @@ from gpuclust.compose import plan
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import Exported, export, find_run, verify, write_csv
 from gpuclust.folders import whole_folder
+from gpuclust.model.bundle import Bundle
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.run_files import leaderboard_csv
 from gpuclust.predict import predict
-from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.mlflow import MlflowRecorder
 
 HOSTILE = [

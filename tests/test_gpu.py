@@ -350,7 +350,7 @@ def test_silhouettes_are_the_same_exact_and_sampled(gpu, tracks_11, dtype, toler
     ids=lambda r: r.name,
 )  # fmt: skip
 def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, context: Any, tracks, request_, tmp_path):
-    from gpuclust.tracking.bundle import Bundle
+    from gpuclust.model.bundle import Bundle
 
     config = Config(data=replace(tracks, n_rows=20_000), clean=DISTINCT, cluster=request_, dtype="float64")
     context = replace(context, backend=gpu, choice=BackendChoice("gpu", "a test"))

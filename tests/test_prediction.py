@@ -8,10 +8,9 @@ import pytest
 
 from gpuclust.errors import ModelError
 from gpuclust.model import prediction
+from gpuclust.model.bundle import MODEL, Bundle
 from gpuclust.model.prediction import ArraySpec, Placed, PredictionRule, register_rule, rule_of
-from gpuclust.model.predictor import read_predictor
 from gpuclust.model.preparation import Preparation, Scaling, projection_of
-from gpuclust.tracking.bundle import MODEL, Bundle
 
 PLUG_IN = """
 import numpy as np
@@ -52,7 +51,7 @@ def test_a_registered_algorithm_is_saved_read_and_used(tmp_path: Path) -> None:
     register_rule(RULE)
     made = bundle("halves", step=2)
     rows = np.array([[0.0, 0.0], [1.0, 0.0], [np.nan, 0.0]])
-    again = read_predictor(made.save(tmp_path))
+    again = Bundle.load(made.save(tmp_path))
     assert made.predict(rows).cluster.tolist() == again.predict(rows).cluster.tolist() == [0, 2, -2]
     assert dict(Bundle.load(tmp_path).options) == {"step": 2}
 
@@ -61,17 +60,17 @@ def test_its_options_and_arrays_are_checked(tmp_path: Path) -> None:
     register_rule(RULE)
     bundle("halves", step=3).save(tmp_path)
     with pytest.raises(ModelError, match="step=3 does not fit the algorithm halves"):
-        read_predictor(tmp_path)
+        Bundle.load(tmp_path)
     bundle("halves").save(tmp_path)
     with pytest.raises(ModelError, match="step=None does not fit"):
-        read_predictor(tmp_path)
+        Bundle.load(tmp_path)
     bundle("halves", step=1, other=1).save(tmp_path)
     with pytest.raises(ModelError, match="other=1 does not fit"):
-        read_predictor(tmp_path)
+        Bundle.load(tmp_path)
     register_rule(PredictionRule("halves", {"cut": ArraySpec("f", ("columns",))}, by_sign, options={"step": ()}))
     bundle("halves", step=1).save(tmp_path)
     with pytest.raises(ModelError, match="parameters/cut has the shape"):
-        read_predictor(tmp_path)
+        Bundle.load(tmp_path)
 
 
 def test_an_entry_point_is_loaded_when_its_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +81,9 @@ def test_an_entry_point_is_loaded_when_its_model_is(tmp_path: Path, monkeypatch:
     (facts / "entry_points.txt").write_text("[gpuclust.algorithms]\nhalves = halves_plug_in:ALGORITHM\n")
     model = bundle("halves").save(tmp_path / "model")
     with pytest.raises(ModelError, match=r"'halves' is not known here; install the package that provides it"):
-        read_predictor(model)
+        Bundle.load(model)
     monkeypatch.syspath_prepend(tmp_path)
-    assert read_predictor(model).predict(np.array([[1.0, 0.0]])).cluster.tolist() == [1]
+    assert Bundle.load(model).predict(np.array([[1.0, 0.0]])).cluster.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", ["os", "prediction", "gpuclust.cli", "../kmeans", "", "k" * 1000])
@@ -93,7 +92,7 @@ def test_a_name_loads_no_other_module(name: str, tmp_path: Path) -> None:
     described = json.loads((folder / MODEL).read_text())
     (folder / MODEL).write_text(json.dumps({**described, "algorithm": name}))
     with pytest.raises(ModelError, match="is not known here"):
-        read_predictor(folder)
+        Bundle.load(folder)
 
 
 @pytest.mark.parametrize("name", prediction.BUILT_IN)

@@ -16,7 +16,7 @@ from gpuclust.compose import compose
 from gpuclust.config import ReduceConfig, ScaleConfig
 from gpuclust.data.table import Audit, Roles, Table
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.predictor import read_predictor
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.preparation import BLOCK_ROWS
 from gpuclust.pipeline.context import Result, make_job
 from gpuclust.pipeline.job import compute
@@ -25,7 +25,6 @@ from gpuclust.reducers.prepare import prepare
 from gpuclust.reducers.scalers import SCALERS
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix
-from gpuclust.tracking.bundle import Bundle
 
 BACKEND = CpuBackend()
 
@@ -245,7 +244,7 @@ def test_groups_far_from_zero_are_found_and_predicted(
     bundle = bundle_of(config, result.table, result.matrix, result.clustering, result.profile)
     bundle.save(tmp_path / "model")
     again = Bundle.load(tmp_path / "model").predict(raw)
-    served = read_predictor(tmp_path / "model").predict(raw)
+    served = Bundle.load(tmp_path / "model").predict(raw)
     for found in (again.cluster, served.cluster):
         assert (
             (found[clustered] == labels[clustered]).mean() > 0.99 if algorithm == "hdbscan" else (found == labels).all()
@@ -281,4 +280,4 @@ def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, context: An
     bundle.save(tmp_path / "model")
     rows = np.vstack([raw[:3], raw[:3] * 1e30])
     assert Bundle.load(tmp_path / "model").predict(rows).placed.tolist() == [True] * 3 + [False] * 3
-    assert (read_predictor(tmp_path / "model").predict(rows).cluster == -2).tolist() == [False] * 3 + [True] * 3
+    assert (Bundle.load(tmp_path / "model").predict(rows).cluster == -2).tolist() == [False] * 3 + [True] * 3

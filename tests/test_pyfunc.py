@@ -308,7 +308,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
-from gpuclust.tracking.bundle import Bundle
+from gpuclust.model.bundle import Bundle
 
 class ClusteringModel(PythonModel):
     def load_context(self, context):

@@ -21,7 +21,7 @@ from gpuclust.cli import COMMANDS, main
 from gpuclust.completion import candidates
 from gpuclust.config import conf_dirs, plugins
 from gpuclust.model import prediction
-from gpuclust.model.predictor import read_predictor
+from gpuclust.model.bundle import Bundle
 from gpuclust.tracking.mlflow import MlflowRecorder
 from tests.serving import serving
 
@@ -176,10 +176,10 @@ def test_a_reducer_and_a_scaler_of_a_plug_in(folder: Path, rows: np.ndarray) -> 
     assert main([*command, *options]) == 0
     out = folder / "reduced"
     assert main(["export", "best", "--uri", store, "--experiment", "reduced", "--out", str(out)]) == 0
-    space = read_predictor(out / "model").space
+    preparation = Bundle.load(out / "model").preparation
     directions = np.random.default_rng(3).normal(scale=2**-0.5, size=(3, 2))
     wanted = MaxAbsScaler().fit_transform(rows) @ directions
-    np.testing.assert_allclose(space.prepare(rows), wanted, rtol=1e-5, atol=1e-5)  # the matrix is float32
+    np.testing.assert_allclose(preparation.points(rows), wanted, rtol=1e-5, atol=1e-5)  # the matrix is float32
     assert main(["predict", str(out), str(folder / "rows.csv"), "--out", str(folder / "again.csv")]) == 0
     exported = pd.read_parquet(out / "assignments.parquet")
     np.testing.assert_array_equal(pd.read_csv(folder / "again.csv")["cluster"], exported["cluster"])

@@ -216,7 +216,7 @@ def load_model(folder: str | Path) -> Model:
     ModelError
         Where the folder has no model, or a damaged one.
     """
-    from gpuclust.tracking.bundle import Bundle
+    from gpuclust.model.bundle import Bundle
 
     folder = Path(folder)
     return Model(Bundle.load(folder / "model" if (folder / "model").is_dir() else folder))

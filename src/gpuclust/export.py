@@ -30,6 +30,7 @@ from gpuclust.data.read import other_columns
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.folders import whole_folder
+from gpuclust.model.bundle import Bundle, Prediction
 from gpuclust.model.records import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
@@ -38,7 +39,6 @@ from gpuclust.pipeline.summary import rebuild
 from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
-from gpuclust.tracking.bundle import Bundle, Prediction
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import RecordedJob, Recorder
 

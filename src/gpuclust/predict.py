@@ -18,11 +18,9 @@ from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import MODEL, with_prediction, write_csv
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, compare
 from gpuclust.model.schema import Details
-from gpuclust.tracking.bundle import Bundle, Prediction
-
-BATCH_ROWS = 250_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def predict(
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
     columns, raw = _rows(rows, bundle.features)
-    prediction = _in_batches(bundle, raw)
+    prediction = bundle.predict(raw)
     scored = with_prediction(columns, prediction)
     details = Details.model_validate(bundle.details)
     novelty = compare(
@@ -118,13 +116,3 @@ def _rows(path: Path, features: tuple[str, ...]) -> tuple[pa.Table, np.ndarray]:
     raw = np.column_stack([frames.to_numeric(table.frame[f]).to_numpy(dtype=np.float64) for f in features])
     columns = pa.Table.from_pandas(table.frame, preserve_index=False).replace_schema_metadata(None)
     return columns, raw
-
-
-def _in_batches(bundle: Bundle, raw: np.ndarray) -> Prediction:
-    parts = [bundle.predict(raw[at : at + BATCH_ROWS]) for at in range(0, max(len(raw), 1), BATCH_ROWS)]
-    return Prediction(
-        cluster=np.concatenate([p.cluster for p in parts]),
-        confidence=np.concatenate([p.confidence for p in parts]),
-        distance=np.concatenate([p.distance for p in parts]),
-        coordinates=np.concatenate([p.coordinates for p in parts]),
-    )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from gpuclust.analysis.verdict import Verdict
     from gpuclust.compose import Plan
+    from gpuclust.model.bundle import Bundle
     from gpuclust.pipeline.context import Outcome, Result, RunContext
     from gpuclust.pipeline.sweep_result import SweepResult
-    from gpuclust.tracking.bundle import Bundle
 
 NOT_CLUSTERED = -2
 """The label of a row that cleaning dropped."""

@@ -63,6 +63,17 @@ def check(parameters: Parameters, options: Options) -> None:
         raise ModelError("the array parameters/node_parent is not a tree")
 
 
+def labels_of_nodes(parameters: Parameters) -> np.ndarray:
+    """The label (n_nodes,) int64 of each node: its own, else that of its nearest selected ancestor, else noise."""
+    parent, cluster_node = parameters["node_parent"].tolist(), parameters["cluster_node"]
+    label_of = np.full(len(parent), NOISE, dtype=np.int64)
+    label_of[cluster_node] = np.arange(len(cluster_node))
+    for node in range(1, len(parent)):  # parents have lower numbers
+        if label_of[node] == NOISE:
+            label_of[node] = label_of[parent[node]]
+    return label_of
+
+
 def place(parameters: Parameters, options: Options) -> Place:
     """As hdbscan's ``approximate_predict``.
 
@@ -80,20 +91,14 @@ def place(parameters: Parameters, options: Options) -> Place:
     node_of, density_of = parameters["row_node"].astype(np.int64), parameters["row_density"].astype(np.float64)
     parent, birth = parameters["node_parent"], parameters["node_birth"]
     cluster_node, greatest = parameters["cluster_node"], parameters["cluster_density"]
-    label_of = np.full(len(parent), NOISE, dtype=np.int64)
-    label_of[cluster_node] = np.arange(len(cluster_node))
-    for node in range(1, len(parent)):  # parents have lower numbers
-        if label_of[node] == NOISE:
-            label_of[node] = label_of[parent[node]]
+    label_of = labels_of_nodes(parameters)
     # A fit that is not yet numbered canonically has no such array.
     canonical = np.append(parameters.get("canonical", np.arange(len(cluster_node))), NOISE)
     root_alone = len(cluster_node) > 0 and cluster_node[0] == 0
 
     def run(points: np.ndarray) -> Placed:
         points = np.ascontiguousarray(points, dtype=np.float32)
-        # Threads cost more than a few rows take.
-        workers = -1 if len(points) > 1_000 else 1
-        far, near = rows.query(points, k=np.arange(1, wanted + 1), workers=workers)
+        far, near = rows.query(points, k=np.arange(1, wanted + 1))
         own_core = far[:, min(min_samples, wanted - 1), None]
         reach = np.maximum(np.maximum(far, core[near]), own_core)
         reach[far[:, 0] == 0.0, 0] = 0.0  # an identical fitted row: fall out with it

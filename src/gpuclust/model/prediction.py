@@ -6,7 +6,9 @@ entry point of the group ``gpuclust.algorithms``; a rule without an algorithm is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,7 +21,7 @@ from gpuclust.errors import ModelError
 
 ENTRY_POINTS = "gpuclust.algorithms"
 BUILT_IN = ("kmeans", "gmm", "hdbscan")
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 4_096
 
 Parameters = Mapping[str, np.ndarray]
 Options = Mapping[str, Any]
@@ -100,9 +102,32 @@ def rule_of(name: str) -> PredictionRule:
 
 def assign(algorithm: str, parameters: Parameters, options: Options, X: np.ndarray) -> np.ndarray:
     """Labels (n,) int32 of prepared rows X (n, n_columns) under fitted parameters, in the numbering of the fit."""
-    place = rule_of(algorithm).place(parameters, options)
-    labels = np.empty(len(X), dtype=np.int32)
-    for start in range(0, len(X), BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        labels[part] = place(X[part])[0]
-    return labels
+    return place_rows(rule_of(algorithm).place(parameters, options), X)[0]
+
+
+def place_rows(place: Place, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (n,) int32, confidences (n,) float32 and distances (n,) float32 of points (n, n_columns), in threads."""
+    labels = np.empty(len(points), dtype=np.int32)
+    confidence = np.empty(len(points), dtype=np.float32)
+    distance = np.empty(len(points), dtype=np.float32)
+
+    def run(block: slice) -> None:
+        labels[block], confidence[block], distance[block] = place(points[block])
+
+    in_threads(run, row_blocks(len(points)))
+    return labels, confidence, distance
+
+
+def row_blocks(n_rows: int) -> list[slice]:
+    """Blocks of so few rows that what is computed of them stays in a processor's cache."""
+    return [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS)]
+
+
+def in_threads(run: Callable[[slice], None], blocks: Sequence[slice]) -> None:
+    """Call a function for each block, in as many threads as there are processors; NumPy and SciPy release the lock."""
+    if len(blocks) <= 1:
+        for block in blocks:
+            run(block)
+        return
+    with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
+        list(pool.map(run, blocks))

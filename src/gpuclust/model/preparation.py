@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.prediction import ArraySpec
+from gpuclust.model.prediction import ArraySpec, in_threads
+
+if TYPE_CHECKING:
+    from gpuclust.model.schema import Description
 
 # A NumPy or a CuPy array.
 Array = Any
@@ -195,10 +198,9 @@ class Preparation:
         return 1.0 if self.projection is None else self.projection.explained_share
 
     def within_reach(self, raw: np.ndarray) -> np.ndarray:
-        """Which rows (n_rows, n_features) float64 have scaled values whose squares ``dtype`` can hold: (n_rows,) bool."""
+        """Which values of rows (..., n_features) float64 have, once scaled, squares that ``dtype`` can hold: bool."""
         farthest = REACH[self.dtype]
-        within = np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale
-        return np.asarray(within.all(axis=1))
+        return np.asarray(np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale)
 
     def transform(self, raw: Array, xp: Any = np) -> tuple[Array, Array]:
         """Raw features to the matrix and the map coordinates.
@@ -209,14 +211,55 @@ class Preparation:
         """
         matrix = xp.empty((len(raw), self.n_columns), dtype=self.dtype)
         coordinates = xp.zeros((len(raw), MAP_DIMENSIONS), dtype=xp.float32)
-        for block in blocks(len(raw)):
+
+        def run(block: slice) -> None:
             scaled = self.scaling.transform(raw[block], xp)
             matrix[block] = scaled if self.projection is None else self.projection.transform(scaled, xp)
             projected = self.map_projection.transform(scaled, xp)
             coordinates[block, : projected.shape[1]] = projected
+
+        run_blocks(run, len(raw), xp)
         return matrix, coordinates
 
+    def points(self, raw: np.ndarray) -> np.ndarray:
+        """The matrix of `transform` alone, with NumPy."""
+        matrix = np.empty((len(raw), self.n_columns), dtype=self.dtype)
 
-def blocks(n_rows: int) -> Iterator[slice]:
+        def run(block: slice) -> None:
+            scaled = self.scaling.transform(raw[block])
+            matrix[block] = scaled if self.projection is None else self.projection.transform(scaled)
+
+        run_blocks(run, len(raw))
+        return matrix
+
+    def filled(self, raw: np.ndarray, fills: Mapping[str, float]) -> np.ndarray:
+        """Rows (n_rows, n_features) float64 whose missing values are what imputation learned, else the middle of the scale."""
+        middle = [fills.get(feature, self.scaling.offset[j]) for j, feature in enumerate(self.features)]
+        raw = np.array(raw, dtype=np.float64, ndmin=2)
+        return np.where(np.isfinite(raw), raw, middle)
+
+
+def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> Preparation:
+    """The preparation of a model that was read."""
+    scaling = {name: array.astype(np.float64) for name, array in arrays_in("scaling", arrays).items()}
+    return Preparation(
+        features=tuple(described.features),
+        scaling=Scaling.from_arrays(described.scale, scaling),
+        projection=projection_in(arrays, described.reduce),
+        map_projection=Projection.from_arrays(arrays_in("map", arrays)),
+        dtype=described.dtype,
+    )
+
+
+def blocks(n_rows: int) -> list[slice]:
     """The fixed row blocks that every transform uses."""
-    return (slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS))
+    return [slice(start, min(start + BLOCK_ROWS, n_rows)) for start in range(0, n_rows, BLOCK_ROWS)]
+
+
+def run_blocks(run: Callable[[slice], None], n_rows: int, xp: Any = np) -> None:
+    """Call a function for the fixed row blocks, with NumPy in threads."""
+    if xp is np:
+        in_threads(run, blocks(n_rows))
+    else:
+        for block in blocks(n_rows):
+            run(block)

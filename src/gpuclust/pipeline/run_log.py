@@ -16,13 +16,13 @@ from gpuclust.config import Config, flatten
 from gpuclust.data.summary import summary
 from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, with_size
 from gpuclust.pipeline.run_files import JobReportInput, job_files
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
-from gpuclust.tracking.bundle import Bundle
 from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
 
 

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from gpuclust import __version__
-from gpuclust.model.predictor import read_predictor
+from gpuclust.model.bundle import Bundle
 from gpuclust.serve import problems
 from gpuclust.serve.access import Access
 from gpuclust.serve.export_reader import MODEL
@@ -74,7 +74,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.library = library
-    app.state.predictor = read_predictor(library.folder / MODEL)
+    app.state.model = Bundle.load(library.folder / MODEL)
     app.include_router(router, prefix=API)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=4)

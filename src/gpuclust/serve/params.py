@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from gpuclust.model.predictor import MAX_SCALED
+from gpuclust.model.preparation import REACH
 from gpuclust.tracks.playlist import DIVERSITY, PER_CREATOR, SIZE, PlaylistOptions
 from gpuclust.tracks.playlist import MAX_PLAYLIST_ITEMS as MAX_LISTED
 
@@ -165,7 +165,7 @@ class FromLiked(StrictBody):
 class FromTaste(StrictBody):
     """A taste: the items nearest to target values of some features; other features are ignored."""
 
-    taste: dict[str, Annotated[float, Field(ge=-MAX_SCALED, le=MAX_SCALED)]] = Field(
+    taste: dict[str, Annotated[float, Field(ge=-REACH["float32"], le=REACH["float32"])]] = Field(
         min_length=1, description="Target values, in the units of the table and within the range of each feature."
     )
     cluster: SomeCluster | None = Field(None, description="Only from this cluster.")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from gpuclust.errors import InputError
-from gpuclust.model.predictor import UNPLACED, Predictor
+from gpuclust.model.bundle import UNPLACED, Bundle
 from gpuclust.model.records import Cluster
 from gpuclust.serve import params as inputs
 from gpuclust.serve import schemas
@@ -260,9 +260,9 @@ def as_json(made: Playlist) -> dict[str, Any]:
 )
 def predict(request: Request, params: inputs.Rows) -> Json:
     """Predict the cluster of rows of features. A row that cannot be predicted has a `problem`; the other rows are predicted."""
-    predictor: Predictor = request.app.state.predictor
-    raw = matrix(params.rows, predictor.space.features)
-    placement = predictor.predict(raw)
+    model: Bundle = request.app.state.model
+    raw = matrix(params.rows, model.features)
+    placement = model.predict(raw)
     names = {c.cluster: c.name for c in library_of(request).clusters}
     predictions = []
     for i, number in enumerate(placement.cluster.tolist()):
@@ -275,7 +275,7 @@ def predict(request: Request, params: inputs.Rows) -> Json:
                 "confidence": float(placement.confidence[i]),
                 "distance": float(placement.distance[i]),
                 **{"x": x, "y": y, "z": z},
-                "problem": predictor.obstacle(raw[i]) if known is None else None,
+                "problem": model.obstacle(raw[i]) if known is None else None,
             }
         )
     return Json({"predictions": predictions})

@@ -9,22 +9,20 @@ import numpy as np
 import pandas as pd
 
 from gpuclust.errors import ModelError
-from gpuclust.model.predictor import UNPLACED, Predictor, read_predictor
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.rows import to_matrix
-
-BLOCK_ROWS = 65_536
 
 
 class ClusteringModel:
     """Rows of features in, a DataFrame with ``cluster``, ``confidence`` and ``distance`` out, in the order of the rows."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
 
     @property
     def features(self) -> tuple[str, ...]:
         """The columns that rows must have."""
-        return self.predictor.space.features
+        return self.bundle.features
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Place each row of what `gpuclust.model.rows.to_matrix` takes.
@@ -38,15 +36,14 @@ class ClusteringModel:
             raw, index = to_matrix(model_input, self.features)
         except ModelError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        found = [self.predictor.predict(raw[at : at + BLOCK_ROWS]) for at in range(0, max(len(raw), 1), BLOCK_ROWS)]
-        cluster = np.concatenate([f.cluster for f in found]).astype(np.int64)
-        columns: dict[str, Any] = {"cluster": pd.arrays.IntegerArray(cluster, cluster == UNPLACED)}
+        found = self.bundle.predict(raw)
+        columns: dict[str, Any] = {"cluster": pd.arrays.IntegerArray(found.cluster.astype(np.int64), ~found.placed)}
         for name in ("confidence", "distance"):
-            values = np.concatenate([getattr(f, name) for f in found]).astype(np.float64)
+            values = getattr(found, name).astype(np.float64)
             columns[name] = pd.arrays.FloatingArray(values, np.isnan(values))
         return pd.DataFrame(columns, index=index)
 
 
 def _load_pyfunc(data_path: str) -> ClusteringModel:
     """What MLflow calls to load the model from its bundle folder."""
-    return ClusteringModel(read_predictor(Path(data_path)))
+    return ClusteringModel(Bundle.load(Path(data_path)))

@@ -1,4 +1,5 @@
-"""The portable model: ``arrays.npz`` and ``model.json``, data and no code, so a model of any device serves on any.
+"""The portable model, and its predictions: ``arrays.npz`` and ``model.json``, data and no code, so that a model of any device
+serves on any. The exports, `gpuclust predict`, the JSON API and a logged MLflow model all predict with `Bundle.predict`.
 
 ``model.json`` names the format, the algorithm, the features, what cleaning does to a new row, and every array with its
 shape. `gpuclust.model.schema` has what both files must hold.
@@ -9,17 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpuclust import __version__
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
-from gpuclust.model.prediction import Placed, rule_of
-from gpuclust.model.preparation import Preparation, Projection, Scaling, arrays_in, projection_in
-from gpuclust.model.records import NOISE
+from gpuclust.model.prediction import Place, in_threads, place_rows, row_blocks, rule_of
+from gpuclust.model.preparation import MAP_DIMENSIONS, Preparation, arrays_in, preparation_in
 from gpuclust.model.schema import FORMAT
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
@@ -65,26 +66,39 @@ class Bundle:
         """The columns that a row must have, in order."""
         return self.preparation.features
 
+    @cached_property
+    def place(self) -> Place:
+        """The algorithm's prediction, from prepared points to labels, confidences and distances."""
+        return rule_of(self.algorithm).place(self.parameters, self.options)
+
     def predict(self, raw: np.ndarray) -> Prediction:
         """Place rows of raw features (n_rows, n_features) float64, in the order of `features`; missing is NaN.
 
-        On the training rows K-Means and mixtures give the job's labels; HDBSCAN gives what
-        `gpuclust.algorithms.hdbscan.predict.approximate_predict` promises. Raises ModelError when the width is wrong.
+        On the training rows K-Means and mixtures give the job's labels; HDBSCAN gives what `gpuclust.model.hdbscan.place`
+        promises. Raises ModelError when the width is wrong.
         """
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         if raw.ndim != 2 or raw.shape[1] != len(self.features):
             raise ModelError(
                 f"rows have {raw.shape[-1]} values, the model takes {len(self.features)}: {', '.join(self.features)}"
             )
-        usable = self._clean(raw)
-        cluster = np.full(len(raw), UNPLACED, dtype=np.int32)
-        confidence = np.full(len(raw), np.nan, dtype=np.float32)
-        distance = np.full(len(raw), np.nan, dtype=np.float32)
-        coordinates = np.full((len(raw), 3), np.nan, dtype=np.float32)
+        usable = np.empty(len(raw), dtype=bool)
+
+        def clean(block: slice) -> None:
+            usable[block] = self._clean(raw[block])
+
+        in_threads(clean, row_blocks(len(raw)))
+        prediction = Prediction(
+            cluster=np.full(len(raw), UNPLACED, dtype=np.int32),
+            confidence=np.full(len(raw), np.nan, dtype=np.float32),
+            distance=np.full(len(raw), np.nan, dtype=np.float32),
+            coordinates=np.full((len(raw), MAP_DIMENSIONS), np.nan, dtype=np.float32),
+        )
         if usable.any():
-            X, coordinates[usable] = self.preparation.transform(raw[usable])
-            cluster[usable], confidence[usable], distance[usable] = self._place(X)
-        return Prediction(cluster, confidence, distance, coordinates)
+            X, prediction.coordinates[usable] = self.preparation.transform(raw if usable.all() else raw[usable])
+            found = place_rows(self.place, X)
+            prediction.cluster[usable], prediction.confidence[usable], prediction.distance[usable] = found
+        return prediction
 
     def training(self, raw: np.ndarray) -> Prediction:
         """The job's own assignment of its training rows, given again as raw features in the order they were fitted.
@@ -101,11 +115,6 @@ class Bundle:
         no_centre = np.full(len(raw), np.nan, dtype=np.float32)
         return Prediction(kept, self.parameters["training_confidence"], no_centre, coordinates)
 
-    def _place(self, X: np.ndarray) -> Placed:
-        if self.algorithm in PREDICTORS:
-            return PREDICTORS[self.algorithm](self, X)
-        return rule_of(self.algorithm).place(self.parameters, self.options)(X)
-
     def _clean(self, raw: np.ndarray) -> np.ndarray:
         """Fill what imputation learned, in place; which rows are then usable, (n,) bool."""
         raw[~np.isfinite(raw)] = np.nan
@@ -118,7 +127,23 @@ class Bundle:
                 usable &= ~(raw[:, j] > high)
             if feature in self.fills:
                 raw[np.isnan(raw[:, j]), j] = self.fills[feature]
-        return usable & ~np.isnan(raw).any(axis=1) & self.preparation.within_reach(raw)
+        return usable & ~np.isnan(raw).any(axis=1) & self.preparation.within_reach(raw).all(axis=1)
+
+    def obstacle(self, row: np.ndarray) -> str | None:
+        """Why a row of raw features (n_features,) cannot be placed; None when it can."""
+        within_reach = self.preparation.within_reach(row)
+        for j, (feature, value) in enumerate(zip(self.features, row.tolist(), strict=True)):
+            low, high = self.bounds.get(feature, (None, None))
+            if not np.isfinite(value):
+                if feature not in self.fills:
+                    return f"{feature} is missing"
+            elif (low is not None and value < low) or (high is not None and value > high):
+                return (
+                    f"{feature}={value:g} is outside {_number(low)} to {_number(high)}, which the model was fitted on"
+                )
+            elif not within_reach[j]:
+                return f"{feature}={value:g} is too far out to be placed"
+        return None
 
     def save(self, folder: Path) -> Path:
         """Write ``model.json`` and ``arrays.npz`` into a folder, which is made."""
@@ -132,7 +157,7 @@ class Bundle:
         np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
         description = {
             "format": FORMAT,
-            "gpuclust": __version__,
+            "gpuclust": version("gpuclust"),
             "algorithm": self.algorithm,
             "options": {k: v for k, v in self.options.items() if k != "covariance_type"},
             "covariance_type": self.options.get("covariance_type"),
@@ -157,17 +182,10 @@ class Bundle:
     def of(cls, model: ModelFiles) -> Bundle:
         """The bundle of a model that was read."""
         described, arrays = model.description, model.arrays
-        preparation = Preparation(
-            features=tuple(described.features),
-            scaling=Scaling.from_arrays(described.scale, arrays_in("scaling", arrays)),
-            projection=projection_in(arrays, described.reduce),
-            map_projection=Projection.from_arrays(arrays_in("map", arrays)),
-            dtype=described.dtype,
-        )
         return cls(
             algorithm=described.algorithm,
-            preparation=preparation,
-            parameters={k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")},
+            preparation=preparation_in(described, arrays),
+            parameters=arrays_in("parameters", arrays),
             options=described.all_options,
             fills=described.fills,
             bounds=described.bounds,
@@ -175,27 +193,5 @@ class Bundle:
         )
 
 
-def _kmeans(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.algorithms.kmeans.cpu import centroid_confidence as margin
-    from gpuclust.algorithms.kmeans.fit import assign
-
-    labels, nearest, second = assign(X, bundle.parameters["centers"])
-    return labels, margin(nearest, second), nearest.astype(np.float32)
-
-
-def _gmm(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.algorithms.mixture.cpu import score_rows as mixture_assign
-
-    scores, distance = mixture_assign(X, bundle.parameters, bundle.options["covariance_type"])
-    return scores.labels, scores.confidence, distance
-
-
-def _hdbscan(bundle: Bundle, X: np.ndarray) -> Placed:
-    from gpuclust.algorithms.hdbscan.predict import approximate_predict
-
-    labels, probabilities = approximate_predict(bundle.parameters, X)
-    renumber = np.append(bundle.parameters["canonical"], NOISE).astype(np.int32)
-    return renumber[labels], probabilities, np.nan
-
-
-PREDICTORS = {"kmeans": _kmeans, "gmm": _gmm, "hdbscan": _hdbscan}
+def _number(limit: float | None) -> str:
+    return "any" if limit is None else f"{limit:g}"
