@@ -42,7 +42,7 @@ class Prediction:
     @property
     def placed(self) -> np.ndarray:
         """Which rows were placed, (n,) bool."""
-        return self.cluster != UNPLACED
+        return np.asarray(self.cluster != UNPLACED)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Bundle:
                 usable &= ~(raw[:, j] > high)
             if feature in self.fills:
                 raw[np.isnan(raw[:, j]), j] = self.fills[feature]
-        return usable & ~np.isnan(raw).any(axis=1) & self.preparation.within_reach(raw).all(axis=1)
+        return np.asarray(usable & ~np.isnan(raw).any(axis=1) & self.preparation.within_reach(raw).all(axis=1))
 
     def obstacle(self, row: np.ndarray) -> str | None:
         """Why a row of raw features (n_features,) cannot be placed; None when it can."""
@@ -150,10 +150,12 @@ class Bundle:
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"parameters/{name}": np.asarray(value) for name, value in self.parameters.items()}
         projection = self.preparation.projection
-        made = self.preparation
-        parts: dict[str, Any] = {"scaling": made.scaling, "map": made.map_projection, "projection": projection}
-        for prefix, part in parts.items():
-            arrays |= {f"{prefix}/{name}": array for name, array in (part.to_arrays() if part else {}).items()}
+        parts = {
+            "scaling": self.preparation.scaling.to_arrays(),
+            "map": self.preparation.map_projection.to_arrays(),
+            "projection": {} if projection is None else projection.to_arrays(),
+        }
+        arrays |= {f"{prefix}/{name}": array for prefix, part in parts.items() for name, array in part.items()}
         np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
         description = {
             "format": FORMAT,

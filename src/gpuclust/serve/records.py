@@ -57,7 +57,8 @@ class Item:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dictionary for JSON (without NaN)."""
-        return plain(asdict(self))
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
 
 @dataclass(frozen=True)
