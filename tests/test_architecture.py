@@ -26,7 +26,7 @@ INSIDE = {
     "estimators": "base > hdbscan kmeans mixture > __init__",
     "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > kernels_cuda > __init__",
-    "model": "prediction records rows titles > gmm hdbscan kmeans preparation > schema > files novelty > space > predictor",
+    "model": "prediction records rows titles > gmm hdbscan kmeans preparation > schema > files novelty > bundle space",
     "pipeline": "context run_files > curves run_log > job > summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
     "report": "palette terminal text > page raster text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
@@ -35,7 +35,7 @@ INSIDE = {
     "serve/explorer": "gate plotly_click points settings tables texts transitions > raster session > charts items map_figure > views > app > launch main",
     "serve/explorer/views": "averages clusters compare download overview playlist search > map",
     "serve/index": "build > locate > open",
-    "tracking": "bundle carried claims pyfunc recorder store_location > opening > mlflow > ui",
+    "tracking": "carried claims pyfunc recorder store_location > opening > mlflow > ui",
     "tracks": "catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
 }
 SERVE = {"sanitize", "errors", "model", "tracks", "serve"}

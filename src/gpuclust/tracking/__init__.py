@@ -1,1 +1,1 @@
-"""Tracking: the recorder interface, MLflow and its UI, and the portable model."""
+"""Tracking: the recorder interface, MLflow and its UI."""
