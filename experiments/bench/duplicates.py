@@ -17,8 +17,12 @@ from common import heading, interleaved, real_tracks, write
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of
+from gpuclust.config import ClusterConfig
+from gpuclust.metrics.silhouette import silhouettes
+from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
-from gpuclust.runtime.deduplicate import distinct_rows
+from gpuclust.runtime.deduplicate import Distinct, distinct_rows
 
 ROWS = 60_000
 SHARES = (1.0, 0.95, 0.9, 0.75, 0.5, 0.1)
@@ -28,8 +32,10 @@ KMEANS = KMeansConfig(n_clusters=8, n_init=10)
 GMM = GmmConfig(n_clusters=5, covariance_type="full", max_iter=30, tol=0.0)
 
 
-def quiet(_: float) -> None:
-    """No progress is shown."""
+def fit(X: np.ndarray, config: ClusterConfig, distinct: Distinct | None = None) -> FitResult:
+    """One fit as a job makes it, on the distinct rows where they are given."""
+    data = FitInput(X, 0, CPU, ResultCache(0), "bench", distinct)
+    return algorithm_of(config).fitter("cpu")(data, [config])[0]
 
 
 def tables() -> dict[str, np.ndarray]:
@@ -47,11 +53,11 @@ def tables() -> dict[str, np.ndarray]:
 def measure(X: np.ndarray) -> dict[str, float]:
     """Seconds of each pass on all rows and on the distinct ones, after checking that they agree."""
     known = distinct_rows(X)
-    labels = CPU.kmeans(X, [KMEANS], 0, quiet)[0].labels
-    passes: dict[str, Callable[..., object]] = {
-        "silhouette": lambda **k: CPU.silhouette(X, [labels], None, quiet, **k)[0].score,
-        "gmm": lambda **k: CPU.gmm(X, GMM, 0, quiet, **k).metrics["log_likelihood"],
-        "kmeans": lambda **k: CPU.kmeans(X, [KMEANS], 0, quiet, **k)[0].metrics["inertia"],
+    labels = fit(X, KMEANS).labels
+    passes: dict[str, Callable[..., float]] = {
+        "silhouette": lambda **k: silhouettes(X, [labels], backend=CPU, **k)[0].score,
+        "gmm": lambda **k: fit(X, GMM, **k).metrics["log_likelihood"],
+        "kmeans": lambda **k: fit(X, KMEANS, **k).metrics["inertia"],
     }
     for name, work in passes.items():
         np.testing.assert_allclose(work(distinct=known), work(), rtol=1e-5, err_msg=name)

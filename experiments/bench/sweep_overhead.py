@@ -83,7 +83,7 @@ def bare(planned: Plan, at: RunContext) -> list[tuple[Clustering, dict[str, floa
     matrix = jobs_module.get_matrix(jobs[0], at)
     found = []
     for job in jobs:
-        (fitted,) = cluster(matrix, [job.config.cluster], seed=job.config.seed, backend=at.backend, store=at.store)
+        (fitted,) = cluster(matrix, [job.config.cluster], seed=job.config.seed, backend=at.backend, cache=at.cache)
         assert isinstance(fitted, Clustering), fitted
         (scores,) = score(matrix, [fitted], job.config.score, seed=job.config.seed, backend=at.backend)
         found.append((fitted, dict(scores.metrics)))

@@ -88,7 +88,7 @@ def fit(X: np.ndarray, sizes: Sequence[int], seed: int) -> Evidence:
     labels: dict[str, dict[int, np.ndarray]] = {}
     for algorithm, wanted in requests.items():
         line = kind if algorithm == "gmm" else algorithm
-        results = cluster(matrix, [r for _, r in wanted], seed=seed, backend=BACKEND, store=store)
+        results = cluster(matrix, [r for _, r in wanted], seed=seed, backend=BACKEND, cache=store)
         fits = [(s, c) for (s, _), c in zip(wanted, results, strict=True) if isinstance(c, Clustering)]
         scores = score(matrix, [c for _, c in fits], ScoreConfig(), seed=seed, backend=BACKEND)
         curves[algorithm] = {}
