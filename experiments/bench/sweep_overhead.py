@@ -146,7 +146,7 @@ def parts(planned: Plan, at: RunContext) -> dict[str, float]:
         "of these, heatmap": (figures, "profile_heatmap"),
         "of these, PNG": (figures, "to_png"),
         "of these, page": (artifacts, "_job_page"),
-        "conclude sweep": (sweep, "_conclude"),
+        "conclude sweep": (sweep, "conclude"),
     }
     seconds: Counter[str] = Counter()
     with watched(places, seconds):
