@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import shutil
 import socket
 import tempfile
@@ -64,6 +65,12 @@ class Quiet:
 
     def finished(self, outcome: Any) -> None:
         self.outcomes.append(outcome)
+
+
+@pytest.fixture
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore ``__main__`` after the test: Streamlit's AppTest replaces it, and processes that are spawned run it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture

@@ -239,11 +239,11 @@ def test_with_rapids_but_no_gpu_the_reason_is_given_in_words():
 
 def test_what_a_gpu_library_raises_becomes_one_line_with_what_to_do():
     code = """if True:
-        from gpuclust.runtime.gpu import failures
+        from gpuclust.runtime.gpu import device_errors
         from gpuclust.errors import FitError
         for error in (MemoryError("std::bad_alloc"), RuntimeError("two\\nlines"), ValueError("NaN"), FitError("ours")):
             try:
-                with failures("the tree"):
+                with device_errors("the tree"):
                     raise error
             except FitError as found:
                 print(found)

@@ -513,7 +513,7 @@ def test_it_stops_when_told(pair: list[Path], number: int) -> None:
     assert not [line for line in running.errors if "Traceback" in line]
 
 
-def test_the_overview_shows_the_reasons_of_the_verdict_that_the_manifest_lists() -> None:
+def test_the_overview_shows_the_reasons_of_the_verdict_that_the_manifest_lists(main_module: None) -> None:
     def page() -> None:
         from pathlib import Path
 

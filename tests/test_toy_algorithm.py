@@ -132,7 +132,7 @@ def test_the_api_predicts(folder: Path) -> None:
     assert [p["cluster"] for p in answer.json()["predictions"]] == exported["cluster"].head(50).tolist()
 
 
-def test_the_explorer_shows_its_curves(folder: Path) -> None:
+def test_the_explorer_shows_its_curves(folder: Path, main_module: None) -> None:
     from streamlit.testing.v1 import AppTest
 
     from gpuclust.serve.explorer.settings import Settings, configure

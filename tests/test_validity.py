@@ -20,7 +20,7 @@ def clustering(labels: np.ndarray, **metrics: float) -> Clustering:
     sizes = np.bincount(kept) if len(kept) else np.empty(0, dtype=np.int64)
     return Clustering(
         "kmeans", labels.astype(np.int32), sizes, np.empty((len(sizes), 0)), np.ones(len(labels), np.float32),
-        None, {}, metrics, True, "library", (), {}, 0.0,
+        None, {}, {}, metrics, True, "library", (), None, 0.0,
     )  # fmt: skip
 
 
