@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
