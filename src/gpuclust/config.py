@@ -1,7 +1,7 @@
 """The schema of conf/: one dataclass per group, its defaults, and its constraints beside each field.
 
-Hydra composes a configuration and `to_config` turns it into these plain dataclasses; behind this border nobody
-sees a DictConfig. `validate` checks every constraint before anything runs.
+Hydra composes a configuration and `to_config` turns it into these plain dataclasses; the rest of the
+package never sees a DictConfig. `validate` checks every constraint before anything runs.
 """
 
 from __future__ import annotations

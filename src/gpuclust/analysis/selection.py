@@ -246,7 +246,7 @@ def knee(points: Points) -> int | None:
     if len(ordered) < 3 or ordered[0][1] <= ordered[-1][1]:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no knee is told by None
+        warnings.simplefilter("ignore")  # the result is None where there is no knee
         found = KneeLocator(
             [p[0] for p in ordered], [p[1] for p in ordered], curve="convex", direction="decreasing"
         ).knee

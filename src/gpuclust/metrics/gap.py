@@ -57,7 +57,7 @@ def gap_statistic(
 
     X (n_samples, n_columns) on the backend's device; a seeded sample of ``most_rows`` of them is used where there are
     more. ``sizes`` are completed to every whole number from 1 to the largest, as the rule compares neighbours.
-    ``progress`` is told the share done. Costs ``n_references`` + 1 times the K-Means of all sizes on those rows.
+    ``progress`` receives the fraction done, in [0, 1]. Costs ``n_references`` + 1 times the K-Means of all sizes on those rows.
     """
     rows = sample_rows(len(X), most_rows, seed)
     taken = X if len(rows) == len(X) else X[backend.to_device(rows)]

@@ -90,7 +90,7 @@ def stability(
     Bootstrap and thresholds: Hennig (2007), with clusters matched one to one by the Hungarian method on their Jaccard
     similarity; HDBSCAN on 80 % of the rows, its ``min_cluster_size`` scaled. Prediction strength: Tibshirani and Walther
     (2005), over random halves, each tested by the other. Seeds: adjusted Rand index of refits with the next seeds.
-    ``progress`` is told the share done; `refits` says the cost before.
+    ``progress`` receives the fraction done, in [0, 1]; `refits` gives the number of fits in advance.
     """
     began = time.perf_counter()
     total = refits(request, n_resamples)

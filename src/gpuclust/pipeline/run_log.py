@@ -102,7 +102,7 @@ def fail(job: Job, run_id: str, error: Exception, context: RunContext) -> Outcom
 
 
 def dataset(job: Job, table: Table) -> DatasetInput:
-    """The table that a job used, as the recorder is told."""
+    """The data set that the recorder logs as a job's input."""
     source = mask(job.config.data.path or job.config.data.source)
     return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
 

@@ -18,7 +18,7 @@ class Matrix:
 
     ``coordinates`` (n_samples, 3) float32 on the host are the first three principal components of the scaled
     features. ``key`` names what made it; ``seconds`` is what that cost. ``n_distinct`` is how many different rows of
-    features the table has, None where nobody counted.
+    features the table has, None where they were not counted.
     """
 
     X: Array

@@ -121,7 +121,7 @@ class Recorder(Protocol):
         or that failed there after ``since`` (milliseconds since 1970)."""
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
-        """The run id of a new job, whoever else works on the same, linked to its parent."""
+        """Start a run for a job under its parent and return its id, even if another process runs the same job."""
 
     def log(
         self,

@@ -90,7 +90,7 @@ def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int) -> FitResult:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Fewer distinct rows than clusters: the note of the result says so.
+        # The result has a note where there are fewer distinct rows than clusters.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(
             config.n_clusters,

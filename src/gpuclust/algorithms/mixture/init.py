@@ -30,7 +30,7 @@ def kmeans_labels(
         return _plus_plus(X, n_clusters, random_state, sample_weight)
 
     with warnings.catch_warnings():
-        # Fewer distinct rows than components: the FitError of the empty component says so.
+        # Fewer distinct rows than components: the empty component raises a FitError later.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(n_clusters=n_components, init=seeds, n_init=1, random_state=random_state)
         return model.fit(X, sample_weight=sample_weight).labels_
