@@ -30,9 +30,9 @@ def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
     return [_fit(data, config) for config in configs]
 
 
-def _fit(data: FitInput, config: GmmConfig) -> FitResult:
-    X, distinct = data.X, data.distinct
-    settings: dict[str, Any] = {
+def settings_of(config: GmmConfig, seed: int) -> dict[str, Any]:
+    """The parameters of `GaussianMixture` and of scikit-learn's that a configuration and a seed stand for."""
+    return {
         "n_components": config.n_clusters,
         "covariance_type": config.covariance_type,
         "init_params": config.init_params,
@@ -40,8 +40,13 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
         "max_iter": config.max_iter,
         "tol": config.tol,
         "reg_covar": config.reg_covar,
-        "random_state": data.seed,
+        "random_state": seed,
     }
+
+
+def _fit(data: FitInput, config: GmmConfig) -> FitResult:
+    X, distinct = data.X, data.distinct
+    settings = settings_of(config, data.seed)
     if config.engine == "library":
         return result_of(X, _fit_sklearn(X, settings), "library")
     schedule_precompile("gmm", X)
@@ -65,7 +70,7 @@ def _fit_sklearn(X: np.ndarray, settings: dict[str, Any]) -> Any:
     from sklearn.mixture import GaussianMixture as SklearnMixture
 
     with warnings.catch_warnings():
-        # The note of the result says that it did not converge.
+        # The result has a note where the fit did not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
             return SklearnMixture(**settings).fit(X)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.cpu import fit as fit_on_host
-from gpuclust.algorithms.mixture.cpu import result_of
+from gpuclust.algorithms.mixture.cpu import result_of, settings_of
 from gpuclust.algorithms.mixture.em import EMScores
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 from gpuclust.algorithms.mixture.short_em import short_em_init
@@ -30,18 +30,8 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     if config.engine == "library":
         host = FitInput(cp.asnumpy(data.X), data.seed, data.backend, data.cache, data.key, progress=data.progress)
         return fit_on_host(host, [config])[0]
-    mixture = GaussianMixture(
-        config.n_clusters,
-        covariance_type=config.covariance_type,
-        tol=config.tol,
-        reg_covar=config.reg_covar,
-        max_iter=config.max_iter,
-        n_init=config.n_init,
-        init_params=config.init_params,
-        random_state=data.seed,
-        kmeans=short_em_init(config.covariance_type, config.reg_covar),
-        device="cuda",
-    )
+    init = short_em_init(config.covariance_type, config.reg_covar)
+    mixture = GaussianMixture(**settings_of(config, data.seed), kmeans=init, device="cuda")
     return result_of(data.X, mixture.fit(data.X, progress=data.progress), "fused", score_rows)
 
 
