@@ -76,7 +76,9 @@ def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tup
         different: dict[tuple[str, ...], Example] = {}
         for row in every[at : at + len(rows)]:
             different.setdefault(_recording(row), row)
-        found[cluster] = tuple(different.values())[:SHOWN]
+            if len(different) == SHOWN:
+                break
+        found[cluster] = tuple(different.values())
         at += len(rows)
     return found
 
