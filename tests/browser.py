@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 WRITTEN = "text => document.querySelector('[data-testid=stMain]').innerText.replaceAll('\u2060', '').includes(text)"
+AXE_VERSION = "4.14.1"
+AXE_RULES: dict[str, dict[str, bool]] = {}
 PATIENCE_MS = 60_000  # a machine that runs other things beside the tests is no failure
 HOSTILE = (
     "<script>window.stolen = 1</script>",
@@ -164,6 +167,31 @@ def chromium_or_skip() -> str:
     if found is None:
         pytest.skip("no chromium here; install it, or name one in GPUCLUST_CHROMIUM")
     return str(found)
+
+
+def axe_or_none(folder: Path) -> str | None:
+    """The script of axe-core, which checks a page for accessibility: named in GPUCLUST_AXE, else fetched by npm into a folder;
+    None, with a warning printed, where npm is absent or cannot reach its registry."""
+    named = os.environ.get("GPUCLUST_AXE", "")
+    if named:
+        return Path(named).read_text(encoding="utf-8")
+    try:
+        command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent", "--fetch-retries=0"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+        with tarfile.open(folder / f"axe-core-{AXE_VERSION}.tgz") as packed:
+            script = packed.extractfile("package/axe.min.js")
+            assert script is not None
+            return script.read().decode()
+    except (OSError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
+        print(f"accessibility is not checked: axe-core was not fetched ({type(error).__name__})")
+        return None
+
+
+def violations(page: Any, axe: str) -> list[str]:
+    """What axe-core finds on a page: the rule, and the elements that break it."""
+    page.evaluate(axe)
+    found = page.evaluate("async rules => (await axe.run(document, { rules })).violations", AXE_RULES)
+    return [f"{each['id']}: {[node['html'][:160] for node in each['nodes'][:3]]}" for each in found]
 
 
 @contextmanager

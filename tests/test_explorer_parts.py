@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
-from gpuclust.model.records import Cluster
+from gpuclust.model.records import CategoryShare, Cluster, FeatureStats
 from gpuclust.serve.explorer import charts, raster
 from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
@@ -30,14 +30,14 @@ from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, OpenExport, colors_of
 from gpuclust.serve.explorer.tables import as_csv, rows_of
-from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, short
+from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, noun, plural, short
 from gpuclust.serve.explorer.transitions import ClusterTransitions, count_transitions
-from gpuclust.serve.explorer.views.averages import left_out
-from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, titled
+from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, place_of, titled
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
+from gpuclust.serve.explorer.views.trends import left_out
 from gpuclust.serve.records import Average, Averages, ExportInfo, Hit, Item, SearchResult
-from gpuclust.tracks.links import check_template, is_address
+from gpuclust.tracks.links import check_template, is_address, location_of, page_of, track_id, uri_of
 from gpuclust.tracks.previews import Preview, preview_of
 from tests.browser import HOSTILE, explorer, exports_of, free_port, hostile_table
 
@@ -94,6 +94,28 @@ def test_what_extensions_read_after_markdown_is_kept_apart(text: str) -> None:
 )
 def test_figures(value: float | None, shown: str) -> None:
     assert figure(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("column", "word", "several"),
+    [
+        ("artists", "artist", "artists"),
+        ("track_artist", "artist", "artists"),
+        ("artist_name", "artist", "artists"),
+        ("track_genre", "genre", "genres"),
+        ("Cover_Type", "cover type", "cover types"),
+        ("countries", "country", "countries"),
+        ("series", "series", "series"),
+        ("track_name", "track name", "track names"),
+        ("topic", "topic", "topics"),
+        ("release_date", "release date", "release dates"),
+        ("???", "???", "???s"),
+    ],
+)
+def test_a_column_is_a_word(column: str, word: str, several: str) -> None:
+    assert (noun(column), plural(noun(column))) == (word, several)
+    assert plural(word, 1) == f"1 {word}"
+    assert plural(word, 1200) == f"1,200 {several}"
 
 
 # Points
@@ -240,6 +262,14 @@ def test_which_became_which(pair: list[Path]) -> None:
         assert count_transitions(first, first).adjusted_rand == 1.0
 
 
+def test_the_largest_clusters_keep_their_shares() -> None:
+    found = ClusterTransitions((-1, 0, 1), (0, 1, 2), np.array([[1, 0, 0], [5, 2, 3], [0, 0, 4]]), 0, 0)
+    drawn = found.largest(2)
+    assert (drawn.first, drawn.second) == ((0, 1), (0, 2))
+    assert drawn.counts.tolist() == [[5, 3], [0, 4]]
+    assert drawn.shares.tolist() == [[0.5, 0.3], [0.0, 1.0]]
+
+
 def test_agreement_at_its_ends() -> None:
     assert ClusterTransitions((0,), (0,), np.array([[9]]), 0, 0).adjusted_rand == 1.0
     assert ClusterTransitions((0, 1), (0, 1), np.array([[0, 4], [5, 0]]), 0, 0).adjusted_rand == 1.0
@@ -271,6 +301,45 @@ def test_addresses(url: str) -> None:
 def test_what_is_no_address_of_the_web_is_never_played(url: str) -> None:
     assert not is_address(url)
     assert preview_of(item(preview=url), None).url == ""
+
+
+TRACK = "4uLU6hMCjMI75M1A2tKUQC"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": TRACK},
+        {"id": f"spotify:track:{TRACK}"},
+        {"id": "7", "url": f"https://open.spotify.com/track/{TRACK}?si=1"},
+        {"id": "7", "url": f"https://open.spotify.com/intl-de/track/{TRACK}"},
+    ],
+)
+def test_ids_of_a_known_form_are_links(values: dict[str, str]) -> None:
+    known = item(**values)
+    assert track_id(known) == TRACK
+    assert uri_of(known) == f"spotify:track:{TRACK}"
+    assert page_of(known).partition("?")[0].endswith(f"/track/{TRACK}")
+    template = "https://x.example/{id}"
+    assert (
+        page_of(known, template) == uri_of(known, template) == f"https://x.example/{values['id'].replace(':', '%3A')}"
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": "track00001"},
+        {"id": "A" * 22},
+        {"id": "1" * 22},
+        {"id": TRACK + "x"},
+        {"id": f"spotify:album:{TRACK}"},
+        {"id": f"https://evil.example/track/{TRACK}"},
+        {"id": TRACK, "title": "", "creator": ""},
+    ],
+)
+def test_other_ids_are_not_links(values: dict[str, str]) -> None:
+    assert track_id(item(**values)) == page_of(item(**values)) == location_of(item(**values)) == ""
 
 
 @pytest.mark.parametrize(
@@ -418,11 +487,11 @@ def test_years_that_are_left_out_are_gaps_and_are_said() -> None:
         assert [v is None for v in line.y] == [False, False, True, True, False]
         assert not line.connectgaps
         assert line.hovertext[0].endswith("(40 rows)")
-    assert left_out(found) == "1 row without a usable year; 2 years with fewer than 30 rows (7 rows) left out."
-    assert left_out(Averages("group", (), 0, min_count=30, left_out=1, left_out_rows=1)) == (
-        "1 group with fewer than 30 rows (1 row) left out."
+    assert left_out(found, "year") == "1 row without a usable year; 2 years with fewer than 30 rows (7 rows) left out."
+    assert left_out(Averages("group", (), 0, min_count=30, left_out=2, left_out_rows=1), "country") == (
+        "2 countries with fewer than 30 rows (1 row) left out."
     )
-    assert left_out(Averages("year", values, 3)) == ""
+    assert left_out(Averages("year", values, 3), "year") == ""
 
 
 def found_of(n_hits: int, **values: Any) -> SearchResult:
@@ -432,8 +501,8 @@ def found_of(n_hits: int, **values: Any) -> SearchResult:
 def test_results_are_counted() -> None:
     assert counted(found_of(10, total=143)) == "10 of 143"
     assert counted(found_of(10, total=661, total_is_minimum=True)) == "10 of more than 600"
-    assert counted(found_of(3, total=3, complete=False)) == "3 of 3; not every word was found as typed"
-    assert counted(found_of(3, total=None, complete=False)) == "No item has all words; these are the nearest."
+    assert counted(found_of(3, total=3, complete=False)) == "3 of 3. No exact match; closest results:"
+    assert counted(found_of(3, total=None, complete=False)) == "No exact match. Closest results:"
 
 
 def test_a_table_of_items_has_no_none_and_no_column_that_says_nothing() -> None:
@@ -469,6 +538,54 @@ def test_whether_an_export_is_the_choice_of_its_sweep(facts: dict[str, Any], sai
     manifest = {"run_name": "kmeans k=8", "sweep": {"selection_reason": "r"}}
     assert choice_of(ExportInfo("", "", 0, 0, "kmeans", (), {}, manifest, **facts)) == said
     assert choice_of(ExportInfo("", "", 0, 0, "kmeans", (), {}, {"run_name": "kmeans k=8", "sweep": None})) == ""
+
+
+def test_the_place_of_an_export_in_its_sweep() -> None:
+    curves = {"silhouette": {"2": 0.5, "3": 0.4, "4": 0.3}, "inertia": {"2": 9.0}}
+    reason = "kmeans k=2 has the highest silhouette, 0.5000, of 3 jobs; next is kmeans k=3 with 0.4000"
+    sweep = {"selection_reason": reason, "curves": curves}
+    assert place_of({"metrics": {"silhouette": 0.4}, "sweep": sweep}) == ", second of 3 by silhouette"
+    lowest = {"selection_reason": "a has the lowest BIC, 1.0, of 2 jobs", "curves": {"bic/gmm": {"2": 1.0, "3": 7.0}}}
+    assert place_of({"metrics": {"bic": 7.0}, "sweep": lowest}) == ", second of 2 by BIC"
+    more = sweep | {"selection_reason": reason.replace("3 jobs", "4 jobs")}
+    assert place_of({"metrics": {"silhouette": 0.4}, "sweep": more}) == "", "a job without a point may be better"
+    assert place_of({"metrics": {"bic": 0.4}, "sweep": sweep}) == place_of({"sweep": None}) == ""
+
+
+def many_features(n_features: int, n_clusters: int) -> OpenExport:
+    """An export, as charts use it, whose last feature differs most."""
+    names = tuple(f"e{i}" for i in range(n_features))
+
+    class Features:
+        features = names
+
+    clusters = {
+        c: Cluster(c, f"c{c}", 10, 0.1, {f: FeatureStats(0.0, 0.0, 1.0, i / n_features * (-1) ** c, 0.0) for i, f in enumerate(names)})
+        for c in range(n_clusters)
+    }  # fmt: skip
+    return OpenExport(Path(), "", Features(), clusters, colors_of(None, clusters))  # type: ignore[arg-type]
+
+
+def test_wide_tables_are_drawn_by_their_most_telling_features() -> None:
+    wide = many_features(384, 202)
+    drawn = charts.profile_heatmap(wide, range(30)).data[0]
+    assert list(drawn.x) == [f"e{i}" for i in range(383, 363, -1)]
+    radar = charts.radar(wide, [0, 1]).data[1]
+    assert len(radar.theta) == 13
+    assert charts.left_out_features(wide, 12) == "The 12 of 384 features that differ most."
+    narrow = many_features(12, 3)
+    assert charts.telling_features(narrow, [0], 12) == [f"e{i}" for i in range(12)], "in the order of the model"
+    assert charts.left_out_features(narrow, 12) == ""
+
+
+def test_bubbles_have_the_area_of_their_rows() -> None:
+    values = [Average("rock", 900, {"a": 1.0, "b": 2.0}), Average("<b>", 100, {"a": 3.0, "b": 4.0}), Average("x", 5, {"a": float("nan"), "b": 1.0})]  # fmt: skip
+    (drawn,) = charts.bubbles(values, "a", "b").data
+    assert (list(drawn.x), list(drawn.y), list(drawn.marker.size)) == ([1.0, 3.0], [2.0, 4.0], [900, 100])
+    assert drawn.text[1] == "&lt;b&gt;"
+    shares = [CategoryShare("jazz", 30, 4.0, 0.3), CategoryShare("pop", 10, 0.0, 0.1)]
+    (drawn,) = charts.share_bubbles(shares, "#000000").data
+    assert (list(drawn.x), list(drawn.y)) == ([0.3], [4.0]), "no logarithm of 0"
 
 
 def test_noise_is_a_bar_and_many_clusters_are_one() -> None:

@@ -333,7 +333,7 @@ def test_files_are_written_whole(library: Library, tmp_path: Path) -> None:
         write(made, path, "csv")
     write(made, path, "json", force=True)
     assert json.loads(path.read_text(encoding="utf-8"))["name"] == made.name
-    with pytest.raises(InputError, match="the format 'xml' is not one of table, csv, json, m3u8"):
+    with pytest.raises(InputError, match="the format 'xml' is not one of table, csv, json, m3u8, uris"):
         render(made, "xml")
 
 
@@ -364,7 +364,7 @@ def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pyt
         (["--taste", "energy=1", "--like", "x"], "give --like or --taste, not both"),
         (["--like", "hello", "--cluster", "1"], "with --like, use --within-cluster"),
         (["--cluster", "1", "--within-cluster"], "--within-cluster goes with --like"),
-        (["--cluster", "1", "--format", "xml"], "--format xml is not one of table, csv, json, m3u8"),
+        (["--cluster", "1", "--format", "xml"], "--format xml is not one of table, csv, json, m3u8, uris"),
         (["--cluster", "1", "--out", "list.doc"], "list.doc does not say its format"),
         (["--cluster", "1", "--size", "0"], "size=0 is not in 1..500"),
     ],

@@ -269,7 +269,7 @@ def _explore(arguments: list[str]) -> int:
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="URL template of the page of an item, e.g. 'https://open.spotify.com/track/{id}' (default: addresses in the export)",
+        help="URL template of the page of an item, e.g. 'https://example.org/{id}' (default: addresses in the export, or those of ids that Spotify has)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
     _access_options(parser)
@@ -310,11 +310,11 @@ def _playlist(arguments: list[str]) -> int:
         "--per-creator", type=int, default=2, metavar="N", help="at most N items per creator (default: 2; 0: no limit)"
     )
     parser.add_argument("--diversity", type=float, help="0 for the nearest, up to 1 for the most varied")
-    parser.add_argument("--format", help="table, csv, json or m3u8 (default: by the suffix of --out, else table)")
+    parser.add_argument("--format", help="table, csv, json, m3u8 or uris (default: by the suffix of --out, else table)")
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="URL template of an item in m3u8, e.g. 'https://open.spotify.com/track/{id}' (default: addresses in the export)",
+        help="URL template of an item in m3u8 and uris (default: addresses in the export, or those of ids that Spotify has)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of printing")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")

@@ -94,9 +94,9 @@ def _whole(sent: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 SomeCluster = Annotated[int, Field(ge=-1, le=MAX_INT), BeforeValidator(_whole)]
-Format = Literal["json", "csv", "m3u8"]
+Format = Literal["json", "csv", "m3u8", "uris"]
 URL_TEMPLATE = (
-    "URL template of the items in m3u8, e.g. https://open.spotify.com/track/{id}; by default the addresses in the export. "
+    "URL template of the items in m3u8 and uris, e.g. https://open.spotify.com/track/{id}; by default the addresses in the export. "
     "A playlist without any address is an error."
 )
 
@@ -131,7 +131,7 @@ class PlaylistParams(QueryParams):
 class PlaylistOfCluster(PlaylistParams):
     """A playlist of the cluster in the path."""
 
-    format: Format = Field("json", description="csv for spreadsheets, m3u8 for players.")
+    format: Format = Field("json", description="csv for spreadsheets, m3u8 for players, uris for a line each.")
     url_template: UrlTemplate | None = Field(None, description=URL_TEMPLATE)
 
 

@@ -176,7 +176,11 @@ def creator(request: Request, name: inputs.Creator) -> Json:
     return Json(vars(library_of(request).average_of_creator(name)))
 
 
-FILES = {"csv": ("text/csv; charset=utf-8", "utf-8-sig"), "m3u8": ("application/vnd.apple.mpegurl", "utf-8")}
+FILES = {
+    "csv": ("text/csv; charset=utf-8", "utf-8-sig"),
+    "m3u8": ("application/vnd.apple.mpegurl", "utf-8"),
+    "uris": ("text/plain; charset=utf-8", "utf-8"),
+}
 IN_FILES: dict[int | str, dict[str, Any]] = {
     200: {"content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media, _ in FILES.values()}}
 }
@@ -237,7 +241,7 @@ def written(made: Playlist, form: str, url_template: str | None) -> Response:
     if form == "json":
         return Json(as_json(made))
     media_type, encoding = FILES[form]
-    name = {"content-disposition": f'attachment; filename="playlist.{form}"'}
+    name = {"content-disposition": f'attachment; filename="playlist.{"txt" if form == "uris" else form}"'}
     try:
         text = render(made, form, url_template=url_template, option="url_template")
     except InputError as error:  # the export has no address that a player can open

@@ -1,8 +1,9 @@
-"""Addresses of items for a media player or a browser: from columns of the export, or from a template.
+"""Addresses of items for a media player or a browser: from columns of the export, from ids of a known form, or from a template.
 
     https://open.spotify.com/track/{id}
 
 A template contains some of ``{id}``, ``{title}``, ``{creator}`` and ``{query}`` (title and creator), each percent-encoded.
+Ids of a known form are those of Spotify: the id of a track (22 letters and digits), its URI or its web address.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ AUDIO = (
 )
 _RESERVED = ":/?#[]@!$&'()*+,;=%~"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # two characters or more: C:\ is a drive
+_TRACK = re.compile(
+    r"(?:spotify:track:|https?://open\.spotify\.com/(?:intl-[a-z]+/)?track/)(?P<id>[0-9A-Za-z]{22})(?:[?#].*)?"
+)
+# All of them have digits and letters of both cases, which other ids of 22 letters need not have.
+_TRACK_ID = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[0-9A-Za-z]{22}")
 _NEVER = ("javascript:", "data:", "vbscript:")
 
 
@@ -74,10 +80,45 @@ def is_address(text: str) -> bool:
 
 def location_of(item: Item, template: str | None = None) -> str:
     """The address at which a player finds an item: from the template, else the item's web address or audio file, else its
-    preview; empty if there is none. Other schemes, network shares and other kinds of files are rejected."""
+    preview, else the page of its track; empty if there is none. Other schemes, network shares and other kinds of files are rejected."""
     if template is not None:
         return fill_template(template, item)
-    return web_address(item.url) or _file(item.url) or web_address(item.preview)
+    return web_address(item.url) or _file(item.url) or web_address(item.preview) or track_page(item)
+
+
+def page_of(item: Item, template: str | None = None) -> str:
+    """The web page of an item, from the template, its column or its id; empty if there is none."""
+    return fill_template(template, item) if template is not None else web_address(item.url) or track_page(item)
+
+
+def uri_of(item: Item, template: str | None = None) -> str:
+    """The URI that identifies an item: ``spotify:track:ID`` if its id has this form (and there is no template), else `location_of`."""
+    track = track_id(item) if template is None else ""
+    return f"spotify:track:{track}" if track else location_of(item, template)
+
+
+def track_id(item: Item) -> str:
+    """The id of an item at Spotify, from its id or its web address; empty if neither has the form of one."""
+    if not item.title and not item.creator:
+        return ""  # a row of another kind, whose id only looks like one
+    for written in (item.id, item.url):
+        found = _TRACK.fullmatch(written.strip())
+        if found is not None:
+            return found["id"]
+    plain = item.id.strip()
+    return plain if _TRACK_ID.fullmatch(plain) else ""
+
+
+def track_page(item: Item) -> str:
+    """The web page of the track of `track_id`; empty if there is none."""
+    track = track_id(item)
+    return f"https://open.spotify.com/track/{track}" if track else ""
+
+
+def embedded_player(item: Item) -> str:
+    """The address of a player of the track of `track_id` for a frame of a page; empty if there is none."""
+    track = track_id(item)
+    return f"https://open.spotify.com/embed/track/{track}" if track else ""
 
 
 def web_address(text: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuclust.errors import InputError
-from gpuclust.tracks.links import check_template, location_of
+from gpuclust.tracks.links import check_template
 from gpuclust.tracks.playlist import Playlist, PlaylistOptions, from_cluster, from_liked, from_taste
-from gpuclust.tracks.playlist_files import FORMATS, render, write
+from gpuclust.tracks.playlist_files import ADDRESSES, FORMATS, render, write
 
 if TYPE_CHECKING:
     from gpuclust.serve.library import Library
@@ -70,7 +70,8 @@ def make_playlist(library: Library, request: PlaylistRequest) -> Playlist:
 def output_playlist(playlist: Playlist, request: PlaylistRequest) -> None:
     """Print a playlist, or write it to the requested file. Raises InputError or ExportError."""
     form = request.output_format or "table"
-    lost = sum(not location_of(item, request.url_template) for item in playlist.items) if form == "m3u8" else 0
+    address = ADDRESSES.get(form)
+    lost = 0 if address is None else sum(not address(item, request.url_template) for item in playlist.items)
     notes = [*playlist.notes, *([f"{lost} items without an address are left out"] if lost else [])]
     if request.out is None:
         print(render(playlist, form, url_template=request.url_template), end="")

@@ -1,4 +1,4 @@
-"""Write playlists: a text table, CSV for spreadsheets, JSON, and M3U8 for media players."""
+"""Write playlists: a text table, CSV for spreadsheets, JSON, M3U8 for media players, and a list of URIs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import csv
 import io
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuclust.errors import ExportError, InputError
 from gpuclust.sanitize import printable, safe_cell, safe_row
-from gpuclust.tracks.links import location_of
+from gpuclust.tracks.links import location_of, uri_of
 from gpuclust.tracks.playlist import Playlist, PlaylistEntry
 
 if TYPE_CHECKING:
     from gpuclust.serve.records import Item
 
-FORMATS = ("table", "csv", "json", "m3u8")
+FORMATS = ("table", "csv", "json", "m3u8", "uris")
+# The formats of addresses, and the address of an item in each; items without one are left out.
+ADDRESSES: Mapping[str, Callable[[Item, str | None], str]] = {"m3u8": location_of, "uris": uri_of}
 MAX_CELL_LENGTH = 48  # characters of a title or a creator in the table
 DURATION = "duration_ms"  # the feature with the length of an item
 
@@ -25,13 +28,19 @@ DURATION = "duration_ms"  # the feature with the length of an item
 def render(playlist: Playlist, form: str, *, url_template: str | None = None, option: str = "--url-template") -> str:
     """Convert a playlist to text in one of `FORMATS`.
 
-    M3U8 contains the items that a player can open (see `gpuclust.tracks.links.location_of`). Raises InputError for an unknown
-    format, or if no item has an address; ``option`` is the option that the message recommends.
+    M3U8 contains the items that a player can open (see `gpuclust.tracks.links.location_of`); ``uris`` has a line for each item
+    that has a URI (`gpuclust.tracks.links.uri_of`). Raises InputError for an unknown format, or if no item has an address;
+    ``option`` is the option that the message recommends.
     """
     if form not in FORMATS:
         raise InputError(f"the format {form!r} is not one of {', '.join(FORMATS)}")
-    if form == "m3u8":
-        return _m3u8(playlist, url_template, option)
+    if form in ADDRESSES:
+        if playlist.items and not any(ADDRESSES[form](item, url_template) for item in playlist.items):
+            raise InputError(
+                f"{form} needs addresses that a player can open, and this export has no column of web addresses or audio files; "
+                f"give {option}, as in 'https://open.spotify.com/track/{{id}}', or choose another format"
+            )
+        return (_m3u8 if form == "m3u8" else _uris)(playlist, url_template)
     return {"table": _table, "csv": _csv, "json": _json}[form](playlist)
 
 
@@ -135,7 +144,7 @@ def _json(playlist: Playlist) -> str:
     return json.dumps(playlist.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _m3u8(playlist: Playlist, template: str | None, option: str) -> str:
+def _m3u8(playlist: Playlist, template: str | None) -> str:
     """Extended M3U in UTF-8 (tags as in RFC 8216): for each item a line with its length and title, then its address."""
     lines = ["#EXTM3U", f"#PLAYLIST:{printable(playlist.name)}"]
     for item in playlist.items:
@@ -146,9 +155,9 @@ def _m3u8(playlist: Playlist, template: str | None, option: str) -> str:
         seconds = -1 if length is None else round(length / 1000)
         what = " - ".join(filter(None, (printable(item.creator), printable(item.title or item.id))))
         lines += [f"#EXTINF:{seconds},{what}", location]
-    if playlist.items and len(lines) == 2:
-        raise InputError(
-            "M3U8 needs addresses that a player can open, and this export has no column of web addresses or audio files; "
-            f"give {option}, as in 'https://open.spotify.com/track/{{id}}', or choose another format"
-        )
     return "\n".join(lines) + "\n"
+
+
+def _uris(playlist: Playlist, template: str | None) -> str:
+    """A line for each URI, for a player into which a list of URIs can be pasted."""
+    return "".join(f"{uri}\n" for item in playlist.items if (uri := uri_of(item, template)))

@@ -13,7 +13,6 @@ from gpuclust.errors import GpuclustError
 from gpuclust.serve.explorer.session import open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown
-from gpuclust.serve.explorer.views.averages import averages
 from gpuclust.serve.explorer.views.clusters import clusters
 from gpuclust.serve.explorer.views.compare import compare
 from gpuclust.serve.explorer.views.download import download
@@ -21,6 +20,7 @@ from gpuclust.serve.explorer.views.map import map_
 from gpuclust.serve.explorer.views.overview import overview
 from gpuclust.serve.explorer.views.playlist import playlist
 from gpuclust.serve.explorer.views.search import search
+from gpuclust.serve.explorer.views.trends import trends
 
 # Path, title, icon (of the font included in Streamlit), page.
 PAGES: Sequence[tuple[str, str, str, Callable[[], None]]] = (
@@ -29,7 +29,7 @@ PAGES: Sequence[tuple[str, str, str, Callable[[], None]]] = (
     ("clusters", "Clusters", ":material/category:", clusters),
     ("search", "Search", ":material/search:", search),
     ("playlist", "Playlist", ":material/queue_music:", playlist),
-    ("averages", "Averages", ":material/timeline:", averages),
+    ("trends", "Trends", ":material/timeline:", trends),
     ("compare", "Compare", ":material/compare_arrows:", compare),
     ("download", "Download", ":material/download:", download),
 )
@@ -56,7 +56,7 @@ def show() -> None:
     st.set_page_config(page_title=f"{settings().folder.name} · gpuclust", page_icon=_icon(), layout="wide")
     st.html(STYLE)
     pages = {
-        path: st.Page(_with_errors(page), title=title, icon=icon, url_path=path, default=path == "overview")
+        path: st.Page(_with_errors(page), title=_titled(title), icon=icon, url_path=path, default=path == "overview")
         for path, title, icon, page in PAGES
         if _applies(path)
     }
@@ -64,9 +64,19 @@ def show() -> None:
     st.navigation(list(pages.values()), position="top").run()
 
 
+def _titled(title: str) -> str:
+    """The title of a page in the navigation: a list of items that are not music is a sample."""
+    if title != "Playlist":
+        return title
+    try:
+        return open_export().list_word.title()
+    except GpuclustError:  # the page shows the error
+        return title
+
+
 def _applies(path: str) -> bool:
     """Whether the export has the columns that a page needs."""
-    needed = {"playlist": ("title", "creator"), "averages": ("year", "group", "creator")}.get(path)
+    needed = {"playlist": ("title", "creator"), "trends": ("year", "group", "creator")}.get(path)
     if needed is None:
         return True
     try:

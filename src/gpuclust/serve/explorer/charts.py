@@ -8,7 +8,7 @@ from math import isclose
 import numpy as np
 import plotly.graph_objects as go
 
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, CategoryShare
 from gpuclust.serve.explorer.session import OpenExport
 from gpuclust.serve.explorer.texts import as_hover, figure, words
 from gpuclust.serve.explorer.transitions import ClusterTransitions
@@ -18,6 +18,10 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
 OTHERS = "#909090"
 MAX_BARS = 30
+MAX_FEATURES = 20  # columns of a heat map
+MAX_SPOKES = 12  # features of a radar chart
+MAX_NAMED_BUBBLES = 25
+STILL = {"displayModeBar": False}  # the configuration of a figure without tools
 MAX_Z = 3.0  # limit of the colour scale, so that one extreme cluster does not make all others pale
 _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
 
@@ -91,9 +95,30 @@ def size_bars(shown: OpenExport) -> go.Figure:
     return found
 
 
+def telling_features(shown: OpenExport, clusters: Sequence[int], most: int) -> list[str]:
+    """All features in the order of the model or, if there are more than ``most``, those with the largest absolute z-score in any
+    of the clusters, largest first."""
+    features = list(shown.library.features)
+    if len(features) <= most:
+        return features
+    largest = {
+        f: max((abs(z) for c in clusters if np.isfinite(z := shown.clusters[c].features[f].z)), default=0.0)
+        for f in features
+    }
+    return sorted(features, key=lambda f: -largest[f])[:most]
+
+
+def left_out_features(shown: OpenExport, most: int) -> str:
+    """Which features a chart of at most so many shows; empty if it shows all."""
+    count = len(shown.library.features)
+    return f"The {most} of {count:,} features that differ most." if count > most else ""
+
+
 def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
-    """Means of the features by cluster, in standard deviations from the mean of all rows; original units on hover."""
-    features = shown.library.features
+    """Means of the features by cluster, in standard deviations from the mean of all rows; original units on hover.
+
+    Of many features, those that differ most."""
+    features = telling_features(shown, order, MAX_FEATURES)
     z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
     most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MAX_Z)
     hover = [
@@ -121,8 +146,8 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
 
 
 def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
-    """Radar chart of mean z-scores; the ring at 0 is the mean of all rows."""
-    features = shown.library.features
+    """Radar chart of mean z-scores; the ring at 0 is the mean of all rows. Of many features, those that differ most."""
+    features = telling_features(shown, chosen, MAX_SPOKES)
     angles = [as_hover(words(f)) for f in features]
     found = go.Figure()
     mean = {"r": [0.0] * (len(angles) + 1), "theta": [*angles, *angles[:1]]}
@@ -140,7 +165,7 @@ def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
         )  # fmt: skip
     found.update_layout(
         height=430, margin={"l": 56, "r": 56, "t": 30, "b": 20}, showlegend=len(chosen) > 1,
-        legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "range": [-1.05 * most, 1.05 * most]}},
+        legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "tickangle": 90, "tickfont": {"size": 11}, "range": [-1.05 * most, 1.05 * most]}},
     )  # fmt: skip
     return found
 
@@ -173,7 +198,7 @@ def over_years(
         height=420,
         margin={**_MARGIN, "t": 8},
         legend={"orientation": "h", "y": -0.18},
-        yaxis={"title": "z over the years"},
+        yaxis={"title": "standardised mean"},
         hovermode="closest",
     )
     return found
@@ -193,6 +218,51 @@ def one_over_years(averages: Averages, feature: str) -> go.Figure:
     return found
 
 
+def bubbles(values: Sequence[Average], x: str, y: str) -> go.Figure:
+    """Groups or creators in two features: means in their units, the area is the number of rows; the largest have their name."""
+    known = [a for a in values if np.isfinite(a.features.get(x, np.nan)) and np.isfinite(a.features.get(y, np.nan))]
+    most = max((a.count for a in known), default=1)
+    found = go.Figure(
+        go.Scatter(
+            x=[a.features[x] for a in known], y=[a.features[y] for a in known], mode="markers+text",
+            text=[as_hover(str(a.value), 24) if i < MAX_NAMED_BUBBLES else "" for i, a in enumerate(known)], textposition="top center",
+            marker={"size": [a.count for a in known], "sizemode": "area", "sizeref": most / 45**2, "sizemin": 4, "color": BLUE, "opacity": 0.55},
+            hovertext=[
+                f"<b>{as_hover(str(a.value))}</b><br>{as_hover(words(x))} {figure(a.features[x])}"
+                f"<br>{as_hover(words(y))} {figure(a.features[y])}<br>{a.count:,} rows" for a in known
+            ],
+            hoverinfo="text",
+        )
+    )  # fmt: skip
+    found.update_layout(
+        height=460, margin={**_MARGIN, "t": 8}, xaxis={"title": {"text": as_hover(words(x))}}, yaxis={"title": {"text": as_hover(words(y))}}
+    )  # fmt: skip
+    return found
+
+
+def share_bubbles(shares: Sequence[CategoryShare], color: str) -> go.Figure:
+    """Values of a cluster: their share of the cluster, and how many times their share of all rows that is (a logarithmic axis)."""
+    known = [s for s in shares if s.lift > 0 and np.isfinite(s.lift)]
+    most = max((s.count for s in known), default=1)
+    found = go.Figure(
+        go.Scatter(
+            x=[s.fraction for s in known], y=[s.lift for s in known], mode="markers+text", text=[as_hover(s.value, 20) for s in known],
+            textposition="top center",
+            marker={"size": [s.count for s in known], "sizemode": "area", "sizeref": most / 40**2, "sizemin": 5, "color": color, "opacity": 0.6},
+            hovertext=[
+                f"<b>{as_hover(s.value)}</b><br>{s.fraction:.1%} of the cluster, {s.count:,} rows<br>{figure(s.lift)} × expected" for s in known
+            ],
+            hoverinfo="text",
+        )
+    )  # fmt: skip
+    found.add_hline(y=1, line={"color": "#808080", "dash": "dot", "width": 1.5})
+    found.update_layout(
+        height=340, margin={**_MARGIN, "t": 24, "r": 24}, xaxis={"title": "share of the cluster", "tickformat": ".0%", "rangemode": "tozero"},
+        yaxis={"title": "× expected", "type": "log", "tickvals": [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]},
+    )  # fmt: skip
+    return found
+
+
 def _every_year(averages: Averages) -> dict[int, Average | None]:
     """All years from the first to the last; None for a year without an average."""
     known = {int(a.value): a for a in averages.values}
@@ -208,8 +278,7 @@ def _of_years(years: Mapping[int, Average | None], feature: str) -> list[str]:
 
 def contingency_heatmap(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> go.Figure:
     """Contingency table of two exports, as shares of the clusters of the first; the number of rows on hover."""
-    rows, columns = moves.first, moves.second
-    share = moves.counts / np.maximum(moves.counts.sum(axis=1, keepdims=True), 1)
+    rows, columns, share = moves.first, moves.second, moves.shares
     hover = [
         [
             f"{as_hover(first.name(a))}<br>→ {as_hover(second.name(b))}<br>{moves.counts[i, j]:,} rows, {share[i, j]:.1%}"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from gpuclust.serve.explorer.session import OpenExport, like, liked
+from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
 from gpuclust.serve.records import Item
-from gpuclust.tracks.links import fill_template, is_address, web_address
+from gpuclust.tracks.links import embedded_player, is_address, page_of, track_id
 from gpuclust.tracks.playlist_files import duration
 from gpuclust.tracks.previews import preview_of
 
@@ -66,6 +66,13 @@ def details_of(item: Item) -> str:
     return " · ".join(part for part in known if part)
 
 
+def search_words(shown: OpenExport) -> str:
+    """What search looks at, for a label: "title or artist"."""
+    return " or ".join(
+        "title" if role == "title" else shown.word(role) for role in ("title", "creator") if shown.has(role)
+    )
+
+
 def can_listen(items: Sequence[Item]) -> bool:
     """Whether any of the items may have an audio preview."""
     return settings().previews is not None or any(is_address(item.preview) for item in items)
@@ -83,9 +90,16 @@ def choose(
     if not items:
         return None
     frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
+    pages = [page_of(item, settings().url_template) or None for item in items]
+    if any(pages):
+        frame["link"] = pages
+    shown = open_export()
+    columns = {role: st.column_config.Column(label=shown.word(role)) for role in ("creator", "group")}
+    columns["title"] = st.column_config.TextColumn(width="large")
+    columns["link"] = st.column_config.LinkColumn(display_text="open", width="small")
     state = st.dataframe(
         frame, hide_index=True, key=key, on_select="rerun", selection_mode="single-row",
-        height=ROW_PIXELS * (min(len(frame), most) + 1) + 3, column_config={"title": st.column_config.TextColumn(width="large")},
+        height=ROW_PIXELS * (min(len(frame), most) + 1) + 3, column_config=columns,
     )  # fmt: skip
     rows = [row for row in state.selection.rows if row < len(items)]
     return items[rows[0]] if rows else None
@@ -103,27 +117,26 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
             if neighbours and st.button("More like this", key=f"more-{key}", icon=":material/hub:"):
                 navigate("search", item=item.id)
             if shown.has("title", "creator"):
-                like_button(item, key)
-            if (url := page_of(item)) is not None:
-                st.link_button("Open", url, icon=":material/open_in_new:")
+                like_button(item, key, shown.list_word)
+            if url := page_of(item, settings().url_template):
+                st.link_button(f"Open{_place(url)}", url, icon=":material/open_in_new:")
         player(item, key)
         with st.expander("Features", expanded=False, key=f"features-{key}"):
             st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
 
 
-def page_of(item: Item) -> str | None:
-    """The web page of an item, from the URL template or its column; None if there is none."""
-    template = settings().url_template
-    return (web_address(item.url) if template is None else fill_template(template, item)) or None
+def _place(url: str) -> str:
+    """Where a link leads, for its label."""
+    return " in Spotify" if url.startswith("https://open.spotify.com/") else ""
 
 
-def like_button(item: Item, key: str) -> None:
+def like_button(item: Item, key: str, list_word: str) -> None:
     """A button that adds an item to the playlist or removes it."""
     inside = item.id in liked()
     label, icon = (
-        ("In the playlist", ":material/playlist_add_check:")
+        (f"In the {list_word}", ":material/playlist_add_check:")
         if inside
-        else ("Add to playlist", ":material/playlist_add:")
+        else (f"Add to {list_word}", ":material/playlist_add:")
     )
     st.button(
         label, key=f"like-{key}", icon=icon, on_click=like, args=(item.id,), type="primary" if inside else "secondary"
@@ -131,17 +144,17 @@ def like_button(item: Item, key: str) -> None:
 
 
 def player(item: Item, key: str) -> None:
-    """A player for the preview of an item; nothing is downloaded before the visitor turns it on."""
+    """Players for the preview of an item and for its track; nothing is downloaded before the visitor turns one on."""
     template = settings().previews
-    if not item.preview and template is None:
-        return
-    if not st.toggle("Listen", key=f"listen-{key}-{item.rank}"):
-        return
-    found = preview_of(item, template)
-    if found.url:
-        st.audio(found.url)
-    else:
-        st.caption(as_markdown(found.reason))
+    if (item.preview or template is not None) and st.toggle("Listen", key=f"listen-{key}-{item.rank}"):
+        found = preview_of(item, template)
+        if found.url:
+            st.audio(found.url)
+        else:
+            st.caption(as_markdown(found.reason))
+    if track_id(item) and st.toggle("Spotify player (connects to open.spotify.com)", key=f"embedded-{key}"):
+        frame = st.iframe if hasattr(st, "iframe") else st.components.v1.iframe  # versions before 1.56
+        frame(embedded_player(item), height=152)
 
 
 def _features(shown: OpenExport, item: Item) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE, Cluster
 from gpuclust.serve.explorer.settings import settings
+from gpuclust.serve.explorer.texts import noun
 from gpuclust.serve.export_reader import read_manifest
 from gpuclust.serve.library import Library
 
@@ -31,6 +32,28 @@ class OpenExport:
     def has(self, *roles: str) -> bool:
         """Whether the export has a column for any of the roles."""
         return any(self.library.has(role) for role in roles)
+
+    def word(self, role: str) -> str:
+        """What a value of a role is called, from the name of its column: "artist" for a creator in ``track_artist``."""
+        return noun(str(self.library.facts.roles.get(role, role)))
+
+    @property
+    def item_word(self) -> str:
+        """What a row is called: a track, an item with a title, or a row."""
+        if not self.has("title", "creator"):
+            return "row"
+        return "track" if self._of_tracks else "item"
+
+    @property
+    def list_word(self) -> str:
+        """What a list of items is called: a playlist of music, else a sample."""
+        return "playlist" if self._of_tracks or (self.has("title") and self.has("creator")) else "sample"
+
+    @property
+    def _of_tracks(self) -> bool:
+        """Whether the table was read as one of music tracks."""
+        data = (self.library.facts.manifest.get("config") or {}).get("data")
+        return isinstance(data, Mapping) and data.get("preset") == "tracks"
 
     def share(self, n_axes: int) -> float:
         """The share of the variance of the clustered data on the first ``n_axes`` axes of the map."""

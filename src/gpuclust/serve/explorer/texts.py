@@ -15,6 +15,8 @@ from gpuclust.sanitize import printable
 JOINER = "\u2060"  # a zero-width character that separates what an extension would interpret
 MAX_TEXT_LENGTH = 120
 _TOGETHER = re.compile(r"(?<=[:@])(?=\S)|(?<=[-<>=~+!])(?=[-<>=~+!])|(?<=www)(?=\.)", re.IGNORECASE)
+# Parts of column names that do not say what a value is.
+_NO_NOUNS = frozenset({"track", "tracks", "song", "songs", "playlist", "name", "names"})
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -38,6 +40,24 @@ def as_hover(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
 def words(name: str) -> str:
     """A column name as words: ``duration_ms`` becomes "duration ms"."""
     return short(name.replace("_", " "))
+
+
+def noun(column: str) -> str:
+    """What one value of a column is, in the singular: ``track_artists`` and ``artist_name`` become "artist"."""
+    parts = [part for part in re.split(r"[\W_]+", printable(column).lower()) if part]
+    kept = [part for part in parts if part not in _NO_NOUNS] or parts or [column]
+    *first, last = kept
+    if last.endswith("ies") and len(last) > 4:
+        last = last[:-3] + "y"
+    elif last.endswith("s") and not last.endswith(("ss", "us", "is")) and len(last) > 3 and last != "series":
+        last = last[:-1]
+    return short(" ".join([*first, last]), 40)
+
+
+def plural(word: str, count: int | None = None) -> str:
+    """A word for several; with a count, the count and the word."""
+    several = word if word.endswith("s") else word[:-1] + "ies" if re.search(r"[^aeiou]y$", word) else f"{word}s"
+    return several if count is None else f"{count:,} {word if count == 1 else several}"
 
 
 def figure(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,30 @@ class ClusterTransitions:
     counts: np.ndarray
     only_first: int
     only_second: int
+    row_totals: np.ndarray | None = None
+    """(len(first),) the shared items of each cluster of the first export, where ``counts`` leaves out some of the second."""
+
+    @property
+    def shares(self) -> np.ndarray:
+        """``counts`` as shares of the shared items of each cluster of the first export."""
+        totals = self.counts.sum(axis=1) if self.row_totals is None else self.row_totals
+        return np.asarray(self.counts / np.maximum(totals, 1)[:, None])
 
     @property
     def shared(self) -> int:
         """Number of items in both exports."""
         return int(self.counts.sum())
+
+    def largest(self, most: int) -> ClusterTransitions:
+        """The table of the clusters with the most shared items, at most so many of each export, in the order of their numbers."""
+        rows, columns = (np.sort(np.argsort(-self.counts.sum(axis=i), kind="stable")[:most]) for i in (1, 0))
+        return replace(
+            self,
+            first=tuple(self.first[i] for i in rows),
+            second=tuple(self.second[j] for j in columns),
+            counts=self.counts[np.ix_(rows, columns)],
+            row_totals=self.counts.sum(axis=1)[rows],
+        )
 
     @property
     def adjusted_rand(self) -> float:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
 from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
-from gpuclust.serve.explorer import charts
+from gpuclust.serve.explorer import address, charts
 from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.explorer.texts import as_markdown, figure, plural, short, words
 from gpuclust.serve.library import Pick
 
 CARDS_IN_A_ROW = 3
 MAX_CARDS = 60
 PAGE = 10
-PICKS: Mapping[str, Pick] = {"Most popular": "popular", "Nearest the centre": "central", "Random": "random"}
+PICKS: Mapping[Pick, str] = {"popular": "Most popular", "central": "Nearest the centre", "random": "Random"}
+VIEWS = {"cards": "Cards", "compare": "Side by side"}
+MAX_COMPARED = 8
 
 
 def clusters() -> None:
@@ -36,19 +39,27 @@ def clusters() -> None:
 def _all(shown: OpenExport) -> None:
     st.title("Clusters", anchor=False)
     _accents(shown)
-    tab_cards, tab_compare = st.tabs(["Cards", "Side by side"])
-    with tab_cards:
-        listed = list(shown.clusters.values())
-        if len(listed) > MAX_CARDS:
-            st.caption(f"The {MAX_CARDS} largest of {len(listed)} clusters.")
-        for start in range(0, min(len(listed), MAX_CARDS), CARDS_IN_A_ROW):
-            for column, cluster in zip(
-                st.columns(CARDS_IN_A_ROW), listed[start : start + CARDS_IN_A_ROW], strict=False
-            ):
-                with column:
-                    _card(shown, cluster)
-    with tab_compare:
+    view = st.segmented_control(
+        "View", tuple(VIEWS), required=True, format_func=VIEWS.__getitem__, label_visibility="collapsed",
+        **address.choice("view", tuple(VIEWS), "cards"),
+    )  # fmt: skip
+    if view == "compare":
         _side_by_side(shown)
+        return
+    listed = list(shown.clusters.values())
+    pages = -(-len(listed) // MAX_CARDS)
+    page = 1
+    if pages > 1:
+        page = int(st.number_input(f"Page of {pages}", 1, pages, width=130, **address.number("page", 1, pages, 1)))
+    first = (page - 1) * MAX_CARDS
+    if pages > 1:
+        last = min(first + MAX_CARDS, len(listed))
+        st.caption(f"Clusters {first + 1} to {last} of {len(listed)}, the largest first.")
+    for start in range(first, min(first + MAX_CARDS, len(listed)), CARDS_IN_A_ROW):
+        row = listed[start : min(start + CARDS_IN_A_ROW, first + MAX_CARDS)]
+        for column, cluster in zip(st.columns(CARDS_IN_A_ROW), row, strict=False):
+            with column:
+                _card(shown, cluster)
 
 
 def _accents(shown: OpenExport) -> None:
@@ -62,7 +73,7 @@ def _key(cluster: int) -> str:
 
 
 def _card(shown: OpenExport, cluster: Cluster) -> None:
-    with st.container(border=True, key=_key(cluster.cluster)):
+    with st.container(border=True, height="stretch", key=_key(cluster.cluster)):
         st.markdown(f"**{as_markdown(shown.name(cluster.cluster))}**")
         st.caption(f"{cluster.size:,} rows · {cluster.fraction:.1%}")
         lines = [_leading(cluster)]
@@ -93,30 +104,26 @@ def _side_by_side(shown: OpenExport) -> None:
     chosen = st.multiselect(
         "Clusters",
         order,
-        default=order[:3],
         format_func=lambda c: short(shown.name(c), 60),
-        key="radar-clusters",
-        max_selections=8,
+        max_selections=MAX_COMPARED,
+        **address.choices("clusters", order, order[:3]),
     )
     if chosen:
         st.plotly_chart(
-            charts.radar(shown, chosen),
-            key="radar",
-            config={"displayModeBar": False},
-            alt="Mean z-scores around a circle",
+            charts.radar(shown, chosen), key="radar", config=charts.STILL, alt="Mean z-scores around a circle"
         )
+        _note(charts.left_out_features(shown, charts.MAX_SPOKES))
+    compared = order if len(order) <= charts.MAX_BARS else chosen or order[: charts.MAX_BARS]
     st.plotly_chart(
-        charts.profile_heatmap(shown, order),
-        key="cluster-heat",
-        config={"displayModeBar": False},
-        alt="Mean z-scores by cluster",
+        charts.profile_heatmap(shown, compared), key="cluster-heat", config=charts.STILL, alt="Mean z-scores by cluster"
     )
+    _note(charts.left_out_features(shown, charts.MAX_FEATURES))
     rows = [
         {"cluster": short(shown.name(c)), "rows": shown.clusters[c].size}
         | {words(f): float(f"{p.mean:.4g}") for f, p in shown.clusters[c].features.items()}
         for c in shown.clusters
     ]
-    st.caption("Means in original units")
+    st.caption("Means in original units, all clusters and features")
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="means")
 
 
@@ -141,9 +148,14 @@ def _one(shown: OpenExport, cluster: Cluster) -> None:
     with left:
         _profile(shown, cluster)
     with right:
-        _shares("Groups", cluster.top_groups, cluster.top_groups_by_lift)
-        _shares("Creators", cluster.top_creators, cluster.top_creators_by_lift)
+        _shares(shown, "group", cluster, (*cluster.top_groups, *cluster.top_groups_by_lift))
+        _shares(shown, "creator", cluster, (*cluster.top_creators, *cluster.top_creators_by_lift))
     _items(shown, cluster)
+
+
+def _note(text: str) -> None:
+    if text:
+        st.caption(text)
 
 
 def _fidelity(rule: Rule) -> str:
@@ -158,9 +170,10 @@ def _profile(shown: OpenExport, cluster: Cluster) -> None:
         st.plotly_chart(
             charts.radar(shown, [cluster.cluster]),
             key="one-radar",
-            config={"displayModeBar": False},
+            config=charts.STILL,
             alt="Mean z-scores around a circle",
         )
+        _note(charts.left_out_features(shown, charts.MAX_SPOKES))
     with numbers:
         rows = [
             {
@@ -175,34 +188,41 @@ def _profile(shown: OpenExport, cluster: Cluster) -> None:
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="profile")
 
 
-def _shares(what: str, frequent: Sequence[CategoryShare], lifted: Sequence[CategoryShare]) -> None:
-    if not frequent:
+def _shares(shown: OpenExport, role: str, cluster: Cluster, shares: Sequence[CategoryShare]) -> None:
+    """The most frequent and the most over-represented values of a role: groups as bubbles and in a table, creators in a table."""
+    # An export of 0.1.0 has no shares.
+    merged = list({s.value: replace(s, fraction=s.fraction or s.count / max(cluster.size, 1)) for s in shares}.values())
+    if not merged:
         return
-    st.caption(f"{what}: most frequent, and most over-represented")
-    merged = {s.value: s for s in (*frequent, *lifted)}
+    word = shown.word(role)
+    st.caption(f"{plural(word).capitalize()}: the most frequent, and the most over-represented")
+    if role == "group":
+        color = shown.colors[cluster.cluster]
+        alt = f"Share of each {word} in the cluster, and how many times the expected share that is"
+        st.plotly_chart(charts.share_bubbles(merged, color), key="shares-chart", config=charts.STILL, alt=alt)
     rows = [
-        {
-            what.lower()[:-1]: short(s.value, 60),
-            "rows": s.count,
-            "times as frequent": round(s.lift, 2),
-        }
-        for s in merged.values()
+        {word: short(s.value, 60), "rows": s.count, "share": f"{s.fraction:.1%}", "× expected": round(s.lift, 2)}
+        for s in merged
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"shares-{what}")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"shares-{role}")
 
 
 def _items(shown: OpenExport, cluster: Cluster) -> None:
-    st.subheader("Items", anchor=False)
-    picks = [label for label, pick in PICKS.items() if pick != "popular" or shown.has("popularity")]
-    page_of = shown.library.cluster_items
-    total = page_of(cluster.cluster, limit=0, distinct=True).total
+    st.subheader(plural(shown.item_word).capitalize(), anchor=False)
+    picks = [pick for pick in PICKS if pick != "popular" or shown.has("popularity")]
+    items_of = shown.library.cluster_items
+    total = items_of(cluster.cluster, limit=0, distinct=True).total
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.segmented_control("Order", picks, default=picks[0], required=True, key="pick")
-        seed = int(st.number_input("Seed", 0, 999_999, 0, key="seed", width=110)) if label == "Random" else 0
+        pick = st.segmented_control(
+            "Order", picks, required=True, format_func=PICKS.__getitem__, **address.choice("order", picks, picks[0])
+        )
+        seed = 0
+        if pick == "random":
+            seed = int(st.number_input("Seed", 0, 999_999, width=110, **address.number("seed", 0, 999_999, 0)))
         pages = max(1, -(-total // PAGE))
-        page = int(st.number_input("Page", 1, pages, 1, key=f"page-{cluster.cluster}-{label}-{seed}", width=110))
-    found = page_of(cluster.cluster, pick=PICKS[label], seed=seed, offset=(page - 1) * PAGE, limit=PAGE, distinct=True)
-    item = choose(found.items, f"items-{cluster.cluster}-{label}-{seed}-{page}", without=("cluster",))
+        page = int(st.number_input(f"Page of {pages:,}", 1, pages, width=130, **address.number("page", 1, pages, 1)))
+    found = items_of(cluster.cluster, pick=pick, seed=seed, offset=(page - 1) * PAGE, limit=PAGE, distinct=True)
+    item = choose(found.items, f"items-{cluster.cluster}-{pick}-{seed}-{page}", without=("cluster",))
     listen = " and to listen" if can_listen(found.items) else ""
     repeated = f" ({cluster.size:,} rows; the same title and creator is shown once)" if total < cluster.size else ""
     st.caption(

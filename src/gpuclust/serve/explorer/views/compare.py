@@ -17,7 +17,10 @@ def compare() -> None:
     st.title("Compare", anchor=False)
     other = settings().compare
     if other is None:
-        st.text("Start the explorer with a second export to compare the clusters:")
+        st.text(
+            "Which clusters of this export became which of another one of the same table: another number of clusters, another "
+            "algorithm, other features or a later state of the data. Start the explorer with a second export:"
+        )
         st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None)
         return
     first, second = open_export(), open_export(other)
@@ -26,20 +29,24 @@ def compare() -> None:
     if not found.shared:
         st.warning("The two exports have no ids in common, so their clusters cannot be matched.")
         return
-    table, bands = st.tabs(["Table", "Bands"])
+    st.subheader("Cluster overlap", anchor=False)
+    drawn = found.largest(charts.MAX_BARS)
+    if len(drawn.first) < len(found.first) or len(drawn.second) < len(found.second):
+        st.caption(f"The {charts.MAX_BARS} largest clusters of each export; the list below has all.")
+    table, flow = st.tabs(["Table", "Flow (Sankey)"])
     with table:
         st.caption("For each cluster of the first export, the share of its rows in each cluster of the second.")
         st.plotly_chart(
-            charts.contingency_heatmap(found, first, second),
+            charts.contingency_heatmap(drawn, first, second),
             key="meeting",
-            config={"displayModeBar": False},
+            config=charts.STILL,
             alt="Share of each cluster by cluster of the second export",
         )
-    with bands:
+    with flow:
         st.plotly_chart(
-            charts.sankey(found, first, second),
+            charts.sankey(drawn, first, second),
             key="flows",
-            config={"displayModeBar": False},
+            config=charts.STILL,
             alt="Rows from clusters of the first export to those of the second",
         )
     st.subheader("Matching clusters", anchor=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from gpuclust.serve.explorer import address
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
-from gpuclust.serve.explorer.texts import short
+from gpuclust.serve.explorer.texts import plural, short
 from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 
@@ -20,12 +21,12 @@ def download() -> None:
         "Clusters",
         list(shown.clusters),
         format_func=lambda c: short(shown.name(c), 60),
-        key="download-clusters",
         placeholder="All clusters",
+        **address.choices("clusters", list(shown.clusters)),
     )
     n_rows = sum(shown.clusters[c].size for c in chosen) if chosen else len(shown.library)
     st.text(
-        f"{n_rows:,} rows: id, title and the other columns of the table, the features, the cluster, the confidence, the axes of the map"
+        f"{plural('row', n_rows)}: the id and the other columns of the table, the features, the cluster, the confidence, the axes of the map"
     )
     buttons(shown, tuple(chosen) or None, "assignments")
     st.subheader("Clusters", anchor=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from math import isfinite
+from math import isclose, isfinite
 from typing import Any
 
 import streamlit as st
@@ -39,18 +40,20 @@ def overview() -> None:
     _verdict(shown.library.facts)
     _curves(manifest)
     st.subheader("Clusters", anchor=False)
-    st.plotly_chart(charts.size_bars(shown), key="sizes", config={"displayModeBar": False}, alt="Rows in each cluster")
+    st.plotly_chart(charts.size_bars(shown), key="sizes", config=charts.STILL, alt="Rows in each cluster")
     _cluster_links(shown)
     st.subheader("Profiles", anchor=False)
     order = charts.listed_clusters(shown)
-    largest = f" The {charts.MAX_BARS} largest of {len(order)} clusters." if len(order) > charts.MAX_BARS else ""
-    st.caption(
-        f"Mean of each feature in standard deviations from the mean of all rows; hover for original units.{largest}"
-    )
+    said = [
+        "Mean of each feature in standard deviations from the mean of all rows; hover for original units.",
+        f"The {charts.MAX_BARS} largest of {len(order)} clusters." if len(order) > charts.MAX_BARS else "",
+        charts.left_out_features(shown, charts.MAX_FEATURES),
+    ]
+    st.caption(" ".join(filter(None, said)))
     st.plotly_chart(
         charts.profile_heatmap(shown, order[: charts.MAX_BARS]),
         key="heat",
-        config={"displayModeBar": False},
+        config=charts.STILL,
         alt="Mean z-scores by cluster",
     )
 
@@ -162,9 +165,35 @@ def choice_of(facts: ExportInfo) -> str:
             else "This export is the sweep's choice."
         )
     if facts.sweep_choice and own:
-        said = f"This export: {short(own)}; the sweep's choice was {short(facts.sweep_choice)}"
+        said = (
+            f"This export: {short(own)}{place_of(facts.manifest)}; the sweep's choice was {short(facts.sweep_choice)}"
+        )
         return f"{said} ({short(reason, 400)})." if reason else f"{said}."
     return f"The sweep's choice: {short(reason, 400)}" if reason else ""
+
+
+_REASON = re.compile(r" has the (highest|lowest) ([a-zA-Z ]+), .*?, of (\d+) jobs")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def place_of(manifest: Mapping[str, Any]) -> str:
+    """The place of the export among the jobs of its sweep, as in ``, second of 9 by silhouette``; empty if the manifest does not
+    have the score of every job."""
+    sweep = manifest.get("sweep") or {}
+    reason = _REASON.search(str(sweep.get("selection_reason") or ""))
+    if reason is None:
+        return ""
+    best, label, n_jobs = reason[1], reason[2], int(reason[3])
+    metric = label.lower().replace(" ", "_")
+    own = _number((manifest.get("metrics") or {}).get(metric))
+    curves = [points for name, points in (sweep.get("curves") or {}).items() if str(name).partition("/")[0] == metric]
+    scores = [s for points in curves for value in points.values() if (s := _number(value)) is not None]
+    if own is None or len(scores) != n_jobs:
+        return ""
+    # The store rounds nothing, but a score may have been computed again.
+    better = sum((s > own if best == "highest" else s < own) and not isclose(s, own, rel_tol=1e-6) for s in scores)
+    ordinal = _ORDINALS[better] if better < len(_ORDINALS) else f"number {better + 1}"
+    return f", {ordinal} of {n_jobs} by {label}"
 
 
 def _curves(manifest: Mapping[str, Any]) -> None:
@@ -180,7 +209,11 @@ def _curves(manifest: Mapping[str, Any]) -> None:
     for column, (name, title, found) in zip(st.columns(min(len(drawn), 3)), drawn[:3], strict=False):
         with column:
             chart = charts.curve(titled(title, name, found), found, own_point(manifest, name), size=size)
-            st.plotly_chart(chart, key=f"curve-{title}", config={"displayModeBar": False}, alt=f"{title} over {size}")
+            st.plotly_chart(chart, key=f"curve-{title}", config=charts.STILL, alt=f"{title} over {size}")
+    if any(own_point(manifest, name) for name, _, _ in drawn[:3]):
+        st.caption(
+            "The ring is this export. One score alone does not choose the number of clusters: the verdict weighs several."
+        )
 
 
 def size_keys(manifest: Mapping[str, Any]) -> Mapping[str, str | None]:

@@ -1,4 +1,4 @@
-"""Make a playlist from a cluster, from liked items, or from a taste; listen to it and download it."""
+"""Make a playlist (of music) or a sample (of other items) from a cluster, from liked items, or from target values."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 import streamlit as st
 
-from gpuclust.serve.explorer.items import can_listen, choose, item_card, query_param
+from gpuclust.serve.explorer import address
+from gpuclust.serve.explorer.items import can_listen, choose, item_card, search_words
 from gpuclust.serve.explorer.points import span_of, values_of
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
-from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.explorer.texts import as_markdown, figure, plural, short, words
 from gpuclust.serve.records import NotFound
-from gpuclust.tracks.links import location_of
 from gpuclust.tracks.playlist import (
     DIVERSITY,
     PER_CREATOR,
@@ -23,46 +23,73 @@ from gpuclust.tracks.playlist import (
     from_liked,
     from_taste,
 )
-from gpuclust.tracks.playlist_files import length_of, render
+from gpuclust.tracks.playlist_files import ADDRESSES, length_of, render
 
-KINDS = ("A cluster", "Liked items", "A taste")
 FILES = {
     "CSV": ("csv", "text/csv"),
     "JSON": ("json", "application/json"),
     "M3U8": ("m3u8", "application/vnd.apple.mpegurl"),
+    "URIs": ("uris", "text/plain"),
 }
 MAX_PER_CREATOR = 10
+MAX_TARGETS = 12
 
 
 def playlist() -> None:
     """The Playlist page."""
     shown = open_export()
-    st.title("Playlist", anchor=False)
-    kind = st.segmented_control("From", KINDS, default=KINDS[1] if liked() else KINDS[0], required=True, key="kind")
-    options = _options()
-    made = {"A cluster": _of_cluster, "Liked items": _of_liked, "A taste": _of_taste}[str(kind)](shown, options)
+    st.title(shown.list_word.title(), anchor=False)
+    kinds = {"cluster": "A cluster", "liked": f"Liked {plural(shown.item_word)}", "target": "Target values"}
+    _adopt_likes(shown)
+    start = address.current("from") or ("liked" if liked() else "cluster")
+    kind = st.segmented_control(
+        "From",
+        tuple(kinds),
+        required=True,
+        format_func=kinds.__getitem__,
+        **address.choice("from", tuple(kinds), start),
+    )
+    options = _options(shown)
+    made = {"cluster": _of_cluster, "liked": _of_liked, "target": _of_targets}[str(kind)](shown, options)
     if made is not None:
         _show(shown, made)
 
 
-def _options() -> PlaylistOptions:
+def _adopt_likes(shown: OpenExport) -> None:
+    """Take the liked items of the address, once for each visitor; after that the address follows the list."""
+    if "likes-adopted" not in st.session_state:
+        st.session_state["likes-adopted"] = True
+        for id in st.query_params.get_all("like"):
+            if id not in liked() and _exists(shown, id):
+                like(id)
+    if liked() != st.query_params.get_all("like"):
+        st.query_params["like"] = liked()
+
+
+def _options(shown: OpenExport) -> PlaylistOptions:
     with st.container(horizontal=True, vertical_alignment="bottom", key="rules"):
-        size = int(st.number_input("Length", 1, 500, SIZE, key="size", width=130))
-        most = int(
-            st.number_input(
-                "Max per creator", 0, MAX_PER_CREATOR, PER_CREATOR, key="per-creator", width=160, help="0: no limit"
+        size = int(st.number_input("Length", 1, 500, width=130, **address.number("size", 1, 500, SIZE)))
+        most = PER_CREATOR
+        if shown.has("creator"):
+            most = int(
+                st.number_input(
+                    f"Max per {shown.word('creator')}",
+                    0,
+                    MAX_PER_CREATOR,
+                    width=160,
+                    help="0: no limit",
+                    **address.number("per-creator", 0, MAX_PER_CREATOR, PER_CREATOR),
+                )
             )
-        )
         diversity = float(
             st.slider(
                 "Diversity",
                 0.0,
                 1.0,
-                DIVERSITY,
-                0.05,
-                key="diversity",
+                step=0.05,
                 width=240,
                 help="0 selects the nearest items; larger values prefer items that differ from those already selected",
+                **address.number("diversity", 0.0, 1.0, DIVERSITY),
             )
         )
     return PlaylistOptions(size, most or None, diversity)
@@ -70,31 +97,31 @@ def _options() -> PlaylistOptions:
 
 def _of_cluster(shown: OpenExport, options: PlaylistOptions) -> Playlist:
     numbers = list(shown.clusters)
-    known = {str(c): i for i, c in enumerate(numbers)}
     cluster = st.selectbox(
         "Cluster",
         numbers,
-        index=known.get(query_param("cluster") or "", 0),
         format_func=lambda c: short(shown.name(c), 60),
-        key="playlist-cluster",
+        **address.choice("cluster", numbers, numbers[0]),
     )
     return from_cluster(shown.library, int(cluster), options)
 
 
 def _of_liked(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
     with st.form("add", clear_on_submit=True, border=False):
-        typed = st.text_input("Add an item by title, creator, or id", key="add-text")
+        typed = st.text_input(f"Add by {search_words(shown)}, or id", key="add-text")
         if st.form_submit_button("Add", icon=":material/add:") and typed.strip():
             _add(shown, typed)
     likes = [id for id in liked() if _exists(shown, id)]
     if not likes:
-        st.text("No items are liked yet: add an item here, or with “Add to playlist” on any item.")
+        st.text(
+            f"Nothing is liked yet: add {plural(shown.item_word)} here, or with “Add to {shown.list_word}” where one is shown."
+        )
         return None
     with st.container(horizontal=True, key="likes"):
         for id in likes:
             label = as_markdown(shown.library.item(id).label, 60)
             st.button(label, key=f"unlike-{id}", icon=":material/close:", on_click=like, args=(id,), help="Remove it")
-    within = st.toggle("Only in their clusters", key="liked-within")
+    within = st.toggle("Only in their clusters", **address.flag("within"))
     return from_liked(shown.library, likes, options, within_cluster=within)
 
 
@@ -117,30 +144,39 @@ def _exists(shown: OpenExport, id: str) -> bool:
     return True
 
 
-def _of_taste(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
+def _of_targets(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
     features = shown.library.features
     chosen = st.multiselect(
-        "Features that matter", features, default=features[:2], format_func=words, key="taste-features"
+        "Features",
+        features,
+        format_func=words,
+        max_selections=MAX_TARGETS,
+        **address.choices("feature", features, features[:2]),
     )
     if not chosen:
         st.text("Choose a feature.")
         return None
-    taste = {}
+    targets = {}
     for column, feature in zip(st.columns(min(len(chosen), 3)) * len(chosen), chosen, strict=False):
-        span = span_of(values_of(shown.library, feature), pad=0.0)
-        middle = (span.low + span.high) / 2
+        low, high = _range(shown, feature)
         with column:
-            taste[feature] = float(
+            targets[feature] = float(
                 st.slider(
                     words(feature),
-                    span.low,
-                    span.high,
-                    middle,
-                    key=f"taste-{feature}",
-                    format=_format(span.high - span.low),
+                    low,
+                    high,
+                    step=(high - low) / 200,
+                    format=_format(high - low),
+                    **address.number(f"at-{feature}", low, high, (low + high) / 2),
                 )
             )
-    return from_taste(shown.library, taste, options)
+    return from_taste(shown.library, targets, options)
+
+
+def _range(shown: OpenExport, feature: str) -> tuple[float, float]:
+    """The target values to choose from: the range of a feature without values far from all others."""
+    span = span_of(values_of(shown.library, feature), pad=0.0)
+    return span.low, span.high
 
 
 def _format(width: float) -> str:
@@ -148,27 +184,27 @@ def _format(width: float) -> str:
 
 
 def _show(shown: OpenExport, made: Playlist) -> None:
-    st.subheader(as_markdown(made.name or "Playlist"), anchor=False)
+    st.subheader(as_markdown(made.name or shown.list_word.title()), anchor=False)
     for note in made.notes:
         st.text(short(note, 300))
     if not made.entries:
         st.text("No item fits.")
         return
     listen = " and to listen" if can_listen(made.items) else ""
-    st.caption(f"{len(made.entries)} items{_minutes(made)}. Select a row for details{listen}.")
+    count = plural(shown.item_word, len(made.entries))
+    st.caption(f"{count}{_minutes(made)}. Select a row for details{listen}.")
     distances = [entry.distance for entry in made.entries]
     item = choose(made.items, "playlist-table", distances=distances, most=len(made.items))
     name, template = file_name(made.name), settings().url_template
-    has_addresses = any(location_of(each, template) for each in made.items)
     with st.container(horizontal=True, key="playlist-files"):
         for label, (form, mime) in FILES.items():
-            if form == "m3u8" and not has_addresses:
+            if form in ADDRESSES and not any(ADDRESSES[form](each, template) for each in made.items):
                 continue
             mark = "\ufeff" if form == "csv" else ""  # marks UTF-8 for spreadsheets
             st.download_button(
                 label,
                 mark + render(made, form, url_template=template),
-                f"{name}.{form}",
+                f"{name}.{'txt' if form == 'uris' else form}",
                 mime,
                 key=f"playlist-{form}",
                 on_click="ignore",
