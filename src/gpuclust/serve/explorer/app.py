@@ -10,7 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from gpuclust.errors import GpuclustError
-from gpuclust.serve.explorer.session import open_export
+from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown
 from gpuclust.serve.explorer.views.clusters import clusters
@@ -33,6 +33,8 @@ PAGES: Sequence[tuple[str, str, str, Callable[[], None]]] = (
     ("compare", "Compare", ":material/compare_arrows:", compare),
     ("download", "Download", ":material/download:", download),
 )
+# The pages that need a column for one of some roles.
+NEEDED_ROLES = {"playlist": ("title", "creator"), "trends": ("year", "group", "creator")}
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1320px; }
 .stAppDeployButton, [data-testid="stAppDeployButton"] { display: none; }
@@ -55,34 +57,24 @@ def show() -> None:
     """Run the current page."""
     st.set_page_config(page_title=f"{settings().folder.name} · gpuclust", page_icon=_icon(), layout="wide")
     st.html(STYLE)
+    try:
+        shown = open_export()
+    except GpuclustError:  # the page shows the error
+        shown = None
     pages = {
-        path: st.Page(_with_errors(page), title=_titled(title), icon=icon, url_path=path, default=path == "overview")
+        path: st.Page(
+            _with_errors(page), title=_title_of(title, shown), icon=icon, url_path=path, default=path == "overview"
+        )
         for path, title, icon, page in PAGES
-        if _applies(path)
+        if shown is None or path not in NEEDED_ROLES or shown.has(*NEEDED_ROLES[path])
     }
     st.session_state["pages"] = pages
     st.navigation(list(pages.values()), position="top").run()
 
 
-def _titled(title: str) -> str:
+def _title_of(title: str, shown: OpenExport | None) -> str:
     """The title of a page in the navigation: a list of items that are not music is a sample."""
-    if title != "Playlist":
-        return title
-    try:
-        return open_export().list_word.title()
-    except GpuclustError:  # the page shows the error
-        return title
-
-
-def _applies(path: str) -> bool:
-    """Whether the export has the columns that a page needs."""
-    needed = {"playlist": ("title", "creator"), "trends": ("year", "group", "creator")}.get(path)
-    if needed is None:
-        return True
-    try:
-        return open_export().has(*needed)
-    except GpuclustError:  # the page shows the error
-        return True
+    return shown.list_word.title() if title == "Playlist" and shown is not None else title
 
 
 def _with_errors(page: Callable[[], None]) -> Callable[[], None]:
