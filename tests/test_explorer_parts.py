@@ -30,7 +30,7 @@ from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
 from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, OpenExport, colors_of
 from gpuclust.serve.explorer.tables import as_csv, rows_of
-from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, noun, plural, short
+from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, fit, noun, plural, reading, short
 from gpuclust.serve.explorer.transitions import ClusterTransitions, count_transitions
 from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_of, own_point, place_of, titled
 from gpuclust.serve.explorer.views.playlist import file_name
@@ -93,7 +93,18 @@ def test_what_extensions_read_after_markdown_is_kept_apart(text: str) -> None:
     [(None, "–"), (float("nan"), "–"), (3.0, "3"), (1234567.0, "1,234,567"), (0.12345, "0.123"), (1234.56, "1,234.6")],
 )
 def test_figures(value: float | None, shown: str) -> None:
-    assert figure(value) == shown
+    assert figure(value) == reading("tempo", value) == shown
+
+
+def test_milliseconds_are_minutes() -> None:
+    assert reading("duration_ms", 225_400.0) == "3:45 min"
+    assert reading("duration_ms", None) == "–"
+
+
+def test_a_name_is_cut_between_its_parts() -> None:
+    assert fit("3 · High energy · Low valence", 20) == "3 · High energy"
+    assert fit("3 · High energy · Low valence", 29) == "3 · High energy · Low valence"
+    assert fit("High_instrumentalness_of_tracks", 12) == "High_instru…"
 
 
 @pytest.mark.parametrize(
@@ -580,12 +591,14 @@ def test_wide_tables_are_drawn_by_their_most_telling_features() -> None:
 
 def test_bubbles_have_the_area_of_their_rows() -> None:
     values = [Average("rock", 900, {"a": 1.0, "b": 2.0}), Average("<b>", 100, {"a": 3.0, "b": 4.0}), Average("x", 5, {"a": float("nan"), "b": 1.0})]  # fmt: skip
-    (drawn,) = charts.bubbles(values, "a", "b").data
+    drawn, names = charts.bubbles(values, "a", "b").data
     assert (list(drawn.x), list(drawn.y), list(drawn.marker.size)) == ([1.0, 3.0], [2.0, 4.0], [900, 100])
-    assert drawn.text[1] == "&lt;b&gt;"
+    assert list(names.text) == ["rock", "&lt;b&gt;"]
+    close = [Average(f"g{i}", 10 + i, {"a": 1 + i / 1000, "b": 1.0}) for i in range(9)] + values[1:2]
+    assert list(charts.bubbles(close, "a", "b").data[1].text) == ["&lt;b&gt;", "g8"], "names that cover no other"
     shares = [CategoryShare("jazz", 30, 4.0, 0.3), CategoryShare("pop", 10, 0.0, 0.1)]
     (drawn,) = charts.share_bubbles(shares, "#000000").data
-    assert (list(drawn.x), list(drawn.y)) == ([0.3], [4.0]), "no logarithm of 0"
+    assert (list(drawn.x), list(drawn.y), list(drawn.text)) == ([4.0], ["jazz"], ["30.0%"]), "no logarithm of 0"
 
 
 def test_noise_is_a_bar_and_many_clusters_are_one() -> None:

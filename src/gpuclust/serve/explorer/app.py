@@ -38,6 +38,11 @@ NEEDED_ROLES = {"playlist": ("title", "creator"), "trends": ("year", "group", "c
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1320px; }
 .stAppDeployButton, [data-testid="stAppDeployButton"] { display: none; }
+h2 { font-size: 1.4rem !important; padding-top: 0.6rem !important; }
+h3 { font-size: 1.2rem !important; }
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: inherit !important; }
+[data-testid="stCaptionContainer"] { opacity: 0.78; }
+.st-key-hits [data-testid="stElementContainer"]:has(> .stButton) { margin-right: auto; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 :focus-visible { outline: 3px solid #56B4E9 !important; outline-offset: 2px; }
 input:focus-visible { outline: none !important; }

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from gpuclust.model.records import NOISE, CategoryShare
 from gpuclust.serve.explorer.session import OpenExport
-from gpuclust.serve.explorer.texts import as_hover, figure, words
+from gpuclust.serve.explorer.texts import as_hover, figure, fit, reading, short, words
 from gpuclust.serve.explorer.transitions import ClusterTransitions
 from gpuclust.serve.records import Average, Averages
 
@@ -76,17 +76,23 @@ def size_bars(shown: OpenExport) -> go.Figure:
     listed = sorted(shown.clusters.values(), key=lambda c: (c.cluster != NOISE, c.cluster))
     rest = listed[MAX_BARS:] if len(listed) > MAX_BARS + 1 else []
     bars = [
-        (as_hover(shown.name(c.cluster), 44), c.size, shown.colors[c.cluster])
+        (
+            as_hover(fit(shown.name(c.cluster), 44)),
+            c.size,
+            shown.colors[c.cluster],
+            as_hover(shown.name(c.cluster), 200),
+        )
         for c in listed[: len(listed) - len(rest)]
     ]
     if rest:
-        bars.append((f"{len(rest):,} smaller clusters", sum(c.size for c in rest), OTHERS))
-    names, counts, colors = zip(*bars[::-1], strict=True)
+        bars.append((f"{len(rest):,} smaller clusters", sum(c.size for c in rest), OTHERS, ""))
+    names, counts, colors, full = zip(*bars[::-1], strict=True)
     n_rows = sum(c.size for c in listed)
     found = go.Figure(
         go.Bar(
             x=counts, y=names, orientation="h", marker={"color": colors},
-            text=[f"{count:,} · {count / n_rows:.1%}" for count in counts], textposition="auto", hoverinfo="skip",
+            text=[f"{count:,} · {count / n_rows:.1%}" for count in counts], textposition="auto",
+            hovertext=full, hoverinfo="text",
         )
     )  # fmt: skip
     found.update_layout(
@@ -123,7 +129,7 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
     most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MAX_Z)
     hover = [
         [
-            f"{as_hover(shown.name(c))}<br>{as_hover(words(f))}: {figure(shown.clusters[c].features[f].mean)}"
+            f"{as_hover(shown.name(c))}<br>{as_hover(words(f))}: {reading(f, shown.clusters[c].features[f].mean)}"
             f"<br>z {shown.clusters[c].features[f].z:+.2f}"
             for f in features
         ]
@@ -131,7 +137,7 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
     ]
     found = go.Figure(
         go.Heatmap(
-            z=z, x=[as_hover(words(f)) for f in features], y=[as_hover(shown.name(c), 36) for c in order], zmin=-most, zmax=most,
+            z=z, x=[as_hover(words(f)) for f in features], y=[as_hover(fit(shown.name(c), 36)) for c in order], zmin=-most, zmax=most,
             colorscale="RdBu_r", text=[[f"{v:+.1f}" for v in row] for row in z], texttemplate="%{text}", hovertext=hover, hoverinfo="text",
             xgap=2, ygap=2, colorbar={"title": {"text": "z"}, "thickness": 12},
         )
@@ -157,15 +163,15 @@ def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
     most = max([1.0, *(abs(shown.clusters[c].features[f].z) for c in chosen for f in features)])
     for c in chosen:
         z = [shown.clusters[c].features[f].z for f in features]
-        means = [figure(shown.clusters[c].features[f].mean) for f in features]
+        means = [reading(f, shown.clusters[c].features[f].mean) for f in features]
         texts = [f"{a}: {m} (z {v:+.2f})" for a, m, v in zip(angles, means, z, strict=True)]
         found.add_scatterpolar(
-            r=[*z, z[0]], theta=[*angles, angles[0]], fill="toself", name=as_hover(shown.name(c), 40), opacity=0.75,
+            r=[*z, z[0]], theta=[*angles, angles[0]], fill="toself", fillcolor=_faint(shown.colors[c], 0.2), name=as_hover(fit(shown.name(c), 40)),
             line={"color": shown.colors[c], "width": 2}, hovertext=[*texts, texts[0]], hoverinfo="text+name",
         )  # fmt: skip
     found.update_layout(
         height=430, margin={"l": 56, "r": 56, "t": 30, "b": 20}, showlegend=len(chosen) > 1,
-        legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "tickangle": 90, "tickfont": {"size": 11}, "range": [-1.05 * most, 1.05 * most]}},
+        legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "tickangle": 90, "tickfont": {"size": 12}, "range": [-1.05 * most, 1.05 * most]}},
     )  # fmt: skip
     return found
 
@@ -219,46 +225,65 @@ def one_over_years(averages: Averages, feature: str) -> go.Figure:
 
 
 def bubbles(values: Sequence[Average], x: str, y: str) -> go.Figure:
-    """Groups or creators in two features: means in their units, the area is the number of rows; the largest have their name."""
+    """Groups or creators in two features: means in their units, the area is the number of rows. A name that would cover another
+    is on hover only."""
     known = [a for a in values if np.isfinite(a.features.get(x, np.nan)) and np.isfinite(a.features.get(y, np.nan))]
-    most = max((a.count for a in known), default=1)
-    found = go.Figure(
+    at = np.array([(a.features[x], a.features[y]) for a in known]).reshape(-1, 2)
+    counts = np.array([a.count for a in known])
+    hover = [
+        f"<b>{as_hover(str(a.value))}</b><br>{as_hover(words(x))}: {reading(x, a.features[x])}"
+        f"<br>{as_hover(words(y))}: {reading(y, a.features[y])}<br>{a.count:,} rows"
+        for a in known
+    ]
+    named = _with_room(at, counts)
+    sizes = {"size": counts, "sizemode": "area", "sizeref": counts.max(initial=1) / 30**2, "sizemin": 4}
+    found = go.Figure([
         go.Scatter(
-            x=[a.features[x] for a in known], y=[a.features[y] for a in known], mode="markers+text",
-            text=[as_hover(str(a.value), 24) if i < MAX_NAMED_BUBBLES else "" for i, a in enumerate(known)], textposition="top center",
-            marker={"size": [a.count for a in known], "sizemode": "area", "sizeref": most / 45**2, "sizemin": 4, "color": BLUE, "opacity": 0.55},
-            hovertext=[
-                f"<b>{as_hover(str(a.value))}</b><br>{as_hover(words(x))} {figure(a.features[x])}"
-                f"<br>{as_hover(words(y))} {figure(a.features[y])}<br>{a.count:,} rows" for a in known
-            ],
-            hoverinfo="text",
-        )
-    )  # fmt: skip
-    found.update_layout(
-        height=460, margin={**_MARGIN, "t": 8}, xaxis={"title": {"text": as_hover(words(x))}}, yaxis={"title": {"text": as_hover(words(y))}}
-    )  # fmt: skip
+            x=at[:, 0], y=at[:, 1], mode="markers", hovertext=hover, hoverinfo="text",
+            marker={**sizes, "color": BLUE, "opacity": 0.5, "line": {"width": 1, "color": BLUE}},
+        ),
+        go.Scatter(
+            x=at[named, 0], y=at[named, 1], mode="text", text=[as_hover(str(known[i].value), 20) for i in named],
+            textposition="top center", hoverinfo="skip",
+        ),
+    ])  # fmt: skip
+    titles = {f"{axis}axis": {"title": {"text": as_hover(words(name))}} for axis, name in (("x", x), ("y", y))}
+    found.update_layout(height=460, margin={**_MARGIN, "t": 8}, showlegend=False, **titles)
     return found
 
 
+def _with_room(at: np.ndarray, counts: np.ndarray) -> list[int]:
+    """The points (n, 2) whose names do not cover each other, the largest first, at most `MAX_NAMED_BUBBLES`."""
+    span = np.maximum(np.ptp(at, axis=0), 1e-12) if len(at) else np.ones(2)
+    placed: list[int] = []
+    for i in np.argsort(-counts, kind="stable").tolist():
+        away = np.abs(at[placed] - at[i]) / span
+        if len(placed) < MAX_NAMED_BUBBLES and not (away < (0.13, 0.06)).all(axis=1).any():
+            placed.append(i)
+    return placed
+
+
 def share_bubbles(shares: Sequence[CategoryShare], color: str) -> go.Figure:
-    """Values of a cluster: their share of the cluster, and how many times their share of all rows that is (a logarithmic axis)."""
-    known = [s for s in shares if s.lift > 0 and np.isfinite(s.lift)]
-    most = max((s.count for s in known), default=1)
+    """Values of a cluster, one in a line: how many times their share of all rows they have (a logarithmic axis); the area of a
+    bubble, and the number beside it, is the share of the cluster."""
+    known = sorted((s for s in shares if s.lift > 0 and np.isfinite(s.lift)), key=lambda s: (s.lift, s.fraction))
+    areas = np.array([s.fraction for s in known])
+    low, high = (min([s.lift for s in known], default=1.0), max([s.lift for s in known], default=1.0))
     found = go.Figure(
         go.Scatter(
-            x=[s.fraction for s in known], y=[s.lift for s in known], mode="markers+text", text=[as_hover(s.value, 20) for s in known],
-            textposition="top center",
-            marker={"size": [s.count for s in known], "sizemode": "area", "sizeref": most / 40**2, "sizemin": 5, "color": color, "opacity": 0.6},
-            hovertext=[
-                f"<b>{as_hover(s.value)}</b><br>{s.fraction:.1%} of the cluster, {s.count:,} rows<br>{figure(s.lift)} × expected" for s in known
-            ],
+            x=[s.lift for s in known], y=[as_hover(short(s.value, 24)) for s in known], mode="markers+text",
+            text=[f"{s.fraction:.1%}" for s in known], textposition="middle right", cliponaxis=False,
+            marker={"size": areas, "sizemode": "area", "sizeref": areas.max(initial=1e-9) / 26**2, "sizemin": 5, "color": color},
+            hovertext=[f"<b>{as_hover(s.value)}</b><br>{s.fraction:.1%} of the cluster, {s.count:,} rows<br>{figure(s.lift)} × expected" for s in known],
             hoverinfo="text",
         )
     )  # fmt: skip
-    found.add_hline(y=1, line={"color": "#808080", "dash": "dot", "width": 1.5})
+    found.add_vline(x=1, line={"color": "#808080", "dash": "dot", "width": 1.5})
+    ticks = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+    ends = np.log10([min(low, 1.0) / 1.15, max(high, 1.0) * 1.3])
     found.update_layout(
-        height=340, margin={**_MARGIN, "t": 24, "r": 24}, xaxis={"title": "share of the cluster", "tickformat": ".0%", "rangemode": "tozero"},
-        yaxis={"title": "× expected", "type": "log", "tickvals": [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]},
+        height=100 + 32 * len(known), margin={**_MARGIN, "t": 8, "r": 24}, yaxis={"automargin": True, "type": "category"},
+        xaxis={"title": "× expected", "type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks], "range": ends.tolist()},
     )  # fmt: skip
     return found
 
@@ -288,7 +313,7 @@ def contingency_heatmap(moves: ClusterTransitions, first: OpenExport, second: Op
     ]
     found = go.Figure(
         go.Heatmap(
-            z=share, x=[as_hover(second.name(b), 30) for b in columns], y=[as_hover(first.name(a), 36) for a in rows], zmin=0, zmax=1,
+            z=share, x=[as_hover(fit(second.name(b), 30)) for b in columns], y=[as_hover(fit(first.name(a), 36)) for a in rows], zmin=0, zmax=1,
             colorscale="Blues", text=[[f"{v:.0%}" if v >= 0.005 else "" for v in row] for row in share], texttemplate="%{text}",
             hovertext=hover, hoverinfo="text", xgap=2, ygap=2, colorbar={"title": {"text": "share"}, "tickformat": ".0%", "thickness": 12},
         )
@@ -307,7 +332,9 @@ def sankey(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> 
     n = len(moves.first)
     source, target = np.nonzero(moves.counts)
     colors = [first.colors[c] for c in moves.first] + [second.colors[c] for c in moves.second]
-    labels = [as_hover(first.name(c), 28) for c in moves.first] + [as_hover(second.name(c), 28) for c in moves.second]
+    labels = [as_hover(fit(first.name(c), 28)) for c in moves.first] + [
+        as_hover(fit(second.name(c), 28)) for c in moves.second
+    ]
     found = go.Figure(
         go.Sankey(
             node={"label": labels, "color": colors, "pad": 14, "thickness": 16},
@@ -321,8 +348,8 @@ def sankey(moves: ClusterTransitions, first: OpenExport, second: OpenExport) -> 
     return found
 
 
-def _faint(color: str) -> str:
-    return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},0.35)"
+def _faint(color: str, opacity: float = 0.35) -> str:
+    return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:7], 16)},{opacity})"
 
 
 def listed_clusters(shown: OpenExport) -> list[int]:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
-from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.explorer.texts import as_markdown, figure, fit, reading, short, words
 from gpuclust.serve.records import Item
 from gpuclust.tracks.links import embedded_player, is_address, page_of, track_id
 from gpuclust.tracks.playlist_files import duration
@@ -41,7 +41,7 @@ def frame_of(items: Sequence[Item], distances: Sequence[float] | None = None) ->
         "length": [duration(i) for i in items],
         "popularity": _numbers([i.popularity for i in items]),
         "group": [short(", ".join(i.groups), 60) for i in items],
-        "cluster": [short(f"{i.cluster} · {i.cluster_name}" if i.cluster >= 0 else "Noise", 48) for i in items],
+        "cluster": [fit(f"{i.cluster} · {i.cluster_name}" if i.cluster >= 0 else "Noise", 48) for i in items],
     }
     if len({i.cluster for i in items}) < 2:
         del columns["cluster"]
@@ -92,10 +92,10 @@ def choose(
     frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
     pages = [page_of(item, settings().url_template) or None for item in items]
     if any(pages):
-        frame["link"] = pages
+        frame.insert(min(2, len(frame.columns)), "link", pages)
     shown = open_export()
     columns = {role: st.column_config.Column(label=shown.word(role)) for role in ("creator", "group")}
-    columns["title"] = st.column_config.TextColumn(width="large")
+    columns["title"] = st.column_config.TextColumn(width="large" if len(frame.columns) < 8 else 260)
     columns["link"] = st.column_config.LinkColumn(display_text="open", width="small")
     state = st.dataframe(
         frame, hide_index=True, key=key, on_select="rerun", selection_mode="single-row",
@@ -112,7 +112,7 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
         details = [", ".join(item.creators), ", ".join(item.groups), details_of(item)]
         st.text(" · ".join(short(detail) for detail in details if detail) or short(item.id))
         with st.container(horizontal=True, key=f"do-{key}"):
-            if st.button(as_markdown(shown.name(item.cluster), 60), key=f"open-{key}", icon=":material/category:"):
+            if st.button(as_markdown(fit(shown.name(item.cluster), 60)), key=f"open-{key}", icon=":material/category:"):
                 navigate("clusters", cluster=item.cluster)
             if neighbours and st.button("More like this", key=f"more-{key}", icon=":material/hub:"):
                 navigate("search", item=item.id)
@@ -164,6 +164,10 @@ def _features(shown: OpenExport, item: Item) -> pd.DataFrame:
     for name, value in item.features.items():
         stats = own.features[name] if own else None
         rows.append(
-            {"feature": words(name), "this item": figure(value), "cluster mean": figure(stats.mean) if stats else "–"}
+            {
+                "feature": words(name),
+                f"this {shown.item_word}": reading(name, value),
+                "cluster mean": reading(name, stats.mean) if stats else "–",
+            }
         )
     return pd.DataFrame(rows)

@@ -26,6 +26,14 @@ def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
 
 
+def fit(name: str, longest: int) -> str:
+    """A name of parts, as in ``3 · High energy · Low valence``, with as many whole parts as fit."""
+    shown = printable(name)
+    while len(shown) > longest and " · " in shown:
+        shown = shown.rpartition(" · ")[0]
+    return short(shown, longest)
+
+
 def as_markdown(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """Escape a text for Markdown in Streamlit. CommonMark 0.31, 2.4: any ASCII punctuation may be escaped."""
     return _PUNCTUATION.sub(r"\\\1", _TOGETHER.sub(JOINER, short(text, longest)))
@@ -47,9 +55,11 @@ def noun(column: str) -> str:
     parts = [part for part in re.split(r"[\W_]+", printable(column).lower()) if part]
     kept = [part for part in parts if part not in _NO_NOUNS] or parts or [column]
     *first, last = kept
-    if last.endswith("ies") and len(last) > 4:
+    if last == "series":
+        pass
+    elif last.endswith("ies") and len(last) > 4:
         last = last[:-3] + "y"
-    elif last.endswith("s") and not last.endswith(("ss", "us", "is")) and len(last) > 3 and last != "series":
+    elif last.endswith("s") and not last.endswith(("ss", "us", "is")) and len(last) > 3:
         last = last[:-1]
     return short(" ".join([*first, last]), 40)
 
@@ -58,6 +68,13 @@ def plural(word: str, count: int | None = None) -> str:
     """A word for several; with a count, the count and the word."""
     several = word if word.endswith("s") else word[:-1] + "ies" if re.search(r"[^aeiou]y$", word) else f"{word}s"
     return several if count is None else f"{count:,} {word if count == 1 else several}"
+
+
+def reading(feature: str, value: float | None) -> str:
+    """Format a value of a feature: milliseconds as minutes and seconds."""
+    if feature.lower().endswith("duration_ms") and value is not None and 0 <= value < 1e9:
+        return f"{round(value / 1000) // 60}:{round(value / 1000) % 60:02} min"
+    return figure(value)
 
 
 def figure(value: float | None) -> str:

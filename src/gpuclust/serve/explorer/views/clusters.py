@@ -12,7 +12,7 @@ from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import address, charts
 from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import as_markdown, figure, plural, short, words
+from gpuclust.serve.explorer.texts import as_markdown, fit, plural, reading, short, words
 from gpuclust.serve.library import Pick
 
 CARDS_IN_A_ROW = 3
@@ -91,7 +91,7 @@ def _card(shown: OpenExport, cluster: Cluster) -> None:
 def _leading(cluster: Cluster) -> str:
     """The three features with the largest z-scores, with their means."""
     by_z = sorted(cluster.features.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
-    return " · ".join(f"{words(name)} {figure(stats.mean)}" for name, stats in by_z[:3])
+    return " · ".join(f"{words(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3])
 
 
 def _label(example: Example) -> str:
@@ -104,7 +104,7 @@ def _side_by_side(shown: OpenExport) -> None:
     chosen = st.multiselect(
         "Clusters",
         order,
-        format_func=lambda c: short(shown.name(c), 60),
+        format_func=lambda c: fit(shown.name(c), 60),
         max_selections=MAX_COMPARED,
         **address.choices("clusters", order, order[:3]),
     )
@@ -140,7 +140,7 @@ def _one(shown: OpenExport, cluster: Cluster) -> None:
             nearest = cluster.nearest
             with st.container(width="content"):
                 st.caption("Nearest cluster")
-                if st.button(as_markdown(shown.name(nearest), 50), key="nearest"):
+                if st.button(as_markdown(fit(shown.name(nearest), 50)), key="nearest"):
                     navigate("clusters", cluster=nearest)
     if cluster.rule:
         st.text(f"Rule: {cluster.rule.text}" + _fidelity(cluster.rule))
@@ -178,9 +178,9 @@ def _profile(shown: OpenExport, cluster: Cluster) -> None:
         rows = [
             {
                 "feature": words(name),
-                "mean": figure(p.mean),
-                "median": figure(p.median),
-                "deviation": figure(p.std),
+                "mean": reading(name, p.mean),
+                "median": reading(name, p.median),
+                "deviation": reading(name, p.std),
                 "z": f"{p.z:+.2f}",
             }
             for name, p in cluster.features.items()
@@ -208,7 +208,7 @@ def _shares(shown: OpenExport, role: str, cluster: Cluster, shares: Sequence[Cat
 
 
 def _items(shown: OpenExport, cluster: Cluster) -> None:
-    st.subheader(plural(shown.item_word).capitalize(), anchor=False)
+    st.header(plural(shown.item_word).capitalize(), anchor=False)
     picks = [pick for pick in PICKS if pick != "popular" or shown.has("popularity")]
     items_of = shown.library.cluster_items
     total = items_of(cluster.cluster, limit=0, distinct=True).total
@@ -232,7 +232,7 @@ def _items(shown: OpenExport, cluster: Cluster) -> None:
         item_card(shown, item, "in-cluster")
     representative = shown.library.at([shown.library.rank_of(e.id) for e in cluster.representatives])
     if representative:
-        st.subheader("Representative", anchor=False)
+        st.header("Representative", anchor=False)
         typical = choose(representative, f"representative-{cluster.cluster}", without=("cluster",))
         if typical is not None:
             item_card(shown, typical, "typical")

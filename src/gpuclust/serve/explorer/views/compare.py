@@ -29,7 +29,7 @@ def compare() -> None:
     if not found.shared:
         st.warning("The two exports have no ids in common, so their clusters cannot be matched.")
         return
-    st.subheader("Cluster overlap", anchor=False)
+    st.header("Cluster overlap", anchor=False)
     drawn = found.largest(charts.MAX_BARS)
     if len(drawn.first) < len(found.first) or len(drawn.second) < len(found.second):
         st.caption(f"The {charts.MAX_BARS} largest clusters of each export; the list below has all.")
@@ -49,7 +49,7 @@ def compare() -> None:
             config=charts.STILL,
             alt="Rows from clusters of the first export to those of the second",
         )
-    st.subheader("Matching clusters", anchor=False)
+    st.header("Matching clusters", anchor=False)
     st.dataframe(_became(found, first, second), hide_index=True, key="became")
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 from gpuclust.serve.explorer import address
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
-from gpuclust.serve.explorer.texts import plural, short
+from gpuclust.serve.explorer.texts import fit, plural
 from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 
@@ -16,11 +16,11 @@ def download() -> None:
     """The Download page."""
     shown = open_export()
     st.title("Download", anchor=False)
-    st.subheader("Assignments", anchor=False)
+    st.header("Assignments", anchor=False)
     chosen = st.multiselect(
         "Clusters",
         list(shown.clusters),
-        format_func=lambda c: short(shown.name(c), 60),
+        format_func=lambda c: fit(shown.name(c), 60),
         placeholder="All clusters",
         **address.choices("clusters", list(shown.clusters)),
     )
@@ -29,7 +29,7 @@ def download() -> None:
         f"{plural('row', n_rows)}: the id and the other columns of the table, the features, the cluster, the confidence, the axes of the map"
     )
     buttons(shown, tuple(chosen) or None, "assignments")
-    st.subheader("Clusters", anchor=False)
+    st.header("Clusters", anchor=False)
     st.text("One row per cluster: name, size, means, medians, distinctive features, representative rows")
     st.download_button("clusters.parquet", lambda: (shown.folder / CLUSTERS).read_bytes(), "clusters.parquet", key="clusters-parquet", on_click="ignore", icon=":material/download:")  # fmt: skip
 

@@ -13,7 +13,7 @@ from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import navigate
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import as_markdown, figure, short, words
+from gpuclust.serve.explorer.texts import as_markdown, figure, fit, short, words
 from gpuclust.serve.records import ExportInfo
 
 # Which curves of a sweep are drawn, in this order, as people call them.
@@ -39,10 +39,10 @@ def overview() -> None:
     _figures(shown, manifest)
     _verdict(shown.library.facts)
     _curves(manifest)
-    st.subheader("Clusters", anchor=False)
+    st.header("Clusters", anchor=False)
     st.plotly_chart(charts.size_bars(shown), key="sizes", config=charts.STILL, alt="Rows in each cluster")
     _cluster_links(shown)
-    st.subheader("Profiles", anchor=False)
+    st.header("Profiles", anchor=False)
     order = charts.listed_clusters(shown)
     said = [
         "Mean of each feature in standard deviations from the mean of all rows; hover for original units.",
@@ -272,5 +272,5 @@ def _cluster_links(shown: OpenExport) -> None:
     """A way into each cluster that needs no pointer."""
     with st.container(horizontal=True, key="doors"):
         for c in list(shown.clusters)[:24]:
-            if st.button(as_markdown(shown.name(c), 44), key=f"door-{c}"):
+            if st.button(as_markdown(fit(shown.name(c), 44)), key=f"door-{c}"):
                 navigate("clusters", cluster=c)

@@ -11,7 +11,7 @@ from gpuclust.serve.explorer.items import can_listen, choose, item_card, search_
 from gpuclust.serve.explorer.points import span_of, values_of
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
-from gpuclust.serve.explorer.texts import as_markdown, figure, plural, short, words
+from gpuclust.serve.explorer.texts import as_markdown, figure, fit, plural, short, words
 from gpuclust.serve.records import NotFound
 from gpuclust.tracks.playlist import (
     DIVERSITY,
@@ -100,7 +100,7 @@ def _of_cluster(shown: OpenExport, options: PlaylistOptions) -> Playlist:
     cluster = st.selectbox(
         "Cluster",
         numbers,
-        format_func=lambda c: short(shown.name(c), 60),
+        format_func=lambda c: fit(shown.name(c), 60),
         **address.choice("cluster", numbers, numbers[0]),
     )
     return from_cluster(shown.library, int(cluster), options)
@@ -184,7 +184,7 @@ def _format(width: float) -> str:
 
 
 def _show(shown: OpenExport, made: Playlist) -> None:
-    st.subheader(as_markdown(made.name or shown.list_word.title()), anchor=False)
+    st.header(as_markdown(made.name or shown.list_word.title()), anchor=False)
     for note in made.notes:
         st.text(short(note, 300))
     if not made.entries:

@@ -10,7 +10,7 @@ import streamlit as st
 from gpuclust.serve.explorer import address
 from gpuclust.serve.explorer.items import choose, details_of, item_card, query_param, search_words
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import as_markdown, plural, short
+from gpuclust.serve.explorer.texts import as_markdown, fit, plural, short
 from gpuclust.serve.records import NotFound, SearchResult
 
 HITS, MORE, NEIGHBOURS, EXAMPLES = 10, 100, 20, 10
@@ -57,7 +57,7 @@ def _examples(shown: OpenExport) -> None:
     else:
         ranks = [int(r) for c in shown.clusters for r in shown.library.cluster_ranks(c, "central", limit=1)]
     several = plural(shown.item_word)
-    st.subheader(
+    st.header(
         f"The most popular {several}" if popular else f"A typical {shown.item_word} of each cluster", anchor=False
     )
     item = choose(shown.library.at(ranks[:EXAMPLES]), "examples")
@@ -92,7 +92,7 @@ def _results(shown: OpenExport, typed: str) -> None:
                 )
                 if (details := details_of(hit.item)) != "":
                     st.caption(as_markdown(details), width="content")
-                st.caption(as_markdown(shown.name(hit.item.cluster), 40), width="content")
+                st.caption(as_markdown(fit(shown.name(hit.item.cluster), 40)), width="content")
     if not every and found.total is not None and found.total > len(found.hits):
         st.button("Show more", key="more-hits", on_click=_show_every, args=(typed,), icon=":material/expand_more:")
 
@@ -115,9 +115,9 @@ def _item(shown: OpenExport, id: str) -> None:
     except NotFound as error:
         st.warning(as_markdown(str(error), 300))
         return
-    st.divider()
+    st.header(shown.item_word.capitalize(), anchor=False)
     item_card(shown, item, "found", neighbours=False)
-    st.subheader(f"Nearest {plural(shown.item_word)}", anchor=False)
+    st.header(f"Nearest {plural(shown.item_word)}", anchor=False)
     within = st.toggle("Only in its cluster", **address.flag("within"))
     near = shown.library.similar(item.id, NEIGHBOURS, within_cluster=within)
     chosen = choose([n.item for n in near], f"near-{item.rank}-{within}", distances=[n.distance for n in near])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import streamlit as st
 
 from gpuclust.serve.explorer import address, charts
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import plural, short, words
+from gpuclust.serve.explorer.texts import fit, plural, short, words
 from gpuclust.serve.records import Averages
 
 By = Literal["year", "group", "creator"]
@@ -73,15 +73,15 @@ def left_out(found: Averages, word: str) -> str:
 
 
 def _cluster(shown: OpenExport) -> int | None:
-    options = (None, *shown.clusters)
+    options = ("all", *map(str, shown.clusters))
     chosen = st.selectbox(
         "Rows",
         options,
-        format_func=lambda c: "All clusters" if c is None else short(shown.name(c), 60),
+        format_func=lambda c: "All clusters" if c == "all" else fit(shown.name(int(c)), 60),
         width=320,
-        **address.choice("cluster", options, None, spelling=lambda c: "" if c is None else str(c)),
+        **address.choice("cluster", options, "all"),
     )
-    return cast("int | None", chosen)
+    return None if chosen == "all" else int(chosen)
 
 
 def _years(shown: OpenExport, found: Averages) -> None:
