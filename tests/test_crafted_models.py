@@ -23,7 +23,6 @@ from gpuclust.errors import ModelError
 from gpuclust.model import files
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.files import ARRAYS, MODEL, read_model
-from gpuclust.model.space import read_space
 
 WHOLE = Path(__file__).parent / "data" / "models_0_1_0"
 ALGORITHMS = ("kmeans", "gmm", "hdbscan")
@@ -307,7 +306,7 @@ def test_a_crafted_model_is_refused_in_one_line(name: str, copied: Any, tmp_path
     assert peak < 150 << 20, "nothing large is read"
     assert time.monotonic() - began < 20
     with suppress(ModelError):  # of the arrays it reads the scaling and the projection alone
-        read_space(folder)
+        Bundle.load_preparation(folder)
     assert not Path("/tmp/gpuclust-was-here").exists()
 
 

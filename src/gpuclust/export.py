@@ -19,9 +19,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gpuclust import __version__
-from gpuclust.algorithms.registry import algorithms, get_algorithm, resolve
+from gpuclust.algorithms.registry import algorithm_of, algorithms, get_algorithm, resolve
 from gpuclust.analysis.arrow_schema import cluster_table
-from gpuclust.analysis.noise import NoiseAssignment, assign_noise, noise_warning
+from gpuclust.analysis.noise import NoiseAssignment, assign_noise
 from gpuclust.analysis.profile import Profile
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
@@ -31,7 +31,7 @@ from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle, Prediction
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, noise_warning
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
 from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
@@ -291,7 +291,7 @@ def _manifest(
     config = job.config
     chosen = (sweep or {}).get("chosen")
     n_noise = int((prediction.cluster == NOISE).sum())
-    much_noise = noise_warning(n_noise, table.n_rows)
+    much_noise = noise_warning(n_noise, table.n_rows, algorithm_of(config.cluster).less_noise)
     return {
         "format": 1,
         "gpuclust": __version__,

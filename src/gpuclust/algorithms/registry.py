@@ -88,7 +88,7 @@ class Algorithm:
     - ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``label`` is its
       name in a sentence. ``fit`` maps the name of a backend to a function, or to the ``module:function`` that is imported when it is
       first needed. ``rule`` is how a plug-in's models predict; those of our own are in `gpuclust.model`.
-    - ``has_noise``: it can leave rows in no cluster. ``seeded``: another seed can give another result.
+    - ``has_noise``: it can leave rows in no cluster; ``less_noise``: what to change where it leaves all. ``seeded``: another seed can give another result.
 
     What a sweep does with it:
 
@@ -120,6 +120,7 @@ class Algorithm:
     label: str = ""
     rule: PredictionRule | None = None
     has_noise: bool = False
+    less_noise: str = ""
     seeded: bool = True
     default_metric: str = "silhouette"
     size_key: str | None = "n_clusters"

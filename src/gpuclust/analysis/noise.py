@@ -10,20 +10,6 @@ import numpy as np
 
 from gpuclust.model.records import NOISE
 
-# Above this share of noise a clustering is shown with a warning.
-MAX_QUIET_NOISE = 0.3
-
-
-def noise_warning(n_noise: int, n_rows: int) -> str | None:
-    """A warning if more than 30 % of the rows are noise: ``11,961 of 114,000 rows are in a cluster; ...``; else None."""
-    if n_rows == 0 or n_noise <= MAX_QUIET_NOISE * n_rows:
-        return None
-    inside = f"{n_rows - n_noise:,} of {n_rows:,} rows are in a cluster"
-    cure = "lower cluster.min_cluster_size or cluster.min_samples"
-    if n_noise == n_rows:
-        return f"{inside}: every row is noise; {cure}"
-    return f"{inside}; the other {n_noise / n_rows:.0%} are noise, which the scores without noise do not show"
-
 
 @dataclass(frozen=True)
 class NoiseAssignment:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuclust.analysis.table_stats import TableStats
 from gpuclust.model.records import Example
-from gpuclust.model.titles import ISSUE
+from gpuclust.tracks.presets import ISSUE
 
 SHOWN = 5
 _ISSUE = re.compile(ISSUE)

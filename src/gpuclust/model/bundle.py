@@ -71,6 +71,13 @@ class Bundle:
         """The algorithm's prediction, from prepared points to labels, confidences and distances."""
         return rule_of(self.algorithm).place(self.parameters, self.options)
 
+    def points(self, raw: np.ndarray) -> np.ndarray:
+        """Rows of raw features (n_rows, n_features), missing NaN, to points (n_rows, n_columns) of the prepared space, in the type of the
+        matrix. A missing value is what imputation learned, else the middle of the scale."""
+        middle = [self.fills.get(f, self.preparation.scaling.offset[j]) for j, f in enumerate(self.features)]
+        raw = np.array(raw, dtype=np.float64, ndmin=2)
+        return self.preparation.points(np.where(np.isfinite(raw), raw, middle))
+
     def predict(self, raw: np.ndarray) -> Prediction:
         """Place rows of raw features (n_rows, n_features) float64, in the order of `features`; missing is NaN.
 
@@ -178,11 +185,15 @@ class Bundle:
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Read what `save` wrote. Raises ModelError, in one line, when it is missing, damaged, changed or not a model."""
-        return cls.of(read_model(folder))
+        return cls._of(read_model(folder))
 
     @classmethod
-    def of(cls, model: ModelFiles) -> Bundle:
-        """The bundle of a model that was read."""
+    def load_preparation(cls, folder: Path) -> Bundle:
+        """Read what `points` needs: all but the parameters, which can be as large as the training rows. Raises ModelError as `load`."""
+        return cls._of(read_model(folder, only=("scaling/", "projection/", "map/")))
+
+    @classmethod
+    def _of(cls, model: ModelFiles) -> Bundle:
         described, arrays = model.description, model.arrays
         return cls(
             algorithm=described.algorithm,

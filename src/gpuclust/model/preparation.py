@@ -232,12 +232,6 @@ class Preparation:
         run_blocks(run, len(raw))
         return matrix
 
-    def filled(self, raw: np.ndarray, fills: Mapping[str, float]) -> np.ndarray:
-        """Rows (n_rows, n_features) float64 whose missing values are what imputation learned, else the middle of the scale."""
-        middle = [fills.get(feature, self.scaling.offset[j]) for j, feature in enumerate(self.features)]
-        raw = np.array(raw, dtype=np.float64, ndmin=2)
-        return np.where(np.isfinite(raw), raw, middle)
-
 
 def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> Preparation:
     """The preparation of a model that was read."""

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Annotated, Any
 
 # The label of rows that are in no cluster.
 NOISE = -1
+# Above this share of noise a clustering is shown with a warning.
+MAX_QUIET_NOISE = 0.3
+Fraction = Annotated[float, "in [0, 1], never NaN"]
 
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """One feature in one cluster, in original units; ``z`` is the mean's distance from the mean of all rows in standard
-    deviations of all rows, ``z_se`` its standard error."""
+    """One feature in one cluster, in the table's units."""
 
     mean: float
     median: float
     std: float
     z: float
+    """The mean's distance from the mean of all rows, in standard deviations of all rows."""
     z_se: float
+    """Standard error of `z`."""
 
 
 @dataclass(frozen=True)
 class CategoryShare:
-    """How often a value occurs in a cluster: ``count``, ``fraction`` of all the cluster's values, and ``lift``, that
-    fraction over the value's fraction of the whole table's values."""
+    """How often a value occurs in a cluster."""
 
     value: str
     count: int
     lift: float
+    """Its share in the cluster over its share in all rows."""
     fraction: float = 0.0
+    """Its share in the cluster."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row that stands for a cluster, as people know it: empty or None where the table has no such role."""
+    """A row that stands for a cluster. A text is empty where the table has no such role."""
 
     id: str
     title: str = ""
@@ -61,37 +66,41 @@ class Rule:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster in words and numbers; -1 is the noise.
-
-    ``fraction`` of all rows; ``features`` in the order of the model's; ``nearest`` is the cluster whose mean is nearest in
-    standardised features, None for the only one; ``rule`` is None where none was found.
-    """
+    """A cluster with its profile."""
 
     cluster: int
+    """Its number: 0 is the largest, -1 is noise."""
     name: str
     size: int
-    fraction: float
+    fraction: Fraction
+    """Share of all rows, in [0, 1]."""
     features: Mapping[str, FeatureStats]
+    """In the order of the model's features."""
     description: str = ""
     nearest: int | None = None
+    """The cluster whose mean is nearest in standardised features; null for the only one."""
     top_groups: tuple[CategoryShare, ...] = ()
     top_groups_by_lift: tuple[CategoryShare, ...] = ()
     top_creators: tuple[CategoryShare, ...] = ()
     top_creators_by_lift: tuple[CategoryShare, ...] = ()
     representatives: tuple[Example, ...] = ()
+    """Rows close to its middle."""
     popular: tuple[Example, ...] = ()
     rule: Rule | None = None
+    """Bounds on features that nearly select it; None where none were found."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON (no NaN), the parts of the rule beside the others: ``rule`` (its text, empty without one), ``rule_fidelity``
         and so on."""
-        values: dict[str, Any] = plain(asdict(self))
+        values: dict[str, Any] = plain(self)
         rule = values.pop("rule") or asdict(Rule(""))
         return {**values, "rule": rule.pop("text"), **{f"rule_{name}": value for name, value in rule.items()}}
 
 
 def plain(value: Any) -> Any:
-    """Mappings, sequences and numbers as JSON can hold them; NaN and infinities become None."""
+    """Records, mappings, sequences and numbers as JSON can hold them; NaN and infinities become None."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -99,3 +108,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def noise_warning(n_noise: int, n_rows: int, less_noise: str = "") -> str | None:
+    """A warning if more than 30 % of the rows are noise: ``11,961 of 114,000 rows are in a cluster; ...``; else None.
+
+    ``less_noise`` is the algorithm's (`gpuclust.algorithms.registry.Algorithm`).
+    """
+    if n_rows == 0 or n_noise <= MAX_QUIET_NOISE * n_rows:
+        return None
+    inside = f"{n_rows - n_noise:,} of {n_rows:,} rows are in a cluster"
+    if n_noise == n_rows:
+        return f"{inside}: every row is noise{less_noise and f'; {less_noise}'}"
+    return f"{inside}; the other {n_noise / n_rows:.0%} are noise, which the scores without noise do not show"

@@ -14,12 +14,12 @@ from gpuclust import __version__
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics
-from gpuclust.analysis.noise import noise_warning
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, flatten
 from gpuclust.data.source import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
+from gpuclust.model.records import noise_warning
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
 from gpuclust.runtime.backend import Backend, BackendChoice
 from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
@@ -102,7 +102,8 @@ class Outcome:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the use of the clustering, in sentences."""
         n_rows = round(self.metrics.get("n_rows", 0))
-        much_noise = noise_warning(round(self.metrics.get("noise_fraction", 0.0) * n_rows), n_rows)
+        n_noise = round(self.metrics.get("noise_fraction", 0.0) * n_rows)
+        much_noise = noise_warning(n_noise, n_rows, algorithm_of(self.job.config.cluster).less_noise)
         return (much_noise,) if much_noise else ()
 
     @property

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuclust.algorithms.cluster import Clustering
 from gpuclust.analysis.comparison import Comparison, label_name
-from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.selection import Curves, knee
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import to_yaml
-from gpuclust.config import Config
 from gpuclust.data.table import Audit
 from gpuclust.metrics.gap import Gap
-from gpuclust.runtime.matrix import Matrix
+from gpuclust.pipeline.context import Outcome, Result
 from gpuclust.sanitize import mask, safe_row
 from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
 
@@ -30,23 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 N_CLUSTERS = "cluster.n_clusters"
-
-
-@dataclass(frozen=True)
-class JobReportInput:
-    """What a job's files are written from."""
-
-    name: str
-    run_id: str
-    config: Config
-    audit: Audit
-    matrix: Matrix
-    clustering: Clustering
-    profile: Profile
-    diagnostics: Diagnostics
-    metrics: Mapping[str, float]
-    about: Mapping[str, str]
-    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -69,19 +49,21 @@ class SweepReportInput:
     warnings: Sequence[str] = ()
 
 
-def job_files(folder: Path, facts: JobReportInput) -> Path:
+def job_files(folder: Path, outcome: Outcome, result: Result, about: Mapping[str, str]) -> Path:
     """Write the files of a job into a folder; the same folder back."""
-    configuration = to_yaml(facts.config)
+    config = outcome.job.config
+    configuration = to_yaml(config)
     (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
-    _json(folder / "audit.json", mask(facts.audit.to_dict()))
-    _json(folder / "profile.json", facts.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
-    (folder / "profile.csv").write_text(facts.profile.to_csv(), encoding="utf-8")
-    for name, content in facts.diagnostics.documents().items():
+    _json(folder / "audit.json", mask(result.table.audit.to_dict()))
+    _json(folder / "profile.json", result.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
+    (folder / "profile.csv").write_text(result.profile.to_csv(), encoding="utf-8")
+    for name, content in result.diagnostics.documents().items():
         _json(folder / f"{name}.json", content)
-    if facts.config.report.figures:
-        figures = _job_figures(facts)
+    if config.report.figures:
+        figures = _job_figures(result)
         _write_figures(folder, figures)
-        (folder / "report.html").write_text(_job_page(facts, figures, configuration), encoding="utf-8")
+        text = _job_page(outcome, result, about, figures, configuration)
+        (folder / "report.html").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -127,35 +109,35 @@ def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
         (folder / "figures" / f"{name}.png").write_bytes(png)
 
 
-def _job_figures(facts: JobReportInput) -> dict[str, bytes]:
+def _job_figures(result: Result) -> dict[str, bytes]:
     from gpuclust.report import figures
 
-    preparation, described = facts.matrix.preparation, facts.profile.proper
+    preparation, described = result.matrix.preparation, result.profile.proper
     ratios = preparation.map_projection.explained_variance_ratio
     drawn = {
         "map": figures.cluster_map(
-            facts.matrix.coordinates[:, :2],
-            facts.clustering.labels,
+            result.matrix.coordinates[:, :2],
+            result.clustering.labels,
             explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
-            names={c.cluster: c.name for c in facts.profile.clusters},
+            names={c.cluster: c.name for c in result.profile.clusters},
         )
     }
     if described:
         drawn["profile"] = figures.profile_heatmap(
-            facts.profile.z(),
-            facts.profile.features,
+            result.profile.z(),
+            result.profile.features,
             [c.fraction for c in described],
             names={c.cluster: c.name for c in described},
             clusters=[c.cluster for c in described],
         )
-    stable = facts.diagnostics.stability
+    stable = result.diagnostics.stability
     if stable is not None:
         drawn["stability"] = figures.stability_bars(
             stable.jaccard,
             errors=stable.jaccard_std,
             names={c.cluster: c.name for c in described},
         )
-    search = facts.clustering.size_search
+    search = result.clustering.size_search
     if search is not None and len(search.sizes):
         drawn["persistence"] = figures.persistence_curve(search.sizes, search.scores, chosen=search.chosen)
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
@@ -199,7 +181,7 @@ def _curves_over(axis: str, curves: Curves) -> dict[str, Figure]:
             drawn["bic"] = figures.bic_curve(lines["bic"])
         return drawn
     name = axis.rpartition(".")[2]
-    label = {"min_cluster_size": "minimum cluster size"}.get(name, name.replace("_", " "))
+    label = name.replace("_", " ").replace("min ", "minimum ")
     noisy = any(value > 0 for points in curves.get("noise_fraction", {}).values() for _, value, _ in points)
     silhouette = "silhouette_with_noise" if noisy else "silhouette"
     if silhouette in lines:
@@ -247,20 +229,22 @@ TITLES = {
 }
 
 
-def _job_page(facts: JobReportInput, figures: Mapping[str, bytes], configuration: str) -> str:
+def _job_page(
+    outcome: Outcome, result: Result, about: Mapping[str, str], figures: Mapping[str, bytes], configuration: str
+) -> str:
     from gpuclust.report.page import Report, page
 
     return page(
         Report(
-            name=facts.name,
-            warnings=facts.warnings,
-            metrics=facts.metrics,
+            name=outcome.job.name,
+            warnings=outcome.warnings,
+            metrics=result.metrics,
             figures=_titled(figures),
-            clusters=facts.profile.clusters,
-            audit=mask(facts.audit.to_dict()),
-            command=facts.about.get(COMMAND, ""),
+            clusters=result.profile.clusters,
+            audit=mask(result.table.audit.to_dict()),
+            command=about.get(COMMAND, ""),
             configuration=configuration,
-            about={"run": facts.run_id} | _shown(facts.about),
+            about={"run": outcome.run_id} | _shown(about),
         )
     )
 

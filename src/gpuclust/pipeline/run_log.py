@@ -19,7 +19,7 @@ from gpuclust.errors import GpuclustError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, with_size
-from gpuclust.pipeline.run_files import JobReportInput, job_files
+from gpuclust.pipeline.run_files import job_files
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
@@ -75,7 +75,7 @@ def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcom
     )
     _log_persistence(run_id, result.clustering, context)
     with TemporaryDirectory() as folder:
-        context.recorder.log_files(run_id, job_files(Path(folder), job_report_input(outcome, result, context)))
+        context.recorder.log_files(run_id, job_files(Path(folder), outcome, result, about(context)))
     if job.config.tracking.models == "all":
         log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, context)
     context.recorder.end(run_id, FINISHED)
@@ -113,24 +113,6 @@ def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -
     if search is not None:
         for size, persistence in zip(search.sizes, search.scores, strict=True):
             context.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
-
-
-def job_report_input(outcome: Outcome, result: Result, context: RunContext) -> JobReportInput:
-    """What a job's artifacts are written from."""
-    job = outcome.job
-    return JobReportInput(
-        name=job.name,
-        run_id=outcome.run_id,
-        config=job.config,
-        audit=result.table.audit,
-        matrix=result.matrix,
-        clustering=result.clustering,
-        profile=result.profile,
-        diagnostics=result.diagnostics,
-        metrics=result.metrics,
-        about=about(context),
-        warnings=outcome.warnings,
-    )
 
 
 def log_model(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuclust.serve.records import Average, Averages
+from gpuclust.serve.records import Average, Averages, By
 from gpuclust.serve.text import CREATOR_SEPARATOR
 
-BY = ("year", "group", "creator")
+BY = get_args(By)
 MIN_COUNT = 30
 ALL = -(2**31)  # stands for all clusters
 
@@ -93,7 +93,7 @@ def min_count_of(n_rows: int) -> int:
     return min(max(n_rows // 100, 1), MIN_COUNT)
 
 
-def page(table: pa.Table, by: str, *, cluster: int | None, min_count: int, offset: int, limit: int) -> Averages:
+def page(table: pa.Table, by: By, *, cluster: int | None, min_count: int, offset: int, limit: int) -> Averages:
     """A page of the averages in a file of `write_averages`, over all items or the items of one cluster, without values of
     fewer than ``min_count`` items."""
     wanted = ALL if cluster is None else cluster

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpuclust.model.records import noise_warning
 from gpuclust.serve.export_reader import Manifest
 from gpuclust.serve.records import ExportInfo
 
-MAX_QUIET_NOISE = 0.3  # a larger share of noise is a warning
 MAX_LISTED = 10  # cluster numbers in an error
 
 
@@ -28,15 +28,8 @@ def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: in
         selected=_selected(text),
         sweep_choice=_sweep_choice(sweep),
         because=_lines(sweep.get("because")),
-        warnings=_lines(text["warnings"]) if "warnings" in text else noise_warnings(n_noise, n_rows),
+        warnings=_lines(text.get("warnings", [noise_warning(n_noise, n_rows)])),
     )
-
-
-def noise_warnings(n_noise: int, n_rows: int) -> tuple[str, ...]:
-    """A warning if more than 30 % of the rows are noise."""
-    if n_noise <= MAX_QUIET_NOISE * n_rows:
-        return ()
-    return (f"{n_rows - n_noise:,} of {n_rows:,} rows are in a cluster; the other {n_noise / n_rows:.0%} are noise",)
 
 
 def _selected(manifest: Mapping[str, Any]) -> bool | None:
@@ -56,7 +49,7 @@ def _sweep_choice(sweep: Mapping[str, Any]) -> str:
 
 
 def _lines(value: Any) -> tuple[str, ...]:
-    return tuple(str(line) for line in value) if isinstance(value, (list, tuple)) else ()
+    return tuple(str(line) for line in value if line is not None) if isinstance(value, (list, tuple)) else ()
 
 
 def describe_numbers(numbers: Collection[int]) -> str:

@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.errors import ExportError, InputError
+from gpuclust.model.bundle import Bundle
 from gpuclust.model.records import NOISE, Cluster, Example
-from gpuclust.model.space import Space, read_space
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.export_info import describe_numbers, export_info
@@ -34,7 +34,7 @@ from gpuclust.serve.index.build import Progress
 from gpuclust.serve.index.locate import find_or_build, size_of
 from gpuclust.serve.index.open import CLOSED, Index, open_index
 from gpuclust.serve.permutation import permuted
-from gpuclust.serve.records import Average, Averages, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
+from gpuclust.serve.records import Average, Averages, By, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
 from gpuclust.serve.text import fold, fold_one, names_in
 
 Pick = Literal["popular", "central", "random"]
@@ -47,12 +47,12 @@ EXAMPLES = 5
 class Library:
     """An open export; see `Library.open`."""
 
-    def __init__(self, manifest: Manifest, space: Space, clusters: Mapping[int, Cluster], index: Index) -> None:
+    def __init__(self, manifest: Manifest, model: Bundle, clusters: Mapping[int, Cluster], index: Index) -> None:
         self._manifest, self._open_index, self._clusters = manifest, index, dict(clusters)
         self._closed = False
         self._with_examples: set[int] = set()
         self._ranges: dict[str, tuple[float, float]] = {}
-        self.space = space
+        self.model = model
 
     @classmethod
     def open(cls, folder: str | Path, progress: Progress | None = None) -> Library:
@@ -62,8 +62,8 @@ class Library:
         ModelError if the folder is not an export or is damaged, or if no index can be written.
         """
         manifest = read_manifest(Path(folder))
-        space = read_space(manifest.folder / MODEL)
-        if space.features != tuple(manifest.features):
+        model = Bundle.load_preparation(manifest.folder / MODEL)
+        if model.features != tuple(manifest.features):
             raise ExportError(f"{folder} is damaged: its model has other features than its manifest; export it again")
         clusters = read_clusters(manifest)
         report = progress or (lambda stage, done: None)
@@ -73,7 +73,7 @@ class Library:
         except (OSError, ValueError, KeyError, TypeError, sqlite3.Error, pa.ArrowException):
             shutil.rmtree(path, ignore_errors=True)  # damaged: build it again
             index = open_index(find_or_build(manifest, report))
-        return cls(manifest, space, clusters, index)
+        return cls(manifest, model, clusters, index)
 
     def close(self) -> None:
         """Close the index. Any later call raises ExportError."""
@@ -105,7 +105,7 @@ class Library:
     @property
     def features(self) -> tuple[str, ...]:
         """The features, in the order of the model."""
-        return self.space.features
+        return self.model.features
 
     @property
     def facts(self) -> ExportInfo:
@@ -403,7 +403,7 @@ class Library:
 
     def averages(
         self,
-        by: Literal["year", "group", "creator"],
+        by: By,
         *,
         cluster: int | None = None,
         min_count: int | None = 1,

@@ -23,7 +23,8 @@ MAX_ECHO_LENGTH = 100  # characters of the request that an error repeats
 
 
 class Json(JSONResponse):
-    """A response that is valid JSON for any export: NaN becomes null, a lone surrogate the replacement character."""
+    """Records, or what they are made of, as JSON that is valid for any export: NaN becomes null, a lone surrogate the replacement
+    character."""
 
     def render(self, content: Any) -> bytes:
         """The body in UTF-8."""
@@ -34,7 +35,7 @@ class Json(JSONResponse):
 
 
 def _dumps(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(content, default=vars, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class ProblemJson(Json):

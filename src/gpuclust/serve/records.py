@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from gpuclust.errors import ExportError, did_you_mean
-from gpuclust.model.records import plain
+from gpuclust.model.records import Fraction, plain
+
+By = Literal["year", "group", "creator"]
 
 
 class NotFound(ExportError):
@@ -21,34 +23,42 @@ class NotFound(ExportError):
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the export. A value is empty text, an empty tuple or None if the table has no such role or value.
-
-    ``rank`` is its position by popularity among all rows, 0 for the most popular (file order without a popularity);
-    ``creator`` is the text as written, ``creators`` the names in it. ``features`` are in original units; ``distance`` to
-    the centre of its cluster is None if the algorithm has no centres; ``x, y, z`` are the coordinates of the map. ``album``,
-    ``url`` (a web address or a file, as in the table) and ``duration_ms`` are set if the export has columns with such names.
-    """
+    """A row of the export. Missing text is empty, a missing number is null."""
 
     rank: int
+    """Position by popularity among all rows, 0 for the most popular; file order without a popularity."""
     id: str
+    """The id, as in the table."""
     title: str
     creator: str
+    """The creators as written in the table."""
     creators: tuple[str, ...]
+    """The names in `creator`."""
     groups: tuple[str, ...]
+    """The groups (genres) of the row."""
     popularity: float | None
     year: int | None
     preview: str
+    """An address of a preview, as in the table: check it before opening it."""
     cluster: int
+    """The cluster's number; -1 is noise."""
     cluster_name: str
     confidence: float | None
+    """In [0, 1]; the definition depends on the algorithm (see the README)."""
     distance: float | None
+    """Distance to the centre of the cluster in the prepared space; null without a centre."""
     x: float
+    """First principal component, for maps."""
     y: float
     z: float
     features: Mapping[str, float | None]
+    """The clustered features, in the units of the table."""
     album: str = ""
+    """The album, if the export has a column with that name."""
     url: str = ""
+    """A web address or a file, as in the table: check it before opening it."""
     duration_ms: float | None = None
+    """Length in milliseconds, if it is a column but not a feature."""
 
     @property
     def label(self) -> str:
@@ -57,48 +67,46 @@ class Item:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dictionary for JSON (without NaN)."""
-        values: dict[str, Any] = plain(asdict(self))
+        values: dict[str, Any] = plain(self)
         return values
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An item and its Euclidean distance to the query in the prepared feature space."""
+    """An item and its distance to the query."""
 
     item: Item
     distance: float
+    """Euclidean, in the prepared feature space."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A hit of a search.
-
-    ``score`` is in [0, 1], 1 for an exact match; ``other_creators`` are other creators of items with the same title, most
-    popular first (at most 20); ``same_title`` is the number of items with this title.
-    """
+    """A search result."""
 
     item: Item
-    score: float
+    score: Fraction
+    """In [0, 1]; 1 for an exact match."""
     same_title: int = 1
+    """How many items have this title."""
     other_creators: tuple[str, ...] = ()
+    """Who else has an item of this title, most popular first, at most 20."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The results of one search, best first, each recording (title and creator) once. ``complete``: every word typed was
-    found, as typed, in the first.
-
-    ``ambiguous``: where the whole query is the title of items of several creators (and no creator's name), these creators,
-    most popular first. ``total`` recordings match all words, at least so many where ``total_is_minimum``; None where
-    nothing has all words, so that the hits are only the nearest.
-    """
+    """Search results, best first; of several rows with the same title and creator the best."""
 
     query: str
     hits: tuple[Hit, ...]
     complete: bool
+    """Whether the first hit has every word as typed."""
     ambiguous: tuple[str, ...] = ()
+    """Where the whole query is a title (and no creator's name) that several creators have: these creators, most popular first."""
     total: int | None = None
+    """How many different titles and creators match all words; null where the hits lack words."""
     total_is_minimum: bool = False
+    """Whether counting stopped at `total`, so that there may be more."""
 
     def _repr_html_(self) -> str:
         """The results as a table, for notebooks."""
@@ -113,45 +121,50 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a list with ``total`` rows, starting at ``offset``; ``next_offset`` is None at the end."""
+    """A page of a list."""
 
     items: tuple[Item, ...]
     total: int
+    """Rows in the whole list."""
     offset: int
 
     @property
     def next_offset(self) -> int | None:
-        """The offset of the next page."""
+        """The offset of the next page; None at the end."""
         after = self.offset + len(self.items)
         return after if after < self.total and self.items else None
 
 
 @dataclass(frozen=True)
 class Average:
-    """The mean of each feature, in original units, over the ``count`` items with a year, group or creator."""
+    """Means over the items that share a value."""
 
     value: str | int
     count: int
+    """How many items."""
     features: Mapping[str, float]
+    """Mean of each feature, in the table's units."""
 
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages by ``by`` ("year", "group" or "creator"): years ascending, the others by count; ``total`` values in all.
+    """Averages by year (ascending), group or creator (most items first)."""
 
-    Values with fewer than ``min_count`` rows are left out: ``left_out`` values with ``left_out_rows`` rows.
-    ``without`` rows of all have no usable value (for years: none, or one outside 1860 to next year).
-    """
-
-    by: str
+    by: By
     values: tuple[Average, ...]
     total: int
+    """Values in the whole list, without those left out."""
     offset: int = 0
     cluster: int | None = None
+    """The cluster that they are taken in; null for all rows."""
     min_count: int = 1
+    """Rows that a value needs to be in the list."""
     left_out: int = 0
+    """Values that have fewer rows than `min_count`."""
     left_out_rows: int = 0
+    """The rows of these values."""
     without: int = 0
+    """Rows of all without a usable year (missing, before 1860, or after next year)."""
 
 
 @dataclass(frozen=True)

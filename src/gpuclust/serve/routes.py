@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -17,8 +16,8 @@ from gpuclust.serve import schemas
 from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
 from gpuclust.serve.problems import Json, Problem
-from gpuclust.serve.records import Page
-from gpuclust.serve.schemas import problems
+from gpuclust.serve.records import Average, Averages, By, Page, SearchResult
+from gpuclust.serve.schemas import problems, schema_of
 from gpuclust.tracks.playlist import Playlist, from_cluster, from_liked, from_taste
 from gpuclust.tracks.playlist_files import render
 
@@ -31,121 +30,99 @@ def library_of(request: Request) -> Library:
     return library
 
 
-@router.get("/health", response_model=schemas.Health, tags=["server"])
+@router.get("/health", response_model=schema_of(schemas.Health), tags=["server"])
 async def health(request: Request) -> Json:
     """The state of the server, and the export that it serves."""
     library = library_of(request)
     facts = library.facts
     return Json(
-        {
-            "status": "ok",
-            "version": request.app.version,
-            "key": facts.key,
-            "rows": facts.n_rows,
-            "clusters": facts.n_clusters,
-            "changed": library.changed(),
-        }
+        schemas.Health("ok", request.app.version, facts.key, facts.n_rows, facts.n_clusters, changed=library.changed())
     )
 
 
-@router.get("/export", response_model=schemas.Export, tags=["server"])
+@router.get("/export", response_model=schema_of(schemas.Export), tags=["server"])
 def export(request: Request) -> Json:
     """The served export: the run, its scores, and why it was chosen."""
     facts = library_of(request).facts
     manifest = facts.manifest
     sweep = manifest.get("sweep") or {}
     return Json(
-        {
-            "key": facts.key,
-            "run_id": str(manifest.get("run_id", "")),
-            "run_name": str(manifest.get("run_name", "")),
-            "algorithm": facts.algorithm,
-            "rows": facts.n_rows,
-            "clusters": facts.n_clusters,
-            "features": list(facts.features),
-            "roles": dict(facts.roles),
-            "metrics": manifest.get("metrics") or {},
-            "curves": sweep.get("curves") or {},
-            "selection_reason": str(sweep.get("selection_reason", "")),
-            "selected": facts.selected,
-            "sweep_choice": facts.sweep_choice,
-            "verdict": str(sweep.get("verdict", "")),
-            "because": list(facts.because),
-            "warnings": list(facts.warnings),
-        }
+        schemas.Export(
+            key=facts.key,
+            run_id=str(manifest.get("run_id", "")),
+            run_name=str(manifest.get("run_name", "")),
+            algorithm=facts.algorithm,
+            rows=facts.n_rows,
+            clusters=facts.n_clusters,
+            features=facts.features,
+            roles=facts.roles,
+            metrics=manifest.get("metrics") or {},
+            curves=sweep.get("curves") or {},
+            selection_reason=str(sweep.get("selection_reason", "")),
+            selected=facts.selected,
+            sweep_choice=facts.sweep_choice,
+            verdict=str(sweep.get("verdict", "")),
+            because=facts.because,
+            warnings=facts.warnings,
+        )
     )
 
 
-@router.get("/clusters", response_model=schemas.Clusters, tags=["clusters"])
+@router.get("/clusters", response_model=schema_of(schemas.Clusters), tags=["clusters"])
 def clusters(request: Request) -> Json:
     """A summary of all clusters, the largest first, noise last."""
-    return Json({"clusters": [summary(cluster) for cluster in library_of(request).clusters]})
+    return Json(schemas.Clusters(tuple(summary(cluster) for cluster in library_of(request).clusters)))
 
 
-@router.get("/clusters/{cluster}", response_model=schemas.Cluster, responses=problems(404, 422), tags=["clusters"])
+@router.get("/clusters/{cluster}", response_model=schema_of(Cluster), responses=problems(404, 422), tags=["clusters"])
 def cluster(request: Request, cluster: inputs.Number) -> Json:
     """A cluster: its profile, its rule, and its representative rows and values."""
     return Json(library_of(request).cluster(cluster).to_dict())
 
 
-@router.get("/clusters/{cluster}/items", response_model=schemas.Page, responses=problems(404, 422), tags=["clusters"])
+@router.get(
+    "/clusters/{cluster}/items", response_model=schema_of(Page), responses=problems(404, 422), tags=["clusters"]
+)
 def cluster_items(request: Request, cluster: inputs.Number, params: Annotated[inputs.ItemsOfCluster, Query()]) -> Json:
     """The items of a cluster by popularity, by distance to its centre, or in a random order given by the seed."""
     page = library_of(request).cluster_items(
         cluster, pick=params.pick, seed=params.seed, offset=params.offset, limit=params.limit, distinct=params.distinct
     )
-    return Json(paged(page))
+    return Json(vars(page) | {"next_offset": page.next_offset})
 
 
-@router.get("/search", response_model=schemas.SearchResult, responses=problems(422), tags=["items"])
+@router.get("/search", response_model=schema_of(SearchResult), responses=problems(422), tags=["items"])
 def search(request: Request, params: Annotated[inputs.Search, Query()]) -> Json:
     """Search items by title, creator or both, best match first. Case, accents and punctuation are ignored."""
-    found = library_of(request).search(params.q, title=params.title, creator=params.creator, limit=params.limit)
-    return Json(
-        {
-            "query": found.query,
-            "hits": [vars(hit) | {"item": vars(hit.item)} for hit in found.hits],
-            "complete": found.complete,
-            "ambiguous": found.ambiguous,
-            "total": found.total,
-            "total_is_minimum": found.total_is_minimum,
-        }
-    )
+    return Json(library_of(request).search(params.q, title=params.title, creator=params.creator, limit=params.limit))
 
 
-@router.get("/items/{id}", response_model=schemas.ItemDetail, responses=problems(404, 422), tags=["items"])
+@router.get("/items/{id}", response_model=schema_of(schemas.ItemDetail), responses=problems(404, 422), tags=["items"])
 def item(request: Request, id: inputs.Id) -> Json:
     """An item with its cluster and all creators of items with the same title."""
     library = library_of(request)
     found = library.item(id)
-    return Json(
-        {
-            "item": vars(found),
-            "cluster": summary(library.cluster(found.cluster)),
-            "same_title_creators": library.creators_of(id),
-        }
-    )
+    return Json(schemas.ItemDetail(found, summary(library.cluster(found.cluster)), library.creators_of(id)))
 
 
-@router.get("/items/{id}/similar", response_model=schemas.Neighbours, responses=problems(404, 422), tags=["items"])
+@router.get(
+    "/items/{id}/similar", response_model=schema_of(schemas.Neighbours), responses=problems(404, 422), tags=["items"]
+)
 def similar(request: Request, id: inputs.Id, params: Annotated[inputs.Similar, Query()]) -> Json:
     """The items nearest to an item in the prepared feature space, nearest first."""
     found = library_of(request).similar(id, params.limit, within_cluster=params.within == "cluster")
-    neighbours = [{"item": vars(n.item), "distance": n.distance} for n in found]
-    return Json({"id": id, "within": params.within, "neighbours": neighbours})
+    return Json(schemas.Neighbours(id, params.within, found))
 
 
-@router.get("/averages/{by}", response_model=schemas.Averages, responses=problems(404, 422), tags=["averages"])
-def averages(
-    request: Request, by: Literal["year", "group", "creator"], params: Annotated[inputs.AveragesOf, Query()]
-) -> Json:
+@router.get("/averages/{by}", response_model=schema_of(Averages), responses=problems(404, 422), tags=["averages"])
+def averages(request: Request, by: By, params: Annotated[inputs.AveragesOf, Query()]) -> Json:
     """Means of the features by year (ascending), group or creator (most items first), with the number of rows of each."""
     return averaged(library_of(request), by, None, params)
 
 
 @router.get(
     "/clusters/{cluster}/averages/{by}",
-    response_model=schemas.Averages,
+    response_model=schema_of(Averages),
     responses=problems(404, 422),
     tags=["averages"],
 )
@@ -159,21 +136,20 @@ def cluster_averages(
     return averaged(library_of(request), by, cluster, params)
 
 
-def averaged(
-    library: Library, by: Literal["year", "group", "creator"], cluster: int | None, params: inputs.AveragesOf
-) -> Json:
+def averaged(library: Library, by: By, cluster: int | None, params: inputs.AveragesOf) -> Json:
     """A page of averages. Raises Problem if the export has no such column."""
-    there = [role for role in ("year", "group", "creator") if role in library.facts.roles]
+    there = [role for role in get_args(By) if role in library.facts.roles]
     if by not in there:
         raise Problem(404, f"this export has no {by} column", suggestions=there)
-    found = library.averages(by, cluster=cluster, min_count=params.min_count, offset=params.offset, limit=params.limit)
-    return Json(vars(found) | {"values": [vars(average) for average in found.values]})
+    return Json(
+        library.averages(by, cluster=cluster, min_count=params.min_count, offset=params.offset, limit=params.limit)
+    )
 
 
-@router.get("/creators/{name}", response_model=schemas.Average, responses=problems(404, 422), tags=["averages"])
+@router.get("/creators/{name}", response_model=schema_of(Average), responses=problems(404, 422), tags=["averages"])
 def creator(request: Request, name: inputs.Creator) -> Json:
     """The averages of one creator."""
-    return Json(vars(library_of(request).average_of_creator(name)))
+    return Json(library_of(request).average_of_creator(name))
 
 
 FILES = {
@@ -188,7 +164,7 @@ IN_FILES: dict[int | str, dict[str, Any]] = {
 
 @router.get(
     "/clusters/{cluster}/playlist",
-    response_model=schemas.Playlist,
+    response_model=schema_of(schemas.Playlist),
     responses=IN_FILES | problems(404, 409, 422),
     tags=["playlists"],
 )
@@ -201,7 +177,7 @@ def cluster_playlist(
 
 @router.get(
     "/items/{id}/playlist",
-    response_model=schemas.Playlist,
+    response_model=schema_of(schemas.Playlist),
     responses=IN_FILES | problems(404, 409, 422),
     tags=["playlists"],
 )
@@ -215,7 +191,7 @@ def item_playlist(request: Request, id: inputs.Id, params: Annotated[inputs.Play
 
 @router.post(
     "/playlist",
-    response_model=schemas.Playlist,
+    response_model=schema_of(schemas.Playlist),
     responses=IN_FILES | problems(400, 404, 409, 413, 415, 422),
     tags=["playlists"],
 )
@@ -239,7 +215,9 @@ def playlist(
 def written(made: Playlist, form: str, url_template: str | None) -> Response:
     """A playlist as JSON, or as a file to download."""
     if form == "json":
-        return Json(as_json(made))
+        entries = enumerate(made.entries, 1)
+        items = tuple(schemas.PlaylistEntry(position, entry.distance, entry.item) for position, entry in entries)
+        return Json(schemas.Playlist(made.name, made.notes, made.made_from, items))
     media_type, encoding = FILES[form]
     name = {"content-disposition": f'attachment; filename="playlist.{"txt" if form == "uris" else form}"'}
     try:
@@ -249,15 +227,9 @@ def written(made: Playlist, form: str, url_template: str | None) -> Response:
     return Response(text.encode(encoding, "replace"), headers=name, media_type=media_type)
 
 
-def as_json(made: Playlist) -> dict[str, Any]:
-    """Convert a playlist to JSON values."""
-    items = [{"position": i, "distance": t.distance, "item": vars(t.item)} for i, t in enumerate(made.entries, 1)]
-    return {"name": made.name, "notes": made.notes, "made_from": dict(made.made_from), "items": items}
-
-
 @router.post(
     "/predict",
-    response_model=schemas.Predictions,
+    response_model=schema_of(schemas.Predictions),
     responses=problems(400, 413, 415, 422),
     tags=["model"],
     response_class=Json,
@@ -270,19 +242,18 @@ def predict(request: Request, params: inputs.Rows) -> Json:
     names = {c.cluster: c.name for c in library_of(request).clusters}
     predictions = []
     for i, number in enumerate(placement.cluster.tolist()):
-        x, y, z = placement.coordinates[i].tolist()
-        known = None if number == UNPLACED else number
+        placed = number != UNPLACED
         predictions.append(
-            {
-                "cluster": known,
-                "name": names.get(number, "noise" if number == -1 else None),
-                "confidence": float(placement.confidence[i]),
-                "distance": float(placement.distance[i]),
-                **{"x": x, "y": y, "z": z},
-                "problem": model.obstacle(raw[i]) if known is None else None,
-            }
+            schemas.PredictedRow(
+                number if placed else None,
+                names.get(number, "noise" if number == -1 else None),
+                float(placement.confidence[i]),
+                float(placement.distance[i]),
+                *placement.coordinates[i].tolist(),
+                problem=None if placed else model.obstacle(raw[i]),
+            )
         )
-    return Json({"predictions": predictions})
+    return Json(schemas.Predictions(tuple(predictions)))
 
 
 def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np.ndarray:
@@ -299,24 +270,14 @@ def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np
     return np.array([[np.nan if (v := row.get(f)) is None else v for f in features] for row in rows], dtype=np.float64)
 
 
-def paged(page: Page) -> dict[str, Any]:
-    """A page of items, with the offset of the next page."""
-    return {
-        "items": [vars(item) for item in page.items],
-        "total": page.total,
-        "offset": page.offset,
-        "next_offset": page.next_offset,
-    }
-
-
-def summary(cluster: Cluster) -> dict[str, Any]:
+def summary(cluster: Cluster) -> schemas.ClusterSummary:
     """A summary of a cluster."""
-    return {
-        "cluster": cluster.cluster,
-        "name": cluster.name,
-        "size": cluster.size,
-        "fraction": cluster.fraction,
-        "description": cluster.description,
-        "top_groups": [asdict(share) for share in cluster.top_groups],
-        "features": {feature: stats.mean for feature, stats in cluster.features.items()},
-    }
+    return schemas.ClusterSummary(
+        cluster=cluster.cluster,
+        name=cluster.name,
+        size=cluster.size,
+        fraction=cluster.fraction,
+        description=cluster.description,
+        top_groups=cluster.top_groups,
+        features={feature: stats.mean for feature, stats in cluster.features.items()},
+    )

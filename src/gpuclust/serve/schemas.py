@@ -1,253 +1,145 @@
-"""Response models of the API for its OpenAPI document: `gpuclust.serve.records` in JSON, with descriptions."""
+"""The responses of the API that are not records of `gpuclust.serve.records`, and the JSON Schema of both for its OpenAPI document."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import ast
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache, reduce
+from itertools import pairwise
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-
-class ResponseModel(BaseModel):
-    """A response without fields outside its schema."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Item(ResponseModel):
-    """A row of the export. Missing text is empty, a missing number is null."""
-
-    rank: int = Field(
-        description="Position by popularity among all rows, 0 for the most popular; file order without a popularity."
-    )
-    id: str = Field(description="The id, as in the table.")
-    title: str
-    creator: str = Field(description="The creators as written in the table.")
-    creators: list[str] = Field(description="The names in `creator`.")
-    groups: list[str] = Field(description="The groups (genres) of the row.")
-    popularity: float | None
-    year: int | None
-    preview: str = Field(description="An address of a preview, as in the table: check it before opening it.")
-    cluster: int = Field(description="The cluster's number; -1 is noise.")
-    cluster_name: str
-    confidence: float | None = Field(description="In [0, 1]; the definition depends on the algorithm (see the README).")
-    distance: float | None = Field(
-        description="Distance to the centre of the cluster in the prepared space; null without a centre."
-    )
-    x: float | None = Field(description="First principal component, for maps.")
-    y: float | None
-    z: float | None
-    features: dict[str, float | None] = Field(description="The clustered features, in the units of the table.")
-    album: str = Field(description="The album, if the export has a column with that name.")
-    url: str = Field(description="A web address or a file, as in the table: check it before opening it.")
-    duration_ms: float | None = Field(description="Length in milliseconds, if it is a column but not a feature.")
+from gpuclust.model.records import CategoryShare, Cluster, Example, Fraction
+from gpuclust.serve.records import Item, Neighbour, Page
 
 
-class Page(ResponseModel):
-    """A page of a list."""
-
-    items: list[Item]
-    total: int = Field(description="Rows in the whole list.")
-    offset: int
-    next_offset: int | None = Field(description="The offset of the next page; null at the end.")
-
-
-class Share(ResponseModel):
-    """How often a value occurs in a cluster."""
-
-    value: str
-    count: int
-    lift: float | None = Field(description="Its share in the cluster over its share in all rows.")
-    fraction: float | None = Field(description="Its share in the cluster.")
-
-
-class Example(ResponseModel):
-    """A row that stands for a cluster."""
-
-    id: str
-    title: str | None
-    creator: str | None
-    popularity: float | None
-
-
-class FeatureStats(ResponseModel):
-    """One feature in one cluster, in the table's units."""
-
-    mean: float | None
-    median: float | None
-    std: float | None
-    z: float | None = Field(
-        description="The mean's distance from the mean of all rows, in standard deviations of all rows."
-    )
-    z_se: float | None = Field(description="Standard error of `z`.")
-
-
-class ClusterSummary(ResponseModel):
+@dataclass(frozen=True)
+class ClusterSummary:
     """A cluster in short."""
 
-    cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
+    cluster: int
+    """Its number: 0 is the largest, -1 is noise."""
     name: str
     size: int
-    fraction: float = Field(description="Share of all rows, in [0, 1].")
+    fraction: Fraction
+    """Share of all rows, in [0, 1]."""
     description: str
-    top_groups: list[Share]
-    features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
+    top_groups: tuple[CategoryShare, ...]
+    features: Mapping[str, float]
+    """Mean of each feature, in the table's units."""
 
 
-class Cluster(ResponseModel):
-    """A cluster with its profile."""
-
-    cluster: int = Field(description="Its number: 0 is the largest, -1 is noise.")
-    name: str
-    size: int
-    fraction: float = Field(description="Share of all rows, in [0, 1].")
-    features: dict[str, FeatureStats]
-    description: str
-    nearest: int | None = Field(description="The cluster that is most like it.")
-    top_groups: list[Share]
-    top_groups_by_lift: list[Share]
-    top_creators: list[Share]
-    top_creators_by_lift: list[Share]
-    representatives: list[Example] = Field(description="Rows close to its middle.")
-    popular: list[Example]
-    rule: str = Field(description="Bounds on features that nearly select it; empty where none were found.")
-    rule_fidelity: float | None
-    rule_precision: float | None
-    rule_recall: float | None
-
-
-class Clusters(ResponseModel):
+@dataclass(frozen=True)
+class Clusters:
     """All clusters, the largest first, noise last."""
 
-    clusters: list[ClusterSummary]
+    clusters: tuple[ClusterSummary, ...]
 
 
-class Hit(ResponseModel):
-    """A search result."""
-
-    item: Item
-    score: float = Field(description="In [0, 1]; 1 for an exact match.")
-    same_title: int = Field(description="How many items have this title.")
-    other_creators: list[str] = Field(description="Who else has an item of this title, most popular first.")
-
-
-class SearchResult(ResponseModel):
-    """Search results, best first; of several rows with the same title and creator the best."""
-
-    query: str
-    hits: list[Hit]
-    complete: bool = Field(description="Whether the first hit has every word as typed.")
-    ambiguous: list[str] = Field(
-        description="Where the whole query is a title (and no creator's name) that several creators have: these creators."
-    )
-    total: int | None = Field(
-        description="How many different titles and creators match all words; null where the hits lack words."
-    )
-    total_is_minimum: bool = Field(description="Whether counting stopped at `total`, so that there may be more.")
-
-
-class ItemDetail(ResponseModel):
+@dataclass(frozen=True)
+class ItemDetail:
     """An item, its cluster, and who else has an item of its title."""
 
     item: Item
     cluster: ClusterSummary
-    same_title_creators: list[str] = Field(description="Who has an item of this title, most popular first, at most 20.")
+    same_title_creators: tuple[str, ...]
+    """Who has an item of this title, most popular first, at most 20."""
 
 
-class Neighbour(ResponseModel):
-    """An item and its distance to the query."""
-
-    item: Item
-    distance: float | None = Field(description="Euclidean, in the prepared feature space.")
-
-
-class Neighbours(ResponseModel):
+@dataclass(frozen=True)
+class Neighbours:
     """The nearest items, nearest first, each title and creator once; the item itself is left out, in all its rows."""
 
     id: str
     within: Literal["cluster", "all"]
-    neighbours: list[Neighbour]
+    neighbours: tuple[Neighbour, ...]
 
 
-class Average(ResponseModel):
-    """Means over the items that share a value."""
-
-    value: str | int
-    count: int = Field(description="How many items.")
-    features: dict[str, float | None] = Field(description="Mean of each feature, in the table's units.")
-
-
-class Averages(ResponseModel):
-    """Averages by year (ascending), group or creator (most items first)."""
-
-    by: Literal["year", "group", "creator"]
-    cluster: int | None = Field(description="The cluster that they are taken in; null for all rows.")
-    values: list[Average]
-    total: int = Field(description="Values in the whole list, without those left out.")
-    offset: int
-    min_count: int = Field(description="Rows that a value needs to be in the list.")
-    left_out: int = Field(description="Values that have fewer rows than `min_count`.")
-    left_out_rows: int = Field(description="The rows of these values.")
-    without: int = Field(description="Rows of all without a usable year (missing, before 1860, or after next year).")
-
-
-class PlaylistEntry(ResponseModel):
+@dataclass(frozen=True)
+class PlaylistEntry:
     """An item of a playlist."""
 
-    position: int = Field(description="From 1, the nearest.")
-    distance: float | None = Field(description="From what the list was made from.")
+    position: int
+    """From 1, the nearest."""
+    distance: float
+    """From what the list was made from."""
     item: Item
 
 
-class Playlist(ResponseModel):
+@dataclass(frozen=True)
+class Playlist:
     """A named list, nearest first; the same request gives the same list."""
 
     name: str
-    notes: list[str] = Field(description="What to know of how it was made, such as a title that several creators have.")
-    made_from: dict[str, Any] = Field(description="The request, with titles as ids.")
-    items: list[PlaylistEntry]
+    notes: tuple[str, ...]
+    """What to know of how it was made, such as a title that several creators have."""
+    made_from: Mapping[str, Any]
+    """The request, with titles as ids."""
+    items: tuple[PlaylistEntry, ...]
 
 
-class PredictedRow(ResponseModel):
+@dataclass(frozen=True)
+class PredictedRow:
     """Where a row belongs."""
 
-    cluster: int | None = Field(description="-1 is noise; null where the row could not be placed.")
+    cluster: int | None
+    """-1 is noise; null where the row could not be placed."""
     name: str | None
-    confidence: float | None
-    distance: float | None
-    x: float | None
-    y: float | None
-    z: float | None
-    problem: str | None = Field(description="Why the row could not be placed.")
+    confidence: float
+    distance: float
+    x: float
+    y: float
+    z: float
+    problem: str | None
+    """Why the row could not be placed."""
 
 
-class Predictions(ResponseModel):
+@dataclass(frozen=True)
+class Predictions:
     """One placement for each row sent, in their order."""
 
-    predictions: list[PredictedRow]
+    predictions: tuple[PredictedRow, ...]
 
 
-class Export(ResponseModel):
+@dataclass(frozen=True)
+class Export:
     """The served export, from its manifest."""
 
-    key: str = Field(description="Digest of the manifest: another export has another.")
+    key: str
+    """Digest of the manifest: another export has another."""
     run_id: str
     run_name: str
     algorithm: str
     rows: int
     clusters: int
-    features: list[str]
-    roles: dict[str, str] = Field(description="Which column is what.")
-    metrics: dict[str, float | None]
-    curves: dict[str, dict[str, float | None]] = Field(description="Scores of the sweep by number of clusters.")
-    selection_reason: str = Field(description="Why the sweep chose its run, which need not be this one.")
-    selected: bool | None = Field(description="Whether this run is the sweep's choice; null where that is not known.")
-    sweep_choice: str = Field(description="The name of the run that the sweep chose; empty without a sweep.")
-    verdict: str = Field(description="The verdict of the sweep on the number of clusters.")
-    because: list[str] = Field(description="The figures that led to the verdict.")
-    warnings: list[str] = Field(description="What to know before using the clusters.")
+    features: tuple[str, ...]
+    roles: Mapping[str, str]
+    """Which column is what."""
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Mapping[str, float]]
+    """Scores of the sweep by number of clusters."""
+    selection_reason: str
+    """Why the sweep chose its run, which need not be this one."""
+    selected: bool | None
+    """Whether this run is the sweep's choice; null where that is not known."""
+    sweep_choice: str
+    """The name of the run that the sweep chose; empty without a sweep."""
+    verdict: str
+    """The verdict of the sweep on the number of clusters."""
+    because: tuple[str, ...]
+    """The figures that led to the verdict."""
+    warnings: tuple[str, ...]
+    """What to know before using the clusters."""
 
 
-class Health(ResponseModel):
+@dataclass(frozen=True)
+class Health:
     """The server is up and has its export open."""
 
     status: Literal["ok"]
@@ -255,7 +147,8 @@ class Health(ResponseModel):
     key: str
     rows: int
     clusters: int
-    changed: bool = Field(description="Whether the folder now holds another export; a restart serves it.")
+    changed: bool
+    """Whether the folder now holds another export; a restart serves it."""
 
 
 class FieldError(BaseModel):
@@ -274,6 +167,60 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong and what to do.")
     suggestions: list[str] | None = Field(None, description="What may have been meant, best first.")
     errors: list[FieldError] | None = Field(None, description="Each value that was refused.")
+
+
+# Where the JSON of a record differs from its fields: name -> type and description.
+CHANGES: Mapping[type, Mapping[str, tuple[Any, str | None]]] = {
+    Cluster: {
+        "rule": (str, "Bounds on features that nearly select it; empty where none were found."),
+        **{f"rule_{part}": (float | None, None) for part in ("fidelity", "precision", "recall")},
+    },
+    Example: {"title": (str | None, None), "creator": (str | None, None)},
+    Page: {"next_offset": (int | None, "The offset of the next page; null at the end.")},
+}
+NAMES = {CategoryShare: "Share"}
+
+
+@cache
+def schema_of(record: type) -> type[BaseModel]:
+    """The pydantic model of a dataclass in JSON, without fields outside of it. The text below a field describes it."""
+    hints, texts = get_type_hints(record, include_extras=True), field_texts(record.__module__)
+    given = {f.name: (_in_json(hints[f.name]), texts.get((record.__name__, f.name))) for f in fields(record)}
+    values: dict[str, Any] = {
+        name: (kind, Field(description=text)) for name, (kind, text) in {**given, **CHANGES.get(record, {})}.items()
+    }
+    name = NAMES.get(record, record.__name__)
+    return create_model(name, __config__=ConfigDict(extra="forbid"), __doc__=record.__doc__, **values)
+
+
+def _in_json(hint: Any) -> Any:
+    """The type of a value in JSON: NaN is null, a record an object, a tuple an array."""
+    parts = get_args(hint)
+    if hint is float:
+        return float | None
+    if get_origin(hint) is Annotated:  # a number of which more is known, such as that it is never NaN
+        return parts[0]
+    if is_dataclass(hint):
+        return schema_of(hint)  # type: ignore[arg-type]
+    if get_origin(hint) is Mapping:
+        return dict[str, _in_json(parts[1])]  # type: ignore[misc]
+    if get_origin(hint) is tuple:
+        return list[_in_json(parts[0])]  # type: ignore[misc]
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, map(_in_json, parts))
+    return hint
+
+
+@cache
+def field_texts(module: str) -> dict[tuple[str, str], str]:
+    """(class, field) -> the text below the field, for all classes of a module."""
+    found = {}
+    for record in ast.parse(inspect.getsource(sys.modules[module])).body:
+        for pair in pairwise(record.body if isinstance(record, ast.ClassDef) else ()):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    found[record.name, name] = text
+    return found
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

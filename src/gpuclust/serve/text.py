@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuclust.model.titles import ISSUE
+from gpuclust.tracks.presets import ISSUE
 
 MAX_TEXT = 300  # characters of a text that are used
 CREATOR_SEPARATOR = ";"

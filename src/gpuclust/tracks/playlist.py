@@ -168,7 +168,8 @@ def from_taste(
     wanted = _checked(library, taste)
     names = list(wanted)
     at = [library.features.index(name) for name in names]
-    offset, scale = library.space.offset[at], library.space.scale[at]
+    scaling = library.model.preparation.scaling
+    offset, scale = scaling.offset[at], scaling.scale[at]
     if cluster is None:
         ranks = np.arange(len(library), dtype=np.int32)
     else:

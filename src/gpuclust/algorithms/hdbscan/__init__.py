@@ -69,6 +69,7 @@ ALGORITHM = Algorithm(
     fit={"cpu": "gpuclust.algorithms.hdbscan.cpu:fit", "gpu": "gpuclust.algorithms.hdbscan.gpu:fit"},
     label="HDBSCAN",
     has_noise=True,
+    less_noise="lower cluster.min_cluster_size or cluster.min_samples",
     seeded=False,
     default_metric="relative_validity",
     size_key="min_cluster_size",

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuclust.errors import ExportError
-from gpuclust.model.space import read_space
+from gpuclust.model.bundle import Bundle
 from gpuclust.serve.averages import write_averages
 from gpuclust.serve.export_reader import (
     ASSIGNMENTS,
@@ -68,7 +68,7 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
     OSError or sqlite3.Error if it cannot be written."""
     started = time.perf_counter()
     progress("reading the export", 0.0)
-    space = read_space(manifest.folder / MODEL)
+    model = Bundle.load_preparation(manifest.folder / MODEL)
     source = stamp_of(manifest)
     table = read_assignments(manifest)
     _check_clusters(table, manifest)
@@ -85,7 +85,7 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         # SQLite releases the interpreter lock, so the numeric parts are computed at the same time.
         searching = pool.submit(_write_search, rows, folded, folder)
         creators = write_averages(rows, folder)
-        points = space.prepare(raw_features(table, manifest))
+        points = model.points(raw_features(table, manifest))
         shares = axis_shares(rows, points)
         tree = build_tree(points, rows["cluster"].to_numpy())
         tree.save(folder)
