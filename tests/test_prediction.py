@@ -25,10 +25,13 @@ ALGORITHM = "what the registry of algorithms would get"
 """
 
 
+OURS = ("kmeans", "gmm", "hdbscan")
+
+
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(prediction, "_rules", {name: rule_of(name) for name in prediction.BUILT_IN})
+    monkeypatch.setattr(prediction, "_rules", {name: rule_of(name) for name in OURS})
 
 
 def bundle(algorithm: str, **options: object) -> Bundle:
@@ -86,7 +89,9 @@ def test_an_entry_point_is_loaded_when_its_model_is(tmp_path: Path, monkeypatch:
     assert Bundle.load(model).predict(np.array([[1.0, 0.0]])).cluster.tolist() == [1]
 
 
-@pytest.mark.parametrize("name", ["os", "prediction", "gpuclust.cli", "../kmeans", "", "k" * 1000])
+@pytest.mark.parametrize(
+    "name", ["os", "prediction", "bundle", "__pycache__", "gpuclust.cli", "../kmeans", "", "k" * 1000]
+)
 def test_a_name_loads_no_other_module(name: str, tmp_path: Path) -> None:
     folder = bundle("kmeans").save(tmp_path)
     described = json.loads((folder / MODEL).read_text())
@@ -95,6 +100,6 @@ def test_a_name_loads_no_other_module(name: str, tmp_path: Path) -> None:
         Bundle.load(folder)
 
 
-@pytest.mark.parametrize("name", prediction.BUILT_IN)
+@pytest.mark.parametrize("name", OURS)
 def test_our_own_have_rules(name: str) -> None:
     assert rule_of(name).name == name

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from gpuclust.algorithms.registry import algorithms
+from gpuclust.config import Config
 from gpuclust.report.terminal import Live, duration, format_metric, leaderboard, outcome_line
 from gpuclust.usage import usage
 
@@ -101,7 +103,8 @@ def outcome(name: str = "kmeans k=5", **more: Any) -> Any:
         "fit_seconds": 3.0,
     }
     defaults = {"error": None, "resumed": False, "metrics": metrics}
-    return SimpleNamespace(**{"job": SimpleNamespace(name=name), **defaults, **more})
+    job = SimpleNamespace(name=name, config=Config(cluster=algorithms()[name.partition(" ")[0]].config()))
+    return SimpleNamespace(**{"job": job, **defaults, **more})
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -117,6 +120,11 @@ def test_the_line_of_a_job_leaves_figures_out_and_never_cuts_one(width: int) -> 
 def test_what_became_of_a_job_is_said() -> None:
     assert "reused (already finished)  kmeans k=5" in outcome_line(outcome(resumed=True), "1/2", None).plain
     assert "failed  kmeans k=5: too few rows" in outcome_line(outcome(error="too few rows"), "1/2", None).plain
+
+
+def test_the_number_of_clusters_is_shown_where_the_algorithm_finds_it() -> None:
+    assert "  5 clusters · silhouette" in outcome_line(outcome("hdbscan min_cluster_size=30"), "1/2", None).plain
+    assert "5 clusters" not in outcome_line(outcome("gmm k=5"), "1/2", None).plain
 
 
 def live(terminal: bool, total: int, heartbeat: float = 100.0) -> tuple[Live, io.StringIO]:

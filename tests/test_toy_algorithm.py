@@ -116,6 +116,15 @@ def test_the_logged_model_predicts(folder: Path, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(found["cluster"], exported["cluster"])
 
 
+def test_a_logged_model_requires_the_plug_ins_that_it_uses(folder: Path) -> None:
+    recorder = store_of(folder)
+    for run_id in (job.run_id for job in recorder.jobs() if recorder.has_model(job.run_id)):
+        (output,) = recorder.client.get_run(run_id).outputs.model_outputs
+        logged = recorder.client.get_logged_model(output.model_id).artifact_location
+        needed = mlflow.pyfunc.get_model_dependencies(logged, format="pip")
+        assert "gpuclust-toy==0.1" in Path(needed).read_text().split()
+
+
 def test_gpuclust_predict_gives_the_labels_again(folder: Path) -> None:
     out = folder / "new.parquet"
     assert main(["predict", str(folder / "out"), str(folder / "rows.csv"), "--out", str(out)]) == 0

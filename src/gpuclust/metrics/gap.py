@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.registry import FitInput, algorithm_of
+from gpuclust.config import ClusterConfig
 from gpuclust.data.table import sample_rows
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
@@ -84,6 +85,12 @@ def gap_statistic(
         n_references=n_references,
         n_rows=len(host),
     )
+
+
+def expected_seconds(fits: Iterable[tuple[ClusterConfig, float]], *, n_rows: int, n_references: int) -> float:
+    """Seconds that the statistic takes for a matrix of ``n_rows``, from those that fits of it took; 0 where none was by K-Means."""
+    by_size = {c.n_clusters: took * N_INIT / c.n_init for c, took in fits if isinstance(c, KMeansConfig)}
+    return sum(by_size.values()) * (n_references + 1) * min(n_rows, MAX_ROWS) / n_rows
 
 
 def first_within_error(sizes: Sequence[int], gap: np.ndarray, error: np.ndarray) -> int | None:

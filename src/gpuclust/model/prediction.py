@@ -1,7 +1,8 @@
 """Prediction by algorithm: what a model of each one holds, and how it gives new rows their clusters.
 
-Our algorithms have a module here (`kmeans`, `gmm`, `hdbscan`). The rule of a plug-in is the field ``rule`` of its `Algorithm`, an
-entry point of the group ``gpuclust.algorithms``; a rule without an algorithm is added by `register_rule`.
+The rule of an algorithm of our own is registered by the module of this package that has the algorithm's name. The rule of a
+plug-in is the field ``rule`` of its `Algorithm`, an entry point of the group ``gpuclust.algorithms``; a rule without an algorithm is
+added by `register_rule`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +22,6 @@ import numpy as np
 from gpuclust.errors import ModelError
 
 ENTRY_POINTS = "gpuclust.algorithms"
-BUILT_IN = ("kmeans", "gmm", "hdbscan")
 BLOCK_ROWS = 4_096
 
 Parameters = Mapping[str, np.ndarray]
@@ -84,8 +85,8 @@ def register_rule(rule: PredictionRule) -> None:
 
 def rule_of(name: str) -> PredictionRule:
     """The rule of an algorithm. Raises ModelError when no installed package has it."""
-    if name not in _rules and name in BUILT_IN:
-        import_module(f"{__package__}.{name}")
+    if name not in _rules and name.isidentifier() and find_spec(module := f"{__package__}.{name}"):
+        import_module(module)
     if name not in _rules:
         for entry in entry_points(group=ENTRY_POINTS, name=name):
             if (rule := getattr(entry.load(), "rule", None)) is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, resolve
 from gpuclust.algorithms.registry import fit as fit_configs
 from gpuclust.analysis.comparison import Comparison, compare_all
@@ -19,7 +18,7 @@ from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Pre
 from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
 from gpuclust.errors import GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
-from gpuclust.metrics.gap import MAX_ROWS, N_INIT, Gap, gap_statistic
+from gpuclust.metrics.gap import Gap, expected_seconds, gap_statistic
 from gpuclust.model.records import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
@@ -292,9 +291,10 @@ def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, contex
     sizes = [k for swept, a in counting if a.counts_clusters and isinstance(k := swept.get(str(a.size_axis)), int)]
     largest = max(sizes, default=0)
     largest = largest if len(set(sizes)) >= 3 else max(largest, MIN_GAP_SIZE)
-    text = (
-        f"gap statistic: {n_references} reference sets x {largest} sizes{_cost(finished, matrix.n_rows, n_references)}"
-    )
+    fits = [(o.job.config.cluster, o.metrics["fit_seconds"]) for o in finished if "fit_seconds" in o.metrics]
+    seconds = expected_seconds(fits, n_rows=matrix.n_rows, n_references=n_references)
+    cost = f", about {seconds:.0f} s" if seconds >= 1 else ""
+    text = f"gap statistic: {n_references} reference sets x {largest} sizes{cost}"
     context.display.stage(text)
     return gap_statistic(
         matrix.X,
@@ -304,17 +304,6 @@ def _gap(finished: Sequence[Outcome], chosen: Outcome, n_references: int, contex
         backend=context.backend,
         progress=lambda done: context.display.stage(text, done),
     )
-
-
-def _cost(finished: Sequence[Outcome], n_rows: int, n_references: int) -> str:
-    """``, about 12 s``, from what the K-Means jobs of the sweep took; nothing where it had none."""
-    seconds = {
-        o.job.config.cluster.n_clusters: o.metrics["fit_seconds"] * N_INIT / o.job.config.cluster.n_init
-        for o in finished
-        if isinstance(o.job.config.cluster, KMeansConfig) and "fit_seconds" in o.metrics
-    }
-    total = sum(seconds.values()) * (n_references + 1) * min(n_rows, MAX_ROWS) / n_rows
-    return f", about {total:.0f} s" if total >= 1 else ""
 
 
 def rebuild(job: Job, context: RunContext, *, expect: str | None) -> Result:

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from gpuclust.algorithms.registry import algorithm_of
+
 # Columns of the leaderboard after the job, its number of clusters and the metric that chose it, in order of priority.
 OTHER_METRICS = ("noise_fraction", "silhouette", "bic", "inertia", "relative_validity", "calinski_harabasz",
                  "davies_bouldin", "prediction_strength", "fit_seconds")  # fmt: skip
@@ -150,7 +152,7 @@ def outcome_line(outcome: Any, count: str, width: int | None) -> Text:
     start.append(f"  {outcome.job.name}")
     metrics = outcome.metrics
     words = []
-    if "min_cluster_size" in metrics and "n_clusters" in metrics:
+    if "n_clusters" in metrics and not algorithm_of(outcome.job.config.cluster).counts_clusters:
         words.append(f"{metrics['n_clusters']:.0f} clusters")
     if "silhouette" in metrics:
         with_noise = metrics.get("silhouette_with_noise") if metrics.get("noise_fraction") else None

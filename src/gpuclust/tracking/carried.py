@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
+
+from gpuclust.config import plugins
+from gpuclust.model.files import MODEL
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # What placing rows needs of gpuclust, and what that imports.
@@ -31,6 +35,11 @@ def write_code(folder: Path) -> str:
     return name
 
 
-def requirements() -> list[str]:
-    """The packages that the carried code imports, in the versions that are installed here."""
-    return [f"{package}=={version(package)}" for package in REQUIREMENTS]
+def requirements(bundle: Path) -> list[str]:
+    """The packages that the carried code imports and those of the plug-ins that the model in a bundle folder needs, in the
+    versions that are installed here."""
+    described = json.loads((bundle / MODEL).read_text(encoding="utf-8"))
+    used = {"algorithms": described["algorithm"], "reducers": described.get("reduce")}
+    found = [plugins(group).get(name) for group, name in used.items()]
+    packages = [entry.dist.name for entry in found if entry is not None and entry.dist is not None]
+    return [f"{package}=={version(package)}" for package in dict.fromkeys((*REQUIREMENTS, *packages))]

@@ -50,6 +50,7 @@ ALGORITHM = Algorithm(
     fit={"cpu": fit},
     rule=PredictionRule("toy", ARRAYS, place, options={"eps": ()}),
     has_noise=True,
+    less_noise="raise cluster.eps",
     seeded=False,
     size_key="eps",
     counts_clusters=False,
