@@ -38,13 +38,11 @@ from gpuclust.tracking.recorder import (
     KILLED,
     KIND,
     RUNNING,
-    SELECTED_RUN,
-    VERDICT_FILE,
     Claim,
     DatasetInput,
     RecordedJob,
+    Recorder,
     RunStart,
-    sweep_summary,
 )
 from gpuclust.tracking.store_location import (
     configure_client,
@@ -74,7 +72,7 @@ def _print_message(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-class MlflowRecorder:
+class MlflowRecorder(Recorder):
     """Records runs in one MLflow experiment.
 
     The store and the experiment are created once, under a lock, because MLflow's migration fails if several processes run
@@ -139,7 +137,6 @@ class MlflowRecorder:
                 pause = min(2 * pause, 15.0)
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
-        """See Recorder."""
         return {job.tags[KEY]: job for job in self.jobs() if KEY in job.tags}
 
     def jobs(self) -> Iterator[RecordedJob]:
@@ -148,7 +145,6 @@ class MlflowRecorder:
         return (to_recorded_job(run) for run in self.search(query, ["attributes.start_time DESC"]))
 
     def children(self, parent: str) -> list[RecordedJob]:
-        """See Recorder."""
         return [to_recorded_job(run) for run in self.search(f"tags.`{PARENT_RUN}` = '{parent}'")]
 
     def sweeps(self) -> Iterator[RecordedJob]:
@@ -185,36 +181,15 @@ class MlflowRecorder:
                 found = mlflow.artifacts.download_artifacts(f"models:/{complete[-1]}", dst_path=folder)
             yield next(f for f in (Path(found) / folder for folder in BUNDLES) if f.is_dir())
 
-    def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
-        """Summarise the sweep ``sweep_id``, by default the first sweep of the job.
-
-        The summary has its name, the chosen run and the reason, the verdict with its reasons (``because``), and the curves
-        (metric -> step -> value).
-        """
-        wanted = sweep_id or run.parent
-        sweep = self.job(wanted) if wanted else None
-        if sweep is None:
-            return None
+    def curves_of(self, sweep: RecordedJob) -> dict[str, dict[str, float]]:
         with one_line_errors(self.uri):
-            curves = {
+            return {
                 name.removeprefix("curve/"): {
                     str(m.step): m.value for m in self.client.get_metric_history(sweep.run_id, name)
                 }
                 for name in sweep.metrics
                 if name.startswith("curve/")
             }
-        chosen = self.job(sweep.tags[SELECTED_RUN]) if sweep.tags.get(SELECTED_RUN) else None
-        because = [str(line) for line in (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())]
-        return sweep_summary(sweep, chosen, curves, because)
-
-    def document(self, run_id: str, name: str) -> dict[str, Any] | None:
-        """See Recorder."""
-        try:
-            with self.download(run_id, name) as path:
-                found = json.loads(path.read_text(encoding="utf-8"))
-        except (TrackingError, OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
 
     def search(self, query: str, order_by: list[str] | None = None) -> Iterator[Run]:
         """All runs of the experiment that match an MLflow search."""
@@ -231,14 +206,13 @@ class MlflowRecorder:
         return self.client.search_runs(ids, query, ViewType.ACTIVE_ONLY, PAGE, order_by, page_token=token)
 
     def close_stale(self) -> int:
-        """See Recorder."""
         stale = [run for run in self.search("attributes.status = 'RUNNING'") if is_abandoned(run.data.tags)]
         for run in stale:
             self.end(run.info.run_id, KILLED)
         return len(stale)
 
     def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
-        """See Recorder. Over HTTP, two processes may reopen a sweep at the same moment."""
+        """Over HTTP, two processes may reopen a sweep at the same moment."""
         with self._locked():
             for run in self._same(start, "sweep"):
                 status, tags = run.info.status, run.data.tags
@@ -255,7 +229,6 @@ class MlflowRecorder:
             return self._queued(self.start_job(start, None), start)
 
     def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
-        """See Recorder."""
         with self._locked():
             taken = self._taken(start, since)
             return Claim(run=to_recorded_job(taken)) if taken else self._queued(self.start_job(start, parent), start)
@@ -312,7 +285,6 @@ class MlflowRecorder:
         return [run for run in self._same(start, kind) if run.info.run_id != run_id and counts(run)]
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
-        """See Recorder."""
         tags = {
             **mask(start.tags),
             **owner(),
@@ -350,7 +322,6 @@ class MlflowRecorder:
         params: Mapping[str, Any] | None = None,
         dataset: DatasetInput | None = None,
     ) -> None:
-        """See Recorder."""
         now = int(time.time() * 1000)
         points = [Metric(_name(k), float(v), now, 0) for k, v in (metrics or {}).items()]
         texts = [RunTag(k, str(v)) for k, v in mask(tags or {}).items()]
@@ -361,17 +332,15 @@ class MlflowRecorder:
             self._do(lambda: self.client.log_inputs(run_id, inputs))
 
     def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
-        """See Recorder."""
         now = int(time.time() * 1000)
         metrics = [Metric(_name(metric), float(value), now, step) for metric, value in points.items()]
         self._do(lambda: self.client.log_batch(run_id, metrics=metrics))
 
     def log_files(self, run_id: str, folder: Path) -> None:
-        """See Recorder."""
         self._do(lambda: self.client.log_artifacts(run_id, str(folder)))
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """See Recorder. The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
+        """The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
 
         It has no input schema: MLflow would refuse integers for a column of doubles, arrays for named columns, and CSV
         for columns of any type, before the model could convert them. The names are in the model's metadata.
@@ -398,11 +367,10 @@ class MlflowRecorder:
                 data_path=str(bundle),
                 signature=ModelSignature(outputs=outputs),
                 metadata={"features": list(features)},
-                pip_requirements=requirements(),
+                pip_requirements=requirements(bundle),
             )
 
     def has_model(self, run_id: str) -> bool:
-        """See Recorder."""
         return bool(self._models(run_id, complete=True))
 
     def _models(self, run_id: str, *, complete: bool) -> list[str]:
@@ -429,12 +397,10 @@ class MlflowRecorder:
             self._do(partial(self.client.delete_logged_model, model_id))
 
     def end(self, run_id: str, status: str) -> None:
-        """See Recorder."""
         self._do(lambda: self.client.set_terminated(run_id, status))
         self._leases.drop(run_id)
 
     def abandon(self, status: str) -> None:
-        """See Recorder."""
         retry_seconds, self._retry_seconds = self._retry_seconds, 0.0
         try:
             for run_id in self._leases:
@@ -446,7 +412,7 @@ class MlflowRecorder:
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[None]:
-        """See Recorder. Samples every second; a failure of the monitor does not affect the run."""
+        """Samples every second; a failure of the monitor does not affect the run."""
         with silence_logger("mlflow"):
             monitor = SystemMetricsMonitor(run_id, sampling_interval=1, tracking_uri=self.uri, resume_logging=True)
             monitor.start()
@@ -457,7 +423,7 @@ class MlflowRecorder:
                 monitor.finish()
 
     def link(self, run_id: str | None = None) -> str | None:
-        """See Recorder: the page on a tracking server, without credentials; None for a local store, which `gpuclust ui` opens."""
+        """The page on a tracking server, without credentials; None for a local store, which `gpuclust ui` opens."""
         if not self.uri.startswith("http"):
             return None
         return f"{without_credentials(self.uri).rstrip('/')}/{page(self.experiment_id, run_id)}"

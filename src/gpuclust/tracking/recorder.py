@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
+
+from gpuclust.errors import TrackingError
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
@@ -80,25 +82,11 @@ class Claim:
     run: RecordedJob | None = None
 
 
-def sweep_summary(
-    sweep: RecordedJob, chosen: RecordedJob | None, curves: Mapping[str, Any], because: Sequence[str]
-) -> dict[str, Any]:
-    """What an export says of a sweep: its name, its choice and the reason, its verdict with the figures that led to it, and its
-    curves (metric -> step -> value)."""
-    return {
-        "run_id": sweep.run_id,
-        "name": sweep.name,
-        "chosen": {"run_id": chosen.run_id, "name": chosen.name} if chosen else None,
-        "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
-        "verdict": sweep.tags.get(VERDICT, ""),
-        "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
-        "because": list(because),
-        "curves": dict(curves),
-    }
-
-
 class Recorder(Protocol):
-    """Keeps runs. Every method raises TrackingError, in one line, when the store cannot be reached or written."""
+    """Keeps runs. Every method raises TrackingError, in one line, when the store cannot be reached or written.
+
+    Recorders are subclasses: what they inherit is right for a recorder in memory.
+    """
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
         """The finished jobs of the experiment by their key; what resume looks up."""
@@ -108,9 +96,16 @@ class Recorder(Protocol):
 
     def document(self, run_id: str, name: str) -> dict[str, Any] | None:
         """A JSON artifact of a run; None where it is not there."""
+        try:
+            with self.download(run_id, name) as path:
+                found = json.loads(path.read_text(encoding="utf-8"))
+        except (TrackingError, OSError, ValueError, KeyError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def close_stale(self) -> int:
         """End runs that a killed process of this host left RUNNING; how many there were."""
+        return 0
 
     def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
         """A parent to work on: the unfinished one of the same key if there is one, else a new one; or the sweep of that key that
@@ -156,7 +151,27 @@ class Recorder(Protocol):
         """The bundle folder of a run's model, for as long as the context lasts; None where none was kept."""
 
     def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
-        """`sweep_summary` of the sweep ``sweep_id``, or else of the one that the job was first run in; None without one."""
+        """What an export says of the sweep ``sweep_id``, or else of the one that the job was first run in; None without one: its name,
+        its choice and the reason, its verdict with the figures that led to it, and its curves (metric -> step -> value)."""
+        wanted = sweep_id or run.parent
+        sweep = self.job(wanted) if wanted else None
+        if sweep is None:
+            return None
+        chosen = self.job(sweep.tags[SELECTED_RUN]) if sweep.tags.get(SELECTED_RUN) else None
+        because = (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())
+        return {
+            "run_id": sweep.run_id,
+            "name": sweep.name,
+            "chosen": {"run_id": chosen.run_id, "name": chosen.name} if chosen else None,
+            "selection_reason": sweep.tags.get(SELECTION_REASON, ""),
+            "verdict": sweep.tags.get(VERDICT, ""),
+            "verdict_kind": sweep.tags.get(VERDICT_KIND, ""),
+            "because": [str(line) for line in because],
+            "curves": self.curves_of(sweep),
+        }
+
+    def curves_of(self, sweep: RecordedJob) -> dict[str, dict[str, float]]:
+        """The curves of a sweep: metric -> step -> value."""
 
     def end(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
@@ -164,11 +179,13 @@ class Recorder(Protocol):
     def abandon(self, status: str) -> None:
         """Close every run that this recorder started and did not close, as far as the store can be written; raises nothing."""
 
-    def watch(self, run_id: str) -> Any:
+    def watch(self, run_id: str) -> AbstractContextManager[None]:
         """A context within which the use of processor, memory and GPU is recorded on the run."""
+        return nullcontext()
 
     def link(self, run_id: str | None = None) -> str | None:
         """Where a person can look at the run, if anywhere."""
+        return None
 
 
 @dataclass
@@ -187,7 +204,7 @@ class MemoryRun:
     dataset: DatasetInput | None = None
 
 
-class MemoryRecorder:
+class MemoryRecorder(Recorder):
     """Keeps runs in this process only: for dry runs (``tracking=none``) and for tests of everything above it."""
 
     def __init__(self) -> None:
@@ -195,7 +212,6 @@ class MemoryRecorder:
         self._numbers = itertools.count(1)
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
-        """See Recorder."""
         return {
             run.tags[KEY]: self._recorded(run_id)
             for run_id, run in self.runs.items()
@@ -203,7 +219,6 @@ class MemoryRecorder:
         }
 
     def children(self, parent: str) -> list[RecordedJob]:
-        """See Recorder."""
         return [self._recorded(run_id) for run_id, run in self.runs.items() if run.parent == parent]
 
     def _recorded(self, run_id: str) -> RecordedJob:
@@ -218,17 +233,7 @@ class MemoryRecorder:
             parent=run.parent,
         )
 
-    def document(self, run_id: str, name: str) -> dict[str, Any] | None:
-        """See Recorder."""
-        content = self.runs[run_id].files.get(name)
-        return None if content is None else json.loads(content)
-
-    def close_stale(self) -> int:
-        """See Recorder; nothing outlives this process."""
-        return 0
-
     def claim_sweep(self, start: RunStart, since: int, *, again: bool = False) -> Claim:
-        """See Recorder."""
         same = [i for i, run in self.runs.items() if run.tags.get(KIND) == "sweep" and run.tags[KEY] == start.tags[KEY]]
         if not same:
             return Claim(self.start_job(start, None))
@@ -238,12 +243,10 @@ class MemoryRecorder:
         return Claim(same[-1])
 
     def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
-        """See Recorder."""
         found = self.finished_jobs().get(start.tags[KEY])
         return Claim(run=found) if found else Claim(self.start_job(start, parent))
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
-        """See Recorder."""
         run_id = f"memory-{next(self._numbers)}"
         self.runs[run_id] = MemoryRun(start, parent, tags=dict(start.tags), params=dict(start.params))
         return run_id
@@ -257,7 +260,6 @@ class MemoryRecorder:
         params: Mapping[str, Any] | None = None,
         dataset: DatasetInput | None = None,
     ) -> None:
-        """See Recorder."""
         run = self.runs[run_id]
         run.metrics |= metrics or {}
         run.tags |= tags or {}
@@ -265,54 +267,36 @@ class MemoryRecorder:
         run.dataset = dataset or run.dataset
 
     def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
-        """See Recorder."""
         for metric, value in points.items():
             self.runs[run_id].curves.setdefault(metric, {})[step] = value
 
     def log_files(self, run_id: str, folder: Path) -> None:
-        """See Recorder."""
         self.runs[run_id].files |= _contents(folder)
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """See Recorder."""
         self.runs[run_id].model = _contents(bundle)
 
     def has_model(self, run_id: str) -> bool:
-        """See Recorder."""
         return self.runs[run_id].model is not None
 
     def end(self, run_id: str, status: str) -> None:
-        """See Recorder."""
         self.runs[run_id].status = status
 
     def abandon(self, status: str) -> None:
-        """See Recorder."""
         for run in self.runs.values():
             if run.status == RUNNING:
                 run.status = status
 
-    @contextmanager
-    def watch(self, run_id: str) -> Iterator[None]:
-        """See Recorder."""
-        yield
-
-    def link(self, run_id: str | None = None) -> str | None:
-        """See Recorder."""
-        return None
-
     def job(self, run_id: str) -> RecordedJob | None:
-        """See Recorder."""
         return self._recorded(run_id) if run_id in self.runs else None
 
     @contextmanager
     def download(self, run_id: str, path: str) -> Iterator[Path]:
-        """See Recorder."""
         with TemporaryDirectory() as folder:
             yield _write({path: self.runs[run_id].files[path]}, Path(folder)) / path
 
     @contextmanager
     def download_model(self, run_id: str) -> Iterator[Path | None]:
-        """See Recorder."""
         model = self.runs[run_id].model
         if model is None:
             yield None
@@ -320,18 +304,12 @@ class MemoryRecorder:
         with TemporaryDirectory() as folder:
             yield _write(model, Path(folder))
 
-    def sweep_of(self, run: RecordedJob, sweep_id: str | None = None) -> dict[str, Any] | None:
-        """See Recorder."""
-        sweep = self.job(sweep_id or run.parent or "")
-        if sweep is None:
-            return None
-        curves = {
+    def curves_of(self, sweep: RecordedJob) -> dict[str, dict[str, float]]:
+        return {
             name.removeprefix("curve/"): {str(step): value for step, value in points.items()}
             for name, points in self.runs[sweep.run_id].curves.items()
             if name.startswith("curve/")
         }
-        because = (self.document(sweep.run_id, VERDICT_FILE) or {}).get("because", ())
-        return sweep_summary(sweep, self.job(sweep.tags.get(SELECTED_RUN, "")), curves, because)
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> Path:
