@@ -23,8 +23,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: install ## the main job: a K-Means sweep k=2..10 on 20,000 generated tracks
 	$(BIN)/gpuclust -m data=catalogue data.n_rows=20000 cluster=kmeans 'cluster.n_clusters=range(2,11)'
 
-test: install ## all tests that this machine can run
-	$(BIN)/python -m pytest
+test: install ## all tests that this machine can run, a file at a time in each of two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser: install ## the tests that drive a headless Chromium
 	$(BIN)/python -m pytest -m browser
