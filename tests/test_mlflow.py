@@ -42,7 +42,7 @@ def test_a_job_is_a_child_with_params_metrics_tags_files_and_its_table(
     run_id = recorder.start_job(start("job", "j", **{f"group.key_{i}": i for i in range(150)}), parent)
     dataset = DatasetInput("tracks.csv", "0" * 64, "/data/tracks.csv", 10, ("a", "b"))
     recorder.log(run_id, metrics={"silhouette": 0.25, "odd=name[1]": 1.0}, tags={"t": "v"}, dataset=dataset)
-    recorder.log_points(parent, {"curve/silhouette": 0.25}, step=5)
+    recorder.log_points(parent, {5: {"curve/silhouette": 0.25}})
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_bytes(b"png")
     recorder.log_files(run_id, tmp_path / "figures")

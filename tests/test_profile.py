@@ -350,7 +350,7 @@ def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame,
     frame, labels = tracks
     frame.loc[0, "name"] = "<script>alert(1)</script>"
     described = with_rules(profile(stats_of(frame, **ROLES), FEATURES, labels), stats_of(frame, **ROLES), labels)
-    assert json.loads(json.dumps(described.to_dict()))["clusters"][2]["name"] == described.clusters[2].name
+    assert json.loads(described.to_json())["clusters"][2]["name"] == described.clusters[2].name
     rows = pd.read_csv(io.StringIO(described.to_csv()), float_precision="round_trip")
     assert rows.shape == (4 * 3, 10)
     assert rows["mean"].tolist() == [p.mean for c in described.clusters for p in c.features.values()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,10 +35,9 @@ class Profile:
         """(n_clusters, n_features) float64: the z-scores of `proper`."""
         return np.array([[c.features[f].z for f in self.features] for c in self.proper]).reshape(-1, len(self.features))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
-        found: dict[str, Any] = _plain(self)
-        return found
+    def to_json(self) -> str:
+        """The records as JSON."""
+        return json.dumps(self, default=vars, ensure_ascii=False)
 
     def to_csv(self) -> str:
         """A line for each cluster and feature."""
@@ -50,15 +49,6 @@ class Profile:
                 numbers = (p.mean, p.median, p.std, p.z, p.z_se)
                 writer.writerow(safe_row([c.cluster, c.name, c.size, c.fraction, feature, *numbers]))
         return out.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """As ``dataclasses.asdict``, which copies every number too and takes three times as long."""
-    if is_dataclass(value):
-        return {name: _plain(part) for name, part in vars(value).items()}
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def profile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,6 +84,7 @@ def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tup
     return found
 
 
+@lru_cache(maxsize=10_000)  # the jobs of a sweep look at many of the same rows
 def _recording(row: Example) -> tuple[str, ...]:
     """What a row's recording is known by; its id where it has no title or no creator."""
     title = _folded(_ISSUE.sub("", row.title)) or _folded(row.title)
@@ -92,5 +94,6 @@ def _recording(row: Example) -> tuple[str, ...]:
 
 def _folded(text: str) -> str:
     """Letters and digits without case and accents."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in plain if c.isalnum()) or text.strip()
+    folded = text.casefold()
+    plain = folded if folded.isascii() else unicodedata.normalize("NFKD", folded)
+    return "".join(filter(str.isalnum, plain)) or text.strip()

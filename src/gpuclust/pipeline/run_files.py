@@ -55,7 +55,7 @@ def job_files(folder: Path, outcome: Outcome, result: Result, about: Mapping[str
     configuration = to_yaml(config)
     (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
     _json(folder / "audit.json", mask(result.table.audit.to_dict()))
-    _json(folder / "profile.json", result.profile.to_dict(), indent=None)  # long, and indenting takes most of the time
+    (folder / "profile.json").write_text(result.profile.to_json() + "\n", encoding="utf-8")
     (folder / "profile.csv").write_text(result.profile.to_csv(), encoding="utf-8")
     for name, content in result.diagnostics.documents().items():
         _json(folder / f"{name}.json", content)
@@ -91,8 +91,8 @@ def leaderboard_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _json(path: Path, value: Any, indent: int | None = 2) -> None:
-    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -111,8 +111,8 @@ def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -
     """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
     search = clustering.size_search
     if search is not None:
-        for size, persistence in zip(search.sizes, search.scores, strict=True):
-            context.recorder.log_points(run_id, {"curve/persistence": float(persistence)}, step=int(size))
+        points = zip(search.sizes, search.scores, strict=True)
+        context.recorder.log_points(run_id, {int(size): {"curve/persistence": float(score)} for size, score in points})
 
 
 def log_model(

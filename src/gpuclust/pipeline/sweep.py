@@ -19,7 +19,7 @@ from gpuclust.pipeline.job import get_matrix, get_table, say_table
 from gpuclust.pipeline.job import run as run_jobs
 from gpuclust.pipeline.run_log import start as job_start
 from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, conclude, leaders
-from gpuclust.pipeline.sweep_log import keep_model, log_curve_points, log_sweep, sweep_start
+from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
 from gpuclust.runtime.backend import Backend
 from gpuclust.tracking import recorder as tags
@@ -131,16 +131,15 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
     if not pending and claim.run is not None and claim.run.status == FINISHED:
         return _reported(claim.run, plan, jobs, done, context)
     with context.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
-        for outcome in done.values():
-            context.display.finished(outcome)
-            if claim.run_id:
-                log_curve_points(outcome, plan, claim.run_id, context)
-        for outcomes in _outcomes(pending, n_rows, parent, since, context):
-            for outcome in outcomes:
-                done[outcome.job.key] = outcome
-                if claim.run_id:
-                    log_curve_points(outcome, plan, claim.run_id, context)
-            _release_arrays(done, first.sweep.metric, first.analysis.compare)
+        with CurveLog(plan, claim.run_id, context) as curve_log:
+            for outcome in done.values():
+                context.display.finished(outcome)
+                curve_log.add(outcome)
+            for outcomes in _outcomes(pending, n_rows, parent, since, context):
+                for outcome in outcomes:
+                    done[outcome.job.key] = outcome
+                    curve_log.add(outcome)
+                _release_arrays(done, first.sweep.metric, first.analysis.compare)
         while claim.run_id is None:  # another process runs this sweep: it chooses when its jobs are done
             claim = context.recorder.claim_sweep(start, since)
             if claim.run is not None and claim.run.status != RUNNING:

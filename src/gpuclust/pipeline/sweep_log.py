@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +24,8 @@ from gpuclust.runtime.cache import key
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FINISHED, RunStart
 
+CURVE_SECONDS = 2.0
+
 
 def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStart:
     """What is recorded before a sweep's work starts. Its key is that of its jobs together."""
@@ -40,22 +44,49 @@ def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStar
     )
 
 
-def log_curve_points(outcome: Outcome, plan: Plan, parent: str, context: RunContext) -> None:
-    """Add the job to the curves of its sweep, so that they grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
-    ``curve/min_samples/silhouette`` over a key that is not the size of an algorithm."""
-    point = curve_point(outcome, plan) if outcome.status == FINISHED else None
-    if point is None:
-        return
-    axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
-    line = f"/{point.line}" if point.line else ""
-    points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
-    step = int(point.size)
-    tried = sorted({float(v) for job in plan.jobs if isinstance(v := job.swept.get(point.axis), (int, float))})
-    if point.size in tried and any(
-        value % 1 for value in tried
-    ):  # MLflow's steps are whole numbers: the place among the values
-        step = tried.index(point.size)
-    context.recorder.log_points(parent, points, step=step)
+class CurveLog:
+    """The curves of a sweep, which grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
+    ``curve/min_samples/silhouette`` over a key that is not the size of an algorithm.
+
+    Points are collected and logged every `CURVE_SECONDS` seconds, because a request costs as much as a job's metrics. As a
+    context manager it logs the rest at its end; after an interrupt too. Without a run of the sweep (``run_id`` None: another process
+    has it) nothing is logged.
+    """
+
+    def __init__(self, plan: Plan, run_id: str | None, context: RunContext) -> None:
+        self._plan, self._run_id, self._context = plan, run_id, context
+        self._points: dict[int, dict[str, float]] = {}
+        self._logged = time.monotonic()
+
+    def __enter__(self) -> CurveLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(TrackingError) if kind is not None else nullcontext():
+            self._flush()
+
+    def add(self, outcome: Outcome) -> None:
+        """Add the points of a job."""
+        point = curve_point(outcome, self._plan) if outcome.status == FINISHED else None
+        if point is None:
+            return
+        axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
+        line = f"/{point.line}" if point.line else ""
+        step = int(point.size)
+        tried = sorted(
+            {float(v) for job in self._plan.jobs if isinstance(v := job.swept.get(point.axis), (int, float))}
+        )
+        if point.size in tried and any(value % 1 for value in tried):
+            step = tried.index(point.size)  # MLflow's steps are whole numbers: the place among the values
+        points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+        self._points.setdefault(step, {}).update(points)
+        if time.monotonic() - self._logged >= CURVE_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._points and self._run_id:
+            self._context.recorder.log_points(self._run_id, self._points)
+        self._points, self._logged = {}, time.monotonic()
 
 
 def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context: RunContext) -> None:
@@ -88,8 +119,8 @@ def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context
         dataset=dataset(shown, table),
     )
     if conclusion.gap is not None:
-        for size, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True):
-            context.recorder.log_points(parent, {"curve/gap": gap, "curve/gap_error": error}, step=size)
+        points = zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True)
+        context.recorder.log_points(parent, {k: {"curve/gap": gap, "curve/gap_error": err} for k, gap, err in points})
     facts = SweepReportInput(
         name=sweep_name([o.job for o in result.outcomes]),
         run_id=parent,

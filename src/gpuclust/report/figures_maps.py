@@ -119,7 +119,7 @@ def _draw_marks(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
             alpha=0.75 if n > 500 else 0.9,
             gid="rows",
         )
-        axes.add_line(marks)
+        axes.add_artist(marks)  # not add_line, which looks at every row again for limits that are set
 
 
 def tag_clusters(axes: Axes, xy: np.ndarray, labels: np.ndarray, frame: Frame) -> None:

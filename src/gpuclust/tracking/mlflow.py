@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 PARENT_RUN = "mlflow.parentRunId"
 MAX_PARAM_LENGTH = 6_000
 PAGE = 1_000
+MAX_BATCH = 1_000  # metrics in a request, MLflow's limit
 # The folder of the bundle in a logged model: now, and in version 0.1.0.
 BUNDLES = ("data/bundle", "artifacts/bundle")
 # There is no lock over HTTP: a claim waits this long for simultaneous claims to take a ticket.
@@ -331,10 +332,11 @@ class MlflowRecorder(Recorder):
             inputs = [_dataset(dataset)]
             self._do(lambda: self.client.log_inputs(run_id, inputs))
 
-    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
+    def log_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> None:
         now = int(time.time() * 1000)
-        metrics = [Metric(_name(metric), float(value), now, step) for metric, value in points.items()]
-        self._do(lambda: self.client.log_batch(run_id, metrics=metrics))
+        metrics = [Metric(_name(m), float(v), now, step) for step, values in points.items() for m, v in values.items()]
+        for at in range(0, len(metrics), MAX_BATCH):
+            self._do(partial(self.client.log_batch, run_id, metrics=metrics[at : at + MAX_BATCH]))
 
     def log_files(self, run_id: str, folder: Path) -> None:
         self._do(lambda: self.client.log_artifacts(run_id, str(folder)))

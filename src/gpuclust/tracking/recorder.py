@@ -129,8 +129,8 @@ class Recorder(Protocol):
     ) -> None:
         """Add metrics, tags, parameters and the table that was used to a run."""
 
-    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
-        """Add one point to each of some curves: metric name -> value."""
+    def log_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> None:
+        """Add points to curves: step -> metric name -> value."""
 
     def log_files(self, run_id: str, folder: Path) -> None:
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
@@ -266,9 +266,10 @@ class MemoryRecorder(Recorder):
         run.params |= params or {}
         run.dataset = dataset or run.dataset
 
-    def log_points(self, run_id: str, points: Mapping[str, float], step: int) -> None:
-        for metric, value in points.items():
-            self.runs[run_id].curves.setdefault(metric, {})[step] = value
+    def log_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> None:
+        for step, values in points.items():
+            for metric, value in values.items():
+                self.runs[run_id].curves.setdefault(metric, {})[step] = value
 
     def log_files(self, run_id: str, folder: Path) -> None:
         self.runs[run_id].files |= _contents(folder)
