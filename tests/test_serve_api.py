@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -336,6 +337,26 @@ def test_unknown_things_come_with_suggestions(client: httpx.Client) -> None:
 )  # fmt: skip
 def test_values_outside_their_limits_are_refused(path: str, client: httpx.Client) -> None:
     assert refused(client.get(path), 422)["errors"]
+
+
+def test_the_pages_about_the_api_need_nothing_from_elsewhere(client: httpx.Client) -> None:
+    root = str(client.base_url).removesuffix("/api/v1/")
+    index = client.get(f"{root}/")
+    assert index.status_code == 200
+    assert 'href="docs"' in index.text
+    links = got(client, root + "/api/v1")
+    assert {client.get(root + path).status_code for name, path in links.items() if name != "search"} == {200}
+    docs = client.get(f"{root}/docs")
+    files = re.findall(r'(?:src|href)="(docs/[^"]+)"', docs.text)
+    assert files == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"]
+    policy = docs.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "http" not in docs.text + index.text + policy
+    for file in files:
+        answer = client.get(f"{root}/{file}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] in ("text/css", "text/javascript")
+    refused(client.get(f"{root}/docs/..%2fapi_docs.py"), 404)
 
 
 def test_other_methods_are_refused(client: httpx.Client) -> None:

@@ -13,7 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from gpuclust import __version__
 from gpuclust.model.bundle import Bundle
-from gpuclust.serve import problems
+from gpuclust.serve import api_docs, problems
 from gpuclust.serve.access import Access
 from gpuclust.serve.export_reader import MODEL
 from gpuclust.serve.index.build import Progress
@@ -68,13 +68,14 @@ def create_app(
         summary=f"{library.facts.n_rows:,} rows in {library.facts.n_clusters} clusters",
         description=ABOUT,
         openapi_url=f"{API}/openapi.json",
-        docs_url=None,  # its page loads scripts from another site
+        docs_url=None,  # its page loads scripts from another site; `api_docs` has its own
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
     )
     app.state.library = library
     app.state.model = Bundle.load(library.folder / MODEL)
+    app.include_router(api_docs.router)
     app.include_router(router, prefix=API)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=4)
@@ -85,7 +86,7 @@ def create_app(
         )  # fmt: skip
     app.add_middleware(
         GuardMiddleware, version=f"{__version__} {library.facts.key}", access=rules, max_body=max_body,
-        raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",),
+        raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",), open=api_docs.OPEN,
     )  # fmt: skip
     describe(app, library, rules)
     return app

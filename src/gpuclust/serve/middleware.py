@@ -39,6 +39,7 @@ class GuardMiddleware:
         max_body: maximum length of a body in bytes.
         raw: prefixes of paths that reach the routes percent-encoded, so that an id may contain a slash.
         fresh: paths whose responses are never cached.
+        open: paths that need no token, because they show nothing of the export.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class GuardMiddleware:
         max_body: int,
         raw: Sequence[str],
         fresh: Sequence[str],
+        open: Sequence[str] = (),
     ) -> None:
         self.app, self.version, self.access, self.max_body = app, version, access, max_body
         self.raw, self.fresh = tuple(path.encode() for path in raw), frozenset(fresh)
+        self.open = frozenset(open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -80,7 +83,7 @@ class GuardMiddleware:
         if not self.access.answers_to(headers.get("host", "")):
             return problem(421, "this server answers only to its own name; open it by the address that it printed")
         is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
-        if is_preflight or self.access.accepts(headers.get("authorization", "")):
+        if is_preflight or scope["path"] in self.open or self.access.accepts(headers.get("authorization", "")):
             return None
         return problem(401, "send the server's token as Authorization: Bearer TOKEN", CHALLENGE)
 

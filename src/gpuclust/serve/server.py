@@ -71,7 +71,8 @@ def serve(
             print(f"gpuclust: {warned}", file=sys.stderr, flush=True)
         where = f"http://{address}:{listening.getsockname()[1]}"
         print(
-            f"{folder}: {facts.n_rows:,} rows in {facts.n_clusters} clusters on {where}/api/v1; Ctrl-C stops",
+            f"{folder}: {facts.n_rows:,} rows in {facts.n_clusters} clusters on {where}/api/v1 (documentation: {where}/docs); "
+            "Ctrl-C stops",
             flush=True,
         )
         if rules.generated:
