@@ -217,13 +217,18 @@ def test_the_work_on_a_batch_is_reported_while_it_runs(context: Any) -> None:
     assert printed[0].startswith("600 rows × 10 features: ")
 
 
-def test_the_slow_part_of_hdbscan_is_named(context: Any) -> None:
+def test_the_tree_of_hdbscan_is_named_and_moves_the_bar(context: Any) -> None:
+    from dataclasses import replace
+
     from gpuclust.compose import plan
     from gpuclust.pipeline import sweep
     from gpuclust.pipeline.job import run
     from gpuclust.pipeline.run_log import start
 
+    units: list[float] = []
+    context = replace(context, work=units.append)
     planned = plan(["data=catalogue", "data.n_rows=600", "report=none", "score=none", "cluster=hdbscan"])
     jobs = list(sweep.jobs_of(planned, context.backend))
     run(jobs, [context.recorder.start_job(start(job, context), "sweep") for job in jobs], context, parent="sweep")
-    assert any("building the HDBSCAN tree is the slow part" in text for text in context.display.stages)
+    assert any("building the HDBSCAN tree" in text for text in context.display.stages)
+    assert any(0 < unit < 0.5 for unit in units), "the bar moves while the tree grows"

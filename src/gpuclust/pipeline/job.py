@@ -95,21 +95,19 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
 
 
 def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
-    steps = [f"{a.label} {a.shared_step}" for j in jobs if (a := algorithm_of(j.config.cluster)).shared_step]
-    slow = f" (building the {steps[0]} is the slow part)" if steps else ""
     return cluster(
         matrix,
         [job.config.cluster for job in jobs],
         seed=jobs[0].config.seed,
         backend=context.backend,
         cache=context.cache,
-        progress=_progress(context, f"fitting {_names(jobs)}{slow}", len(jobs), 0.0),
+        progress=_progress(context, [_fitting(jobs, job) for job in jobs], len(jobs), 0.0),
     )
 
 
 def _score(jobs: Sequence[Job], matrix: Matrix, clusterings: Sequence[Clustering], context: RunContext) -> list[Scores]:
     config = jobs[0].config
-    progress = _progress(context, f"scoring {_names(jobs)}", len(jobs), 0.5)
+    progress = _progress(context, [f"scoring {_names(jobs)}"], len(jobs), 0.5)
     return score(matrix, clusterings, config.score, seed=config.seed, backend=context.backend, progress=progress)
 
 
@@ -134,12 +132,21 @@ def _result(
     return Result(table, matrix, clustering, scores, described, diagnostics, metrics)
 
 
-def _progress(context: RunContext, text: str, n_jobs: int, begins: float) -> Callable[[float], None]:
-    """Shows a step that is half of the work on some jobs: fitting, from 0, or scoring, from 0.5."""
-    context.display.stage(text)
+def _fitting(jobs: Sequence[Job], job: Job) -> str:
+    """What a fit of several jobs does when it has come to one of them."""
+    algorithm = algorithm_of(job.config.cluster)
+    if algorithm.shared_step:
+        return f"building the {algorithm.label} {algorithm.shared_step} ({_names(jobs)})"
+    return f"fitting {_names(jobs)}"
+
+
+def _progress(context: RunContext, texts: Sequence[str], n_jobs: int, begins: float) -> Callable[[float], None]:
+    """Shows a step that is half of the work on some jobs: fitting, from 0, or scoring, from 0.5. Each text is shown for an equal
+    share of the step."""
+    context.display.stage(texts[0])
 
     def report(done: float) -> None:
-        context.display.stage(text, done)
+        context.display.stage(texts[min(int(done * len(texts)), len(texts) - 1)], done)
         context.work(n_jobs * (begins + 0.5 * done))
 
     return report

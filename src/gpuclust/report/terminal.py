@@ -32,7 +32,7 @@ MAX_ROWS = 15
 MAX_PAIRS = 40
 GAP = 2
 # Seconds without output after which a log gets a line that says which step is running.
-HEARTBEAT = 20.0
+HEARTBEAT = 12.0
 
 
 class Live:

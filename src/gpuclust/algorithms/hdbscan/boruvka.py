@@ -18,21 +18,27 @@ from gpuclust.algorithms.hdbscan.knn import first_denser_neighbour, nearest_rows
 from gpuclust.algorithms.hdbscan.leaf_tiles import LeafTiles, leaf_tiles, push_children, to_box, to_rows
 from gpuclust.algorithms.hdbscan.union_find import find_root
 from gpuclust.errors import FitError
+from gpuclust.runtime.backend import Progress
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.threads import in_threads
 
+SEARCH = 0.8  # the share of the time that the search of the nearest rows takes
 LISTED = 32  # nearest rows of each row that prime the bounds of a round
 
 
-def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.ndarray, np.ndarray]:
+def minimum_spanning_edges(
+    points: np.ndarray, min_samples: int, progress: Progress = lambda _: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Edges (n-1, 3) float64 (row, row, mutual reachability distance) and core distances (n,) float32.
 
-    ``points`` (n, d) float32, contiguous and finite, of more than ``min_samples`` rows.
+    ``points`` (n, d) float32, contiguous and finite, of more than ``min_samples`` rows. ``progress`` receives the fraction
+    done, in [0, 1], as it was on tables of tracks: other tables take longer or shorter for the rounds.
     """
     n = len(points)
     tree = build_kdtree(points)
     leaves = leaf_tiles(tree)
-    neighbors, squared = nearest_rows(leaves, min(min_samples + 2, n))  # one more, which shows ties with the last
+    n_neighbors = min(min_samples + 2, n)  # one more, which shows ties with the last
+    neighbors, squared = nearest_rows(leaves, n_neighbors, lambda done: progress(SEARCH * done))
     core = np.ascontiguousarray(squared[:, min_samples])
     edges = np.empty((n - 1, 3), dtype=np.float64)
     sets, components, node_components = np.arange(n), np.arange(n), np.full(len(tree.starts), -1)
@@ -43,12 +49,14 @@ def minimum_spanning_edges(points: np.ndarray, min_samples: int) -> tuple[np.nda
     near = neighbors[:, : min(min_samples + 1, LISTED)].copy()
     del neighbors, squared  # the largest arrays here
     best = np.empty(n, dtype=np.int64)
+    first = n - found
     while found < n - 1:
         _update_components(tree, sets, components, node_components)
         distance, row = _nearest_outside(leaves, near, core, components, node_components)
         before, found = found, _merge(sets, components, distance, row, best, edges, found)
         if found == before:
             raise FitError("HDBSCAN cannot join the rows: their distances overflow; scale the features")
+        progress(1 - (1 - SEARCH) * np.log(n - found) / np.log(first))
     edges[:, 2] = np.sqrt(edges[:, 2])
     return edges, np.sqrt(core)
 

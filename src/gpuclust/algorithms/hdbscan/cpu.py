@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,22 +19,24 @@ from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
 from gpuclust.algorithms.hdbscan.quality import relative_validity
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
 from gpuclust.errors import FitError
+from gpuclust.runtime.backend import Progress
 from gpuclust.runtime.cache import key
 from gpuclust.runtime.jit import schedule_precompile
 
 
 def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
     """Cut the tree of ``data.X`` (n_samples, n_columns) for each configuration."""
-    results = []
+    results: list[FitResult] = []
     for config in configs:
-        results.append(fit_cut(data.X, tree(data, config.min_samples), config))
+        built = tree(data, config.min_samples, lambda done: data.progress((len(results) + 0.95 * done) / len(configs)))
+        results.append(fit_cut(data.X, built, config))
         data.progress(len(results) / len(configs))
     return results
 
 
-def tree(data: FitInput, min_samples: int) -> SpanningTree:
+def tree(data: FitInput, min_samples: int, progress: Progress) -> SpanningTree:
     """The spanning tree of the matrix, from the cache where it is there: the expensive step."""
-    return cached_tree(data, min_samples, _build_tree)
+    return cached_tree(data, min_samples, partial(_build_tree, progress=progress))
 
 
 def cached_tree(data: FitInput, min_samples: int, grow: Callable[[np.ndarray, int], SpanningTree]) -> SpanningTree:
@@ -48,9 +51,9 @@ def tree_key(data: FitInput, min_samples: int) -> str:
     return key("tree", data.key, min_samples)
 
 
-def _build_tree(X: np.ndarray, min_samples: int) -> SpanningTree:
+def _build_tree(X: np.ndarray, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
     schedule_precompile("hdbscan", X, ["gpuclust.algorithms.hdbscan.condense"])
-    return spanning_tree(X, min_samples=min_samples)
+    return spanning_tree(X, min_samples=min_samples, progress=progress)
 
 
 def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResult:

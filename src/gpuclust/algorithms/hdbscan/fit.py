@@ -21,6 +21,7 @@ from gpuclust.algorithms.hdbscan.quality import (
 )
 from gpuclust.errors import FitError
 from gpuclust.model.records import NOISE
+from gpuclust.runtime.backend import Progress
 
 __all__ = [
     "NOISE",
@@ -115,7 +116,7 @@ class HdbscanResult:
         return len(self.persistence)
 
 
-def spanning_tree(X: np.ndarray, *, min_samples: int) -> SpanningTree:
+def spanning_tree(X: np.ndarray, *, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
     """The minimum spanning tree of X (n_samples, n_features) under mutual reachability, in Euclidean distance.
 
     Follows Campello, Moulavi and Sander 2013 and McInnes and Healy 2017, by fast_hdbscan's Borůvka in float32. Where
@@ -126,7 +127,7 @@ def spanning_tree(X: np.ndarray, *, min_samples: int) -> SpanningTree:
     points = _checked_points(X, min_samples)
     from gpuclust.algorithms.hdbscan.boruvka import minimum_spanning_edges
 
-    edges, core_distances = minimum_spanning_edges(points, min_samples)
+    edges, core_distances = minimum_spanning_edges(points, min_samples, progress)
     return tree_from_edges(edges, core_distances, min_samples)
 
 

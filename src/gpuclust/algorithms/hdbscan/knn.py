@@ -10,15 +10,17 @@ import numpy as np
 
 from gpuclust.algorithms.hdbscan.kd_tree import push, rdist, sort_heap, to_node
 from gpuclust.algorithms.hdbscan.leaf_tiles import LeafTiles, push_children, to_box, to_rows
+from gpuclust.runtime.backend import Progress
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.threads import in_threads
 
+PARTS = 50  # of the search, for smooth progress
 UNRESOLVED = -2  # in place of a row: rows at the same distance leave the choice open
 
 
-def nearest_rows(leaves: LeafTiles, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(leaves: LeafTiles, k: int, progress: Progress = lambda _: None) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of n >= k rows for each row, itself included: row numbers, int32 (n, k), and squared distances,
-    float32 (n, k), nearest first. A row with k others at distance 0 may be missing from its own list.
+    float32 (n, k), nearest first; ``progress`` receives the fraction done. A row with k others at distance 0 may be missing from its own list.
     """
     n_rows = len(leaves.tree.data)
     neighbors = np.full((n_rows, k), -1, dtype=np.int32)
@@ -27,7 +29,8 @@ def nearest_rows(leaves: LeafTiles, k: int) -> tuple[np.ndarray, np.ndarray]:
     def run(first: int, last: int) -> None:
         _search(leaves, leaves.workspace(), neighbors, squared, first, last)
 
-    in_threads(len(leaves.nodes), run)
+    n_leaves = len(leaves.nodes)
+    in_threads(n_leaves, run, n_parts=PARTS, progress=lambda done: progress(done / n_leaves))
     return neighbors, squared
 
 
