@@ -245,7 +245,7 @@ def test_many_columns_alike_share_a_line(tmp_path: Path) -> None:
     console = Console(width=80, file=io.StringIO(), highlight=False)
     show(found, table, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "e0 … e383 (384 columns)" in printed
+    assert "e0…e383 (384 numbers)" in printed
     assert len(printed.splitlines()) < 25
     assert "384 features: e0, e1, e2, e3, e4, e5 and 378 more" in " ".join(printed.split())
 

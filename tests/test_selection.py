@@ -56,7 +56,11 @@ def test_jobs_without_the_metric_are_left_out_and_counted() -> None:
     found = select(jobs)
     assert found is not None
     assert found.index == 1
-    assert "1 job without silhouette was not compared" in found.reason
+    assert found.reason.endswith("; one cluster found fewer than two clusters and is not ranked")
+    unmeasured = Candidate("no score", "kmeans", {"n_clusters": 4})
+    other = select([*jobs, unmeasured])
+    assert other is not None
+    assert other.reason.endswith("; 2 jobs without silhouette were not compared")
 
 
 def test_what_was_not_measured_is_replaced_and_said() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpuclust.errors import ConfigurationError
+from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.sanitize import mask
 
 
@@ -50,6 +50,13 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _refuse_existing(force: bool, **paths: Path | None) -> None:
+    """Raise ExportError if the file or folder of an option exists and may not be replaced: before heavy modules are imported."""
+    for option, path in paths.items():
+        if path is not None and path.exists() and not force:
+            raise ExportError(f"{path} exists; name another --{option}, or replace it with --force")
+
+
 def _export(arguments: list[str]) -> int:
     parser = command_parser(
         "export", "Write the assignments, the clusters and the model of a finished job into a folder."
@@ -79,13 +86,11 @@ def _export(arguments: list[str]) -> int:
     _store_options(parser)
     options = parser.parse_args(arguments)
 
+    _refuse_existing(options.force, out=options.out)
     from gpuclust.config import BackendConfig, Config, TrackingConfig, require_choosing
-    from gpuclust.errors import ExportError
 
     if options.metric is not None:
         require_choosing(options.metric, "--metric ")
-    if options.out.exists() and not options.force:
-        raise ExportError(f"{options.out} exists; name another --out, or replace it with --force")
 
     from gpuclust.choice import conditions, find
     from gpuclust.export import export
@@ -136,6 +141,7 @@ def _compare(arguments: list[str]) -> int:
     _store_options(parser)
     options = parser.parse_args(arguments)
 
+    _refuse_existing(options.force, out=options.out)
     from rich.console import Console
 
     from gpuclust.compare import compare_runs, is_export, write
@@ -186,6 +192,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the files if they exist")
     options = parser.parse_args(arguments)
 
+    _refuse_existing(options.force, out=options.out, report=options.report)
     from gpuclust.predict import predict
 
     scored = predict(
@@ -320,6 +327,7 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     options = parser.parse_args(arguments)
 
+    _refuse_existing(options.force, out=options.out)
     from gpuclust.serve.library import Library
     from gpuclust.serve.server import show_progress
     from gpuclust.tracks.playlist import DIVERSITY, PlaylistOptions

@@ -343,13 +343,13 @@ def _row(group: tuple[ColumnProfile, ...], n_rows: int) -> dict[str, str]:
     from gpuclust.report.text import number, one_line
 
     first, last = group[0], group[-1]
-    alone = len(group) == 1
+    alone, alike = len(group) == 1, "numbers" if first.kind == "number" else "columns"
     n_missing, n_text = sum(c.n_missing for c in group), sum(c.n_text for c in group)
     lows, highs = ([v for c in group if (v := getattr(c, end)) is not None] for end in ("low", "high"))
     texts = [f"{n_text:,} cells are text"] if n_text else [one_line(e, 18) for e in first.examples if alone]
     distinct = sorted({c.n_distinct for c in group})
     return {
-        "column": one_line(first.name, 40) if alone else f"{first.name} … {last.name} ({len(group)} columns)",
+        "column": one_line(first.name if alone else f"{first.name}…{last.name} ({len(group)} {alike})"),
         "type": first.kind,
         "use": "; ".join(dict.fromkeys(filter(None, (first.use, first.what if alone else "")))),
         "missing": f"{n_missing:,} ({percent(n_missing / n_rows / len(group))})" if n_missing else "0",

@@ -175,20 +175,32 @@ def _words(metric: str) -> str:
     return metric.upper() if metric in ("bic", "aic", "icl", "dbcv") else metric.replace("_", " ")
 
 
+def _number(value: float) -> str:
+    """Four decimals, none where they say nothing: ``0.1554``, ``1,441,122``."""
+    return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:,.4f}"
+
+
 def _reason(candidates: Sequence[Candidate], ranked: Sequence[int], metric: str, why: str) -> str:
     best = candidates[ranked[0]]
     word = "highest" if HIGHER_IS_BETTER[metric] else "lowest"
     label = _words(metric)
     value = best.metrics[metric]
-    text = f"{best.name} has the {word} {label}, {value:,.4f}"
-    if "silhouette_se" in best.metrics and metric == "silhouette" and best.metrics["silhouette_se"] > 0:
-        text += f" ± {best.metrics['silhouette_se']:.4f}"
+    error = best.metrics.get("silhouette_se", 0.0) if metric == "silhouette" else 0.0
+    text = f"{best.name} has the {word} {label} ({_number(value)}{f' ± {error:.4f}' if error > 0 else ''})"
     if len(ranked) > 1:
         second = candidates[ranked[1]]
-        text += f", of {len(ranked)} jobs; next is {second.name} with {second.metrics[metric]:,.4f}"
-    without = len(candidates) - len(ranked)
-    if without:
-        text += f"; {without} job{'s' if without > 1 else ''} without {label} {'were' if without > 1 else 'was'} not compared"
+        text += f" of {len(ranked)} jobs; next is {second.name} ({_number(second.metrics[metric])})"
+    without = [c for i, c in enumerate(candidates) if i not in ranked]
+    if without and all(c.metrics.get("n_clusters", 2) < 2 for c in without):
+        names = (
+            ", ".join(c.name for c in without[:SPACES_NAMED])
+            if len(without) <= SPACES_NAMED
+            else f"{len(without)} jobs"
+        )
+        text += f"; {names} found fewer than two clusters and {'is' if len(without) == 1 else 'are'} not ranked"
+    elif without:
+        many = len(without) > 1
+        text += f"; {len(without)} job{'s' if many else ''} without {label} {'were' if many else 'was'} not compared"
     return f"{text} ({why})" if why else text
 
 
