@@ -46,7 +46,9 @@ def main() -> None:
             dark = browser.new_page(viewport={"width": WIDTH, "height": 1040}, color_scheme="dark")
             deep(dark, address, out)
         with served(folder, "ui") as address:
-            charts(browser.new_page(viewport={"width": 1440, "height": 900}), address, out)
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            charts(page, address, out)
+            runs(page, address, out)
         browser.close()
     for path in sorted(out.glob("*.png")):
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
@@ -85,6 +87,14 @@ def charts(page: Any, address: str, out: Path) -> None:
     page.mouse.move(1, 1)
     page.wait_for_timeout(4_000)  # bars and legends move into their places
     page.screenshot(path=out / "mlflow-charts.png")
+
+
+def runs(page: Any, address: str, out: Path) -> None:
+    """The table of runs, with the columns that the experiment shares."""
+    page.goto(address.replace("compareRunsMode=CHART", "viewStateShareKey=gpuclust"))
+    page.get_by_text("catalogue · K-Means k=2..10").first.wait_for(timeout=90_000)
+    page.wait_for_timeout(4_000)
+    page.screenshot(path=out / "mlflow-runs.png")
 
 
 def still(page: Any) -> None:

@@ -17,7 +17,7 @@ from gpuclust.errors import TrackingError
 from gpuclust.tracking.claims import HOST, PROCESS
 from gpuclust.tracking.mlflow import PARENT_RUN, MlflowRecorder
 from gpuclust.tracking.recorder import FINISHED, KEY, KILLED, KIND, DatasetInput, RunStart
-from gpuclust.tracking.store_location import DeferredInterrupts, page, resolve_uri
+from gpuclust.tracking.store_location import DeferredInterrupts, pages, resolve_uri
 
 
 @pytest.fixture
@@ -159,7 +159,9 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     assert kept.experiment_id == recorder.experiment_id
     assert kept.artifact_location.startswith(recorder.artifacts), "beside the files of the runs"
     assert not list((tmp_path / "here").iterdir()), "and nothing in the folder that the command ran in"
-    assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/model").metadata.model_id == model_id
+    assert kept.name == job.name == "kmeans k=3"
+    assert recorder.client.get_run(job.run_id).data.tags["gpuclust.model"] == f"models:/{model_id}"
+    assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/{kept.name}").metadata.model_id == model_id
     rows = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
     features = model.metadata.metadata["features"]
     found = model.predict(rows[features])
@@ -202,7 +204,8 @@ def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> Non
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        assert link == f"http://127.0.0.1:{port}/{page(recorder.experiment_id)}"
+        assert link == pages(f"http://127.0.0.1:{port}", recorder.experiment_id)["charts"]
+        assert process.stdout.readline().startswith("table of runs: http://")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
             assert answer.read() == b"OK"
         process.terminate()

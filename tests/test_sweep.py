@@ -16,7 +16,7 @@ from gpuclust.errors import CleaningError, DataError
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.context import about, git_commit, make_job
-from gpuclust.pipeline.curves import curves_by_axis
+from gpuclust.pipeline.curves import curves_by_axis, sweep_name
 from gpuclust.pipeline.sweep_result import leaderboard
 from gpuclust.reducers import prepare as prepare_module
 from gpuclust.tracking import recorder as tags
@@ -87,6 +87,7 @@ def test_a_sweep_is_one_parent_with_named_children_and_curves(context: Any) -> N
     curves = parents[0].curves
     assert curves["curve/silhouette/kmeans"].keys() == {2, 3, 4}
     assert curves["curve/bic/gmm"].keys() == {2, 3, 4}
+    assert curves["k/bic/gmm"] == curves["curve/bic/gmm"]
     by_name = {c.start.name: c for c in children}
     assert curves["curve/inertia/kmeans"][3] == by_name["kmeans k=3"].metrics["inertia"]
     assert parents[0].status == FINISHED
@@ -319,7 +320,12 @@ def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(context: Any
     assert [size for size, _, _ in dense] == sorted({30.0, 60.0, took})
     (sizes,) = by_axis["cluster.n_clusters"]["inertia"].values()
     assert [size for size, _, _ in sizes] == [2, 3]
-    assert int(took) in context.recorder.runs[result.parent].curves["curve/n_clusters/hdbscan"]
+    found = context.recorder.runs[result.parent].curves
+    assert int(took) in found["curve/n_clusters/hdbscan"]
+    assert found["min_cluster_size/n_clusters/hdbscan"].keys() == {30, 60, int(took)}
+    assert found["k/silhouette/kmeans"].keys() == {2, 3}
+    assert not {name for name in found if name.startswith("k/") and name.endswith("hdbscan")}
+    assert not {n for r in context.recorder.runs.values() if r.parent for n in r.curves if n.startswith("curve/")}
 
 
 def test_a_number_that_is_no_size_is_an_axis_of_its_own(context: Any) -> None:
@@ -334,6 +340,24 @@ def test_a_number_that_is_no_size_is_an_axis_of_its_own(context: Any) -> None:
     assert "relative_validity_by_cluster_selection_epsilon" in figures_of(context, result)
     steps = context.recorder.runs[result.parent].curves["curve/cluster_selection_epsilon/n_clusters"]
     assert steps.keys() == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("swept", "name"),
+    [
+        (["cluster.n_clusters=range(2,11)"], "catalogue · K-Means k=2..10"),
+        (["cluster=kmeans,gmm", "cluster.n_clusters=2,3,4"], "catalogue · K-Means, GMM k=2..4"),
+        (["cluster=kmeans,hdbscan", "cluster.n_clusters=8,12", "cluster.min_cluster_size=50,auto"],
+         "catalogue · K-Means k=8, 12, HDBSCAN min_cluster_size=50, auto"),
+        (["cluster=gmm", "cluster.n_clusters=4", "cluster.covariance_type=full,diag", "scale=standard,robust"],
+         "catalogue · GMM k=4 · covariance_type=full, diag · scale=standard, robust"),
+        (["cluster.n_clusters=10,20,30,40,50,60,70,80,90"], "catalogue · K-Means k=10, 20, 30, ... 90"),
+        (["cluster.n_clusters=2,3", "sweep.name=mine"], "mine"),
+    ],
+)  # fmt: skip
+def test_a_sweep_is_named_after_its_data_and_what_varies(swept: list[str], name: str) -> None:
+    p = plan(["data=catalogue", "data.n_rows=600", *swept], multirun=True)
+    assert sweep_name([make_job(j.config, "", j.swept, "cpu") for j in p.jobs]) == name
 
 
 def test_dear_silhouettes_share_a_batch_and_cheap_ones_do_not() -> None:

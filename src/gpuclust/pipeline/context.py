@@ -15,7 +15,7 @@ from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.profile import Profile
-from gpuclust.config import Config, flatten
+from gpuclust.config import Config, DataConfig, flatten
 from gpuclust.data.source import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
@@ -170,6 +170,11 @@ def make_job(config: Config, name: str, swept: Mapping[str, Any], backend: str) 
     matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in OF_THE_SWEEP}
     matters |= {"data.path": None, "data.where": None, "bounds": config.clean.bounds}
     return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
+
+
+def data_name(data: DataConfig) -> str:
+    """The data of a run in a few letters: the name of the file, or of the source."""
+    return Path(mask(data.path or data.source)).name
 
 
 @cache

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuclust.algorithms.registry import algorithm_of, size_axes
+from gpuclust.algorithms.registry import Algorithm, algorithm_of, algorithms, size_axes
 from gpuclust.compose import Plan
 from gpuclust.config import Config
-from gpuclust.pipeline.context import Job, Outcome
+from gpuclust.pipeline.context import Job, Outcome, data_name
 from gpuclust.tracking.recorder import FINISHED
 
 CURVES = ("silhouette", "silhouette_with_noise", "inertia", "bic", "aic", "icl", "calinski_harabasz", "davies_bouldin",
@@ -35,11 +35,18 @@ def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> s
     words = [config.cluster.name]
     algorithm = algorithm_of(config.cluster)
     if algorithm.size_key is not None:
-        size = getattr(config.cluster, algorithm.size_key)
-        words.append(
-            f"{'k' if algorithm.counts_clusters else algorithm.size_key}={'default' if size is None else size}"
-        )
+        words.append(f"{_size_name(algorithm)}={_size_of(config, algorithm)}")
     return " ".join([*words, *_variation(swept, keys, without=(*size_axes(), "cluster"))])
+
+
+def _size_name(algorithm: Algorithm) -> str:
+    """``k`` where the size is the number of clusters, else its key: ``min_cluster_size``."""
+    return "k" if algorithm.counts_clusters else str(algorithm.size_key)
+
+
+def _size_of(config: Config, algorithm: Algorithm) -> Any:
+    size = getattr(config.cluster, str(algorithm.size_key))
+    return "default" if size is None else size
 
 
 def _variation(swept: Mapping[str, Any], keys: Sequence[str], without: Sequence[str]) -> list[str]:
@@ -54,9 +61,33 @@ def _variation(swept: Mapping[str, Any], keys: Sequence[str], without: Sequence[
 
 
 def sweep_name(jobs: Sequence[Job]) -> str:
-    """``sweep.name``, or what it sweeps: ``kmeans, gmm sweep of 18``."""
-    algorithms = ", ".join(dict.fromkeys(job.config.cluster.name for job in jobs))
-    return jobs[0].config.sweep.name or f"{algorithms} sweep of {len(jobs)}"
+    """``sweep.name``, or the data and what is swept: ``tracks.csv · K-Means, GMM k=2..6 · scale=standard, robust``."""
+    if jobs[0].config.sweep.name:
+        return jobs[0].config.sweep.name
+    by_sizes: dict[str, list[str]] = {}
+    for name in dict.fromkeys(job.config.cluster.name for job in jobs):
+        own = [job.config for job in jobs if job.config.cluster.name == name]
+        algorithm = algorithm_of(own[0].cluster)
+        title = algorithm.label if algorithm.label[:1].isupper() else name.upper()
+        sizes = [_size_of(config, algorithm) for config in own] if algorithm.size_key else []
+        by_sizes.setdefault(f" {_size_name(algorithm)}={_listed(sizes)}" if sizes else "", []).append(title)
+    words = [", ".join(dict.fromkeys(data_name(job.config.data) for job in jobs))]
+    words.append(", ".join(f"{', '.join(titles)}{sizes}" for sizes, titles in by_sizes.items()))
+    keys = dict.fromkeys(key for job in jobs for key in job.swept)
+    for key in [key for key in keys if key not in (*size_axes(), "cluster", "data", "data.path")]:
+        values = [job.swept[key] for job in jobs if key in job.swept]
+        words.append(f"{key.rpartition('.')[2]}={_listed(values)}")
+    return " · ".join(words)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Different values in order: ``2..10`` for successive whole numbers, ``50, 100, auto``, ``10, 20, 30, ... 200``."""
+    different = list(dict.fromkeys(values if all(isinstance(v, int) for v in values) else map(str, values)))
+    first, last = different[0], different[-1]
+    if len(different) > 2 and isinstance(first, int) and different == list(range(first, first + len(different))):
+        return f"{first}..{last}"
+    shown = [*different[:3], f"... {last}"] if len(different) > 8 else different
+    return ", ".join(map(str, shown))
 
 
 def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
@@ -85,6 +116,12 @@ def _size(outcome: Outcome, axis: str) -> float | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         value = outcome.metrics.get(axis.removeprefix("cluster."))
     return None if value is None else value
+
+
+def axis_name(axis: str) -> str:
+    """An axis as the prefix of a metric: ``k`` for the number of clusters, else its key: ``min_cluster_size``."""
+    sized = next((a for a in algorithms().values() if a.size_axis == axis), None)
+    return _size_name(sized) if sized else short(axis)
 
 
 def short(axis: str) -> str:

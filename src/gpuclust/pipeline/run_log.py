@@ -18,7 +18,7 @@ from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.novelty import RANGE, training_summary
-from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, with_size
+from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, data_name, with_size
 from gpuclust.pipeline.run_files import job_files
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
@@ -104,7 +104,7 @@ def fail(job: Job, run_id: str, error: Exception, context: RunContext) -> Outcom
 def dataset(job: Job, table: Table) -> DatasetInput:
     """The data set that the recorder logs as a job's input."""
     source = mask(job.config.data.path or job.config.data.source)
-    return DatasetInput(Path(source).name, job.fingerprint, source, table.n_rows, table.features)
+    return DatasetInput(data_name(job.config.data), job.fingerprint, source, table.n_rows, table.features)
 
 
 def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -> None:
@@ -112,7 +112,8 @@ def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -
     search = clustering.size_search
     if search is not None:
         points = zip(search.sizes, search.scores, strict=True)
-        context.recorder.log_points(run_id, {int(size): {"curve/persistence": float(score)} for size, score in points})
+        named = {int(size): {"min_cluster_size/persistence": float(score)} for size, score in points}
+        context.recorder.log_points(run_id, named)
 
 
 def log_model(
@@ -121,7 +122,7 @@ def log_model(
     """Keep the job's bundle as its run's model."""
     with TemporaryDirectory() as folder:
         bundle = bundle_of(job.config, table, matrix, clustering, described).save(Path(folder) / "bundle")
-        context.recorder.log_model(run_id, bundle, table.features)
+        context.recorder.log_model(run_id, bundle, table.features, job.name)
 
 
 def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clustering, described: Profile) -> Bundle:

@@ -14,7 +14,7 @@ from gpuclust.compose import Plan
 from gpuclust.config import flatten
 from gpuclust.errors import TrackingError
 from gpuclust.pipeline.context import Job, Outcome, RunContext, about
-from gpuclust.pipeline.curves import CURVES, curve_point, curves_by_axis, short, sweep_name
+from gpuclust.pipeline.curves import CURVES, axis_name, curve_point, curves_by_axis, short, sweep_name
 from gpuclust.pipeline.job import get_matrix, get_table, with_rules
 from gpuclust.pipeline.run_files import SweepReportInput, sweep_files
 from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
@@ -46,7 +46,8 @@ def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStar
 
 class CurveLog:
     """The curves of a sweep, which grow as jobs finish: ``curve/silhouette``, ``curve/bic/full``, and
-    ``curve/min_samples/silhouette`` over a key that is not the size of an algorithm.
+    ``curve/min_samples/silhouette`` over a key that is not the size of an algorithm. The same values are logged by the swept key,
+    so that a chart has one kind of size on its axis: ``k/silhouette``, ``min_cluster_size/silhouette``.
 
     Points are collected and logged every `CURVE_SECONDS` seconds, because a request costs as much as a job's metrics. As a
     context manager it logs the rest at its end; after an interrupt too. Without a run of the sweep (``run_id`` None: another process
@@ -78,7 +79,8 @@ class CurveLog:
         )
         if point.size in tried and any(value % 1 for value in tried):
             step = tried.index(point.size)  # MLflow's steps are whole numbers: the place among the values
-        points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+        prefixes = (f"curve/{axis}", f"{axis_name(point.axis)}/")
+        points = {f"{p}{m}{line}": outcome.metrics[m] for p in prefixes for m in CURVES if m in outcome.metrics}
         self._points.setdefault(step, {}).update(points)
         if time.monotonic() - self._logged >= CURVE_SECONDS:
             self._flush()
@@ -119,8 +121,11 @@ def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context
         dataset=dataset(shown, table),
     )
     if conclusion.gap is not None:
-        points = zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True)
-        context.recorder.log_points(parent, {k: {"curve/gap": gap, "curve/gap_error": err} for k, gap, err in points})
+        points = {
+            k: {f"{prefix}/{m}": v for prefix in ("curve", "k") for m, v in (("gap", gap), ("gap_error", error))}
+            for k, gap, error in zip(conclusion.gap.sizes, conclusion.gap.gap, conclusion.gap.error, strict=True)
+        }
+        context.recorder.log_points(parent, points)
     facts = SweepReportInput(
         name=sweep_name([o.job for o in result.outcomes]),
         run_id=parent,
@@ -167,7 +172,7 @@ def _note(conclusion: SweepSummary, reason: str, chosen: Outcome | None) -> str:
     ]
     if chosen is not None:
         lines += ["", *(f"**Warning:** {text}" for text in chosen.warnings)]
-        lines += ["", f"`gpuclust export {chosen.run_id} --out out/`"]
+        lines += ["", f"`gpuclust export {chosen.run_id} --out {chosen.short_name}/`"]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import warnings
@@ -16,7 +17,18 @@ from typing import Any, TypeVar
 
 import mlflow
 import psutil
-from mlflow.entities import Dataset, InputTag, LoggedModel, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    Experiment,
+    InputTag,
+    LoggedModel,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.entities import DatasetInput as MlflowDatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -37,6 +49,7 @@ from gpuclust.tracking.recorder import (
     KEY,
     KILLED,
     KIND,
+    MODEL_ADDRESS,
     RUNNING,
     Claim,
     DatasetInput,
@@ -45,10 +58,11 @@ from gpuclust.tracking.recorder import (
     RunStart,
 )
 from gpuclust.tracking.store_location import (
+    SHARED_VIEW,
     configure_client,
     location,
     one_line_errors,
-    page,
+    pages,
     resolve_uri,
     shown,
     silence_logger,
@@ -103,7 +117,8 @@ class MlflowRecorder(Recorder):
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None and create:
             try:
-                return str(self.client.create_experiment(self.experiment, artifact_location=self._local_artifacts()))
+                artifacts = self._local_artifacts()
+                return str(self.client.create_experiment(self.experiment, artifacts, tags=dict(SHARED_VIEW)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
@@ -114,7 +129,19 @@ class MlflowRecorder(Recorder):
             raise TrackingError(
                 f"the experiment {self.experiment} was deleted; restore it or name another tracking.experiment"
             )
+        if create:
+            self._share_view(found)
         return str(found.experiment_id)
+
+    def share_view(self) -> None:
+        """Keep the columns of the table of runs with the experiment, if the store can be written."""
+        with suppress(TrackingError), one_line_errors(self.uri):
+            self._share_view(self.client.get_experiment(self.experiment_id))
+
+    def _share_view(self, experiment: Experiment) -> None:
+        for tag, value in SHARED_VIEW.items():
+            if experiment.tags.get(tag) != value:
+                self.client.set_experiment_tag(experiment.experiment_id, tag, value)
 
     def _local_artifacts(self) -> str | None:
         """The artifact folder of the experiment in a local store; None for other stores."""
@@ -341,8 +368,10 @@ class MlflowRecorder(Recorder):
     def log_files(self, run_id: str, folder: Path) -> None:
         self._do(lambda: self.client.log_artifacts(run_id, str(folder)))
 
-    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...], name: str = "model") -> None:
+        """MLflow allows no ``/ : . % " '`` in the name, which become ``_``.
+
+        The model carries its code, and its requirements are given: MLflow takes 3 s to infer them.
 
         It has no input schema: MLflow would refuse integers for a column of doubles, arrays for named columns, and CSV
         for columns of any type, before the model could convert them. The names are in the model's metadata.
@@ -356,21 +385,22 @@ class MlflowRecorder(Recorder):
             TemporaryDirectory() as code,
         ):
             warnings.simplefilter("ignore", UserWarning)  # it advises an input example
-            name = write_code(Path(code))
+            package = write_code(Path(code))
             # A model is kept in the active experiment, whatever its run's is: else in "Default", under ./mlruns.
             mlflow.set_experiment(experiment_id=self.experiment_id)
-            Model.log(
+            logged = Model.log(
                 artifact_path=None,
-                name="model",
+                name=re.sub(r"[/:.%\"']", "_", name),
                 flavor=mlflow.pyfunc,
                 run_id=run_id,
-                loader_module=f"{name}.pyfunc",
-                code_paths=[str(Path(code) / name)],
+                loader_module=f"{package}.pyfunc",
+                code_paths=[str(Path(code) / package)],
                 data_path=str(bundle),
                 signature=ModelSignature(outputs=outputs),
                 metadata={"features": list(features)},
                 pip_requirements=requirements(bundle),
             )
+        self.log(run_id, tags={MODEL_ADDRESS: f"models:/{logged.model_id}"})
 
     def has_model(self, run_id: str) -> bool:
         return bool(self._models(run_id, complete=True))
@@ -424,11 +454,11 @@ class MlflowRecorder(Recorder):
             with silence_logger("mlflow"), suppress(Exception):
                 monitor.finish()
 
-    def link(self, run_id: str | None = None) -> str | None:
-        """The page on a tracking server, without credentials; None for a local store, which `gpuclust ui` opens."""
+    def links(self, run_id: str | None = None) -> dict[str, str]:
+        """On a tracking server, without credentials; none for a local store, which `gpuclust ui` opens."""
         if not self.uri.startswith("http"):
-            return None
-        return f"{without_credentials(self.uri).rstrip('/')}/{page(self.experiment_id, run_id)}"
+            return {}
+        return pages(without_credentials(self.uri), self.experiment_id, run_id)
 
 
 def to_recorded_job(run: Run) -> RecordedJob:
@@ -484,4 +514,4 @@ def _name(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
 
 
-__all__ = ["MlflowRecorder", "page", "resolve_uri", "to_recorded_job"]
+__all__ = ["MlflowRecorder", "pages", "resolve_uri", "to_recorded_job"]

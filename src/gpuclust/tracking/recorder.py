@@ -33,6 +33,9 @@ COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclu
 # The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning.
 TABLE = "gpuclust.table"
 
+# The address of the MLflow model of a run: ``models:/m-...``.
+MODEL_ADDRESS = "gpuclust.model"
+
 GIT_COMMIT = "mlflow.source.git.commit"
 
 CONFIG_FILE, VERDICT_FILE, LEADERBOARD = "config.yaml", "verdict.json", "leaderboard.csv"
@@ -135,8 +138,8 @@ class Recorder(Protocol):
     def log_files(self, run_id: str, folder: Path) -> None:
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
 
-    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
-        """Keep a bundle folder as the run's model, in place of one that was only half kept."""
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...], name: str = "model") -> None:
+        """Keep a bundle folder as the run's model called ``name``, in place of one that was only half kept."""
 
     def has_model(self, run_id: str) -> bool:
         """Whether a model of the run was kept whole."""
@@ -183,9 +186,9 @@ class Recorder(Protocol):
         """A context within which the use of processor, memory and GPU is recorded on the run."""
         return nullcontext()
 
-    def link(self, run_id: str | None = None) -> str | None:
-        """Where a person can look at the run, if anywhere."""
-        return None
+    def links(self, run_id: str | None = None) -> Mapping[str, str]:
+        """Addresses where a person can look at the experiment and at a run, by what they show; none if there are none."""
+        return {}
 
 
 @dataclass
@@ -274,7 +277,7 @@ class MemoryRecorder(Recorder):
     def log_files(self, run_id: str, folder: Path) -> None:
         self.runs[run_id].files |= _contents(folder)
 
-    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...]) -> None:
+    def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...], name: str = "model") -> None:
         self.runs[run_id].model = _contents(bundle)
 
     def has_model(self, run_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -243,11 +244,24 @@ def check_reachable(uri: str) -> None:
         socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
 
 
-def page(experiment_id: str, run_id: str | None = None) -> str:
-    """The fragment of an MLflow UI address for a run, or for the chart view of an experiment."""
-    if run_id is not None:
-        return f"#/experiments/{experiment_id}/runs/{run_id}"
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+# The columns of the table of runs that `pages` opens: an experiment keeps them in a tag, as MLflow's own "Share" does.
+RUN_COLUMNS = (
+    "attributes.`Dataset`", "metrics.`n_clusters`", "metrics.`silhouette`", "metrics.`bic`", "metrics.`relative_validity`",
+    "metrics.`noise_fraction`", "tags.`gpuclust.selected`", "tags.`gpuclust.verdict_kind`", "attributes.`Models`",
+)  # fmt: skip
+SHARED_VIEW = {"mlflow.sharedViewState.gpuclust": json.dumps({"selectedColumns": RUN_COLUMNS})}
+# Without it MLflow shows its pages for language models.
+WORKFLOW = "workflowType=machine_learning"
+
+
+def pages(server: str, experiment_id: str, run_id: str | None = None) -> dict[str, str]:
+    """Addresses in the MLflow UI of a server by what they show: the charts, the runs with the columns of `SHARED_VIEW`, a run."""
+    runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return {
+        "charts": f"{runs}?{WORKFLOW}&compareRunsMode=CHART",
+        "table of runs": f"{runs}?{WORKFLOW}&viewStateShareKey=gpuclust",
+        **({"this run": f"{runs}/{run_id}?{WORKFLOW}"} if run_id else {}),
+    }
 
 
 @contextmanager

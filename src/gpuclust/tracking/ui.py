@@ -1,4 +1,4 @@
-"""Start the MLflow UI on a store, and print the address of the charts."""
+"""Start the MLflow UI on a store, and print the addresses of the charts, of the table of runs, and of the latest sweep."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from gpuclust.errors import TrackingError
 from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.store_location import page
+from gpuclust.tracking.store_location import pages
 
 MAX_START_SECONDS = 60
 
@@ -24,8 +25,11 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     except (OSError, UnicodeError) as error:
         raise TrackingError(f"--host {host} is no address of this machine ({error}); give 127.0.0.1") from error
     recorder = MlflowRecorder(uri, experiment, create=False)
+    recorder.share_view()
+    latest = next((sweep.run_id for sweep in recorder.sweeps()), None)
     if recorder.uri.startswith("http"):
-        print(f"the tracking server has its own UI: {recorder.link()}")
+        print("the tracking server has its own UI:")
+        _show(recorder.links(latest))
         return 0
     if _responds(host, port):
         raise TrackingError(f"port {port} is in use; give another with --port")
@@ -48,7 +52,7 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
                     f"run: python {' '.join(command[1:])}"
                 )
             time.sleep(0.05)
-        print(f"http://{host}:{port}/{page(recorder.experiment_id)}", flush=True)
+        _show(pages(f"http://{host}:{port}", recorder.experiment_id, latest))
         print("Ctrl-C stops it", file=sys.stderr)
         return server.wait()
     except KeyboardInterrupt:
@@ -56,6 +60,15 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     finally:
         server.terminate()
         server.wait()
+
+
+def _show(addresses: Mapping[str, str]) -> None:
+    """Print the address of the charts, and the others with what they show."""
+    print(addresses["charts"])
+    for what, address in addresses.items():
+        if what != "charts":
+            print(f"{what.replace('this run', 'latest sweep')}: {address}")
+    sys.stdout.flush()
 
 
 def _responds(host: str, port: int) -> bool:
