@@ -57,7 +57,7 @@ def main() -> None:
 def explorer(page: Any, address: str, out: Path) -> None:
     """The map with every row, and a cluster's page."""
     page.goto(f"{address}/map")
-    page.wait_for_function("() => document.querySelector('.st-key-map .js-plotly-plot')?._fullLayout?._size")
+    page.locator(".gpuclust-map").evaluate("map => map.gpuclustMap.settled()")
     still(page)
     page.screenshot(path=out / "explorer-map.png")
     page.goto(f"{address}/clusters?cluster=0")
@@ -69,10 +69,9 @@ def explorer(page: Any, address: str, out: Path) -> None:
 def deep(page: Any, address: str, out: Path) -> None:
     """Three axes, in the dark."""
     page.goto(f"{address}/map")
-    page.get_by_text("3-D", exact=True).click()
-    page.wait_for_function(
-        "() => document.querySelector('.st-key-deep .js-plotly-plot')?._fullLayout?.scene?._scene?.glplot"
-    )
+    page.get_by_role("button", name="3-D").click()
+    page.get_by_role("slider", name="Rotate").wait_for()
+    page.locator(".gpuclust-map").evaluate("map => map.gpuclustMap.settled()")
     still(page)
     page.screenshot(path=out / "explorer-3d.png")
 

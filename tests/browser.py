@@ -106,19 +106,6 @@ def until(act: Callable[[], None], appears: Any) -> None:
     expect(appears.first).to_be_attached()
 
 
-def until_true(act: Callable[[], None], page: Any, condition: str, before: Any) -> None:
-    """Act again until the condition on the page holds, a JavaScript function of the state before the act."""
-    from playwright.sync_api import TimeoutError as Missing
-
-    for _ in range(5):
-        act()
-        with suppress(Missing):
-            page.wait_for_function(condition, arg=before, timeout=PATIENCE_MS / 6)
-            return
-    act()
-    page.wait_for_function(condition, arg=before)
-
-
 @contextmanager
 def explorer(folder: Path, *options: str) -> Iterator[Explorer]:
     """Run ``gpuclust explore`` on a free port until the block ends."""

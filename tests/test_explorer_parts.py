@@ -1,5 +1,7 @@
 """What the explorer computes, and what it refuses, without a browser."""
 
+import asyncio
+import base64
 import html
 import os
 import shlex
@@ -11,23 +13,24 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.path import Path as Polygon
 from sklearn.metrics import adjusted_rand_score
+from starlette.applications import Starlette
 from streamlit.testing.v1 import AppTest
 
 from gpuclust.cli import main
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.model.records import CategoryShare, Cluster, FeatureStats
-from gpuclust.serve.explorer import charts, raster
+from gpuclust.serve.explorer import charts
 from gpuclust.serve.explorer.items import details_of, frame_of
 from gpuclust.serve.explorer.launch import explore
-from gpuclust.serve.explorer.map_figure import MapData, scatter_2d, scatter_3d
-from gpuclust.serve.explorer.points import Coding, Span, in_box, in_lasso, sample_of, span_of
+from gpuclust.serve.explorer.map_data import ROUTES, chosen_rows, map_data
+from gpuclust.serve.explorer.points import Span, span_of
 from gpuclust.serve.explorer.session import NOISE_COLOR, OpenExport, colors_of
 from gpuclust.serve.explorer.tables import as_csv, rows_of
 from gpuclust.serve.explorer.texts import JOINER, as_hover, as_markdown, figure, fit, noun, plural, reading, short
@@ -36,6 +39,7 @@ from gpuclust.serve.explorer.views.overview import SIZE_KEYS, choice_of, curves_
 from gpuclust.serve.explorer.views.playlist import file_name
 from gpuclust.serve.explorer.views.search import counted
 from gpuclust.serve.explorer.views.trends import left_out
+from gpuclust.serve.library import Library
 from gpuclust.serve.records import Average, Averages, ExportInfo, Hit, Item, SearchResult
 from gpuclust.tracks.links import check_template, is_address, location_of, page_of, track_id, uri_of
 from gpuclust.tracks.previews import Preview, preview_of
@@ -129,120 +133,58 @@ def test_a_column_is_a_word(column: str, word: str, several: str) -> None:
     assert plural(word, 1200) == f"1,200 {several}"
 
 
-# Points
-
-
-def test_a_sample_is_stratified_seeded_and_leaves_no_cluster_out() -> None:
-    labels = np.repeat([0, 1, 2, -1], [90_000, 9_000, 10, 990])
-    sample = sample_of(labels, 2_000, seed=3)
-    assert np.array_equal(sample, sample_of(labels, 2_000, seed=3))
-    assert not np.array_equal(sample, sample_of(labels, 2_000, seed=4))
-    assert np.array_equal(sample, np.unique(sample))
-    counts = dict(zip(*np.unique(labels[sample], return_counts=True), strict=True))
-    # A tenth of the rows is a tenth of the sample; a small cluster is there with 40 rows, or with all that it has.
-    assert counts == {0: 1800, 1: 180, 2: 10, -1: 40}
-    assert np.array_equal(sample_of(labels[:100], 2_000), np.arange(100))
+# The map
 
 
 def test_an_axis_leaves_out_only_what_is_far_beyond() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(size=10_000), [500.0, np.nan]])
-    span = span_of(values)
-    assert span.beyond == 1
-    assert span.high < 20
-    assert span_of(values, everything=True).beyond == 0
-    assert span_of(values, everything=True).high > 500
+    assert span_of(values).high < 20
     assert span_of(np.full(5, 2.0)) == Span(1.0, 3.0)
-    assert span_of(np.array([])).beyond == 0
     assert span_of(np.array([1.0, 3.0]), pad=0.0) == Span(1.0, 3.0)
 
 
-@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=3, max_size=8), st.integers(0, 2**16))
-def test_a_lasso_is_even_odd(corners: list[tuple[float, float]], seed: int) -> None:
-    points = np.random.default_rng(seed).uniform(-2, 2, size=(200, 2))
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    ours = in_lasso(points[:, 0], points[:, 1], xs, ys)
-    assert np.array_equal(ours, crossings(points, xs, ys))
-    assert not (ours & ~in_box(points[:, 0], points[:, 1], xs, ys)).any()
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_selected_rows_come_as_bits(chosen: list[bool]) -> None:
+    sent = base64.b64encode(np.packbits(chosen, bitorder="little").tobytes()).decode()
+    assert np.array_equal(chosen_rows(sent, len(chosen)), np.flatnonzero(chosen))
+    assert chosen_rows("", len(chosen)) is None
+    with pytest.raises(ValueError, match="a selection of"):
+        chosen_rows(sent, len(chosen) + 8)
 
 
-def crossings(points: np.ndarray, xs: list[float], ys: list[float]) -> np.ndarray:
-    """Even-odd by a ray to the right, a point and an edge at a time."""
-    found = []
-    for px, py in points:
-        odd = False
-        for i in range(len(xs)):
-            (x0, y0), (x1, y1) = (xs[i], ys[i]), (xs[i - 1], ys[i - 1])
-            if (y0 > py) != (y1 > py) and px < (x1 - x0) * (py - y0) / (y1 - y0) + x0:
-                odd = not odd
-        found.append(odd)
-    return np.array(found)
+def test_the_map_fetches_the_columns_of_the_export_in_the_order_of_ranks(pair: list[Path]) -> None:
+    with Library.open(pair[0]) as library:
+        clusters = {c.cluster: c for c in library.clusters}
+        data = map_data(OpenExport(pair[0], "v", library, clusters, colors_of(None, clusters)))
+        assert data.columns["x"]["share"] == library.axis_shares[0]
+        features = [name for name in data.columns if name.startswith("f/")]
+        assert features == [f"f/{name}" for name in library.features]
+        for name in features:
+            values = library.rows[name].to_numpy().astype(np.float32)
+            np.testing.assert_array_equal(data.array(name), values)
+        assert data.array("cluster").dtype == np.int32
+        groups = data.array("group")
+        names = data.columns["group"]["names"]
+        assert [names[code] for code in groups[:50]] == [item.groups[0] for item in library.at(range(50))]
+        found = responses(
+            "v/column?name=x", "v/rows/7", "points.js", "v/column?name=nothing", "v/column", "w/column?name=x", "v/rows/999999999"
+        )  # fmt: skip
+        np.testing.assert_array_equal(np.frombuffer(found[0].content, np.float32), library.column("x"))
+        assert found[1].json()["title"] == short(library.at([7])[0].title)
+        assert "export function mount" in found[2].text
+        assert [response.status_code for response in found] == [200, 200, 200, 404, 404, 404, 404]
 
 
-def test_a_lasso_round_a_convex_region() -> None:
-    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    corners = np.column_stack([np.cos(angles), np.sin(angles)])
-    points = np.random.default_rng(0).uniform(-1.5, 1.5, size=(5_000, 2))
-    inside = in_lasso(points[:, 0], points[:, 1], corners[:, 0].tolist(), corners[:, 1].tolist())
-    assert np.array_equal(inside, Polygon(corners).contains_points(points))
+def responses(*paths: str) -> list[httpx.Response]:
+    """What the routes of the map answer."""
 
+    async def asked() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(Starlette(routes=list(ROUTES)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://explorer") as client:
+            return [await client.get(f"/points/{path}") for path in paths]
 
-# Pictures
-
-
-def test_every_row_is_in_the_picture() -> None:
-    rng = np.random.default_rng(0)
-    x, y, codes = rng.normal(size=60_000), rng.normal(size=60_000), rng.integers(0, 2, 60_000).astype(np.int32)
-    x[codes == 1] += 40
-    spans = span_of(x), span_of(y)
-    picture = raster.by_category(x, y, spans, Coding(codes, ("a", "b")), ("#FF0000", "#0000FF"))
-    column, row = spans[0].cells(x, raster.WIDTH), raster.HEIGHT - 1 - spans[1].cells(y, raster.HEIGHT)
-    assert (picture[row, column, 3] > 0).all()
-    assert (picture[..., 3] > 0).sum() == len(np.unique(row * raster.WIDTH + column))
-    # The two categories are apart, so each cell has the one colour, red to the left.
-    assert (picture[row[codes == 0], column[codes == 0], :3] == (255, 0, 0)).all()
-    assert (picture[row[codes == 1], column[codes == 1], :3] == (0, 0, 255)).all()
-    values = np.where(codes == 0, 0.0, 10.0)
-    by_value = raster.by_value(x, y, spans, values, np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1))
-    assert (
-        by_value[row[codes == 0][0], column[codes == 0][0], 0]
-        < 20
-        < 235
-        < by_value[row[codes == 1][0], column[codes == 1][0], 0]
-    )
-
-
-def test_every_row_is_in_a_voxel() -> None:
-    rng = np.random.default_rng(0)
-    points = [rng.uniform(size=5_000) for _ in range(3)]
-    codes = (points[0] > 0.5).astype(np.int32)
-    middles, counts, category = raster.voxels(points, [Span(0.0, 1.0)] * 3, Coding(codes, ("a", "b")))
-    assert counts.sum() == 5_000
-    assert np.array_equal(category, (middles[:, 0] > 0.5).astype(int))
-    assert len(np.unique(middles, axis=0)) == len(middles)
-
-
-@pytest.mark.parametrize("dense", [True, False])
-@pytest.mark.parametrize("by_value", [True, False])
-def test_a_map_has_a_point_for_each_row_shown(dense: bool, by_value: bool) -> None:
-    rng = np.random.default_rng(0)
-    points = tuple(rng.normal(size=300) for _ in range(3))
-    coding = Coding(rng.integers(0, 3, 300).astype(np.int32), ("<b>a</b>", "b", "c"))
-    shown = np.arange(0, 300, 2)
-    data = MapData(points, ("x", "y", "z"), tuple(span_of(p) for p in points), shown, [f"t{r}" for r in shown], coding,
-                  ("#000001", "#000002", "#000003"), np.ones(300, dtype=bool), points[0] if by_value else None, "v", dense)  # fmt: skip
-    plane = MapData(**{**vars(data), "points": points[:2], "labels": ("x", "y"), "spans": data.spans[:2]})
-    for drawn, n_axes in ((scatter_2d(plane), 2), (scatter_3d(data, turn=45, tilt=25), 3)):
-        carrying = [trace for trace in drawn.data if trace.customdata is not None]
-        ranks = np.concatenate([trace.customdata for trace in carrying])
-        assert sorted(ranks) == shown.tolist()
-        for trace in carrying:
-            assert np.array_equal(trace.x, points[0][trace.customdata].astype(np.float32))
-            assert list(trace.hovertext) == [f"t{r}" for r in trace.customdata]
-        assert not any("<" in (trace.name or "") for trace in drawn.data)
-        assert len(carrying) == (1 if by_value else 3)
-        assert bool(drawn.layout.images) == (dense and n_axes == 2)
-        assert len(drawn.data) - len(carrying) == (1 if dense and n_axes == 3 else 0)
+    return asyncio.run(asked())
 
 
 # Two exports
@@ -257,7 +199,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> list
 
 
 def test_which_became_which(pair: list[Path]) -> None:
-    from gpuclust.serve.library import Library
 
     with Library.open(pair[0]) as first, Library.open(pair[1]) as second:
         found = count_transitions(first, second)
@@ -462,7 +403,6 @@ def test_curves_are_lines_by_what_else_was_swept() -> None:
 
 
 def test_rows_to_download_have_what_the_table_has_and_nothing_of_the_index(pair: list[Path]) -> None:
-    from gpuclust.serve.library import Library
 
     with Library.open(pair[0]) as library:
         names = rows_of(library, np.array([0, 5])).column_names

@@ -90,11 +90,11 @@ const CSS = `
 .gm-stage[data-tool=pan] { cursor: grab } .gm-stage[data-tool=pan][data-over] { cursor: pointer } .gm-stage:not([data-tool=pan]) { cursor: crosshair }
 .gm-card { position: absolute; pointer-events: none; max-width: 280px; padding: 7px 10px; border-radius: 7px; background: var(--gm-paper); color: var(--gm-ink); border: 1px solid color-mix(in srgb, currentColor 30%, transparent); box-shadow: 0 2px 10px #0004; font-size: 13px; overflow-wrap: anywhere; z-index: 2 }
 .gm-card b, .gm-card span { display: block } .gm-card i { font-style: normal; display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 6px }
-.gm-side { display: grid; gap: 14px; align-content: start; min-width: 0 }
+.gm-side { display: grid; grid-template-columns: minmax(0, 1fr); gap: 14px; align-content: start; min-width: 0 }
 .gm-side h4 { margin: 0 0 4px; font-size: 13px; font-weight: 600; display: flex; justify-content: space-between; gap: 8px; overflow-wrap: anywhere; padding: 0 }
 .gm-side h4 button { min-height: 22px; padding: 0 7px; font-size: 12px }
 .gm-list { display: grid; gap: 2px }
-.gm-list button { display: flex; gap: 7px; align-items: center; text-align: left; border-color: transparent; background: none; min-height: 28px; padding: 2px 6px; white-space: normal; line-height: 1.25; width: 100% }
+.gm-list button { display: flex; gap: 7px; align-items: center; text-align: left; border-color: transparent; background: none; min-height: 25px; padding: 2px 6px; white-space: normal; line-height: 1.25; width: 100% }
 .gm-list i { flex: none; width: 11px; height: 11px; border-radius: 50% } .gm-list span { flex: 1; min-width: 0; overflow-wrap: anywhere } .gm-list small { font-variant-numeric: tabular-nums; font-size: 12px }
 .gm-hist canvas { width: 100%; height: 62px; display: block; touch-action: none; cursor: col-resize }
 .gm-hist div { display: flex; justify-content: space-between; gap: 6px; margin-top: 3px } .gm-hist input { width: 88px; min-height: 26px; font-size: 12px; padding: 0 6px }
@@ -136,10 +136,26 @@ function number(v) {
   return Math.abs(v) >= 1000 ? v.toLocaleString("en-US", { maximumFractionDigits: 1 }) : String(Number(v.toPrecision(3)));
 }
 
+function rounded(v, range) {
+  return Number.isInteger(v) ? v : Number(v.toFixed(Math.max(0, 3 - Math.floor(Math.log10(range || 1)))));
+}
+
 function shorten(text, longest) {
   if (text.length <= longest) return text;
   const cut = text.lastIndexOf(" ", longest - 1);
   return (cut > longest / 2 ? text.slice(0, cut) : text.slice(0, longest - 1)).replace(/[\s·,]+$/, "") + "…";
+}
+
+/* A name in lines that end between its parts ("3 · long tracks · live"); parts that need more lines are left out, never cut. */
+function linesOf(text, longest, most) {
+  const lines = [];
+  for (const part of text.replace(/^(\d+) · /, "$1\u00a0·\u00a0").split(" · ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + part.length + 3 <= longest) lines[lines.length - 1] = `${last} · ${part}`;
+    else if (lines.length < most) lines.push(lines.length ? part : shorten(part, 2 * longest));
+    else break;
+  }
+  return lines.map((line, i) => (i < lines.length - 1 ? `${line} ·` : line));
 }
 
 /* The order in which rows are drawn: a stride near the golden ratio visits all rows, and each beginning of it is a fair sample. */
@@ -574,8 +590,8 @@ class PointsMap {
   /* The categories with a line in the legend: the largest, and a few that were chosen. */
   listed(column) {
     const chosen = this.filters.get(column.name)?.chosen;
-    const first = column.order.slice(0, LEGEND), extra = chosen ? column.order.slice(LEGEND).filter((code) => chosen.has(code)) : [];
-    return extra.length > LEGEND / 2 ? first : [...first.slice(0, LEGEND - extra.length), ...extra];
+    const most = column.name === this.color ? LEGEND : 6, first = column.order.slice(0, most), extra = chosen ? column.order.slice(most).filter((code) => chosen.has(code)) : [];
+    return extra.length > most / 2 ? first : [...first.slice(0, most - extra.length), ...extra];
   }
 
   get axisNames() {
@@ -984,7 +1000,8 @@ class PointsMap {
 
   renderSide() {
     const names = [this.color, ...this.open.filter((name) => name !== this.color)];
-    if (this.columns.cluster && !names.includes("cluster")) names.push("cluster");
+    if (!names.includes("cluster")) names.push("cluster");
+    names.sort((a, b) => (b === this.color) - (a === this.color) || (this.columns[a].kind === "category") - (this.columns[b].kind === "category"));
     this.panels = names.map((name) => (this.columns[name].kind === "category" ? this.categoryPanel(name) : this.numberPanel(name)));
     const more = this.filterNames.filter((name) => !names.includes(name));
     const list = h("select", { "aria-label": "Add a filter", onchange: async () => {
@@ -1027,15 +1044,15 @@ class PointsMap {
     };
     const line = (color, text, codes) => {
       const count = h("small"), button = h("button", { type: "button", "aria-pressed": "false", title: text, onclick: () => toggle(codes) },
-        h("i", { style: `background:${color}` }), h("span", {}, shorten(text, 60)), count);
+        color ? h("i", { style: `background:${color}` }) : null, h("span", {}, shorten(text, 60)), count);
       return { button, count, codes };
     };
     const update = () => {
       const listed = this.listed(column), rest = column.order.filter((code) => !listed.includes(code)), now = `${listed}|${this.color === name}`;
       if (key !== now) {
         key = now;
-        buttons = listed.map((code) => line(this.color === name ? column.colors[code] : "currentColor", column.names[code], [code]));
-        others = rest.length ? line(this.color === name ? OTHER : "currentColor", `others (${rest.length})`, rest) : null;
+        buttons = listed.map((code) => line(this.color === name ? column.colors[code] : null, column.names[code], [code]));
+        others = rest.length ? line(this.color === name ? OTHER : null, `others (${rest.length})`, rest) : null;
         const more = rest.length ? h("select", { "aria-label": `Show another ${column.label}`, onchange: (e) => e.target.value !== "" && toggle([Number(e.target.value)]) },
           h("option", { value: "" }, "Choose another…"), ...rest.slice(0, 2000).map((code) => h("option", { value: code }, shorten(column.names[code], 60)))) : null;
         const focused = list.contains(this.root.getRootNode().activeElement) ? this.root.getRootNode().activeElement.title : null;
@@ -1075,7 +1092,7 @@ class PointsMap {
     const column = this.columns[name], full = { low: -Infinity, high: Infinity }, { node: head, all } = this.heading(name, () => this.changeFilter(name, full));
     const { low, high, width, bins } = this.binsOf(column);
     const canvas = h("canvas", { "aria-hidden": "true" });
-    const bound = (label, key) => h("input", { type: "number", step: "any", "aria-label": `${column.label} ${label}`, placeholder: number(key === "low" ? low : high), onchange: (e) => {
+    const bound = (label, key) => h("input", { type: "number", step: "any", "aria-label": `${column.label} ${label}`, placeholder: number(rounded(column.span.whole[key === "low" ? 0 : 1], high - low)), onchange: (e) => {
       const now = this.filters.get(name) ?? full, value = e.target.value === "" ? full[key] : Number(e.target.value);
       this.changeFilter(name, { low: now.low, high: now.high, [key]: value });
     } });
@@ -1400,13 +1417,21 @@ class PointsMap {
       if (this.placed.length >= most) break;
       const [x, y] = three ? this.project3(label.at.map((v, d) => (v - this.ranges[d].mid) / this.ranges[d].half)) : this.project(...label.at);
       if (!(x > 0 && x < size.w && y > 0 && y < size.h)) continue;
-      const text = shorten(label.text, small ? 22 : 34), half = c.measureText(text).width / 2 + 6;
-      const left = Math.min(Math.max(x, half + 2), size.w - half - 2), box = [left - half, y - 10, left + half, y + 10];
-      if (taken.some((b) => b[0] < box[2] && box[0] < b[2] && b[1] < box[3] && box[1] < b[3])) continue;
-      taken.push(box);
-      this.placed.push({ text: label.text, x: left, y });
+      // At the median, else a little beside it; a name in several lines, else its first line.
+      for (const deep of [small ? 2 : 3, 1]) {
+        const lines = linesOf(label.text, small ? 20 : 26, deep), half = Math.max(...lines.map((line) => c.measureText(line).width)) / 2 + 6, tall = (lines.length * (px + 3)) / 2 + 3;
+        const boxes = [[0, 0], [0, -1.2], [0, 1.2], [-0.7, 0], [0.7, 0], [-0.7, 1], [0.7, -1]].map(([dx, dy]) => {
+          const left = Math.min(Math.max(x + dx * half, half + 2), size.w - half - 2), top = Math.min(Math.max(y + dy * tall, tall + 2), size.h - tall - 2);
+          return [left - half, top - tall, left + half, top + tall];
+        });
+        const box = boxes.find((own) => !taken.some((b) => b[0] < own[2] && own[0] < b[2] && b[1] < own[3] && own[1] < b[3]));
+        if (!box) continue;
+        taken.push(box);
+        this.placed.push({ text: label.text, lines, x: (box[0] + box[2]) / 2, y: (box[1] + box[3]) / 2 });
+        break;
+      }
     }
-    for (const { text, x, y } of this.placed) write(shorten(text, small ? 22 : 34), x, y, "center", 600, px);
+    for (const { lines, x, y } of this.placed) lines.forEach((line, i) => write(line, x, y + (i - (lines.length - 1) / 2) * (px + 3), "center", 600, px));
     const shape = this.drawing ?? (three ? null : this.lasso?.map((p) => this.project(...p)));
     if (shape?.length > 1) {
       c.beginPath();
@@ -1512,7 +1537,7 @@ class PointsMap {
     else if (e.key === "-") this.zoomBy(1 / 1.4);
     else if (e.key === "0") this.fit();
     else if (e.key === "Escape") this.select(null);
-    else if (e.key === "Enter") this.pick(this.size.w / 2, this.size.h / 2, 40);
+    else if (e.key === "Enter") this.pick(this.size.w / 2, this.size.h / 2, Math.min(this.size.w, this.size.h) / 2);
     else return;
     this.keyed = true;
     e.preventDefault();

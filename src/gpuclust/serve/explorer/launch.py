@@ -107,6 +107,7 @@ def _serve(rules: Access, listening: Any) -> None:
     from streamlit.web.bootstrap import load_config_options
 
     from gpuclust.serve.explorer.gate import Gate
+    from gpuclust.serve.explorer.map_data import ROUTES
 
     load_config_options(dict(OPTIONS))
     _warm()
@@ -115,7 +116,7 @@ def _serve(rules: Access, listening: Any) -> None:
         "ws_ping_interval": PING_SECONDS,
         "ws_ping_timeout": PING_SECONDS,
     }
-    uvicorn.Server(uvicorn.Config(Gate(App(SCRIPT), rules), **connections)).run(sockets=[listening])
+    uvicorn.Server(uvicorn.Config(Gate(App(SCRIPT, routes=ROUTES), rules), **connections)).run(sockets=[listening])
 
 
 def _warm() -> None:
