@@ -91,8 +91,8 @@ const CSS = `
 .gm-card { position: absolute; pointer-events: none; max-width: 280px; padding: 7px 10px; border-radius: 7px; background: var(--gm-paper); color: var(--gm-ink); border: 1px solid color-mix(in srgb, currentColor 30%, transparent); box-shadow: 0 2px 10px #0004; font-size: 13px; overflow-wrap: anywhere; z-index: 2 }
 .gm-card b, .gm-card span { display: block } .gm-card i { font-style: normal; display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 6px }
 .gm-side { display: grid; grid-template-columns: minmax(0, 1fr); gap: 14px; align-content: start; min-width: 0 }
-.gm-side h4 { margin: 0 0 4px; font-size: 13px; font-weight: 600; display: flex; justify-content: space-between; gap: 8px; overflow-wrap: anywhere; padding: 0 }
-.gm-side h4 button { min-height: 22px; padding: 0 7px; font-size: 12px }
+.gm-head { margin: 0 0 4px; font-size: 13px; font-weight: 600; display: flex; justify-content: space-between; gap: 8px; overflow-wrap: anywhere; padding: 0 }
+.gm-head button { min-height: 22px; padding: 0 7px; font-size: 12px }
 .gm-list { display: grid; gap: 2px }
 .gm-list button { display: flex; gap: 7px; align-items: center; text-align: left; border-color: transparent; background: none; min-height: 25px; padding: 2px 6px; white-space: normal; line-height: 1.25; width: 100% }
 .gm-list i { flex: none; width: 11px; height: 11px; border-radius: 50% } .gm-list span { flex: 1; min-width: 0; overflow-wrap: anywhere } .gm-list small { font-variant-numeric: tabular-nums; font-size: 12px }
@@ -623,7 +623,7 @@ class PointsMap {
   build() {
     const tool = (name, label, title) =>
       h("button", { type: "button", title, "data-tool": name, "aria-pressed": String(this.tool === name), onclick: () => this.setTool(name) }, label);
-    const act = (label, title, run) => h("button", { type: "button", title, "aria-label": title, onclick: run }, label);
+    const act = (label, title, run) => h("button", { type: "button", title, "aria-label": label.length === 1 ? title : null, onclick: run }, label);
     this.selects = {};
     const select = (key, label, change) => {
       const list = h("select", { onchange: () => change(list.value) });
@@ -1029,7 +1029,7 @@ class PointsMap {
           this.renderSide();
           this.update();
         } }, "×") : null;
-    return { node: h("h4", {}, h("span", {}, this.columns[name].label), h("span", {}, all, close)), all };
+    return { node: h("div", { class: "gm-head" }, h("span", {}, this.columns[name].label), h("span", {}, all, close)), all };
   }
 
   categoryPanel(name) {

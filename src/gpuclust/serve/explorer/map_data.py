@@ -46,7 +46,11 @@ class MapData:
                 found[axis] = {"kind": "number", "label": label, "share": share}
         found["cluster"] = {"kind": "category", "label": "cluster"}
         if library.has(GROUP):
-            found[GROUP] = {"kind": "category", "label": GROUP, "names": [short(n, 60) for n in self.groups.names]}
+            found[GROUP] = {
+                "kind": "category",
+                "label": self.shown.word(GROUP),
+                "names": [short(n, 60) for n in self.groups.names],
+            }
         for role in ("year", "popularity"):
             if library.has(role) and role not in library.features:
                 found[role] = {"kind": "number", "label": role}
