@@ -90,7 +90,7 @@ def charts(page: Any, address: str, out: Path) -> None:
 
 def runs(page: Any, address: str, out: Path) -> None:
     """The table of runs, with the columns that the experiment shares."""
-    page.goto(address.replace("compareRunsMode=CHART", "viewStateShareKey=gpuclust"))
+    page.goto(address.replace("compareRunsMode=CHART", "").replace("gpuclust-charts", "gpuclust-runs"))
     page.get_by_text("catalogue · K-Means k=2..10").first.wait_for(timeout=90_000)
     page.wait_for_timeout(4_000)
     page.screenshot(path=out / "mlflow-runs.png")

@@ -1,12 +1,15 @@
 """What a job is asked beyond its scores: DBCV by brute force, requests in the configuration, files and metrics."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
+from sklearn.datasets import make_blobs
 
 from gpuclust.compose import compose, plan
 from gpuclust.errors import ConfigurationError
@@ -126,9 +129,28 @@ def test_the_noise_of_hdbscan_is_described(context: Any) -> None:
 
 
 def test_an_outside_label_that_is_not_there_fails_before_anything_runs(context: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"analysis\.reference=mood .* data\.roles\.group=mood"):
+    with pytest.raises(ConfigurationError, match=r"analysis\.reference=mood: the table has no such column; it has "):
         ran(context, "analysis.reference=mood")
     assert not context.recorder.runs
+
+
+def test_an_outside_label_needs_no_role_and_follows_the_rows_that_are_kept(context: Any, tmp_path: Path) -> None:
+    X, kind = make_blobs(300, centers=3, random_state=1, cluster_std=0.3)
+    frame = pd.DataFrame(X, columns=["a", "b"]).assign(topic=[f"topic {k}" for k in kind], note="same")
+    frame.loc[::7, "a"] = np.nan  # dropped: the labels must not move
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    p = plan(
+        [
+            f"data.path={tmp_path / 't.csv'}",
+            "data=table",
+            "cluster.n_clusters=3",
+            "analysis.reference=topic",
+            "report=none",
+        ]
+    )
+    result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
+    assert result.outcomes[0].metrics["n_rows"] == 257
+    assert result.outcomes[0].metrics["reference_ami"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("other", ["score.stability=5", "analysis.dbcv=true", "analysis.reference=genre"])

@@ -204,7 +204,7 @@ def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> Non
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        assert link == pages(f"http://127.0.0.1:{port}", recorder.experiment_id)["charts"]
+        assert link == pages(f"http://127.0.0.1:{port}", recorder.experiment_id, sweeps=False)["charts"]
         assert process.stdout.readline().startswith("table of runs: http://")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
             assert answer.read() == b"OK"

@@ -254,7 +254,7 @@ def _show_result(result: SweepResult, config: Config, context: RunContext) -> No
         return
     run_id = result.parent or result.best[0].run_id
     show(f"run {run_id} in {result.seconds:.1f} s; next:")
-    for what, address in context.recorder.links(run_id).items():
+    for what, address in context.recorder.links(run_id, sweeps=result.parent is not None).items():
         show(f"  {address}   # {what}")
     if (shown := mask(config.tracking.uri)) != config.tracking.uri:
         show(f"  export MLFLOW_TRACKING_URI='{shown}'   # with the password or token in place of ***")

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import get_algorithm, resolve
 from gpuclust.analysis.external_validation import ReferenceReport, compare_to_reference
 from gpuclust.analysis.noise import NoiseProfile, assign_noise, noise_profile
 from gpuclust.analysis.table_stats import categories
-from gpuclust.config import Config
+from gpuclust.config import Config, did_you_mean
 from gpuclust.data.table import Table, sample_rows
 from gpuclust.errors import ConfigurationError
 from gpuclust.metrics.dbcv import dbcv
@@ -61,12 +62,13 @@ def run_diagnostics(
     *,
     raw: np.ndarray,
     backend: Backend,
+    reference: pd.Series | None = None,
     report: Report = lambda text, done: None,
 ) -> Diagnostics:
     """Compute what ``config.score.stability`` and ``config.analysis`` ask for of a clustering of the table.
 
-    ``raw`` (n_rows, n_features) float64 are the original features. ``report`` receives what is being done, with its cost before it starts, and the
-    fraction done. Raises ConfigurationError when the outside label is no column of the table.
+    ``raw`` (n_rows, n_features) float64 are the original features; ``reference`` (n_rows,) is the column of ``config.analysis.reference``. ``report`` receives what is being done, with its cost before it starts, and the
+    fraction done.
     """
     labels = clustering.labels
     found = clustering.n_clusters
@@ -89,7 +91,7 @@ def run_diagnostics(
         validity = dbcv(host, labels[chosen], progress=lambda done: report(text, done))
     return Diagnostics(
         stability=stable,
-        reference=_reference(table, clustering, config.analysis.reference, backend),
+        reference=_reference(clustering, reference),
         noise=_noise(clustering, raw, table.features),
         dbcv=validity,
         dbcv_rows=rows,
@@ -128,27 +130,24 @@ def reference_column(table: Table, name: str) -> str:
     roles = table.roles.named()
     if name in roles:
         return roles[name]
-    if name in table.frame.columns:
+    if name in table.frame.columns or name in table.other_columns:
         return name
     if name in GROUP_WORDS and "group" in roles:
         return roles["group"]
-    known = ", ".join(f"{role} ({column})" for role, column in roles.items())
-    raise ConfigurationError(
-        f"analysis.reference={name} is no column that this job keeps; give it a role, as in data.roles.group={name} "
-        f"(roles now: {known})"
-    )
+    known = list(dict.fromkeys([*table.frame.columns, *table.other_columns]))
+    near = did_you_mean(name, known) or f"; it has {', '.join(known[:12])}"
+    raise ConfigurationError(f"analysis.reference={name}: the table has no such column{near}")
 
 
-def _reference(table: Table, clustering: Clustering, name: str | None, backend: Backend) -> ReferenceReport | None:
-    if name is None or clustering.n_clusters == 0:
+def _reference(clustering: Clustering, values: pd.Series | None) -> ReferenceReport | None:
+    if values is None or clustering.n_clusters == 0:
         return None
-    column = reference_column(table, name)
-    found = categories(backend.frames.to_pandas(table.frame[[column]])[column])
+    found = categories(values)
     return compare_to_reference(
         clustering.labels,
         clustering.centers,
         codes=found.codes,
         rows=found.rows,
         values=found.values.tolist(),
-        column=column,
+        column=str(values.name),
     )

@@ -124,6 +124,14 @@ def axis_name(axis: str) -> str:
     return _size_name(sized) if sized else short(axis)
 
 
+def line_by_axis(point: Point, name: str, plan: Plan) -> str:
+    """The line of a job of the algorithm ``name`` among those of its axis: without the name where no other algorithm has the axis."""
+    line = point.line
+    if any(point.axis in job.swept and job.config.cluster.name != name for job in plan.jobs):
+        return line
+    return line.removeprefix(name).removeprefix("/") if line.split("/")[0] == name else line
+
+
 def short(axis: str) -> str:
     """An axis in a file name: ``min_cluster_size``."""
     return axis.rpartition(".")[2]

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from gpuclust.algorithms.cluster import Clustering, cluster
 from gpuclust.algorithms.registry import algorithm_of
-from gpuclust.analysis.diagnostics import Diagnostics, run_diagnostics
+from gpuclust.analysis.diagnostics import Diagnostics, reference_column, run_diagnostics
 from gpuclust.analysis.profile import Profile, profile
 from gpuclust.analysis.profile import with_rules as add_rules
 from gpuclust.analysis.table_stats import TableStats, compute_table_stats
 from gpuclust.data.clean import clean
-from gpuclust.data.read import read
+from gpuclust.data.read import other_columns, read
 from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import Scores, score
@@ -186,6 +187,21 @@ def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, c
     return add_rules(described, table_stats(job, table, context), labels, seed=job.config.seed)
 
 
+def _reference(job: Job, table: Table, context: RunContext) -> pd.Series | None:
+    """The column of the known labels (n_rows,), read once; None where none is configured."""
+    if job.config.analysis.reference is None:
+        return None
+    column = reference_column(table, job.config.analysis.reference)
+
+    def load() -> pd.DataFrame:
+        frames = context.backend.frames
+        if column in table.frame.columns:
+            return frames.to_pandas(table.frame[[column]])
+        return other_columns(table, job.config.data, frames, [column]).to_pandas()
+
+    return context.cache.get_or_create(f"reference-{job.key_of_table}-{column}", load)[column]
+
+
 def diagnose(job: Job, table: Table, matrix: Matrix, clustering: Clustering, context: RunContext) -> Diagnostics:
     """What the job's configuration asks of a clustering beyond its scores."""
     return run_diagnostics(
@@ -195,5 +211,6 @@ def diagnose(job: Job, table: Table, matrix: Matrix, clustering: Clustering, con
         job.config,
         raw=table_stats(job, table, context).raw,
         backend=context.backend,
+        reference=_reference(job, table, context),
         report=lambda text, done: context.display.stage(f"{job.name}: {text}", done),
     )

@@ -63,8 +63,7 @@ LINKS = Links(
     clusters=f"{API}/clusters",
     search=f"{API}/search?q=",
 )
-INDEX = f"""{HEAD}<link rel="icon" href="data:,">
-<style>
+INDEX = f"""{HEAD}<style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem; color-scheme: light dark; }}
 </style>
 </head>

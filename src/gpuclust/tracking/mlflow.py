@@ -58,7 +58,7 @@ from gpuclust.tracking.recorder import (
     RunStart,
 )
 from gpuclust.tracking.store_location import (
-    SHARED_VIEW,
+    SHARED_VIEWS,
     configure_client,
     location,
     one_line_errors,
@@ -118,7 +118,7 @@ class MlflowRecorder(Recorder):
         if found is None and create:
             try:
                 artifacts = self._local_artifacts()
-                return str(self.client.create_experiment(self.experiment, artifacts, tags=dict(SHARED_VIEW)))
+                return str(self.client.create_experiment(self.experiment, artifacts, tags=dict(SHARED_VIEWS)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
@@ -134,12 +134,12 @@ class MlflowRecorder(Recorder):
         return str(found.experiment_id)
 
     def share_view(self) -> None:
-        """Keep the columns of the table of runs with the experiment, if the store can be written."""
+        """Keep the views of the runs and of the charts with the experiment, if the store can be written."""
         with suppress(TrackingError), one_line_errors(self.uri):
             self._share_view(self.client.get_experiment(self.experiment_id))
 
     def _share_view(self, experiment: Experiment) -> None:
-        for tag, value in SHARED_VIEW.items():
+        for tag, value in SHARED_VIEWS.items():
             if experiment.tags.get(tag) != value:
                 self.client.set_experiment_tag(experiment.experiment_id, tag, value)
 
@@ -454,11 +454,11 @@ class MlflowRecorder(Recorder):
             with silence_logger("mlflow"), suppress(Exception):
                 monitor.finish()
 
-    def links(self, run_id: str | None = None) -> dict[str, str]:
+    def links(self, run_id: str | None = None, *, sweeps: bool = True) -> dict[str, str]:
         """On a tracking server, without credentials; none for a local store, which `gpuclust ui` opens."""
         if not self.uri.startswith("http"):
             return {}
-        return pages(without_credentials(self.uri), self.experiment_id, run_id)
+        return pages(without_credentials(self.uri), self.experiment_id, run_id, sweeps=sweeps)
 
 
 def to_recorded_job(run: Run) -> RecordedJob:

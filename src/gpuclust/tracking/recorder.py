@@ -186,8 +186,8 @@ class Recorder(Protocol):
         """A context within which the use of processor, memory and GPU is recorded on the run."""
         return nullcontext()
 
-    def links(self, run_id: str | None = None) -> Mapping[str, str]:
-        """Addresses where a person can look at the experiment and at a run, by what they show; none if there are none."""
+    def links(self, run_id: str | None = None, *, sweeps: bool = True) -> Mapping[str, str]:
+        """Addresses where a person can look at the experiment (with ``sweeps``: at their curves) and at a run, by what they show."""
         return {}
 
 

@@ -244,22 +244,38 @@ def check_reachable(uri: str) -> None:
         socket.create_connection((parts.hostname or "localhost", port), timeout=5).close()
 
 
-# The columns of the table of runs that `pages` opens: an experiment keeps them in a tag, as MLflow's own "Share" does.
-RUN_COLUMNS = (
-    "attributes.`Dataset`", "metrics.`n_clusters`", "metrics.`silhouette`", "metrics.`bic`", "metrics.`relative_validity`",
-    "metrics.`noise_fraction`", "tags.`gpuclust.selected`", "tags.`gpuclust.verdict_kind`", "attributes.`Models`",
-)  # fmt: skip
-SHARED_VIEW = {"mlflow.sharedViewState.gpuclust": json.dumps({"selectedColumns": RUN_COLUMNS})}
+# Width of the columns of the table of runs, in pixels, in their order.
+RUN_COLUMNS = {
+    "attributes.`Run Name`": 300, "runDateAndNestInfo": 130, "attributes.`Dataset`": 150, "metrics.`n_clusters`": 100,
+    "metrics.`silhouette`": 110, "metrics.`bic`": 110, "metrics.`relative_validity`": 130, "metrics.`noise_fraction`": 120,
+    "tags.`gpuclust.verdict_kind`": 130, "tags.`gpuclust.selected`": 120,
+}  # fmt: skip
+VIEWS = {
+    "gpuclust-runs": {
+        "selectedColumns": [name for name in RUN_COLUMNS if "`" in name],
+        "columnOrder": list(RUN_COLUMNS),
+        "columnWidths": RUN_COLUMNS,
+    },
+    # The curves by the swept key, of sweeps: single jobs have none.
+    "gpuclust-charts": {
+        "searchFilter": "tags.gpuclust.kind = 'sweep'",
+        "chartsSearchFilter": "^(?!curve/|system/).+/",
+    },
+}
+# Tags of an experiment, in which MLflow's UI keeps views that are shared by an address.
+SHARED_VIEWS = {f"mlflow.sharedViewState.{name}": json.dumps(state) for name, state in VIEWS.items()}
 # Without it MLflow shows its pages for language models.
 WORKFLOW = "workflowType=machine_learning"
 
 
-def pages(server: str, experiment_id: str, run_id: str | None = None) -> dict[str, str]:
-    """Addresses in the MLflow UI of a server by what they show: the charts, the runs with the columns of `SHARED_VIEW`, a run."""
+def pages(server: str, experiment_id: str, run_id: str | None = None, *, sweeps: bool = True) -> dict[str, str]:
+    """Addresses in the MLflow UI of a server by what they show: the charts (of the sweeps, if there are ``sweeps``), the table of
+    runs with the columns of `RUN_COLUMNS`, and a run."""
     runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    view = "&viewStateShareKey=gpuclust-charts" if sweeps else ""
     return {
-        "charts": f"{runs}?{WORKFLOW}&compareRunsMode=CHART",
-        "table of runs": f"{runs}?{WORKFLOW}&viewStateShareKey=gpuclust",
+        "charts": f"{runs}?{WORKFLOW}&compareRunsMode=CHART{view}",
+        "table of runs": f"{runs}?{WORKFLOW}&viewStateShareKey=gpuclust-runs",
         **({"this run": f"{runs}/{run_id}?{WORKFLOW}"} if run_id else {}),
     }
 

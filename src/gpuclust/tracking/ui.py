@@ -29,7 +29,7 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     latest = next((sweep.run_id for sweep in recorder.sweeps()), None)
     if recorder.uri.startswith("http"):
         print("the tracking server has its own UI:")
-        _show(recorder.links(latest))
+        _show(recorder.links(latest, sweeps=latest is not None))
         return 0
     if _responds(host, port):
         raise TrackingError(f"port {port} is in use; give another with --port")
@@ -52,7 +52,7 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
                     f"run: python {' '.join(command[1:])}"
                 )
             time.sleep(0.05)
-        _show(pages(f"http://{host}:{port}", recorder.experiment_id, latest))
+        _show(pages(f"http://{host}:{port}", recorder.experiment_id, latest, sweeps=latest is not None))
         print("Ctrl-C stops it", file=sys.stderr)
         return server.wait()
     except KeyboardInterrupt:

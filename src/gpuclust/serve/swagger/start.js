@@ -21,6 +21,7 @@ async function show(token) {
   SwaggerUIBundle({
     spec: await answer.json(),
     dom_id: "#docs",
+    defaultModelsExpandDepth: 0,
     requestInterceptor: (asked) => authorized(asked, token),
   });
 }
