@@ -116,13 +116,16 @@ def test_the_logged_model_predicts(folder: Path, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(found["cluster"], exported["cluster"])
 
 
-def test_a_logged_model_requires_the_plug_ins_that_it_uses(folder: Path) -> None:
-    recorder = store_of(folder)
-    for run_id in (job.run_id for job in recorder.jobs() if recorder.has_model(job.run_id)):
-        (output,) = recorder.client.get_run(run_id).outputs.model_outputs
-        logged = recorder.client.get_logged_model(output.model_id).artifact_location
-        needed = mlflow.pyfunc.get_model_dependencies(logged, format="pip")
-        assert "gpuclust-toy==0.1" in Path(needed).read_text().split()
+def requirements(recorder: MlflowRecorder) -> list[str]:
+    """The requirements of the only logged model."""
+    (run_id,) = (job.run_id for job in recorder.jobs() if recorder.has_model(job.run_id))
+    (output,) = recorder.client.get_run(run_id).outputs.model_outputs
+    logged = recorder.client.get_logged_model(output.model_id).artifact_location
+    return Path(mlflow.pyfunc.get_model_dependencies(logged, format="pip")).read_text().split()
+
+
+def test_a_logged_model_requires_the_plug_in(folder: Path) -> None:
+    assert "gpuclust-toy==0.1" in requirements(store_of(folder))
 
 
 def test_gpuclust_predict_gives_the_labels_again(folder: Path) -> None:
@@ -192,3 +195,4 @@ def test_a_reducer_and_a_scaler_of_a_plug_in(folder: Path, rows: np.ndarray) -> 
     assert main(["predict", str(out), str(folder / "rows.csv"), "--out", str(folder / "again.csv")]) == 0
     exported = pd.read_parquet(out / "assignments.parquet")
     np.testing.assert_array_equal(pd.read_csv(folder / "again.csv")["cluster"], exported["cluster"])
+    assert "gpuclust-toy==0.1" in requirements(MlflowRecorder(store, "reduced")), "for its reducer"
