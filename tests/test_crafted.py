@@ -217,7 +217,7 @@ def test_a_changed_file_is_noticed_though_an_index_is_there(folder: Path) -> Non
 def test_the_digest_of_the_rows_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy has other times: its digest is computed, and remembered."""
     hashed: list[str] = []
-    from gpuclust.serve import manifest
+    from gpuclust.model import manifest
     from gpuclust.serve.index import locate
 
     monkeypatch.setattr(locate, "verify", lambda file, of, name: (hashed.append(name), manifest.verify(file, of, name)))

@@ -587,9 +587,9 @@ def test_the_overview_shows_the_reasons_of_the_verdict_that_the_manifest_lists(m
     def page() -> None:
         from pathlib import Path
 
+        from gpuclust.model.manifest import Manifest
         from gpuclust.serve.explorer.views.overview import _verdict
         from gpuclust.serve.export_info import export_info
-        from gpuclust.serve.manifest import Manifest
 
         sweep = {"verdict": "3 clusters", "verdict_kind": "clear", "because": ["silhouette: 3", "the gap statistic: 3"]}
         manifest = Manifest(Path("out"), "0" * 64, {}, {}, {"roles": {}, "warnings": [], "sweep": sweep})

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
-from gpuclust.export import Exported, export, find_run, verify, write_csv
+from gpuclust.export import Exported, export, find_run, write_csv
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.run_files import leaderboard_csv
 from gpuclust.predict import predict
@@ -37,6 +39,13 @@ HOSTILE = [
     "Ünïcode 🎵",
     "<script>alert(1)</script>",
 ]
+
+
+def verify(folder: Path) -> Mapping[str, Any]:
+    """The manifest of an export whose files have the digests that it names."""
+    manifest = read_manifest(folder)
+    verify_all(manifest)
+    return manifest.text
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import LoggedModelStatus
 
 from gpuclust.cli import main
-from gpuclust.export import verify
+from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 
@@ -80,7 +80,9 @@ def test_a_sweep_killed_while_it_logs_its_model_is_finished_by_the_same_command(
     assert [m.status for m in models] == [LoggedModelStatus.READY]
     assert models[0].model_id in {output.model_id for output in outputs}
     assert main(["export", "best", "--uri", uri, "--out", str(tmp_path / "out")]) == 0
-    assert verify(tmp_path / "out")["run_id"] == chosen
+    manifest = read_manifest(tmp_path / "out")
+    verify_all(manifest)
+    assert manifest.text["run_id"] == chosen
     assert json.loads((tmp_path / "out" / "model" / "model.json").read_text())
 
 

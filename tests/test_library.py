@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuclust.errors import ExportError, ModelError
+from gpuclust.model.manifest import read_manifest
 from gpuclust.serve.averages import min_count_of
 from gpuclust.serve.export_info import describe_numbers
-from gpuclust.serve.export_reader import read_manifest
 from gpuclust.serve.index.locate import find_or_build
 from gpuclust.serve.index.open import open_index
 from gpuclust.serve.library import Library

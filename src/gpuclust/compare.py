@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.errors import DataError, ExportError
-from gpuclust.export import ADDED, ASSIGNMENTS, MANIFEST, find_run, reload_run, verify
+from gpuclust.export import find_run, reload_run
 from gpuclust.folders import whole_folder
+from gpuclust.model.manifest import ASSIGNMENTS, MANIFEST, read_manifest, verify_all
 from gpuclust.pipeline.context import RunContext
 from gpuclust.pipeline.run_files import contingency_figure
 from gpuclust.sanitize import safe_row
@@ -91,13 +92,13 @@ def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, dat
 
 
 def _of_export(folder: Path) -> Labeled:
-    manifest = verify(folder)
+    manifest = read_manifest(folder)
+    verify_all(manifest)
     try:
-        id_column = str(manifest["roles"]["id"])
-        name, run_id, fingerprint = (str(manifest[key]) for key in ("run_name", "run_id", "fingerprint"))
-        column = f"{id_column}_source" if id_column in ADDED else id_column
-        frame = pq.read_table(folder / f"{ASSIGNMENTS}.parquet", columns=[column, "cluster"]).to_pandas()
-    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        name, run_id, fingerprint = (str(manifest.text[key]) for key in ("run_name", "run_id", "fingerprint"))
+        column = manifest.roles["id"]
+        frame = pq.read_table(folder / ASSIGNMENTS, columns=[column, "cluster"]).to_pandas()
+    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         raise ExportError(f"the export {folder} is damaged ({error}); export the run again") from error
     return Labeled(name, run_id, fingerprint, frame["cluster"].to_numpy(dtype=np.int32), None, frame[column])
 

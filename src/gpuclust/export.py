@@ -7,7 +7,7 @@ import itertools
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,7 @@ from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError, ExportError, ModelError
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle, Prediction
+from gpuclust.model.manifest import ADDED, ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL
 from gpuclust.model.records import NOISE, noise_warning
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
@@ -42,8 +43,6 @@ from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import RecordedJob, Recorder
 
-ASSIGNMENTS, CLUSTERS, MANIFEST, MODEL = "assignments", "clusters.parquet", "manifest.json", "model"
-ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
 PACKAGES = (
     "cuml-cu13",
     "cudf-cu13",
@@ -197,8 +196,8 @@ def _write(
         noise = assign_noise(prediction.cluster, prediction.confidence, bundle.parameters, resolve(membership))
         assignments = with_noise_assignment(assignments, noise)
     if form == "csv":
-        write_csv(assignments, folder / f"{ASSIGNMENTS}.csv")
-    pq.write_table(assignments, folder / f"{ASSIGNMENTS}.parquet", compression="zstd")
+        write_csv(assignments, (folder / ASSIGNMENTS).with_suffix(".csv"))
+    pq.write_table(assignments, folder / ASSIGNMENTS, compression="zstd")
     pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
     bundle.save(folder / MODEL)
 
@@ -293,7 +292,7 @@ def _manifest(
     n_noise = int((prediction.cluster == NOISE).sum())
     much_noise = noise_warning(n_noise, table.n_rows, algorithm_of(config.cluster).less_noise)
     return {
-        "format": 1,
+        "format": FORMAT,
         "gpuclust": __version__,
         "run_id": run.run_id,
         "run_name": run.name,
@@ -336,23 +335,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of an export folder, after checking the digest of every file it names.
-
-    Raises ExportError when the folder is no export or a file is missing or was changed.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        digests: Mapping[str, str] = manifest["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{folder} is not an export folder: {MANIFEST} is missing or damaged") from error
-    wrong: Sequence[str] = [
-        name
-        for name, digest in digests.items()
-        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
-    ]
-    if wrong:
-        raise ExportError(f"{folder} was changed since its export ({', '.join(wrong)}); export it again")
-    return dict(manifest)

@@ -17,8 +17,9 @@ from gpuclust.config import DataConfig
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
-from gpuclust.export import MODEL, with_prediction, write_csv
+from gpuclust.export import with_prediction, write_csv
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import MODEL
 from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, compare
 from gpuclust.model.schema import Details
 

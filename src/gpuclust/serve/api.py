@@ -13,9 +13,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from gpuclust import __version__
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import MODEL
 from gpuclust.serve import api_docs, problems
 from gpuclust.serve.access import Access
-from gpuclust.serve.export_reader import MODEL
 from gpuclust.serve.index.build import Progress
 from gpuclust.serve.library import Library
 from gpuclust.serve.middleware import API, GuardMiddleware

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpuclust.model.manifest import Manifest
 from gpuclust.model.records import noise_warning
-from gpuclust.serve.export_reader import Manifest
 from gpuclust.serve.records import ExportInfo
 
 MAX_LISTED = 10  # cluster numbers in an error

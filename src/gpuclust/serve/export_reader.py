@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from gpuclust.errors import ExportError, message_of
+from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, Manifest, opened, verify
 from gpuclust.model.records import NOISE, Cluster, FeatureStats, Rule
 from gpuclust.model.schema import one_line
-from gpuclust.serve.manifest import ASSIGNMENTS, CLUSTERS, MODEL, Manifest, opened, read_manifest, verify
 
 _STATS = tuple(f.name for f in fields(FeatureStats))
 _RULE = {f.name: "rule" if f.name == "text" else f"rule_{f.name}" for f in fields(Rule)}
@@ -217,6 +217,3 @@ def _present(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-__all__ = ["ASSIGNMENTS", "CLUSTERS", "MODEL", "Manifest", "read_manifest"]

@@ -24,11 +24,12 @@ import pyarrow as pa
 
 from gpuclust.errors import ExportError, InputError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import MODEL, Manifest, read_manifest
 from gpuclust.model.records import NOISE, Cluster, Example
 from gpuclust.serve import averages as means
 from gpuclust.serve import search as searching
 from gpuclust.serve.export_info import describe_numbers, export_info
-from gpuclust.serve.export_reader import MODEL, Manifest, read_clusters, read_manifest
+from gpuclust.serve.export_reader import read_clusters
 from gpuclust.serve.id_suggestions import near_ids, near_names
 from gpuclust.serve.index.build import Progress
 from gpuclust.serve.index.locate import find_or_build, size_of

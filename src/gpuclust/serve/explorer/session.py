@@ -9,10 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 
+from gpuclust.model.manifest import read_manifest
 from gpuclust.model.records import NOISE, Cluster
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import noun
-from gpuclust.serve.export_reader import read_manifest
 from gpuclust.serve.library import Library
 
 NOISE_COLOR = "#B8B8B8"

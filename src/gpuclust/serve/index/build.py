@@ -30,16 +30,9 @@ import pyarrow.compute as pc
 
 from gpuclust.errors import ExportError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import ASSIGNMENTS, MODEL, Manifest
 from gpuclust.serve.averages import write_averages
-from gpuclust.serve.export_reader import (
-    ASSIGNMENTS,
-    MODEL,
-    Manifest,
-    popularity_of,
-    raw_features,
-    read_assignments,
-    read_clusters,
-)
+from gpuclust.serve.export_reader import popularity_of, raw_features, read_assignments, read_clusters
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.spelling import letters_of
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.errors import ExportError, GpuclustError, message_of
+from gpuclust.model.manifest import ASSIGNMENTS, Manifest, opened, verify
 from gpuclust.serve.index.build import VERSION, Progress, build, stamp_of
-from gpuclust.serve.manifest import ASSIGNMENTS, Manifest, opened, verify
 
 FOLDER, INFO = ".index", "index.json"
 OWN_FOLDER = re.compile(r"v\d+-\w+(\.part-.+)?")  # folders made by this module

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS
 from gpuclust.serve.explorer import address
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.tables import as_csv, as_parquet, rows_of
 from gpuclust.serve.explorer.texts import fit, plural
-from gpuclust.serve.export_reader import ASSIGNMENTS, CLUSTERS
 
 
 def download() -> None:

@@ -188,3 +188,10 @@ def verify(file: BinaryIO, manifest: Manifest, name: str) -> None:
     if hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest() != manifest.text["sha256"][name]:
         raise ExportError(f"{manifest.folder} was changed since its export ({name}); export it again")
     file.seek(0)
+
+
+def verify_all(manifest: Manifest) -> None:
+    """Compare every file of an export with its digest. Raises ExportError if one is missing or was changed."""
+    for name in manifest.text["sha256"]:
+        with opened(manifest.folder, name) as file:
+            verify(file, manifest, name)
