@@ -61,8 +61,13 @@ class RowScores(NamedTuple):
 
 
 # Without reference counting: the callers hold every array, and atomic counters would cost a third of the pass.
-_contracted: Callable[..., Any] = compiled(inner=True, error_model="numpy", fastmath={"contract"}, _nrt=False)
-_reassociated = compiled(inner=True, error_model="numpy", fastmath={"contract", "reassoc"}, _nrt=False)
+_options: dict[str, Any] = {"inner": True, "error_model": "numpy", "_nrt": False}
+_contracted: Callable[..., Any] = compiled(fastmath={"contract"}, **_options)
+# What sums in another order is inlined into `em_chunk`. Otherwise, in the process that compiles, em_chunk would call the function's
+# own machine code, and in a process that reads the cache a copy within em_chunk, which LLVM has optimised a second time: the
+# last bits of the sums would differ between the two.
+_inlined: Callable[..., Any] = compiled(fastmath={"contract"}, forceinline=True, **_options)
+_reassociated: Callable[..., Any] = compiled(fastmath={"contract", "reassoc"}, forceinline=True, **_options)
 _chunk: Callable[..., Any] = compiled(error_model="numpy", fastmath={"contract"})
 
 
@@ -227,7 +232,7 @@ def _products(a: Array, b0: Array, b1: Array, b2: Array, b3: Array) -> Any:
     return s0, s1, s2, s3
 
 
-@_contracted
+@_inlined
 def _accumulate(x: Array, centres: Array, joint: Array, w: Array, c: int, diff: Array, y: Array, moments: Any) -> None:
     """Add a block's moments of component c; of a matrix the lower triangle, four entries at a time."""
     counts, sums, scatter = moments
