@@ -18,7 +18,7 @@ ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
     "algorithms": "registry > cluster hdbscan kmeans mixture",
-    "algorithms/hdbscan": "__init__ kd_tree union_find > condense leaf_tiles > quality > knn > boruvka > fit > predict > cpu > gpu",
+    "algorithms/hdbscan": "__init__ kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > predict > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda lloyd > assign_cuda init > fit > cpu > gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > gpu",
     "analysis": "comparison dip external_validation modes naming noise selection table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",

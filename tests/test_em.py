@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuclust.algorithms.mixture import em_cpu, vector_math
 from gpuclust.algorithms.mixture import kernels_cpu as em_blocks
+from gpuclust.algorithms.mixture import vector_math
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, EMStatistics
+from gpuclust.algorithms.mixture.fit import em_backend
 from gpuclust.algorithms.mixture.m_step import precisions, precisions_cholesky
 from gpuclust.runtime.jit import compiled
 
 # One pass sums n terms of order 1 in another order than NumPy: n * 1e-16, with room for the condition of a precision.
 # In float32 each term has an error of 1e-7 times the condition; sums are float64, so the errors average out.
 PASS = {"float64": 1e-11, "float32": 2e-5}
+
+CPU = em_backend("cpu")
 
 types = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 
@@ -98,8 +105,8 @@ def test_pass_equals_the_textbook(n: int, d: int, k: int, dtype: str, covariance
     X = blobs(n, d, k, seed).astype(dtype)
     given_parameters = parameters(X, k, covariance_type, seed)
     expected, log_prob, shares = plainly(X, *given_parameters, covariance_type)
-    assert_same(em_cpu.em_pass(X, *given_parameters, covariance_type), expected, PASS[dtype])
-    scores = em_cpu.score_pass(X, *given_parameters, covariance_type, responsibilities=True)
+    assert_same(CPU.em_pass(X, *given_parameters, covariance_type), expected, PASS[dtype])
+    scores = CPU.score_pass(X, *given_parameters, covariance_type, responsibilities=True)
     np.testing.assert_allclose(scores.log_prob, log_prob, rtol=PASS[dtype], atol=PASS[dtype])
     np.testing.assert_allclose(scores.responsibilities, shares, rtol=0, atol=10 * PASS[dtype])
     np.testing.assert_allclose(scores.confidence, shares.max(axis=1), rtol=0, atol=1e-4 if dtype == "float32" else 1e-7)
@@ -139,7 +146,7 @@ def test_pass_equals_the_textbook_anywhere(
     given_parameters = parameters(X, k, covariance_type, seed)
     weight = np.random.default_rng(seed).uniform(0, 3, n)
     expected, _, _ = plainly(X, *given_parameters, covariance_type, weight)
-    assert_same(em_cpu.em_pass(X, *given_parameters, covariance_type, weight), expected, PASS["float64"])
+    assert_same(CPU.em_pass(X, *given_parameters, covariance_type, weight), expected, PASS["float64"])
 
 
 @types
@@ -150,7 +157,7 @@ def test_float32_far_from_the_origin(covariance_type: str, seed: int) -> None:
     weights, means, cholesky = given_parameters
     means = means + 0.02
     expected, _, _ = plainly(X, weights, means, cholesky, covariance_type)
-    found = em_cpu.em_pass(X.astype(np.float32), weights, means, cholesky, covariance_type)
+    found = CPU.em_pass(X.astype(np.float32), weights, means, cholesky, covariance_type)
     assert_same(found, expected, PASS["float32"])
 
 
@@ -159,10 +166,10 @@ def test_order_and_read_only_memory_change_nothing() -> None:
     read_only = X.copy()
     read_only.flags.writeable = False
     given_parameters = parameters(X, 3, "full", seed=0)
-    plain = em_cpu.em_pass(X, *given_parameters, "full")
+    plain = CPU.em_pass(X, *given_parameters, "full")
     n_versions = len(em_blocks.em_chunk.signatures)
     for same in (np.asfortranarray(X), read_only, np.repeat(X, 2, axis=1)[:, ::2], pd.DataFrame(X).to_numpy()):
-        other = em_cpu.em_pass(same, *given_parameters, "full")
+        other = CPU.em_pass(same, *given_parameters, "full")
         np.testing.assert_array_equal(other.scatter, plain.scatter)
         assert other.log_likelihood == plain.log_likelihood
     assert len(em_blocks.em_chunk.signatures) == n_versions
@@ -174,7 +181,7 @@ def test_result_has_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.M
     found = []
     for n_threads in (1, 2, 5):
         monkeypatch.setattr("gpuclust.runtime.threads.get_num_threads", lambda n=n_threads: n)
-        found.append(em_cpu.em_pass(X, *given_parameters, "full"))
+        found.append(CPU.em_pass(X, *given_parameters, "full"))
     for other in found[1:]:
         assert other.log_likelihood == found[0].log_likelihood
         np.testing.assert_array_equal(other.scatter, found[0].scatter)
@@ -183,8 +190,8 @@ def test_result_has_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.M
 def test_statistics_of_parts_add_up() -> None:
     X = blobs(5000, 3, 2, seed=0)
     given_parameters = parameters(X, 2, "full", seed=0)
-    parts = em_cpu.em_pass(X[:1700], *given_parameters, "full") + em_cpu.em_pass(X[1700:], *given_parameters, "full")
-    assert_same(parts, em_cpu.em_pass(X, *given_parameters, "full"), 1e-13)
+    parts = CPU.em_pass(X[:1700], *given_parameters, "full") + CPU.em_pass(X[1700:], *given_parameters, "full")
+    assert_same(parts, CPU.em_pass(X, *given_parameters, "full"), 1e-13)
 
 
 def test_exp_and_log_are_exact_to_a_few_last_bits() -> None:
@@ -211,3 +218,23 @@ def test_kernels_work_where_no_cache_can_be_written() -> None:
     namespace: dict[str, Any] = {}
     exec("def double(x):\n    return 2 * x\n", namespace)
     assert compiled(fastmath={"contract"})(namespace["double"])(21) == 42
+
+
+BITS = """
+import numpy as np
+from gpuclust.algorithms.mixture.fit import em_backend
+X = np.random.default_rng(0).normal(size=(3000, 7))
+precisions = np.stack([1.2 * np.eye(7)] * 4)
+found = em_backend("cpu").em_pass(X, np.full(4, 0.25), X[:4], precisions, "full")
+print(found.log_likelihood.hex(), found.counts.tobytes().hex(), found.sums.tobytes().hex(), found.scatter.tobytes().hex())
+"""
+
+
+def test_compiled_and_cached_kernels_give_the_same_bits(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    compiling, loading = (
+        subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc")), "the first process has filled the cache"
+    assert compiling == loading

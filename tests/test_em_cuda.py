@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuclust.algorithms.mixture import em_cpu
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES
-from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 
 # The same terms in another order, of sums of a few hundred terms up to 100: float64 to 1e-12, float32 to 1e-7 a term.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
@@ -23,17 +22,18 @@ import sys
 import numpy as np
 from numba import cuda
 from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
-from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 
 em_cuda.MAX_THREADS = 32  # the simulator runs a Python thread for each
 em_cuda.MAX_BLOCKS = 2  # so that blocks take several tiles
+device = em_backend("cuda")
 given = np.load(sys.argv[1])
 X, labels = cuda.to_device(given["X"]), given["labels"]
 weight = given["weight"] if given["weight"].size else None
 parameters = (given["weights"], given["means"], given["cholesky"], str(given["covariance_type"]))
-em = em_cuda.em_pass(X, *parameters, weight)
-by_label = em_cuda.label_pass(X, labels, given["means"], parameters[3], weight)
-scores = em_cuda.score_pass(X, *parameters, weight, True)
+em = device.em_pass(X, *parameters, weight)
+by_label = device.label_pass(X, labels, given["means"], parameters[3], weight)
+scores = device.score_pass(X, *parameters, weight, True)
 model = GaussianMixture(
     len(given["means"]), covariance_type=parameters[3], max_iter=1, device="cuda", kmeans=lambda *_: np.abs(labels)
 ).fit(X, weight)
@@ -69,10 +69,11 @@ def on_the_cpu(given: dict[str, Any]) -> dict[str, np.ndarray]:
     weight = given["weight"] if given["weight"].size else None
     kind = given["covariance_type"]
     parameters = (given["weights"], given["means"], given["cholesky"], kind)
+    cpu = em_backend("cpu")
     found = {
-        "em": em_cpu.em_pass(given["X"], *parameters, weight),
-        "label": em_cpu.label_pass(given["X"], given["labels"], given["means"], kind, weight),
-        "score": em_cpu.score_pass(given["X"], *parameters, weight, True),
+        "em": cpu.em_pass(given["X"], *parameters, weight),
+        "label": cpu.label_pass(given["X"], given["labels"], given["means"], kind, weight),
+        "score": cpu.score_pass(given["X"], *parameters, weight, True),
     }
     model = GaussianMixture(
         len(given["means"]), covariance_type=kind, max_iter=1, kmeans=lambda *_: np.abs(given["labels"])
@@ -125,16 +126,15 @@ def device() -> Any:
 )
 def test_device_agrees(n: int, d: int, k: int, dtype: str, covariance_type: str) -> None:
     cuda = device()
-    from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
-
+    passes = em_backend("cuda")
     given = example(n, d, k, covariance_type, dtype, weighted=True)
     X, weight = cuda.to_device(given["X"]), cuda.to_device(given["weight"])
     parameters = (given["weights"], given["means"], given["cholesky"], covariance_type)
     expected = on_the_cpu(given)
     found = {
-        "em": em_cuda.em_pass(X, *parameters, weight),
-        "label": em_cuda.label_pass(X, given["labels"], given["means"], covariance_type, weight),
-        "score": em_cuda.score_pass(X, *parameters, weight, True),
+        "em": passes.em_pass(X, *parameters, weight),
+        "label": passes.label_pass(X, given["labels"], given["means"], covariance_type, weight),
+        "score": passes.score_pass(X, *parameters, weight, True),
     }
     tolerance = 10 * TOLERANCE[dtype]
     for part, result in found.items():

@@ -22,14 +22,12 @@ from scipy.spatial.distance import cdist
 from gpuclust.algorithms.hdbscan.fit import (
     HdbscanResult,
     SpanningTree,
-    auto_min_cluster_size,
     extract_clusters,
-    persistence_curve,
-    relative_validity,
     spanning_tree,
     tree_from_edges,
 )
 from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
+from gpuclust.algorithms.hdbscan.quality import persistence_curve, relative_validity
 from gpuclust.errors import FitError
 from gpuclust.model import prediction
 from gpuclust.model.prediction import place_rows, rule_of
@@ -449,7 +447,7 @@ def test_the_persistence_curve_is_plscans(seed_: int) -> None:
     layer = np.flatnonzero((births <= best) & (deaths > best)) + tree.n_rows
     labels, _ = layer_clusters.extract_clusters_by_id(condensed, layer)
 
-    curve = auto_min_cluster_size(tree)
+    curve = persistence_curve(tree)
     assert_array_equal(curve.sizes, sizes)
     assert_allclose(curve.total_persistence, total, rtol=1e-4, atol=1e-2)  # theirs are float32 sums of some hundred
     assert curve.chosen == best + 1

@@ -1,10 +1,10 @@
-"""Gaussian mixture: one EM iteration on 1.16 million rows against scikit-learn's, for each covariance type.
+"""Gaussian mixture: one EM iteration on 1.16 million rows, compared with scikit-learn's, for each covariance type.
 
-    python experiments/bench/gmm.py            # about two minutes on two cores; --gpu for the part on a GPU alone
+    python experiments/bench/gmm.py            # about two minutes on two cores; --gpu runs only the part on a GPU
 
-An iteration is what the loop of `fit` does between two convergence tests: scikit-learn's `_e_step` and `_m_step`, and
-our `em_pass` and `m_step`, from the same parameters. Both are held against each other first. On a GPU the same by our CUDA pass
-and by scikit-learn's array API on CuPy: cuML has no mixtures.
+An iteration is the work of `fit` between two tests of convergence: scikit-learn's `_e_step` and `_m_step`, and our `em_pass`
+and `m_step`, from the same parameters. Their results are compared first. On a GPU, our CUDA pass is compared with scikit-learn's
+array API on CuPy, as cuML has no mixtures.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import tempfile
 import time
 from typing import Any
 
-os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn asks for it; SciPy reads it when it is imported
+os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn requires it; SciPy reads it when it is imported
 
 import numpy as np
 from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn import config_context
 from sklearn.mixture import GaussianMixture as Reference
 
-from gpuclust.algorithms.mixture.em_cpu import em_pass
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, m_step
+
+em_pass = em_backend("cpu").em_pass
 
 ROWS = 1_160_000
 COMPONENTS = 5
@@ -48,7 +49,7 @@ print(time.perf_counter() - start, time.process_time() - busy)
 
 
 def reference(X: np.ndarray, p: MixtureParameters, covariance_type: str) -> Reference:
-    """scikit-learn's mixture, holding these parameters in X's dtype."""
+    """scikit-learn's mixture with these parameters, in X's dtype."""
     model = Reference(COMPONENTS, covariance_type=covariance_type)
     model.weights_, model.means_, model.covariances_, model.precisions_cholesky_ = (
         part.astype(X.dtype) for part in (p.weights, p.means, p.covariances, p.precisions_cholesky)
@@ -57,7 +58,7 @@ def reference(X: np.ndarray, p: MixtureParameters, covariance_type: str) -> Refe
 
 
 def fitted(X: np.ndarray, covariance_type: str) -> MixtureParameters:
-    """Parameters half way: three iterations on every fiftieth row."""
+    """Parameters that have not converged: three iterations on every fiftieth row."""
     model = GaussianMixture(COMPONENTS, covariance_type=covariance_type, random_state=0, max_iter=3)
     model.fit(X[::50].astype(np.float64))
     return MixtureParameters(model.weights_, model.means_, model.covariances_, model.precisions_cholesky_)
@@ -81,7 +82,7 @@ def measure(X: np.ndarray, covariance_type: str, dtype: str) -> dict[str, Any]:
     log_likelihood, after = ours()
     expected, model = theirs()
     single: dict[str, float] = {}
-    if dtype == "float32":  # scikit-learn sums in float32: hold both against its float64
+    if dtype == "float32":  # scikit-learn sums in float32: compare both with its float64
         exact = reference(X.astype(np.float64), p, covariance_type)
         expected, log_resp = exact._e_step(X.astype(np.float64))
         exact._m_step(X.astype(np.float64), log_resp)
@@ -114,7 +115,7 @@ def measure(X: np.ndarray, covariance_type: str, dtype: str) -> dict[str, Any]:
 
 
 def first_use() -> dict[str, float]:
-    """Seconds to compile everything for one dtype, which serves all covariance types, and to load it again."""
+    """Seconds to compile the kernels of one dtype, which are those of all covariance types, and to load them again."""
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in ("compiled", "from_cache"):
@@ -127,7 +128,7 @@ def first_use() -> dict[str, float]:
 
 
 def on_gpu() -> dict[str, Any]:
-    """One iteration from the same parameters on the device, for every case; our pass on the CPU is the reference."""
+    """One iteration from the same parameters on the device, for every case; the reference is our pass on the CPU."""
     import cupy as cp
 
     small, source = real_tracks(5, distinct=True)

@@ -12,7 +12,7 @@ import numpy as np
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, algorithm_of, fit
 from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import FitError, GpuclustError
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, canonical_order, renumbered
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.matrix import Matrix
@@ -130,22 +130,16 @@ def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: B
     n_clusters = found if centers is None else len(centers)
     if centers is None:
         centers = means(matrix.X, fit.labels, n_clusters, backend)
-    sizes = np.bincount(fit.labels[fit.labels != NOISE], minlength=n_clusters)
-    present, first_rows = np.unique(fit.labels, return_index=True)
-    first = np.full(n_clusters, len(fit.labels))
-    first[present[present != NOISE]] = first_rows[present != NOISE]
-    # Clusters of one size may have one mean too: then the one whose row comes first.
-    order = np.lexsort((first, *centers.T[::-1], -sizes))
-    renumber = np.append(np.argsort(order), NOISE).astype(np.int32)  # index -1, noise, stays -1
-    labels = renumber[fit.labels]
+    order = canonical_order(fit.labels, centers)
+    labels = renumbered(fit.labels, order)
     parameters = {name: value[order] if name in fit.per_cluster else value for name, value in fit.parameters.items()}
     further = algorithm_of(request).canonical
     if further is not None:
-        parameters = dict(further(parameters, renumber[:-1], labels, fit.confidence))
+        parameters = dict(further(parameters, np.argsort(order).astype(np.int32), labels, fit.confidence))
     return Clustering(
         algorithm=request.name,
         labels=labels,
-        sizes=sizes[order],
+        sizes=np.bincount(labels[labels != NOISE], minlength=n_clusters),
         centers=centers[order],
         confidence=fit.confidence,
         distance=fit.distance,

@@ -64,24 +64,6 @@ def seed_of(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31))
 
 
-def canonical_order(
-    labels: NDArray[np.int32], centers: NDArray[np.float64], weight: NDArray[np.float64] | None = None
-) -> NDArray[np.intp]:
-    """The clusters in canonical order: by total weight, the largest first, ties by centre in lexicographic order.
-
-    ``labels`` (n_samples,), noise -1; ``centers`` (n_clusters, n_features). Returns (n_clusters,) cluster numbers.
-    """
-    member = labels >= 0
-    weights = None if weight is None else weight[member]
-    sizes = np.bincount(labels[member], weights=weights, minlength=len(centers))
-    return np.lexsort((*centers.T[::-1], -sizes))
-
-
-def renumbered(labels: NDArray[np.int32], order: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Labels whose cluster ``order[i]`` is called ``i``; noise stays -1."""
-    return np.append(np.argsort(order), -1).astype(np.int32)[labels]
-
-
 def in_python(text: str, keys: Mapping[str, str] | None = None) -> str:
     """A message that names configuration keys, with the names of Python's parameters in their place.
 

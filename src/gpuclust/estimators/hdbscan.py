@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,8 +12,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from gpuclust.errors import ConfigurationError
-from gpuclust.estimators.base import Estimator, canonical_order, renumbered, value_errors
+from gpuclust.estimators.base import Estimator, value_errors
 from gpuclust.model.prediction import assign
+from gpuclust.model.records import canonical_order, renumbered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -25,6 +27,7 @@ DEFAULT_MIN_SAMPLES = 11
 """``min_samples`` where neither it nor a number for ``min_cluster_size`` is given; the row itself included."""
 
 
+@dataclass(eq=False, repr=False)
 class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
     """HDBSCAN* clustering by Euclidean distance, with an exact spanning tree.
 
@@ -83,28 +86,13 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         "allow_single_cluster": ["boolean"],
     }
 
-    labels_: NDArray[np.int32]
-    probabilities_: NDArray[np.float64]
-    cluster_persistence_: NDArray[np.float64]
-    relative_validity_: float
-    n_features_in_: int
-
-    def __init__(
-        self,
-        min_cluster_size: Any = 5,
-        *,
-        min_samples: Any = None,
-        cluster_selection_epsilon: Any = 0.0,
-        max_cluster_size: Any = None,
-        cluster_selection_method: Any = "eom",
-        allow_single_cluster: Any = False,
-    ) -> None:
-        self.min_cluster_size = min_cluster_size
-        self.min_samples = min_samples
-        self.cluster_selection_epsilon = cluster_selection_epsilon
-        self.max_cluster_size = max_cluster_size
-        self.cluster_selection_method = cluster_selection_method
-        self.allow_single_cluster = allow_single_cluster
+    min_cluster_size: Any = 5
+    _: KW_ONLY
+    min_samples: Any = None
+    cluster_selection_epsilon: Any = 0.0
+    max_cluster_size: Any = None
+    cluster_selection_method: Any = "eom"
+    allow_single_cluster: Any = False
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None) -> HDBSCAN:
@@ -159,10 +147,10 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
 
     def _size(self, tree: SpanningTree) -> int:
         from gpuclust.algorithms.hdbscan import default_min_cluster_size
-        from gpuclust.algorithms.hdbscan.fit import auto_min_cluster_size
+        from gpuclust.algorithms.hdbscan.quality import persistence_curve
 
         if self.min_cluster_size == AUTO:
-            return int(auto_min_cluster_size(tree).chosen)
+            return int(persistence_curve(tree).chosen)
         return default_min_cluster_size(tree.n_rows) if self.min_cluster_size is None else int(self.min_cluster_size)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,9 +15,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 from gpuclust.errors import ConfigurationError
-from gpuclust.estimators.base import Estimator, canonical_order, renumbered, seed_of, value_errors
+from gpuclust.estimators.base import Estimator, seed_of, value_errors
 from gpuclust.model.kmeans import squared_distances
 from gpuclust.model.prediction import assign
+from gpuclust.model.records import canonical_order, renumbered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -27,6 +29,7 @@ RESTARTS = {"k-means++": 1, "random": 10}
 """The restarts of ``n_init="auto"``, as in scikit-learn."""
 
 
+@dataclass(eq=False, repr=False)
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):  # type: ignore[misc]
     """K-Means clustering.
 
@@ -91,28 +94,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         "random_state": ["random_state"],
     }
 
-    cluster_centers_: NDArray[np.float64]
-    labels_: NDArray[np.int32]
-    inertia_: float
-    n_iter_: int
-    n_features_in_: int
-
-    def __init__(
-        self,
-        n_clusters: Any = 8,
-        *,
-        init: Any = "k-means++",
-        n_init: Any = 10,
-        max_iter: Any = 300,
-        tol: Any = 1e-4,
-        random_state: Any = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
+    n_clusters: Any = 8
+    _: KW_ONLY
+    init: Any = "k-means++"
+    n_init: Any = 10
+    max_iter: Any = 300
+    tol: Any = 1e-4
+    random_state: Any = None
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> KMeans:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.base import DensityMixin, _fit_context
+from sklearn.base import ClusterMixin, DensityMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
 
-from gpuclust.estimators.base import Estimator, canonical_order, renumbered, seed_of, value_errors
+from gpuclust.estimators.base import Estimator, seed_of, value_errors
+from gpuclust.model.records import canonical_order, renumbered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from gpuclust.algorithms.mixture.fit import Evaluation
     from gpuclust.algorithms.mixture.fit import GaussianMixture as Mixture
 
-PER_COMPONENT = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "n_features_in_")
+"""The fitted attributes that the kernel needs to evaluate rows."""
 
 
+@dataclass(eq=False, repr=False)
 class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
     """Gaussian mixture fitted by expectation-maximisation.
 
@@ -109,44 +113,18 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         "random_state": ["random_state"],
     }
 
-    weights_: NDArray[np.float64]
-    means_: NDArray[np.float64]
-    covariances_: NDArray[np.float64]
-    precisions_: NDArray[np.float64]
-    precisions_cholesky_: NDArray[np.float64]
-    labels_: NDArray[np.int32]
-    converged_: bool
-    n_iter_: int
-    lower_bound_: float
-    lower_bounds_: list[float]
-    n_features_in_: int
-
-    def __init__(
-        self,
-        n_components: Any = 1,
-        *,
-        covariance_type: Any = "full",
-        tol: Any = 1e-3,
-        reg_covar: Any = 1e-6,
-        max_iter: Any = 200,
-        n_init: Any = 1,
-        init_params: Any = "kmeans",
-        weights_init: Any = None,
-        means_init: Any = None,
-        precisions_init: Any = None,
-        random_state: Any = None,
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
+    n_components: Any = 1
+    _: KW_ONLY
+    covariance_type: Any = "full"
+    tol: Any = 1e-3
+    reg_covar: Any = 1e-6
+    max_iter: Any = 200
+    n_init: Any = 1
+    init_params: Any = "kmeans"
+    weights_init: Any = None
+    means_init: Any = None
+    precisions_init: Any = None
+    random_state: Any = None
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> GaussianMixture:
@@ -171,9 +149,10 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
             For a parameter out of its range, fewer rows than components, values that are not finite, and where a component
             becomes empty or ill-defined from every initialisation.
         """
+        from gpuclust.algorithms.mixture.cpu import in_float64
         from gpuclust.algorithms.mixture.short_em import short_em_init
 
-        rows = _fitted_type(self._rows_to_fit(X, at_least=2))
+        rows = in_float64(self._rows_to_fit(X, at_least=2))
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, rows, dtype=np.float64)
         if len(rows) < self.n_components:
             raise ValueError(
@@ -181,13 +160,16 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
             )
         with value_errors(self):
             start = short_em_init(self.covariance_type, self.reg_covar)
-            mixture = self._kernel(seed=seed_of(self.random_state), kmeans=start).fit(rows, weight)
+            mixture = self._kernel(random_state=seed_of(self.random_state), kmeans=start).fit(rows, weight)
             labels = mixture.predict(rows)
         order = canonical_order(labels, mixture.means_, weight)
-        for name in PER_COMPONENT:
-            value = getattr(mixture, name)
-            shared = self.covariance_type == "tied" and name not in ("weights_", "means_")
-            setattr(self, name, value if shared else value[order])
+        own = slice(None) if self.covariance_type == "tied" else order
+        self.weights_, self.means_, self.covariances_ = (
+            mixture.weights_[order],
+            mixture.means_[order],
+            mixture.covariances_[own],
+        )
+        self.precisions_, self.precisions_cholesky_ = mixture.precisions_[own], mixture.precisions_cholesky_[own]
         self.labels_ = renumbered(labels, order)
         self.converged_, self.n_iter_ = mixture.converged_, mixture.n_iter_
         self.lower_bound_, self.lower_bounds_ = mixture.lower_bound_, mixture.lower_bounds_
@@ -199,27 +181,25 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
             )
         return self
 
-    def _kernel(self, *, seed: int = 0, **rest: Any) -> Mixture:
+    def _kernel(self, **rest: Any) -> Mixture:
         """The kernel with these parameters."""
         from gpuclust.algorithms.mixture.fit import GaussianMixture as Mixture
 
-        parameters = self.get_params(deep=False) | {"random_state": seed}
+        parameters = self.get_params(deep=False) | rest
         for name in self._of_fit_alone:
             if parameters[name] is not None:
                 parameters[name] = np.asarray(parameters[name], dtype=np.float64)
-        return Mixture(**parameters, **rest)
+        return Mixture(**parameters)
 
-    def _fitted(self) -> Mixture:
-        """The kernel with the fitted attributes."""
-        mixture = self._kernel()
-        for name in (*PER_COMPONENT, "n_features_in_"):
+    def _evaluate(self, X: ArrayLike, *, responsibilities: bool = False) -> Evaluation:
+        """The scores of rows, and the criteria, by the kernel with the fitted attributes."""
+        from gpuclust.algorithms.mixture.cpu import in_float64
+
+        rows = in_float64(self._rows(X))
+        mixture = self._kernel(random_state=None)
+        for name in PARAMETERS:
             setattr(mixture, name, getattr(self, name))
-        return mixture
-
-    def _apply(self, method: str, X: ArrayLike) -> Any:
-        """What a method of the kernel gives for rows."""
-        rows = _fitted_type(self._rows(X))
-        return getattr(self._fitted(), method)(rows)
+        return mixture.evaluate(rows, responsibilities=responsibilities)
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Assign rows to their likeliest component.
@@ -232,24 +212,9 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         -------
         ndarray of shape (n_samples,), int32
         """
-        labels: NDArray[np.int32] = self._apply("predict", X)
-        return labels
+        return self._evaluate(X).labels
 
-    def fit_predict(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> NDArray[np.int32]:
-        """Fit the mixture, and assign the rows to their likeliest component: ``fit(X).labels_``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : ignored
-        sample_weight : array-like of shape (n_samples,), optional
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), int32
-        """
-        self.fit(X, y, sample_weight=sample_weight)
-        return self.labels_
+    fit_predict = ClusterMixin.fit_predict
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Compute the probability of each component for each row.
@@ -263,7 +228,8 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         ndarray of shape (n_samples, n_components)
             Each row sums to 1.
         """
-        shares: NDArray[np.floating[Any]] = self._apply("predict_proba", X)
+        shares = self._evaluate(X, responsibilities=True).responsibilities
+        assert shares is not None
         return shares
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -277,8 +243,7 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         -------
         ndarray of shape (n_samples,), float64
         """
-        densities: NDArray[np.float64] = self._apply("score_samples", X)
-        return densities
+        return self._evaluate(X).log_prob
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Compute the mean log-density of rows; higher is better.
@@ -292,7 +257,8 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         -------
         float
         """
-        return float(self._apply("score", X))
+        found = self._evaluate(X)
+        return found.log_likelihood / len(found.labels)
 
     def bic(self, X: ArrayLike) -> float:
         """Compute the Bayesian information criterion; lower is better.
@@ -305,7 +271,7 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         -------
         float
         """
-        return float(self._apply("bic", X))
+        return self._evaluate(X).bic
 
     def aic(self, X: ArrayLike) -> float:
         """Compute the Akaike information criterion; lower is better.
@@ -318,7 +284,7 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         -------
         float
         """
-        return float(self._apply("aic", X))
+        return self._evaluate(X).aic
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Draw random rows from the fitted mixture.
@@ -340,23 +306,9 @@ class GaussianMixture(DensityMixin, Estimator):  # type: ignore[misc]
         ValueError
             For ``n_samples`` below 1.
         """
-        check_is_fitted(self)
+        from sklearn.mixture import GaussianMixture as Reference
+
         if n_samples < 1:
-            raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        random = check_random_state(self.random_state)
-        components = np.repeat(np.arange(len(self.means_)), random.multinomial(n_samples, self.weights_))
-        noise = random.standard_normal((n_samples, self.n_features_in_))
-        if self.covariance_type in ("diag", "spherical"):
-            spread = np.sqrt(self.covariances_)
-            scaled = noise * (spread[components] if spread.ndim == 2 else spread[components, None])
-        else:
-            factors = np.linalg.cholesky(np.broadcast_to(self.covariances_, (len(self.means_), *[noise.shape[1]] * 2)))
-            scaled = np.einsum("nij,nj->ni", factors[components], noise)
-        return self.means_[components] + scaled, components.astype(np.int32)
-
-
-def _fitted_type(X: NDArray[Any]) -> NDArray[Any]:
-    """X in float64, which is as fast as float32 for few rows; X itself for many."""
-    from gpuclust.algorithms.mixture.cpu import MAX_VALUES_FLOAT64
-
-    return X.astype(np.float64, copy=False) if X.size <= MAX_VALUES_FLOAT64 else X
+            raise ValueError(f"n_samples={n_samples} is too low; give 1 or more")
+        X, components = Reference.sample(self, n_samples)
+        return X, components.astype(np.int32)

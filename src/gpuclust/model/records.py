@@ -7,11 +7,33 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Annotated, Any
 
+import numpy as np
+
 # The label of rows that are in no cluster.
 NOISE = -1
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3
 Fraction = Annotated[float, "in [0, 1], never NaN"]
+
+
+def canonical_order(labels: np.ndarray, centers: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """The clusters in canonical order: by total weight, the largest first, ties by centre in lexicographic order.
+
+    ``labels`` (n_samples,) int32, noise -1; ``centers`` (n_clusters, n_features) float64; ``weight`` (n_samples,), by
+    default 1 for each row. Returns (n_clusters,) int64 cluster numbers. Of clusters of one weight and one centre the one
+    whose row comes first is first.
+    """
+    member = labels != NOISE
+    sizes = np.bincount(labels[member], None if weight is None else weight[member], minlength=len(centers))
+    present, rows = np.unique(labels, return_index=True)
+    first = np.full(len(centers), len(labels))
+    first[present[present != NOISE]] = rows[present != NOISE]
+    return np.lexsort((first, *centers.T[::-1], -sizes))
+
+
+def renumbered(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Labels (n_samples,) int32 whose cluster ``order[i]`` is called ``i``; noise stays -1."""
+    return np.append(np.argsort(order), NOISE).astype(np.int32)[labels]
 
 
 @dataclass(frozen=True)

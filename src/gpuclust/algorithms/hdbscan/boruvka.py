@@ -16,7 +16,6 @@ import numpy as np
 from gpuclust.algorithms.hdbscan.kd_tree import build_kdtree, rdist, to_node
 from gpuclust.algorithms.hdbscan.knn import first_denser_neighbour, nearest_rows
 from gpuclust.algorithms.hdbscan.leaf_tiles import LeafTiles, leaf_tiles, push_children, to_box, to_rows
-from gpuclust.algorithms.hdbscan.union_find import find_root
 from gpuclust.errors import FitError
 from gpuclust.runtime.backend import Progress
 from gpuclust.runtime.jit import compiled
@@ -92,6 +91,15 @@ def _nearest_outside(
     in_threads(n, lambda first, last: _prime_bounds(near, core, components, shortest, first, last))
     in_threads(len(leaves.nodes), run)
     return distance, np.where(nearest < 0, -1, order[nearest]).astype(np.int32)
+
+
+@compiled(inner=True, fastmath=False)
+def find_root(parent, node):  # type: ignore[no-untyped-def]
+    """The root of a node's set; parent (n,) int64, a root is its own parent. Halves the path on its way."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
 
 
 @compiled(inner=True, fastmath=False)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpuclust.algorithms.hdbscan.union_find import find_root
+from gpuclust.algorithms.hdbscan.boruvka import find_root
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.jit import compiled
 

@@ -1,9 +1,10 @@
-"""HDBSCAN in two steps: `spanning_tree`, expensive, once per matrix and min_samples; `extract_clusters`, cheap, once per setting.
+"""HDBSCAN in two steps: `spanning_tree` is expensive and runs once for each matrix and ``min_samples``; `extract_clusters` is
+cheap and runs once for each setting.
 
-The spanning tree is the one that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), by kernels of our own, or any
-tree of the same meaning, such as cuML's, through `tree_from_edges`. Cutting takes host arrays alone.
+`spanning_tree` gives the tree that fast_hdbscan finds (Borůvka over a KD-tree, float32 distances), with kernels of our own.
+`tree_from_edges` accepts the edges of another implementation, such as cuML's. `extract_clusters` works on host arrays only.
 
-`min_samples` does not count the row itself, as in hdbscan, fast_hdbscan and cuML (scikit-learn counts it).
+``min_samples`` does not count the row itself, as in hdbscan, fast_hdbscan and cuML (scikit-learn counts it).
 """
 
 from __future__ import annotations
@@ -13,29 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuclust.algorithms.hdbscan import condense as kernels
-from gpuclust.algorithms.hdbscan.quality import (
-    PersistenceCurve,
-    cluster_persistence,
-    persistence_curve,
-    relative_validity,
-)
+from gpuclust.algorithms.hdbscan.boruvka import minimum_spanning_edges
+from gpuclust.algorithms.hdbscan.quality import cluster_persistence, relative_validity
 from gpuclust.errors import FitError
-from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Progress
-
-__all__ = [
-    "NOISE",
-    "CondensedTree",
-    "HdbscanResult",
-    "PersistenceCurve",
-    "SpanningTree",
-    "auto_min_cluster_size",
-    "extract_clusters",
-    "persistence_curve",
-    "relative_validity",
-    "spanning_tree",
-    "tree_from_edges",
-]
 
 METHODS = ("eom", "leaf")
 # Distances are squared in float32: a larger coordinate would overflow to infinity.
@@ -44,7 +26,7 @@ MAX_COORDINATE = 1e18
 
 @dataclass(frozen=True)
 class SpanningTree:
-    """The minimum spanning tree of mutual reachability: all that the cuts of one (matrix, min_samples) share.
+    """The minimum spanning tree of mutual reachability, which all cuts with the same matrix and ``min_samples`` share.
 
     ``edges`` (n-1, 3) float64: row, row, mutual reachability distance, sorted by distance, then rows.
     ``core_distances`` (n,) float64: distance to the ``min_samples``-th other row.
@@ -69,11 +51,11 @@ class SpanningTree:
 
 @dataclass(frozen=True)
 class CondensedTree:
-    """A condensed tree, row for row as hdbscan's: enough to draw it and to place new rows in it.
+    """A condensed tree with the entries of hdbscan's, in the same order; it can be drawn, and new rows can be placed in it.
 
-    ``parent``, ``child``, ``child_size`` (int64) and ``lambda_val`` (float32; infinite between identical rows) have
-    one entry per row that falls out of a cluster and per cluster that splits off; clusters are numbered from
-    ``n_rows``, the root. ``selected`` (n_clusters,) int64: the cluster number of each label.
+    ``parent``, ``child``, ``child_size`` (m,) int64 and ``lambda_val`` (m,) float32 (infinite between identical rows) have
+    one entry for each row that leaves a cluster and for each cluster that splits off. Clusters are numbered from
+    ``n_rows``, which is the root. ``selected`` (n_clusters,) int64 is the cluster number of each label.
     """
 
     parent: np.ndarray
@@ -84,7 +66,8 @@ class CondensedTree:
     n_rows: int
 
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per cluster, root first: its parent's position, int64, -1 for the root; the density it is born at, float32."""
+        """The parent's position of each cluster, root first, (n_nodes,) int64, -1 for the root; and the density at which the
+        cluster splits off, (n_nodes,) float32."""
         splits = self.child >= self.n_rows
         parent = np.full(int(splits.sum()) + 1, -1, dtype=np.int64)
         birth = np.zeros(len(parent), dtype=np.float32)
@@ -97,10 +80,10 @@ class CondensedTree:
 class HdbscanResult:
     """One clustering cut from a spanning tree.
 
-    ``labels`` (n,) int32, -1 noise, numbered as fast_hdbscan does. ``probabilities`` (n,) float64 in [0, 1], 0 for
-    noise. ``persistence`` (n_clusters,) float64 in [0, 1]: stability over its bound, the cluster's rows times the
-    greatest finite density (hdbscan's ``cluster_persistence_``). ``relative_validity`` in [-1, 1].
-    ``root_density``: where the root is the one cluster, rows belong to it from this density on.
+    ``labels`` (n,) int32, -1 for noise, numbered as in fast_hdbscan. ``probabilities`` (n,) float64 in [0, 1], 0 for
+    noise. ``persistence`` (n_clusters,) float64 in [0, 1]: the stability divided by its upper bound, which is the cluster's
+    number of rows times the greatest finite density (hdbscan's ``cluster_persistence_``). ``relative_validity`` in [-1, 1].
+    ``root_density``: where the root is the only cluster, a row belongs to it from this density on.
     """
 
     labels: np.ndarray
@@ -112,21 +95,19 @@ class HdbscanResult:
 
     @property
     def n_clusters(self) -> int:
-        """Clusters, noise not counted."""
+        """The number of clusters; noise is not counted."""
         return len(self.persistence)
 
 
 def spanning_tree(X: np.ndarray, *, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
     """The minimum spanning tree of X (n_samples, n_features) under mutual reachability, in Euclidean distance.
 
-    Follows Campello, Moulavi and Sander 2013 and McInnes and Healy 2017, by fast_hdbscan's Borůvka in float32. Where
-    rows are at exactly the same distance more than one tree is minimal: this is always the one that fast_hdbscan finds
-    with one thread, whatever the number of threads (fast_hdbscan's own choice depends on their timing).
-    Raises FitError on non-finite or huge values and when ``min_samples`` is not in 1..n_samples-1.
+    Follows Campello, Moulavi and Sander 2013 and McInnes and Healy 2017, with fast_hdbscan's Borůvka in float32. Where
+    pairs of rows have exactly the same distance, several trees are minimal. This function always gives the one that
+    fast_hdbscan finds with one thread, whatever the number of threads (fast_hdbscan's own choice depends on their timing).
+    Raises FitError for values that are not finite or above 1e18, and when ``min_samples`` is not in 1..n_samples-1.
     """
     points = _checked_points(X, min_samples)
-    from gpuclust.algorithms.hdbscan.boruvka import minimum_spanning_edges
-
     edges, core_distances = minimum_spanning_edges(points, min_samples, progress)
     return tree_from_edges(edges, core_distances, min_samples)
 
@@ -152,7 +133,7 @@ def _checked_points(X: np.ndarray, min_samples: int) -> np.ndarray:
 def tree_from_edges(edges: np.ndarray, core_distances: np.ndarray, min_samples: int) -> SpanningTree:
     """A `SpanningTree` from any spanning tree's edges (n-1, 3), in any order: row, row, mutual reachability distance.
 
-    Raises FitError when the edges do not join all rows once.
+    Raises FitError when the edges are not a spanning tree of all rows.
     """
     edges = np.asarray(edges, dtype=np.float64)
     order = np.lexsort((edges[:, 1], edges[:, 0], edges[:, 2]))
@@ -181,10 +162,10 @@ def extract_clusters(
 ) -> HdbscanResult:
     """Clusters of at least ``min_cluster_size`` rows, with the labels of a direct fast_hdbscan fit of the same tree.
 
-    ``max_cluster_size`` 0 is no limit; it binds ``eom`` alone. Two departures from fast_hdbscan 0.3.4, where its
-    result is arbitrary or a KeyError: identical rows are never split from one another, and a lone cluster beside
-    an oversized one is kept. As there, a tree that never splits is all noise. Raises FitError on a setting out of
-    range.
+    ``max_cluster_size`` limits the clusters of ``eom`` only; 0 is no limit. The result differs from fast_hdbscan 0.3.4 in
+    two cases, where fast_hdbscan's is arbitrary or a KeyError: identical rows are never split from one another, and a single
+    cluster beside one that is too large is kept. As in fast_hdbscan, all rows of a tree that never splits are noise. Raises
+    FitError for a setting that is out of range.
     """
     _check_cut(tree, min_cluster_size, cluster_selection_method, cluster_selection_epsilon, max_cluster_size)
     n = tree.n_rows
@@ -213,7 +194,7 @@ def extract_clusters(
 
 
 def _leaves(parent: np.ndarray) -> np.ndarray:
-    """The nodes that never split, the root left out."""
+    """The nodes that never split, without the root: a mask (n_nodes,) bool."""
     leaves = np.ones(len(parent), dtype=np.bool_)
     leaves[parent[1:]] = False
     leaves[0] = False
@@ -234,11 +215,6 @@ def _check_cut(tree: SpanningTree, size: int, method: str, epsilon: float, max_s
 
 
 def densities(distances: np.ndarray) -> np.ndarray:
-    """Lambda of each distance, float32: 1 / distance, infinite at zero."""
+    """The density (lambda) of each distance: 1 / distance in float32, infinite for 0."""
     with np.errstate(divide="ignore", over="ignore"):
         return (1.0 / np.asarray(distances, dtype=np.float64)).astype(np.float32)
-
-
-def auto_min_cluster_size(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> PersistenceCurve:
-    """``min_cluster_size=auto``: cut at ``.chosen`` of the `persistence_curve`."""
-    return persistence_curve(tree, base_min_cluster_size=base_min_cluster_size)

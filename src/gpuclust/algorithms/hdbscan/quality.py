@@ -1,4 +1,4 @@
-"""How good cuts are: cluster persistence, relative validity, and the persistence of all sizes at once."""
+"""The quality of clusters cut from a tree: persistence, relative validity, and the persistence curve over all sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PersistenceCurve:
     """Total persistence of the leaf clusters over ``min_cluster_size``.
 
     ``sizes`` (m,) int64, ascending: the sizes above which the set of leaf clusters changes. ``total_persistence`` (m,)
-    float32. ``chosen`` is the ``min_cluster_size`` to use: one more than the size of the highest peak.
+    float32. ``chosen`` is the ``min_cluster_size`` to use: the size of the highest peak plus 1.
     """
 
     sizes: np.ndarray
@@ -30,10 +30,10 @@ class PersistenceCurve:
 def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> PersistenceCurve:
     """Rank all sizes from ``base_min_cluster_size`` on, from one tree, as PLSCAN does (Bot, McInnes and Aerts 2025).
 
-    The leaf clusters of each size count with how long they last over sizes, weighted by density: the figures of
-    fast_hdbscan's ``PLSCAN`` (``min_cluster_sizes_``, ``total_persistence_``), and ``extract_clusters(tree, min_cluster_size=chosen,
-    cluster_selection_method="leaf")`` is its first layer. Where the curve has no inner peak its maximum is chosen.
-    Raises FitError when ``base_min_cluster_size`` is not in 2..n_rows.
+    The total persistence of a size is the sum over its leaf clusters of the range of sizes in which each exists, weighted by
+    density. The values are those of fast_hdbscan's ``PLSCAN`` (``min_cluster_sizes_``, ``total_persistence_``), and
+    ``extract_clusters(tree, min_cluster_size=chosen, cluster_selection_method="leaf")`` gives its first layer. Where the
+    curve has no inner peak, its maximum is chosen. Raises FitError when ``base_min_cluster_size`` is not in 2..n_rows.
     """
     n = tree.n_rows
     if not 2 <= base_min_cluster_size <= n:
@@ -55,20 +55,21 @@ def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> 
 
 
 def _relative_densities(tree: SpanningTree) -> np.ndarray:
-    """PLSCAN's density: exp(-d), where d is 0 at the least core distance and 1 at the mean one."""
+    """PLSCAN's density exp(-d), where d is 0 at the smallest core distance and 1 at the mean core distance."""
     core = tree.core_distances[np.isfinite(tree.core_distances)]
     distance = tree.linkage[:, 2]
     if len(core) and core.mean() > core.min():
         distance = (distance - core.min()) / (core.mean() - core.min())
     density = np.exp(-distance).astype(np.float32)
-    density[tree.linkage[:, 2] == 0.0] = np.inf  # identical rows stay together, as in every cut
+    density[tree.linkage[:, 2] == 0.0] = np.inf  # identical rows are never split from one another
     return density
 
 
 def _barcode(
     parent: np.ndarray, child: np.ndarray, lam: np.ndarray, size: np.ndarray, n: int, least: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each node, root first: the sizes between which it is a leaf cluster, and the weight of its birth."""
+    """For each node, root first: the range of sizes in which it is a leaf cluster, from ``birth`` to ``death``, (n_nodes,) int64,
+    and the weight of its birth, (n_nodes,) float64."""
     n_nodes = int(child[-1]) + 1
     birth = np.full(n_nodes, least, dtype=np.int64)
     death = np.full(n_nodes, n, dtype=np.int64)
@@ -89,7 +90,8 @@ def _highest_peak(curve: np.ndarray) -> int:
 
 
 def cluster_persistence(condensed: CondensedTree, labels: np.ndarray) -> np.ndarray:
-    """Stability of each selected cluster in float64, over its rows times the greatest finite density of the tree."""
+    """The stability of each selected cluster divided by its number of rows times the greatest finite density of the tree,
+    (n_clusters,) float64 in [0, 1]."""
     lam = condensed.lambda_val.astype(np.float64)
     finite = np.isfinite(lam)
     greatest = lam[finite].max(initial=0.0)
@@ -108,10 +110,11 @@ def cluster_persistence(condensed: CondensedTree, labels: np.ndarray) -> np.ndar
 
 
 def relative_validity(edges: np.ndarray, labels: np.ndarray) -> float:
-    """DBCV (Moulavi et al. 2014) approximated from the tree's own edges: hdbscan's ``relative_validity_``, in [-1, 1].
+    """DBCV (Moulavi et al. 2014) approximated from the edges of the tree: hdbscan's ``relative_validity_``, in [-1, 1].
 
-    Sparseness of a cluster: its longest inner edge; separation: its shortest edge to another cluster. Noise costs
-    its share of the rows. Comparable within one sweep, not across matrices or min_samples. No cluster gives 0.
+    The sparseness of a cluster is its longest inner edge, its separation the shortest edge to another cluster. Noise lowers
+    the value by its share of the rows. Values are comparable for one matrix and one ``min_samples`` only. Without any cluster
+    the value is 0.
     """
     n_clusters = int(labels.max(initial=-1)) + 1
     if n_clusters == 0:
@@ -127,7 +130,8 @@ def relative_validity(edges: np.ndarray, labels: np.ndarray) -> float:
     np.minimum.at(separation, a[between], length[between])
     np.minimum.at(separation, b[between], length[between])
     longest = length.max()
-    # An island touches no other cluster: hdbscan stands in twice the longest edge; a lone one, twice the way to noise.
+    # A cluster without an edge to another one: as in hdbscan, twice the longest edge; for the only cluster, twice the
+    # shortest edge to noise.
     stand_in = longest if n_clusters > 1 else length[at_noise].min(initial=longest)
     separation[np.isinf(separation)] = 2.0 * stand_in
     scale = np.maximum(separation, sparseness)

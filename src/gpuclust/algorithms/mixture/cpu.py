@@ -11,8 +11,7 @@ import numpy as np
 
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.em import EMScores
-from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
-from gpuclust.algorithms.mixture.m_step import n_parameters
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend, information_criteria
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError
@@ -53,15 +52,16 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     init = short_em_init(config.covariance_type, config.reg_covar)
     if distinct is None or config.init_params != "kmeans":  # the other initialisations draw a number for each row
         mixture = GaussianMixture(**settings, kmeans=init)
-        return result_of(X, mixture.fit(_in_float64(X), progress=data.progress), "fused")
+        return result_of(X, mixture.fit(in_float64(X), progress=data.progress), "fused")
 
     mixture = GaussianMixture(**settings, kmeans=lambda _, n, random, __: init(X, n, random, None))
-    model = mixture.fit(_in_float64(distinct.X), distinct.counts, progress=data.progress)
+    model = mixture.fit(in_float64(distinct.X), distinct.counts, progress=data.progress)
     result = result_of(X, model, "fused")
     return replace(result, notes=(*result.notes, distinct.note("fitted")))
 
 
-def _in_float64(X: np.ndarray) -> np.ndarray:
+def in_float64(X: np.ndarray) -> np.ndarray:
+    """X in float64, which is as fast as float32 for few rows; X itself for many."""
     return X.astype(np.float64, copy=False) if X.size <= MAX_VALUES_FLOAT64 else X
 
 
@@ -94,8 +94,6 @@ def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None
         "precisions_cholesky": np.asarray(model.precisions_cholesky_, dtype=np.float64),
     }
     scores, distance = (assign or score_rows)(X, parameters, kind)
-    free = n_parameters(kind, *parameters["means"].shape)
-    bic = -2 * scores.log_likelihood + free * float(np.log(len(X)))
     return FitResult(
         labels=scores.labels,
         confidence=scores.confidence,
@@ -105,9 +103,7 @@ def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None
         per_cluster=("weights", "means", *(() if kind == "tied" else ("covariances", "precisions_cholesky"))),
         metrics={
             "log_likelihood": scores.log_likelihood,
-            "bic": bic,
-            "aic": -2 * scores.log_likelihood + 2 * free,
-            "icl": bic + 2 * scores.entropy,
+            **information_criteria(scores, kind, parameters["means"], len(X)),
             "n_iter": model.n_iter_,
         },
         converged=model.converged_,

@@ -1,7 +1,7 @@
 """The EM pass of a Gaussian mixture: one read of the matrix gives the log-likelihood and the statistics of the M-step.
 
 `gpuclust.algorithms.mixture.fit.em_backend` finds the implementation for a device: `em_cpu` (numba) or `kernels_cuda` (numba.cuda).
-Both do the same, and the tests compare them. This file has what they share: the results, the protocol, and the parameters in
+Both do the same, and the tests compare them. This file has what they share: the results, the base class, and the parameters in
 the form that the inner loops read.
 
 Method: Dempster, Laird and Rubin (1977); the notation is that of scikit-learn's `mixture._gaussian_mixture`.
@@ -9,8 +9,9 @@ Method: Dempster, Laird and Rubin (1977); the notation is that of scikit-learn's
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,14 @@ class EMScores:
     responsibilities: np.ndarray | None = None
 
 
-class EMBackend(Protocol):
+class EMBackend(ABC):
     """One device's passes. X (n, d) is float32 or float64, sample_weight (n,) or None; parameters are NumPy arrays."""
 
+    @abstractmethod
     def matrix(self, X: Array) -> Array:
         """X in this device's memory, in float32 or float64; not copied where it is so already."""
 
+    @abstractmethod
     def host(self, X: Array) -> np.ndarray:
         """X in host memory."""
 
@@ -80,11 +83,16 @@ class EMBackend(Protocol):
         sample_weight: Array | None = None,
     ) -> EMStatistics:
         """E-step and the sums of the M-step. Computes in X's dtype, sums in float64."""
+        X = self.matrix(X)
+        c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
+        return self._moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
 
     def label_pass(
         self, X: Array, labels: Array, means: np.ndarray, covariance_type: str, sample_weight: Array | None = None
     ) -> EMStatistics:
         """The same sums for given labels (n,) in [0, k); rows with other labels are left out."""
+        X = self.matrix(X)
+        return self._moments(X, labels, sample_weight, label_parameters(means, covariance_type, X.dtype))
 
     def score_pass(
         self,
@@ -97,6 +105,17 @@ class EMBackend(Protocol):
         responsibilities: bool = False,
     ) -> EMScores:
         """Labels, confidence, log-likelihood and entropy in one read."""
+        X = self.matrix(X)
+        c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
+        return self._scores(X, sample_weight, c, responsibilities)
+
+    @abstractmethod
+    def _moments(self, X: Array, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
+        """The statistics of a pass over a `matrix`, about the means; ``labels`` (n,), or (0,) for an E-step."""
+
+    @abstractmethod
+    def _scores(self, X: Array, sample_weight: Array | None, c: KernelParameters, responsibilities: bool) -> EMScores:
+        """The scores of the rows of a `matrix`."""
 
 
 @dataclass(frozen=True)

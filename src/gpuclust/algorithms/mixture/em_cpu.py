@@ -13,15 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import (
-    Array,
-    EMScores,
-    EMStatistics,
-    KernelParameters,
-    kernel_parameters,
-    label_parameters,
-    recentre,
-)
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.algorithms.mixture.kernels_cpu import ROWS, KernelArrays, Moments, RowRange, RowScores, em_chunk
 from gpuclust.runtime.threads import in_threads
 
@@ -32,98 +24,61 @@ MAX_PARTIALS = 16 * 2**20  # bytes of partial statistics that may wait to be mer
 _T = TypeVar("_T")
 
 
-def matrix(X: Array) -> np.ndarray:
-    """X (n, d) as float32 or float64 in C or Fortran order; a copy only where it is neither."""
-    X = np.asarray(X)
-    if X.dtype not in (np.float32, np.float64):
-        X = X.astype(np.float64)
-    if not (X.flags.aligned and (X.flags.c_contiguous or X.flags.f_contiguous)):
-        X = np.array(X, order="C")
-    return X
+class CpuPasses(EMBackend):
+    """The passes in host memory, by the kernels of `kernels_cpu` in threads."""
 
+    def matrix(self, X: Array) -> np.ndarray:
+        """X (n, d) as float32 or float64 in C or Fortran order; a copy only where it is neither."""
+        X = np.asarray(X)
+        if X.dtype not in (np.float32, np.float64):
+            X = X.astype(np.float64)
+        if not (X.flags.aligned and (X.flags.c_contiguous or X.flags.f_contiguous)):
+            X = np.array(X, order="C")
+        return X
 
-def host(X: Array) -> np.ndarray:
-    """X itself: it is in host memory."""
-    return np.asarray(X)
+    def host(self, X: Array) -> np.ndarray:
+        """X itself: it is in host memory."""
+        return np.asarray(X)
 
+    def _moments(self, X: np.ndarray, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
+        """The statistics about the centres, chunk by chunk, then about the means."""
+        k, d = c.centres.shape
+        flat, row_stride, column_stride = _flat(X)
+        labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
+        weight = _weights(sample_weight)
+        no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+        parameters = KernelArrays(*c.arrays)
 
-def em_pass(
-    X: Array,
-    weights: np.ndarray,
-    means: np.ndarray,
-    precisions_cholesky: np.ndarray,
-    covariance_type: str,
-    sample_weight: Array | None = None,
-) -> EMStatistics:
-    """The E-step and the sums of the M-step, `EMBackend.em_pass`."""
-    X = matrix(X)
-    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
-    return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
+        def accumulate(start: int, stop: int) -> EMStatistics:
+            counts, sums, scatter = np.zeros(k), np.zeros((k, d)), np.zeros(c.factors.shape)
+            rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
+            log_likelihood, _ = em_chunk(rows, labels, parameters, Moments(counts, sums, scatter), no_out)
+            return EMStatistics(log_likelihood, counts, sums, scatter)
 
+        chunks = _map_chunks(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
+        merged = reduce(operator.add, chunks)
+        return recentre(merged, c, _total(weight, len(X)))
 
-def label_pass(
-    X: Array, labels: Array, means: np.ndarray, covariance_type: str, sample_weight: Array | None = None
-) -> EMStatistics:
-    """The sums of the M-step for given labels (n,), `EMBackend.label_pass`."""
-    X = matrix(X)
-    labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
-    return _moments(X, labels, sample_weight, label_parameters(means, covariance_type, X.dtype))
+    def _scores(
+        self, X: np.ndarray, sample_weight: Array | None, c: KernelParameters, responsibilities: bool
+    ) -> EMScores:
+        n, k = len(X), len(c.centres)
+        shares = np.empty((n if responsibilities else 0, k), dtype=X.dtype)
+        out = RowScores(np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32), np.empty(n), shares)
+        flat, row_stride, column_stride = _flat(X)
+        weight = _weights(sample_weight)
+        no_labels = np.empty(0, dtype=np.int32)
+        no_moments = Moments(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+        parameters = KernelArrays(*c.arrays)
 
+        def score(start: int, stop: int) -> tuple[float, float]:
+            rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
+            return em_chunk(rows, no_labels, parameters, no_moments, out)
 
-def score_pass(
-    X: Array,
-    weights: np.ndarray,
-    means: np.ndarray,
-    precisions_cholesky: np.ndarray,
-    covariance_type: str,
-    sample_weight: Array | None = None,
-    responsibilities: bool = False,
-) -> EMScores:
-    """Labels, confidence and log-likelihood of the rows, `EMBackend.score_pass`."""
-    X = matrix(X)
-    n, k = len(X), len(means)
-    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
-    labels = np.empty(n, dtype=np.int32)
-    confidence = np.empty(n, dtype=np.float32)
-    log_prob = np.empty(n)
-    shares = np.empty((n if responsibilities else 0, k), dtype=X.dtype)
-    flat, row_stride, column_stride = _flat(X)
-    weight = _weights(sample_weight)
-    out = RowScores(labels, confidence, log_prob, shares)
-    no_labels = np.empty(0, dtype=np.int32)
-    no_moments = Moments(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
-    parameters = KernelArrays(*c.arrays)
-
-    def score(start: int, stop: int) -> tuple[float, float]:
-        rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-        return em_chunk(rows, no_labels, parameters, no_moments, out)
-
-    totals = np.array(_map_chunks(score, n, partial_bytes=16))
-    log_likelihood, entropy = totals.sum(axis=0)
-    log_likelihood += c.base * _total(weight, n)
-    return EMScores(
-        labels, confidence, log_prob, float(log_likelihood), float(entropy), shares if responsibilities else None
-    )
-
-
-def _moments(X: np.ndarray, labels: np.ndarray, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
-    """The statistics about the centres, chunk by chunk, then about the means."""
-    k, d = c.centres.shape
-    flat, row_stride, column_stride = _flat(X)
-    weight = _weights(sample_weight)
-
-    no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
-    parameters = KernelArrays(*c.arrays)
-
-    def accumulate(start: int, stop: int) -> EMStatistics:
-        counts, sums, scatter = np.zeros(k), np.zeros((k, d)), np.zeros(c.factors.shape)
-        rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-        log_likelihood, _ = em_chunk(rows, labels, parameters, Moments(counts, sums, scatter), no_out)
-        return EMStatistics(log_likelihood, counts, sums, scatter)
-
-    chunks = _map_chunks(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
-    merged = reduce(operator.add, chunks)
-    return recentre(merged, c, _total(weight, len(X)))
+        totals = np.array(_map_chunks(score, n, partial_bytes=16))
+        log_likelihood, entropy = totals.sum(axis=0)
+        log_likelihood += c.base * _total(weight, n)
+        return EMScores(*out[:3], float(log_likelihood), float(entropy), shares if responsibilities else None)
 
 
 def _total(weight: np.ndarray, n: int) -> float:

@@ -7,13 +7,13 @@ float64, raises FitError when a component becomes empty, and runs on a GPU (``de
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMScores
-from gpuclust.algorithms.mixture.init import KMeansStart, MixtureInit, kmeans_labels
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores
+from gpuclust.algorithms.mixture.init import MixtureInit, MixtureSettings
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, m_step, n_parameters, precisions
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 
@@ -37,60 +37,25 @@ class _Run:
     converged: bool
 
 
-class GaussianMixture:
+@dataclass(eq=False, repr=False)
+class GaussianMixture(MixtureSettings):
     """Expectation-maximisation of a Gaussian mixture (Dempster, Laird and Rubin 1977).
 
     Parameters and fitted attributes have scikit-learn's names and meanings; attributes are float64 NumPy arrays.
     Convergence is a change of the mean log-likelihood below ``tol``. Not converging is no warning: see
     ``converged_``. Of ``n_init`` initialisations, those in which a component becomes empty are skipped unless all do.
-
-    ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
-    the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
-    device it gets X there, scikit-learn's a copy.
-    ``device`` is ``cpu``, ``cuda``, or any `gpuclust.algorithms.mixture.em.EMBackend`.
     """
 
-    weights_: np.ndarray
-    means_: np.ndarray
-    covariances_: np.ndarray
-    precisions_: np.ndarray
-    precisions_cholesky_: np.ndarray
-    converged_: bool
-    n_iter_: int
-    lower_bound_: float
-    lower_bounds_: list[float]
-    n_features_in_: int
-
-    def __init__(
-        self,
-        n_components: int = 1,
-        *,
-        covariance_type: str = "full",
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
-        max_iter: int = 100,
-        n_init: int = 1,
-        init_params: str = "kmeans",
-        weights_init: np.ndarray | None = None,
-        means_init: np.ndarray | None = None,
-        precisions_init: np.ndarray | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        kmeans: KMeansStart = kmeans_labels,
-        device: str | EMBackend = "cpu",
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.kmeans = kmeans
-        self.device = device
+    weights_: np.ndarray = field(init=False)
+    means_: np.ndarray = field(init=False)
+    covariances_: np.ndarray = field(init=False)
+    precisions_: np.ndarray = field(init=False)
+    precisions_cholesky_: np.ndarray = field(init=False)
+    converged_: bool = field(init=False)
+    n_iter_: int = field(init=False)
+    lower_bound_: float = field(init=False)
+    lower_bounds_: list[float] = field(init=False)
+    n_features_in_: int = field(init=False)
 
     def fit(
         self,
@@ -104,22 +69,12 @@ class GaussianMixture:
         ``progress`` receives the fraction of all possible iterations that is done. Raises FitError for values that are
         not finite, for fewer rows than components, and when a component becomes empty or collapses in every initialisation.
         """
-        self._check()
+        self.check()
         device = self._em_backend()
         X = device.matrix(X)
         _check_matrix(device, X, self.n_components)
-        start = MixtureInit(
-            backend=device,
-            n_components=self.n_components,
-            covariance_type=self.covariance_type,
-            reg_covar=self.reg_covar,
-            init_params=self.init_params,
-            weights=self.weights_init,
-            means=self.means_init,
-            precisions=self.precisions_init,
-            kmeans=self.kmeans,
-        )
-        start.check(X.shape[1])
+        self.check_start(X.shape[1])
+        start = MixtureInit(self, device)
         random_state = _random_state(self.random_state)
         best: _Run | None = None
         failure: FitError | None = None
@@ -181,39 +136,14 @@ class GaussianMixture:
         """The most probable component of each row, (n_samples,) int32."""
         return self._score(X).labels
 
-    def predict_proba(self, X: Array) -> np.ndarray:
-        """The responsibilities, (n_samples, n_components), in X's dtype; this one array is n x k."""
-        shares = self._score(X, responsibilities=True).responsibilities
-        assert shares is not None
-        return shares
+    def evaluate(self, X: Array, sample_weight: Array | None = None, *, responsibilities: bool = False) -> Evaluation:
+        """Labels, confidence, log-likelihood and all criteria in one read of X.
 
-    def score_samples(self, X: Array) -> np.ndarray:
-        """log p(x) of each row, (n_samples,) float64."""
-        return self._score(X).log_prob
-
-    def score(self, X: Array, sample_weight: Array | None = None) -> float:
-        """The mean log-likelihood of a row."""
-        return self._score(X, sample_weight).log_likelihood / _total(sample_weight, X)
-
-    def bic(self, X: Array, sample_weight: Array | None = None) -> float:
-        """The Bayesian information criterion; the lower the better."""
-        return self.evaluate(X, sample_weight).bic
-
-    def aic(self, X: Array, sample_weight: Array | None = None) -> float:
-        """Akaike's information criterion; the lower the better."""
-        return self.evaluate(X, sample_weight).aic
-
-    def icl(self, X: Array, sample_weight: Array | None = None) -> float:
-        """The integrated completed likelihood, on BIC's scale; the lower the better."""
-        return self.evaluate(X, sample_weight).icl
-
-    def evaluate(self, X: Array, sample_weight: Array | None = None) -> Evaluation:
-        """Labels, confidence, log-likelihood and all criteria in one read of X."""
-        scores = self._score(X, sample_weight)
-        free = n_parameters(self.covariance_type, *self.means_.shape)
-        deviance = -2 * scores.log_likelihood
-        bic = deviance + free * float(np.log(_total(sample_weight, X)))
-        return Evaluation(**vars(scores), bic=bic, aic=deviance + 2 * free, icl=bic + 2 * scores.entropy)
+        The ``responsibilities`` (n_samples, n_components), in X's dtype, only when asked for.
+        """
+        scores = self._score(X, sample_weight, responsibilities)
+        total = _total(sample_weight, X)
+        return Evaluation(**vars(scores), **information_criteria(scores, self.covariance_type, self.means_, total))
 
     def _score(self, X: Array, sample_weight: Array | None = None, responsibilities: bool = False) -> EMScores:
         if not hasattr(self, "means_"):
@@ -231,16 +161,13 @@ class GaussianMixture:
     def _em_backend(self) -> EMBackend:
         return em_backend(self.device) if isinstance(self.device, str) else self.device
 
-    def _check(self) -> None:
-        """Raises ConfigurationError for a parameter out of its range."""
-        if self.covariance_type not in COVARIANCE_TYPES:
-            raise ConfigurationError(
-                f"covariance_type={self.covariance_type!r} is unknown; choose one of {', '.join(COVARIANCE_TYPES)}"
-            )
-        lowest: dict[str, float] = {"n_components": 1, "max_iter": 0, "n_init": 1, "tol": 0, "reg_covar": 0}
-        for name, low in lowest.items():
-            if not getattr(self, name) >= low:
-                raise ConfigurationError(f"{name}={getattr(self, name)} is too low; give {low} or more")
+
+def information_criteria(scores: EMScores, covariance_type: str, means: np.ndarray, n_rows: float) -> dict[str, float]:
+    """``bic``, ``aic`` and ``icl`` of a mixture with means (k, d); ``n_rows`` is the sum of the weights."""
+    free = n_parameters(covariance_type, *means.shape)
+    deviance = -2 * scores.log_likelihood
+    bic = deviance + free * float(np.log(n_rows))
+    return {"bic": bic, "aic": deviance + 2 * free, "icl": bic + 2 * scores.entropy}
 
 
 def _check_matrix(device: EMBackend, X: Any, n_components: int) -> None:
@@ -264,11 +191,11 @@ def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomS
 def em_backend(device: str) -> EMBackend:
     """The EM passes of ``cpu`` or ``cuda``. Raises ConfigurationError for another name."""
     if device == "cpu":
-        from gpuclust.algorithms.mixture import em_cpu
+        from gpuclust.algorithms.mixture.em_cpu import CpuPasses
 
-        return em_cpu
+        return CpuPasses()
     if device == "cuda":
-        from gpuclust.algorithms.mixture import kernels_cuda
+        from gpuclust.algorithms.mixture.kernels_cuda import CudaPasses
 
-        return kernels_cuda
+        return CudaPasses()
     raise ConfigurationError(f"device={device!r} has no EM pass; choose cpu or cuda")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import Array, EMBackend, EMStatistics
+from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMStatistics
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, m_step, shape
 from gpuclust.errors import ConfigurationError
 
@@ -74,91 +74,123 @@ def _plus_plus(
     return np.stack(centers)
 
 
-@dataclass(frozen=True)
-class MixtureInit:
-    """How to find the initial parameters; ``weights``, ``means`` and ``precisions`` are those given by the caller, or None."""
+@dataclass(eq=False)
+class MixtureSettings:
+    """The parameters of a mixture, with scikit-learn's names and meanings, and two of our own.
 
-    backend: EMBackend
-    n_components: int
-    covariance_type: str
-    reg_covar: float
-    init_params: str
-    weights: np.ndarray | None
-    means: np.ndarray | None
-    precisions: np.ndarray | None
-    kmeans: KMeansStart
+    ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
+    the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
+    device it gets X there, scikit-learn's a copy.
+    ``device`` is ``cpu``, ``cuda``, or any `gpuclust.algorithms.mixture.em.EMBackend`.
+    """
 
-    def check(self, n_features: int) -> None:
-        """Raises ConfigurationError for an unknown ``init_params`` and for given parameters of a wrong shape."""
-        if self.init_params not in INIT_PARAMS:
-            raise ConfigurationError(
-                f"init_params={self.init_params!r} is unknown; choose one of {', '.join(INIT_PARAMS)}"
-            )
+    n_components: int = 1
+    _: KW_ONLY
+    covariance_type: str = "full"
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+    max_iter: int = 200
+    n_init: int = 1
+    init_params: str = "kmeans"
+    weights_init: np.ndarray | None = None
+    means_init: np.ndarray | None = None
+    precisions_init: np.ndarray | None = None
+    random_state: int | np.random.RandomState | None = None
+    kmeans: KMeansStart = kmeans_labels
+    device: str | EMBackend = "cpu"
+
+    def check(self) -> None:
+        """Raises ConfigurationError for a parameter out of its range."""
+        for name, choices in (("covariance_type", COVARIANCE_TYPES), ("init_params", INIT_PARAMS)):
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}"
+                )
+        lowest: dict[str, float] = {"n_components": 1, "max_iter": 0, "n_init": 1, "tol": 0, "reg_covar": 0}
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:
+                raise ConfigurationError(f"{name}={getattr(self, name)} is too low; give {low} or more")
+
+    def check_start(self, n_features: int) -> None:
+        """Raises ConfigurationError for given initial parameters of a wrong shape or range."""
         k, d = self.n_components, n_features
-        expected = {"weights": (k,), "means": (k, d), "precisions": shape(self.covariance_type, k, d)}
+        expected = {"weights_init": (k,), "means_init": (k, d), "precisions_init": shape(self.covariance_type, k, d)}
         for name, wanted in expected.items():
             given = getattr(self, name)
             if given is not None and np.shape(given) != wanted:
-                raise ConfigurationError(f"{name}_init has shape {np.shape(given)}; give {wanted}")
-        if self.weights is not None:
-            weights = np.asarray(self.weights)
+                raise ConfigurationError(f"{name} has shape {np.shape(given)}; give {wanted}")
+        if self.weights_init is not None:
+            weights = np.asarray(self.weights_init)
             if not ((weights >= 0).all() and abs(weights.sum() - 1) < 1e-6):
                 raise ConfigurationError(f"weights_init must be shares that sum to 1, not to {weights.sum():.6g}")
+
+
+@dataclass(frozen=True)
+class MixtureInit:
+    """How the initial parameters of one mixture are found on one device."""
+
+    settings: MixtureSettings
+    backend: EMBackend
 
     def parameters(
         self, X: Array, random_state: np.random.RandomState, sample_weight: Array | None
     ) -> MixtureParameters:
         """Initial parameters from X; those given by the caller replace the estimated ones."""
-        if self.weights is not None and self.means is not None and self.precisions is not None:
+        given = self.settings
+        if given.weights_init is not None and given.means_init is not None and given.precisions_init is not None:
             found = None
         else:
             found = self._estimate(X, random_state, sample_weight)
-        weights = found.weights if self.weights is None and found else np.asarray(self.weights, dtype=np.float64)
-        means = found.means if self.means is None and found else np.asarray(self.means, dtype=np.float64)
-        if self.precisions is None and found:
+        weights = found.weights if given.weights_init is None and found else np.asarray(given.weights_init, np.float64)
+        means = found.means if given.means_init is None and found else np.asarray(given.means_init, np.float64)
+        if given.precisions_init is None and found:
             return MixtureParameters(weights, means, found.covariances, found.precisions_cholesky)
-        cholesky = cholesky_of_precisions(np.asarray(self.precisions), self.covariance_type)
-        covariances = _covariances_of(cholesky, self.covariance_type)
+        cholesky = cholesky_of_precisions(np.asarray(given.precisions_init), given.covariance_type)
+        covariances = _covariances_of(cholesky, given.covariance_type)
         return MixtureParameters(weights, means, covariances, cholesky)
 
     def _estimate(
         self, X: Array, random_state: np.random.RandomState, sample_weight: Array | None
     ) -> MixtureParameters:
-        if self.init_params == "kmeans":
-            on_host = self.kmeans is kmeans_labels
+        if self.settings.init_params == "kmeans":
+            on_host = self.settings.kmeans is kmeans_labels
             rows = self.backend.host(X) if on_host else X
             weight = sample_weight
             if on_host and sample_weight is not None:
                 weight = self.backend.host(sample_weight)
-            found = self.kmeans(rows, self.n_components, random_state, weight)
+            found = self.settings.kmeans(rows, self.settings.n_components, random_state, weight)
             return found if isinstance(found, MixtureParameters) else self._of_labels(X, found, sample_weight)
         rows = self.backend.host(X)
         weight = None if sample_weight is None else self.backend.host(sample_weight)
-        if self.init_params == "random":
+        if self.settings.init_params == "random":
             return self._of_random(rows, random_state, weight)
-        if self.init_params == "random_from_data":
-            chosen = random_state.choice(len(rows), size=self.n_components, replace=False)
+        if self.settings.init_params == "random_from_data":
+            chosen = random_state.choice(len(rows), size=self.settings.n_components, replace=False)
         else:
             from sklearn.cluster import kmeans_plusplus
 
-            _, chosen = kmeans_plusplus(rows, self.n_components, sample_weight=weight, random_state=random_state)
+            _, chosen = kmeans_plusplus(
+                rows, self.settings.n_components, sample_weight=weight, random_state=random_state
+            )
         return self._of_rows(X, rows[chosen].astype(np.float64), weight)
 
     def _of_labels(self, X: Array, labels: np.ndarray, sample_weight: Array | None) -> MixtureParameters:
         """Two reads: the means, then the scatter about them."""
-        middle = self.backend.host(X[:1]).astype(np.float64).repeat(self.n_components, axis=0)
+        middle = self.backend.host(X[:1]).astype(np.float64).repeat(self.settings.n_components, axis=0)
         rough = self.backend.label_pass(X, labels, middle, "diag", sample_weight)
         with np.errstate(invalid="ignore"):
             means = middle + np.nan_to_num(rough.sums / rough.counts[:, None])
-        return self._m_step(self.backend.label_pass(X, labels, means, self.covariance_type, sample_weight), means)
+        return self._m_step(
+            self.backend.label_pass(X, labels, means, self.settings.covariance_type, sample_weight), means
+        )
 
     def _of_random(
         self, X: np.ndarray, random_state: np.random.RandomState, sample_weight: np.ndarray | None
     ) -> MixtureParameters:
         """Random responsibilities, a chunk of rows at a time; every mean is then near the middle of the data."""
-        k, d = self.n_components, X.shape[1]
+        k, d = self.settings.n_components, X.shape[1]
         middle = X.mean(axis=0, dtype=np.float64)
-        scatter_shape = (k, d, d) if self.covariance_type in ("full", "tied") else (k, d)
+        scatter_shape = (k, d, d) if self.settings.covariance_type in ("full", "tied") else (k, d)
         total = EMStatistics(np.nan, np.zeros(k), np.zeros((k, d)), np.zeros(scatter_shape))
         for first in range(0, len(X), CHUNK):
             diff = X[first : first + CHUNK] - middle
@@ -179,18 +211,18 @@ class MixtureInit:
         As in scikit-learn, weights are 1 / n, and ``tied`` takes the scatter of all rows about 0 less that of the means.
         """
         k, d = means.shape
-        if self.covariance_type == "tied":
+        if self.settings.covariance_type == "tied":
             nowhere = np.zeros((1, d))
             all_rows = self.backend.label_pass(X, np.zeros(len(X), dtype=np.int32), nowhere, "full", None).scatter[0]
             scatter = np.repeat((all_rows - means.T @ means)[None] / k, k, axis=0)
         else:
-            scatter = np.zeros((k, d, d) if self.covariance_type == "full" else (k, d))
+            scatter = np.zeros((k, d, d) if self.settings.covariance_type == "full" else (k, d))
         found = self._m_step(EMStatistics(np.nan, np.ones(k), np.zeros((k, d)), scatter), means)
         total = len(X) if sample_weight is None else float(sample_weight.sum())
         return MixtureParameters(np.full(k, 1 / total), means, found.covariances, found.precisions_cholesky)
 
     def _m_step(self, statistics: EMStatistics, means: np.ndarray) -> MixtureParameters:
-        return m_step(statistics, means, self.covariance_type, self.reg_covar, resolution=0.0)
+        return m_step(statistics, means, self.settings.covariance_type, self.settings.reg_covar, resolution=0.0)
 
 
 def _covariances_of(cholesky: np.ndarray, covariance_type: str) -> np.ndarray:

@@ -16,15 +16,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, types
 
-from gpuclust.algorithms.mixture.em import (
-    Array,
-    EMScores,
-    EMStatistics,
-    KernelParameters,
-    kernel_parameters,
-    label_parameters,
-    recentre,
-)
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.errors import FitError
 from gpuclust.runtime.jit import ignore_small_grid_warnings
 
@@ -34,110 +26,77 @@ MAX_BLOCKS = 1024
 MAX_PARTIALS = 256 * 2**20  # bytes of partial sums on the device
 
 
-def matrix(X: Array) -> Array:
-    """X (n, d) as an array on the device, float32 or float64; no copy of one that is there."""
-    if hasattr(X, "__cuda_array_interface__"):
-        X = cuda.as_cuda_array(X)
-    elif isinstance(X, np.ndarray):
-        X = cuda.to_device(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64))
-    if X.dtype not in (np.float32, np.float64):
-        raise FitError(f"a matrix of {X.dtype} on the device cannot be fitted; convert it to float32 or float64")
-    return X
+class CudaPasses(EMBackend):
+    """The passes on the current CUDA device."""
 
-
-def host(X: Array) -> np.ndarray:
-    """X in host memory."""
-    if isinstance(X, np.ndarray):
+    def matrix(self, X: Array) -> Array:
+        """X (n, d) as an array on the device, float32 or float64; no copy of one that is there."""
+        if hasattr(X, "__cuda_array_interface__"):
+            X = cuda.as_cuda_array(X)
+        elif isinstance(X, np.ndarray):
+            X = cuda.to_device(X if X.dtype in (np.float32, np.float64) else X.astype(np.float64))
+        if X.dtype not in (np.float32, np.float64):
+            raise FitError(f"a matrix of {X.dtype} on the device cannot be fitted; convert it to float32 or float64")
         return X
-    return (cuda.as_cuda_array(X) if not hasattr(X, "copy_to_host") else X).copy_to_host()
 
+    def host(self, X: Array) -> np.ndarray:
+        """X in host memory."""
+        if isinstance(X, np.ndarray):
+            return X
+        return (cuda.as_cuda_array(X) if not hasattr(X, "copy_to_host") else X).copy_to_host()
 
-def em_pass(
-    X: Array,
-    weights: np.ndarray,
-    means: np.ndarray,
-    precisions_cholesky: np.ndarray,
-    covariance_type: str,
-    sample_weight: Array | None = None,
-) -> EMStatistics:
-    """The E-step and the sums of the M-step, `EMBackend.em_pass`."""
-    X = matrix(X)
-    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
-    return _moments(X, np.empty(0, dtype=np.int32), sample_weight, c)
-
-
-def label_pass(
-    X: Array, labels: Array, means: np.ndarray, covariance_type: str, sample_weight: Array | None = None
-) -> EMStatistics:
-    """The sums of the M-step for given labels (n,), `EMBackend.label_pass`."""
-    X = matrix(X)
-    if isinstance(labels, np.ndarray):
-        labels = labels.astype(np.int32)
-    return _moments(X, labels, sample_weight, label_parameters(means, covariance_type, X.dtype))
-
-
-def score_pass(
-    X: Array,
-    weights: np.ndarray,
-    means: np.ndarray,
-    precisions_cholesky: np.ndarray,
-    covariance_type: str,
-    sample_weight: Array | None = None,
-    responsibilities: bool = False,
-) -> EMScores:
-    """Labels, confidence and log-likelihood of the rows, `EMBackend.score_pass`."""
-    X = matrix(X)
-    n, k = X.shape[0], len(means)
-    c = kernel_parameters(weights, means, precisions_cholesky, covariance_type, X.dtype)
-    threads, shared = _tile(X, k)
-    blocks = max(1, min(MAX_BLOCKS, -(-n // threads)))
-    labels = cuda.device_array(n, dtype=np.int32)
-    confidence = cuda.device_array(n, dtype=np.float32)
-    log_prob = cuda.device_array(n, dtype=np.float64)
-    shares = cuda.device_array((n if responsibilities else 1, k), dtype=X.dtype)
-    totals = cuda.to_device(np.zeros((2, blocks * threads)))
-    parameters = [cuda.to_device(a) for a in c.arrays]
-    _, score_rows, _ = _kernels(str(X.dtype))
-    with ignore_small_grid_warnings():
-        score_rows[blocks, threads, 0, shared](
-            X, _weights(sample_weight), *parameters, c.base, labels, confidence, log_prob, shares, totals
+    def _moments(self, X: Array, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
+        n, d = X.shape
+        k, diagonal = len(c.factors), c.factors.shape[1] == 1
+        if isinstance(labels, np.ndarray):
+            labels = labels.astype(np.int32)
+        rows, columns = (np.arange(d), np.arange(d)) if diagonal else np.tril_indices(d)
+        entries = 1 + d + len(rows)  # a component's count, sums and scatter
+        threads, shared = _tile(X, k)
+        blocks = max(1, min(MAX_BLOCKS, -(-n // threads), MAX_PARTIALS // (8 * k * entries)))
+        partial = cuda.to_device(np.zeros((blocks, k * entries)))
+        log_likelihood = cuda.to_device(np.zeros(blocks * threads))
+        merged = cuda.device_array(k * entries, dtype=np.float64)
+        weight = _weights(sample_weight)
+        em_tiles, _, merge = _kernels(str(X.dtype))
+        pairs = [cuda.to_device(a.astype(np.int32)) for a in (rows, columns)]
+        with ignore_small_grid_warnings():
+            em_tiles[blocks, threads, 0, shared](
+                X, weight, _device(labels), *map(cuda.to_device, c.arrays), *pairs, partial, log_likelihood
+            )
+            merge[-(-k * entries // MAX_THREADS), MAX_THREADS](partial, merged)
+        found = merged.copy_to_host().reshape(k, entries)
+        scatter = np.zeros(c.factors.shape)
+        scatter[:, np.zeros(d, dtype=int) if diagonal else rows, columns] = found[:, 1 + d :]
+        statistics = EMStatistics(
+            float(log_likelihood.copy_to_host().sum()), found[:, 0].copy(), found[:, 1 : 1 + d].copy(), scatter
         )
-    log_likelihood, entropy = totals.copy_to_host().sum(axis=1)
-    return EMScores(
-        labels.copy_to_host(),
-        confidence.copy_to_host(),
-        log_prob.copy_to_host(),
-        float(log_likelihood),
-        float(entropy),
-        shares.copy_to_host() if responsibilities else None,
-    )
+        return recentre(statistics, c, float(n) if sample_weight is None else float(self.host(weight).sum()))
 
-
-def _moments(X: Array, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
-    n, d = X.shape
-    k, diagonal = len(c.factors), c.factors.shape[1] == 1
-    rows, columns = (np.arange(d), np.arange(d)) if diagonal else np.tril_indices(d)
-    entries = 1 + d + len(rows)  # a component's count, sums and scatter
-    threads, shared = _tile(X, k)
-    blocks = max(1, min(MAX_BLOCKS, -(-n // threads), MAX_PARTIALS // (8 * k * entries)))
-    partial = cuda.to_device(np.zeros((blocks, k * entries)))
-    log_likelihood = cuda.to_device(np.zeros(blocks * threads))
-    merged = cuda.device_array(k * entries, dtype=np.float64)
-    weight = _weights(sample_weight)
-    em_tiles, _, merge = _kernels(str(X.dtype))
-    pairs = [cuda.to_device(a.astype(np.int32)) for a in (rows, columns)]
-    with ignore_small_grid_warnings():
-        em_tiles[blocks, threads, 0, shared](
-            X, weight, _device(labels), *map(cuda.to_device, c.arrays), *pairs, partial, log_likelihood
+    def _scores(self, X: Array, sample_weight: Array | None, c: KernelParameters, responsibilities: bool) -> EMScores:
+        n, k = X.shape[0], len(c.centres)
+        threads, shared = _tile(X, k)
+        blocks = max(1, min(MAX_BLOCKS, -(-n // threads)))
+        labels = cuda.device_array(n, dtype=np.int32)
+        confidence = cuda.device_array(n, dtype=np.float32)
+        log_prob = cuda.device_array(n, dtype=np.float64)
+        shares = cuda.device_array((n if responsibilities else 1, k), dtype=X.dtype)
+        totals = cuda.to_device(np.zeros((2, blocks * threads)))
+        parameters = [cuda.to_device(a) for a in c.arrays]
+        _, score_rows, _ = _kernels(str(X.dtype))
+        with ignore_small_grid_warnings():
+            score_rows[blocks, threads, 0, shared](
+                X, _weights(sample_weight), *parameters, c.base, labels, confidence, log_prob, shares, totals
+            )
+        log_likelihood, entropy = totals.copy_to_host().sum(axis=1)
+        return EMScores(
+            labels.copy_to_host(),
+            confidence.copy_to_host(),
+            log_prob.copy_to_host(),
+            float(log_likelihood),
+            float(entropy),
+            shares.copy_to_host() if responsibilities else None,
         )
-        merge[-(-k * entries // MAX_THREADS), MAX_THREADS](partial, merged)
-    found = merged.copy_to_host().reshape(k, entries)
-    scatter = np.zeros(c.factors.shape)
-    scatter[:, np.zeros(d, dtype=int) if diagonal else rows, columns] = found[:, 1 + d :]
-    statistics = EMStatistics(
-        float(log_likelihood.copy_to_host().sum()), found[:, 0].copy(), found[:, 1 : 1 + d].copy(), scatter
-    )
-    return recentre(statistics, c, float(n) if sample_weight is None else float(host(weight).sum()))
 
 
 def _tile(X: Array, n_components: int) -> tuple[int, int]:
@@ -167,7 +126,13 @@ def _weights(sample_weight: Array | None) -> Array:
 
 @lru_cache
 def _kernels(dtype: str) -> tuple[Any, Any, Any]:
-    """The kernels for float32 or float64: statistics of tiles, scores of rows, merging of partials."""
+    """The kernels for float32 or float64: statistics of tiles, scores of rows, merging of partials.
+
+    Arrays are on the device. Those called ``real`` below have this dtype. Every kernel takes X (n, d) real, weight (n,)
+    float64 or (0,) where every row counts once, and the parameters of `KernelParameters`, all real: centres (k, d),
+    factors (k, d, d) or (k, 1, d), offsets (k, d), constants (k,). The dynamic shared memory of a block holds
+    (d + k, threads + 1) real: the rows of its tile, a column each, and their responsibilities.
+    """
     real = types.float64 if dtype == "float64" else types.float32
     one = np.dtype(dtype).type(1)
     zero = np.dtype(dtype).type(0)
@@ -175,7 +140,10 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @device_function
     def log_joint(x, t, stride, centres, factors, offsets, constants, c):  # type: ignore[no-untyped-def]
-        """The log of component c's weighted density of the tile's row t, as in `KernelParameters`."""
+        """The log of component c's weighted density of row t of the tile, as in `KernelParameters`; real.
+
+        ``x`` (d * stride,) real is the tile, feature after feature.
+        """
         d = centres.shape[1]
         diagonal = factors.shape[1] == 1
         value = constants[c]
@@ -191,7 +159,10 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @device_function
     def responsibilities(x, t, stride, centres, factors, offsets, constants, share):  # type: ignore[no-untyped-def]
-        """Leave exp(log joint - top) in share[:, t]; the likeliest component, top and the sum."""
+        """Leave exp(log joint - top) in share[c * stride + t]; the likeliest component, ``top`` and the sum.
+
+        ``share`` (k * stride,) real; ``top`` is the largest log joint of the row. Returns int, real, real.
+        """
         k = centres.shape[0]
         best = 0
         top = zero
@@ -210,6 +181,13 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @cuda.jit
     def em_tiles(X, weight, labels, centres, factors, offsets, constants, rows, columns, partial, log_likelihood):  # type: ignore[no-untyped-def]
+        """Add the moments of a block's tiles about the centres to its line of ``partial``.
+
+        ``labels`` (n,) int32 make the responsibilities 0 or 1; with (0,) they come from the densities. ``rows`` and
+        ``columns`` (m,) int32 are the entries of the scatter. ``partial`` (blocks, k * (1 + d + m)) float64, zeros at first:
+        of each component the count, the sums and the scatter. ``log_likelihood`` (blocks * threads,) float64 receives each
+        thread's sum of w log p(x) without the base.
+        """
         n, d = X.shape
         k = centres.shape[0]
         t = cuda.threadIdx.x
@@ -263,6 +241,12 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @cuda.jit
     def score_rows(X, weight, centres, factors, offsets, constants, base, labels, confidence, log_prob, shares, totals):  # type: ignore[no-untyped-def]
+        """Write the scores of every row, a thread a row at a time.
+
+        ``base`` float64 is added to each log p(x). Results: ``labels`` (n,) int32, ``confidence`` (n,) float32,
+        ``log_prob`` (n,) float64, ``shares`` (n, k) real or (1, k) where they are not wanted. ``totals``
+        (2, blocks * threads) float64, zeros at first: each thread's log-likelihood and entropy.
+        """
         n, d = X.shape
         k = centres.shape[0]
         t = cuda.threadIdx.x
@@ -293,6 +277,7 @@ def _kernels(dtype: str) -> tuple[Any, Any, Any]:
 
     @cuda.jit
     def merge(partial, merged):  # type: ignore[no-untyped-def]
+        """merged (entries,) = the sum of partial (blocks, entries) over the blocks, in order; both float64."""
         entry = cuda.grid(1)
         if entry < merged.shape[0]:
             s = 0.0
