@@ -1,4 +1,4 @@
-"""The README's pictures, made anew from the built-in catalogue: the explorer's pages and the MLflow chart view.
+"""Make the README's pictures from the built-in catalogue: pages of the explorer and the chart view of MLflow.
 
     python experiments/pictures.py            writes docs/*.png
 
@@ -67,7 +67,7 @@ def explorer(page: Any, address: str, out: Path) -> None:
 
 
 def deep(page: Any, address: str, out: Path) -> None:
-    """Three axes, in the dark."""
+    """The map with three axes, in the dark theme."""
     page.goto(f"{address}/map")
     page.get_by_role("button", name="3-D").click()
     page.get_by_role("slider", name="Rotate").wait_for()
@@ -84,7 +84,7 @@ def charts(page: Any, address: str, out: Path) -> None:
     if assistant.count():
         assistant.locator("xpath=../..").get_by_role("button").last.click()
     page.mouse.move(1, 1)
-    page.wait_for_timeout(4_000)  # bars and legends move into their places
+    page.wait_for_timeout(4_000)  # until the animations of bars and legends have ended
     page.screenshot(path=out / "mlflow-charts.png")
 
 
@@ -103,7 +103,7 @@ def still(page: Any) -> None:
 
 
 def gpuclust(folder: str, *arguments: str) -> None:
-    """One command, to its end."""
+    """Run one command and wait for its end."""
     subprocess.run([sys.executable, "-m", "gpuclust", *arguments], cwd=folder, check=True)
 
 
@@ -124,7 +124,7 @@ def served(folder: str, *arguments: str) -> Iterator[str]:
 
 
 def chromium() -> str:
-    """Where Chromium is."""
+    """The path of Chromium."""
     named = os.environ.get("GPUCLUST_CHROMIUM", "chromium")
     found = shutil.which(named) or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:

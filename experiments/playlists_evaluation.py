@@ -1,9 +1,9 @@
-"""Are the playlists any good? Precision on tracks and genres that were held out, beside random and popular picks.
+"""Evaluation of the playlists: precision on held-out tracks and genres, compared with random and with popular tracks.
 
-Two tables of real tracks are clustered and exported by the commands a user would type. Playlists: of every playlist with
-enough tracks, five are liked and the others are what should be found. Genres: five tracks of a genre are liked, and a
-recommendation is right when it has that genre; genres and playlists are no features, so nothing tells the model of them.
-Every way recommends as many tracks, never a liked one. Intervals are 95 % percentile bootstrap over the queries.
+Two tables of real tracks are clustered and exported with gpuclust's commands. Playlists: five tracks of every playlist with
+enough tracks are liked, and the others are right. Genres: five tracks of a genre are liked, and a recommendation is right when it
+has that genre. Genres and playlists are not used as features. Every way recommends the same number of tracks, never a liked one.
+Intervals are 95 % percentile bootstrap over the queries.
 
     python experiments/playlists_evaluation.py --data FOLDER [--seeds 3] [--out playlists_evaluation.json]
 """
@@ -34,7 +34,7 @@ TRUTH = {"playlists": "playlist_id", "genres": "track_genre"}
 
 @dataclass(frozen=True)
 class Case:
-    """Ranks that are liked, and ranks that would be right."""
+    """The ranks of the liked tracks, and those of the tracks that are right."""
 
     liked: np.ndarray
     right: np.ndarray
@@ -110,7 +110,7 @@ def ways(library: Library, rng: np.random.Generator) -> dict[str, Callable[[Case
 
     everything = np.arange(len(library))
     return {
-        "gpuclust playlist --like, as it comes": playlist(),
+        "gpuclust playlist --like, with its defaults": playlist(),
         "… diversity 0": playlist(diversity=0.0),
         "… diversity 0.6": playlist(diversity=0.6),
         "… diversity 0, any number per creator": playlist(diversity=0.0, per_creator=None),
@@ -143,7 +143,9 @@ def evaluate(kind: str, data: Path, seeds: int, k: str) -> dict[str, object]:
             facts = library.facts
     base = found["random, same clusters"]
     print(f"\n{kind}: {TRACKS[kind]}, {facts.n_rows:,} tracks in {facts.n_clusters} clusters, {len(queries)} queries")
-    print(f"| recommended by | precision@{SIZE} (95 % interval) | less random of the same clusters | times it |")
+    print(
+        f"| recommended by | precision@{SIZE} (95 % interval) | minus random, same clusters | ratio to random, same clusters |"
+    )
     print("|---|---|---|---|")
     rows = {}
     for name, values in found.items():

@@ -1,12 +1,12 @@
 """Throughput and latency of `gpuclust serve` by route, under load from wrk on the same machine.
 
     python experiments/bench/api.py                          # exports the real tracks and a generated catalogue of 1.2 million
-    python experiments/bench/api.py --export NAME=FOLDER ... # exports that are there already
-    python experiments/bench/api.py --workers 2              # by two server processes
+    python experiments/bench/api.py --export NAME=FOLDER ... # existing exports
+    python experiments/bench/api.py --workers 2              # with two server processes
 
-Answers are first held against the library that they come from. Then each route is asked over one connection (what an
-answer takes) and over sixteen (what the server bears), every request another one out of 500. Where wrk is not installed
-(apt-get install wrk) a loop over httpx stands in, which costs more than the server does, and the record says so.
+First the answers are compared with those of the library behind the API. Then each route is measured with one connection (the
+latency) and with sixteen (the throughput), with 500 different requests in turn. Where wrk is not installed (apt-get install wrk), a
+loop over httpx is used instead, which costs more than the server; the record names the tool.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CATALOGUE_ROWS = 1_200_000
 
 @dataclass(frozen=True)
 class Load:
-    """Requests of one route: paths, and one body each for a POST."""
+    """The requests of one route: paths, and for a POST one body for each path."""
 
     name: str
     paths: list[str]
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def made(folder: Path) -> dict[str, Path]:
-    """The two exports, by the command line."""
+    """The two exports, made with the command line."""
     sources = {
         "catalogue 1.2M": ["data=catalogue", f"data.n_rows={CATALOGUE_ROWS}", "cluster.n_clusters=8", "score=none"]
     }
@@ -91,7 +91,7 @@ def made(folder: Path) -> dict[str, Path]:
 
 
 def measured(name: str, export: Path, workers: int) -> dict[str, Any]:
-    """Every route of one export."""
+    """The measurements of every route of one export."""
     with Library.open(export) as library:
         loads = loads_of(library)
         n_rows = len(library)
@@ -115,7 +115,7 @@ def measured(name: str, export: Path, workers: int) -> dict[str, Any]:
 
 @contextmanager
 def served(export: Path, workers: int) -> Iterator[tuple[str, float]]:
-    """A server's address, and the seconds until it said so; the index is built already."""
+    """A server's address, and the seconds until it printed it; the index exists already."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "gpuclust", "serve", str(export), "--port", "0", "--workers", str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -164,13 +164,13 @@ def loads_of(library: Library) -> list[Load]:
 
 
 def _slip(text: str, rng: random.Random) -> str:
-    """Two neighbouring letters exchanged."""
+    """The text with two neighbouring letters exchanged."""
     at = rng.randrange(max(len(text) - 1, 1))
     return text[:at] + text[at : at + 2][::-1] + text[at + 2 :]
 
 
 def agree(library: Library, address: str) -> None:
-    """What the server says is what the library says."""
+    """Check that the server's answers are those of the library."""
     (item,) = library.at([len(library) // 2])
     with httpx.Client(base_url=address + API, timeout=60) as client:
         answer = client.get(f"/items/{quote(item.id, safe='')}").json()["item"]

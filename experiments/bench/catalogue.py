@@ -1,8 +1,8 @@
-"""How fast the built-in catalogue is generated, and how much memory a stream of it takes.
+"""The speed at which the built-in catalogue is generated, and the memory that a stream of it uses.
 
-First checks that the stream and the whole agree row for row. Then, in one process and in turns: rows generated a
-second, and the ratio to reading the same rows back from CSV with pandas' Arrow engine. Last, in a process of its own,
-a long stream and the memory that it holds.
+First checks that the stream and the complete catalogue agree in every row. Then measures, in one process and in turns, the rows
+generated per second, and the ratio to reading the same rows from CSV with pandas' Arrow engine. Last, in a separate process, the
+memory that a long stream uses.
 
     python experiments/bench/catalogue.py [--rows 1200000] [--csv-rows 200000] [--stream-rows 20000000]
 """

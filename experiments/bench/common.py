@@ -1,4 +1,4 @@
-"""What every bench shares: the data, interleaved timing, the machine, and where results go."""
+"""Functions of all benches: the data, interleaved timing, the description of the machine, and the results' files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FEATURES = {  # by their number, as in the studies
 
 
 def environment() -> dict[str, Any]:
-    """The machine, the versions and the date that a figure belongs to."""
+    """The machine, the versions of packages and the date, recorded with every result."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """The processor's name; behind a hypervisor that hides it, its family and widest vectors too."""
+    """The processor's name; where a hypervisor hides it, also its family and its widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -76,10 +76,10 @@ def _cpu_model() -> str:
 
 
 def real_tracks(n_features: int = 11, *, distinct: bool = False, dtype: Any = np.float64) -> tuple[np.ndarray, str]:
-    """Standardised audio features of the 114,000 tracks (89,741 distinct ones), and a line saying what they are.
+    """Standardised audio features of the 114,000 tracks (89,741 distinct ones), and a line that describes them.
 
     `n_features` is 7, 10 or 11, or 5 for the standardised principal components of the seven after min-max scaling.
-    Where the table is not beside the checkout, as many rows are generated, and the line says so.
+    Where the table is not in the folder beside the checkout, the same number of rows is generated, and the line says so.
     """
     if not TRACKS.exists():
         X = generated(89_741 if distinct else 114_000, n_features)
@@ -109,16 +109,17 @@ def generated(n_samples: int, n_features: int, *, seed: int = 0) -> np.ndarray:
 
 
 def enlarged(X: np.ndarray, n_samples: int, *, seed: int = 0) -> np.ndarray:
-    """Rows drawn from X and moved by 5 % of each feature's spread: X's shape at another size, without duplicates."""
+    """Rows drawn from X plus noise of 5 % of each feature's standard deviation: X's distribution with another number of rows and
+    without duplicates."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(n_samples, X.shape[1])).astype(X.dtype)
     return X[rng.integers(0, len(X), n_samples)] + noise * (0.05 * X.std(axis=0))
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, called in turn `repeats` times, so that a slow spell hits all alike.
+    """Median seconds of each function, called in turn `repeats` times, so that a slow phase of the machine affects all of them.
 
-    What compiles or fills a cache at its first call should have been called before.
+    A function that compiles or fills a cache at its first call should be called once before.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
@@ -130,7 +131,7 @@ def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dic
 
 
 def heading(title: str, *lines: str) -> dict[str, Any]:
-    """Print what is measured, on what and with which versions; return the environment."""
+    """Print the title, the machine and the versions; return the environment."""
     facts = environment()
     print(f"{title}\n{'=' * len(title)}")
     print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, Python {facts['python']}, {facts['date']}")
@@ -141,14 +142,14 @@ def heading(title: str, *lines: str) -> dict[str, Any]:
 
 
 def only_gpu(description: str) -> bool:
-    """The command line of a script that has a part on the GPU: whether to leave the CPU's out."""
+    """Parse the command line of a script that has a part on the GPU; whether to run this part only."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--gpu", action="store_true", help="only the part that runs on a GPU")
     return bool(parser.parse_args().gpu)
 
 
 def gpu_too(name: str, compare: Callable[[], dict[str, Any]]) -> None:
-    """What `compare` finds on the GPU, into results/NAME_gpu.json; one line that says why where there is none."""
+    """Write the result of `compare` on the GPU to results/NAME_gpu.json; print a line with the reason where there is no GPU."""
     why_not = probe_gpu()
     if why_not is not None:
         print(f"not compared on a GPU: {why_not}")
@@ -161,7 +162,7 @@ def gpu_too(name: str, compare: Callable[[], dict[str, Any]]) -> None:
 
 
 def synchronised(function: Callable[[], object]) -> Callable[[], object]:
-    """The function with its work on the device waited for, so that its time is all of it."""
+    """The function, followed by waiting for the device, so that its time includes its work there."""
     import cupy
 
     def run() -> object:

@@ -1,10 +1,10 @@
-"""Exact duplicates: what working on the distinct rows saves, by the share of the rows that are distinct.
+"""Exact duplicates: the time saved by working on the distinct rows, by the share of distinct rows.
 
     python experiments/bench/duplicates.py            # about a minute on two cores
 
-Tables of 60,000 rows whose distinct rows are drawn from the real tracks, and the real 114,000 rows as they are. Both ways
-must find the same; finding the distinct rows is part of each way's time that uses them. `gpuclust.runtime.deduplicate` takes
-from here the share from which it pays.
+The tables are 60,000 rows drawn from given numbers of distinct real tracks, and the 114,000 real rows. Both ways must give the same
+results; the time to find the distinct rows is included where they are used. The limits in `gpuclust.runtime.deduplicate` come from
+this bench.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ GMM = GmmConfig(n_clusters=5, covariance_type="full", max_iter=30, tol=0.0)
 
 
 def fit(X: np.ndarray, config: ClusterConfig, distinct: Distinct | None = None) -> FitResult:
-    """One fit as a job makes it, on the distinct rows where they are given."""
+    """One fit as in a job, on the distinct rows where they are given."""
     data = FitInput(X, 0, CPU, ResultCache(0), "bench", distinct)
     return algorithm_of(config).fitter("cpu")(data, [config])[0]
 
 
 def tables() -> dict[str, np.ndarray]:
-    """The real rows, and tables of ROWS rows by the share that is distinct, float32 as in a job."""
+    """The real rows, and tables of ROWS rows by their share of distinct rows, float32 as in a job."""
     X, _ = real_tracks(11, dtype=np.float32)
     rows, rng = distinct_rows(X).X, np.random.default_rng(0)
     found = {"real": X}

@@ -1,10 +1,10 @@
-"""First use: what a job pays for compiling its kernels, once on each machine, by algorithm.
+"""First use: the time that a job spends on compiling its kernels, once on each machine, by algorithm.
 
     python experiments/bench/first_use.py            # about two minutes on two cores
 
-Each job runs in a process of its own on 20,000 generated tracks: first with an empty cache of compiled kernels, then with
-the cache that this left, in turn. The difference of the medians is what compiling costs; both runs must find the same, and
-the first one alone must say that it compiles. Processor seconds are given too: other work on the machine changes them less.
+Each job runs in its own process on 20,000 generated tracks, in turn with an empty cache of compiled kernels and with the cache that
+this run has filled. The difference of the medians is the cost of compilation. Both runs must give the same results, and only
+the first may report that it compiles. Processor seconds are recorded too, as other work on the machine changes them less.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAYS = COMPILING.partition(":")[0]
 
 
 def job(algorithm: str, cache: Path, folder: Path) -> tuple[float, float, str]:
-    """Seconds of a job with this cache, those of the processor, and what it printed."""
+    """Seconds of a job with this cache, its processor seconds, and its output."""
     command = [sys.executable, "-m", "gpuclust", f"data.n_rows={ROWS}", f"cluster={algorithm}", "tracking=none"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()

@@ -1,13 +1,13 @@
-"""One HDBSCAN tree cut eight times, against one fit, and against eight fits of fast_hdbscan called directly.
+"""One HDBSCAN tree cut eight times, compared with one fit and with eight fits of fast_hdbscan called directly.
 
-    python experiments/bench/hdbscan_sweep.py   # about two minutes on two cores; --gpu for the part on a GPU alone
+    python experiments/bench/hdbscan_sweep.py   # about two minutes on two cores; --gpu runs only the part on a GPU
 
-Checked first: at the eight settings below, on all 114,000 tracks, the labels are those of direct fast_hdbscan fits to
-the last row. With several threads fast_hdbscan's choice between equal edges depends on their timing, so the direct fits
-are made with one thread; the rows that differ from its fits with all threads are counted beside. One fit of each on all
-eleven features, where a search row by row is slowest, is timed too, once. No setting makes one
-cluster of all rows: fast_hdbscan is quadratic there. On a GPU one tree of cuML's, cut eight times by our code, is measured beside
-eight fits of cuML called directly, and the share of rows on which both agree is said.
+First checks, for the eight settings below and all 114,000 tracks, that the labels equal those of direct fast_hdbscan fits in every
+row. With several threads, fast_hdbscan's choice between equal edges depends on their timing, so the direct fits use one
+thread; the rows that differ from its fits with all threads are counted. One fit of each on all eleven features, for which a search
+row by row is slowest, is timed once. No setting makes one cluster of all rows, for which fast_hdbscan is quadratic. On a GPU, one
+tree by cuML with eight cuts by our code is compared with eight fits of cuML called directly, and the share of rows on which
+both agree is reported.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def direct(X: np.ndarray, setting: dict[str, Any]) -> np.ndarray:
-    """Labels of fast_hdbscan's own estimator."""
+    """The labels of fast_hdbscan's estimator."""
     return HDBSCAN(min_samples=MIN_SAMPLES, **setting).fit(X).labels_
 
 
 def check(X: np.ndarray) -> list[dict[str, Any]]:
-    """Compare all labels; every setting must agree in every row with the one-threaded direct fit."""
+    """Compare all labels; at every setting they must equal those of the direct fit with one thread."""
     tree = spanning_tree(X, min_samples=MIN_SAMPLES)
     threads = numba.get_num_threads()
     found = []
@@ -73,7 +73,7 @@ def check(X: np.ndarray) -> list[dict[str, Any]]:
 
 
 def on_gpu() -> dict[str, Any]:
-    """One tree and eight cuts of it, beside eight fits of cuML, on the device."""
+    """One tree and eight cuts of it, and eight fits of cuML, on the device."""
     import cupy as cp
     from cuml.cluster import HDBSCAN as CumlHDBSCAN
 

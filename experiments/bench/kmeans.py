@@ -1,12 +1,12 @@
-"""K-Means: an iteration, a sweep with restarts, and where the fused engine pays, against scikit-learn.
+"""K-Means: an iteration, a sweep with restarts, and the shapes for which the fused engine is faster than scikit-learn.
 
-    python experiments/bench/kmeans.py          # about three minutes on two cores; --gpu for the part on a GPU alone
+    python experiments/bench/kmeans.py          # about three minutes on two cores; --gpu runs only the part on a GPU
 
-Agreement first: from the same starting centres both must reach the same inertia and the same labels. An iteration is timed as
-the difference between a long and a short run from the same centres, divided by the iterations between them, so that
-neither side is charged for its preparation; the sweep is timed whole. An iteration is also timed as processor seconds of
-one thread on each side, which other work on the machine disturbs least; the grid of shapes is timed in that way alone. On
-a GPU an iteration of our CUDA pass is measured beside cuML's K-Means called directly, and flash-kmeans where it is installed.
+First checks that both reach the same inertia and the same labels from the same starting centres. The time of an iteration is the
+difference between a long and a short run from the same centres, divided by the difference of their iterations, so that it does not
+include any preparation; the sweep is timed as a whole. An iteration is also timed in processor seconds of one thread, which other
+work on the machine affects least; the grid of shapes is timed in this way only. On a GPU, an iteration of our CUDA pass is
+compared with cuML's K-Means called directly, and with flash-kmeans where it is installed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ROWS = 1_160_000
 SIZES = range(2, 11)
 RESTARTS = 10
 SEEDS = (0, 42)
-WORSE = 1.0005  # the inertia that a sweep may end at, as a multiple of scikit-learn's
+WORSE = 1.0005  # the largest inertia allowed, as a multiple of scikit-learn's
 SHORT, LONG = 1, 11  # iterations
 REPEATS = 5
-ITERATION_REPEATS = 15  # a difference of two short runs wants more
+ITERATION_REPEATS = 15  # more than elsewhere, as the difference of two short runs is noisy
 GRID_ROWS = 40_000
 GRID = [(d, k) for d in (2, 8, 32, 128) for k in (4, 16, 64, 256)]
 
@@ -47,7 +47,7 @@ def library(X: np.ndarray, start: np.ndarray, max_iter: int, tol: float = 0.0) -
 
 
 def agreement(X: np.ndarray, n_clusters: int) -> dict[str, float]:
-    """Both from the same centres to the end."""
+    """Check that both converge to the same result from the same centres."""
     start = X[np.random.default_rng(0).choice(len(X), n_clusters, replace=False)].astype(np.float64)
     (ours,), theirs = lloyd(X, [start]), library(X, start, 300, 1e-4)
     found = {
@@ -63,7 +63,7 @@ def agreement(X: np.ndarray, n_clusters: int) -> dict[str, float]:
 
 
 def processor_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """As `interleaved`, in processor time and on one thread."""
+    """As `interleaved`, but processor seconds on one thread."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -83,7 +83,7 @@ Timer = Callable[[dict[str, Callable[[], object]], int], dict[str, float]]
 
 
 def iteration(X: np.ndarray, n_clusters: int, repeats: int, timer: Timer = interleaved) -> dict[str, float]:
-    """Seconds of one iteration on each side, from the same centres, and how many times ours is faster."""
+    """Seconds of one iteration of each, from the same centres, and the ratio of scikit-learn's to ours."""
     start = X[np.random.default_rng(1).choice(len(X), n_clusters, replace=False)].astype(np.float64)
     functions: dict[str, Callable[[], object]] = {
         f"{name}_{length}": lambda run=run, length=length: run(length)
@@ -103,7 +103,7 @@ def iteration(X: np.ndarray, n_clusters: int, repeats: int, timer: Timer = inter
 
 
 def sweep(X: np.ndarray, seed: int) -> dict[str, object]:
-    """k = 2 to 10 with ten restarts each: whole times, and the inertia of each k as a multiple of scikit-learn's."""
+    """k = 2 to 10 with ten restarts each: total times, and the inertia of each k as a multiple of scikit-learn's."""
     kept: dict[str, list[float]] = {}
 
     def theirs() -> None:
@@ -140,7 +140,7 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
         return descent.centers, descent.n_iter
 
     def cuml(length: int) -> tuple[np.ndarray, int]:
-        tol = float(np.finfo(np.float64).tiny)  # it refuses 0
+        tol = float(np.finfo(np.float64).tiny)  # cuML does not accept 0
         model = CumlKMeans(n_clusters=len(start), init=centers, n_init=1, max_iter=length, tol=tol, output_type="cupy")
         model.fit(there)
         return cp.asnumpy(model.cluster_centers_), int(model.n_iter_)
@@ -162,7 +162,7 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
 
 
 def on_gpu() -> dict[str, Any]:
-    """An iteration on the device, after a check that all end at centres of the same inertia."""
+    """An iteration on the device, after a check that all reach the same inertia."""
     narrow, what = real_tracks(5)
     record: dict[str, Any] = {"data": what, "rows": ROWS}
     for dtype in (np.float64, np.float32):

@@ -1,8 +1,8 @@
-"""What a library of an export costs: its index, once; opening it; and the latency of every kind of answer.
+"""The costs of an export's library: building its index, once; opening it; and the latency of every kind of query.
 
-An export of the built-in catalogue is made (or given). First checks the answers: neighbours against brute force, pages
-against the table, titles found by themselves. Then times each kind of question on many different inputs, one thread,
-kinds in turns, and gives the median, the 95th and the 99th percentile. The claim is p95 under 100 ms at 1.2 million rows.
+Exports the built-in catalogue, or uses a given export. First checks the answers: neighbours against brute force, pages against the
+table, and that each title finds itself. Then times each kind of query with many different inputs on one thread, the kinds in turn,
+and reports the median, the 95th and the 99th percentile. The target is a 95th percentile below 100 ms at 1.2 million rows.
 
     python experiments/bench/library.py [--rows 1200000] [--export DIR] [--questions 200]
 """
@@ -32,7 +32,7 @@ LIMIT_MS = 100.0
 
 @contextmanager
 def exported(rows: int) -> Iterator[Path]:
-    """An export of the catalogue, made by the commands a user would type."""
+    """An export of the catalogue, made with gpuclust's commands."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["data=catalogue", f"data.n_rows={rows}", "cluster.n_clusters=6", "score=quick", "report=none"]
         for arguments in (overrides, ["export", "best", "--out", "out"]):
@@ -42,7 +42,7 @@ def exported(rows: int) -> Iterator[Path]:
 
 
 def slip(text: str, rng: np.random.Generator) -> str:
-    """A text with one letter missing from its longest word."""
+    """The text with one letter removed from its longest word."""
     longest = max(text.split(), key=len, default=text)
     at = int(rng.integers(0, max(len(longest), 1)))
     return text.replace(longest, longest[:at] + longest[at + 1 :], 1)
@@ -57,7 +57,7 @@ def not_there(library: Library, id: str) -> None:
 
 
 def questions(library: Library, rng: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """A question of each kind about random rows; each call asks another."""
+    """A query of each kind about random rows; each call makes a different one."""
     n, clusters = len(library), [c.cluster for c in library.clusters]
 
     def item():
@@ -103,7 +103,7 @@ def questions(library: Library, rng: np.random.Generator) -> dict[str, Callable[
 
 
 def check_answers(library: Library, rng: np.random.Generator) -> None:
-    """The nearest are those of brute force, each recording once; titles are found; pages continue each other."""
+    """Check that neighbours are those of brute force, each recording once, that titles are found, and that pages follow each other."""
     everything = np.arange(len(library))
     points, recordings = library.points(everything), library.recording_of(everything)
     for rank in rng.integers(0, len(library), 5):

@@ -1,16 +1,17 @@
-"""The whole study: scale, K-Means k = 2 to 10 with ten starts, the silhouette of each, PCA and a profile, 114,000 tracks.
+"""A complete study of 114,000 tracks: scaling, K-Means with k = 2 to 10 and ten starts, silhouettes, PCA and a profile.
 
     python experiments/bench/notebook.py            # about three minutes on two cores
 
-Ours is one command in a process of its own, everything included: starting Python, imports, reading and cleaning the CSV,
-fits, exact silhouettes, indices, profiles, figures, pages, a model, and all of it in MLflow on SQLite (a store that exists).
-It runs in float64, as theirs does, and once more in the default float32. Theirs is what a notebook would say, in pandas and
-scikit-learn, in this process, imports not counted: read, scale, fit, score, project, profile; no figure, nothing kept.
+Ours is one command in its own process. Its time includes starting Python, imports, reading and cleaning the CSV, fits, exact
+silhouettes, indices, profiles, figures, pages, a model, and logging to MLflow on SQLite (in an existing store). It runs in float64,
+as the other side does, and once more in the default float32. The other side is the same study as in a notebook, with pandas
+and scikit-learn, in this process and without its imports: read, scale, fit, score, project, profile. It makes no figure and stores
+nothing.
 
-Everything of theirs is measured in full but for the silhouettes: scikit-learn's nine exact scores take most of an hour. Of
-each labelling it scores the first rows against all others, by its own functions (`pairwise_distances_chunked` and the
-reduction that `silhouette_samples` hands it), whose work is the same for each row; the time for all rows is that, times rows /
-rows scored, and marked as scaled here and in the JSON.
+The other side is measured completely except for the silhouettes, as scikit-learn's nine exact scores take most of an hour. For each
+labelling, scikit-learn's functions (`pairwise_distances_chunked` and the reduction of `silhouette_samples`) score the first rows
+against all others. The work is the same for each row, so the time is multiplied by rows / rows scored; it is marked as scaled
+here and in the JSON.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ SIZES = range(2, 11)
 STARTS = 10
 SCORED_ROWS = 500  # of each labelling
 TARGET = 20  # times
-WORSE = 1.0005  # the inertia that ours may end at, as a multiple of scikit-learn's
-REPEATS = 2  # of ours; theirs is measured once, between them
+WORSE = 1.0005  # the largest inertia allowed, as a multiple of scikit-learn's
+REPEATS = 2  # of ours; the other side is measured once, between them
 COLUMNS = FEATURES[11]
 
 
 def table(folder: Path) -> tuple[Path, str]:
-    """The CSV of the study; generated where the real tracks are not beside the checkout."""
+    """The CSV of the study; generated where the real tracks are not in the folder beside the checkout."""
     if TRACKS.exists():
         return TRACKS, "real tracks, 114,000 rows × 11 features"
     path = folder / "generated.csv"
@@ -69,7 +70,7 @@ def ours(path: Path, uri: str, experiment: str, dtype: str) -> float:
 
 
 def recorded(uri: str, experiment: str) -> dict[int, dict[str, float]]:
-    """Metrics by k, as MLflow has them."""
+    """The metrics of each k, from MLflow."""
     found = {int(job.metrics["n_clusters"]): dict(job.metrics) for job in MlflowRecorder(uri, experiment).jobs()}
     assert sorted(found) == list(SIZES), sorted(found)
     return found
@@ -110,7 +111,7 @@ def theirs(path: Path) -> tuple[dict[str, float], np.ndarray, dict[int, Any]]:
 
 
 def agreement(found: dict[int, dict[str, float]], X: np.ndarray, models: dict[int, Any]) -> dict[str, Any]:
-    """No inertia is worse, every row is there, and on scikit-learn's labels the silhouettes are the same."""
+    """Check that no inertia is worse, that no row is missing, and that the silhouettes of scikit-learn's labels are the same."""
     ratios = {k: found[k]["inertia"] / float(models[k].inertia_) for k in SIZES}
     assert max(ratios.values()) <= WORSE, ratios
     assert {metrics["n_rows"] for metrics in found.values()} == {len(X)}

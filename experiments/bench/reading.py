@@ -1,8 +1,8 @@
-"""How fast a table of tracks is read and cleaned, beside plain pandas doing the same by hand.
+"""The time to read and clean a table of tracks, compared with the same steps written in pandas.
 
-The same rows as CSV and as Parquet, with a few missing cells, unknown tempos and repeated ids. First checks that all ways
-keep the same rows and the same numbers. Then, in one process and in turns: ours (read with its audit, clean), pandas'
-default CSV engine and pandas' Arrow engine, each with the cleaning written out; all take the same columns.
+The same rows as CSV and as Parquet, with a few missing cells, unknown tempos and repeated ids. First checks that all ways keep the
+same rows and the same numbers. Then measures, in one process and in turns: gpuclust (reading with its audit, and cleaning), pandas'
+default CSV engine, and pandas' Arrow engine, the latter two with the cleaning written out. All read the same columns.
 
     python experiments/bench/reading.py [--rows 1160000] [--repeats 5]
 """
@@ -52,7 +52,7 @@ def ours(path: Path) -> pd.DataFrame:
 
 
 def by_hand(frame: pd.DataFrame) -> pd.DataFrame:
-    """What `ours` cleans, as one would write it in a notebook."""
+    """The cleaning of `ours` as written in a notebook."""
     frame[FEATURES] = frame[FEATURES].astype("float64").replace([np.inf, -np.inf], np.nan)
     frame = frame[frame["tempo"].isna() | (frame["tempo"] >= 1)]
     return frame.dropna(subset=FEATURES).drop_duplicates("id").reset_index(drop=True)
@@ -69,7 +69,7 @@ WAYS = {
 
 
 def check_agreement(paths: dict[str, Path]) -> int:
-    """All ways keep the same ids in the same order, and numbers within the default engine's rounding (1 unit)."""
+    """Check that all ways keep the same ids in the same order, and numbers within the rounding of pandas' default engine (1 unit)."""
     reference = ours(paths["CSV"])
     for kind, ways in WAYS.items():
         for name, way in ways.items():

@@ -1,13 +1,14 @@
-"""Scaling: seconds over rows, clusters and features, a chart for each algorithm with the fitted exponents.
+"""Scaling: seconds by rows, clusters and features, with a chart for each algorithm and the fitted exponents.
 
     python experiments/bench/scaling.py            # about ten minutes on two cores
     python experiments/bench/scaling.py --only hdbscan --varies rows --limit 10
 
-Rows come from the built-in catalogue (standardised); over features, from Gaussian clusters. One thing varies, the others stay
-at ROWS, CLUSTERS and the catalogue's features. A curve ends before the point that, by its last two, would take longer than
-the limit. Every curve is written as soon as it ends, and the others stay as they were. The exponent is the slope of log seconds over log size by least squares, of the upper half of the points, where
-fixed costs no longer count. Each point is the shortest of three repeats, or of as many as twice the limit allows: what else
-runs on the machine only ever adds.
+Rows are from the built-in catalogue (standardised), or from Gaussian clusters where the number of features varies. One quantity
+varies; the others are ROWS, CLUSTERS and the features of the catalogue. A curve ends before the point whose time, extrapolated from
+the last two, would exceed the limit. Every curve is written to the record when it ends; the others in the record stay. The
+exponent is the slope of log seconds over log size by least squares, for the upper half of the points, where fixed costs have
+little influence. Each point is the shortest of three repeats, or of as many as fit into twice the limit, since other work on the
+machine can only add time.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ SIZES = {
 ROWS = {"kmeans": 100_000, "gmm": 100_000, "hdbscan": 10_000, "silhouette": 20_000}
 CLUSTERS, NEIGHBOURS = 8, 5
 EM_ITERATIONS = 10
-ROWS_LIMIT, LIMIT = 300.0, 2.0  # seconds a point, over rows (1.2 million of them) and over all else
-LONG = 5.0  # seconds; points that take longer are measured once, and printed as they come
-PATIENCE = 3  # times LIMIT for HDBSCAN, whose points are few otherwise
+ROWS_LIMIT, LIMIT = 300.0, 2.0  # seconds per point: where rows vary (up to 1.2 million), and elsewhere
+LONG = 5.0  # seconds; points that take longer are measured once, and printed at once
+PATIENCE = 3  # times LIMIT for HDBSCAN, which would have few points otherwise
 STEEPEST = 2.0  # no pass here grows faster than the square
 CURVES = {
     "kmeans": ("rows", "clusters", "features"),
@@ -64,7 +65,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds (m,) over sizes (m,) of what varies, and the exponent of their upper half."""
+    """Seconds (m,) for the sizes (m,) of the quantity that varies, and the exponent of their upper half."""
 
     varies: str
     sizes: tuple[int, ...]
@@ -116,7 +117,7 @@ def catalogue() -> np.ndarray:
 
 
 def points(algorithm: str, varies: str, rows: np.ndarray, limit: float) -> Iterator[tuple[int, float]]:
-    """Sizes and their seconds, until the next would take too long."""
+    """Sizes and their seconds, up to the point whose successor would take too long."""
     before: list[tuple[int, float]] = []
     for size in SIZES[varies]:
         if len(before) > 1:
@@ -157,7 +158,7 @@ def measure(algorithm: str, varies: str, rows: np.ndarray, limit: float) -> Curv
 
 
 def draw(algorithm: str, curves: Sequence[Curve], machine: str) -> None:
-    """A panel for each curve, on logarithmic axes, with its fitted line."""
+    """Draw a panel for each curve, on logarithmic axes, with its fitted line."""
     figure = new_figure(12.0, 4.6)
     width = 12.0 / len(curves)
     low = min(min(curve.seconds) for curve in curves) / 1.6
@@ -186,14 +187,14 @@ def _draw_curve(axes: Axes, curve: Curve, low: float, high: float, color: str) -
 
 
 def _short(size: int) -> str:
-    """The size in a few characters; none where its neighbour's would touch it."""
+    """The size as a short text; empty where it would overlap its neighbour's."""
     if size == SIZES["rows"][-2]:
         return ""
     return f"{size / 1e6:g}M" if size >= 1_000_000 else f"{size / 1000:g}k" if size >= 1000 else str(size)
 
 
 def known() -> dict[str, Any]:
-    """The record as it is, curves under their algorithm and what varies."""
+    """The existing record: curves by algorithm and by the quantity that varies."""
     path = RESULTS / "scaling.json"
     return json.loads(path.read_text()) if path.exists() else {"curves": {}}
 

@@ -1,12 +1,11 @@
-"""Silhouette: exact on 114,000 tracks, one labeling and nine at once, against scikit-learn.
+"""Silhouette: exact on 114,000 tracks, for one labeling and for nine at once, compared with scikit-learn.
 
-    python experiments/bench/silhouette.py      # about three minutes on two cores; --gpu for the part on a GPU alone
+    python experiments/bench/silhouette.py      # about three minutes on two cores; --gpu runs only the part on a GPU
 
-scikit-learn's exact score of 114,000 rows takes minutes, and its work is the same for every row scored. So it scores
-the first rows only, against all columns, by its own functions (`pairwise_distances_chunked` and the reduction that
-`silhouette_samples` hands it), and its time for all rows is that, times rows / rows scored. Ours is timed both on the
-same rows and on all of them. On a GPU our pass is measured beside cuML's score called directly, with both held against
-our exact one on the CPU.
+scikit-learn's exact score of 114,000 rows takes minutes, and its work is the same for every row. So scikit-learn's functions
+(`pairwise_distances_chunked` and the reduction of `silhouette_samples`) score only the first rows against all others, and
+the time is multiplied by rows / rows scored. Ours is timed on the same rows and on all of them. On a GPU our pass is compared with
+cuML's score called directly; both results are compared with our exact one on the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ REPEATS = 3
 
 
 def scikit_learn_rows(X: np.ndarray, labels: np.ndarray, n_rows: int) -> np.ndarray:
-    """Coefficients of the first rows against all, as in scikit-learn's `silhouette_samples`."""
+    """The silhouettes of the first rows, with distances to all rows, as in scikit-learn's `silhouette_samples`."""
     counts = np.bincount(labels)
     reduce = functools.partial(_silhouette_reduce, labels=labels, label_freqs=counts)
     parts = zip(*pairwise_distances_chunked(X[:n_rows], X, reduce_func=reduce), strict=True)
@@ -39,7 +38,7 @@ def scikit_learn_rows(X: np.ndarray, labels: np.ndarray, n_rows: int) -> np.ndar
 
 
 def agreement(X: np.ndarray, labelings: list[np.ndarray]) -> float:
-    """The largest difference of complete scores on the first rows."""
+    """The largest difference between both scores of a table of the first rows."""
     X, labelings = X[:AGREEMENT_ROWS], [labels[:AGREEMENT_ROWS] for labels in labelings]
     ours = silhouette(X, labelings)
     chosen = (0, len(labelings) // 2, len(labelings) - 1)
@@ -65,7 +64,7 @@ def measure(X: np.ndarray, labelings: list[np.ndarray]) -> dict[str, float]:
 
 
 def on_gpu() -> dict[str, Any]:
-    """One labeling and nine on the device, beside cuML's score of one."""
+    """One labeling and nine on the device, and cuML's score of one."""
     import cupy as cp
     from cuml.metrics.cluster import silhouette_score as cuml_score
 

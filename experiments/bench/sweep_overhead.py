@@ -1,12 +1,13 @@
-"""A sweep's own cost: forty K-Means jobs of 20,000 generated tracks in MLflow on SQLite, against their bare fits.
+"""The overhead of a sweep: forty K-Means jobs of 20,000 generated tracks with MLflow on SQLite, compared with their fits alone.
 
     python experiments/bench/sweep_overhead.py            # about a minute on two cores
 
-Both sides fit and score the same forty configurations one by one on the same backend; the sweep also records each job with
-parameters, metrics, its table, profile, two figures and a page, and in the end chooses, keeps a model and draws its curves.
-The store is migrated beforehand, and what was imported is frozen, as the command line does. What a job costs beyond its
-fit and its scores is the difference of the medians, divided by the jobs: in seconds on the clock, and in processor seconds,
-which a busy machine changes less. A last run, instrumented and not in those medians, says where that goes.
+Both sides fit and score the same forty configurations one by one on the same backend. The sweep also logs the parameters, metrics,
+table, profile, two figures and a page of each job; at the end it chooses a job, logs a model and draws its curves. The store is
+migrated before, and imported objects are frozen for the garbage collector, as the command line does. The overhead of a job,
+excluding fitting and scoring, is the difference of the medians divided by the number of jobs: in elapsed seconds and in processor
+seconds, which a busy machine changes less. A last, instrumented run, which is not part of the medians, shows how the overhead is
+distributed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from gpuclust.tracking.mlflow import MlflowRecorder
 
 ROWS = 20_000
 SIZES = range(2, 42)
-TARGET = 0.2  # seconds a job
+TARGET = 0.2  # seconds per job
 REPEATS = 3
 OVERRIDES = (
     f"data.n_rows={ROWS}",
@@ -54,7 +55,7 @@ OVERRIDES = (
 
 
 class Silent:
-    """A display for nobody."""
+    """A display that shows nothing."""
 
     def stage(self, text: str, done: float = 0.0) -> None:
         """Nothing is shown."""
@@ -64,21 +65,21 @@ class Silent:
 
 
 def context(template: Path, folder: Path) -> RunContext:
-    """A place to work with a fresh, migrated store."""
+    """A folder with a new, migrated store."""
     shutil.copy(template, folder / "mlflow.db")
     recorder = MlflowRecorder(f"sqlite:///{folder / 'mlflow.db'}")
     return RunContext(CpuBackend(), BackendChoice("cpu", "a bench"), ResultCache(), recorder, Silent(), "bench")
 
 
 def whole(planned: Plan, at: RunContext) -> sweep.SweepResult:
-    """The sweep as the command line runs it."""
+    """Run the sweep as the command line does."""
     result = sweep.run(planned, sweep.jobs_of(planned, at.backend), at)
     assert not result.failed, [o.error for o in result.failed]
     return result
 
 
 def bare(planned: Plan, at: RunContext) -> list[tuple[Clustering, dict[str, float]]]:
-    """The same table, matrix, fits and scores, and nothing else."""
+    """Run only the same reading, preparation, fits and scores."""
     jobs = sweep.jobs_of(planned, at.backend)
     matrix = jobs_module.get_matrix(jobs[0], at)
     found = []
@@ -91,7 +92,7 @@ def bare(planned: Plan, at: RunContext) -> list[tuple[Clustering, dict[str, floa
 
 
 def agreement(result: sweep.SweepResult, fits: list[tuple[Clustering, dict[str, float]]], at: RunContext) -> None:
-    """Every job gave the labels and metrics of its bare fit, and all of its files are in the store."""
+    """Check that every job has the labels and metrics of its fit alone, and that all of its files are in the store."""
     for outcome, (fitted, metrics) in zip(result.outcomes, fits, strict=True):
         assert outcome.labels == labels_digest(fitted), outcome.job.name
         recorded = at.recorder.job(outcome.run_id)
@@ -107,7 +108,7 @@ def agreement(result: sweep.SweepResult, fits: list[tuple[Clustering, dict[str, 
 
 @contextmanager
 def watched(places: dict[str, tuple[Any, str]], seconds: Counter[str]) -> Iterator[None]:
-    """Add the seconds spent in each named function to ``seconds``, a call within another one's counted in both."""
+    """Add the seconds spent in each named function to ``seconds``; nested calls count in both functions."""
     kept = {name: getattr(owner, attribute) for name, (owner, attribute) in places.items()}
 
     def timed(name: str) -> Any:
@@ -130,7 +131,7 @@ def watched(places: dict[str, tuple[Any, str]], seconds: Counter[str]) -> Iterat
 
 
 def parts(planned: Plan, at: RunContext) -> dict[str, float]:
-    """Milliseconds a job in each part of the work, from one instrumented run."""
+    """Milliseconds per job in each part of the work, from one instrumented run."""
     recorder: Any = at.recorder
     places = {
         "fit": (jobs_module, "cluster"),

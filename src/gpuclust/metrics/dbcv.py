@@ -1,4 +1,4 @@
-"""Density-based clustering validation (DBCV), in full: for clusters of any shape, with noise."""
+"""Density-based clustering validation (DBCV) without approximation, for clusters of any shape and with noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ BLOCK = 2048
 def dbcv(X: Any, labels: np.ndarray, *, progress: Progress = lambda _: None) -> float:
     """DBCV of Moulavi, Jaskowiak, Campello, Zimek and Sander (2014), in [-1, 1]; higher is better.
 
-    X (n_samples, n_columns) on the host, Euclidean; ``labels`` (n_samples,) int32, noise -1. Per cluster: the core
-    distance of each row from all rows of its cluster, the minimum spanning tree of mutual reachability, its longest edge
-    between inner nodes (sparseness), and the least mutual reachability between inner nodes of two clusters (separation).
-    Validity is weighted by the share of all rows, so noise costs its share. Needs memory for blocks only, and time of
-    sum n_c^2 + n_inner^2. nan with fewer than two clusters of two or more rows.
+    X (n_samples, n_columns) is on the host, and distances are Euclidean; ``labels`` (n_samples,) int32, noise -1. Computed for
+    each cluster: the core distance of each row, from all rows of the cluster; the minimum spanning tree of mutual reachability;
+    its longest edge between inner nodes (sparseness); and the smallest mutual reachability between inner nodes of this and of
+    another cluster (separation). The index is the mean of the clusters' validities, weighted by their shares of all rows, so
+    noise lowers it. Memory: one block of distances; time: proportional to sum n_c^2 + n_inner^2. nan with fewer than two
+    clusters of two or more rows.
 
-    Differs from the paper where that is undefined: rows with an identical neighbour take it as at the smallest non-zero
-    distance of the cluster, and a cluster of identical or of two rows has all its nodes as inner ones. Many edges have the
-    same reachability: the shorter is taken, so that the tree, and the index, do not depend on the order of the rows.
+    The paper leaves some cases undefined. Here the distance to an identical row counts as the smallest distance above 0 in the
+    cluster, and all nodes are inner nodes in a cluster of identical rows or of two rows. Of edges with the same reachability the
+    shorter one is taken, so that the tree, and the index, do not depend on the order of the rows.
     """
     X = np.asarray(X, dtype=np.float64)
     clusters = [np.flatnonzero(labels == c) for c in np.unique(labels[labels != NOISE])]
@@ -51,7 +52,8 @@ def dbcv(X: Any, labels: np.ndarray, *, progress: Progress = lambda _: None) -> 
 
 
 def core_distances(points: np.ndarray) -> np.ndarray:
-    """All-points core distance of each row of one cluster (n, d): the power mean of exponent -d of its distances."""
+    """The all-points core distance of each row of one cluster (n, d), float64 (n,): the power mean of its distances with
+    exponent -d."""
     n, d = points.shape
     log_sums = np.empty(n)
     smallest = np.inf
@@ -73,7 +75,7 @@ def core_distances(points: np.ndarray) -> np.ndarray:
 
 
 def _log_sum(squares: np.ndarray, d: int) -> np.ndarray:
-    """log of the sum over each line of distance^-d, safe for any d."""
+    """The logarithm of the sum of distance^-d over each line of squared distances (m, n), without overflow for any d."""
     with np.errstate(divide="ignore"):
         terms = -0.5 * d * np.log(squares)
     largest = terms.max(axis=1, keepdims=True)
@@ -83,7 +85,7 @@ def _log_sum(squares: np.ndarray, d: int) -> np.ndarray:
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances (len(a), len(b)) from differences, column by column: no rounding from a square of a sum."""
+    """Squared distances (len(a), len(b)) from differences, column by column: more exact than |a|^2 - 2ab + |b|^2."""
     squares = np.zeros((len(a), len(b)))
     for j in range(a.shape[1]):
         squares += (a[:, j, None] - b[None, :, j]) ** 2
@@ -91,9 +93,9 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _inner(points: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, float]:
-    """Nodes of the cluster's spanning tree that have more than one edge, and the longest edge between two of them.
+    """The nodes of the cluster's spanning tree that have more than one edge, and the longest edge between two of them.
 
-    Prim's algorithm, one line of distances at a time; of edges of the same reachability the shorter one is taken.
+    Prim's algorithm, with the distances of one row at a time; of edges with the same reachability the shorter one is taken.
     """
     n = len(points)
     best, gap, source = np.full(n, np.inf), np.full(n, np.inf), np.zeros(n, dtype=np.int64)
@@ -120,7 +122,7 @@ def _inner(points: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _separations(rows: list[np.ndarray], cores: list[np.ndarray]) -> np.ndarray:
-    """Of each cluster, the least mutual reachability from its inner nodes to another's."""
+    """The smallest mutual reachability from each cluster's inner nodes to those of another, (n_clusters,) float64."""
     least = np.full(len(rows), np.inf)
     for i in range(len(rows)):
         for j in range(i + 1, len(rows)):

@@ -1,4 +1,4 @@
-"""The gap statistic: is the rows' inertia lower than that of rows without clusters, and at which size most so."""
+"""The gap statistic: how much lower the inertia is than that of data without clusters, for each number of clusters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpuclust.data.table import sample_rows
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.cache import ResultCache
 
-# Rows beyond this many are sampled: the statistic compares shapes, and its error here is that of the reference sets.
+# Larger tables are sampled: the error of the statistic comes from the reference sets, not from the number of rows.
 MAX_ROWS = 50_000
 N_INIT = 3
 
@@ -24,9 +24,11 @@ N_INIT = 3
 class Gap:
     """The gap statistic over sizes.
 
-    ``sizes``, ``gap`` = mean of the references' log W - log W, ``error`` = sd sqrt(1 + 1/B), ``log_w`` and
-    ``reference_log_w``: (m,) each, W the inertia of K-Means. ``chosen`` is the smallest size whose gap is at least the
-    next size's less its error, None where there is none; ``maximum`` is the size of the largest gap. 1: no clusters.
+    One value for each of ``sizes``, where W is the inertia of K-Means: ``log_w``, log W of the data; ``reference_log_w``, the mean
+    of log W over the ``n_references`` reference sets; ``gap``, their difference; ``error``, the standard deviation over the
+    reference sets times sqrt(1 + 1 / n_references). ``chosen`` is the smallest size whose gap is at least the next size's
+    gap minus its error, None where there is none; ``maximum`` is the size with the largest gap. A size of 1 means that there are
+    no clusters.
     """
 
     sizes: tuple[int, ...]
@@ -56,9 +58,9 @@ def gap_statistic(
 ) -> Gap:
     """Tibshirani, Walther and Hastie (2001), with reference sets uniform in the box of the principal components.
 
-    X (n_samples, n_columns) on the backend's device; a seeded sample of ``most_rows`` of them is used where there are
-    more. ``sizes`` are completed to every whole number from 1 to the largest, as the rule compares neighbours.
-    ``progress`` receives the fraction done, in [0, 1]. Costs ``n_references`` + 1 times the K-Means of all sizes on those rows.
+    X (n_samples, n_columns) is on the backend's device; of more than ``most_rows`` rows a sample is drawn with ``seed``. All sizes
+    from 1 to the largest of ``sizes`` are computed, as the rule compares neighbouring sizes. ``progress`` receives the fraction
+    done, in [0, 1]. The cost is ``n_references`` + 1 times that of K-Means for all sizes on the sampled rows.
     """
     rows = sample_rows(len(X), most_rows, seed)
     taken = X if len(rows) == len(X) else X[backend.to_device(rows)]
@@ -102,7 +104,7 @@ def first_within_error(sizes: Sequence[int], gap: np.ndarray, error: np.ndarray)
 
 
 def reference_set(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many rows as X (n_samples, n_columns), uniform in the box that the rows fill along their principal axes."""
+    """As many rows as X (n_samples, n_columns), uniform in the bounding box of X along its principal axes; float64."""
     mean = X.mean(axis=0)
     centred = X - mean
     _, axes = np.linalg.eigh(centred.T @ centred)
@@ -111,7 +113,7 @@ def reference_set(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _log_w(X: Any, sizes: Sequence[int], seed: int, backend: Backend) -> np.ndarray:
-    """log of the inertia at each size; that of one cluster is the sum of squares about the mean."""
+    """The logarithm of the inertia for each size; the inertia of one cluster is the sum of squares about the mean."""
     xp = backend.xp
     centred = X.astype(xp.float64) - X.astype(xp.float64).mean(axis=0)
     inertia = [float((centred**2).sum())]

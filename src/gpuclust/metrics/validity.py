@@ -1,4 +1,4 @@
-"""How good a clustering is: internal indices, noise always left out and reported beside them."""
+"""Internal validity indices of a clustering; noise is left out of them and reported as a metric of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
 from gpuclust.runtime.matrix import Matrix
 
-# Which direction is better, for every metric that can choose a job.
+# Whether a higher value is better, for every metric by which a sweep can choose its best job.
 HIGHER_IS_BETTER: dict[str, bool] = {
     "silhouette": True,
     "silhouette_with_noise": True,
@@ -41,7 +41,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics of a clustering, by the names of the public contract; what is not defined is absent."""
+    """The metrics of a clustering, by the names of the public contract; a metric that is not defined has no entry."""
 
     metrics: Mapping[str, float]
     notes: tuple[str, ...] = ()
@@ -59,8 +59,8 @@ def score(
 ) -> list[Scores]:
     """Score several clusterings of one matrix; their silhouettes share one pass over the distances.
 
-    The silhouette (Rousseeuw 1987) is exact up to ``exact_limit`` pairs of rows, else the mean over
-    ``sample_size`` rows drawn with ``seed``, each against all rows: the same rows for every clustering.
+    The silhouette (Rousseeuw 1987) is exact up to ``exact_limit`` pairs of rows. Above, it is the mean over ``sample_size``
+    rows, which are drawn with ``seed`` and are the same for every clustering; their distances to all rows are computed.
     """
     started = time.perf_counter()
     silhouettes: dict[int, dict[str, float]] = {}
@@ -85,12 +85,12 @@ def score(
 
 
 def scorable(clustering: Clustering) -> bool:
-    """Whether indices that compare clusters are defined: 2 <= n_clusters < rows that are not noise."""
+    """Whether indices that compare clusters are defined: 2 <= n_clusters < number of rows that are not noise."""
     return 2 <= clustering.n_clusters < int(clustering.sizes.sum())
 
 
 def silhouette_rows(n_rows: int, config: ScoreConfig, seed: int) -> np.ndarray | None:
-    """The rows whose silhouette is taken, or None for all of them."""
+    """The rows whose silhouette is computed, (sample_size,) int64, or None for all of them."""
     if float(n_rows) ** 2 <= config.exact_limit or n_rows <= config.sample_size:
         return None
     return sample_rows(n_rows, config.sample_size, seed)
@@ -104,7 +104,7 @@ def _silhouettes(
     backend: Backend,
     progress: Progress,
 ) -> tuple[dict[int, dict[str, float]], tuple[str, ...]]:
-    """Metrics by the index of the clustering, and notes on how they were computed."""
+    """The metrics of each clustering, by its position, and notes on how they were computed."""
     labelings: list[np.ndarray] = []
     owners: list[tuple[int, str]] = []
     for i, clustering in enumerate(clusterings):
@@ -169,7 +169,8 @@ def _dispersion(matrix: Matrix, clustering: Clustering, backend: Backend) -> dic
 
 
 def _moments(X: Any, clustering: Clustering, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Of the clusters that have rows: counts, means, mean distance to the mean, and the sum of squares within."""
+    """For the clusters that have rows: counts (k,), means (k, d), mean distances to the mean (k,), and the total sum of squares
+    within clusters; all float64."""
     xp = backend.xp
     k = len(clustering.sizes)
     labels = backend.to_device(np.where(clustering.labels == NOISE, k, clustering.labels).astype(np.int64))

@@ -1,7 +1,7 @@
 """How new rows differ from the rows that a model was fitted on: ranges of features, distances, shares of clusters.
 
-`training_summary` is kept in the details of ``model.json``; `compare` is what `gpuclust predict` reports, and what
-anything else that places rows may.
+`training_summary` gives the training data's summary in the details of ``model.json``; `compare` compares new rows with it, for
+the report of `gpuclust predict`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from gpuclust.model.records import NOISE
 from gpuclust.model.schema import Details, FeatureRange, Quantiles
 
-# The quantiles that a feature's range in the training rows is kept by: `FeatureRange`.
+# The quantiles of a feature's training values that are kept: `FeatureRange`.
 RANGE = (0.0, 0.01, 0.99, 1.0)
 # By definition this share of the training rows lies outside the 1 % to 99 % quantiles.
 EXPECTED_IN_TAILS = 0.02
-# Fewer rows say too little about shares of 2 %.
+# With fewer rows, shares of 2 % cannot be estimated.
 MIN_ROWS_FOR_TAILS = 50
 MAX_OUTSIDE = 0.2
-# What the terminal shows: so many lines or names, and features of which at least this share is outside its range.
+# The terminal shows at most SHOWN lines or names, and features with at least the share SHOWN_FROM outside their range.
 SHOWN, SHOWN_FROM = 8, 0.001
 
 
 def training_summary(
     ranges: Mapping[str, Sequence[float]], n_rows: int, distance: np.ndarray | None, confidence: np.ndarray
 ) -> dict[str, Any]:
-    """What `gpuclust.model.schema.Training` holds. ``ranges`` are each feature's quantiles at `RANGE`, ``distance`` and
-    ``confidence`` (n_rows,) the job's own."""
+    """The fields of `gpuclust.model.schema.Training`. ``ranges`` are each feature's quantiles at `RANGE`; ``distance`` and
+    ``confidence`` (n_rows,) float32 are those of the fitted rows, ``distance`` None where the algorithm has no centres."""
     summary: dict[str, Any] = {
         "n_rows": n_rows,
         "features": {
@@ -46,7 +46,7 @@ def training_summary(
 
 
 def quantiles(values: np.ndarray) -> Quantiles | None:
-    """The 1 %, 50 % and 99 % quantiles of the finite values; None without any."""
+    """The 1 %, 50 % and 99 % quantiles of the finite values; None where there are none."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return None
@@ -56,8 +56,9 @@ def quantiles(values: np.ndarray) -> Quantiles | None:
 
 @dataclass(frozen=True)
 class FeatureShift:
-    """A feature in the new rows. ``outside`` is the share of its values outside the training range, ``in_tails`` that
-    outside the training rows' 1 % to 99 % quantiles, ``missing`` the share of rows without a value."""
+    """A feature in the new rows. ``outside`` is the share of its values outside the training range, ``in_tails`` the share
+    outside the training rows' 1 % to 99 % quantiles, ``missing`` the share of rows without a value. ``min`` and ``max`` are of
+    the new values, None where there are none."""
 
     feature: str
     outside: float
@@ -69,7 +70,7 @@ class FeatureShift:
 
     @property
     def shifted(self) -> bool:
-        """Whether the feature is worth a line: more values than chance explains are outside its range or quantiles."""
+        """Whether more values than chance explains are outside the feature's training range or quantiles."""
         return self.outside >= SHOWN_FROM or self.in_tails >= 3 * EXPECTED_IN_TAILS
 
     def in_words(self) -> str:
@@ -92,8 +93,8 @@ class ClusterShift:
 
 @dataclass(frozen=True)
 class Novelty:
-    """New rows against training rows. ``features`` is empty where the model keeps no ranges (version 0.1.0); distances
-    are None where the algorithm has no centres or nothing was placed."""
+    """The differences between new rows and training rows. ``features`` is empty where the model has no ranges (version 0.1.0);
+    distances are None where the algorithm has no centres or no row was placed."""
 
     n_rows: int
     n_unplaced: int
@@ -107,18 +108,18 @@ class Novelty:
 
     @property
     def has_ranges(self) -> bool:
-        """Whether the model keeps the ranges of its training rows."""
+        """Whether the model has the ranges of its training rows."""
         return bool(self.features)
 
     def exceeding(self, max_outside: float) -> tuple[FeatureShift, ...]:
-        """The features of which more than this share is outside the training range, or, beyond the 2 % that are
-        expected there and from `MIN_ROWS_FOR_TAILS` rows on, outside its 1 % to 99 % quantiles; the worst first."""
+        """The features with more than this share of their values outside the training range, or with more than this share plus
+        the expected 2 % outside its 1 % to 99 % quantiles (from `MIN_ROWS_FOR_TAILS` rows on); the largest shares first."""
         tails = max_outside + EXPECTED_IN_TAILS if self.n_rows >= MIN_ROWS_FOR_TAILS else np.inf
         found = [f for f in self.features if f.outside > max_outside or f.in_tails > tails]
         return tuple(sorted(found, key=lambda f: (-f.outside, -f.in_tails)))
 
     def in_words(self) -> list[str]:
-        """What a person should know, a line each."""
+        """The differences as lines of text."""
         if not self.has_ranges:
             return [
                 "the model keeps no ranges of its training rows (gpuclust 0.1.0 made it); export its run again to compare",
@@ -185,8 +186,8 @@ def compare(
 ) -> Novelty:
     """Compare rows with the training rows of a model.
 
-    ``raw`` (n, n_features) float64 in the order of ``features``, missing NaN; the rest (n,) is what was predicted for them,
-    ``placed`` which rows were placed.
+    ``raw`` (n, n_features) float64 are the values of ``features``, in their order, missing ones NaN. The predictions, (n,)
+    each: ``cluster`` int32, ``confidence`` and ``distance`` float32, and ``placed`` bool, which rows have a cluster.
     """
     training = details.training
     shifts, outside_any = [], np.zeros(len(raw), dtype=bool)
@@ -210,7 +211,7 @@ def compare(
 
 
 def _shift(name: str, values: np.ndarray, training: FeatureRange) -> tuple[FeatureShift, np.ndarray]:
-    """The shift of one feature, and which values (n,) are outside its training range."""
+    """The shift of one feature, and a mask (n,) bool of the values outside its training range."""
     known = np.isfinite(values)
     outside = known & ((values < training.min) | (values > training.max))
     tails = known & ((values < training.low) | (values > training.high))
@@ -228,7 +229,7 @@ def _shift(name: str, values: np.ndarray, training: FeatureRange) -> tuple[Featu
 
 
 def _listed(texts: Sequence[str], n: int | None = None) -> str:
-    """The first of n texts, and whether there are more."""
+    """The first SHOWN texts, followed by an ellipsis where there are more."""
     return ", ".join(texts[:SHOWN]) + (", ..." if (n or len(texts)) > SHOWN else "")
 
 

@@ -13,7 +13,7 @@ from gpuclust.data.frames import PandasFrames
 
 
 class CpuBackend:
-    """Computes in host memory; see `gpuclust.runtime.backend.Backend` for what each method means."""
+    """The CPU and host memory; `gpuclust.runtime.backend.Backend` documents the methods."""
 
     name = "cpu"
     xp = np
@@ -23,7 +23,7 @@ class CpuBackend:
 
     @cached_property
     def device(self) -> str:
-        """The processor's name and its cores."""
+        """The name of the processor and the number of cores."""
         return f"{_processor()} ({_cores()} cores)"
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ class CpuBackend:
 
 
 def _cores() -> int:
-    """Those that this process may use, where the system tells; else those that there are."""
+    """The number of cores that this process may use, or of all cores where the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""CudfFrames: what cuDF does differently from pandas."""
+"""Frames in GPU memory, by cuDF."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gpuclust.data.table import CsvLayout
 from gpuclust.errors import DataError, message_of
 
 UNREADABLE = (RuntimeError, ValueError, OSError, EOFError, OverflowError, TypeError)
-"""What cuDF, pyarrow and gzip raise on a file that is not what it should be."""
+"""The errors that cuDF, pyarrow and gzip raise for a damaged file or one of another format."""
 
 
 class CudfFrames:
-    """Frames in GPU memory; see `gpuclust.data.table.Frames` for what each method means.
+    """cuDF frames; `gpuclust.data.table.Frames` documents the methods.
 
-    Missing values are cuDF's nulls, which its methods skip as pandas' skip NaN.
+    Missing values are cuDF's nulls; cuDF's methods skip them, as those of pandas skip NaN.
     """
 
     name = "cudf"
@@ -31,8 +31,8 @@ class CudfFrames:
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[cudf.DataFrame, int]:
-        """The named columns of a delimited file and how many more lines than rows it has, by the reader of the CPU: cuDF's
-        does not tell which records have another number of fields than the header."""
+        """The named columns of a delimited file, and the number of lines beyond its rows. The file is read with pandas, as cuDF
+        does not report records whose number of fields differs from the header's."""
         frame, n_more = PandasFrames().read_csv(path, layout, numbers=numbers, text=text)
         return self.from_pandas(frame), n_more
 
@@ -47,7 +47,7 @@ class CudfFrames:
         return _plain(frame[list(columns)])
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
-        """The named columns of a Feather or Arrow IPC file, which the host unpacks: cuDF has no reader of its own."""
+        """The named columns of a Feather or Arrow IPC file; it is decoded on the host, as cuDF has no reader on the GPU."""
         try:
             table = read_arrow(path, "feather", columns)
         except (pa.ArrowException, *UNREADABLE) as error:
@@ -55,21 +55,21 @@ class CudfFrames:
         return self.from_pandas(arrow_to_pandas(table))
 
     def concat(self, frames: Sequence[cudf.DataFrame]) -> cudf.DataFrame:
-        """The frames one below the other, with a new 0..n-1 index."""
+        """The rows of all frames, in order, with a new index 0..n-1."""
         return frames[0] if len(frames) == 1 else cudf.concat(list(frames), ignore_index=True)
 
     def to_numeric(self, column: cudf.Series) -> cudf.Series:
-        """A column of text as float64; what is not a number becomes missing."""
+        """A column of text as float64; values that are not numbers become missing."""
         trimmed: cudf.Series = column.str.strip()
         return cudf.to_numeric(trimmed, errors="coerce").astype("float64")
 
     def count_distinct(self, frame: cudf.DataFrame, columns: Sequence[str]) -> int:
-        """How many different rows there are in these float64 columns."""
+        """The number of distinct rows in these float64 columns."""
         chosen: cudf.DataFrame = frame[list(columns)]
         return len(chosen.drop_duplicates())
 
     def from_pandas(self, frame: Any) -> cudf.DataFrame:
-        """A pandas frame on the GPU, by way of Arrow, which knows its lists; NaN becomes null."""
+        """A pandas frame on the GPU, through Arrow, which supports columns of lists; NaN becomes null."""
         return cudf.DataFrame.from_arrow(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
 
     def to_pandas(self, frame: cudf.DataFrame) -> Any:
@@ -83,7 +83,7 @@ class CudfFrames:
 
 
 def _plain(frame: cudf.DataFrame) -> cudf.DataFrame:
-    """The column types that `Frames` promises: categories as text, decimals as float64."""
+    """The frame with the column types of `Frames`: categories as text, decimals as float64."""
     for name in list(frame.columns):
         column: cudf.Series = frame[name]
         if isinstance(column.dtype, cudf.CategoricalDtype):

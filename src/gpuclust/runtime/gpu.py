@@ -1,4 +1,4 @@
-"""The GPU backend: cuDF, cuML and our own passes, on CuPy arrays that stay on the device until the end."""
+"""The GPU backend: cuDF frames and CuPy arrays, which stay on the device for cuML and for kernels of our own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from gpuclust.errors import FitError, GpuclustError, message_of
 
 MIN_CAPABILITY = (7, 0)
-"""Volta: the oldest devices that RAPIDS has code for (Turing, 7.5, with CUDA 13)."""
+"""Volta: the oldest devices that RAPIDS supports (with CUDA 13 Turing, 7.5)."""
 
 FIRST_POOL_BYTES = 2**28
-"""What the memory pool takes at once; it grows as it is used."""
+"""The initial size of the memory pool, which grows as it is used."""
 
 
 def unavailable() -> str | None:
-    """Why the GPU cannot be used, in words, or None when it can. Never raises."""
+    """The reason why the GPU cannot be used, as text, or None when it can. Never raises."""
     try:
         return _driver_trouble() or _device_trouble() or _library_trouble()
     except Exception as error:  # a broken CUDA set-up can fail in any way
@@ -67,13 +67,13 @@ def _version(number: int) -> str:
 
 
 class GpuBackend:
-    """Computes on the first visible GPU; see `gpuclust.runtime.backend.Backend` for what each method means."""
+    """The first visible GPU; `gpuclust.runtime.backend.Backend` documents the methods."""
 
     name = "gpu"
     xp = cp
 
     def __init__(self, pool_fraction: float = 0.8) -> None:
-        """``pool_fraction`` of the GPU memory that is now free is the most that the memory pool takes; 0: no pool."""
+        """``pool_fraction`` is the largest share of the currently free GPU memory that the memory pool may take; 0: no pool."""
         from gpuclust.runtime.cudf_frames import CudfFrames
 
         set_up_memory(pool_fraction)
@@ -96,7 +96,7 @@ class GpuBackend:
 
 
 def set_up_memory(pool_fraction: float) -> None:
-    """Give cuML, cuDF and CuPy one memory pool, once a process; a pool that is already there stays."""
+    """Create one memory pool for cuML, cuDF and CuPy in this process; a pool that exists already is kept."""
     import rmm.mr
     from rmm.allocators.cupy import rmm_cupy_allocator
 
@@ -115,7 +115,7 @@ def set_up_memory(pool_fraction: float) -> None:
 
 @contextmanager
 def device_errors(what: str) -> Iterator[None]:
-    """Turn what the GPU libraries raise into a FitError that says what failed and what to do."""
+    """Convert errors of the GPU libraries to a FitError with the step that failed and what to do."""
     try:
         yield
     except GpuclustError:

@@ -1,7 +1,7 @@
 """K-Means on the GPU.
 
-Engine ``library`` is cuML, settled in float64 by scikit-learn's criterion. Engine ``fused`` seeds and iterates the
-restarts on a sample on the host, as the CPU's does, and takes the best to all rows by our own Lloyd pass.
+Engine ``library`` is cuML, followed by iterations in float64 until scikit-learn's criterion is met. Engine ``fused`` runs the
+restarts on a sample on the host, as on the CPU, and continues from the best centres on all rows with our own Lloyd pass.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpuclust.runtime.gpu import device_errors
 
 SAMPLE_ROWS = 32_768
 GROUPS = 3
-"""How many of a request's restarts go on from the sample to all rows."""
+"""The number of restarts of a request that continue from the sample to all rows."""
 
 QUIET_TOLERANCE = 2.0**-40
-"""A tolerance too small for cuML's test on the cost, which is made in the precision of the matrix."""
+"""A tolerance so small that cuML's test of the cost, in the precision of the matrix, does not stop it."""
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
-    """Fit several configurations; engine ``fused`` is our own Lloyd pass, anything else cuML."""
+    """Fit several configurations; engine ``fused`` is our own Lloyd pass, any other cuML."""
     results: dict[int, FitResult] = {}
     fused = [i for i, config in enumerate(configs) if config.engine == "fused"]
     if fused:
@@ -47,8 +47,8 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
 def fit_library(X: cp.ndarray, request: KMeansConfig, seed: int) -> FitResult:
     """cuML's K-Means with scikit-learn's meanings of ``init``, ``n_init``, ``max_iter`` and ``tol``.
 
-    X is (n_samples, n_features) on the device. cuML sums in the precision of X: the centres it returns are settled by
-    float64 iterations, and labels, distances and inertia come from the settled centres in float64.
+    X is (n_samples, n_features) on the device. cuML sums in the precision of X, so float64 iterations from its centres follow;
+    labels, distances and inertia come from the final centres, in float64.
     """
     mean: cp.ndarray = X.mean(axis=0, dtype=np.float64)
     variance: cp.ndarray = X.var(axis=0, dtype=np.float64)
@@ -62,12 +62,12 @@ def fit_library(X: cp.ndarray, request: KMeansConfig, seed: int) -> FitResult:
 def _cuml_centers(
     X: cp.ndarray, mean: cp.ndarray, request: KMeansConfig, seed: int, least_move: float
 ) -> tuple[cp.ndarray, int]:
-    """cuML's centres (n_clusters, n_features) float64 in the coordinates of X, and its iterations.
+    """cuML's centres (n_clusters, n_features) float64 in the coordinates of X, and its number of iterations.
 
-    cuML stops when the squared move of the centres is below ``tol``, as scikit-learn does with tol * mean variance;
-    but it also stops when the cost falls by a share less than ``tol``, and refuses 0 (cuVS, kmeans.cuh). The matrix is
-    therefore scaled by a power of two, which changes no digit, until the first test needs a ``tol`` so small that
-    the second can no longer be met by a real improvement.
+    cuML stops when the squared shift of the centres is below ``tol``, as scikit-learn does with tol * mean variance. It also stops
+    when the cost falls by a fraction below ``tol``, and does not accept 0 (cuVS, kmeans.cuh). The matrix is therefore
+    multiplied by a power of two, which changes no digit, such that the first test needs a ``tol`` that is too small for the
+    second test to stop it.
     """
     from cuml.cluster import KMeans
 
@@ -87,7 +87,7 @@ def _cuml_centers(
 
 
 def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
-    """Several K-Means of one matrix, which share every pass over it; the same result in every run."""
+    """Fit several K-Means to one matrix with shared passes over it; the result is the same in every run."""
     variance: cp.ndarray = X.var(axis=0, dtype=np.float64)
     spread = float(variance.mean())
     descents = [
@@ -100,7 +100,7 @@ def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> lis
 
 
 def _starts(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[list[np.ndarray]]:
-    """For each request the best centres of each of up to GROUPS groups of its restarts, found on a sample."""
+    """For each request the best centres of up to GROUPS groups of its restarts, found on a sample."""
     most = max(request.n_clusters for request in requests)
     size = SAMPLE_ROWS if most <= SAMPLE_ROWS // 128 else len(X)
     sample: np.ndarray = cp.asnumpy(X[cp.asarray(sample_rows(len(X), size, seed))])
@@ -115,7 +115,7 @@ def _starts(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[
 
 
 def assigned(X: cp.ndarray, centers: cp.ndarray, n_iter: int, settled: bool, engine: str) -> FitResult:
-    """Labels, confidence, distances and inertia of given centres, in float64 on the device, as `kmeans.cpu.result_of`."""
+    """The result for given centres (n_clusters, n_features): labels, confidence, distances and inertia, in float64 on the device."""
     centers = cp.ascontiguousarray(centers)
     labels, nearest, second = nearest_two(X, centers, cp)
     host: list[np.ndarray] = [cp.asnumpy(array) for array in (labels, nearest, second, centers)]

@@ -125,6 +125,7 @@ def _run(
 
 @cuda.jit
 def _largest_kernel(X, largest):  # type: ignore[no-untyped-def]
+    """largest[i] = the largest magnitude in rows i, i + m, ... of X (n, d), or NaN; largest (m,) of X's dtype, zeros at first."""
     thread = cuda.grid(1)
     if thread >= largest.shape[0]:
         return
@@ -139,6 +140,7 @@ def _largest_kernel(X, largest):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def _gather_kernel(X, order, scale, sources):  # type: ignore[no-untyped-def]
+    """sources (m, d) = scale times rows order (m,) int64 of X (n, d), all but ``order`` of X's dtype."""
     i = cuda.grid(1)
     if i < order.shape[0]:
         for f in range(X.shape[1]):
@@ -152,7 +154,12 @@ def _add_kernel(n_features: int, dtype: Any) -> Any:
 
     @cuda.jit
     def add(targets, sources, weight, starts, cell_sums, sums):  # type: ignore[no-untyped-def]
-        """Sums (split, sum, target) of the distances of each target to one stretch of the sources."""
+        """Write the weighted sums of the distances from each target to one stretch of the sources, cluster by cluster.
+
+        ``targets`` (n_targets,) int64 are the targets' positions in ``sources`` (m, n_features), rows sorted by cell;
+        ``weight`` (m,). ``starts`` (n_cells + 1,) int64 are the first rows of the cells, ``cell_sums`` (n_cells,
+        n_labelings) int32 the sum that a cell counts in, -1 for noise. ``sums`` (n_splits, n_sums, n_targets) float64.
+        """
         tile_rows = cuda.shared.array((tile, n_features), dtype)
         tile_weight = cuda.shared.array(tile, dtype)
         point = cuda.local.array(n_features, dtype)
@@ -202,7 +209,7 @@ def _add_kernel(n_features: int, dtype: Any) -> Any:
 
 @cuda.jit(device=True)
 def _cell_of(starts, i):  # type: ignore[no-untyped-def]
-    """The cell that sorted row i lies in, by bisection."""
+    """The cell that sorted row i is in, by bisection of starts (n_cells + 1,) int64."""
     low, high = 0, starts.shape[0] - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -215,7 +222,12 @@ def _cell_of(starts, i):  # type: ignore[no-untyped-def]
 
 @cuda.jit
 def _coefficient_kernel(sums, first, cluster_weight, own_sums, values):  # type: ignore[no-untyped-def]
-    """Merge the stretches in order, then (b - a) / max(a, b) for each target and labeling."""
+    """Merge the stretches in order, then values (n_labelings, n_targets) float64 = (b - a) / max(a, b).
+
+    ``sums`` (n_splits, n_sums, n_targets) float64; ``first`` (n_labelings + 1,) int64, the first sum of each labeling;
+    ``cluster_weight`` (n_sums,) float64; ``own_sums`` (n_labelings, n_targets) int32, the sum of the target's own cluster, -1
+    for noise, whose value is 0.
+    """
     target, labeling = cuda.grid(1), cuda.blockIdx.y
     if target >= values.shape[1]:
         return

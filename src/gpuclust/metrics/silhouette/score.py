@@ -1,11 +1,11 @@
 """Silhouettes of several labelings of one matrix, in one pass over its distances.
 
-The silhouette of a row is (b - a) / max(a, b), with a its mean distance to the other rows of its cluster and b its
-mean distance to the nearest other cluster (Rousseeuw 1987, J. Comput. Appl. Math. 20: 53-65).
+The silhouette of a row is (b - a) / max(a, b), where a is its mean distance to the other rows of its cluster and b its
+mean distance to the rows of the nearest other cluster (Rousseeuw 1987, J. Comput. Appl. Math. 20: 53-65).
 
-No distance is stored. The rows are sorted by *cell*, a set of rows on which every labeling is constant; distances are
-added up cell by cell, and each labeling then takes such a sum for its own cluster. So a further labeling costs one
-addition per (row, cell), not one per (row, row).
+No distance is stored. A *cell* is a set of rows that have the same label in every labeling. The rows are sorted by cell, distances
+are summed for each cell, and each labeling adds the sums of the cells of a cluster. So a further labeling costs one addition
+for each pair of a row and a cell, not one for each pair of rows.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gpuclust.metrics.silhouette.joint_labels import Array, Cells, sort_into_cel
 class SilhouetteResult:
     """The silhouette of one labeling.
 
-    `score` is the (weighted) mean over the rows scored, `standard_error` that of the mean of a sample of rows, 0.0 when
-    every clustered row was scored, `n_scored` the number of rows scored, and `samples` their values, float64
-    (n_scored,), when they were asked for.
+    `score` is the (weighted) mean over the rows that were scored, `standard_error` its standard error (0.0 when every clustered
+    row was scored), `n_scored` the number of rows that were scored, and `samples` their values, float64 (n_scored,), or None
+    when they were not requested.
     """
 
     score: float
@@ -44,17 +44,17 @@ def silhouette(
     sample_weight: Array | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[SilhouetteResult]:
-    """Mean silhouette of each labeling, Euclidean, in one pass over the distances.
+    """Mean silhouette of each labeling, with Euclidean distances, in one pass over the distances.
 
-    `X` is (n_samples, n_features), float32 or float64 (anything else is taken as float64); distances are computed in
-    its precision from differences, and summed in float64. `labelings` are (n_samples,) integer arrays, whose negative
-    values are noise and left out, as scored rows and as neighbours. `rows`, sorted and distinct, are the rows to score
-    (all by default), always against every clustered row. `sample_weight` (n_samples,) are the multiplicities of
-    distinct rows: the results are those of the table in which row i is repeated sample_weight[i] times.
-    `progress` is called with the fraction done.
+    `X` is (n_samples, n_features), float32 or float64 (other types are converted to float64). Distances are computed from
+    differences in the precision of `X` and summed in float64. `labelings` are (n_samples,) integer arrays; negative labels are
+    noise, which is neither scored nor a neighbour. `rows`, sorted and distinct, are the rows to score (all by default); their
+    distances to every clustered row are computed. `sample_weight` (n_samples,) are the multiplicities of distinct rows: the
+    results are those of the table in which row i is repeated sample_weight[i] times. `progress` is called with the fraction
+    done, in [0, 1].
 
-    A row alone in its cluster scores 0, as in scikit-learn. Raises FitError for a labeling with fewer than 2 clusters
-    or as many as rows, and for input that does not fit together.
+    A row alone in its cluster scores 0, as in scikit-learn. Raises FitError for a labeling with fewer than 2 clusters or with as
+    many clusters as rows, and for arrays whose shapes do not match.
     """
     from gpuclust.metrics.silhouette import cpu as silhouette_cpu  # numba takes half a second to import
 
@@ -80,7 +80,7 @@ def _matrix(X: Array) -> Array:
 
 
 def scale_exponent(largest: float, dtype: Any) -> int:
-    """The power of two to divide by where squares of the `largest` value would leave the type's range, else 0.
+    """The exponent of the power of two by which to divide X where the square of the `largest` value is out of range, else 0.
 
     Silhouettes are ratios, so they do not change, and the division is exact. Raises FitError for NaN and infinity.
     """
@@ -91,7 +91,7 @@ def scale_exponent(largest: float, dtype: Any) -> int:
 
 
 def check_weights(sample_weight: Array | None, n_samples: int, dtype: Any) -> Array:
-    """Weights (n_samples,) of `dtype`, ones when none are given; FitError unless finite and above 0."""
+    """Weights (n_samples,) of `dtype`, ones by default. Raises FitError unless they are finite and above 0."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
     weight = np.asarray(sample_weight, dtype)
@@ -105,7 +105,7 @@ def check_weights(sample_weight: Array | None, n_samples: int, dtype: Any) -> Ar
 
 
 def choose_targets(rows: Array | None, cells: Cells, n_samples: int) -> Array:
-    """The rows to score: those given, else those that some labeling clusters."""
+    """The rows to score, int64: the given ones, by default all that are in a cluster of some labeling."""
     if rows is None:
         return np.flatnonzero(cells.sums_of.max(axis=0) >= 0)
     rows = np.asarray(rows, np.int64)
@@ -117,7 +117,7 @@ def choose_targets(rows: Array | None, cells: Cells, n_samples: int) -> Array:
 def summarise(
     values: Array, cells: Cells, targets: Array, weight: Array, *, return_samples: bool
 ) -> list[SilhouetteResult]:
-    """Results from the per-row `values` (n_labelings, n_targets), whose entries for noise rows mean nothing."""
+    """Results from the `values` (n_labelings, n_targets) of the rows; the entries of noise rows are not used."""
     results = []
     for number, row_values in enumerate(values):
         scored = cells.sums_of[number, targets] >= 0
