@@ -142,8 +142,8 @@ class GaussianMixture(MixtureSettings):
         The ``responsibilities`` (n_samples, n_components), in X's dtype, only when asked for.
         """
         scores = self._score(X, sample_weight, responsibilities)
-        total = _total(sample_weight, X)
-        return Evaluation(**vars(scores), **information_criteria(scores, self.covariance_type, self.means_, total))
+        found = information_criteria(scores, self.covariance_type, self.means_, _total(sample_weight, X))
+        return Evaluation(**vars(scores), bic=found["bic"], aic=found["aic"], icl=found["icl"])
 
     def _score(self, X: Array, sample_weight: Array | None = None, responsibilities: bool = False) -> EMScores:
         if not hasattr(self, "means_"):
