@@ -105,7 +105,8 @@ def spanning_tree(X: np.ndarray, *, min_samples: int, progress: Progress = lambd
     Follows Campello, Moulavi and Sander 2013 and McInnes and Healy 2017, with fast_hdbscan's Borůvka in float32. Where
     pairs of rows have exactly the same distance, several trees are minimal. This function always gives the one that
     fast_hdbscan finds with one thread, whatever the number of threads (fast_hdbscan's own choice depends on their timing).
-    Raises FitError for values that are not finite or above 1e18, and when ``min_samples`` is not in 1..n_samples-1.
+    ``progress`` receives the fraction done, in [0, 1]. Raises FitError for values that are not finite or above 1e18, and when
+    ``min_samples`` is not in 1..n_samples-1.
     """
     points = _checked_points(X, min_samples)
     edges, core_distances = minimum_spanning_edges(points, min_samples, progress)
