@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
@@ -212,6 +213,21 @@ def test_which_became_which(pair: list[Path]) -> None:
                 assert found.counts[i, j] == ((ours == a) & (theirs[order] == b)).sum()
         assert (found.only_first, found.only_second, found.shared) == (0, 0, 1_200)
         assert count_transitions(first, first).adjusted_rand == 1.0
+
+
+def rows_with(ids: list[str], clusters: list[int]) -> Any:
+    """What a comparison needs of a library."""
+    return SimpleNamespace(
+        rows=pa.table({"id": pa.array(ids, pa.large_string())}), column=lambda name: np.array(clusters, np.int32)
+    )
+
+
+def test_rows_are_matched_by_place_in_one_table_and_by_id_in_two() -> None:
+    same = count_transitions(rows_with(["a", "a", "b"], [0, 1, 1]), rows_with(["a", "a", "b"], [0, 1, 0]))
+    assert (same.shared, same.counts.tolist()) == (3, [[1, 0], [1, 1]]), "each row, although an id is there twice"
+    other = count_transitions(rows_with(["a", "b", "b", "c"], [0, 0, 1, 1]), rows_with(["b", "a", "d"], [5, 6, 6]))
+    assert (other.shared, other.only_first, other.only_second) == (2, 1, 1)
+    assert sorted(zip(other.second, other.counts[0].tolist(), strict=True)) == [(5, 1), (6, 1)]
 
 
 def test_the_largest_clusters_keep_their_shares() -> None:
@@ -525,7 +541,7 @@ def test_wide_tables_are_drawn_by_their_most_telling_features() -> None:
     assert len(radar.theta) == 13
     assert charts.left_out_features(wide, 12) == "The 12 of 384 features that differ most."
     narrow = many_features(12, 3)
-    assert charts.telling_features(narrow, [0], 12) == [f"e{i}" for i in range(12)], "in the order of the model"
+    assert narrow.telling_features([0], 12) == [f"e{i}" for i in range(12)], "in the order of the model"
     assert charts.left_out_features(narrow, 12) == ""
 
 

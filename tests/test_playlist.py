@@ -186,6 +186,7 @@ def test_liked_titles_are_looked_up_and_said(library: Library) -> None:
 
 def test_names_are_plain(library: Library) -> None:
     assert from_taste(library, {"valence": 0.51965, "energy": 0.5}).name == "energy 0.5, valence 0.52"
+    assert from_taste(library, {"duration_ms": 225_400.0}).name == "duration 3:45"
     assert from_taste(library, {"energy": 0.5}, cluster=1).name == "energy 0.5 in cluster 1"
     everything = {f: float(np.median(library.column(f))) for f in FEATURES}
     assert from_taste(library, everything).name.endswith("and 1 more")

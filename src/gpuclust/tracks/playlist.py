@@ -189,9 +189,16 @@ def from_taste(
 
 def _name_of_taste(wanted: Mapping[str, float], cluster: int | None) -> str:
     """``energy 0.8, valence 0.6 in cluster 3``; three digits of each value, the first few features."""
-    parts = [f"{feature.replace('_', ' ')} {_short(value)}" for feature, value in wanted.items()]
+    parts = [_target(feature, value) for feature, value in wanted.items()]
     name = ", ".join(parts[:MAX_NAMED]) + (f" and {len(parts) - MAX_NAMED} more" if len(parts) > MAX_NAMED else "")
     return name if cluster is None else f"{name} in {'the noise' if cluster == NOISE else f'cluster {cluster}'}"
+
+
+def _target(feature: str, value: float) -> str:
+    """A feature and its target value; a length in milliseconds as minutes and seconds."""
+    if feature.lower().endswith("duration_ms") and 0 <= value < 1e9:
+        return f"{feature[:-3].replace('_', ' ')} {round(value / 1000) // 60}:{round(value / 1000) % 60:02}"
+    return f"{feature.replace('_', ' ')} {_short(value)}"
 
 
 def _short(value: float) -> str:

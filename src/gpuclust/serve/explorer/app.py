@@ -38,6 +38,7 @@ NEEDED_ROLES = {"playlist": ("title", "creator"), "trends": ("year", "group", "c
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1320px; }
 .stAppDeployButton, [data-testid="stAppDeployButton"] { display: none; }
+[data-tag], [data-baseweb="tag"] { background-color: #0072B2 !important; }
 h2 { font-size: 1.4rem !important; padding-top: 0.6rem !important; }
 h3 { font-size: 1.2rem !important; }
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] * { color: inherit !important; }

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from gpuclust.model.records import NOISE, CategoryShare
 from gpuclust.serve.explorer.session import OpenExport
-from gpuclust.serve.explorer.texts import as_hover, figure, fit, reading, short, words
+from gpuclust.serve.explorer.texts import as_hover, feature_word, figure, fit, reading, short, words
 from gpuclust.serve.explorer.transitions import ClusterTransitions
 from gpuclust.serve.records import Average, Averages
 
@@ -92,26 +92,16 @@ def size_bars(shown: OpenExport) -> go.Figure:
         go.Bar(
             x=counts, y=names, orientation="h", marker={"color": colors},
             text=[f"{count:,} · {count / n_rows:.1%}" for count in counts], textposition="auto",
-            hovertext=full, hoverinfo="text",
+            hovertext=full, hoverinfo="text", insidetextanchor="start",
         )
     )  # fmt: skip
     found.update_layout(
         height=90 + 34 * len(bars), margin={**_MARGIN, "t": 8}, xaxis={"title": "rows"}, yaxis={"automargin": True}
     )
+    longest = 1.25 * max(counts[1:] if rest else counts)
+    if rest and counts[0] > longest:  # the bar for the rest would make all others short: it is cut at the edge
+        found.update_xaxes(range=[0, longest])
     return found
-
-
-def telling_features(shown: OpenExport, clusters: Sequence[int], most: int) -> list[str]:
-    """All features in the order of the model or, if there are more than ``most``, those with the largest absolute z-score in any
-    of the clusters, largest first."""
-    features = list(shown.library.features)
-    if len(features) <= most:
-        return features
-    largest = {
-        f: max((abs(z) for c in clusters if np.isfinite(z := shown.clusters[c].features[f].z)), default=0.0)
-        for f in features
-    }
-    return sorted(features, key=lambda f: -largest[f])[:most]
 
 
 def left_out_features(shown: OpenExport, most: int) -> str:
@@ -124,12 +114,12 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
     """Means of the features by cluster, in standard deviations from the mean of all rows; original units on hover.
 
     Of many features, those that differ most."""
-    features = telling_features(shown, order, MAX_FEATURES)
+    features = shown.telling_features(order, MAX_FEATURES)
     z = np.array([[shown.clusters[c].features[f].z for f in features] for c in order])
     most = min(max(float(np.nanmax(np.abs(z), initial=0.5)), 0.5), MAX_Z)
     hover = [
         [
-            f"{as_hover(shown.name(c))}<br>{as_hover(words(f))}: {reading(f, shown.clusters[c].features[f].mean)}"
+            f"{as_hover(shown.name(c))}<br>{as_hover(feature_word(f))}: {reading(f, shown.clusters[c].features[f].mean)}"
             f"<br>z {shown.clusters[c].features[f].z:+.2f}"
             for f in features
         ]
@@ -139,11 +129,11 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
         go.Heatmap(
             z=z, x=[as_hover(words(f)) for f in features], y=[as_hover(fit(shown.name(c), 36)) for c in order], zmin=-most, zmax=most,
             colorscale="RdBu_r", text=[[f"{v:+.1f}" for v in row] for row in z], texttemplate="%{text}", hovertext=hover, hoverinfo="text",
-            xgap=2, ygap=2, colorbar={"title": {"text": "z"}, "thickness": 12},
+            xgap=2, ygap=2, colorbar={"title": {"text": "z"}, "thickness": 12, "lenmode": "pixels", "len": 190, "y": 1, "yanchor": "top"},
         )
     )  # fmt: skip
     found.update_layout(
-        height=150 + 38 * len(order),
+        height=180 + 38 * len(order),
         margin={**_MARGIN, "t": 8},
         yaxis={"autorange": "reversed"},
         xaxis={"tickangle": -40},
@@ -153,7 +143,7 @@ def profile_heatmap(shown: OpenExport, order: Sequence[int]) -> go.Figure:
 
 def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
     """Radar chart of mean z-scores; the ring at 0 is the mean of all rows. Of many features, those that differ most."""
-    features = telling_features(shown, chosen, MAX_SPOKES)
+    features = shown.telling_features(chosen, MAX_SPOKES)
     angles = [as_hover(words(f)) for f in features]
     found = go.Figure()
     mean = {"r": [0.0] * (len(angles) + 1), "theta": [*angles, *angles[:1]]}
@@ -170,7 +160,7 @@ def radar(shown: OpenExport, chosen: Sequence[int]) -> go.Figure:
             line={"color": shown.colors[c], "width": 2}, hovertext=[*texts, texts[0]], hoverinfo="text+name",
         )  # fmt: skip
     found.update_layout(
-        height=430, margin={"l": 56, "r": 56, "t": 30, "b": 20}, showlegend=len(chosen) > 1,
+        height=430, margin={"l": 84, "r": 84, "t": 30, "b": 20}, showlegend=len(chosen) > 1,
         legend={"orientation": "h", "y": -0.12}, polar={"bgcolor": "rgba(0,0,0,0)", "radialaxis": {"nticks": 5, "angle": 90, "tickangle": 90, "tickfont": {"size": 12}, "range": [-1.05 * most, 1.05 * most]}},
     )  # fmt: skip
     return found
@@ -231,8 +221,8 @@ def bubbles(values: Sequence[Average], x: str, y: str) -> go.Figure:
     at = np.array([(a.features[x], a.features[y]) for a in known]).reshape(-1, 2)
     counts = np.array([a.count for a in known])
     hover = [
-        f"<b>{as_hover(str(a.value))}</b><br>{as_hover(words(x))}: {reading(x, a.features[x])}"
-        f"<br>{as_hover(words(y))}: {reading(y, a.features[y])}<br>{a.count:,} rows"
+        f"<b>{as_hover(str(a.value))}</b><br>{as_hover(feature_word(x))}: {reading(x, a.features[x])}"
+        f"<br>{as_hover(feature_word(y))}: {reading(y, a.features[y])}<br>{a.count:,} rows"
         for a in known
     ]
     named = _with_room(at, counts)
@@ -243,8 +233,8 @@ def bubbles(values: Sequence[Average], x: str, y: str) -> go.Figure:
             marker={**sizes, "color": BLUE, "opacity": 0.5, "line": {"width": 1, "color": BLUE}},
         ),
         go.Scatter(
-            x=at[named, 0], y=at[named, 1], mode="text", text=[as_hover(str(known[i].value), 20) for i in named],
-            textposition="top center", hoverinfo="skip",
+            x=at[named, 0], y=at[named, 1], mode="markers+text", text=[as_hover(str(known[i].value), 20) for i in named],
+            textposition="top center", hoverinfo="skip", marker={**sizes, "size": counts[named], "opacity": 0},
         ),
     ])  # fmt: skip
     titles = {f"{axis}axis": {"title": {"text": as_hover(words(name))}} for axis, name in (("x", x), ("y", y))}
@@ -258,7 +248,7 @@ def _with_room(at: np.ndarray, counts: np.ndarray) -> list[int]:
     placed: list[int] = []
     for i in np.argsort(-counts, kind="stable").tolist():
         away = np.abs(at[placed] - at[i]) / span
-        if len(placed) < MAX_NAMED_BUBBLES and not (away < (0.13, 0.06)).all(axis=1).any():
+        if len(placed) < MAX_NAMED_BUBBLES and not (away < (0.16, 0.07)).all(axis=1).any():
             placed.append(i)
     return placed
 

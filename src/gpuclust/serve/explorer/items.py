@@ -9,13 +9,14 @@ import streamlit as st
 
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
-from gpuclust.serve.explorer.texts import as_markdown, figure, fit, reading, short, words
+from gpuclust.serve.explorer.texts import as_markdown, feature_word, figure, fit, reading, short, words
 from gpuclust.serve.records import Item
 from gpuclust.tracks.links import embedded_player, is_address, page_of, track_id
 from gpuclust.tracks.playlist_files import duration
 from gpuclust.tracks.previews import preview_of
 
 ROW_PIXELS = 35
+MAX_FEATURE_COLUMNS = 6
 
 
 def navigate(page: str, **query: str | int) -> None:
@@ -90,10 +91,12 @@ def choose(
     if not items:
         return None
     frame = frame_of(items, distances).drop(columns=list(without), errors="ignore")
+    shown = open_export()
+    if "title" not in frame:
+        frame = _with_features(frame, shown, items)
     pages = [page_of(item, settings().url_template) or None for item in items]
     if any(pages):
         frame.insert(min(2, len(frame.columns)), "link", pages)
-    shown = open_export()
     columns = {role: st.column_config.Column(label=shown.word(role)) for role in ("creator", "group")}
     columns["title"] = st.column_config.TextColumn(width="large" if len(frame.columns) < 8 else 260)
     columns["link"] = st.column_config.LinkColumn(display_text="open", width="small")
@@ -105,12 +108,21 @@ def choose(
     return items[rows[0]] if rows else None
 
 
+def _with_features(frame: pd.DataFrame, shown: OpenExport, items: Sequence[Item]) -> pd.DataFrame:
+    """Add the features that tell most about the clusters, for rows that have no title to know them by."""
+    for name in shown.telling_features([c for c in shown.clusters if c >= 0], MAX_FEATURE_COLUMNS):
+        if words(name) not in frame:
+            frame[words(name)] = [float("nan") if (v := i.features[name]) is None else float(f"{v:.4g}") for i in items]
+    return frame
+
+
 def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = True) -> None:
     """Show an item: its details, cluster, preview, features and actions."""
     with st.container(border=True, key=f"item-{key}"):
         st.subheader(as_markdown(item.title or item.id), anchor=False)
         details = [", ".join(item.creators), ", ".join(item.groups), details_of(item)]
-        st.text(" · ".join(short(detail) for detail in details if detail) or short(item.id))
+        if known := " · ".join(short(detail) for detail in details if detail) or (short(item.id) if item.title else ""):
+            st.text(known)
         with st.container(horizontal=True, key=f"do-{key}"):
             if st.button(as_markdown(fit(shown.name(item.cluster), 60)), key=f"open-{key}", icon=":material/category:"):
                 navigate("clusters", cluster=item.cluster)
@@ -121,7 +133,7 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
             if url := page_of(item, settings().url_template):
                 st.link_button(f"Open{_place(url)}", url, icon=":material/open_in_new:")
         player(item, key)
-        with st.expander("Features", expanded=False, key=f"features-{key}"):
+        with st.expander("Features", expanded=not item.title, key=f"features-{key}"):
             st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
 
 
@@ -165,7 +177,7 @@ def _features(shown: OpenExport, item: Item) -> pd.DataFrame:
         stats = own.features[name] if own else None
         rows.append(
             {
-                "feature": words(name),
+                "feature": feature_word(name),
                 f"this {shown.item_word}": reading(name, value),
                 "cluster mean": reading(name, stats.mean) if stats else "–",
             }

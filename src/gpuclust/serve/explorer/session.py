@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import streamlit as st
@@ -54,6 +55,18 @@ class OpenExport:
         """Whether the table was read as one of music tracks."""
         data = (self.library.facts.manifest.get("config") or {}).get("data")
         return isinstance(data, Mapping) and data.get("preset") == "tracks"
+
+    def telling_features(self, clusters: Sequence[int], most: int) -> list[str]:
+        """All features in the order of the model or, if there are more than ``most``, those with the largest absolute z-score in
+        any of the clusters, largest first."""
+        features = list(self.library.features)
+        if len(features) <= most:
+            return features
+        largest = {
+            f: max((abs(z) for c in clusters if isfinite(z := self.clusters[c].features[f].z)), default=0.0)
+            for f in features
+        }
+        return sorted(features, key=lambda f: -largest[f])[:most]
 
     def share(self, n_axes: int) -> float:
         """The share of the variance of the clustered data on the first ``n_axes`` axes of the map."""

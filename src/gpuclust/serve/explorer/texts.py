@@ -70,6 +70,11 @@ def plural(word: str, count: int | None = None) -> str:
     return several if count is None else f"{count:,} {word if count == 1 else several}"
 
 
+def feature_word(feature: str) -> str:
+    """A feature beside its `reading`: ``duration_ms`` is "duration", because its reading has the unit."""
+    return words(feature).removesuffix(" ms") if feature.lower().endswith("duration_ms") else words(feature)
+
+
 def reading(feature: str, value: float | None) -> str:
     """Format a value of a feature: milliseconds as minutes and seconds."""
     if feature.lower().endswith("duration_ms") and value is not None and 0 <= value < 1e9:

@@ -68,10 +68,18 @@ def _pairs(counts: np.ndarray) -> np.ndarray:
 
 
 def count_transitions(first: Library, second: Library) -> ClusterTransitions:
-    """Count the items of both exports by cluster. Items are matched by id; of a repeated id, the most popular item counts."""
-    ours, theirs = _labels(first), _labels(second)
-    both = ours.index.intersection(theirs.index, sort=False)
-    a, b = ours.loc[both].to_numpy(), theirs.loc[both].to_numpy()
+    """Count the items of both exports by cluster.
+
+    Exports of one table are matched row by row. Other exports are matched by id; of a repeated id, the most popular item counts.
+    """
+    if first.rows["id"].equals(second.rows["id"]):  # in the order of popularity, equal ids in the order of the table
+        a, b = first.column("cluster"), second.column("cluster")
+        only_first = only_second = 0
+    else:
+        ours, theirs = _labels(first), _labels(second)
+        both = ours.index.intersection(theirs.index, sort=False)
+        a, b = ours.loc[both].to_numpy(), theirs.loc[both].to_numpy()
+        only_first, only_second = len(ours) - len(both), len(theirs) - len(both)
     rows, row = np.unique(a, return_inverse=True)
     columns, column = np.unique(b, return_inverse=True)
     counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(
@@ -85,8 +93,8 @@ def count_transitions(first: Library, second: Library) -> ClusterTransitions:
         tuple(rows[row_order].tolist()),
         tuple(columns[column_order].tolist()),
         counts[:, column_order].astype(np.int64),
-        len(ours) - len(both),
-        len(theirs) - len(both),
+        only_first,
+        only_second,
     )
 
 

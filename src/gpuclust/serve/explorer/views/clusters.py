@@ -12,11 +12,11 @@ from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import address, charts
 from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param
 from gpuclust.serve.explorer.session import OpenExport, open_export
-from gpuclust.serve.explorer.texts import as_markdown, fit, plural, reading, short, words
+from gpuclust.serve.explorer.texts import as_markdown, feature_word, fit, plural, reading, short, words
 from gpuclust.serve.library import Pick
 
 CARDS_IN_A_ROW = 3
-MAX_CARDS = 60
+MAX_CARDS = 30
 PAGE = 10
 PICKS: Mapping[Pick, str] = {"popular": "Most popular", "central": "Nearest the centre", "random": "Random"}
 VIEWS = {"cards": "Cards", "compare": "Side by side"}
@@ -91,7 +91,7 @@ def _card(shown: OpenExport, cluster: Cluster) -> None:
 def _leading(cluster: Cluster) -> str:
     """The three features with the largest z-scores, with their means."""
     by_z = sorted(cluster.features.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
-    return " · ".join(f"{words(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3])
+    return " · ".join(f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3])
 
 
 def _label(example: Example) -> str:
@@ -177,7 +177,7 @@ def _profile(shown: OpenExport, cluster: Cluster) -> None:
     with numbers:
         rows = [
             {
-                "feature": words(name),
+                "feature": feature_word(name),
                 "mean": reading(name, p.mean),
                 "median": reading(name, p.median),
                 "deviation": reading(name, p.std),

@@ -21,7 +21,7 @@ def compare() -> None:
             "Which clusters of this export became which of another one of the same table: another number of clusters, another "
             "algorithm, other features or a later state of the data. Start the explorer with a second export:"
         )
-        st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None)
+        st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None, wrap_lines=True)
         return
     first, second = open_export(), open_export(other)
     found = _moves(first.version, second.version, first, second)

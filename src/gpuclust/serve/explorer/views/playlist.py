@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import streamlit as st
 
 from gpuclust.serve.explorer import address
@@ -158,7 +159,7 @@ def _of_targets(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
         return None
     targets = {}
     for column, feature in zip(st.columns(min(len(chosen), 3)) * len(chosen), chosen, strict=False):
-        low, high = _range(shown, feature)
+        low, high, middle = _range(shown, feature)
         with column:
             targets[feature] = float(
                 st.slider(
@@ -167,16 +168,18 @@ def _of_targets(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
                     high,
                     step=(high - low) / 200,
                     format=_format(high - low),
-                    **address.number(f"at-{feature}", low, high, (low + high) / 2),
+                    **address.number(f"at-{feature}", low, high, middle),
                 )
             )
     return from_taste(shown.library, targets, options)
 
 
-def _range(shown: OpenExport, feature: str) -> tuple[float, float]:
-    """The target values to choose from: the range of a feature without values far from all others."""
-    span = span_of(values_of(shown.library, feature), pad=0.0)
-    return span.low, span.high
+def _range(shown: OpenExport, feature: str) -> tuple[float, float, float]:
+    """The target values to choose from: the range of a feature without values far from all others, and its median."""
+    values = values_of(shown.library, feature)
+    span = span_of(values, pad=0.0)
+    known = values[np.isfinite(values)]
+    return span.low, span.high, float(np.clip(np.median(known), span.low, span.high)) if len(known) else span.low
 
 
 def _format(width: float) -> str:
