@@ -505,7 +505,7 @@ def test_an_export_that_its_sweep_did_not_choose_says_so(chromium: Any, exports:
     with explorer(exports[1]) as running, visitor(chromium) as context, tab(context, running.address) as site:
         page = site.open()
         chosen = manifest["sweep"]["chosen"]["name"]
-        site.shows(f"This export: {manifest['run_name']}; the sweep's choice was {chosen}")
+        site.shows(f"This export: {manifest['run_name']}, second of 3 by silhouette; the sweep's choice was {chosen}")
         plot = drawn_map(site.open("map"))
         expect(plot.locator(".gm-note")).to_contain_text("the 2 axes show ")
         expect(plot.locator("option[value=x]").first).to_have_text(re.compile(r"PC1 \(\d+ %\)"))
