@@ -529,7 +529,7 @@ def test_a_table_that_is_no_music_has_no_playlists(chromium: Any, tmp_path: Path
         site.open("clusters?cluster=0")
         expect(page.get_by_text("Most popular")).to_have_count(0)
         site.open("search")
-        page.get_by_label("Id").fill("7")
+        page.get_by_label("Id", exact=True).fill("7")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Nearest").wait_for()
         expect(page.get_by_role("button", name="Add to playlist")).to_have_count(0)

@@ -37,6 +37,7 @@ from gpuclust.serve.index.open import CLOSED, Index, open_index
 from gpuclust.serve.permutation import permuted
 from gpuclust.serve.records import Average, Averages, By, ExportInfo, Hit, Item, Neighbour, NotFound, Page, SearchResult
 from gpuclust.serve.text import fold, fold_one, names_in
+from gpuclust.tracks.links import track_id
 
 Pick = Literal["popular", "central", "random"]
 MAX_ITEMS = 1_000  # items per call
@@ -52,6 +53,10 @@ class Library:
         self._manifest, self._open_index, self._clusters = manifest, index, dict(clusters)
         self._closed = False
         self._with_examples: set[int] = set()
+        # The ids of the generated catalogue have the form of Spotify's, and rows that are no tracks may have ids like them.
+        data = (manifest.text.get("config") or {}).get("data")
+        generated = isinstance(data, Mapping) and data.get("source") == "catalogue"
+        self._may_be_tracks = not generated and bool({"title", "creator"} & manifest.roles.keys())
         self._ranges: dict[str, tuple[float, float]] = {}
         self.model = model
 
@@ -195,6 +200,7 @@ class Library:
             cluster_name=known.name if known else "",
             features={f: row[f"f/{f}"] for f in self.features},
             **{name: row[f"x/{name}"] for name in ("album", "url", "duration_ms")},
+            track=track_id(row["id"], row["x/url"]) if self._may_be_tracks else "",
         )
 
     def recording_of(self, ranks: np.ndarray) -> np.ndarray:

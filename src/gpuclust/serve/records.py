@@ -59,6 +59,8 @@ class Item:
     """A web address or a file, as in the table: check it before opening it."""
     duration_ms: float | None = None
     """Length in milliseconds, if it is a column but not a feature."""
+    track: str = ""
+    """The id of the track at Spotify, where the id or the web address has the form of one; empty for other rows."""
 
     @property
     def label(self) -> str:

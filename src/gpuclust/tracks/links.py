@@ -42,8 +42,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # two characters or 
 _TRACK = re.compile(
     r"(?:spotify:track:|https?://open\.spotify\.com/(?:intl-[a-z]+/)?track/)(?P<id>[0-9A-Za-z]{22})(?:[?#].*)?"
 )
-# All of them have digits and letters of both cases, which other ids of 22 letters need not have.
-_TRACK_ID = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[0-9A-Za-z]{22}")
+# A number of 128 bits in base 62, so that the first character is at most 7; ids of other kinds rarely have digits and both cases.
+_TRACK_ID = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[0-7][0-9A-Za-z]{21}")
 _NEVER = ("javascript:", "data:", "vbscript:")
 
 
@@ -93,32 +93,25 @@ def page_of(item: Item, template: str | None = None) -> str:
 
 def uri_of(item: Item, template: str | None = None) -> str:
     """The URI that identifies an item: ``spotify:track:ID`` if its id has this form (and there is no template), else `location_of`."""
-    track = track_id(item) if template is None else ""
-    return f"spotify:track:{track}" if track else location_of(item, template)
+    return f"spotify:track:{item.track}" if item.track and template is None else location_of(item, template)
 
 
-def track_id(item: Item) -> str:
-    """The id of an item at Spotify, from its id or its web address; empty if neither has the form of one."""
-    if not item.title and not item.creator:
-        return ""  # a row of another kind, whose id only looks like one
-    for written in (item.id, item.url):
-        found = _TRACK.fullmatch(written.strip())
-        if found is not None:
+def track_id(id: str, url: str = "") -> str:
+    """The id of a track at Spotify, from the id of a row or its web address; empty if neither has the form of one."""
+    for written in (id, url):
+        if (found := _TRACK.fullmatch(written.strip())) is not None:
             return found["id"]
-    plain = item.id.strip()
-    return plain if _TRACK_ID.fullmatch(plain) else ""
+    return id.strip() if _TRACK_ID.fullmatch(id.strip()) else ""
 
 
 def track_page(item: Item) -> str:
-    """The web page of the track of `track_id`; empty if there is none."""
-    track = track_id(item)
-    return f"https://open.spotify.com/track/{track}" if track else ""
+    """The web page of a track of Spotify; empty for other items."""
+    return f"https://open.spotify.com/track/{item.track}" if item.track else ""
 
 
 def embedded_player(item: Item) -> str:
-    """The address of a player of the track of `track_id` for a frame of a page; empty if there is none."""
-    track = track_id(item)
-    return f"https://open.spotify.com/embed/track/{track}" if track else ""
+    """The address of a player of a track of Spotify for a frame of a page; empty for other items."""
+    return f"https://open.spotify.com/embed/track/{item.track}" if item.track else ""
 
 
 def web_address(text: str) -> str:

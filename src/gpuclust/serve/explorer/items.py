@@ -11,7 +11,7 @@ from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, feature_word, figure, fit, reading, short, words
 from gpuclust.serve.records import Item
-from gpuclust.tracks.links import embedded_player, is_address, page_of, track_id
+from gpuclust.tracks.links import embedded_player, is_address, page_of
 from gpuclust.tracks.playlist_files import duration
 from gpuclust.tracks.previews import preview_of
 
@@ -164,7 +164,7 @@ def player(item: Item, key: str) -> None:
             st.audio(found.url)
         else:
             st.caption(as_markdown(found.reason))
-    if track_id(item) and st.toggle("Spotify player (connects to open.spotify.com)", key=f"embedded-{key}"):
+    if item.track and st.toggle("Spotify player (connects to open.spotify.com)", key=f"embedded-{key}"):
         frame = st.iframe if hasattr(st, "iframe") else st.components.v1.iframe  # versions before 1.56
         frame(embedded_player(item), height=152)
 
