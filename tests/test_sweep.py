@@ -422,6 +422,7 @@ def test_hdbscan_with_much_noise_warns_and_is_ranked_with_its_noise(context: Any
     assert all("silhouette_with_noise" in row for row in rows if "silhouette" in row)
     (auto,) = [row["job"] for row in rows if row["cluster.min_cluster_size"] == "auto"]
     assert re.fullmatch(r"hdbscan min_cluster_size=auto \(\d+\)", auto)
+    assert sum("min_cluster_size/persistence" in run.curves for run in context.recorder.runs.values()) == 1
     n_in = 940 - round(result.chosen.metrics["noise_fraction"] * 940)
     parent = context.recorder.runs[result.parent]
     for text in (result.warnings[0], parent.files["report.html"].decode(), parent.tags["mlflow.note.content"]):

@@ -16,7 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from gpuclust.data.sniff import utf8_stream
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Frames, unique_names
 from gpuclust.errors import DataError, message_of
 
 MAX_BLOCK_BYTES = 1 << 28
@@ -40,7 +40,7 @@ def hash_rows(columns: Iterable[np.ndarray], n_rows: int) -> np.ndarray:
     return hashed
 
 
-class PandasFrames:
+class PandasFrames(Frames):
     """Frames on the host: pandas, with numbers in NumPy arrays, text and lists in Arrow arrays."""
 
     name = "pandas"
@@ -52,7 +52,6 @@ class PandasFrames:
     def read_csv(
         self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[pd.DataFrame, int]:
-        """Read columns of a delimited file; also return how many more lines than rows it has, since those may be lost."""
         types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
         multiline, block_bytes = False, self.block_bytes
         while True:
@@ -104,25 +103,21 @@ class PandasFrames:
         return table, counted.n_lines - int(layout.header)
 
     def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-        """Read columns of a Parquet file."""
         try:
             return arrow_to_pandas(read_arrow(path, "parquet", columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole Parquet file: {message_of(error)}") from error
 
     def read_feather(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
-        """Read columns of a Feather or Arrow IPC file."""
         try:
             return arrow_to_pandas(read_arrow(path, "feather", columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole Feather file: {message_of(error)}") from error
 
     def concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Concatenate frames by rows, with a new 0..n-1 index."""
         return frames[0] if len(frames) == 1 else pd.concat(list(frames), ignore_index=True)
 
     def to_numeric(self, column: Any) -> Any:
-        """Convert a text column to float64; a cell that is not a number becomes missing."""
         return pd.to_numeric(column.astype(object), errors="coerce").astype("float64")
 
     def count_distinct(self, frame: pd.DataFrame, columns: Sequence[str]) -> int:
@@ -135,15 +130,12 @@ class PandasFrames:
         return int(np.count_nonzero(hashed[1:] != hashed[:-1])) + min(len(hashed), 1)
 
     def from_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame itself."""
         return frame
 
     def to_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame itself."""
         return frame
 
     def to_matrix(self, frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-        """float64 array (n_rows, n_columns), C order."""
         return np.ascontiguousarray(frame[list(columns)].to_numpy(np.float64))
 
 

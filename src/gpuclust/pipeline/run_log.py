@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering
+from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, flatten
 from gpuclust.data.summary import summary
@@ -73,7 +74,7 @@ def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcom
         params=features_used(result.table),
         dataset=dataset(job, result.table),
     )
-    _log_persistence(run_id, result.clustering, context)
+    _log_size_search(job, run_id, result.clustering, context)
     with TemporaryDirectory() as folder:
         context.recorder.log_files(run_id, job_files(Path(folder), outcome, result, about(context)))
     if job.config.tracking.models == "all":
@@ -107,13 +108,13 @@ def dataset(job: Job, table: Table) -> DatasetInput:
     return DatasetInput(data_name(job.config.data), job.fingerprint, source, table.n_rows, table.features)
 
 
-def _log_persistence(run_id: str, clustering: Clustering, context: RunContext) -> None:
-    """The curve that ``min_cluster_size=auto`` chose from, a point for each size."""
+def _log_size_search(job: Job, run_id: str, clustering: Clustering, context: RunContext) -> None:
+    """The curve that an automatic size was chosen from, a point for each size: ``min_cluster_size/persistence``."""
     search = clustering.size_search
     if search is not None:
+        name = f"{algorithm_of(job.config.cluster).size_key}/persistence"
         points = zip(search.sizes, search.scores, strict=True)
-        named = {int(size): {"min_cluster_size/persistence": float(score)} for size, score in points}
-        context.recorder.log_points(run_id, named)
+        context.recorder.log_points(run_id, {int(size): {name: float(score)} for size, score in points})
 
 
 def log_model(

@@ -245,11 +245,11 @@ def predict(request: Request, params: inputs.Rows) -> Json:
         placed = number != UNPLACED
         predictions.append(
             schemas.PredictedRow(
-                number if placed else None,
-                names.get(number, "noise" if number == -1 else None),
-                float(placement.confidence[i]),
-                float(placement.distance[i]),
-                *placement.coordinates[i].tolist(),
+                cluster=number if placed else None,
+                name=names.get(number, "noise" if number == -1 else None),
+                confidence=float(placement.confidence[i]),
+                distance=float(placement.distance[i]),
+                **dict(zip("xyz", placement.coordinates[i].tolist(), strict=True)),
                 problem=None if placed else model.obstacle(raw[i]),
             )
         )
