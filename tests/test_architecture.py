@@ -12,7 +12,7 @@ import gpuclust
 
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
-ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
+ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
          "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
@@ -27,18 +27,19 @@ INSIDE = {
     "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > kernels_cuda > __init__",
     "model": "prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
+    "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log > job > summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
-    "report": "palette terminal text > page raster text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
+    "report": "page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "cache cpu cudf_frames deduplicate jit threads > gpu nearest > backend > matrix",
-    "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search > id_suggestions > library > api_docs routes > api > server > explorer",
+    "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
     "serve/index": "build > locate > open",
     "tracking": "carried claims pyfunc recorder store_location > opening > mlflow > ui",
     "tracks": "catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
 }
-SERVE = {"sanitize", "errors", "model", "tracks", "serve"}
+SERVE = {"sanitize", "errors", "model", "tracks", "pages", "serve"}
 HEAVY = {
     "mlflow": ("tracking/",),
     "hydra": ("compose.py", "cli.py"),

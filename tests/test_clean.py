@@ -95,7 +95,7 @@ def test_bounds_drop_what_is_known_and_outside():
     got = run(frame, bounds={"tempo": [1, 250], "y": [None, 3]}, nulls="median")
     assert got.frame["tempo"].tolist() == [120, 90]
     removed = [(s.rule, s.detail, s.rows_before, s.rows_removed) for s in got.audit.steps]
-    assert removed[:2] == [("bounds", "tempo outside 1 to 250", 5, 2), ("bounds", "y outside -inf to 3", 3, 1)]
+    assert removed[:2] == [("bounds", "tempo outside 1 to 250", 5, 2), ("bounds", "y above 3", 3, 1)]
 
 
 def test_the_ends_of_bounds_are_inside():
@@ -215,7 +215,7 @@ def test_nothing_left_says_which_rule_took_how_many():
     with pytest.raises(CleaningError) as error:
         run({"x": [1, 2, NAN], "y": [1, 2, 3]}, bounds={"x": [5, None]})
     assert "left none of 3 rows" in str(error.value)
-    assert "bounds (x outside 5 to inf) took 2" in str(error.value)
+    assert "bounds (x below 5) took 2" in str(error.value)
     assert "nulls (a feature is missing (x: 1)) took 1" in str(error.value)
 
 

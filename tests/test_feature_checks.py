@@ -118,12 +118,12 @@ def test_the_summary_is_one_line_of_facts():
     audit = Audit(features=("a", "b"), rows_read=10, rows_kept=10)
     assert summary(audit) == "10 rows × 2 features: a, b"
     steps = (
-        Step("bounds", "tempo outside 1 to inf", 239_200, 3),
+        Step("bounds", "tempo below 1", 239_200, 3),
         Step("nulls", "a feature is missing (...)", 239_197, 85_953, 0, {"popularity": 85_000, "time_signature": 1000}),
     )
     audit = Audit(features=("a",), steps=steps, rows_read=239_200, rows_kept=153_244)
     assert summary(audit) == (
-        "153,244 of 239,200 rows (3 with tempo outside 1 to inf; 85,953 lack popularity or time_signature) × 1 feature: a"
+        "153,244 of 239,200 rows (3 with tempo below 1; 85,953 lack popularity or time_signature) × 1 feature: a"
     )
 
 

@@ -167,7 +167,7 @@ def test_little_or_nothing_to_show_is_drawn_too(figure: Callable[[], Figure]) ->
 
 def test_no_pyplot_and_pages_without_matplotlib() -> None:
     code = (
-        "import sys, gpuclust.report.page, gpuclust.report.palette; assert 'matplotlib' not in sys.modules;"
+        "import sys, gpuclust.report.page, gpuclust.pages.palette; assert 'matplotlib' not in sys.modules;"
         "import gpuclust.report.figures; assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from gpuclust.pages import palette, raster
 from gpuclust.report import figures as fg
-from gpuclust.report import palette, raster
 from gpuclust.report.text_collection import TextCollection
 
 

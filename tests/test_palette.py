@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuclust.analysis.naming import percent
+from gpuclust.pages import palette, text
 from gpuclust.report import figures as fg
-from gpuclust.report import palette, text
 from gpuclust.report import text_collection as letters
 
 SIMULATED = {  # Machado, Oliveira and Fernandes (2009), severity 1.
@@ -96,4 +95,4 @@ def test_numbers_as_people_read_them() -> None:
     assert [text.number(v) for v in (89741, 0.14562, 462345.81, np.float32(2.5), float("nan"), "x")] == [
         "89,741", "0.1456", "462,345.8", "2.5", "–", "x",
     ]  # fmt: skip
-    assert [percent(v) for v in (0, 0.0001, 0.2314, 1)] == ["0 %", "<0.1 %", "23.1 %", "100.0 %"]
+    assert [text.percent(v) for v in (0, 0.0001, 0.2314, 1)] == ["0 %", "<0.1 %", "23.1 %", "100.0 %"]

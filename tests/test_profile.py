@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from gpuclust.analysis import naming
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.enrichment import MIN_COUNT
-from gpuclust.analysis.profile import Profile, profile, with_rules
+from gpuclust.analysis.profile import Profile, profile, read_profile, with_rules
 from gpuclust.analysis.table_stats import TableStats, categories, compute_table_stats
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
@@ -220,43 +220,75 @@ def test_a_row_is_shown_by_its_id_and_its_creators_where_it_has_nothing_else() -
         (["duration_ms", "duration_s"], ["duration_ms", "duration_s"]),
         (["Energy", "BPM", "ms", "x"], ["energy", "BPM", "ms", "x"]),
         (["two\nlines", "_"], ["two lines", "_"]),
+        (["temp_min", "temp_max"], ["temp min", "temp max"]),
     ],
 )
 def test_columns_as_words(columns: list[str], words: list[str]) -> None:
     assert list(naming.readable(columns)) == words
 
 
+def spoken(words: list[str]) -> naming.Vocabulary:
+    return naming.Vocabulary(
+        tuple(words), tuple(f"high {w}" for w in words), tuple(f"low {w}" for w in words), ("",) * len(words)
+    )
+
+
 def named(z: Any, words: list[str] | None = None) -> tuple[str, ...]:
     z = np.array(z, dtype=float)
-    return naming.names(z, np.zeros_like(z), words or ["energy", "tempo", "valence"])
+    return naming.names(z, np.zeros_like(z), spoken(words or ["energy", "tempo", "valence"]))
 
 
-def test_a_name_says_what_is_far_from_the_whole_farthest_first() -> None:
-    assert named([[1.5, 0.8, 0.1], [-1.0, -0.2, 0.0]])[0] == "High energy · High tempo"
-    assert named([[0.9, -2.0, 0.7], [-0.9, 2.0, 0.6]])[0] == "Low tempo · High energy · High valence"
-    assert named([[0.1, 0.2, -0.3]]) == ("Near the average",)
+def test_a_name_says_what_is_far_from_the_whole_and_from_the_nearest_cluster() -> None:
+    assert named([[1.5, 0.8, 0.1], [-1.0, -0.2, 0.0]])[0] == "High energy · high tempo"
+    assert named([[0.9, -2.0, 0.7], [-0.9, 2.0, 0.6]])[0] == "Low tempo · high energy · high valence"
+    # Energy is farther from the whole, but the nearest cluster has it too.
+    assert named([[2.0, 1.5, 0.0], [2.0, 0.0, 0.0], [-2.0, -1.5, 0.0]])[0] == "High tempo · high energy"
+    assert named([[0.1, 0.2, -0.3]]) == ("Mixed",)
+
+
+def test_a_cluster_near_the_average_is_named_by_its_nearest() -> None:
+    z = [[0.1, -0.2, 0.02], [0.9, 1.8, 0.0]]
+    assert named(z) == ("Lower tempo · lower energy", "High tempo · high energy")
+    assert not any("average" in name.lower() for name in named(np.random.default_rng(0).normal(0, 0.2, (20, 3))))
 
 
 def test_a_mean_that_its_error_could_explain_is_not_named() -> None:
     z = np.array([[0.9, 0.6, 0.0], [-0.9, 0.0, 0.0]])
-    certain, vague = (naming.names(z, np.array([[0.01, se, 0.01]] * 2), ["a", "b", "c"])[0] for se in (0.01, 0.5))
-    assert (certain, vague) == ("High a · High b", "High a")
+    words = spoken(["a", "b", "c"])
+    certain, vague = (naming.names(z, np.array([[0.01, se, 0.01]] * 2), words)[0] for se in (0.01, 0.5))
+    assert (certain, vague) == ("High a · high b", "High a")
 
 
-def test_the_third_word_is_what_the_neighbour_differs_in() -> None:
-    z = [[2.0, 1.5, 1.2, 0.8], [2.0, 1.5, 1.2, -0.8], [-2.0, -2.0, -2.0, 0.0]]
-    assert named(z, ["a", "b", "c", "d"])[:2] == ("High a · High b · High d", "High a · High b · Low d")
+def test_the_last_word_is_what_the_neighbour_differs_in() -> None:
+    z = [[2.0, 1.5, 1.2, 0.3], [2.0, 1.5, 1.2, -0.8], [-2.0, -2.0, -2.0, 0.0]]
+    assert named(z, ["a", "b", "c", "d"])[:2] == ("High a · high b · higher d", "High a · low d · high b")
     z = [[2.0, 1.5, 0.1], [2.0, 1.5, 3.0], [-2.0, -2.0, -2.0]]
-    assert named(z)[0] == "High energy · High tempo · Average valence"
+    assert named(z)[0] == "High energy · high tempo · lower valence"
 
 
 def test_clusters_with_the_same_words_are_told_apart_by_what_differs_most() -> None:
     z = [[1.2, 1.0, 0.05], [1.2, 1.0, -0.35], [0.0, 0.0, 0.0]]
-    assert named(z)[:2] == ("High energy · High tempo · higher valence", "High energy · High tempo · lower valence")
+    assert named(z)[:2] == ("High energy · high tempo · higher valence", "High energy · high tempo · lower valence")
     # The same words in another order are the same name to a reader.
     z = [[1.5, 1.0, 0.0], [1.0, 1.4, 0.0], [-2.0, -2.0, 0.0]]
-    assert named(z)[:2] == ("High energy · High tempo · higher energy", "High tempo · High energy · lower energy")
-    assert named(np.zeros((3, 3))) == ("Near the average", "Near the average (2)", "Near the average (3)")
+    assert named(z)[:2] == ("High energy · high tempo · higher energy", "High tempo · high energy · lower energy")
+    assert named(np.zeros((3, 3))) == ("Mixed", "Mixed (2)", "Mixed (3)")
+
+
+def test_the_words_of_a_preset_and_of_times() -> None:
+    features = ("acousticness", "Energy", "tempo", "duration_ms", "year", "x")
+    words = naming.vocabulary(features, "tracks")
+    z = np.array([[1.0, -2.0, 0.0, 1.5, 0.0, 0.0], [-1.0, 2.0, 1.0, -1.5, 0.0, 0.9]])
+    means = np.array([[0.9, 0.1, 120.0, 841_000.0, 1990.0, 0.0], [0.1, 0.9, 150.0, 101_000.0, 1990.0, 5.0]])
+    assert naming.names(z, np.zeros_like(z), words, means) == (
+        "Calm · long (14 min) · acoustic",
+        "Energetic · short (1:41) · not acoustic",
+    )
+    assert words.units == ("", "", "bpm", "ms", "", "")
+    plain = naming.vocabulary(features)
+    assert (
+        naming.names(z, np.zeros_like(z), plain, means)[0] == "Low energy · high duration (14 min) · high acousticness"
+    )
 
 
 @given(
@@ -265,8 +297,10 @@ def test_clusters_with_the_same_words_are_told_apart_by_what_differs_most() -> N
     )
 )
 def test_names_are_distinct_as_sets_of_words_too(z: np.ndarray) -> None:
-    found = naming.names(z, np.full_like(z, 0.01), [f"feature {i}" for i in range(z.shape[1])])
-    assert len({frozenset(name.split(" · ")) for name in found}) == len(z)
+    found = naming.names(z, np.full_like(z, 0.01), spoken([f"feature {i}" for i in range(z.shape[1])]))
+    assert len({frozenset(name.lower().split(" · ")) for name in found}) == len(z)
+    assert all(len(name.split(" · ")) <= naming.MAX_WORDS + naming.MAX_SPLITS for name in found)
+    assert not any("average" in name.lower() for name in found)
 
 
 def test_nearest_is_the_nearest_mean(seed: int) -> None:
@@ -279,11 +313,12 @@ def test_nearest_is_the_nearest_mean(seed: int) -> None:
 def test_a_sentence_tells_size_means_neighbour_and_groups(tracks: tuple[pd.DataFrame, np.ndarray]) -> None:
     frame, labels = tracks
     described = profile(stats_of(frame, **ROLES), FEATURES, labels)
-    fast = described.clusters[2]
-    mean, overall = fast.features["tempo"].mean, frame["tempo"].mean()
-    assert fast.description.startswith(f"100 rows (15.2 %): high tempo ({mean:.3g} on average, {overall:.3g} in all)")
-    assert "from its nearest, cluster 1, it differs most by higher tempo" in fast.description
-    assert "most often fast (100.0 %), which is 6.6 times as frequent as in the whole" in fast.description
+    fast, near = described.clusters[2], described.clusters[1]
+    mean, overall, other = fast.features["tempo"].mean, frame["tempo"].mean(), near.features["tempo"].mean
+    assert fast.description.startswith(f"100 rows (15.2 %): high tempo ({mean:.3g}; {overall:.3g} in all rows)")
+    assert f"Closest cluster: 1, which has lower tempo ({other:.3g} vs {mean:.3g})." in fast.description
+    assert fast.description.endswith("Most frequent: fast (100.0 %, 6.6 × expected).")
+    assert fast.subtitle == "like fast"
     assert "60 rows (9.1 %) in no cluster: " in described.clusters[3].description
     assert all(c.description.endswith(".") and "\n" not in c.description for c in described.clusters)
 
@@ -332,7 +367,7 @@ def test_one_cluster_has_no_rule_and_no_neighbour() -> None:
         profile(stats_of(frame, ("a",)), ("a",), np.zeros(3, int)), stats_of(frame, ("a",)), np.zeros(3, int)
     )
     assert (ruled.clusters[0].rule, ruled.clusters[0].nearest) == (None, None)
-    assert ruled.clusters[0].description == "3 rows (100.0 %): every feature is near the average of all rows."
+    assert ruled.clusters[0].description == "3 rows (100.0 %): close to the average of all rows in every feature."
 
 
 def test_nothing_but_noise_is_a_profile_of_noise() -> None:
@@ -364,6 +399,8 @@ def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame,
     html = page(Report("tracks", clusters=described.clusters))
     assert escape(described.clusters[2].description) in html
     assert "tempo &gt; " in html
+    assert read_profile(json.loads(json.dumps(described.to_dict()))) == described
+    assert read_profile({"features": []}) is None
     assert "<script>" not in html
 
 

@@ -32,7 +32,7 @@ from gpuclust.config import DataConfig
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.metrics.silhouette.score import silhouette
-from gpuclust.report.palette import cluster_color
+from gpuclust.pages.palette import cluster_color
 from gpuclust.report.style import add_axes, caption, grid, new_figure, to_png  # fmt: skip
 from gpuclust.report.style import heading as title
 

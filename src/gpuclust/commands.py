@@ -64,7 +64,15 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument(
         "run", metavar="best|RUN_ID", help="best: the choice of the latest sweep; or a job, or a sweep (its chosen job)"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE",
+        help="also write one HTML file to send (default: report.html in the folder); without --out only this file",
+    )
     parser.add_argument("--metric", help="best: by this metric, among the runs of the same table and preparation")
     parser.add_argument(
         "--where",
@@ -86,11 +94,16 @@ def _export(arguments: list[str]) -> int:
     _store_options(parser)
     options = parser.parse_args(arguments)
 
-    _refuse_existing(options.force, out=options.out)
+    page = options.html
+    if options.out is None and (page is None or page == Path()):
+        raise ConfigurationError("name the folder to write with --out DIR, or a file with --html FILE")
+    _refuse_existing(options.force, out=options.out, html=None if page == Path() else page)
     from gpuclust.config import BackendConfig, Config, TrackingConfig, require_choosing
 
     if options.metric is not None:
         require_choosing(options.metric, "--metric ")
+    from tempfile import TemporaryDirectory
+
 
     from gpuclust.choice import conditions, find
     from gpuclust.export import export
@@ -108,10 +121,10 @@ def _export(arguments: list[str]) -> int:
         backend=BackendConfig(name=options.backend),
         tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
     )
-    with Live(1) as live:
+    with TemporaryDirectory() as temporary, Live(1) as live:
         done = export(
             run,
-            options.out,
+            options.out or Path(temporary) / "export",
             recorder=recorder,
             context=context_for(config, live),
             form=options.format,
@@ -120,9 +133,15 @@ def _export(arguments: list[str]) -> int:
             sweep=found.sweep,
             keep={"all": None, "none": []}.get(options.keep, [name for name in options.keep.split(",") if name]),
         )
+        if page is not None:
+            from gpuclust.serve.share import write_share_page
+
+            live.stage("writing the page to send")
+            page = write_share_page(done.folder, done.folder / "report.html" if page == Path() else page, force=True)
     for warning in done.warnings:
         print(f"warning: {warning}")
-    print(f"{done.folder}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
+    written = ", ".join(str(path) for path in (options.out, page) if path is not None)
+    print(f"{written}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
     return 0
 
 

@@ -339,8 +339,7 @@ def _grouped(columns: Sequence[ColumnProfile]) -> list[tuple[ColumnProfile, ...]
 
 def _row(group: tuple[ColumnProfile, ...], n_rows: int) -> dict[str, str]:
     """The cells of a line for one column or a group of columns."""
-    from gpuclust.analysis.naming import percent
-    from gpuclust.report.text import number, one_line
+    from gpuclust.pages.text import number, one_line, percent
 
     first, last = group[0], group[-1]
     alone, alike = len(group) == 1, "numbers" if first.kind == "number" else "columns"

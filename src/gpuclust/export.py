@@ -33,11 +33,11 @@ from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle, Prediction
 from gpuclust.model.manifest import ADDED, ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL
 from gpuclust.model.records import NOISE, noise_warning
+from gpuclust.pages.palette import cluster_color
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
 from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
 from gpuclust.pipeline.summary import rebuild
-from gpuclust.report.palette import cluster_color
 from gpuclust.sanitize import mask, safe_table
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuclust.errors import DataError
 from gpuclust.metrics.agreement import Agreement, Contingency, Match, agreement, contingency, match, without_noise
-from gpuclust.model.records import NOISE
+from gpuclust.pages.text import label_name
 from gpuclust.sanitize import safe_row
 
 
@@ -69,11 +69,6 @@ class Comparison:
             for m in self.matches
             if m.first is not None and m.second is not None and m.jaccard >= 0.5
         ]
-
-
-def label_name(cluster: int) -> str:
-    """``3``, or ``noise``."""
-    return "noise" if cluster == NOISE else str(cluster)
 
 
 def compare(first: str, first_labels: np.ndarray, second: str, second_labels: np.ndarray) -> Comparison:

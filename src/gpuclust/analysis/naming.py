@@ -2,30 +2,71 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuclust.pages.text import SECONDS, measure, percent, unit_of, without_unit
+from gpuclust.tracks.presets import PRESETS
+
 if TYPE_CHECKING:
-    from gpuclust.model.records import Cluster, FeatureStats
+    from gpuclust.model.records import Cluster
 
 MAX_WORDS = 3
 MIN_Z = 0.5  # minimum distance of a mean from the overall mean in standard deviations
 MIN_STANDARD_ERRORS = 3.0  # and in standard errors
 MIN_CONTRAST = 0.5  # minimum difference to the nearest cluster in standard deviations
 MIN_SPLIT = 0.05  # clusters with equal names and smaller differences are numbered
-AVERAGE = "Near the average"
-_UNIT = re.compile(r"(?<=[^_\s])[_\s]+(ms|msec|s|sec|secs|seconds|min|minutes|hours?|db|hz|khz|bpm|pct|percent|km|kg|cm|mm|usd|eur)$", re.I)  # fmt: skip
+MAX_SPLITS = 2  # features by which clusters with equal names are told apart; the others are numbered
+MIXED = "Mixed"  # the name of a cluster that differs from the nearest one in no feature
+HIGH, LOW, HIGHER, LOWER = "high", "low", "higher", "lower"  # of all rows, and of the nearest cluster
+Part = tuple[int, str]  # a feature and one of these levels
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How the features are written in names and descriptions: their ``words`` (duration for ``duration_ms``), what their
+    high and low values are called where that is no "high duration", and their ``units`` as `gpuclust.pages.text.measure` takes them."""
+
+    words: tuple[str, ...]
+    high: tuple[str, ...]
+    low: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def phrase(self, part: Part, mean: float | None = None) -> str:
+        """A part of a name: ``high tempo``, ``acoustic``, ``lower energy``; with its mean where it is a time: ``long (14 min)``."""
+        feature, level = part
+        if level in (HIGHER, LOWER):
+            return f"{level} {self.words[feature]}"
+        text = (self.high if level == HIGH else self.low)[feature]
+        unit = self.units[feature]
+        return f"{text} ({measure(mean, unit)})" if mean is not None and unit in SECONDS else text
+
+
+def vocabulary(features: Sequence[str], preset: str = "none") -> Vocabulary:
+    """The words for features: those of a preset (`gpuclust.tracks.presets`) for the features that it knows, else from the names."""
+    known = PRESETS.get(preset)
+    terms = [known.terms_of(feature) if known else None for feature in features]
+    words = readable(features)
+    return Vocabulary(
+        words,
+        tuple(t.high if t else f"high {word}" for t, word in zip(terms, words, strict=True)),
+        tuple(t.low if t else f"low {word}" for t, word in zip(terms, words, strict=True)),
+        tuple(unit_of(f) or (t.unit if t else "") for t, f in zip(terms, features, strict=True)),
+    )
 
 
 def readable(features: Sequence[str]) -> tuple[str, ...]:
     """Convert column names to distinct words: ``duration_ms`` to duration, ``track_popularity`` to track popularity."""
-    short = [" ".join(_UNIT.sub("", feature).replace("_", " ").split()) or feature for feature in features]
+    short = [" ".join(without_unit(feature).replace("_", " ").split()) or feature for feature in features]
     short = [word[0].lower() + word[1:] if word[1:].islower() else word for word in short]
     full = [" ".join(feature.split()) or feature for feature in features]
-    return tuple(s if short.count(s) == 1 else f for s, f in zip(short, full, strict=True))
+    counts: dict[str, int] = {}
+    for word in short:
+        counts[word] = counts.get(word, 0) + 1
+    return tuple(s if counts[s] == 1 else f for s, f in zip(short, full, strict=True))
 
 
 def nearest(z: np.ndarray) -> np.ndarray:
@@ -38,126 +79,137 @@ def nearest(z: np.ndarray) -> np.ndarray:
     return gaps.argmin(axis=1)
 
 
-def names(z: np.ndarray, z_se: np.ndarray, words: Sequence[str]) -> tuple[str, ...]:
-    """A distinct name for each cluster, such as ``High energy · High tempo · Low acousticness``.
+def names(
+    z: np.ndarray, z_se: np.ndarray, spoken: Vocabulary, means: np.ndarray | None = None, near: np.ndarray | None = None
+) -> tuple[str, ...]:
+    """A distinct name for each cluster, such as ``High energy · high tempo · lower acousticness``.
 
-    At most two words are the largest relevant z-scores (`MIN_Z`, `MIN_STANDARD_ERRORS`); the third is the largest difference
-    to the nearest cluster, else the next z-score. Clusters with equal words are distinguished by the feature in which they
-    differ most (``· lower valence``).
+    A name has at most `MAX_WORDS` parts. First come the features whose mean is far from that of all rows (`MIN_Z`,
+    `MIN_STANDARD_ERRORS`), those first that also set the cluster apart from the nearest one. Where none of them is the feature
+    in which the two differ most, that feature is the last part (``lower`` or ``higher`` than in the nearest cluster, if it is
+    near the overall mean). A cluster that is near the overall mean in all features has only such parts. Clusters with equal
+    parts are distinguished by the feature in which they differ most.
 
-    ``z`` and ``z_se`` (n_clusters, n_features) float64; ``words`` the features as `readable` gives them.
+    ``z`` and ``z_se`` (n_clusters, n_features) float64; ``means`` likewise in original units, where times are to be shown;
+    ``near`` as `nearest` returns it, if it is known.
     """
-    near = nearest(z)
-    parts = [_parts(z[i], z_se[i], z[i] - z[near[i]] if near[i] >= 0 else np.zeros_like(z[i])) for i in range(len(z))]
-    found = [" · ".join(f"{level} {words[f]}" for f, level in p) or AVERAGE for p in parts]
-    alike: dict[frozenset[tuple[int, str]], list[int]] = {}
+    near = nearest(z) if near is None else near
+    parts = [_parts(z, z_se, i, int(near[i])) for i in range(len(z))]
+    alike: dict[frozenset[Part], list[int]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(frozenset(part), []).append(i)
+    numbers: dict[int, int] = {}
     for members in alike.values():
-        for i, more in _disambiguate(members, z, words).items():
-            found[i] += more
+        for i, (more, number) in _split(members, z).items():
+            parts[i] = parts[i] + more
+            numbers[i] = number
+    found: list[str] = []
+    taken: set[frozenset[str]] = set()
+    for i, part in enumerate(parts):
+        phrases = [spoken.phrase(p, None if means is None else float(means[i, p[0]])) for p in part] or [MIXED]
+        phrases[0] = phrases[0][:1].upper() + phrases[0][1:]
+        plain, number = phrases[-1], numbers[i]
+        while True:
+            phrases[-1] = plain if number == 1 else f"{plain} ({number})"
+            if (key := frozenset(p.lower() for p in phrases)) not in taken:
+                break
+            number += 1
+        taken.add(key)
+        found.append(" · ".join(phrases))
     return tuple(found)
 
 
-def level(z: float) -> str:
-    """High, Low, or Average for less than `MIN_Z` from the overall mean."""
-    return "Average" if abs(z) < MIN_Z else "High" if z > 0 else "Low"
-
-
-def _parts(z: np.ndarray, z_se: np.ndarray, contrast: np.ndarray) -> list[tuple[int, str]]:
+def _parts(z: np.ndarray, z_se: np.ndarray, cluster: int, near: int) -> list[Part]:
     """The features in the name of a cluster, and the level of each."""
-    ranked = [int(f) for f in np.argsort(-np.abs(z), kind="stable")]
-    matter = [f for f in ranked if abs(z[f]) >= max(MIN_Z, MIN_STANDARD_ERRORS * z_se[f])]
-    chosen = matter[: MAX_WORDS - 1]
-    if chosen:
-        # A difference to the nearest cluster: a relevant z-score, or an average value if the nearest cluster is far from it.
-        apart = [f for f in np.argsort(-np.abs(contrast), kind="stable") if f not in chosen]
-        relevant = [int(f) for f in apart if abs(contrast[f]) >= (MIN_CONTRAST if f in matter else 2 * MIN_CONTRAST)]
-        chosen += (relevant or matter[MAX_WORDS - 1 :])[:1]
-    return [(f, level(float(z[f]))) for f in chosen]
+    own, error = z[cluster], z_se[cluster]
+    apart = own - z[near] if near >= 0 else np.zeros_like(own)
+    apart_error = np.hypot(error, z_se[near]) if near >= 0 else error
+    # A difference to the nearest cluster counts for a feature only on the side on which the cluster's mean is.
+    ranked = np.argsort(-(np.abs(own) + np.maximum(np.sign(own) * apart, 0.0)), kind="stable").tolist()
+    certain = np.abs(own) >= np.maximum(MIN_Z, MIN_STANDARD_ERRORS * error)
+    traits = [f for f in ranked if certain[f]]
+    differs = np.abs(apart) >= np.maximum(MIN_CONTRAST if traits else MIN_SPLIT, MIN_STANDARD_ERRORS * apart_error)
+    contrasts = [f for f in np.argsort(-np.abs(apart), kind="stable").tolist() if differs[f]]
+    chosen = traits[: MAX_WORDS - 1]
+    if chosen and (not contrasts or contrasts[0] in chosen):
+        chosen = traits[:MAX_WORDS]
+    elif chosen:
+        chosen = [*chosen, contrasts[0]]
+    else:
+        chosen = contrasts[: MAX_WORDS - 1]
+    return [(f, _level(float(own[f]), float(apart[f]), bool(certain[f]))) for f in chosen]
 
 
-def _disambiguate(
-    members: Sequence[int], z: np.ndarray, words: Sequence[str], used: tuple[int, ...] = ()
-) -> dict[int, str]:
-    """Suffixes for clusters with equal names: split them at the widest gap of a feature, recursively."""
+def _level(z: float, apart: float, certain: bool) -> str:
+    if certain:
+        return HIGH if z > 0 else LOW
+    return HIGHER if apart > 0 else LOWER
+
+
+def _split(members: Sequence[int], z: np.ndarray, used: tuple[int, ...] = ()) -> dict[int, tuple[list[Part], int]]:
+    """Tell clusters with equal parts apart: further parts, and a number from 1 for those that remain equal. They are split at the
+    widest gap of a feature, recursively."""
     if len(members) == 1:
-        return {members[0]: ""}
-    free = [f for f in range(z.shape[1]) if f not in used]
-    gaps = {f: float(np.diff(np.sort(z[members, f])).max()) for f in free}
-    feature = max(gaps, key=lambda f: gaps[f], default=-1)
-    if feature < 0 or gaps[feature] < MIN_SPLIT:
-        return {i: f" ({n})" if n > 1 else "" for n, i in enumerate(members, start=1)}
-    values = np.sort(z[members, feature])
-    middle = values[int(np.diff(values).argmax())]
-    found: dict[int, str] = {}
-    for word, side in (("higher", [i for i in members if z[i, feature] > middle]),
-                       ("lower", [i for i in members if z[i, feature] <= middle])):  # fmt: skip
-        further = _disambiguate(side, z, words, (*used, feature))
-        found |= {i: f" · {word} {words[feature]}{more}" for i, more in further.items()}
+        return {members[0]: ([], 1)}
+    values = np.sort(z[list(members)], axis=0)
+    gaps = np.diff(values, axis=0)
+    widest = gaps.max(axis=0)
+    widest[list(used)] = -1.0
+    feature = int(widest.argmax()) if len(widest) else -1
+    if feature < 0 or widest[feature] < MIN_SPLIT or len(used) == MAX_SPLITS:
+        return {i: ([], n) for n, i in enumerate(members, start=1)}
+    middle = values[int(gaps[:, feature].argmax()), feature]
+    found: dict[int, tuple[list[Part], int]] = {}
+    for level, side in ((HIGHER, [i for i in members if z[i, feature] > middle]),
+                        (LOWER, [i for i in members if z[i, feature] <= middle])):  # fmt: skip
+        for i, (more, number) in _split(side, z, (*used, feature)).items():
+            found[i] = ([(feature, level), *more], number)
     return found
 
 
-def sentence(
-    cluster: Cluster, overall: Mapping[str, float], neighbour: Cluster | None, words: Mapping[str, str]
-) -> str:
-    """Describe a cluster in one sentence: its size, high and low features in original units, nearest cluster, top groups.
+def sentence(cluster: Cluster, overall: Mapping[str, float], neighbour: Cluster | None, spoken: Vocabulary) -> str:
+    """Describe a cluster: its size, high and low features in original units, the nearest cluster, and the most frequent group.
 
-    ``overall`` are the means of all rows; ``words`` the features as `readable` gives them.
+    ``overall`` are the means of all rows.
     """
-    clauses = [
-        _extreme_features(cluster.features, overall, words),
-        _vs_nearest(cluster, neighbour, words),
-        _top_groups(cluster),
-    ]
     start = f"{cluster.size:,} rows ({percent(cluster.fraction)}){' in no cluster' if cluster.cluster < 0 else ''}"
-    return f"{start}: {'; '.join(filter(None, clauses))}."
+    said = [f"{start}: {_extreme_features(cluster, overall, spoken)}", _vs_nearest(cluster, neighbour, spoken)]
+    return " ".join(f"{text}." for text in (*said, _top_groups(cluster)) if text)
 
 
 def _top_groups(cluster: Cluster) -> str:
-    said = [f"most often {often.value} ({percent(often.fraction)})" for often in cluster.top_groups[:1]]
+    if not cluster.top_groups:
+        return ""
+    often = cluster.top_groups[0]
+    said = f"Most frequent: {often.value} ({percent(often.fraction)}"
     for lifted in cluster.top_groups_by_lift[:1]:
-        what = "which" if cluster.top_groups[0].value == lifted.value else f"and {lifted.value}, which"
-        said.append(f"{what} is {lifted.lift:.1f} times as frequent as in the whole")
-    return ", ".join(said)
+        what = ", " if lifted.value == often.value else f"); most over-represented: {lifted.value} ("
+        said += f"{what}{lifted.lift:.1f} × expected"
+    return f"{said})"
 
 
-def _extreme_features(
-    features: Mapping[str, FeatureStats], overall: Mapping[str, float], words: Mapping[str, str]
-) -> str:
-    ranked = sorted(features, key=lambda f: -abs(features[f].z))[:MAX_WORDS]
-    relevant = [f for f in ranked if abs(features[f].z) >= max(MIN_Z, MIN_STANDARD_ERRORS * features[f].z_se)]
-    said = [
-        f"{level(features[f].z).lower()} {words[f]} ({figure(features[f].mean)} on average, {figure(overall[f])} in all)"
-        for f in relevant
-    ]
-    return _join(said) or "every feature is near the average of all rows"
+def _extreme_features(cluster: Cluster, overall: Mapping[str, float], spoken: Vocabulary) -> str:
+    features = list(cluster.features.items())
+    ranked = sorted(range(len(features)), key=lambda i: -abs(features[i][1].z))[:MAX_WORDS]
+    said = []
+    for i in ranked:
+        name, stats = features[i]
+        if abs(stats.z) >= max(MIN_Z, MIN_STANDARD_ERRORS * stats.z_se):
+            own, mean = measure(stats.mean, spoken.units[i]), measure(overall[name], spoken.units[i])
+            said.append(f"{HIGH if stats.z > 0 else LOW} {spoken.words[i]} ({own}; {mean} in all rows)")
+    return _join(said) or "close to the average of all rows in every feature"
 
 
-def _vs_nearest(cluster: Cluster, neighbour: Cluster | None, words: Mapping[str, str]) -> str:
+def _vs_nearest(cluster: Cluster, neighbour: Cluster | None, spoken: Vocabulary) -> str:
     if neighbour is None:
         return ""
-    gaps = {f: p.z - neighbour.features[f].z for f, p in cluster.features.items()}
-    feature = max(gaps, key=lambda f: abs(gaps[f]))
-    own, other = cluster.features[feature].mean, neighbour.features[feature].mean
-    side = "higher" if gaps[feature] > 0 else "lower"
-    return (
-        f"from its nearest, cluster {neighbour.cluster}, it differs most by {side} {words[feature]} "
-        f"({figure(own)}, {figure(other)} there)"
-    )
+    pairs = list(zip(cluster.features.values(), neighbour.features.values(), strict=True))
+    i = max(range(len(pairs)), key=lambda i: abs(pairs[i][0].z - pairs[i][1].z))
+    own, other = pairs[i]
+    side = HIGHER if other.z > own.z else LOWER
+    values = f"{measure(other.mean, spoken.units[i])} vs {measure(own.mean, spoken.units[i])}"
+    return f"Closest cluster: {neighbour.cluster}, which has {side} {spoken.words[i]} ({values})"
 
 
 def _join(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-
-
-def figure(value: float) -> str:
-    """Format a number with three significant digits and thousands separators."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def percent(fraction: float) -> str:
-    """Format a share: ``23.1 %``, or ``<0.1 %`` if it would round to zero."""
-    if 0 < fraction < 0.0005:
-        return "<0.1 %"
-    return f"{100 * fraction:.1f} %" if fraction else "0 %"

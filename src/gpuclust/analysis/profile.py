@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,16 @@ class Profile:
         return out.getvalue()
 
 
+def read_profile(document: Mapping[str, Any]) -> Profile | None:
+    """The profile of a document that `Profile.to_json` wrote; None where it is not one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Profile).validate_python(document)
+    except ValidationError:
+        return None
+
+
 def profile(
     stats: TableStats,
     features: Sequence[str],
@@ -58,19 +69,22 @@ def profile(
     *,
     distance: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
+    preset: str = "none",
 ) -> Profile:
     """Describe each cluster of ``labels`` (n_rows,) int, and the noise (-1) where there is some.
 
     ``distance`` (n_rows,) to the own centre and ``confidence`` (n_rows,) choose the representative rows; everything
-    else follows from the labels and the table alone, so that a rebuilt clustering has the same names.
+    else follows from the labels and the table alone, so that a rebuilt clustering has the same names. ``preset``: whose words
+    the names use (`gpuclust.analysis.naming.vocabulary`).
     """
     members = _members(labels)
     described = {c: _describe(rows, stats, features) for c, rows in members.items()}
     proper = [c for c in members if c != NOISE]
     z, z_se = (_matrix([described[c] for c in proper], which, len(features)) for which in ("z", "z_se"))
-    words = naming.readable(features)
-    names = {NOISE: "Noise"} | dict(zip(proper, naming.names(z, z_se, words), strict=True))
-    near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, naming.nearest(z), strict=True)}
+    spoken, nearest = naming.vocabulary(features, preset), naming.nearest(z)
+    named = naming.names(z, z_se, spoken, _matrix([described[c] for c in proper], "mean", len(features)), nearest)
+    names = {NOISE: "Noise"} | dict(zip(proper, named, strict=True))
+    near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, nearest, strict=True)}
     groups = top_categories(stats.groups, labels, list(members))
     creators = top_categories(stats.creators, labels, list(members))
     means = {c: np.array([p.mean for p in d.values()]) for c, d in described.items()}
@@ -94,7 +108,7 @@ def profile(
         )
         for c, rows in members.items()
     }
-    return Profile(tuple(features), _with_sentences(clusters, stats, features, words))
+    return Profile(tuple(features), _with_sentences(clusters, stats, features, spoken))
 
 
 def with_rules(described: Profile, stats: TableStats, labels: np.ndarray, *, seed: int = 0) -> Profile:
@@ -129,10 +143,9 @@ def _matrix(described: Sequence[Mapping[str, FeatureStats]], which: str, n_featu
 
 
 def _with_sentences(
-    clusters: Mapping[int, Cluster], stats: TableStats, features: Sequence[str], words: Sequence[str]
+    clusters: Mapping[int, Cluster], stats: TableStats, features: Sequence[str], spoken: naming.Vocabulary
 ) -> tuple[Cluster, ...]:
     overall = dict(zip(features, stats.mean.tolist(), strict=True))
-    spoken = dict(zip(features, words, strict=True))
     return tuple(
         replace(c, description=naming.sentence(c, overall, None if c.nearest is None else clusters[c.nearest], spoken))
         for c in clusters.values()

@@ -165,8 +165,11 @@ def _bounds(state: _CleaningState, name: str, low: float | None, high: float | N
         )
     column = state.frame[name]
     inside = column.between(-math.inf if low is None else low, math.inf if high is None else high)
-    ends = f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
-    state.filter("bounds", f"{name} outside {ends}", column.isna() | inside.fillna(False))
+    if low is not None and high is not None:
+        dropped = f"outside {low:g} to {high:g}"
+    else:
+        dropped = f"above {high:g}" if low is None else f"below {low:g}"
+    state.filter("bounds", f"{name} {dropped}", column.isna() | inside.fillna(False))
 
 
 def _group(state: _CleaningState) -> None:

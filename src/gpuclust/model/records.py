@@ -14,6 +14,8 @@ NOISE = -1
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3
 Fraction = Annotated[float, "in [0, 1], never NaN"]
+# A group that is so many times as frequent in a cluster as in the whole table is typical of it.
+MIN_TYPICAL_LIFT = 1.2
 
 
 def canonical_order(labels: np.ndarray, centers: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
@@ -110,6 +112,14 @@ class Cluster:
     popular: tuple[Example, ...] = ()
     rule: Rule | None = None
     """Bounds on features that nearly select it; None where none were found."""
+
+    @property
+    def subtitle(self) -> str:
+        """The groups that are typical of the cluster: ``like classical, ambient``; empty where no group occurs more often than in
+        the whole table by a fifth."""
+        shares = {s.value: s for s in (*self.top_groups, *self.top_groups_by_lift) if s.lift >= MIN_TYPICAL_LIFT}
+        ranked = sorted(shares.values(), key=lambda s: (-s.fraction * math.log(s.lift), s.value))
+        return f"like {', '.join(s.value for s in ranked[:2])}" if ranked else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON (no NaN), the parts of the rule beside the others: ``rule`` (its text, empty without one), ``rule_fidelity``

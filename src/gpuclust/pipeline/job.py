@@ -178,7 +178,8 @@ def describe(
 ) -> Profile:
     """What is in each cluster of a labelling of the table."""
     stats = table_stats(job, table, context)
-    return profile(stats, table.features, labels, distance=distance, confidence=confidence)
+    preset = job.config.data.preset
+    return profile(stats, table.features, labels, distance=distance, confidence=confidence, preset=preset)
 
 
 def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, context: RunContext) -> Profile:

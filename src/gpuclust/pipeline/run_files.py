@@ -6,19 +6,22 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuclust.analysis.comparison import Comparison, label_name
+from gpuclust.analysis.comparison import Comparison
 from gpuclust.analysis.profile import Profile
 from gpuclust.analysis.selection import Curves, knee
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import to_yaml
+from gpuclust.config import DataConfig
 from gpuclust.data.table import Audit
 from gpuclust.metrics.gap import Gap
+from gpuclust.pages.text import label_name
 from gpuclust.pipeline.context import Outcome, Result
 from gpuclust.sanitize import mask, safe_row
 from gpuclust.tracking.recorder import COMMAND, CONFIG_FILE
@@ -32,7 +35,8 @@ N_CLUSTERS = "cluster.n_clusters"
 @dataclass(frozen=True)
 class SweepReportInput:
     """What a sweep's files are written from. ``curves``: axis (a swept key) -> metric -> line -> [(size, value, standard error)];
-    ``documents``: name of a JSON file -> its content."""
+    ``documents``: name of a JSON file -> its content; ``data`` is the data of the chosen job, ``metrics`` are its metrics, ``chosen``
+    its profile, and ``pictures`` its `PICTURES` as PNG."""
 
     name: str
     run_id: str
@@ -44,6 +48,9 @@ class SweepReportInput:
     documents: Mapping[str, Any]
     gap: Gap | None = None
     comparisons: Sequence[Comparison] = ()
+    data: DataConfig = field(default_factory=DataConfig)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
     chosen: Profile | None = None
     audit: Audit | None = None
     warnings: Sequence[str] = ()
@@ -217,6 +224,8 @@ OVER_OTHER_AXES = (
     ("bic", "BIC", False),
 )
 
+# The figures of a job that are at the top of a page; those of the chosen job on the page of a sweep.
+PICTURES = ("map", "profile")
 TITLES = {
     "map": "Map of the clusters",
     "profile": "Profile of each cluster",
@@ -237,9 +246,11 @@ def _job_page(
     return page(
         Report(
             name=outcome.job.name,
+            **_data_facts(outcome.job.config.data),
             warnings=outcome.warnings,
             metrics=result.metrics,
-            figures=_titled(figures),
+            pictures=_titled({name: png for name, png in figures.items() if name in PICTURES}),
+            figures=_titled({name: png for name, png in figures.items() if name not in PICTURES}),
             clusters=result.profile.clusters,
             audit=mask(result.table.audit.to_dict()),
             command=about.get(COMMAND, ""),
@@ -256,10 +267,14 @@ def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
         Report(
             name=facts.name,
             kind=SWEEP,
+            **_data_facts(facts.data),
             warnings=facts.warnings,
             verdict=facts.verdict.text,
+            verdict_kind=facts.verdict.kind,
             reasons=(f"Chosen: {facts.reason}", *facts.verdict.because),
+            metrics=facts.metrics,
             leaderboard=facts.rows,
+            pictures=_titled(facts.pictures),
             figures=_titled(figures),
             clusters=facts.chosen.clusters if facts.chosen else (),
             audit=mask(facts.audit.to_dict()) if facts.audit else None,
@@ -267,6 +282,13 @@ def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
             about={"run": facts.run_id} | _shown(facts.about),
         )
     )
+
+
+def _data_facts(data: DataConfig) -> dict[str, str]:
+    """What a page says of the data: the file's name, the day, and the preset of its columns."""
+    today = datetime.now().astimezone()
+    name = Path(mask(data.path or data.source)).name
+    return {"dataset": name, "date": f"{today.day} {today:%B %Y}", "preset": data.preset}
 
 
 def _titled(figures: Mapping[str, bytes]) -> dict[str, bytes]:

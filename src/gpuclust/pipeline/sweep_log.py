@@ -9,14 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gpuclust.algorithms.registry import size_axes
-from gpuclust.analysis.profile import Profile
+from gpuclust.analysis.profile import Profile, read_profile
 from gpuclust.compose import Plan
 from gpuclust.config import flatten
 from gpuclust.errors import TrackingError
 from gpuclust.pipeline.context import Job, Outcome, RunContext, about
 from gpuclust.pipeline.curves import CURVES, axis_name, curve_point, curves_by_axis, line_by_axis, short, sweep_name
 from gpuclust.pipeline.job import get_matrix, get_table, with_rules
-from gpuclust.pipeline.run_files import SweepReportInput, sweep_files
+from gpuclust.pipeline.run_files import PICTURES, SweepReportInput, sweep_files
 from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
 from gpuclust.pipeline.summary import SweepSummary, rebuild
 from gpuclust.pipeline.sweep_result import SweepResult, leaderboard
@@ -138,6 +138,9 @@ def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context
         comparisons=conclusion.comparisons,
         documents=conclusion.documents(),
         about=about(context),
+        data=shown.config.data,
+        metrics=chosen.metrics if chosen else {},
+        pictures=_pictures(chosen, context) if first.config.report.figures else {},
         chosen=_chosen_profile(chosen, context),
         audit=get_table(chosen.job, context).audit if chosen else None,
         warnings=result.warnings,
@@ -178,11 +181,27 @@ def _note(conclusion: SweepSummary, reason: str, chosen: Outcome | None) -> str:
 
 
 def _chosen_profile(chosen: Outcome | None, context: RunContext) -> Profile | None:
-    """The profile of the chosen job, with rules; None where it was resumed, not run."""
-    if chosen is None or chosen.profile is None or chosen.clustering is None:
+    """The profile of the chosen job, with rules; without rules, and as it was recorded, where the job was resumed, not run."""
+    if chosen is None:
         return None
+    if chosen.profile is None or chosen.clustering is None:
+        return read_profile(context.recorder.document(chosen.run_id, "profile.json") or {})
     table = get_table(chosen.job, context)
     return with_rules(chosen.job, table, chosen.profile, chosen.clustering.labels, context)
+
+
+def _pictures(chosen: Outcome | None, context: RunContext) -> dict[str, bytes]:
+    """The map and the heat map that the chosen job recorded, where it has them."""
+    found: dict[str, bytes] = {}
+    if chosen is None:
+        return found
+    for name in PICTURES:
+        with (
+            suppress(TrackingError, OSError, KeyError),
+            context.recorder.download(chosen.run_id, f"figures/{name}.png") as path,
+        ):
+            found[name] = path.read_bytes()
+    return found
 
 
 def keep_model(outcome: Outcome, context: RunContext) -> None:

@@ -1,1 +1,1 @@
-"""What people look at: figures and pages."""
+"""What people look at: figures, the pages of jobs and sweeps, and the terminal."""

@@ -1,5 +1,6 @@
 """All figures; each function returns a matplotlib ``Figure`` made from arrays. Importing this takes half a second."""
 
+from gpuclust.pages.palette import CLUSTER_COLORS, NOISE_COLOR, cluster_color
 from gpuclust.report.figures_curves import (
     Curve,
     bic_curve,
@@ -12,7 +13,6 @@ from gpuclust.report.figures_curves import (
 from gpuclust.report.figures_data import correlation_matrix, feature_distributions
 from gpuclust.report.figures_maps import RASTER_ABOVE, cluster_map
 from gpuclust.report.figures_profile import contingency, profile_heatmap, stability_bars
-from gpuclust.report.palette import CLUSTER_COLORS, NOISE_COLOR, cluster_color
 from gpuclust.report.style import to_png
 
 __all__ = [

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from gpuclust.report.palette import INK, PAPER, SERIES_COLORS
+from gpuclust.pages.palette import INK, PAPER, SERIES_COLORS
+from gpuclust.pages.text import number
 from gpuclust.report.style import LABEL_SIZE, QUIET, TICK_SIZE, add_axes, caption, grid, new_figure, safe_text
-from gpuclust.report.text import number
 
 _MARKERS = "osD^vPX*"
 _MAX_INTEGER_TICKS = 16

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from gpuclust.pages.palette import SERIES_COLORS
+from gpuclust.pages.raster import span_of
+from gpuclust.pages.text import count, number
 from gpuclust.report.figures_profile import DIVERGING, column_heads, heat
-from gpuclust.report.palette import SERIES_COLORS
-from gpuclust.report.raster import span_of
 from gpuclust.report.style import NAME_SIZE, QUIET, TICK_SIZE, add_bare_axes, heading, new_figure
-from gpuclust.report.text import count, number
 from gpuclust.report.text_collection import draw_texts, fit, width
 
 _MAX_FEATURES = 40

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gpuclust.report.palette import cluster_color
-from gpuclust.report.raster import Frame, central_rows, frame_of, paint, rasterize
+from gpuclust.pages.palette import cluster_color
+from gpuclust.pages.raster import Frame, central_rows, frame_of, paint, rasterize
+from gpuclust.pages.text import count
 from gpuclust.report.style import (
     add_bare_axes,
     cluster_key,
@@ -22,7 +23,6 @@ from gpuclust.report.style import (
     pixels,
     repel,
 )
-from gpuclust.report.text import count
 
 RASTER_ABOVE = 50_000
 """Rows above which a map is a density raster of all rows rather than one mark per row."""
@@ -46,8 +46,8 @@ def cluster_map(
     there are more rows.
     """
     xy, labels = np.asarray(xy), np.asarray(labels)
-    figure = new_figure(9.2, 5.4)
-    axes = add_bare_axes(figure, 0.7, 0.6, 2.75, 0.75)
+    figure = new_figure(9.5, 5.4)
+    axes = add_bare_axes(figure, 0.7, 0.6, 3.05, 0.75)
     frame = draw_rows(axes, xy, labels)
     x, y = axis_names if explained is None else with_share(axis_names, explained)
     draw_axis_lines(axes, x, y)

@@ -11,20 +11,21 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from gpuclust.report.palette import INK, PAPER, cluster_color
+from gpuclust.pages.facts import telling_features
+from gpuclust.pages.palette import INK, PAPER, cluster_color
+from gpuclust.pages.text import count
 from gpuclust.report.style import (
     NAME_SIZE,
-    QUIET,
     TICK_SIZE,
     add_bare_axes,
+    cluster_names,
     cluster_rows,
     cluster_tags,
     heading,
     inches,
     new_figure,
 )
-from gpuclust.report.text import cluster_title, count
-from gpuclust.report.text_collection import draw_texts, fit, fit_two, width
+from gpuclust.report.text_collection import draw_texts, fit, width
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "below_above", ["#2B4C9B", "#6E9BD1", "#C9DCEE", "#FAFAF8", "#F8D5B8", "#E58A4E", "#A63A06"]
@@ -33,7 +34,8 @@ DIVERGING = LinearSegmentedColormap.from_list(
 SEQUENTIAL = LinearSegmentedColormap.from_list("share", ["#FBFCFD", "#BFD7EA", "#5A9BC9", "#1D5F96", "#0B3358"])
 
 _MAX_ROWS = 40
-_MAX_COLUMNS = 40
+MAX_FEATURES = 24
+"""Columns of a profile's heat map; of more features the most telling ones are drawn."""
 _MAX_NUMBERS = 400
 _NAMES, _HEAD = 3.0, 0.8
 
@@ -49,19 +51,21 @@ def profile_heatmap(
     """How far each cluster's mean lies from the mean of all rows, in standard deviations.
 
     ``z`` (k, n_features), ``sizes`` (k,) rows or fractions, ``clusters`` the label of each row (0..k-1 when None; -1
-    is noise). Up to forty clusters are drawn, the first ones of ``z``, and the note says when there are more.
+    is noise). Up to forty clusters are drawn, the first ones of ``z``, and up to `MAX_FEATURES` features, the most telling ones
+    (`gpuclust.pages.facts.telling_features`); the note says when there are more.
     """
     z, sizes = np.atleast_2d(np.asarray(z, dtype=float)), np.asarray(sizes, dtype=float)
     labels = list(range(len(z))) if clusters is None else [int(c) for c in clusters]
     fractions = sizes / max(sizes.sum(), 1e-12) if sizes.sum() > 1.0001 else sizes
-    k, d = min(len(z), _MAX_ROWS), min(z.shape[1], _MAX_COLUMNS)
+    telling = telling_features(z, fractions, MAX_FEATURES)
+    k, d = min(len(z), _MAX_ROWS), len(telling)
     step = 0.42 if k <= 16 else 0.34
     column = float(np.clip(6.2 / max(d, 1), 0.3, 0.9))
-    heads = [fit(f, TICK_SIZE, 1.6) for f in features[:d]]
+    heads = [fit(features[f], TICK_SIZE, 1.6) for f in telling]
     foot = 0.25 + 0.6 * max((width(head, TICK_SIZE) for head in heads), default=0.2)
     figure = new_figure(_NAMES + max(column * d, 3.2) + 0.45, _HEAD + max(step * k, 0.6) + foot)
     axes = add_bare_axes(figure, _NAMES, foot, 0.45, _HEAD)
-    shown = z[:k, :d]
+    shown = z[:k, telling]
     limit = float(np.clip(np.nanmax(np.abs(shown), initial=0.0), 1.0, 3.0))
     heat(axes, shown, DIVERGING, -limit, limit, lambda v: f"{v:+.1f}", numbers=shown.size <= _MAX_NUMBERS)
     column_heads(axes, heads)
@@ -69,6 +73,8 @@ def profile_heatmap(
     shares = dict(zip(labels[:k], fractions[:k].tolist(), strict=True))
     cluster_rows(figure, left=0.12, y=y, clusters=labels[:k], fractions=shares, names=names, width=_NAMES - 0.15)
     note = "mean of the cluster less the mean of all rows, in standard deviations (orange above, blue below)"
+    if z.shape[1] > d:
+        note = f"the {d} most telling of {count(z.shape[1])} features · " + note
     if len(z) > k:
         note = f"the first {k} of {count(len(z))} clusters · " + note
     heading(figure, "Profile of each cluster", note)
@@ -179,18 +185,9 @@ def stability_bars(
     below = axes.transAxes + ScaledTranslation(0, -0.14, inches(axes))
     draw_texts(axes, below, [0, 0.5, 0.75, 1], 0.0, ["0", "0.5", "0.75", "1"], size=TICK_SIZE, ha="center")
     y = 0.5 + max(step * k, 0.5) / max(k, 1) * (k - 0.5 - np.arange(k))
-    _names_beside(figure, y, labels[:k], names)
+    cluster_tags(figure, figure.dpi_scale_trans, 0.21, y, labels[:k])
+    cluster_names(figure, left=0.37, y=y, clusters=labels[:k], names=names, width=_NAMES - 0.5)
     n_stable, n_dissolved = int((jaccard > 0.75).sum()), int((jaccard < 0.5).sum())
     note = f"bootstrap Jaccard · {n_stable} of {len(jaccard)} stable (above 0.75), {n_dissolved} dissolved (below 0.5)"
     heading(figure, "Stability of each cluster", note)
     return figure
-
-
-def _names_beside(figure: Figure, y: np.ndarray, labels: Sequence[int], names: Mapping[int, str] | None) -> None:
-    """Tag and name of each cluster, on one line or two, at the left of a bar chart."""
-    inch = figure.dpi_scale_trans
-    cluster_tags(figure, inch, 0.21, y, labels)
-    texts = [fit_two(cluster_title(c, names), NAME_SIZE, _NAMES - 0.5) for c in labels]
-    lift = np.array([0.065 if rest else 0.0 for _, rest in texts])
-    draw_texts(figure, inch, 0.37, y + lift, [first for first, _ in texts], size=NAME_SIZE)
-    draw_texts(figure, inch, 0.37, y - 0.075, [rest for _, rest in texts], size=7, color=QUIET)

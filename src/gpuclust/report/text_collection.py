@@ -22,8 +22,8 @@ from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Transform
 
-from gpuclust.report.palette import INK
-from gpuclust.report.text import one_line, shorten
+from gpuclust.pages.palette import INK
+from gpuclust.pages.text import one_line, shorten
 
 FONT = "DejaVu Sans"
 # Families with the scripts that DejaVu lacks (Chinese, Japanese, Korean, Thai ...); the first installed one is used.
@@ -120,15 +120,24 @@ def fit(text: object, size: float, inches: float) -> str:
     return line
 
 
-def fit_two(line: str, size: float, inches: float, *, second_size: float | None = None) -> tuple[str, str]:
-    """Break ``line`` at a space into two parts of at most ``inches`` each; the second may be empty or cut."""
-    if width(line, size) <= inches:
-        return line, ""
-    words = line.split(" ")
-    n = max((i for i in range(1, len(words)) if width(" ".join(words[:i]), size) <= inches), default=0)
-    if n == 0:
-        return fit(line, size, inches), ""
-    return " ".join(words[:n]).rstrip(" ·"), fit(" ".join(words[n:]).strip(" ·"), second_size or size, inches)
+def fit_two(line: str, size: float, inches: float) -> tuple[str, str]:
+    """A name in two lines of at most ``inches`` each. It is broken between its parts (`` · ``), and parts that do not fit are left
+    out; only a first part that is longer than both lines is cut. The second line may be empty."""
+    first, *more = line.split(" · ")
+    if width(first, size) > inches:
+        words = first.split(" ")
+        n = max((i for i in range(1, len(words)) if width(" ".join(words[:i]), size) <= inches), default=0)
+        return (" ".join(words[:n]), fit(" ".join(words[n:]), size, inches)) if n else (fit(first, size, inches), "")
+    lines = [first, ""]
+    at = 0
+    for part in more:
+        longer = f"{lines[at]} · {part}" if lines[at] else part
+        if width(longer, size) > inches and at == 0:
+            at, longer = 1, part
+        if width(longer, size) > inches:
+            break
+        lines[at] = longer
+    return lines[0], lines[1]
 
 
 def with_known_glyphs(text: object) -> str:

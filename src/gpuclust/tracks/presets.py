@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How people speak of a feature: what ``high`` and ``low`` values are called, and the ``unit`` of the values."""
+
+    high: str
+    low: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,12 @@ class Preset:
     roles: Mapping[str, tuple[str, ...]]
     categories: tuple[str, ...] = ()
     required_roles: frozenset[str] = frozenset()
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+
+    def terms_of(self, column: str) -> Terms | None:
+        """The words for a column, by its name or by another usual name of the same feature."""
+        name = normalise_name(column)
+        return next((self.terms[f] for f in self.terms if name == f or name in self.features.get(f, ())), None)
 
 
 TRACKS = Preset(
@@ -50,6 +65,20 @@ TRACKS = Preset(
     },
     categories=("key", "mode", "time_signature"),
     required_roles=frozenset({"title", "creator"}),
+    terms={
+        "acousticness": Terms("acoustic", "not acoustic"),
+        "danceability": Terms("danceable", "not danceable"),
+        "duration_ms": Terms("long", "short"),
+        "energy": Terms("energetic", "calm"),
+        "instrumentalness": Terms("instrumental", "with vocals"),
+        "liveness": Terms("live sound", "studio sound"),
+        "loudness": Terms("loud", "quiet", "db"),
+        "speechiness": Terms("spoken", "little speech"),
+        "tempo": Terms("fast", "slow", "bpm"),
+        "valence": Terms("cheerful", "dark"),
+        "popularity": Terms("popular", "little known"),
+        "year": Terms("recent", "old"),
+    },
 )
 PRESETS = {TRACKS.name: TRACKS}
 """Values of `data.preset` other than ``none``."""

@@ -8,8 +8,6 @@ colours repeat.
 
 from __future__ import annotations
 
-"""The label of rows that belong to no cluster."""
-
 CLUSTER_COLORS: tuple[str, ...] = (
     "#0072B2",
     "#E69F00",
