@@ -29,7 +29,7 @@ ALLOWED_ATTRIBUTES = {
     "lang", "charset", "http-equiv", "content", "name", "href", "class", "id", "aria-label", "aria-hidden", "scope", "tabindex",
     "role", "style", "alt", "src", "title", "open",
 }  # fmt: skip
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -53,7 +53,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.texts.append(data)
 
     def handle_comment(self, data: str) -> None:

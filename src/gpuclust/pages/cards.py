@@ -37,6 +37,7 @@ def chip(cluster: int) -> str:
 
 def cards(
     clusters: Sequence[Cluster],
+    words: Mapping[str, str],
     units: Mapping[str, str],
     *,
     rows: str = "rows",
@@ -44,10 +45,10 @@ def cards(
     link: Link | None = None,
 ) -> Markup:
     """A card for each cluster. Cards beyond the first `SHOWN_CARDS` are folded, and clusters beyond the first `MAX_CARDS` are rows of
-    a folded table. ``units``: feature -> unit; ``rest``: where further features are listed; ``link``: the address of an example."""
+    a folded table. ``words``: feature -> how people read it; ``units``: feature -> unit; ``rest``: where further features are listed; ``link``: the address of an example."""
     shown, own = list(clusters[:MAX_CARDS]), list(clusters[MAX_CARDS : MAX_CARDS + MAX_ROWS])
     limit = _limit(shown)
-    written = [_card(c, units, limit, rows, rest, link) for c in shown]
+    written = [_card(c, words, units, limit, rows, rest, link) for c in shown]
     parts = ['<div class="cards">', *written[:SHOWN_CARDS], "</div>"]
     if len(clusters) > SHOWN_CARDS:
         parts.append(f'<details class="more"><summary>Show all {count(len(clusters))} clusters</summary>')
@@ -60,30 +61,48 @@ def cards(
     return Markup("".join(parts))
 
 
+def _signed(z: float) -> str:
+    return f"{round(z, 1) + 0.0:+.1f}"  # not -0.0
+
+
 def _limit(clusters: Sequence[Cluster]) -> float:
     """The end of the axis of z-scores that all cards of a page share."""
     largest = max((abs(s.z) for c in clusters for s in c.features.values() if math.isfinite(s.z)), default=0.0)
     return next((limit for limit in _LIMITS if largest <= limit), _LIMITS[-1])
 
 
-def _card(c: Cluster, units: Mapping[str, str], limit: float, rows: str, rest: str, link: Link | None) -> str:
+def _card(
+    c: Cluster,
+    words: Mapping[str, str],
+    units: Mapping[str, str],
+    limit: float,
+    rows: str,
+    rest: str,
+    link: Link | None,
+) -> str:
     color = cluster_color(c.cluster)
     subtitle = f'<p class="sub">{data(c.subtitle, 160)}</p>' if c.subtitle else ""
-    about = f"<p>{data(c.description, 800)}</p>" if c.description else ""
+    about = f"<p>{data(_without_size(c), 800)}</p>" if c.description else ""
     return (
         f'<article class="card" id="cluster-{c.cluster}" style="--chip:{color};--chip-ink:{ink_on(color)}">'
         f'<header><span class="chip">{label_name(c.cluster)}</span><div><h3 title="{escape(one_line(c.name))}">{data(c.name, 400)}</h3>'
         f"{subtitle}</div></header>"
         f'<p class="quiet">{count(c.size)} {rows} · {percent(c.fraction)}</p>'
         f'<div class="share"><i style="width:{100 * c.fraction:.2f}%"></i></div>'
-        f"{about}{_features(c, units, limit, rest)}{_rule(c)}"
+        f"{about}{_features(c, words, units, limit, rest)}{_rule(c)}"
         f"{_examples('Representative', c.representatives, link)}{_examples('Most popular', c.popular, link)}"
         f"{_shares('Top groups', c.top_groups)}{_shares('Top creators', c.top_creators)}"
         "</article>"
     )
 
 
-def _features(c: Cluster, units: Mapping[str, str], limit: float, rest: str) -> str:
+def _without_size(c: Cluster) -> str:
+    """The description without its size, which the card has already."""
+    start, size, rest = c.description.partition("): ")
+    return rest[:1].upper() + rest[1:] if size and start.startswith(f"{c.size:,} rows (") else c.description
+
+
+def _features(c: Cluster, words: Mapping[str, str], units: Mapping[str, str], limit: float, rest: str) -> str:
     if not c.features:
         return ""
     ranked = sorted(c.features.items(), key=lambda item: -abs(item[1].z) if item[1].z == item[1].z else 0.0)
@@ -94,8 +113,8 @@ def _features(c: Cluster, units: Mapping[str, str], limit: float, rest: str) -> 
         of = units.get(name, "")
         error = f" ± {s.z_se:.2f}" if s.z_se >= 0.005 else ""
         lines.append(
-            f'<tr><td>{data(name, 60)}</td><td class="n" title="median {escape(measure(s.median, of))}">{escape(measure(s.mean, of))}</td>'
-            f'<td class="n" title="{s.z:+.2f}{error} standard deviations">{s.z:+.1f}</td>'
+            f'<tr><td title="{escape(one_line(name))}">{data(words.get(name, name), 60)}</td><td class="n" title="median {escape(measure(s.median, of))}">{escape(measure(s.mean, of))}</td>'
+            f'<td class="n" title="{s.z:+.2f}{error} standard deviations">{_signed(s.z)}</td>'
             f'<td class="bar"><span aria-hidden="true"><i class="{side}" style="width:{length:.1f}%"></i></span></td></tr>'
         )
     more = len(ranked) - MAX_FEATURES
@@ -129,14 +148,14 @@ def _examples(title: str, examples: Sequence[Example], link: Link | None) -> str
         text: Any = data(row.title or row.id or "(no title)", 120)
         if link and (address := link(row)):
             text = f'<a href="{escape(address)}" rel="noopener noreferrer" target="_blank">{text}</a>'
-        by = f'<span class="quiet"> · {data(row.creator, 100)}</span>' if row.creator else ""
+        by = f'<span class="quiet"> · {data(row.creator.replace(";", ", "), 100)}</span>' if row.creator else ""
         lines.append(f"<li>{text}{by}</li>")
     return f"<h4>{title}</h4><ul>{''.join(lines)}</ul>"
 
 
 def _shares(title: str, shares: Sequence[CategoryShare]) -> str:
     lines = [
-        f'<li>{data(s.value, 80)} <span class="quiet">{count(s.count)}'
+        f'<li>{data(s.value.replace(";", ", "), 80)} <span class="quiet">{count(s.count)}'
         f"{f' ({s.lift:.1f}×)' if s.lift is not None else ''}</span></li>"
         for s in shares
     ]
@@ -191,4 +210,4 @@ def _heat_cell(z: float, limit: float) -> str:
     if not math.isfinite(z):
         return f"<td>{number(z)}</td>"
     side, strength = "above" if z >= 0 else "below", round(100 * min(abs(z) / limit, 1.0))
-    return f'<td class="{side}" style="--z:{strength}%">{z:+.1f}</td>'
+    return f'<td class="{side}" style="--z:{strength}%">{_signed(z)}</td>'

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from gpuclust.model.records import Cluster, Example
-from gpuclust.pages.cards import cards, heat_map
+from gpuclust.pages.cards import cards, data, heat_map
 from gpuclust.pages.environment import template
 from gpuclust.pages.facts import headline, rows_word, sentences, unit
 from gpuclust.pages.palette import cluster_color, ink_on
@@ -92,7 +92,7 @@ def share_page(content: Share) -> str:
             map=_map(content),
             heat=heat_map(content.clusters, words),
             sentences=sentences(content.clusters, content.metrics, words, rows=rows),
-            cards=cards(content.clusters, units, rows=rows, link=lambda e: _link(content, e)),
+            cards=cards(content.clusters, words, units, rows=rows, link=lambda e: _link(content, e)),
             items=_json(content) if content.items else "",
             technical=[
                 (title, [(name, number(value)) for name, value in values]) for title, values in content.technical
@@ -159,5 +159,5 @@ def _map(content: Share) -> Markup:
     return Markup(
         f'<figure class="map"><div class="plane"><img width="{width}" height="{height}" alt="Map of the clusters" '
         f'src="data:image/png;base64,{encoded}">{"".join(spans)}</div>'
-        f"<figcaption>{note}: {escape(content.axes[0])} across, {escape(content.axes[1])} up.</figcaption></figure>"
+        f"<figcaption>{note}: {data(content.axes[0])} across, {data(content.axes[1])} up.</figcaption></figure>"
     )

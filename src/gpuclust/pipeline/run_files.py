@@ -224,8 +224,8 @@ OVER_OTHER_AXES = (
     ("bic", "BIC", False),
 )
 
-# The figures of a job that are at the top of a page; those of the chosen job on the page of a sweep.
-PICTURES = ("map", "profile")
+# The figures of a job that are at the top of a page; those of the chosen job on the page of a sweep. The page has its own heat map.
+PICTURES = ("map",)
 TITLES = {
     "map": "Map of the clusters",
     "profile": "Profile of each cluster",
@@ -250,7 +250,7 @@ def _job_page(
             warnings=outcome.warnings,
             metrics=result.metrics,
             pictures=_titled({name: png for name, png in figures.items() if name in PICTURES}),
-            figures=_titled({name: png for name, png in figures.items() if name not in PICTURES}),
+            figures=_titled({name: png for name, png in figures.items() if name not in (*PICTURES, "profile")}),
             clusters=result.profile.clusters,
             audit=mask(result.table.audit.to_dict()),
             command=about.get(COMMAND, ""),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from gpuclust.model.records import NOISE
-from gpuclust.pages.cards import cards, data
+from gpuclust.pages.cards import cards, data, heat_map
 from gpuclust.pages.environment import template
 from gpuclust.pages.facts import headline, rows_word, sentences, unit
 from gpuclust.pages.text import count, duration, number, one_line, percent, without_unit
@@ -55,8 +55,8 @@ class Report:
 
     ``kind`` is `JOB` or `SWEEP`. ``verdict`` is the decision, ``verdict_kind`` its kind (`gpuclust.analysis.verdict`), and
     ``reasons`` are the figures behind it. ``leaderboard`` has one row a job, best first; ``chosen`` is true in the row of the
-    chosen job, whose clusters are in ``clusters``. ``pictures`` (the map and the heat map) and ``figures`` (all others) map titles,
-    also the texts for screen readers, to PNG bytes. ``metrics`` of the (chosen) job and ``about`` (run ids, versions, device) keep
+    chosen job, whose clusters are in ``clusters``. ``pictures`` (the map) and ``figures`` (all others) map titles, also the texts for
+    screen readers, to PNG bytes. ``metrics`` of the (chosen) job and ``about`` (run ids, versions, device) keep
     their order. ``audit`` is :meth:`gpuclust.data.table.Audit.to_dict`, ``command`` runs the job again. ``dataset`` names the table,
     ``date`` is the day of the run, ``preset`` that of the columns.
     """
@@ -124,9 +124,10 @@ def page(report: Report) -> str:
             headline=headline(report.clusters, verdict=report.verdict, kind=kind, rows=rows) if report.clusters else "",
             line=_line(report, len(features), rows),
             tiles=_tiles(report, rows),
+            heat=heat_map(report.clusters, words),
             sentences=sentences(report.clusters, report.metrics, words, rows=rows),
             sections=report.sections(),
-            cards=cards(report.clusters, units, rows=rows, rest="profile.csv"),
+            cards=cards(report.clusters, words, units, rows=rows, rest="profile.csv"),
             metrics=[(label(m), _metric(m, v)) for m, v in report.metrics.items()],
             board=_board(report.leaderboard),
             table=_table,
@@ -152,7 +153,7 @@ def _tiles(report: Report, rows: str) -> list[tuple[str, str, str]]:
     n_rows = sum(c.size for c in report.clusters)
     noise = n_rows - sum(c.size for c in clusters)
     read = (report.audit or {}).get("rows_read", n_rows)
-    silhouette = "silhouette_with_noise" if "silhouette_with_noise" in report.metrics else "silhouette"
+    silhouette = "silhouette_with_noise" if noise and "silhouette_with_noise" in report.metrics else "silhouette"
     tiles = [
         (rows.capitalize(), count(n_rows), f"of {count(read)} that were read" if read != n_rows else ""),
         ("Clusters", count(len(clusters)), ""),
