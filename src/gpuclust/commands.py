@@ -104,7 +104,6 @@ def _export(arguments: list[str]) -> int:
         require_choosing(options.metric, "--metric ")
     from tempfile import TemporaryDirectory
 
-
     from gpuclust.choice import conditions, find
     from gpuclust.export import export
     from gpuclust.pipeline.start import context_for

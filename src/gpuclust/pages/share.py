@@ -1,7 +1,8 @@
 """One HTML file to send: headline, map, heat map, three sentences, a card for each cluster and a search over a sample of the rows.
 
-It loads nothing: pictures and data are in it, its two scripts are named by their digests in its content security policy, and
-links only lead to where an item can be heard. It follows the reader's light or dark theme and fits a phone.
+It loads nothing: pictures and data are in it, its script is named by its digest in its content security policy, and links only
+lead to where an item can be heard. It follows the reader's light or dark theme and fits a phone. The map is a picture of all rows,
+which the script replaces by a map of the sample that zooms, answers and filters (``web/points.js``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MARKS_BELOW = 50_000  # rows up to which a row is a mark of several pixels
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the sample that can be searched: what it is called, its cluster, and where it can be heard."""
+    """A row of the sample: what it is called, its cluster, and where it can be heard."""
 
     title: str
     creator: str
@@ -45,7 +46,8 @@ class Item:
 @dataclass(frozen=True)
 class Share:
     """What the page shows. ``xy`` (n_rows, 2) and ``labels`` (n_rows,) are all rows on the map, noise -1; ``axes`` are the names of
-    its two axes. ``items``: the sample for the search, empty for no search. ``addresses``: id -> where the item can be heard.
+    its two axes. ``sample`` (n,) are the numbers of the rows of the sample, and ``items`` say what they are called, for the search; empty
+    for no search. ``addresses``: id -> where the item can be heard.
     ``technical``: sections of (title, [(name, value)]). ``verdict``, ``kind`` and ``because`` are those of the sweep, if there was one."""
 
     dataset: str
@@ -61,8 +63,8 @@ class Share:
     because: Sequence[str] = ()
     warnings: Sequence[str] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    sample: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     items: Sequence[Item] = ()
-    n_items: int = 0
     addresses: Mapping[str, str] = field(default_factory=dict)
     technical: Sequence[tuple[str, Sequence[tuple[str, Any]]]] = ()
 
@@ -72,7 +74,8 @@ def share_page(content: Share) -> str:
     rows = rows_word(content.preset)
     words = {f: without_unit(f).replace("_", " ").strip() or f for f in content.features}
     units = {f: u for f in content.features if (u := unit(f, content.preset))}
-    script = Markup((files("gpuclust.pages") / "templates" / "share.js").read_text(encoding="utf-8"))
+    sources = (files("gpuclust") / "web" / "points.js", files("gpuclust") / "pages" / "templates" / "share.js")
+    script = Markup("\n".join(source.read_text(encoding="utf-8") for source in sources))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     n_rows = sum(c.size for c in content.clusters)
     said = (
@@ -93,7 +96,7 @@ def share_page(content: Share) -> str:
             heat=heat_map(content.clusters, words),
             sentences=sentences(content.clusters, content.metrics, words, rows=rows),
             cards=cards(content.clusters, words, units, rows=rows, link=lambda e: _link(content, e)),
-            items=_json(content) if content.items else "",
+            sample=_json(content),
             technical=[
                 (title, [(name, number(value)) for name, value in values]) for title, values in content.technical
             ],
@@ -108,25 +111,45 @@ def _link(content: Share, example: Example) -> str:
 
 def _json(content: Share) -> Markup:
     """The sample as JSON that no HTML parser can mistake for markup."""
-    names = {str(c.cluster): one_line(c.name, 300) for c in content.clusters}
-    colors = {
-        str(c.cluster): (cluster_color(c.cluster), ink_on(cluster_color(c.cluster)), label_name(c.cluster))
-        for c in content.clusters
-    }
+    colors = {c.cluster: cluster_color(c.cluster) for c in content.clusters}
+    clusters = [
+        (c, one_line(k.name, 300), colors[c], ink_on(colors[c]), label_name(c))
+        for k in content.clusters
+        for c in (k.cluster,)
+    ]
     items = [
-        (
-            one_line(i.title, 160),
-            one_line(i.creator, 120),
-            one_line(i.group, 80),
-            i.cluster,
-            *([i.address] if i.address else []),
-        )
+        (one_line(i.title, 160), one_line(i.creator, 120), one_line(i.group, 80), *([i.address] if i.address else []))
         for i in content.items
     ]
-    text = json.dumps({"names": names, "colors": colors, "items": items}, ensure_ascii=False, separators=(",", ":"))
+    found = {
+        "clusters": clusters,
+        "items": items,
+        "axes": [one_line(axis, 80) for axis in content.axes],
+        **_points(content),
+    }
+    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
+
+
+def _points(content: Share) -> dict[str, Any]:
+    """The sample on the map: coordinates as 16 bits between the ends of each axis, and clusters as 16 bits (32 where there are more)."""
+    xy, labels = content.xy[content.sample], content.labels[content.sample]
+    known = np.isfinite(xy)
+    found: dict[str, Any] = {"spans": []}
+    for i, axis in enumerate("xy"):
+        values = xy[known[:, i], i]
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+        scaled = np.round((np.where(known[:, i], xy[:, i], low) - low) / ((high - low) or 1.0) * 65_535)
+        found["spans"].append([low, high])
+        found[axis] = _base64(scaled.astype("<u2"))
+    wide = bool(len(labels)) and int(labels.max()) >= 1 << 15
+    return {**found, "cluster": _base64(labels.astype("<i4" if wide else "<i2")), "wide": wide}
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode("ascii")
 
 
 def _map(content: Share) -> Markup:
@@ -157,7 +180,7 @@ def _map(content: Share) -> Markup:
         )
     note = f"Each of the {count(len(content.xy))} {rows_word(content.preset)} by its features, on the two axes of the largest variance"
     return Markup(
-        f'<figure class="map"><div class="plane"><img width="{width}" height="{height}" alt="Map of the clusters" '
+        f'<figure class="map" id="map"><div class="plane"><img width="{width}" height="{height}" alt="Map of the clusters" '
         f'src="data:image/png;base64,{encoded}">{"".join(spans)}</div>'
         f"<figcaption>{note}: {data(content.axes[0])} across, {data(content.axes[1])} up.</figcaption></figure>"
     )

@@ -20,11 +20,12 @@ from gpuclust.serve.export_info import export_info
 from gpuclust.serve.export_reader import Manifest, popularity_of, read_assignments, read_clusters, read_manifest
 from gpuclust.serve.index.build import row_table
 from gpuclust.serve.manifest import MANIFEST
-from gpuclust.serve.records import ExportInfo
-from gpuclust.tracks.links import web_address
+from gpuclust.serve.records import ExportInfo, Item
+from gpuclust.tracks.links import page_of
 
-SAMPLE = 4_000  # rows that can be searched
-MIN_A_CLUSTER = 10  # of each cluster, at least so many of them
+SAMPLE = 12_000  # rows at random, on the map and in the search
+POPULAR = 4_000  # and the most popular rows
+MIN_A_CLUSTER = 10  # of each cluster, at least so many of both
 
 
 def write_share_page(folder: Path, path: Path, *, force: bool = False) -> Path:
@@ -49,7 +50,7 @@ def page_of_folder(folder: Path) -> str:
     listed = [clusters[c] for c in sorted(clusters, key=lambda c: (c == NOISE, c))]
     labels = pc.fill_null(pc.cast(table["cluster"], pa.int32()), NOISE).to_numpy()
     xy = np.column_stack([pc.cast(table[axis], pa.float64()).to_numpy(zero_copy_only=False) for axis in ("x", "y")])
-    items, addresses = _items(table, manifest, labels, listed)
+    sample, items, addresses = _sample(table, manifest, labels, listed)
     noise = clusters[NOISE].size if NOISE in clusters else 0
     about = export_info(manifest, n_rows=table.num_rows, n_noise=noise, n_clusters=sum(c >= 0 for c in clusters))
     text = manifest.text
@@ -69,8 +70,8 @@ def page_of_folder(folder: Path) -> str:
             because=about.because,
             warnings=about.warnings,
             metrics=text.get("metrics") or {},
-            items=items if len(items) else (),
-            n_items=table.num_rows,
+            sample=sample,
+            items=items,
             addresses=addresses,
             technical=_technical(about, text),
         )
@@ -107,32 +108,36 @@ def _technical(about: ExportInfo, text: Mapping[str, Any]) -> list[tuple[str, li
     return [(title, [(k, v) for k, v in values if v not in (None, "")]) for title, values in sections.items()]
 
 
-def _items(
+def _sample(
     table: pa.Table, manifest: Manifest, labels: np.ndarray, clusters: Sequence[Cluster]
-) -> tuple[list[Found], dict[str, str]]:
-    """A sample of the rows by which people know them, each title and creator once, and the addresses of the examples of the clusters.
-
-    The most popular rows of each cluster where there is a popularity, else rows at random; empty for a table that only has numbers."""
+) -> tuple[np.ndarray, list[Found], dict[str, str]]:
+    """Row numbers, ascending: rows at random, the most popular ones, and the examples of the clusters; what people know these rows
+    by (empty for a table that only has numbers), and the addresses of the examples."""
+    random = np.random.default_rng(0).permutation(len(labels))
+    chosen = _of_each(labels, random, SAMPLE)
+    popularity = popularity_of(table, manifest)
+    if np.isfinite(popularity).any():
+        ranked = random[np.argsort(-np.nan_to_num(popularity[random], nan=-np.inf), kind="stable")]
+        chosen = np.union1d(chosen, _of_each(labels, ranked, POPULAR))
     if not {"title", "creator", "group"} & manifest.roles.keys() and _is_numbered(table, manifest):
-        return [], {}
+        return chosen, [], {}
     examples = {e.id for c in clusters for e in (*c.representatives, *c.popular)}
-    chosen = _sampled(labels, popularity_of(table, manifest))
     if "id" in manifest.roles and examples:
         known = pc.is_in(pc.cast(table[manifest.roles["id"]], pa.string()), pa.array(sorted(examples), pa.string()))
         chosen = np.union1d(chosen, np.flatnonzero(known.to_numpy(zero_copy_only=False)))
     rows = row_table(table.take(pa.array(chosen)), manifest, chosen)
     names = ("id", "title", "creator", "groups", "preview", "cluster", "x/url")
-    found: dict[tuple[str, str], Found] = {}
-    addresses = {}
+    items, addresses = [], {}
     for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
         row = dict(zip(names, values, strict=True))
         address = _address(row)
         if row["id"] in examples and address:
             addresses[row["id"]] = address
-        title, creator = row["title"] or row["id"], row["creator"].replace(";", ", ")
-        group = ", ".join(g for g in row["groups"] if g)
-        found.setdefault((title.lower(), creator.lower()), Found(title, creator, group, row["cluster"], address))
-    return list(found.values()), addresses
+        groups = ", ".join(g for g in row["groups"] if g)
+        items.append(
+            Found(row["title"] or row["id"], row["creator"].replace(";", ", "), groups, row["cluster"], address)
+        )
+    return chosen, items, addresses
 
 
 def _is_numbered(table: pa.Table, manifest: Manifest) -> bool:
@@ -145,23 +150,19 @@ def _is_numbered(table: pa.Table, manifest: Manifest) -> bool:
     )
 
 
-def _sampled(labels: np.ndarray, popularity: np.ndarray) -> np.ndarray:
-    """Row numbers, ascending: of each cluster its share of `SAMPLE`, but at least `MIN_A_CLUSTER`."""
-    order = np.random.default_rng(0).permutation(len(labels))
-    order = order[np.argsort(-np.nan_to_num(popularity[order], nan=-np.inf), kind="stable")]
+def _of_each(labels: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
+    """The first rows of an order (n_rows,) of each cluster, ascending: its share of ``size``, but at least `MIN_A_CLUSTER`."""
     order = order[np.argsort(labels[order], kind="stable")]
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    quotas = np.maximum(np.ceil(SAMPLE * counts / max(len(labels), 1)), MIN_A_CLUSTER).astype(np.int64)
-    return np.sort(
-        np.concatenate(
-            [
-                np.empty(0, np.int64),
-                *(order[s : s + q] for s, q in zip(starts, np.minimum(quotas, counts), strict=True)),
-            ]
-        )
-    )
+    quotas = np.maximum(np.ceil(size * counts / max(len(labels), 1)), MIN_A_CLUSTER).astype(np.int64)
+    first = [order[start : start + quota] for start, quota in zip(starts, np.minimum(quotas, counts), strict=True)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *first]))
 
 
 def _address(row: Mapping[str, Any]) -> str:
-    """Where an item can be heard or seen: a web address, or empty."""
-    return web_address(row["x/url"])
+    """The web page of an item, or empty (`gpuclust.tracks.links.page_of`)."""
+    item = Item(
+        **{name: row[name] for name in ("id", "title", "creator", "preview", "cluster")}, rank=0, url=row["x/url"], creators=(),
+        groups=(), popularity=None, year=None, cluster_name="", confidence=None, distance=None, x=0.0, y=0.0, z=0.0, features={},
+    )  # fmt: skip
+    return page_of(item)
