@@ -399,7 +399,7 @@ def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame,
     html = page(Report("tracks", clusters=described.clusters))
     assert escape(described.clusters[2].description) in html
     assert "tempo &gt; " in html
-    assert read_profile(json.loads(json.dumps(described.to_dict()))) == described
+    assert read_profile(json.loads(described.to_json())) == described
     assert read_profile({"features": []}) is None
     assert "<script>" not in html
 
