@@ -397,7 +397,7 @@ def test_a_profile_goes_to_json_csv_parquet_and_html(tracks: tuple[pd.DataFrame,
     assert table["rule_fidelity"].to_pylist()[2] == described.clusters[2].rule.fidelity  # type: ignore[union-attr]
     assert {f"{kind}_tempo" for kind in ("mean", "median", "std", "z", "z_se")} <= set(table.column_names)
     html = page(Report("tracks", clusters=described.clusters))
-    assert escape(described.clusters[2].description) in html
+    assert escape(described.clusters[2].description.partition("): ")[2][1:]) in html
     assert "tempo &gt; " in html
     assert read_profile(json.loads(described.to_json())) == described
     assert read_profile({"features": []}) is None

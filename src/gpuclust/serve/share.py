@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuclust.errors import ExportError
+from gpuclust.model.manifest import MANIFEST, Manifest, read_manifest
 from gpuclust.model.records import NOISE, Cluster
 from gpuclust.pages.share import Item as Found
 from gpuclust.pages.share import Share, share_page
 from gpuclust.pages.text import percent
 from gpuclust.serve.export_info import export_info
-from gpuclust.serve.export_reader import Manifest, popularity_of, read_assignments, read_clusters, read_manifest
+from gpuclust.serve.export_reader import popularity_of, read_assignments, read_clusters
 from gpuclust.serve.index.build import row_table
-from gpuclust.serve.manifest import MANIFEST
-from gpuclust.serve.records import ExportInfo, Item
-from gpuclust.tracks.links import page_of
+from gpuclust.serve.records import ExportInfo
+from gpuclust.tracks.links import track_id, web_address
 
 SAMPLE = 12_000  # rows at random, on the map and in the search
 POPULAR = 4_000  # and the most popular rows
@@ -127,10 +127,12 @@ def _sample(
         chosen = np.union1d(chosen, np.flatnonzero(known.to_numpy(zero_copy_only=False)))
     rows = row_table(table.take(pa.array(chosen)), manifest, chosen)
     names = ("id", "title", "creator", "groups", "preview", "cluster", "x/url")
+    generated = manifest.text.get("source") == "catalogue"  # its ids have the form of Spotify's
+    may_be_tracks = not generated and bool({"title", "creator"} & manifest.roles.keys())
     items, addresses = [], {}
     for values in zip(*(rows[name].to_pylist() for name in names), strict=True):
         row = dict(zip(names, values, strict=True))
-        address = _address(row)
+        address = _address(row, may_be_tracks)
         if row["id"] in examples and address:
             addresses[row["id"]] = address
         groups = ", ".join(g for g in row["groups"] if g)
@@ -159,10 +161,7 @@ def _of_each(labels: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
     return np.sort(np.concatenate([np.empty(0, np.int64), *first]))
 
 
-def _address(row: Mapping[str, Any]) -> str:
-    """The web page of an item, or empty (`gpuclust.tracks.links.page_of`)."""
-    item = Item(
-        **{name: row[name] for name in ("id", "title", "creator", "preview", "cluster")}, rank=0, url=row["x/url"], creators=(),
-        groups=(), popularity=None, year=None, cluster_name="", confidence=None, distance=None, x=0.0, y=0.0, z=0.0, features={},
-    )  # fmt: skip
-    return page_of(item)
+def _address(row: Mapping[str, Any], may_be_track: bool) -> str:
+    """The web page of an item: that of its column of addresses, or of its track at Spotify; empty if there is none."""
+    track = track_id(row["id"], row["x/url"]) if may_be_track else ""
+    return web_address(row["x/url"]) or (f"https://open.spotify.com/track/{track}" if track else "")
