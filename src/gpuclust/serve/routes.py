@@ -240,19 +240,14 @@ def predict(request: Request, params: inputs.Rows) -> Json:
     raw = matrix(params.rows, model.features)
     placement = model.predict(raw)
     names = {c.cluster: c.name for c in library_of(request).clusters}
+    columns = (placement.cluster, placement.confidence, placement.distance, placement.coordinates)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     predictions = []
-    for i, number in enumerate(placement.cluster.tolist()):
-        placed = number != UNPLACED
-        predictions.append(
-            schemas.PredictedRow(
-                cluster=number if placed else None,
-                name=names.get(number, "noise" if number == -1 else None),
-                confidence=float(placement.confidence[i]),
-                distance=float(placement.distance[i]),
-                **dict(zip("xyz", placement.coordinates[i].tolist(), strict=True)),
-                problem=None if placed else model.obstacle(raw[i]),
-            )
-        )
+    for i, (number, confidence, distance, (x, y, z)) in enumerate(rows):
+        name, problem = names.get(number, "noise" if number == -1 else None), None
+        if number == UNPLACED:
+            number, problem = None, model.obstacle(raw[i])
+        predictions.append(schemas.PredictedRow(number, name, confidence, distance, x, y, z, problem))
     return Json(schemas.Predictions(tuple(predictions)))
 
 
