@@ -80,9 +80,9 @@ def charts(page: Any, address: str, out: Path) -> None:
     """The MLflow UI as `gpuclust ui` opens it."""
     page.goto(address)
     page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=90_000)
-    assistant = page.get_by_text("MLflow Assistant")
-    if assistant.count():
-        assistant.locator("xpath=../..").get_by_role("button").last.click()
+    close = page.locator("[data-component-id^='mlflow.assistant'][data-component-id$='.close']")
+    if close.count():
+        close.first.click()
     page.mouse.move(1, 1)
     page.wait_for_timeout(4_000)  # until the animations of bars and legends have ended
     page.screenshot(path=out / "mlflow-charts.png")

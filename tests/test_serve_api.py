@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from gpuclust.serve.problems import Json
+from tests.browser import FLAGS, PATIENCE_MS, chromium_or_skip, expect
 from tests.exporting import CREATORS, FEATURES, TITLES, made_export, tracks
 from tests.serving import serving
 
@@ -357,6 +358,37 @@ def test_the_pages_about_the_api_need_nothing_from_elsewhere(client: httpx.Clien
         assert answer.status_code == 200
         assert answer.headers["content-type"].partition(";")[0] in ("text/css", "text/javascript")
     refused(client.get(f"{root}/docs/..%2fapi_docs.py"), 404)
+
+
+@pytest.mark.browser
+def test_swagger_ui_tries_a_request_with_the_token_and_loads_nothing_from_elsewhere(folder: Path) -> None:
+    chromium = chromium_or_skip()
+    from playwright.sync_api import sync_playwright
+
+    token = "token-of-the-test"
+    asked: list[str] = []
+    problems: list[str] = []
+    with serving(folder, "--token", token) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(address.replace("/api/v1", "/docs"))
+        page.get_by_label("token").fill("wrong-token-here")
+        page.get_by_role("button").click()
+        page.get_by_label("The token is wrong").fill(token)
+        page.get_by_role("button").click()
+        route = page.locator(".opblock", has_text="/api/v1/health")
+        route.locator("button").first.click()
+        route.get_by_text("Try it out").click()
+        route.get_by_text("Execute").click()
+        expect(route.locator(".live-responses-table")).to_contain_text('"status": "ok"')
+        browser.close()
+    assert {url.partition("/docs")[0].partition("/api")[0] for url in asked if not url.startswith("data:")} == {
+        address.removesuffix("/api/v1")
+    }
+    assert [text for text in problems if "401" not in text] == [], "its policy stops nothing that Swagger UI needs"
 
 
 def test_other_methods_are_refused(client: httpx.Client) -> None:
