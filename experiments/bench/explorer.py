@@ -198,7 +198,7 @@ def visit(page: Any, address: str, n_rows: int) -> dict[str, float]:
         lambda: page.get_by_role("heading", name="Representative").wait_for(),
     )
     link("Search")
-    box = page.get_by_label("Title, creator, or both")
+    box = page.get_by_label("Title or", exact=False)
     box.fill("love")
     page.locator(READY).wait_for()
     timed("search", lambda: box.press("Enter"), lambda: page.locator(".st-key-hits button").first.wait_for())

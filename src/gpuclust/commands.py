@@ -315,6 +315,24 @@ def _explore(arguments: list[str]) -> int:
     )
 
 
+def _atlas(arguments: list[str]) -> int:
+    parser = command_parser("atlas", "Open an export in Embedding Atlas, with its clusters, names and colours.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=5055, help="default: 5055")
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        metavar="N",
+        help="nearest rows to find for each row (default: 10 up to 50,000 rows, else 0)",
+    )
+    options = parser.parse_args(arguments)
+
+    from gpuclust.serve.atlas import open_atlas
+
+    return open_atlas(options.folder, host=options.host, port=options.port, neighbours=options.neighbours)
+
+
 def _playlist(arguments: list[str]) -> int:
     parser = command_parser(
         "playlist", "Make a playlist from an export: from a cluster, from liked items, or from target values."
@@ -435,6 +453,7 @@ SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "compare": _compare,
     "predict": _predict,
+    "atlas": _atlas,
     "explore": _explore,
     "playlist": _playlist,
     "serve": _serve,

@@ -21,6 +21,7 @@ COMMAND_LINES = (
     ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters"),
     ("gpuclust serve DIR", "serve an export as a JSON API"),
     ("gpuclust explore DIR", "explore an export in the browser"),
+    ("gpuclust atlas DIR", "open an export in Embedding Atlas (extra gpuclust[atlas])"),
     ("gpuclust playlist DIR --cluster N", "make a playlist from an export (or --like TITLE, --taste energy=0.8)"),
     ("gpuclust doctor", "show the selected device and why"),
 )
