@@ -166,10 +166,9 @@ def _by_silhouette_alone(
 
 def mixture(curves: Curves) -> Criterion:
     """BIC and ICL of the mixture line of the lowest BIC."""
-    name = "BIC"
     line = best_mixture(curves)
     if line is None or len(curves["bic"][line]) < MIN_SIZES:
-        return Criterion(BIC, name)
+        return Criterion(BIC, "BIC")
     points = curves["bic"][line]
     bic, icl = optimum("bic", points), optimum("icl", curves.get("icl", {}).get(line, ()))
     assert bic is not None
@@ -180,8 +179,9 @@ def mixture(curves: Curves) -> Criterion:
     )
     if icl is not None:
         summary += f"; lowest ICL of {describe_line(line)} at k={icl.size:.0f}"
+    criterion = partial(Criterion, BIC, "BIC", summary)
     if bic.size == 1:
-        return Criterion(BIC, name, summary, reason_against="for the mixture, one component has the lowest BIC")
+        return criterion(reason_against="for the mixture, one component has the lowest BIC")
     silhouettes, gains = (curves.get(m, {}).get(line, ()) for m in ("silhouette", "split_gain"))
     separation, gain = ({p[0]: p[1] for p in curve}.get(bic.size, -1.0) for curve in (silhouettes, gains))
     separated = not silhouettes or separation >= NO_STRUCTURE
@@ -192,21 +192,17 @@ def mixture(curves: Curves) -> Criterion:
             reason_against = f"for the mixture, BIC is still falling at the largest size ({bic.size:.0f} components)"
         else:
             reason_against = f"for the mixture, BIC is lowest at the smallest size tried ({bic.size:.0f} components)"
-        return Criterion(BIC, name, summary, reason_against=reason_against, beyond=beyond)
+        return criterion(reason_against=reason_against, beyond=beyond)
     if not agree:
-        return Criterion(
-            BIC, name, summary, reason_against="for the mixture, the components that BIC favours overlap: ICL differs"
-        )
+        return criterion(reason_against="for the mixture, the components that BIC favours overlap: ICL differs")
     size = int(bic.size)
     if not silhouettes:
-        return Criterion(BIC, name, summary, (size,))
+        return criterion((size,))
     if not separated:
-        reason_against = (
-            f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
-        )
-        return Criterion(BIC, name, summary, reason_against=reason_against)
+        reason = f"for the mixture, the components of the lowest BIC are not separated (silhouette {separation:.2f})"
+        return criterion(reason_against=reason)
     peaks = [o.size for o in (optimum("silhouette", silhouettes), optimum("split_gain", gains)) if o is not None]
-    return Criterion(BIC, name, summary, (size,), strong=gain >= MIN_GAIN and size in peaks)
+    return criterion((size,), strong=gain >= MIN_GAIN and size in peaks)
 
 
 def best_mixture(curves: Curves) -> str | None:
@@ -259,9 +255,9 @@ def plateau(curves: Curves, label: str) -> Criterion:
 
 def gap_criterion(gap: Gap | None) -> Criterion:
     """The gap statistic's own rule, and whether its maximum agrees."""
-    name = "the gap statistic"
+    criterion = partial(Criterion, GAP, "the gap statistic")
     if gap is None or len(gap.sizes) < MIN_SIZES:
-        return Criterion(GAP, name)
+        return criterion()
     rule = "no size" if gap.chosen is None else f"k={gap.chosen}"
     summary = (
         f"gap statistic ({gap.n_references} reference sets, {gap.n_rows:,} rows): its rule gives {rule}; "
@@ -269,20 +265,18 @@ def gap_criterion(gap: Gap | None) -> Criterion:
     )
     if gap.chosen is None or gap.maximum == gap.sizes[-1]:
         beyond = "more" if gap.chosen in (None, gap.sizes[-1]) else ""
-        return Criterion(
-            GAP, name, summary, reason_against="the gap has no maximum within the sizes tried", beyond=beyond
-        )
+        return criterion(summary, reason_against="the gap has no maximum within the sizes tried", beyond=beyond)
     if gap.chosen == 1:
-        return Criterion(GAP, name, summary, reason_against="the gap statistic favours one cluster")
-    return Criterion(GAP, name, summary, (gap.chosen,), strong=gap.chosen == gap.maximum)
+        return criterion(summary, reason_against="the gap statistic favours one cluster")
+    return criterion(summary, (gap.chosen,), strong=gap.chosen == gap.maximum)
 
 
 def prediction_strength(curves: Curves) -> Criterion:
     """The largest size whose clusters a model of the other half of the rows predicts."""
-    name = "prediction strength"
+    criterion = partial(Criterion, STRENGTH, "prediction strength")
     lines = {line: p for line, p in curves.get("prediction_strength", {}).items() if len(p) >= MIN_SIZES}
     if not lines:
-        return Criterion(STRENGTH, name)
+        return criterion()
     largest = {
         line: max((int(p[0]) for p in points if p[0] > 1 and p[1] >= MIN_STRENGTH), default=0)
         for line, points in lines.items()
@@ -291,13 +285,8 @@ def prediction_strength(curves: Curves) -> Criterion:
         f"{describe_line(line)} {size or 'none'}" for line, size in largest.items()
     )
     sizes = tuple(dict.fromkeys(size for size in largest.values() if size))
-    return Criterion(
-        STRENGTH,
-        name,
-        summary,
-        sizes,
-        reason_against="" if sizes else "no size has clusters that half of the rows predict",
-    )
+    against = "" if sizes else "no size has clusters that half of the rows predict"
+    return criterion(summary, sizes, reason_against=against)
 
 
 def index_notes(curves: Curves) -> list[str]:
