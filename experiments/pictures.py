@@ -55,15 +55,24 @@ def main() -> None:
 
 
 def explorer(page: Any, address: str, out: Path) -> None:
-    """The map with every row, and a cluster's page."""
+    """The map with every row, a cluster's page, a playlist of target values, and the trends over the years."""
     page.goto(f"{address}/map")
     page.locator(".gpuclust-map").evaluate("map => map.gpuclustMap.settled()")
     still(page)
     page.screenshot(path=out / "explorer-map.png")
     page.goto(f"{address}/clusters?cluster=0")
     page.locator(".stPlotlyChart .polar").first.wait_for()
+    page.locator(".st-key-shares-chart .points").first.wait_for()
     still(page)
     page.screenshot(path=out / "explorer-cluster.png")
+    page.goto(f"{address}/playlist?from=target&feature=energy&feature=valence&at-energy=0.8&at-valence=0.7")
+    page.locator("[data-testid=stDataFrame]").first.wait_for()
+    still(page)
+    page.screenshot(path=out / "explorer-playlist.png")
+    page.goto(f"{address}/trends")
+    page.locator(".st-key-years .points").first.wait_for()
+    still(page)
+    page.screenshot(path=out / "explorer-trends.png")
 
 
 def deep(page: Any, address: str, out: Path) -> None:
