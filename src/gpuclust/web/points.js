@@ -42,7 +42,7 @@ uniform mat4 matrix; uniform float size, deep;
 flat out vec4 color; flat out float width;
 void main() {
   gl_Position = matrix * vec4(position, 1.);
-  float near = deep > 0. ? clamp(1.6 - 0.9 * (gl_Position.w / deep), 0.35, 1.6) : 1.;
+  float near = deep > 0. ? clamp(1.9 - 0.9 * (gl_Position.w / deep), 0.5, 1.6) : 1.;
   width = max(1., size * near);
   gl_PointSize = width;
   float weight = tint.a * near;
@@ -398,7 +398,7 @@ class CpuRenderer {
         if (v <= 0.1) continue;
         x = ox + ((m[0] * a + m[4] * b + m[8] * c + m[12]) / v) * ox;
         y = oy - ((m[1] * a + m[5] * b + m[9] * c + m[13]) / v) * oy;
-        const near = Math.min(Math.max(1.6 - 0.9 * (v / deep), 0.35), 1.6);
+        const near = Math.min(Math.max(1.9 - 0.9 * (v / deep), 0.5), 1.6);
         weight *= near;
         if (diameter * near > 1.6) shape = this.stencil(diameter * near);
       } else {
@@ -829,12 +829,18 @@ class PointsMap {
     if (column.kind === "category") {
       const own = new Set(this.listed(column));
       const table = new Uint32Array(column.names.length);
-      for (let code = 0; code < table.length; code++) table[code] = packed(rgb(own.has(code) ? column.colors[code] : OTHER), 255);
+      for (let code = 0; code < table.length; code++) table[code] = packed(this.visible(own.has(code) ? column.colors[code] : OTHER), 255);
       return { values: column.values, of: (v) => table[v] };
     }
     const table = Uint32Array.from({ length: 256 }, (_, i) => packed(this.scaleColor(i / 255), 255)), grey = packed(rgb(NOISE), 120);
     const { low, high } = this.colorRange(column), f = 255 / (high - low || 1);
     return { values: column.values, of: (v) => (v === v ? table[v <= low ? 0 : v >= high ? 255 : ((v - low) * f) | 0] : grey) };
+  }
+
+  /* A colour that is darker than a dark page can show is mixed with white. */
+  visible(color) {
+    const [r, g, b] = rgb(color), dim = this.dark && r * 0.299 + g * 0.587 + b * 0.114 < 85;
+    return dim ? [r, g, b].map((v) => Math.round(v + 0.35 * (255 - v))) : [r, g, b];
   }
 
   colorRange({ span }) {
@@ -1048,10 +1054,10 @@ class PointsMap {
       return { button, count, codes };
     };
     const update = () => {
-      const listed = this.listed(column), rest = column.order.filter((code) => !listed.includes(code)), now = `${listed}|${this.color === name}`;
+      const listed = this.listed(column), rest = column.order.filter((code) => !listed.includes(code)), now = `${listed}|${this.color === name}|${this.dark}`;
       if (key !== now) {
         key = now;
-        buttons = listed.map((code) => line(this.color === name ? column.colors[code] : null, column.names[code], [code]));
+        buttons = listed.map((code) => line(this.color === name ? `rgb(${this.visible(column.colors[code])})` : null, column.names[code], [code]));
         others = rest.length ? line(this.color === name ? OTHER : null, `others (${rest.length})`, rest) : null;
         const more = rest.length ? h("select", { "aria-label": `Show another ${column.label}`, onchange: (e) => e.target.value !== "" && toggle([Number(e.target.value)]) },
           h("option", { value: "" }, "Choose another…"), ...rest.slice(0, 2000).map((code) => h("option", { value: code }, shorten(column.names[code], 60)))) : null;
@@ -1340,7 +1346,7 @@ class PointsMap {
     const diameter = this.pointSize();
     this.renderer.add(first, count, anew, { matrix: this.matrix(), diameter, deep: this.axes.length === 3 ? DISTANCE : 0 });
     this.progress = first + count;
-    this.renderer.paint(this.shown / Math.max(this.progress, 1), this.densest(diameter, this.size), diameter > 3 ? 0.75 : this.dark ? 0.42 : 0.32);
+    this.renderer.paint(this.shown / Math.max(this.progress, 1), this.densest(diameter, this.size), diameter > 3 ? 0.75 : this.dark ? 0.5 : 0.32);
   }
 
   /* About the most points that lie on one pixel. While the map moves, the last answer holds. */
@@ -1671,7 +1677,7 @@ class PointsMap {
     const own = color.kind === "number" ? `${color.label}: ${number(color.values[row])}` : color !== cluster ? `${color.label}: ${color.names[color.values[row]]}` : null;
     this.card.replaceChildren(...[title ? h("b", {}, title) : null, ...(lines ?? []).map((line) => h("span", {}, line)),
       own && !lines?.some((line) => line.startsWith(`${color.label}:`)) ? h("span", {}, own) : null,
-      h("span", {}, h("i", { style: `background:${cluster.colors[code]}` }), cluster.names[code])].filter(Boolean));
+      h("span", {}, h("i", { style: `background:rgb(${this.visible(cluster.colors[code])})` }), cluster.names[code])].filter(Boolean));
   }
 
   destroy() {
