@@ -16,6 +16,9 @@ OLD = Path(__file__).parent / "data" / "export_0_1_0"
 def test_an_export_of_version_0_1_0_opens(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(OLD, tmp_path / "out"))
     library = Library.open(folder)
+    assert not any(item.track for item in library.at(np.arange(len(library)))), (
+        "no track of the generated catalogue exists"
+    )
     written = pq.read_table(folder / "clusters.parquet").to_pylist()
     for cluster, row in zip(library.clusters, written, strict=True):
         values = json.loads(json.dumps(cluster.to_dict(), allow_nan=False))

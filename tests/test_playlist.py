@@ -228,6 +228,7 @@ def test_json_has_both_distances(library: Library) -> None:
         assert listed["distance_to_centre"] == taken.item.distance != taken.distance
 
 
+TRACK = "4uLU6hMCjMI75M1A2tKUQC"
 TEMPLATE = "https://open.example/track/{id}"
 
 
@@ -255,6 +256,17 @@ def test_m3u8_without_addresses_is_refused(library: Library, folder: Path, capsy
         assert f"--url-template {template} {said}" in capsys.readouterr().err
 
 
+def test_uris_have_a_line_an_item(library: Library, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = from_cluster(library, 0, PlaylistOptions(3))
+    assert render(made, "uris", url_template=TEMPLATE).splitlines() == [TEMPLATE.format(id=i.id) for i in made.items]
+    first, *others = made.entries
+    known = replace(made, entries=(replace(first, item=replace(first.item, track=TRACK)), *others))
+    assert render(known, "uris") == f"spotify:track:{TRACK}\n", "an item without an address is left out"
+    assert f"https://open.spotify.com/track/{TRACK}" in render(known, "m3u8").splitlines()
+    assert main(["playlist", str(folder), "--cluster", "0", "--format", "uris"]) == 2
+    assert "uris needs addresses that a player can open" in capsys.readouterr().err
+
+
 def test_a_player_is_given_web_addresses_and_sounds_only(tmp_path: Path, store_template: Path) -> None:
     frame = tracks(60)
     links = [
@@ -266,9 +278,11 @@ def test_a_player_is_given_web_addresses_and_sounds_only(tmp_path: Path, store_t
         None,
     ]
     frame["preview_url"] = [links[i % len(links)] for i in range(60)]
+    frame.loc[4, "id"] = TRACK
     with Library.open(made_export(frame, tmp_path, store_template, "data.roles.preview=preview_url")) as library:
         made = from_taste(library, {"energy": 0.5}, PlaylistOptions(60, None, 0))
         locations = [line for line in render(made, "m3u8").splitlines() if not line.startswith("#")]
+        assert [item.id for item in library.at(np.arange(60)) if item.track] == [TRACK]
     assert set(locations) == {"https://example.org/a.mp3", "https://e.org/a%0A#EXT"}
     kept = [i for i in made.items if (i.preview or "").startswith("https")]
     assert len(locations) == len(kept), "an item without an address is left out"

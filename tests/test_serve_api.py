@@ -237,6 +237,8 @@ def test_a_playlist_as_a_file(client: httpx.Client) -> None:
     items = client.post("/playlist", json={"cluster": 0}).json()["items"]
     addresses = [line for line in m3u8.text.splitlines() if not line.startswith("#")]
     assert addresses == [template.format(id=quote(listed["item"]["id"], safe="")) for listed in items]
+    uris = client.post("/playlist", params={"format": "uris", "url_template": template}, json={"cluster": 0})
+    assert (uris.text.splitlines(), uris.headers["content-type"]) == (addresses, "text/plain; charset=utf-8")
     refused(client.get("/clusters/0/playlist", params={"format": "m3u8", "url_template": "nowhere"}), 422)
     m3u8 = client.post("/playlist", params={"format": "m3u8"}, json={"cluster": 0})
     assert m3u8.headers["content-type"] == "application/vnd.apple.mpegurl"
