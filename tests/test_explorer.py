@@ -125,6 +125,9 @@ def test_the_overview_says_what_was_clustered_and_asks_nothing_of_the_outside(si
     site.shows(f"{manifest['metrics']['silhouette']:.3f}")
     site.shows(f"This export is the sweep's choice: {manifest['sweep']['selection_reason']}")
     page = site.page
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as one HTML file").click()
+    assert f"{N_ROWS:,} rows in" in Path(download.value.path()).read_text(encoding="utf-8")
     assert manifest["sweep"]["because"]
     page.get_by_text("Evidence").click()
     for line in manifest["sweep"]["because"]:

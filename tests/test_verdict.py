@@ -160,7 +160,7 @@ def test_bic_that_still_falls_and_a_low_silhouette_are_the_reasons() -> None:
     found = verdict(curves)
     assert found.kind == NONE
     assert "BIC is still falling at the largest size (15 components)" in found.text
-    assert "silhouette is low and flat" in found.text
+    assert "low, flat silhouette (max " in found.text
 
 
 @pytest.mark.parametrize(("sizes", "advice"), [(range(2, 6), "extend the range to 2..10"), (range(4, 9), "2..8")])
@@ -262,4 +262,4 @@ def test_the_public_study_has_no_natural_number(real_data: Path, context) -> Non
     assert result.conclusion is not None
     assert result.conclusion.verdict.kind == NONE
     assert "BIC is still falling at the largest size (10 components)" in result.conclusion.verdict.text
-    assert "silhouette is low" in result.conclusion.verdict.text
+    assert "low silhouette (max " in result.conclusion.verdict.text

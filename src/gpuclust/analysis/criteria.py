@@ -11,6 +11,7 @@ from statistics import median
 from gpuclust.algorithms.registry import algorithms
 from gpuclust.analysis.selection import MAX_NOISE, MAX_SHARE_IN_ONE_CLUSTER, Curves, Optimum, Points, knee, optimum
 from gpuclust.metrics.gap import Gap
+from gpuclust.pages.text import number
 
 # Kaufman and Rousseeuw (1990), table 4: below 0.25 no substantial structure, from 0.51 on a reasonable one.
 NO_STRUCTURE, REASONABLE = 0.25, 0.5
@@ -118,16 +119,16 @@ def partition(curves: Curves, line: str) -> Criterion:
         f"{where}: silhouette peaks at k={silhouette.size:.0f} ({silhouette.value:.3f}; "
         f"median {median(values):.3f} over {len(points)} sizes)"
     )
-    low = "low and flat" if flat else "low"
+    low = "low, flat" if flat else "low"
     gain = optimum("split_gain", curves.get("split_gain", {}).get(line, ()))
     if gain is None:
         return _by_silhouette_alone(curves, line, partial(criterion, summary), silhouette)
-    summary += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} nats/row)"
+    summary += f", split gain peaks at k={gain.size:.0f} ({gain.value:.2f} per row)"
     if gain.value < MIN_GAIN:
         reason_against = f"for {where}, one Gaussian describes the rows as well as clusters do"
         return criterion(summary, reason_against=reason_against)
     if silhouette.value < NO_STRUCTURE:
-        reason_against = f"for {where}, the silhouette is {low} ({silhouette.value:.2f} at most)"
+        reason_against = f"{where}: {low} silhouette (max {silhouette.value:.2f})"
         return criterion(summary, reason_against=reason_against)
     inside = [int(o.size) for o in (silhouette, gain) if not at_end(o, points)]
     if silhouette.size == gain.size and not inside:
@@ -155,7 +156,7 @@ def _by_silhouette_alone(
     """Without a split gain: named weakly where Calinski-Harabasz and Davies-Bouldin have their best size there too."""
     where = describe_line(line)
     if silhouette.value < NO_STRUCTURE:
-        return criterion(reason_against=f"for {where}, the silhouette is low ({silhouette.value:.2f} at most)")
+        return criterion(reason_against=f"{where}: low silhouette (max {silhouette.value:.2f})")
     others = [optimum(m, curves.get(m, {}).get(line, ())) for m in ("calinski_harabasz", "davies_bouldin")]
     agree = all(o is not None and o.size == silhouette.size for o in others)
     inside = not at_end(silhouette, curves["silhouette"][line])
@@ -305,7 +306,7 @@ def index_notes(curves: Curves) -> list[str]:
         if best:
             said.append(
                 f"{word} {label}: "
-                + ", ".join(f"{describe_line(line)} {o.value:,.4g} at k={o.size:.0f}" for line, o in best.items())
+                + ", ".join(f"{describe_line(line)} {number(o.value)} at k={o.size:.0f}" for line, o in best.items())
             )
     return said
 

@@ -284,7 +284,7 @@ def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
     )
 
 
-def _data_facts(data: DataConfig) -> dict[str, str]:
+def _data_facts(data: DataConfig) -> dict[str, Any]:
     """What a page says of the data: the file's name, the day, and the preset of its columns."""
     today = datetime.now().astimezone()
     name = Path(mask(data.path or data.source)).name

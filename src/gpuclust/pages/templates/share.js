@@ -36,6 +36,12 @@ function draw() {
     });
     if (map.stats().failed) throw new Error(map.stats().failed);
     picture.hidden = true;
+    if (labels.length < sample.rows) {
+      const note = document.createElement("p");
+      note.className = "quiet";
+      note.textContent = `The map shows a sample of ${labels.length.toLocaleString("en")} of ${sample.rows.toLocaleString("en")} ${sample.word}.`;
+      place.append(note);
+    }
   } catch {
     place.remove();
   }

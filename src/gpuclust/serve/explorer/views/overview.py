@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isclose, isfinite
+from pathlib import PurePosixPath
 from typing import Any
 
 import streamlit as st
@@ -15,6 +16,7 @@ from gpuclust.serve.explorer.items import navigate
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, figure, fit, short, words
 from gpuclust.serve.records import ExportInfo
+from gpuclust.serve.share import page_of_folder
 
 # Which curves of a sweep are drawn, in this order, as people call them.
 CURVES = {
@@ -37,6 +39,16 @@ def overview() -> None:
     for warning in shown.library.facts.warnings:
         st.warning(as_markdown(warning, 600), icon=":material/warning:")
     _figures(shown, manifest)
+    st.download_button(
+        "Download as one HTML file",
+        lambda: page_of_folder(shown.folder),
+        f"{PurePosixPath(_title(manifest)).stem}.html",
+        "text/html",
+        key="page-to-send",
+        icon=":material/download:",
+        on_click="ignore",
+        help="A page to send: map, heat map, clusters and a search over a sample. It works offline.",
+    )
     _verdict(shown.library.facts)
     _curves(manifest)
     st.header("Clusters", anchor=False)
