@@ -324,6 +324,7 @@ def test_each_size_axis_has_its_points_and_auto_is_the_size_it_took(context: Any
     assert int(took) in found["curve/n_clusters/hdbscan"]
     assert found["min_cluster_size/n_clusters"].keys() == {30, 60, int(took)}
     assert found["k/silhouette"].keys() == {2, 3}
+    assert not {"k/n_clusters", "k/noise_fraction", "k/silhouette_with_noise"} & found.keys()
     assert not {name for name in found if name.startswith(("k/", "min_cluster_size/")) and name.count("/") > 1}
     assert not {n for r in context.recorder.runs.values() if r.parent for n in r.curves if n.startswith("curve/")}
 

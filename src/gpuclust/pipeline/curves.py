@@ -124,6 +124,14 @@ def axis_name(axis: str) -> str:
     return _size_name(sized) if sized else short(axis)
 
 
+def curves_by_key(outcome: Outcome) -> list[str]:
+    """The metrics of a job that have a curve by its swept key: not those that its size or its algorithm fixes."""
+    algorithm = algorithm_of(outcome.job.config.cluster)
+    fixed = {"n_clusters"} if algorithm.counts_clusters else set()
+    fixed |= set() if algorithm.has_noise else {"noise_fraction", "silhouette_with_noise"}
+    return [m for m in CURVES if m in outcome.metrics and m not in fixed]
+
+
 def line_by_axis(point: Point, name: str, plan: Plan) -> str:
     """The line of a job of the algorithm ``name`` among those of its axis: without the name where no other algorithm has the axis."""
     line = point.line

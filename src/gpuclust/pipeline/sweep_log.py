@@ -14,7 +14,16 @@ from gpuclust.compose import Plan
 from gpuclust.config import flatten
 from gpuclust.errors import TrackingError
 from gpuclust.pipeline.context import Job, Outcome, RunContext, about
-from gpuclust.pipeline.curves import CURVES, axis_name, curve_point, curves_by_axis, line_by_axis, short, sweep_name
+from gpuclust.pipeline.curves import (
+    CURVES,
+    axis_name,
+    curve_point,
+    curves_by_axis,
+    curves_by_key,
+    line_by_axis,
+    short,
+    sweep_name,
+)
 from gpuclust.pipeline.job import get_matrix, get_table, with_rules
 from gpuclust.pipeline.run_files import PICTURES, SweepReportInput, sweep_files
 from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
@@ -80,8 +89,9 @@ class CurveLog:
         if point.size in tried and any(value % 1 for value in tried):
             step = tried.index(point.size)  # MLflow's steps are whole numbers: the place among the values
         own = line_by_axis(point, outcome.job.config.cluster.name, self._plan)
-        names = ((f"curve/{axis}", line), (f"{axis_name(point.axis)}/", f"/{own}" if own else ""))
-        points = {f"{a}{m}{b}": outcome.metrics[m] for a, b in names for m in CURVES if m in outcome.metrics}
+        points = {f"curve/{axis}{m}{line}": outcome.metrics[m] for m in CURVES if m in outcome.metrics}
+        named = {m: f"{axis_name(point.axis)}/{m}{f'/{own}' if own else ''}" for m in curves_by_key(outcome)}
+        points |= {name: outcome.metrics[m] for m, name in named.items()}
         self._points.setdefault(step, {}).update(points)
         if time.monotonic() - self._logged >= CURVE_SECONDS:
             self._flush()
