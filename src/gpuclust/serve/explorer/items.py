@@ -165,8 +165,7 @@ def player(item: Item, key: str) -> None:
         else:
             st.caption(as_markdown(found.reason))
     if item.track and st.toggle("Spotify player (connects to open.spotify.com)", key=f"embedded-{key}"):
-        frame = st.iframe if hasattr(st, "iframe") else st.components.v1.iframe  # versions before 1.56
-        frame(embedded_player(item), height=152)
+        st.iframe(embedded_player(item), height=152)
 
 
 def _features(shown: OpenExport, item: Item) -> pd.DataFrame:
