@@ -85,6 +85,14 @@ def test_a_heatmap_of_many_clusters_says_what_it_leaves_out() -> None:
     assert any("the first 40 of 61 clusters" in t for t in written(figure))
 
 
+def test_a_heat_map_of_a_wide_table_has_the_most_telling_features_and_says_so() -> None:
+    z = np.random.default_rng(0).normal(size=(5, 384))
+    figure = fg.profile_heatmap(z, [f"e{i}" for i in range(384)], np.full(5, 0.2))
+    heads = [text for text in written(figure) if text.startswith("e") and text[1:].isdigit()]
+    assert heads == [f"e{f}" for f in np.argsort(-(z**2).sum(axis=0), kind="stable")[:24]]
+    assert any("the 24 most telling of 384 features" in text for text in written(figure))
+
+
 def test_bars_are_as_long_as_the_stabilities() -> None:
     figure = fg.stability_bars([0.9, 0.6, 0.3])
     assert [p.get_width() for p in figure.axes[0].patches] == [0.9, 0.6, 0.3]

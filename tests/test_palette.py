@@ -83,6 +83,16 @@ def test_fitted_text_fits(line: str, inches: float) -> None:
     assert letters.width(fitted, 8) <= inches or len(fitted) <= 1
 
 
+def test_a_name_is_broken_between_its_parts_and_never_cut_in_one() -> None:
+    name = "Low danceability · high acousticness · low energy · higher valence"
+    for inches in np.linspace(1.3, 4.5, 30):
+        first, second = letters.fit_two(name, 8, float(inches))
+        shown = [part for line in (first, second) if line for part in line.split(" · ")]
+        assert shown == name.split(" · ")[: len(shown)]
+        assert max(letters.width(first, 8), letters.width(second, 8)) <= inches
+    assert letters.fit_two(name, 8, 9.0) == (name, "")
+
+
 @given(line=st.text(alphabet=st.characters(exclude_categories=[]), max_size=80), limit=st.integers(1, 40))
 def test_one_line_is_one_encodable_line_within_its_limit(line: str, limit: int) -> None:
     safe = text.one_line(line, limit)

@@ -294,6 +294,17 @@ def test_files_of_a_sweep(context: Any) -> None:
     assert lines[1].startswith("1,True,")
 
 
+def test_the_page_of_a_sweep_shows_its_choice_also_if_that_was_resumed(context: Any) -> None:
+    for sizes in ("2,3", "3,2"):
+        p = plan(["data.n_rows=600", f"cluster.n_clusters={sizes}"], multirun=True)
+        result = sweep.run(p, sweep.jobs_of(p, context.backend), context)
+        assert result.chosen is not None
+        assert result.chosen.resumed is (sizes == "3,2")
+        source = context.recorder.runs[result.parent].files["report.html"].decode()
+        assert 'alt="Map of the clusters"' in source
+        assert source.count("<article") == result.chosen.metrics["n_clusters"]
+
+
 def figures_of(context: Any, result: sweep.SweepResult) -> set[str]:
     files = context.recorder.runs[result.parent].files
     return {name.removeprefix("figures/").removesuffix(".png") for name in files if name.startswith("figures/")}
