@@ -29,7 +29,13 @@ _NOT_COLUMNS = ("chosen", "rank", "failure")
 # Metrics and columns as people call them; others are their names with spaces.
 LABELS = {
     "n_clusters": "Clusters",
+    "n_rows": "Rows",
+    "n_features": "Features",
     "n_iter": "Iterations",
+    "calinski_harabasz": "Calinski-Harabasz",
+    "davies_bouldin": "Davies-Bouldin",
+    "largest_fraction": "Largest cluster",
+    "smallest_fraction": "Smallest cluster",
     "n_init": "Starts",
     "silhouette_se": "Silhouette std. error",
     "silhouette_with_noise": "Silhouette with noise",
