@@ -203,11 +203,13 @@ function ticksOf(low, high, most) {
 
 /* Rows by cell of a grid, for what is near a position and how dense an area is. */
 class Grid {
-  constructor(x, y, low, high) {
+  /* The arrays of an `old` grid of as many rows are used again. */
+  constructor(x, y, low, high, old) {
     const n = x.length, side = Math.max(1, Math.min(768, Math.ceil(Math.sqrt(n / 2))));
     Object.assign(this, { x, y, low, high, side });
-    const fx = side / (high[0] - low[0]), fy = side / (high[1] - low[1]), last = side - 1, cell = new Uint32Array(n);
-    this.starts = new Uint32Array(side * side + 1);
+    const fx = side / (high[0] - low[0]), fy = side / (high[1] - low[1]), last = side - 1, again = old?.x.length === n;
+    const cell = (this.cell = again ? old.cell : new Uint32Array(n));
+    this.starts = again ? old.starts.fill(0) : new Uint32Array(side * side + 1);
     for (let i = 0; i < n; i++) {
       // Rows beyond the span are in the cells at the edge; rows without a position are never drawable.
       let a = (x[i] - low[0]) * fx, b = (y[i] - low[1]) * fy;
@@ -216,8 +218,9 @@ class Grid {
       this.starts[(cell[i] = b * side + a) + 1]++;
     }
     for (let c = 0; c < side * side; c++) this.starts[c + 1] += this.starts[c];
-    const next = this.starts.slice(0, -1);
-    this.rows = new Uint32Array(n);
+    const next = (this.next = again ? old.next : new Uint32Array(side * side + 1));
+    next.set(this.starts);
+    this.rows = again ? old.rows : new Uint32Array(n);
     for (let i = 0; i < n; i++) this.rows[next[cell[i]]++] = i;
   }
 
@@ -1168,7 +1171,10 @@ class PointsMap {
   /* Positions in [-1, 1] and colours of the rows shown, in the order of the stride, on the device: 12 bytes a row, 16 with three axes. */
   upload(limit) {
     const { n, step, bits, ranges } = this, three = this.axes.length === 3, width = three ? 4 : 3, count = Math.min(this.shown, limit);
-    if (!this.staging || this.staging.byteLength < count * width * 4) this.staging = new ArrayBuffer(Math.max(count, 1) * width * 4);
+    if (!this.staging || this.staging.byteLength < count * width * 4) {
+      this.staging = null; // free before the larger one is made
+      this.staging = new ArrayBuffer(Math.max(count, 1) * width * 4);
+    }
     const floats = new Float32Array(this.staging), words = new Uint32Array(this.staging), [x, y, z] = this.axes.map((name) => this.columns[name].values);
     const [rx, ry, rz] = ranges, { values, of } = this.tints(), hidden = ALL & ~SELECTED, selecting = !!this.lasso, pale = packed(this.dark ? [120, 124, 130] : [176, 180, 186], 26);
     const f = ranges.map((r) => 1 / r.half);
@@ -1244,7 +1250,7 @@ class PointsMap {
     const { x, y } = this.plane();
     if (!this.grid) {
       const [a, b] = this.axes.length === 2 ? this.ranges.map((r) => r.span) : [{ low: -1, high: 1 }, { low: -1, high: 1 }];
-      this.grid = new Grid(x, y, [a.low, b.low], [a.high, b.high]);
+      this.grid = this.lastGrid = new Grid(x, y, [a.low, b.low], [a.high, b.high], this.lastGrid);
     }
     return this.grid;
   }
@@ -1317,7 +1323,7 @@ class PointsMap {
       this.syncTurn();
     }
     if (this.moving) {
-      if (gap > 0 && gap < 1000) this.lod = Math.min(Math.max(this.lod * (gap > 42 ? 0.85 : gap < 26 ? 1.12 : 1), 25000), Math.max(this.n, 25000));
+      if (gap > 0 && gap < 1000) this.lod = Math.min(Math.max(this.lod * (gap > 42 ? Math.max(0.6, 36 / gap) : gap < 26 ? 1.12 : 1), 25000), Math.max(this.n, 25000));
       if (this.stale) this.upload(this.lod);
       this.draw(0, Math.min(Math.round(this.lod), this.uploaded), true);
       this.paintOverlay();
