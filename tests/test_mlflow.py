@@ -162,6 +162,7 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     assert kept.name == job.name == "kmeans k=3"
     assert recorder.client.get_run(job.run_id).data.tags["gpuclust.model"] == f"models:/{model_id}"
     assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/{kept.name}").metadata.model_id == model_id
+    assert mlflow.pyfunc.load_model(f"runs:/{job.run_id}/model").metadata.model_id == model_id
     rows = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
     features = model.metadata.metadata["features"]
     found = model.predict(rows[features])

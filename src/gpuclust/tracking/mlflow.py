@@ -377,7 +377,7 @@ class MlflowRecorder(Recorder):
         for columns of any type, before the model could convert them. The names are in the model's metadata.
         """
         outputs = Schema([ColSpec("long", "cluster"), ColSpec("double", "confidence"), ColSpec("double", "distance")])
-        self._delete_broken_models(run_id)
+        self._delete_models(run_id)
         with (
             one_line_errors(self.uri),
             silence_logger("mlflow"),
@@ -400,10 +400,16 @@ class MlflowRecorder(Recorder):
                 metadata={"features": list(features)},
                 pip_requirements=requirements(bundle),
             )
-        self.log(run_id, tags={MODEL_ADDRESS: f"models:/{logged.model_id}"})
+        address = f"models:/{logged.model_id}"
+        with TemporaryDirectory() as folder, one_line_errors(self.uri), silence_logger("mlflow"):
+            # MLflow finds runs:/RUN_ID/model by the model's name, which is the run's: this copy keeps that address.
+            copy = mlflow.artifacts.download_artifacts(address, dst_path=folder)
+            self.client.log_artifacts(run_id, copy, "model")
+        self.log(run_id, tags={MODEL_ADDRESS: address})
 
     def has_model(self, run_id: str) -> bool:
-        return bool(self._models(run_id, complete=True))
+        run = self.job(run_id)
+        return run is not None and MODEL_ADDRESS in run.tags and bool(self._models(run_id, complete=True))
 
     def _models(self, run_id: str, *, complete: bool) -> list[str]:
         """The ids of the complete (or incomplete) models of a run, the latest last.
@@ -424,8 +430,8 @@ class MlflowRecorder(Recorder):
         listed = (self.client.list_logged_model_artifacts(model.model_id, folder) for folder in BUNDLES)
         return any({MODEL, ARRAYS} <= {PurePosixPath(file.path).name for file in files} for files in listed)
 
-    def _delete_broken_models(self, run_id: str) -> None:
-        for model_id in self._models(run_id, complete=False):
+    def _delete_models(self, run_id: str) -> None:
+        for model_id in (*self._models(run_id, complete=False), *self._models(run_id, complete=True)):
             self._do(partial(self.client.delete_logged_model, model_id))
 
     def end(self, run_id: str, status: str) -> None:
