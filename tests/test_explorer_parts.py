@@ -504,6 +504,11 @@ def test_the_place_of_an_export_in_its_sweep() -> None:
     reason = "kmeans k=2 has the highest silhouette, 0.5000, of 3 jobs; next is kmeans k=3 with 0.4000"
     sweep = {"selection_reason": reason, "curves": curves}
     assert place_of({"metrics": {"silhouette": 0.4}, "sweep": sweep}) == ", second of 3 by silhouette"
+    today = "kmeans k=2 has the highest silhouette (0.5000 ± 0.0100) of 3 jobs; next is kmeans k=3 (0.4000)"
+    assert (
+        place_of({"metrics": {"silhouette": 0.3}, "sweep": sweep | {"selection_reason": today}})
+        == ", third of 3 by silhouette"
+    )
     lowest = {"selection_reason": "a has the lowest BIC, 1.0, of 2 jobs", "curves": {"bic/gmm": {"2": 1.0, "3": 7.0}}}
     assert place_of({"metrics": {"bic": 7.0}, "sweep": lowest}) == ", second of 2 by BIC"
     more = sweep | {"selection_reason": reason.replace("3 jobs", "4 jobs")}

@@ -184,7 +184,8 @@ def choice_of(facts: ExportInfo) -> str:
     return f"The sweep's choice: {short(reason, 400)}" if reason else ""
 
 
-_REASON = re.compile(r" has the (highest|lowest) ([a-zA-Z ]+), .*?, of (\d+) jobs")
+# Earlier versions write commas where this one has parentheses.
+_REASON = re.compile(r" has the (highest|lowest) ([a-zA-Z ]+?)(?:, | \().*?,? of (\d+) jobs")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
