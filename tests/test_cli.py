@@ -339,7 +339,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status
         "FINISHED",
         "KILLED",
     }
-    (parents,) = store.execute("select count(*) from runs where name like '%sweep%'").fetchone()
+    (parents,) = store.execute("select count(*) from tags where key = 'gpuclust.kind' and value = 'sweep'").fetchone()
     assert parents == 1
     store.close()
 

@@ -85,7 +85,7 @@ def test_the_lowest_versions_are_the_declared_ones() -> None:
 # Programs and plug-ins that are run and not imported, stubs for mypy, and packages that import another under a shorter name.
 RUN = {
     "hatchling", "ipykernel", "mkdocs-material", "mkdocstrings-python", "mypy", "pandas-stubs", "pre-commit", "psycopg",
-    "pytest-cov", "pytest-rerunfailures", "pytest-timeout", "ruff", "schemathesis", "types-pyyaml",
+    "pytest-cov", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff", "schemathesis", "types-pyyaml",
 }  # fmt: skip
 
 

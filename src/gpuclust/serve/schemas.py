@@ -178,7 +178,7 @@ CHANGES: Mapping[type, Mapping[str, tuple[Any, str | None]]] = {
     Example: {"title": (str | None, None), "creator": (str | None, None)},
     Page: {"next_offset": (int | None, "The offset of the next page; null at the end.")},
 }
-NAMES = {CategoryShare: "Share"}
+NAMES: dict[type, str] = {CategoryShare: "Share"}
 
 
 @cache
@@ -215,8 +215,9 @@ def _in_json(hint: Any) -> Any:
 def field_texts(module: str) -> dict[tuple[str, str], str]:
     """(class, field) -> the text below the field, for all classes of a module."""
     found = {}
-    for record in ast.parse(inspect.getsource(sys.modules[module])).body:
-        for pair in pairwise(record.body if isinstance(record, ast.ClassDef) else ()):
+    body = ast.parse(inspect.getsource(sys.modules[module])).body
+    for record in (node for node in body if isinstance(node, ast.ClassDef)):
+        for pair in pairwise(record.body):
             match pair:
                 case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
                     found[record.name, name] = text
