@@ -217,7 +217,7 @@ class AnalysisConfig:
     dbcv: bool = False
     """The full density-based validity index (DBCV) of each job."""
     gap: int = number(0, low=0, high=1000)
-    """The number of reference sets of a sweep's gap statistic; 0: only where no other criterion answers."""
+    """The number of reference sets of a sweep's gap statistic; 0: five, and only if no other criterion gives a number."""
     compare: bool = True
     """Compare the best clusterings of a sweep's algorithms."""
 
@@ -250,7 +250,7 @@ class TrackingConfig:
     models: str = one_of("chosen", "chosen", "all", "none")
     """The models that are kept in the store."""
     retry_seconds: float = number(120.0, low=0.0)
-    """How long a store that does not answer is tried again before the command gives up."""
+    """The number of seconds during which a store that does not answer is tried again; then the command ends with an error."""
 
 
 @dataclass
@@ -361,7 +361,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def validate(config: Config) -> Config:
     """The configuration itself, when every value is within its constraint.
 
-    Raises ConfigurationError with one line a broken constraint names the key, the value and what is allowed.
+    Raises ConfigurationError for the first value outside its constraint, in one line with the key, the value and what is allowed.
     """
     if config.sweep.metric in NO_CHOICE:
         require_choosing(config.sweep.metric, "sweep.metric=")

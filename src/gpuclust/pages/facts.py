@@ -13,7 +13,7 @@ from gpuclust.tracks.presets import PRESETS
 
 # Silhouettes from which clusters are called well and partly separated (Kaufman and Rousseeuw, "Finding Groups in Data", 1990).
 SEPARATED, PARTLY = 0.5, 0.25
-# A larger share of noise is told in the headline.
+# A larger share of noise is named in the headline.
 MAX_QUIET_NOISE = 0.3
 CLEAR, NONE = "clear", "none"
 _SAID_FEATURES = 3

@@ -20,11 +20,11 @@ class KMeansConfig(ClusterConfig):
     n_init: int = number(10, low=1)
     """The number of starts; the one with the lowest inertia is kept."""
     max_iter: int = number(300, low=1)
-    """Iterations of one start, at most."""
+    """The largest number of iterations of one start."""
     tol: float = number(1e-4, low=0)
     """Stop when the squared move of the centres is below this share of the mean variance, as in scikit-learn."""
     engine: str = one_of("auto", "auto", "library", "fused")
-    """``fused``: our kernels; ``library``: scikit-learn or cuML; ``auto``: the faster of the two."""
+    """``fused``: the kernels of gpuclust; ``library``: scikit-learn or cuML; ``auto``: the faster of the two."""
 
 
 ALGORITHM = Algorithm(

@@ -26,13 +26,13 @@ class GmmConfig(ClusterConfig):
     n_init: int = number(1, low=1)
     """The number of starts; the one with the highest likelihood is kept."""
     max_iter: int = number(200, low=1)
-    """Iterations of one start, at most."""
+    """The largest number of iterations of one start."""
     tol: float = number(1e-3, low=0)
     """Stop when an iteration raises the mean log-likelihood of a row by less."""
     reg_covar: float = number(1e-6, low=0)
     """Added to the diagonal of each covariance."""
     engine: str = one_of("auto", "auto", "library", "fused")
-    """``fused``: our kernels; ``library``: scikit-learn; ``auto``: our kernels."""
+    """``fused`` and ``auto``: the kernels of gpuclust; ``library``: scikit-learn."""
 
 
 ALGORITHM = Algorithm(

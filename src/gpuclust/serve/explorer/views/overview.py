@@ -1,4 +1,4 @@
-"""What was clustered, how well, and what came of it."""
+"""The Overview page: the data, the scores, the verdict, and the sizes and profiles of the clusters."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def _number(value: object) -> float | None:
 
 
 def _cluster_links(shown: OpenExport) -> None:
-    """A way into each cluster that needs no pointer."""
+    """A button for each cluster, which the keyboard can reach too."""
     with st.container(horizontal=True, key="doors"):
         for c in list(shown.clusters)[:24]:
             if st.button(as_markdown(fit(shown.name(c), 44)), key=f"door-{c}"):
