@@ -286,7 +286,7 @@ def require_choosing(metric: str, key: str) -> None:
     usable = choosing_metrics()
     if metric in usable:
         return
-    why = NO_CHOICE.get(metric, "it is no metric that is best at its highest or lowest")
+    why = NO_CHOICE.get(metric, "it is not a metric whose highest or lowest value is best")
     raise ConfigurationError(
         f"{key}{metric} cannot choose a job: {why}; use one of {', '.join(usable)}{did_you_mean(metric, usable)}"
     )
@@ -318,7 +318,7 @@ class Config:
     seed: int = number(0, low=0, high=2**32 - 1)
     """Every random choice of a job: starting points, and rows that are sampled for a score."""
     dtype: str = one_of("float32", "float32", "float64")
-    """The number type that is fitted; float64 is used by itself where float32 cannot hold the squares."""
+    """The number type that is fitted; float64 is used automatically if float32 cannot hold the squares."""
     experiments: Any = None
     """A ready study."""
 

@@ -43,7 +43,7 @@ class LoadedColumns:
         n_rows = len(self.frame) + self.n_bad
         line = f"{self.n_bad:,} of {n_rows:,} rows could not be read; the first is line {records.first:,} of {file.name} ({records.reason})"
         if policy == "error" or (policy == "few" and self.n_bad > MAX_BAD_SHARE * n_rows):
-            raise DataError(f"{file}: {line}; mend the file, or set data.bad_rows=skip to go on without them")
+            raise DataError(f"{file}: {line}; correct the file, or set data.bad_rows=skip to leave these rows out")
         return line
 
 

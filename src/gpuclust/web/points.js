@@ -477,7 +477,7 @@ class PointsMap {
     this.lod = 120000; // points drawn in a frame while the map moves; follows the speed of the machine
     this.renderer = rendererFor(this.canvas, options.renderer);
     if (!this.renderer) {
-      this.fail("This browser has no WebGL2 that can add numbers up, so the map cannot be drawn. All other pages work without it.");
+      this.fail("This browser does not have the WebGL2 functions that the map needs, so the map cannot be drawn. All other pages work without them.");
       return;
     }
     this.renderer.onrestored = () => { this.stale = true; this.request(); };

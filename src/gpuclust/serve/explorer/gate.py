@@ -62,18 +62,18 @@ class Gate:
         host = headers.get("host", "")
         if not self.access.answers_to(host):
             return _page(
-                421, "<p>This server answers only to its own name. Open it by the address that it printed.</p>"
+                421, "<p>This server answers only requests for its own address. Open the address that it printed.</p>"
             )
         origin = headers.get("origin")
         if origin is not None and not self.access.is_own_origin(origin, host):
-            return _page(403, "<p>This server does not answer to pages of other sites.</p>")
+            return _page(403, "<p>This server does not answer requests from pages of other sites.</p>")
         if not self.access.token or self._is_authorised(headers):
             return None
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if PARAMETER not in query or scope["type"] == "websocket":
             return _page(401, FORM.format(text="This explorer requires a token."), CHALLENGE)
         if not self.access.is_token(query.pop(PARAMETER)):
-            return _page(401, FORM.format(text="That is not the token."), CHALLENGE)
+            return _page(401, FORM.format(text="This token is not valid."), CHALLENGE)
         return self._set_cookie(scope, query)
 
     def _is_authorised(self, headers: Headers) -> bool:

@@ -18,8 +18,8 @@ def compare() -> None:
     other = settings().compare
     if other is None:
         st.text(
-            "Which clusters of this export became which of another one of the same table: another number of clusters, another "
-            "algorithm, other features or a later state of the data. Start the explorer with a second export:"
+            "This page shows how the clusters of this export match those of a second export of the same table, for example with "
+            "another number of clusters, another algorithm or other features. Start the explorer with a second export:"
         )
         st.code(f"gpuclust explore {settings().folder.name}/ --compare OTHER_EXPORT/", language=None, wrap_lines=True)
         return

@@ -225,7 +225,7 @@ def _curves(manifest: Mapping[str, Any]) -> None:
             st.plotly_chart(chart, key=f"curve-{title}", config=charts.STILL, alt=f"{title} over {size}")
     if any(own_point(manifest, name) for name, _, _ in drawn[:3]):
         st.caption(
-            "The ring is this export. One score alone does not choose the number of clusters: the verdict weighs several."
+            "The ring marks this export. No single score decides the number of clusters: the verdict uses several scores."
         )
 
 

@@ -191,7 +191,7 @@ def _show(shown: OpenExport, made: Playlist) -> None:
     for note in made.notes:
         st.text(short(note, 300))
     if not made.entries:
-        st.text("No item fits.")
+        st.text("No item matches.")
         return
     listen = " and to listen" if can_listen(made.items) else ""
     count = plural(shown.item_word, len(made.entries))
