@@ -205,7 +205,7 @@ def _compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfi
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # which glob(*) asks
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # glob(*) needs the loader
     parsed = []
     for text in overrides:
         try:

@@ -1,8 +1,8 @@
-"""The registry of clustering algorithms: what each one is, and the only place that knows which there are.
+"""The registry of clustering algorithms: a description of each algorithm, and the only list of all algorithms.
 
 An algorithm is a package below `gpuclust.algorithms` whose ``__init__`` defines ``ALGORITHM``, or an entry point of the
 group ``gpuclust.algorithms`` in an installed distribution. Everything that depends on the algorithm (fitting, prediction,
-selection, curves, stability) asks its `Algorithm` and never compares names.
+selection, curves, stability) reads its `Algorithm` and never compares names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which job of a sweep to take, and why, in words; and what each curve of a sweep says by itself."""
+"""The choice of a job of a sweep and its reason in words; and the best point of each curve of a sweep."""
 
 from __future__ import annotations
 

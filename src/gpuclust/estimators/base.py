@@ -32,7 +32,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     _of_fit_alone: ClassVar[tuple[str, ...]] = ()
 
     def _settings(self) -> dict[str, Any]:
-        """The values of the configuration's keys that the parameters stand for.
+        """The values of the configuration's keys for the parameters.
 
         Raises ConfigurationError for a parameter that only the estimator's own ``fit`` takes, and ValueError for one that
         is out of its range.

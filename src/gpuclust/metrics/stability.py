@@ -1,4 +1,4 @@
-"""Would other rows, or another start, give the same clusters: bootstrap Jaccard, prediction strength, spread over seeds."""
+"""How stable a clustering is: bootstrap Jaccard similarity, prediction strength, and agreement over seeds."""
 
 from __future__ import annotations
 

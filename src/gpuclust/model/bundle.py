@@ -49,8 +49,8 @@ class Prediction:
 class Bundle:
     """A fitted clustering that can place new rows.
 
-    ``fills`` replace missing values (what imputation learned), ``bounds`` reject rows as cleaning did, ``details`` is
-    whatever describes the model to people: names, sizes, profile.
+    ``fills`` replace missing values (what imputation learned), ``bounds`` reject rows as cleaning did, ``details``
+    describe the model to people: names, sizes, profile.
     """
 
     algorithm: str

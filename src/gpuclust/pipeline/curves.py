@@ -93,8 +93,8 @@ def _listed(values: Sequence[Any]) -> str:
 def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
     """Where a finished job is in the curves; None where nothing that can be an axis varies.
 
-    The axis is the swept size of the algorithm, whatever else varies and in whatever order the keys were given; where its size
-    does not vary, the first other number of the algorithm that does. ``auto`` is the size that it took.
+    The axis is the swept size of the algorithm, independent of the other swept keys and of their order; if its size
+    does not vary, it is the first other number of the algorithm that varies. ``auto`` is the size that it took.
     """
     swept = outcome.job.swept
     own, sizes = algorithm_of(outcome.job.config.cluster).size_axis, size_axes()

@@ -204,7 +204,7 @@ def _reference(job: Job, table: Table, context: RunContext) -> pd.Series | None:
 
 
 def diagnose(job: Job, table: Table, matrix: Matrix, clustering: Clustering, context: RunContext) -> Diagnostics:
-    """What the job's configuration asks of a clustering beyond its scores."""
+    """The analyses of a clustering that the configuration requests in addition to the scores."""
     return run_diagnostics(
         table,
         matrix,

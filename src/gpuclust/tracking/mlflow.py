@@ -386,7 +386,7 @@ class MlflowRecorder(Recorder):
         ):
             warnings.simplefilter("ignore", UserWarning)  # it advises an input example
             package = write_code(Path(code))
-            # A model is kept in the active experiment, whatever its run's is: else in "Default", under ./mlruns.
+            # MLflow keeps a model in the active experiment, even if its run is in another; without one, in "Default", under ./mlruns.
             mlflow.set_experiment(experiment_id=self.experiment_id)
             logged = Model.log(
                 artifact_path=None,

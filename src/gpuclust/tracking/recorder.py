@@ -139,10 +139,10 @@ class Recorder(Protocol):
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
 
     def log_model(self, run_id: str, bundle: Path, features: tuple[str, ...], name: str = "model") -> None:
-        """Keep a bundle folder as the run's model called ``name``, in place of one that was only half kept."""
+        """Keep a bundle folder as the run's model called ``name``; it replaces one that was not stored completely."""
 
     def has_model(self, run_id: str) -> bool:
-        """Whether a model of the run was kept whole."""
+        """Whether a model of the run was stored completely."""
 
     def job(self, run_id: str) -> RecordedJob | None:
         """The run of that id, of whatever kind and status, or None."""

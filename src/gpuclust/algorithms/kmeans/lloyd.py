@@ -26,7 +26,7 @@ class LloydResult:
 def run_lloyd(rows: TiledMatrix, jobs: Sequence[tuple[np.ndarray, int, float]], *, exact: bool) -> list[LloydResult]:
     """Run (start, max_iter, tol) jobs to their ends, as many at once as BATCH_BYTES allows.
 
-    `exact` asks for centres that are the means of the matrix to float64, not of its float32 tiles.
+    With `exact`, centres are the means of the rows of the matrix in float64, not of its float32 tiles.
     """
     outcomes: list[LloydResult] = []
     for group in _batches(rows, jobs):

@@ -30,7 +30,7 @@ def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
 
 
 def settings_of(config: GmmConfig, seed: int) -> dict[str, Any]:
-    """The parameters of `GaussianMixture` and of scikit-learn's that a configuration and a seed stand for."""
+    """The parameters of `GaussianMixture`, here and in scikit-learn, for a configuration and a seed."""
     return {
         "n_components": config.n_clusters,
         "covariance_type": config.covariance_type,
@@ -113,7 +113,7 @@ def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None
 
 
 def _mixture_notes(converged: bool, labels: np.ndarray, n_components: int) -> tuple[str, ...]:
-    """What a user should know of a fit beside its figures."""
+    """Notes on a fit for the user, in addition to its metrics."""
     notes = [] if converged else ["EM stopped at max_iter before it converged; raise cluster.max_iter"]
     without = n_components - len(np.unique(labels))
     if without:

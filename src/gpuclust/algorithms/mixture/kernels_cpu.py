@@ -75,7 +75,7 @@ _chunk: Callable[..., Any] = compiled(error_model="numpy", fastmath={"contract"}
 def _load(flat: Array, row_stride: int, column_stride: int, start: int, stop: int, x: Array) -> None:
     """Transpose rows start to stop into x; columns past the end repeat the last row and get weight 0."""
     n = stop - start
-    step = np.uintp(row_stride)  # unsigned: numba asks of every signed index whether it is negative
+    step = np.uintp(row_stride)  # unsigned: numba checks each signed index for a negative value
     for i in range(x.shape[0]):
         at = np.uintp(start * row_stride + i * column_stride)
         for r in range(n):
