@@ -81,7 +81,9 @@ class GuardMiddleware:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The response to a request that is not allowed; None if it is allowed."""
         if not self.access.answers_to(headers.get("host", "")):
-            return problem(421, "this server answers only requests for its own address; open the address that it printed")
+            return problem(
+                421, "this server answers only requests for its own address; open the address that it printed"
+            )
         is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         if is_preflight or scope["path"] in self.open or self.access.accepts(headers.get("authorization", "")):
             return None
