@@ -93,6 +93,7 @@ def test_hostile_text_stays_text_and_only_one_script_may_run() -> None:
     sample = json.loads(re.findall(r'<script id="sample"[^>]*>(.*?)</script>', source)[0])
     assert [item[3:] for item in sample["items"]] == [["https://open.example/track/1"], []]
     assert np.frombuffer(base64.b64decode(sample["cluster"]), "<i2").tolist() == [0, -1]
+    assert (sample["rows"], sample["word"]) == (50, "rows"), "what the note below the map says"
 
 
 def test_the_page_has_the_order_of_a_report() -> None:

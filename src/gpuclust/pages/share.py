@@ -125,6 +125,8 @@ def _json(content: Share) -> Markup:
         "clusters": clusters,
         "items": items,
         "axes": [one_line(axis, 80) for axis in content.axes],
+        "rows": len(content.labels),
+        "word": rows_word(content.preset),
         **_points(content),
     }
     text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
