@@ -776,8 +776,15 @@ class PointsMap {
   setFilter(name, { chosen, low, high }) {
     let filter = this.filters.get(name);
     if (!filter) {
-      if (this.filters.size >= MAX_FILTERS) return;
-      this.filters.set(name, (filter = { bit: 1 << this.filters.size }));
+      let bit = 1 << this.filters.size;
+      if (this.filters.size >= MAX_FILTERS) {
+        // The bit of a filter that was removed is clear in all rows.
+        const free = [...this.filters].find(([, other]) => !other.active);
+        if (!free) return;
+        this.filters.delete(free[0]);
+        bit = free[1].bit;
+      }
+      this.filters.set(name, (filter = { bit }));
     }
     Object.assign(filter, { chosen, low, high, active: chosen ? chosen.size > 0 : low > -Infinity || high < Infinity });
     const { bits, n } = this, { values } = this.columns[name], { bit } = filter, keep = ALL & ~bit;
