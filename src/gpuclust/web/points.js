@@ -450,8 +450,9 @@ class CpuRenderer {
 function rendererFor(canvas, wanted) {
   const probe = document.createElement("canvas").getContext("webgl2"), info = probe?.getExtension("WEBGL_debug_renderer_info");
   const name = probe ? String(probe.getParameter(info ? info.UNMASKED_RENDERER_WEBGL : probe.RENDERER)) : "";
+  const adds = probe?.getExtension("EXT_color_buffer_half_float") ?? probe?.getExtension("EXT_color_buffer_float");
   probe?.getExtension("WEBGL_lose_context")?.loseContext();
-  const software = !probe || /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+  const software = !adds || /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
   if (wanted === "cpu" || (software && wanted !== "webgl")) return new CpuRenderer(canvas);
   return GlRenderer.create(canvas);
 }
