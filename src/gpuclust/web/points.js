@@ -539,7 +539,11 @@ class PointsMap {
       if (column.kind === "number") column.span = spanOf(values);
       if (column.kind === "category") this.rank(column);
     })();
-    await column.loading;
+    try {
+      await column.loading;
+    } finally {
+      column.loading = null; // a column that could not be fetched is asked for again
+    }
     return column;
   }
 
@@ -756,8 +760,21 @@ class PointsMap {
     return this.changeAxes(count === 3 ? [...this.axes, third] : this.axes.slice(0, 2));
   }
 
+  /* Load columns that a control asks for; where that fails, say so and return to what is shown. */
+  async loaded(names) {
+    try {
+      await Promise.all(names.map((name) => this.load(name)));
+      return !this.destroyed;
+    } catch (error) {
+      this.syncControls();
+      this.renderSide();
+      this.note.replaceChildren(h("span", {}, `Not loaded: ${error.message ?? error}.`));
+      return false;
+    }
+  }
+
   async changeAxes(axes) {
-    await Promise.all(axes.map((name) => this.load(name)));
+    if (!(await this.loaded(axes))) return;
     this.dropLasso();
     this.axes = axes;
     this.setAxes();
@@ -767,7 +784,7 @@ class PointsMap {
   }
 
   async changeColor(name) {
-    await this.load(name);
+    if (!(await this.loaded([name]))) return;
     this.color = name;
     this.refresh();
     this.renderSide();
@@ -1016,15 +1033,14 @@ class PointsMap {
   // The panels at the side: legend, histograms
 
   renderSide() {
-    const names = [this.color, ...this.open.filter((name) => name !== this.color)];
+    const names = [this.color, ...this.open.filter((name) => name !== this.color && this.columns[name].values)];
     if (!names.includes("cluster")) names.push("cluster");
     names.sort((a, b) => (b === this.color) - (a === this.color) || (this.columns[a].kind === "category") - (this.columns[b].kind === "category"));
     this.panels = names.map((name) => (this.columns[name].kind === "category" ? this.categoryPanel(name) : this.numberPanel(name)));
-    const more = this.filterNames.filter((name) => !names.includes(name));
+    const more = this.filterNames.filter((name) => !names.includes(name) && !this.open.includes(name));
     const list = h("select", { "aria-label": "Add a filter", onchange: async () => {
       const name = list.value;
-      if (!name) return;
-      await this.load(name);
+      if (!name || !(await this.loaded([name]))) return;
       this.open.push(name);
       this.renderSide();
       this.update();
