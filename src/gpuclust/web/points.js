@@ -979,7 +979,7 @@ class PointsMap {
     if (found.has("filters")) this.open = [...new Set(found.get("filters").split("~"))].filter((name) => this.filterNames.includes(name));
     const at = numbers("at"), turn = numbers("turn");
     if (at.length === 3 && at.every(Number.isFinite)) (this.view = { cx: at[0], cy: at[1], k: Math.min(Math.max(at[2], 0.05), 5000) }), (this.moved2 = true);
-    if (turn.length === 3 && turn.every(Number.isFinite)) (this.camera = { turn: turn[0], tilt: turn[1], k: turn[2] }), (this.moved3 = true);
+    if (turn.length === 3 && turn.every(Number.isFinite)) (this.camera = { turn: turn[0], tilt: Math.min(Math.max(turn[1], -85), 85), k: Math.min(Math.max(turn[2], 0.02), 200) }), (this.moved3 = true);
     this.pendingFilters = [];
     for (const [key, value] of found) {
       const name = key.slice(3), column = this.columns[name];
@@ -1005,9 +1005,10 @@ class PointsMap {
   async applyPending() {
     await Promise.all([...this.open, ...this.pendingFilters.map((f) => f.name)].map((name) => this.load(name)));
     if (this.destroyed) return;
+    const bound = (word, none) => (word && !Number.isNaN(Number(word)) ? Number(word) : none); // an address that somebody changed by hand
     for (const { name, words } of this.pendingFilters) {
       const column = this.columns[name], named = (word) => (column.ids ? column.ids.indexOf(Number(word)) : column.names.indexOf(word));
-      if (column.kind === "number") this.setFilter(name, { low: words[0] === "" ? -Infinity : Number(words[0]), high: words[1] == null ? Infinity : Number(words[1]) });
+      if (column.kind === "number") this.setFilter(name, { low: bound(words[0], -Infinity), high: bound(words[1], Infinity) });
       else this.setFilter(name, { chosen: new Set(words.map(named).filter((code) => code >= 0)) });
     }
     this.pendingFilters = [];
