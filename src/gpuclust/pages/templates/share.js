@@ -6,7 +6,7 @@ const labels = sample.wide ? new Int32Array(bytes(sample.cluster)) : new Int16Ar
 
 // A link to a folded cluster opens what it is in.
 function reveal() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.getElementById(location.hash.slice(1)); // the ids are plain ASCII
   if (!target) return;
   for (let at = target.parentElement; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
   target.scrollIntoView();
