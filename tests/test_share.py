@@ -85,7 +85,8 @@ def test_hostile_text_stays_text_and_only_one_script_may_run() -> None:
     script = source.rpartition('</script>\n<script type="module">')[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = (a["content"] for name, a in parsed.elements if name == "meta" and "http-equiv" in a)
-    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == f"{allowed}; base-uri 'none'; form-action 'none'"
     for name, attributes in parsed.elements:
         assert name not in {"link", "iframe", "object", "base", "form"}
         assert not [a for a in attributes if a.startswith("on")]

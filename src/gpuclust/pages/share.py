@@ -87,7 +87,8 @@ def share_page(content: Share) -> str:
     return (
         template("share.html.j2").render(
             content=content,
-            policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+            policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'",
             script=script,
             rows=rows,
             headline=headline(content.clusters, verdict=content.verdict, kind=content.kind, rows=rows),
