@@ -28,7 +28,10 @@ def map_() -> None:
         state = mount(key="map-points", data=data, on_pick_change=lambda: None, on_rows_change=lambda: None)
     if isinstance(state.rows, str):
         st.session_state.pop(picked, None)
-        ranks = chosen_rows(state.rows, len(shown.library))
+        try:
+            ranks = chosen_rows(state.rows, len(shown.library))
+        except ValueError:  # drawn in a map of an export that was replaced since
+            ranks = None
         st.session_state.pop(chosen, None) if ranks is None else st.session_state.update({chosen: ranks})
     if isinstance(state.pick, (int, float)):
         st.session_state[picked] = int(state.pick)
