@@ -140,6 +140,7 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
                     done[outcome.job.key] = outcome
                     curve_log.add(outcome)
                 _release_arrays(done, first.sweep.metric, first.analysis.compare)
+        taken_over = claim.run_id is None
         while claim.run_id is None:  # another process runs this sweep: it chooses when its jobs are done
             claim = context.recorder.claim_sweep(start, since)
             if claim.run is not None and claim.run.status != RUNNING:
@@ -147,6 +148,10 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
             if claim.run_id is None:
                 context.display.stage("waiting for the process that runs the same sweep to choose")
                 time.sleep(POLL_SECONDS)
+        if taken_over:  # that process has ended without the points of the jobs that were run here
+            with CurveLog(plan, claim.run_id, context) as curve_log:
+                for outcome in done.values():
+                    curve_log.add(outcome)
         outcomes = tuple(done[job.key] for job in jobs)
         context.display.stage("choosing")
         conclusion = conclude(outcomes, curves(outcomes, plan), first, context)
