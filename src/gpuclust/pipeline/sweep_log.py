@@ -12,7 +12,7 @@ from gpuclust.algorithms.registry import size_axes
 from gpuclust.analysis.profile import Profile, read_profile
 from gpuclust.compose import Plan
 from gpuclust.config import flatten
-from gpuclust.errors import TrackingError
+from gpuclust.errors import StoreUnavailable, TrackingError
 from gpuclust.pipeline.context import Job, Outcome, RunContext, about
 from gpuclust.pipeline.curves import (
     CURVES,
@@ -59,8 +59,8 @@ class CurveLog:
     so that a chart has one kind of size on its axis: ``k/silhouette``, ``min_cluster_size/silhouette``.
 
     Points are collected and logged every `CURVE_SECONDS` seconds, because a request costs as much as a job's metrics. As a
-    context manager it logs the rest at its end; after an interrupt too. Without a run of the sweep (``run_id`` None: another process
-    has it) nothing is logged.
+    context manager it logs the rest at its end; after an interrupt too, but not where the store does not respond. Without a run of the
+    sweep (``run_id`` None: another process has it) nothing is logged.
     """
 
     def __init__(self, plan: Plan, run_id: str | None, context: RunContext) -> None:
@@ -71,7 +71,9 @@ class CurveLog:
     def __enter__(self) -> CurveLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None and StoreUnavailable in (type(error), type(error.__cause__)):
+            return  # it was waited for already
         with suppress(TrackingError) if kind is not None else nullcontext():
             self._flush()
 
