@@ -401,15 +401,16 @@ class MlflowRecorder(Recorder):
                 pip_requirements=requirements(bundle),
             )
         address = f"models:/{logged.model_id}"
-        with TemporaryDirectory() as folder, one_line_errors(self.uri), silence_logger("mlflow"):
+        with TemporaryDirectory() as folder, silence_logger("mlflow"):
             # MLflow finds runs:/RUN_ID/model by the model's name, which is the run's: this copy keeps that address.
-            copy = mlflow.artifacts.download_artifacts(address, dst_path=folder)
-            self.client.log_artifacts(run_id, copy, "model")
+            copy = self._do(lambda: mlflow.artifacts.download_artifacts(address, dst_path=folder))
+            self._do(lambda: self.client.log_artifacts(run_id, copy, "model"))
         self.log(run_id, tags={MODEL_ADDRESS: address})
 
     def has_model(self, run_id: str) -> bool:
         run = self.job(run_id)
-        return run is not None and MODEL_ADDRESS in run.tags and bool(self._models(run_id, complete=True))
+        model_id = run.tags.get(MODEL_ADDRESS, "").removeprefix("models:/") if run is not None else ""
+        return bool(model_id) and model_id in self._models(run_id, complete=True)
 
     def _models(self, run_id: str, *, complete: bool) -> list[str]:
         """The ids of the complete (or incomplete) models of a run, the latest last.
