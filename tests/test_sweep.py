@@ -12,7 +12,7 @@ import pytest
 from gpuclust.algorithms.hdbscan import cpu as hdbscan_cpu
 from gpuclust.algorithms.hdbscan import default_min_cluster_size
 from gpuclust.compose import Plan, plan
-from gpuclust.errors import CleaningError, DataError
+from gpuclust.errors import CleaningError, DataError, StoreUnavailable
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.context import about, git_commit, make_job
@@ -91,6 +91,34 @@ def test_a_sweep_is_one_parent_with_named_children_and_curves(context: Any) -> N
     by_name = {c.start.name: c for c in children}
     assert curves["curve/inertia/kmeans"][3] == by_name["kmeans k=3"].metrics["inertia"]
     assert parents[0].status == FINISHED
+
+
+def test_a_sweep_taken_over_from_a_process_that_ended_has_the_points_of_all_jobs(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder: MemoryRecorder = context.recorder
+    claim, asked = recorder.claim_sweep, []
+
+    def first_of_another(start: tags.RunStart, since: int, *, again: bool = False) -> tags.Claim:
+        found = claim(start, since, again=again)
+        asked.append(found.run_id)
+        return tags.Claim(run=recorder.job(str(found.run_id))) if len(asked) == 1 else found
+
+    monkeypatch.setattr(recorder, "claim_sweep", first_of_another)
+    result = run(context, "cluster.n_clusters=2,3")
+    assert len(asked) == 2
+    assert set(recorder.runs[str(result.parent)].curves["curve/silhouette"]) == {2, 3}
+
+
+def test_a_store_that_does_not_respond_is_waited_for_once(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[Any] = []
+    monkeypatch.setattr(context.recorder, "log_points", lambda *given: logged.append(given))
+    for error, expected in ((StoreUnavailable("gone"), 0), (KeyboardInterrupt(), 1)):
+        log = sweep.CurveLog(planned("cluster.n_clusters=2,3"), "run", context)
+        log._points = {2: {"curve/silhouette": 0.5}}
+        with pytest.raises(type(error)), log:
+            raise error
+        assert len(logged) == expected
 
 
 def test_one_curve_for_each_other_swept_value(context: Any) -> None:
