@@ -266,6 +266,10 @@ def test_the_map_draws_every_row_and_any_of_them_opens(site: Tab, exports: list[
     drawn_map(page)
     page.keyboard.press("Enter")
     expect(page.locator(".st-key-item-on-map h3")).not_to_contain_text(title)
+    # The map that the clicks have shown again frees its memory when the page is left.
+    plot.evaluate("map => { window.leftMap = map.gpuclustMap; }")
+    page.get_by_role("link", name="Overview").first.click()
+    page.wait_for_function("() => window.leftMap.stats().destroyed")
 
 
 def test_a_box_selects_all_rows_in_it_and_filters_and_the_address_keep_the_view(site: Tab, exports: list[Path]) -> None:

@@ -468,7 +468,7 @@ class PointsMap {
     this.handle = {
       state: () => this.stateText(), restore: (text) => this.restore(text), rows: () => this.chosenRows(), locate: (row) => this.locate(row),
       selection: () => this.lasso, settled: () => (this.failed || this.isSettled() ? Promise.resolve() : new Promise((done) => this.waiting.push(done))),
-      stats: () => ({ rows: this.n, shown: this.shown, selected: this.selected, drawn: this.progress, lod: this.lod, frames: this.frames, failed: this.failed ?? null, renderer: this.renderer instanceof GlRenderer ? "webgl" : "cpu", moving: !!this.moving }),
+      stats: () => ({ rows: this.n, shown: this.shown, selected: this.selected, drawn: this.progress, lod: this.lod, frames: this.frames, failed: this.failed ?? null, renderer: this.renderer instanceof GlRenderer ? "webgl" : "cpu", moving: !!this.moving, destroyed: this.destroyed }),
       labels: () => this.placed.map((p) => p.text), retheme: () => this.retheme(), destroy: () => this.destroy(),
     };
     element.gpuclustMap = this.handle;

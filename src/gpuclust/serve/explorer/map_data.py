@@ -157,7 +157,12 @@ COMPONENT = """
 export default async function ({ parentElement, data, setTriggerValue }) {
   const host = parentElement;
   host.gpuclust = { ...host.gpuclust, setTriggerValue, chosen: data.chosen };
-  if (host.gpuclust.base === data.base) return host.gpuclust.map?.retheme();
+  // Streamlit calls what the latest call returned when the page is left, and what an earlier one returned if a later one overtook it.
+  const leave = () => setTimeout(() => { if (!host.isConnected) host.gpuclust.map?.destroy(); });
+  if (host.gpuclust.base === data.base) {
+    host.gpuclust.map?.retheme();
+    return leave;
+  }
   host.gpuclust.map?.destroy();
   host.gpuclust.base = data.base;
   const { mount } = await import(new URL("/points/points.js", location.href).href);
@@ -187,7 +192,7 @@ export default async function ({ parentElement, data, setTriggerValue }) {
   });
   host.gpuclust.map = map;
   if (host.gpuclust.chosen && !new URLSearchParams(location.search).has("area")) host.gpuclust.setTriggerValue("rows", "");
-  return () => map.destroy();
+  return leave;
 }
 """
 
