@@ -54,7 +54,9 @@ def open_atlas(folder: Path, *, host: str = "127.0.0.1", port: int = 5055, neigh
     with tempfile.TemporaryDirectory(prefix="gpuclust-atlas-") as made:
         with Library.open(folder) as library:
             count = neighbours if neighbours is not None else NEIGHBOURS * (len(library) <= MAX_ROWS_WITH_NEIGHBOURS)
-            rows, labels = Path(made) / f"{folder.resolve().name}.parquet", Path(made) / "labels.parquet"
+            count = min(count, max(len(library) - 1, 0))
+            name = folder.resolve().name
+            rows, labels = Path(made) / f"{name}.parquet", Path(made) / f"labels of {name}.parquet"
             pq.write_table(table_of(library, count), rows)
             pq.write_table(labels_of(library), labels)
             _with(cli, props_of(library))
@@ -79,7 +81,7 @@ def open_atlas(folder: Path, *, host: str = "127.0.0.1", port: int = 5055, neigh
 
 
 def table_of(library: Library, neighbours: int) -> pa.Table:
-    """The rows by rank: what the export says of them, the name of the cluster, the features, and the nearest rows."""
+    """The rows by rank: what the export says of them, the name of the cluster, the features, and the nearest rows, fewer than all."""
     rows = library.rows
     names = {c.cluster: name_of(c.cluster, c.name) for c in library.clusters}
     columns: dict[str, Any] = {"id": rows["id"]}
@@ -100,7 +102,7 @@ def table_of(library: Library, neighbours: int) -> pa.Table:
         plain = feature.replace("_", " ")
         columns[plain if plain not in columns else f"{plain} (feature)"] = rows[f"f/{feature}"]
     if neighbours:
-        columns[NEAREST] = _nearest(library, min(neighbours, len(library) - 1))
+        columns[NEAREST] = _nearest(library, neighbours)
     return pa.table(columns)
 
 
