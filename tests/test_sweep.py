@@ -429,6 +429,7 @@ def test_a_job_without_a_size_takes_one_by_the_rows_and_shows_it(context: Any) -
     assert outcome.metrics["min_cluster_size"] == 13
     assert outcome.job.name == "hdbscan min_cluster_size=default (13)"
     assert context.recorder.runs[outcome.run_id].tags["mlflow.runName"] == outcome.job.name
+    assert context.recorder.job(outcome.run_id).name == outcome.job.name, "as in MLflow"
     again = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert again.outcomes[0].resumed
     assert again.outcomes[0].job.name == outcome.job.name

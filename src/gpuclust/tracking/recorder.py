@@ -228,7 +228,7 @@ class MemoryRecorder(Recorder):
         run = self.runs[run_id]
         return RecordedJob(
             run_id=run_id,
-            name=run.start.name,
+            name=run.tags.get("mlflow.runName", run.start.name),
             status=run.status,
             metrics=dict(run.metrics),
             params={k: str(v) for k, v in run.params.items()},
