@@ -19,7 +19,7 @@ from gpuclust.model.records import Cluster, FeatureStats
 from gpuclust.pages.cards import heat_map
 from gpuclust.pages.share import Item, Share, share_page
 from gpuclust.report.page import Report, page
-from gpuclust.serve.share import page_of_folder, write_share_page
+from gpuclust.serve.share import _of_each, page_of_folder, write_share_page
 from tests.browser import FLAGS, HOSTILE, chromium_or_skip, hostile_table, visitor
 from tests.exporting import made_export
 from tests.test_page import HOSTILE as MARKUP
@@ -95,6 +95,15 @@ def test_hostile_text_stays_text_and_only_one_script_may_run() -> None:
     assert [item[3:] for item in sample["items"]] == [["https://open.example/track/1"], []]
     assert np.frombuffer(base64.b64decode(sample["cluster"]), "<i2").tolist() == [0, -1]
     assert (sample["rows"], sample["word"]) == (50, "rows"), "what the note below the map says"
+
+
+@pytest.mark.parametrize(("n_clusters", "most"), [(3, 10), (100, 10), (5_000, 2)])
+def test_the_sample_has_rows_of_each_cluster_and_a_bound(n_clusters: int, most: int) -> None:
+    labels = np.append(np.repeat(np.arange(n_clusters), 12), np.full(1_000, -1)).astype(np.int32)
+    chosen = _of_each(labels, np.random.default_rng(0).permutation(len(labels)), 30)
+    found, counts = np.unique(labels[chosen], return_counts=True)
+    assert len(found) == n_clusters + 1
+    assert counts[1:].max() <= most
 
 
 def test_the_page_has_the_order_of_a_report() -> None:

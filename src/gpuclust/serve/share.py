@@ -25,7 +25,7 @@ from gpuclust.tracks.links import track_id, web_address
 
 SAMPLE = 12_000  # rows at random, on the map and in the search
 POPULAR = 4_000  # and the most popular rows
-MIN_A_CLUSTER = 10  # of each cluster, at least so many of both
+MIN_A_CLUSTER = 10  # of each cluster, at least so many of both, as long as there are few clusters
 
 
 def write_share_page(folder: Path, path: Path, *, force: bool = False) -> Path:
@@ -153,10 +153,12 @@ def _is_numbered(table: pa.Table, manifest: Manifest) -> bool:
 
 
 def _of_each(labels: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
-    """The first rows of an order (n_rows,) of each cluster, ascending: its share of ``size``, but at least `MIN_A_CLUSTER`."""
+    """The first rows of an order (n_rows,) of each cluster, ascending: its share of ``size``, but at least `MIN_A_CLUSTER`, or fewer
+    where there are so many clusters that these would be more than ``size`` rows."""
     order = order[np.argsort(labels[order], kind="stable")]
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    quotas = np.maximum(np.ceil(size * counts / max(len(labels), 1)), MIN_A_CLUSTER).astype(np.int64)
+    least = min(MIN_A_CLUSTER, max(size // max(len(counts), 1), 1))
+    quotas = np.maximum(np.ceil(size * counts / max(len(labels), 1)), least).astype(np.int64)
     first = [order[start : start + quota] for start, quota in zip(starts, np.minimum(quotas, counts), strict=True)]
     return np.sort(np.concatenate([np.empty(0, np.int64), *first]))
 
