@@ -197,6 +197,19 @@ def test_a_run_in_the_environment_is_left_alone(
     assert recorder.client.get_run(inherited).to_dictionary() == before
 
 
+def test_models_are_kept_and_read_in_the_store_of_the_recorder(recorder: MlflowRecorder, tmp_path: Path) -> None:
+    run_id = recorder.start_job(start("job", "j"), None)
+    other = MlflowRecorder(f"sqlite:///{tmp_path / 'other.db'}", "e")
+    old = Path(__file__).parent / "data" / "models_0_1_0" / "kmeans"
+    bundle = Path(shutil.copytree(old, tmp_path / "bundle"))
+    recorder.log_model(run_id, bundle, ("danceability", "energy", "tempo"))
+    assert recorder.has_model(run_id)
+    with recorder.download_model(run_id) as folder:
+        assert folder is not None
+        assert (folder / "model.json").is_file()
+    assert mlflow.get_tracking_uri() == other.uri
+
+
 def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

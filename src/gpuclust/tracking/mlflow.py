@@ -148,6 +148,16 @@ class MlflowRecorder(Recorder):
         path = store_file(self.uri)
         return location(path.parent / "artifacts" / self.experiment) if path is not None else None
 
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """MLflow's functions for models take the store of the process, which another recorder or the program may have set."""
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
+
     def _do(self, work: Callable[[], T]) -> T:
         """Run an operation on the store, with retries while the store does not respond. The operation must be repeatable."""
         deadline, pause = time.monotonic() + self._retry_seconds, 1.0
@@ -205,7 +215,7 @@ class MlflowRecorder(Recorder):
             yield None
             return
         with TemporaryDirectory() as folder:
-            with one_line_errors(self.uri), silence_logger("mlflow"):
+            with one_line_errors(self.uri), silence_logger("mlflow"), self._current():
                 found = mlflow.artifacts.download_artifacts(f"models:/{complete[-1]}", dst_path=folder)
             yield next(f for f in (Path(found) / folder for folder in BUNDLES) if f.is_dir())
 
@@ -381,6 +391,7 @@ class MlflowRecorder(Recorder):
         with (
             one_line_errors(self.uri),
             silence_logger("mlflow"),
+            self._current(),
             warnings.catch_warnings(),
             TemporaryDirectory() as code,
         ):
@@ -401,7 +412,7 @@ class MlflowRecorder(Recorder):
                 pip_requirements=requirements(bundle),
             )
         address = f"models:/{logged.model_id}"
-        with TemporaryDirectory() as folder, silence_logger("mlflow"):
+        with TemporaryDirectory() as folder, silence_logger("mlflow"), self._current():
             # MLflow finds runs:/RUN_ID/model by the model's name, which is the run's: this copy keeps that address.
             copy = self._do(lambda: mlflow.artifacts.download_artifacts(address, dst_path=folder))
             self._do(lambda: self.client.log_artifacts(run_id, copy, "model"))
