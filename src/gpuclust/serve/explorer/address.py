@@ -47,18 +47,25 @@ def choice(name: str, options: Sequence[T], default: T, *, spelling: Callable[[T
 
 
 def choices(
-    name: str, options: Sequence[T], default: Sequence[T] = (), *, spelling: Callable[[T], str] = str
+    name: str,
+    options: Sequence[T],
+    default: Sequence[T] = (),
+    *,
+    spelling: Callable[[T], str] = str,
+    most: int | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of a widget with several of some options: a query parameter for each, an empty one for none."""
+    """Keyword arguments of a widget with several of some options, at most ``most``: a query parameter for each, an empty one for
+    none."""
     known = {spelling(option): option for option in options}
     key, written, standard = _key(name), st.query_params.get_all(name), list(default)
-    _set(key, [known[each] for each in written if each in known] if written else standard)
+    chosen = [known[each] for each in dict.fromkeys(written) if each in known][:most]
+    _set(key, chosen if written else standard)
 
     def write() -> None:
         chosen = st.session_state[key]
         _write(name, None if chosen == standard else [spelling(option) for option in chosen] or "")
 
-    return {"key": key, "on_change": write}
+    return {"key": key, "on_change": write} | ({} if most is None else {"max_selections": most})
 
 
 def _one(name: str, default: T, read: Callable[[str], T], spelling: Callable[[T], str]) -> dict[str, Any]:

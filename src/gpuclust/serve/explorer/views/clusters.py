@@ -105,8 +105,7 @@ def _side_by_side(shown: OpenExport) -> None:
         "Clusters",
         order,
         format_func=lambda c: fit(shown.name(c), 60),
-        max_selections=MAX_COMPARED,
-        **address.choices("clusters", order, order[:3]),
+        **address.choices("clusters", order, order[:3], most=MAX_COMPARED),
     )
     if chosen:
         st.plotly_chart(

@@ -151,8 +151,7 @@ def _of_targets(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
         "Features",
         features,
         format_func=words,
-        max_selections=MAX_TARGETS,
-        **address.choices("feature", features, features[:2]),
+        **address.choices("feature", features, features[:2], most=MAX_TARGETS),
     )
     if not chosen:
         st.text("Choose a feature.")

@@ -93,8 +93,7 @@ def _years(shown: OpenExport, found: Averages) -> None:
         "Features",
         features,
         format_func=words,
-        max_selections=MAX_LINES,
-        **address.choices("feature", features, features[:LINES_AT_FIRST]),
+        **address.choices("feature", features, features[:LINES_AT_FIRST], most=MAX_LINES),
     )
     if not chosen:
         st.text("Choose a feature.")
