@@ -479,6 +479,9 @@ def test_the_address_has_the_state_of_a_page(site: Tab) -> None:
     site.open("clusters?view=compare&clusters=1&clusters=2")
     drawn = figure(page, ".st-key-radar").evaluate("g => g.data.length")
     assert drawn == 3, "two clusters, and the mean of all rows"
+    site.open("clusters?view=compare&" + "&".join(["clusters=1", "clusters=2"] * 6))
+    drawn = figure(page, ".st-key-radar").evaluate("g => g.data.length")
+    assert drawn == 3, "each of them once, which is no more than the page takes"
     site.open("playlist?from=nobody&size=x&feature=none&per-creator=nan")
     page.get_by_text("30 items").wait_for()
 
