@@ -12,7 +12,6 @@ function reveal() {
   target.scrollIntoView();
 }
 addEventListener("hashchange", reveal);
-reveal();
 
 // The map of the sample takes the place of the picture, which stays where it cannot be drawn.
 function draw() {
@@ -47,6 +46,7 @@ function draw() {
   }
 }
 draw();
+reveal(); // after the map has its height
 
 // The search: every word typed must occur in the title, the creator or the group, without regard to case and accents.
 const query = document.getElementById("query");
