@@ -97,7 +97,8 @@ def test_a_sweep_taken_over_from_a_process_that_ended_has_the_points_of_all_jobs
     context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder: MemoryRecorder = context.recorder
-    claim, asked = recorder.claim_sweep, []
+    claim = recorder.claim_sweep
+    asked: list[str | None] = []
 
     def first_of_another(start: tags.RunStart, since: int, *, again: bool = False) -> tags.Claim:
         found = claim(start, since, again=again)

@@ -65,7 +65,8 @@ def choices(
         chosen = st.session_state[key]
         _write(name, None if chosen == standard else [spelling(option) for option in chosen] or "")
 
-    return {"key": key, "on_change": write} | ({} if most is None else {"max_selections": most})
+    found: dict[str, Any] = {"key": key, "on_change": write}
+    return found if most is None else found | {"max_selections": most}
 
 
 def _one(name: str, default: T, read: Callable[[str], T], spelling: Callable[[T], str]) -> dict[str, Any]:
