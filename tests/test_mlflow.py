@@ -59,6 +59,15 @@ def test_a_job_is_a_child_with_params_metrics_tags_files_and_its_table(
     assert recorder.finished_jobs()["j"].metrics["silhouette"] == 0.25
 
 
+def test_the_latest_job_of_a_key_is_found(recorder: MlflowRecorder) -> None:
+    """One that was run again with sweep.resume=false takes the place of the earlier one."""
+    for _ in range(3):
+        latest = recorder.start_job(start("job", "a"), None)
+        recorder.end(latest, FINISHED)
+        time.sleep(0.01)  # MLflow orders runs by milliseconds
+    assert recorder.finished_jobs()["a"].run_id == latest
+
+
 def test_only_finished_jobs_are_found_by_key(recorder: MlflowRecorder) -> None:
     for key, status in (("a", FINISHED), ("b", KILLED), ("c", None)):
         run_id = recorder.start_job(start("job", key), None)

@@ -203,6 +203,17 @@ def test_a_choice_among_jobs_of_an_earlier_sweep_leaves_one_marked_in_it(context
     assert selected(context, first.parent) == [other.chosen.job.name]
 
 
+def test_a_sweep_that_was_run_anew_is_reported_with_its_choice(context: Any) -> None:
+    run(context, "cluster.n_clusters=2,3")
+    anew = run(context, "cluster.n_clusters=2,3", "sweep.resume=false")
+    again = run(context, "cluster.n_clusters=2,3")
+    assert again.repeated
+    assert again.parent == anew.parent
+    assert again.chosen is not None
+    assert anew.chosen is not None
+    assert again.chosen.run_id == anew.chosen.run_id
+
+
 def test_resume_can_be_turned_off(context: Any) -> None:
     run(context, "cluster.n_clusters=2,3")
     again = run(context, "cluster.n_clusters=2,3", "sweep.resume=false")

@@ -175,7 +175,11 @@ class MlflowRecorder(Recorder):
                 pause = min(2 * pause, 15.0)
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
-        return {job.tags[KEY]: job for job in self.jobs() if KEY in job.tags}
+        found: dict[str, RecordedJob] = {}
+        for job in self.jobs():
+            if KEY in job.tags:
+                found.setdefault(job.tags[KEY], job)
+        return found
 
     def jobs(self) -> Iterator[RecordedJob]:
         """The finished jobs of the experiment, the latest first."""

@@ -92,7 +92,7 @@ class Recorder(Protocol):
     """
 
     def finished_jobs(self) -> dict[str, RecordedJob]:
-        """The finished jobs of the experiment by their key; what resume looks up."""
+        """The finished jobs of the experiment by their key, the latest of each; what resume looks up."""
 
     def children(self, parent: str) -> list[RecordedJob]:
         """The jobs that were started in a sweep, whatever their status."""
