@@ -59,6 +59,15 @@ def test_a_job_is_a_child_with_params_metrics_tags_files_and_its_table(
     assert recorder.finished_jobs()["j"].metrics["silhouette"] == 0.25
 
 
+def test_lines_of_curves_may_be_addresses_and_long(recorder: MlflowRecorder) -> None:
+    parent = new_sweep(recorder)
+    lines = ["path=https://example.org//a.csv", "path=../b.csv", *(f"where={'x' * 300}{end}" for end in "ab")]
+    recorder.log_points(parent, {2: {f"curve/silhouette/{line}": float(i) for i, line in enumerate(lines)}})
+    sweep = recorder.job(parent)
+    assert sweep is not None
+    assert sorted(points["2"] for points in recorder.curves_of(sweep).values()) == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_the_latest_job_of_a_key_is_found(recorder: MlflowRecorder) -> None:
     """One that was run again with sweep.resume=false takes the place of the earlier one."""
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -72,7 +73,7 @@ from gpuclust.tracking.store_location import (
 logger = logging.getLogger(__name__)
 
 PARENT_RUN = "mlflow.parentRunId"
-MAX_PARAM_LENGTH = 6_000
+MAX_PARAM_LENGTH, MAX_NAME_LENGTH = 6_000, 250
 PAGE = 1_000
 MAX_BATCH = 1_000  # metrics in a request, MLflow's limit
 # The folder of the bundle in a logged model: now, and in version 0.1.0.
@@ -532,8 +533,14 @@ def _params(params: Mapping[str, Any]) -> list[Param]:
 
 
 def _name(text: str) -> str:
-    """Replace the characters that MLflow does not allow in names, such as ``=``, ``[`` and ``@``."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
+    """A text as MLflow allows it as a name: without characters such as ``=``, ``[`` and ``@``, as a path without empty parts (a line
+    of a curve may have an address), and with a digest where it is too long."""
+    plain = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in text)
+    name = "/".join(part for part in plain.split("/") if part.strip("."))
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME_LENGTH - len(digest) - 1]}_{digest}"
 
 
 __all__ = ["MlflowRecorder", "pages", "resolve_uri", "to_recorded_job"]
