@@ -26,6 +26,16 @@ from gpuclust.report.page import Report, page
 FEATURES = ("energy", "tempo", "duration_ms")
 
 
+def test_the_nearest_cluster_is_found_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = np.random.default_rng(0).normal(size=(100, 11))
+    gaps = ((z[:, None] - z[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(gaps, np.inf)
+    for most in (1, 5_000, naming.MAX_VALUES):
+        monkeypatch.setattr(naming, "MAX_VALUES", most)
+        np.testing.assert_array_equal(naming.nearest(z), gaps.argmin(axis=1))
+    np.testing.assert_array_equal(naming.nearest(z[:1]), [-1])
+
+
 def table_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> Table:
     if "id" not in frame:
         frame = frame.assign(id=range(len(frame)))

@@ -20,6 +20,7 @@ MIN_STANDARD_ERRORS = 3.0  # and in standard errors
 MIN_CONTRAST = 0.5  # minimum difference to the nearest cluster in standard deviations
 MIN_SPLIT = 0.05  # clusters with equal names and smaller differences are numbered
 MAX_SPLITS = 2  # features by which clusters with equal names are told apart; the others are numbered
+MAX_VALUES = 1 << 22  # differences of means that are held at once
 MIXED = "Mixed"  # the name of a cluster that differs from the nearest one in no feature
 HIGH, LOW, HIGHER, LOWER = "high", "low", "higher", "lower"  # of all rows, and of the nearest cluster
 Part = tuple[int, str]  # a feature and one of these levels
@@ -74,9 +75,14 @@ def nearest(z: np.ndarray) -> np.ndarray:
     single cluster."""
     if len(z) < 2:
         return np.full(len(z), -1)
-    gaps = ((z[:, None] - z[None]) ** 2).sum(axis=2)
-    np.fill_diagonal(gaps, np.inf)
-    return gaps.argmin(axis=1)
+    found = np.empty(len(z), np.int64)
+    block = max(MAX_VALUES // max(z.size, 1), 1)
+    for start in range(0, len(z), block):
+        gaps = ((z[start : start + block, None] - z[None]) ** 2).sum(axis=2)
+        own = np.arange(len(gaps))
+        gaps[own, start + own] = np.inf
+        found[start : start + block] = gaps.argmin(axis=1)
+    return found
 
 
 def names(
