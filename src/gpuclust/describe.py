@@ -294,7 +294,7 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
     console.print(escape(f"correlations: {pairs_text}"))
     repeated = found.n_repeated_ids
     ids = "; the file has no id column" if repeated is None else f", {repeated:,} ids"
-    console.print(f"duplicates: {found.n_duplicate_rows:,} whole rows{ids}")
+    console.print(f"duplicates: {found.n_duplicate_rows:,} identical rows{ids}")
     notes = [note for note in found.notes if not (repeated and "clean.duplicates=id" in note)]  # `advice` has the line
     for line in (*notes, *advice(found, table)):
         console.print(escape(f"· {line}"))

@@ -118,4 +118,4 @@ def _separation(metrics: Mapping[str, Any]) -> str:
         said = "The clusters are partly separated"
     else:
         said = "The clusters overlap, and rows near a border could belong to either side"
-    return f"{said}: the silhouette is {value:.2f} (1: far apart; 0: no gap)."
+    return f"{said}: the silhouette is {value:.2f} (1: well separated; 0: overlapping)."

@@ -163,7 +163,7 @@ def _tiles(report: Report, rows: str) -> list[tuple[str, str, str]]:
     tiles = [
         (rows.capitalize(), count(n_rows), f"of {count(read)} that were read" if read != n_rows else ""),
         ("Clusters", count(len(clusters)), ""),
-        (label(silhouette), _metric(silhouette, report.metrics[silhouette]), "1: far apart; 0: no gap")
+        (label(silhouette), _metric(silhouette, report.metrics[silhouette]), "1: well separated; 0: overlapping")
         if silhouette in report.metrics
         else None,
         ("Noise", percent(noise / n_rows), f"{count(noise)} {rows} in no cluster")

@@ -53,9 +53,9 @@ def check_template(template: str, option: str = "--previews", *, web: bool = Tru
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise ConfigurationError(f"{option} {template} is no template ({error})") from error
+        raise ConfigurationError(f"{option} {template} is not a template ({error})") from error
     if web and not is_address(template):
-        raise ConfigurationError(f"{option} {template} is no http or https address")
+        raise ConfigurationError(f"{option} {template} is not an http or https address")
     if not web and (not _SCHEME.match(template) or template.lower().startswith(_NEVER) or not template.isprintable()):
         raise ConfigurationError(f"{option} {template} is no address; write it as in https://example.org/{{id}}")
     if not names or set(names) - set(FIELDS):

@@ -172,7 +172,7 @@ export default async function ({ parentElement, data, setTriggerValue }) {
   const arrays = { cluster: Int32Array, group: Uint16Array };
   const fetched = (name) => async () => {
     const response = await fetch(`${data.base}/column?name=${encodeURIComponent(name)}`);
-    if (!response.ok) throw new Error("the server does not know these rows any more; reload the page");
+    if (!response.ok) throw new Error("this export has changed; reload the page");
     return new (arrays[name] ?? Float32Array)(await response.arrayBuffer());
   };
   const columns = Object.fromEntries(Object.keys(data.columns).map((name) => [name, fetched(name)]));
