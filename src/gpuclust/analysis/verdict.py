@@ -273,11 +273,11 @@ def _several(sizes: Sequence[int], strong: bool) -> str:
 
 
 def _none(criteria: Sequence[Criterion], first: str = "") -> str:
-    reasons = list(dict.fromkeys(r for r in (first, *(c.reason_against for c in criteria)) if r))
-    return (
-        f"No natural number of clusters: {'; '.join(reasons)}. The data look like a continuum, so any k is a "
-        "convenience: choose one that suits your use."
-    )
+    advice = "The data look like a continuum, so any k is a convenience: choose one that suits your use."
+    scores = "; ".join(dict.fromkeys(c.reason_against for c in criteria if c.reason_against))
+    if first and scores:
+        return f"No natural number of clusters: {first}. {advice} Scores: {scores}."
+    return f"No natural number of clusters: {first or scores}. {advice}"
 
 
 def _extend(groups: int, tried: Sequence[int]) -> str:
