@@ -130,15 +130,6 @@ function h(tag, props, ...children) {
   return node;
 }
 
-/** Words as one value of an address: joined by ~, which is escaped within them. */
-function joined(words) {
-  return words.map((word) => String(word).replaceAll("%", "%25").replaceAll("~", "%7E")).join("~");
-}
-
-function parts(value) {
-  return value.split("~").map((word) => word.replaceAll("%7E", "~").replaceAll("%25", "%"));
-}
-
 function number(v) {
   if (!Number.isFinite(v)) return "–";
   if (Number.isInteger(v) && Math.abs(v) < 1e15) return Math.abs(v) >= 10000 ? v.toLocaleString("en-US") : String(v);
@@ -933,7 +924,7 @@ class PointsMap {
   stateText() {
     const found = new URLSearchParams(), three = this.axes.length === 3, fixed = (v) => String(Number(v.toPrecision(5)));
     const initial = three ? ["x", "y", "z"] : ["x", "y"];
-    if (three || this.axes.some((name, i) => name !== initial[i])) found.set("axes", joined(this.axes));
+    if (three || this.axes.some((name, i) => name !== initial[i])) found.set("axes", this.axes.join("~"));
     if (this.color !== "cluster") found.set("color", this.color);
     const { cx, cy, k } = this.view;
     if (!three && this.moved2) found.set("at", [cx, cy, k].map(fixed).join("~"));
@@ -941,11 +932,11 @@ class PointsMap {
     for (const [name, f] of this.filters) {
       if (!f.active) continue;
       const column = this.columns[name];
-      if (f.chosen) found.set(`in.${name}`, joined([...f.chosen].map((code) => (column.ids ? column.ids[code] : column.names[code]))));
+      if (f.chosen) found.set(`in.${name}`, [...f.chosen].map((code) => (column.ids ? column.ids[code] : column.names[code])).join("~"));
       else found.set(`in.${name}`, `${f.low}~${f.high}`);
     }
     const open = this.options.histograms ?? [];
-    if (this.open.join() !== open.join()) found.set("filters", joined(this.open));
+    if (this.open.join() !== open.join()) found.set("filters", this.open.join("~"));
     if (this.lasso && !three) found.set("area", this.lasso.map((p) => p.map(fixed).join("~")).join("~"));
     return found.toString();
   }
@@ -982,10 +973,10 @@ class PointsMap {
 
   readState(text) {
     const found = new URLSearchParams(text), numbers = (key) => (found.get(key) ?? "").split("~").map(Number);
-    const axes = parts(found.get("axes") ?? "");
+    const axes = (found.get("axes") ?? "").split("~");
     if ([2, 3].includes(axes.length) && new Set(axes).size === axes.length && axes.every((name) => this.columns[name]?.kind === "number")) this.axes = axes;
     if (this.filterNames.includes(found.get("color"))) this.color = found.get("color");
-    if (found.has("filters")) this.open = [...new Set(parts(found.get("filters")))].filter((name) => this.filterNames.includes(name));
+    if (found.has("filters")) this.open = [...new Set(found.get("filters").split("~"))].filter((name) => this.filterNames.includes(name));
     const at = numbers("at"), turn = numbers("turn");
     if (at.length === 3 && at.every(Number.isFinite)) (this.view = { cx: at[0], cy: at[1], k: Math.min(Math.max(at[2], 0.05), 5000) }), (this.moved2 = true);
     if (turn.length === 3 && turn.every(Number.isFinite)) (this.camera = { turn: turn[0], tilt: Math.min(Math.max(turn[1], -85), 85), k: Math.min(Math.max(turn[2], 0.02), 200) }), (this.moved3 = true);
@@ -993,7 +984,7 @@ class PointsMap {
     for (const [key, value] of found) {
       const name = key.slice(3), column = this.columns[name];
       if (!key.startsWith("in.") || !this.filterNames.includes(name)) continue;
-      this.pendingFilters.push({ name, words: parts(value) });
+      this.pendingFilters.push({ name, words: value.split("~") });
       if (column.kind === "number" && !this.open.includes(name)) this.open.push(name);
     }
     const area = numbers("area");

@@ -23,7 +23,7 @@ GROUP = "group"
 MAX_GROUPS = 1_000
 MAX_OPEN = 4  # exports whose columns can be fetched
 FIRST_FILTERS = 3
-# The content of an address never changes: it has the version and the digest of the export. "identity" keeps the server from compressing floats.
+# The content of an address never changes: it has the digest of the export. "identity" keeps the server from compressing floats.
 HEADERS = {"cache-control": "private, max-age=86400, immutable", "content-encoding": "identity"}
 SCRIPT = Path(gpuclust.__file__).with_name("web") / "points.js"
 
@@ -69,7 +69,7 @@ class MapData:
         shown, features = self.shown, [feature_key(name) for name in self.shown.library.features]
         first = [name for name in (GROUP, "year") if name in self.columns]
         return {
-            "base": f"{PREFIX}/{_address(shown)}",
+            "base": f"{PREFIX}/{shown.version}",
             "columns": self.columns,
             "clusters": [
                 {"id": int(c), "name": short(shown.name(c), 120), "color": shown.colors[c]} for c in shown.clusters
@@ -107,17 +107,13 @@ def feature_key(name: str) -> str:
 _served: dict[str, MapData] = {}
 
 
-def _address(shown: OpenExport) -> str:
-    return f"{gpuclust.__version__}-{shown.version}"
-
-
 def map_data(shown: OpenExport) -> MapData:
     """The columns of an open export, which the routes can serve from now on."""
-    if _address(shown) not in _served:
+    if shown.version not in _served:
         while len(_served) >= MAX_OPEN:
             _served.pop(next(iter(_served)), None)
-        _served[_address(shown)] = MapData(shown)
-    return _served[_address(shown)]
+        _served[shown.version] = MapData(shown)
+    return _served[shown.version]
 
 
 def _found(request: Request) -> MapData | None:
