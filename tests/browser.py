@@ -146,6 +146,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextmanager
+def headless() -> Iterator[Any]:
+    """A headless Chromium; the test is skipped where there is none."""
+    path = chromium_or_skip()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
 def chromium_or_skip() -> str:
     """Where Chromium is; skips, saying so, where it or Playwright is absent."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install 'gpuclust[dev]'")

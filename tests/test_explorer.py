@@ -17,7 +17,6 @@ import pytest
 
 from gpuclust.serve.library import Library
 from tests.browser import (
-    FLAGS,
     HOSTILE,
     Explorer,
     Tab,
@@ -26,6 +25,7 @@ from tests.browser import (
     expect,
     explorer,
     exports_of,
+    headless,
     hostile_table,
     plain_id,
     tab,
@@ -85,13 +85,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory, store_template: Path, look
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    path = chromium_or_skip()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+    with headless() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

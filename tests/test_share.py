@@ -20,7 +20,7 @@ from gpuclust.pages.cards import heat_map
 from gpuclust.pages.share import Item, Share, share_page
 from gpuclust.report.page import Report, page
 from gpuclust.serve.share import _of_each, page_of_folder, write_share_page
-from tests.browser import FLAGS, HOSTILE, chromium_or_skip, hostile_table, visitor
+from tests.browser import HOSTILE, headless, hostile_table, visitor
 from tests.exporting import made_export
 from tests.test_page import HOSTILE as MARKUP
 from tests.test_page import Page
@@ -161,13 +161,8 @@ def wine(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    executable = chromium_or_skip()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+    with headless() as opened:
         yield opened
-        opened.close()
 
 
 class Visit:

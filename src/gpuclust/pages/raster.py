@@ -54,10 +54,10 @@ def frame_of(xy: np.ndarray) -> Frame:
     return Frame(x0, x1, y0, y1)
 
 
-def span_of(values: np.ndarray, pad: float = 0.03) -> tuple[float, float]:
+def span_of(values: np.ndarray, pad: float = 0.03, *, far: float = _FAR) -> tuple[float, float]:
     """The range of one axis: that of all values, padded.
 
-    Where it is more than twice that of the middle 99.9 %, it is cut a quarter of that range beyond the middle.
+    Where it is more than ``far`` times that of the middle 99.9 %, it is cut a quarter of that range beyond the middle.
     """
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     if len(values) > 1000:
@@ -65,7 +65,7 @@ def span_of(values: np.ndarray, pad: float = 0.03) -> tuple[float, float]:
         inner = np.partition(values, (cut, len(values) - 1 - cut))
         inner_low, inner_high = float(inner[cut]), float(inner[-1 - cut])
         span = inner_high - inner_low
-        if span > 0 and high - low > _FAR * span:
+        if span > 0 and high - low > far * span:
             low, high = max(low, inner_low - 0.25 * span), min(high, inner_high + 0.25 * span)
     margin = pad * (high - low) or (0.0 if high > low else 1.0)
     return low - margin, high + margin

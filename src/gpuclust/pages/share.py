@@ -1,7 +1,7 @@
 """One HTML file to send: headline, map, heat map, three sentences, a card for each cluster and a search over a sample of the rows.
 
 It loads nothing: pictures and data are in it, its script is named by its digest in its content security policy, and links only
-lead to where an item can be heard. It follows the reader's light or dark theme and fits a phone. The map is a picture of all rows,
+lead to the page of an item. It follows the reader's light or dark theme and fits a phone. The map is a picture of all rows,
 which the script replaces by a map of the sample that zooms, answers and filters (``web/points.js``).
 """
 
@@ -34,7 +34,7 @@ MARKS_BELOW = 50_000  # rows up to which a row is a mark of several pixels
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the sample: what it is called, its cluster, and where it can be heard."""
+    """A row of the sample: what it is called, its cluster, and the address of its page or sound."""
 
     title: str
     creator: str
@@ -47,7 +47,7 @@ class Item:
 class Share:
     """What the page shows. ``xy`` (n_rows, 2) and ``labels`` (n_rows,) are all rows on the map, noise -1; ``axes`` are the names of
     its two axes. ``sample`` (n,) are the numbers of the rows of the sample, and ``items`` say what they are called, for the search; empty
-    for no search. ``addresses``: id -> where the item can be heard.
+    for no search. ``addresses``: id -> the address of its page or sound.
     ``technical``: sections of (title, [(name, value)]). ``verdict``, ``kind`` and ``because`` are those of the sweep, if there was one."""
 
     dataset: str

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuclust.pages import raster
 from gpuclust.serve.library import Library
 
 AXES = ("x", "y", "z")
-_TRIM = 0.0005
 _FAR = 1.5
 
 
@@ -39,16 +39,7 @@ def values_of(library: Library, axis: str) -> np.ndarray:
 def span_of(values: np.ndarray, *, pad: float = 0.03) -> Span:
     """The range of all values or, if a few outliers would compress the others, the central 99.9 % extended by a quarter."""
     finite = values[np.isfinite(values)].astype(np.float64)
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if len(finite) > 1_000:
-        cut = int(len(finite) * _TRIM)
-        inner = np.partition(finite, (cut, len(finite) - 1 - cut))
-        middle_low, middle_high = float(inner[cut]), float(inner[-1 - cut])
-        middle = middle_high - middle_low
-        if middle > 0 and high - low > _FAR * middle:
-            low, high = max(low, middle_low - 0.25 * middle), min(high, middle_high + 0.25 * middle)
-    margin = pad * (high - low) if high > low else 1.0
-    return Span(low - margin, high + margin)
+    return Span(*raster.span_of(finite if len(finite) else np.array([0.0, 1.0]), pad, far=_FAR))
 
 
 def groups_of(library: Library, most: int) -> Coding:
