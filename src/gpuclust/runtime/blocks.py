@@ -197,11 +197,11 @@ class Collector:
 
 
 class MemoryBlocks(_LocalBlocks):
-    """The rows of an array X (n_rows, n_columns) in memory."""
+    """The rows of an array X (n_rows, n_columns) in memory: NumPy, or CuPy, whose runs are CuPy arrays too."""
 
-    def __init__(self, X: np.ndarray) -> None:
+    def __init__(self, X: Any) -> None:
         super().__init__(X.shape, X.dtype)
-        self.X = np.ascontiguousarray(X)
+        self.X = np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
 
     @property
     def nbytes(self) -> int:
