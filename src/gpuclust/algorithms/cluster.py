@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, algorithm_of, fit
 from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import FitError, GpuclustError
-from gpuclust.model.records import NOISE, canonical_order, renumbered
-from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.model.records import NOISE, canonical_order, renumbered, sizes_of
+from gpuclust.runtime.backend import Array, Backend, Progress
+from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run, together
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.matrix import Matrix
 
@@ -64,18 +66,28 @@ def cluster(
     backend: Backend,
     cache: ResultCache,
     progress: Progress = lambda _: None,
+    memory: int | None = None,
 ) -> list[Clustering | GpuclustError]:
     """Cluster one matrix in several ways; a request that fails gives its error in its place.
 
     K-Means requests are fitted together and HDBSCAN requests share their tree, so several cost less here than one
-    by one. ``progress`` is called with the share done, in [0, 1].
+    by one; on a matrix in blocks all requests share each read of it. ``progress`` is called with the share done, in [0, 1]. ``memory``: see `FitInput`.
     """
+    data = FitInput(matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, memory=memory)
+    in_blocks = isinstance(matrix.X, RowBlocks)
+    batches = _batches(requests, in_blocks)
     results: dict[int, Clustering | GpuclustError] = {}
-    for batch in _batches(requests):
-        first, last = batch[0], batch[-1] + 1
-        share = _within(progress, first / len(requests), last / len(requests))
-        data = FitInput(matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, share)
-        results |= zip(batch, _fit([requests[i] for i in batch], data, matrix), strict=True)
+    for group in [batches] if in_blocks and batches else [[batch] for batch in batches]:
+        members = [i for batch in group for i in batch]
+        share = _within(progress, members[0] / len(requests), (members[-1] + 1) / len(requests))
+        started = time.perf_counter()
+        fits = _fit([[requests[i] for i in batch] for batch in group], replace(data, progress=share))
+        seconds = (time.perf_counter() - started) / max(sum(isinstance(found, FitResult) for found in fits), 1)
+        for i, found in zip(members, fits, strict=True):
+            if isinstance(found, FitResult):
+                results[i] = canonical(found, requests[i], matrix, backend, seconds)
+            else:
+                results[i] = found
     return [results[i] for i in range(len(requests))]
 
 
@@ -83,32 +95,56 @@ def _within(progress: Progress, start: float, end: float) -> Progress:
     return lambda done: progress(start + (end - start) * done)
 
 
-def _batches(requests: Sequence[ClusterConfig]) -> list[list[int]]:
-    """Neighbouring requests of an algorithm that fits several together, everything else alone."""
+def _batches(requests: Sequence[ClusterConfig], in_blocks: bool) -> list[list[int]]:
+    """Neighbouring requests of an algorithm that fits several together, everything else alone.
+
+    In blocks, fits that share a step are one batch too: as tasks beside one another each would make the step.
+    """
     batches: list[list[int]] = []
     for i, request in enumerate(requests):
-        together = i > 0 and request.name == requests[i - 1].name and algorithm_of(request).fits_together
-        if together:
+        algorithm = algorithm_of(request)
+        shares = algorithm.fits_together or (in_blocks and bool(algorithm.shared_step))
+        if shares and i > 0 and request.name == requests[i - 1].name:
             batches[-1].append(i)
         else:
             batches.append([i])
     return batches
 
 
-def _fit(batch: Sequence[ClusterConfig], data: FitInput, matrix: Matrix) -> list[Clustering | GpuclustError]:
-    errors = [_infeasible(request, matrix.n_rows) for request in batch]
+def _fit(batches: Sequence[Sequence[ClusterConfig]], data: FitInput) -> list[FitResult | GpuclustError]:
+    """Fit batches that share each read of the blocks, or one batch; the result of each request."""
+    if len(batches) == 1 or not isinstance(data.X, RowBlocks):
+        return [found for batch in batches for found in _fit_batch(batch, data)]
+    progress = _mean_progress(data.progress, len(batches))
+
+    def task(i: int) -> Callable[[RowBlocks], list[FitResult | GpuclustError]]:
+        return lambda blocks: _fit_batch(batches[i], replace(data, X=blocks, progress=progress[i]))
+
+    results = []
+    for found in together(data.X, [task(i) for i in range(len(batches))]):
+        if isinstance(found, Exception):
+            raise found
+        results.extend(found)
+    return results
+
+
+def _mean_progress(progress: Progress, n_tasks: int) -> list[Progress]:
+    """Receivers of the progress of tasks in threads, whose mean is passed on."""
+    done, lock = [0.0] * n_tasks, threading.Lock()
+
+    def report(i: int, share: float) -> None:
+        with lock:
+            done[i] = share
+            progress(sum(done) / n_tasks)
+
+    return [lambda share, i=i: report(i, share) for i in range(n_tasks)]  # type: ignore[misc]
+
+
+def _fit_batch(batch: Sequence[ClusterConfig], data: FitInput) -> list[FitResult | GpuclustError]:
+    errors = [_infeasible(request, data.X.shape[0]) for request in batch]
     feasible = [request for request, error in zip(batch, errors, strict=True) if error is None]
-    started = time.perf_counter()
     results = iter(fit(data, feasible) if feasible else [])
-    seconds = (time.perf_counter() - started) / max(len(feasible), 1)
-    found: list[Clustering | GpuclustError] = []
-    for request, error in zip(batch, errors, strict=True):
-        result = next(results) if error is None else error
-        if isinstance(result, FitResult):
-            found.append(canonical(result, request, matrix, data.backend, seconds))
-        else:
-            found.append(result)
-    return found
+    return [next(results) if error is None else error for error in errors]
 
 
 def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
@@ -139,7 +175,7 @@ def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: B
     return Clustering(
         algorithm=request.name,
         labels=labels,
-        sizes=np.bincount(labels[labels != NOISE], minlength=n_clusters),
+        sizes=sizes_of(labels, n_clusters),
         centers=centers[order],
         confidence=fit.confidence,
         distance=fit.distance,
@@ -154,11 +190,28 @@ def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: B
     )
 
 
-def means(X: Any, labels: np.ndarray, n_clusters: int, backend: Backend) -> np.ndarray:
+def means(X: Array | RowBlocks, labels: np.ndarray, n_clusters: int, backend: Backend) -> np.ndarray:
     """Mean of each cluster's rows, noise left out: (n_clusters, n_columns) float64 on the host."""
+    if isinstance(X, np.ndarray):
+        X = MemoryBlocks(X)
+    if isinstance(X, RowBlocks):
+        sums = X.reduce(_sums, labels, n_clusters)
+        return np.asarray(sums[:, 1:] / np.maximum(sums[:, :1], 1.0))
     xp = backend.xp
     kept = backend.to_device(np.flatnonzero(labels != NOISE))
     own = backend.to_device(labels)[kept]
     counts = xp.bincount(own, minlength=n_clusters).astype(xp.float64)
     sums = [xp.bincount(own, weights=X[kept, j].astype(xp.float64), minlength=n_clusters) for j in range(X.shape[1])]
     return backend.to_host(xp.stack(sums, axis=1) / xp.maximum(counts, 1.0)[:, None])
+
+
+def _sums(run: Run, labels: np.ndarray, n_clusters: int) -> list[np.ndarray]:
+    """For each block the number of rows of each cluster and their sums: (n_clusters, 1 + n_columns) float64."""
+    found = []
+    for start, stop in run.edges:
+        own = labels[run.first_row + start : run.first_row + stop]
+        kept = np.flatnonzero(own != NOISE)
+        own, X = own[kept], run.X[start:stop]
+        columns = (None, *(X[kept, j].astype(np.float64) for j in range(X.shape[1])))
+        found.append(np.stack([np.bincount(own, weights, minlength=n_clusters) for weights in columns], axis=1))
+    return found

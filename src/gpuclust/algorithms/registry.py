@@ -22,26 +22,32 @@ if TYPE_CHECKING:
 
     from gpuclust.model.prediction import PredictionRule
     from gpuclust.runtime.backend import Array, Backend, Progress
+    from gpuclust.runtime.blocks import RowBlocks
     from gpuclust.runtime.cache import ResultCache
     from gpuclust.runtime.deduplicate import Distinct
+
+IN_BLOCKS = "blocks"
+"""The key of ``Algorithm.fit`` for a matrix in blocks of rows, in place of a backend's name."""
 
 
 @dataclass(frozen=True)
 class FitInput:
-    """What an algorithm fits: ``X`` (n_samples, n_columns), float32 or float64, on the backend's device.
+    """What an algorithm fits: ``X`` (n_samples, n_columns), float32 or float64, on the backend's device, or in blocks of rows.
 
     Expensive intermediate results are kept in ``cache`` under keys that include ``key``, the key of the matrix. ``distinct``,
-    where it is given, holds the rows of X without repetitions and their counts: an algorithm may fit these instead.
+    where it is given, holds the rows of X without repetitions and their counts: an algorithm may fit these instead. ``memory`` is
+    how many bytes a fit of blocks may take beside them; None: half of the machine's memory.
     ``progress`` receives the fraction done, in [0, 1].
     """
 
-    X: Array
+    X: Array | RowBlocks
     seed: int
     backend: Backend
     cache: ResultCache
     key: str
     distinct: Distinct | None = None
     progress: Progress = lambda _: None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class Algorithm:
 
     - ``config`` is its configuration; its ``name`` is the name of the Hydra option and of ``cluster.name``. ``label`` is its
       name in a sentence. ``fit`` maps the name of a backend to a function, or to the ``module:function`` that is imported when it is
-      first needed. ``rule`` is how a plug-in's models predict; those of our own are in `gpuclust.model`.
+      first needed; under ``blocks`` is the function for rows that are not in memory (`gpuclust.runtime.blocks.RowBlocks`), where the
+      algorithm has one. ``rule`` is how a plug-in's models predict; those of our own are in `gpuclust.model`.
     - ``has_noise``: it can leave rows in no cluster; ``less_noise``: what to change where it leaves all. ``seeded``: another seed can give another result.
 
     What a sweep does with it:
@@ -147,10 +154,13 @@ class Algorithm:
         return () if found is None else found.metadata["constraint"].words
 
     def fitter(self, backend: str) -> Fitter:
-        """The fit function of a backend. Raises ConfigurationError where the algorithm has none."""
+        """The fit function of a backend, or of `IN_BLOCKS`. Raises ConfigurationError where the algorithm has none."""
+        if backend == IN_BLOCKS and backend not in self.fit:
+            raise ConfigurationError(f"cluster={self.name} needs all rows in memory; use memory.mode=resident")
         if backend not in self.fit:
+            known = [name for name in self.fit if name != IN_BLOCKS]
             raise ConfigurationError(
-                f"cluster={self.name} does not run on the {backend} backend; use backend={' or '.join(self.fit)}"
+                f"cluster={self.name} does not run on the {backend} backend; use backend={' or '.join(known)}"
             )
         found = self.fit[backend]
         return resolve(found) if isinstance(found, str) else found
@@ -206,9 +216,11 @@ def get_algorithm(name: str) -> Algorithm:
 
 def fit(request: FitInput, configs: Sequence[ClusterConfig]) -> list[FitResult | GpuclustError]:
     """Fit configurations of one algorithm; one that fails gives its error in its place."""
-    fitter = algorithm_of(configs[0]).fitter(request.backend.name)
+    from gpuclust.runtime.blocks import RowBlocks
+
+    where = IN_BLOCKS if isinstance(request.X, RowBlocks) else request.backend.name
     try:
-        return list(fitter(request, configs))
+        return list(algorithm_of(configs[0]).fitter(where)(request, configs))
     except GpuclustError as error:
         if len(configs) == 1:
             return [error]

@@ -11,11 +11,30 @@ import numpy as np
 
 # The label of rows that are in no cluster.
 NOISE = -1
+# Rows whose labels are counted at once: what is made of them is 8 bytes a row.
+STEP = 1 << 20
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3
 Fraction = Annotated[float, "in [0, 1], never NaN"]
 # A group that is so many times as frequent in a cluster as in the whole table is typical of it.
 MIN_TYPICAL_LIFT = 1.2
+
+
+def sizes_of(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Rows of each cluster, (n_clusters,) int64, of labels (n_samples,) int32; noise is left out."""
+    counts = np.zeros(n_clusters + 1, dtype=np.int64)
+    for start in range(0, len(labels), STEP):  # bincount copies its argument as int64
+        counts += np.bincount(labels[start : start + STEP] + 1, minlength=n_clusters + 1)
+    return counts[1:]
+
+
+def _first_rows(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """The first row of each cluster, (n_clusters,) int64; ``len(labels)`` for a cluster without rows."""
+    first = np.full(n_clusters + 1, len(labels))
+    for start in reversed(range(0, len(labels), STEP)):
+        found, rows = np.unique(labels[start : start + STEP], return_index=True)
+        first[found + 1] = start + rows
+    return first[1:]
 
 
 def canonical_order(labels: np.ndarray, centers: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
@@ -25,12 +44,12 @@ def canonical_order(labels: np.ndarray, centers: np.ndarray, weight: np.ndarray 
     default 1 for each row. Returns (n_clusters,) int64 cluster numbers. Of clusters of one weight and one centre the one
     whose row comes first is first.
     """
-    member = labels != NOISE
-    sizes = np.bincount(labels[member], None if weight is None else weight[member], minlength=len(centers))
-    present, rows = np.unique(labels, return_index=True)
-    first = np.full(len(centers), len(labels))
-    first[present[present != NOISE]] = rows[present != NOISE]
-    return np.lexsort((first, *centers.T[::-1], -sizes))
+    if weight is None:
+        sizes = sizes_of(labels, len(centers))
+    else:
+        member = labels != NOISE
+        sizes = np.bincount(labels[member], weight[member], minlength=len(centers))
+    return np.lexsort((_first_rows(labels, len(centers)), *centers.T[::-1], -sizes))
 
 
 def renumbered(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
