@@ -298,8 +298,11 @@ def _path_of(data: Any, tracking: str | None) -> tuple[bool, str, str | None]:
 
     The file of a tracked run is kept beside the store; any other is removed when the process ends.
     """
-    if isinstance(data, (str, os.PathLike)):
-        return False, str(Path(data).expanduser().absolute()), None
+    from gpuclust.data.files import absolute_path, join_paths
+
+    several = isinstance(data, (list, tuple)) and data and all(isinstance(item, (str, os.PathLike)) for item in data)
+    if isinstance(data, (str, os.PathLike)) or several:
+        return False, absolute_path(join_paths(data if several else os.fspath(data)) or ""), None
     from gpuclust.data.in_memory import to_arrow, write_once
 
     found = to_arrow(data)

@@ -127,10 +127,13 @@ def _run(arguments: list[str], name: str = "run") -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="run one job for each combination of the values")
     parser.add_argument("-c", "--cfg", action="store_true", help="print the configuration, and run nothing")
     parser.add_argument(
+        "--cost", action="store_true", help="print the memory and the time that the jobs will take, and run nothing"
+    )
+    parser.add_argument(
         "-cd", "--config-dir", type=Path, metavar="DIR", help="add a folder of configuration files, laid out like conf/"
     )
     options = parser.parse_intermixed_args(_without_hydra(arguments))
-    if not options.overrides and not options.cfg:
+    if not options.overrides and not options.cfg and not options.cost:
         if options.multirun:
             raise ConfigurationError(
                 "-m needs values to sweep, as in gpuclust -m data.path=tracks.csv cluster.n_clusters=2,3"
@@ -141,7 +144,11 @@ def _run(arguments: list[str], name: str = "run") -> int:
 
     planned = plan(options.overrides, multirun=options.multirun, config_dir=options.config_dir, sniff=_data_choice)
     if options.cfg:
-        return _show_configuration(planned)
+        _show_configuration(planned)
+    if options.cost:
+        _show_cost(planned, comment=options.cfg)
+    if options.cfg or options.cost:
+        return 0
     for job in planned.jobs:
         job.config.data.path = _absolute("data.path", job.config.data.path)
         job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
@@ -188,13 +195,27 @@ def _data_choice(path: str) -> str:
 def _absolute(key: str, path: str | None) -> str | None:
     if not path:
         return path
+    from gpuclust.data.files import absolute_path
+
     try:
-        return str(Path(path).expanduser().absolute())
+        return absolute_path(path)
     except RuntimeError as error:  # the user of ~name does not exist
         raise ConfigurationError(f"{key}={path}: {error}; write the folder's path") from error
 
 
-def _show_configuration(planned: Plan) -> int:
+def _show_cost(planned: Plan, *, comment: bool) -> None:
+    """Print what the jobs of a plan will take; as comments after the YAML of ``--cfg``."""
+    from gpuclust.runtime.backend import select_backend
+    from gpuclust.runtime.forecast import forecast
+
+    configs = [job.config for job in planned.jobs]
+    found = forecast(configs, backend=select_backend(configs[0].backend.name).name)
+    jobs = f"{len(configs)} jobs, " if len(configs) > 1 else ""
+    for line in (f"{jobs}{found.summary}", *found.details):
+        print(f"# {line}" if comment else line)
+
+
+def _show_configuration(planned: Plan) -> None:
     """Print the configuration as YAML; for a sweep that of the first job, after comments with the list of all jobs."""
     from gpuclust.compose import to_yaml
     from gpuclust.pipeline.curves import job_name
@@ -207,7 +228,6 @@ def _show_configuration(planned: Plan) -> int:
             swept = " ".join(f"{key}={value}" for key, value in job.swept.items())
             print(f"#   {job_name(job.config, job.swept, planned.swept)}: {swept}")
     print(to_yaml(planned.jobs[0].config), end="")
-    return 0
 
 
 def _run_plan(planned: Plan, command: str) -> int:

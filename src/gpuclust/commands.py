@@ -196,7 +196,7 @@ def _predict(arguments: list[str]) -> int:
         "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
-    parser.add_argument("rows", type=Path, metavar="FILE", help="the rows: any file supported by data.path")
+    parser.add_argument("rows", metavar="FILE", help="the rows: any file or address supported by data.path")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
     parser.add_argument(
@@ -389,7 +389,7 @@ def _playlist(arguments: list[str]) -> int:
 
 def _describe(arguments: list[str]) -> int:
     parser = command_parser("describe", "Profile a file: its columns, which would be clustered and why, and warnings.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="any file or folder that data.path takes")
+    parser.add_argument("file", metavar="FILE", help="any file, folder, pattern or address that data.path takes")
     parser.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help="how to read the file, as for a job")
     parser.add_argument(
         "--preset",
@@ -408,7 +408,7 @@ def _describe(arguments: list[str]) -> int:
     from gpuclust.data.source import detect_preset
     from gpuclust.describe import describe, described_data, show, write
 
-    preset = detect_preset(str(options.file)) if options.preset == "auto" else options.preset
+    preset = detect_preset(options.file) if options.preset == "auto" else options.preset
     found, table = describe(described_data(options.file, options.overrides, preset=preset))
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     show(found, table, console, preset=preset)

@@ -30,6 +30,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from gpuclust.algorithms.registry import algorithms, known_keys
 from gpuclust.config import Config, conf_dir, conf_dirs, did_you_mean, validate
+from gpuclust.data.files import join_paths
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
     STUDIES,
@@ -262,7 +263,7 @@ class _Bases:
         path = next((o.value() for o in chosen if o.key_or_group == "data.path"), base.data.path)
         if path is None:
             return ["data=catalogue"]
-        path = str(path)
+        path = join_paths(path) or ""
         if path not in self._sniffed:
             self._sniffed[path] = self._sniff(path)
             if self._sniffed[path] == "tracks":
@@ -359,6 +360,7 @@ def _to_config(config: Any) -> Config:
     result = OmegaConf.to_object(config)
     if not isinstance(result, Config) or not isinstance(result.cluster, tuple(a.config for a in algorithms().values())):
         raise ConfigurationError(f"cluster is not one of {', '.join(algorithms())}; choose one, as in cluster=kmeans")
+    result.data.path = join_paths(result.data.path)
     return normalised(validate(result))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -70,6 +71,38 @@ class Choices:
         return None if value in known else f"is not one of {', '.join(known)}{did_you_mean(str(value), known)}"
 
 
+_UNITS = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+
+
+def bytes_of(size: float | str) -> int:
+    """A number of bytes from a number or a text such as ``4GB`` (10^9) or ``4GiB`` (2^30). Raises ValueError for anything else."""
+    if isinstance(size, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:[eE]\d+)?)\s*([a-zA-Z]*)\s*", size)
+        if found is None or found[2].upper() not in _UNITS:
+            raise ValueError(size)
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A constraint: ``auto``, or a size of memory of at least ``low`` bytes (see `bytes_of`)."""
+
+    low: int
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        try:
+            return None if value == AUTO or bytes_of(value) >= self.low else f"is not {self}"
+        except (ValueError, OverflowError):
+            return f"is not {self}"
+
+    def __str__(self) -> str:
+        return f"auto, or at least {self.low // 10**6}MB, as in 4GB, 4GiB or 4000000000"
+
+
 def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **rest: Any) -> Any:
     """A field that holds a number within a range."""
     return field(default=default, metadata={"constraint": Range(low, high, **rest)})
@@ -105,7 +138,7 @@ class JoinConfig:
     """A second table whose columns are added to the first, matched by a key that may be a list."""
 
     path: str | None = None
-    """The file of the second table."""
+    """The file of the second table; also an address or a pattern, as in ``data.path``."""
     left: str | None = None
     """The key column of the first table."""
     right: str | None = None
@@ -126,8 +159,9 @@ class DataConfig:
     """A file, or generated tracks."""
     preset: str = one_of("none", "none", "tracks")
     """``tracks``: the usual names of audio features and roles are known."""
-    path: str | None = None
-    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, or a web address."""
+    path: Any = None
+    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, a pattern such as ``tracks-*.parquet``, or a list of these
+    (kept as one text). ``s3://``, ``gs://``, ``abfs://`` and ``https://`` addresses are read where they are."""
     where: str | None = None
     """Where to download the file; shown when it is missing."""
     features: list[str] = field(default_factory=list)
@@ -232,6 +266,19 @@ class BackendConfig:
     """The largest share of the GPU's free memory that the memory pool takes; 0: no pool."""
 
 
+@dataclass
+class MemoryConfig:
+    """How much memory a job may take, and what happens to a table that needs more. No result depends on it."""
+
+    limit: int | float | str = field(default=AUTO, metadata={"constraint": Size(100 * 10**6)})
+    """The memory that the process may take, as in ``4GB``; ``auto``: what the machine, its cgroup and RLIMIT_AS leave."""
+    mode: str = one_of(AUTO, AUTO, "resident", "disk")
+    """``resident``: all rows are in memory; ``disk``: blocks of rows are read from a temporary file; ``auto``: ``disk`` where the
+    forecast is above the limit."""
+    folder: str | None = None
+    """The folder of the temporary files; null: the system's (TMPDIR), or /var/tmp where that one is in memory."""
+
+
 def default_experiment() -> str:
     """The MLflow experiment where ``tracking.experiment`` is not given: MLFLOW_EXPERIMENT_NAME, else ``gpuclust``."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gpuclust"
@@ -312,6 +359,7 @@ class Config:
     score: ScoreConfig = field(default_factory=ScoreConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

@@ -25,6 +25,7 @@ from gpuclust.data.infer_types import is_text, to_numbers
 from gpuclust.data.lists import join_items
 from gpuclust.data.load import load_columns
 from gpuclust.data.read import read
+from gpuclust.data.remote import is_remote
 from gpuclust.data.schema import read_schema
 from gpuclust.data.summary import dropped_rows_warnings, summary
 from gpuclust.data.table import Frame, Table
@@ -105,7 +106,7 @@ class Description:
         return sorted(found, key=lambda pair: -abs(pair[2]))
 
 
-def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "none") -> DataConfig:
+def described_data(path: str | Path, overrides: Sequence[str] = (), *, preset: str = "none") -> DataConfig:
     """The configuration with which a job would read the file: ``data=table`` (``data=tracks`` for the preset) and overrides.
 
     Raises ConfigurationError for keys outside ``data.*``, and for ``data.path``, which is the file.
@@ -118,7 +119,7 @@ def described_data(path: Path, overrides: Sequence[str] = (), *, preset: str = "
             )
     group = "tracks" if preset == "tracks" else "table"
     data = compose([f"data={group}", "data.path=given", *overrides]).data
-    data.path = str(expand_user(str(path)))
+    data.path = str(path) if is_remote(str(path)) else str(expand_user(str(path)))
     if not any(override.startswith("data.bad_rows=") for override in overrides):
         data.bad_rows = "skip"  # describe also files that a job would reject
     return data

@@ -13,7 +13,7 @@ from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.
-WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "experiments")
+WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "memory", "experiments")
 # Computed once for a sweep, from all of its jobs.
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 
@@ -88,7 +88,7 @@ def _quoted_paths(rest: str) -> str:
     path = rest[1:]
     if re.fullmatch(r"[\w./-]*", path, re.ASCII):
         return rest
-    is_plain = not set(path) & set(",()[]{}'\"\\$=")
+    is_plain = not set(path) & set(",'" if "://" in path else ",()[]{}'\"\\$=")
     if is_plain or ("'" not in path and Path(os.path.expanduser(path)).exists()):  # noqa: PTH111  an unknown ~user fails later
         return f"='{path}'"
     return re.sub(r"(?<=[=,\[(\s])~[^,\])\s]*", lambda found: f"'{found[0]}'", rest)

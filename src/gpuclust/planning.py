@@ -17,6 +17,7 @@ import gpuclust
 from gpuclust.algorithms.registry import algorithms, get_algorithm
 from gpuclust.compose import Plan, PlannedJob, compose
 from gpuclust.config import ClusterConfig, Config, flatten, validate
+from gpuclust.data.files import absolute_path
 from gpuclust.data.source import detect_preset
 from gpuclust.errors import ConfigurationError
 from gpuclust.overrides import normalised
@@ -162,7 +163,7 @@ def _base(one: _Described, values: Mapping[str, Any], settings: Settings) -> Con
     if settings.id is not None and config.data.roles.id is None:
         config.data.roles.id = settings.id
     if config.data.join.path:
-        config.data.join.path = str(Path(config.data.join.path).expanduser().absolute())
+        config.data.join.path = absolute_path(config.data.join.path)
     if settings.experiment is not None:
         config.tracking.experiment = settings.experiment
     config.tracking.store = "none" if settings.tracking is None else "mlflow"

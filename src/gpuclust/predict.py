@@ -46,7 +46,7 @@ class Scored:
 
 def predict(
     folder: Path,
-    rows: Path,
+    rows: str | Path,
     out: Path,
     *,
     report: Path | None = None,
@@ -105,7 +105,7 @@ def _whole_file(path: Path, option: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _rows(path: Path, features: tuple[str, ...]) -> tuple[pa.Table, np.ndarray]:
+def _rows(path: str | Path, features: tuple[str, ...]) -> tuple[pa.Table, np.ndarray]:
     """The file's roles and features as columns, and the raw features (n_rows, n_features) float64 with NaN."""
     frames = PandasFrames()
     try:

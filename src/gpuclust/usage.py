@@ -28,6 +28,10 @@ COMMAND_LINES = (
 RUN_OPTIONS = (
     ("-m, --multirun", "run one job for each combination of the values given"),
     ("-c, --cfg [job]", "print the configuration that would run (with -m the list of jobs too), and run nothing"),
+    (
+        "--cost",
+        "print the memory and the time that the jobs will take (with --cfg after the configuration), and run nothing",
+    ),
     ("-cd, --config-dir DIR", "add a folder of your own configuration files, laid out like conf/"),
     (
         "-sc install=SHELL",
@@ -35,7 +39,7 @@ RUN_OPTIONS = (
     ),
 )
 GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca{reducers}
-cluster=kmeans|gmm|hdbscan{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu
+cluster=kmeans|gmm|hdbscan{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
 tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
 STATUSES = (
     ("0", "all jobs finished"),

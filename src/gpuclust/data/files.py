@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from glob import glob
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gpuclust.config import did_you_mean
+from gpuclust.data.remote import WILD, RemoteFile, is_remote, list_files, without_query
 from gpuclust.errors import DataError
 
 EXTENSIONS = {
@@ -15,38 +22,93 @@ EXTENSIONS = {
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv", ".txt": "csv",
 }  # fmt: skip
 MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
+FOOTER_BYTES = 1 << 16
+"""Bytes of the request for a Parquet footer."""
+REQUESTS = 16
+"""Files that are asked for their fingerprint at once."""
+
+TableFile = Path | RemoteFile
 
 
 @dataclass(frozen=True)
 class TableFiles:
-    """The files of one table, sorted by name, all in one format: ``csv``, ``parquet`` or ``feather``."""
+    """The files of one table, sorted by name (or in the order of a list), all in one format: ``csv``, ``parquet`` or ``feather``."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[TableFile, ...]
     format: str
 
 
 def find_files(path: str) -> TableFiles:
-    """Find the file at a path, or the table files in a folder and its sub-folders.
+    """Find the file at a path, the table files in a folder and its sub-folders, the files that match a pattern, or those of a list.
 
-    The format follows from the first bytes of a file if they identify one, else from its extension. Hidden files are
-    skipped.
+    A path may be the address of a store or a web address (`gpuclust.data.remote`). The format follows from the first bytes of a file if
+    they identify one, else from its extension. Hidden files are skipped.
 
     Raises:
         DataError: the path does not exist or cannot be opened, or the formats differ.
     """
-    place = expand_user(path)
+    parts = split_paths(path)
+    files = [
+        file for part in parts for file in (list_files(part, _is_table) if is_remote(part) else _local_files(part))
+    ]
+    formats = {_format(file) for file in files}
+    if len(formats) > 1:
+        where = "a folder" if len(parts) == 1 else "the list"
+        raise DataError(f"{path} mixes {' and '.join(sorted(formats))} files; keep one format in {where}")
+    return TableFiles(tuple(files), formats.pop())
+
+
+def join_paths(paths: Any) -> str | None:
+    """``data.path`` as one text: a path as it is, several as a JSON list (`split_paths` reads it)."""
+    if isinstance(paths, Sequence) and not isinstance(paths, str):
+        texts = [str(path) for path in paths]
+        return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
+    return None if paths is None else str(paths)
+
+
+def split_paths(path: str) -> list[str]:
+    """The paths that ``data.path`` names: one, or those of a list. Raises DataError for a list without paths."""
+    if not path.startswith("["):
+        return [path]
+    try:
+        found = json.loads(path)
+    except ValueError:
+        return [path]  # a file whose name begins with a bracket
+    if not found or not all(isinstance(item, str) and item for item in found):
+        raise DataError(f"{path} is not a list of paths; give them as in [a.parquet,b.parquet]")
+    return [str(item) for item in found]
+
+
+def absolute_path(path: str) -> str:
+    """The path, or each of a list, with the current folder; addresses stay. Raises RuntimeError if the user of ``~name`` does not exist."""
+    parts = [
+        p if is_remote(p) else str(Path(p.removeprefix("file://")).expanduser().absolute()) for p in split_paths(path)
+    ]
+    return join_paths(parts) or ""
+
+
+def short_name(path: str) -> str:
+    """The name of the file at a path, without its folder; of a list the first one's and how many more."""
+    first, *others = split_paths(path)
+    name = Path(without_query(first)[0] if is_remote(first) else first).name
+    return f"{name} and {len(others)} more" if others else name
+
+
+def _local_files(path: str) -> list[Path]:
+    place = expand_user(path.removeprefix("file://"))
     if place.is_dir():
-        files = sorted(p for p in place.rglob("*") if p.is_file() and _visible(p, place) and _extension(p))
+        files = sorted(p for p in place.rglob("*") if p.is_file() and _is_table(p.relative_to(place).as_posix()))
         if not files:
             raise DataError(f"{path} is a folder without table files; give CSV, TSV, Parquet or Feather")
-    elif place.is_file():
-        files = [place]
-    else:
-        raise DataError(_missing_reason(path, place))
-    formats = {_format(p) for p in files}
-    if len(formats) > 1:
-        raise DataError(f"{path} mixes {' and '.join(sorted(formats))} files; keep one format in a folder")
-    return TableFiles(tuple(files), formats.pop())
+        return files
+    if place.is_file():
+        return [place]
+    if WILD.search(place.name) and not os.path.lexists(place):
+        matching = sorted(Path(found) for found in glob(str(place), recursive=True) if Path(found).is_file())  # noqa: PTH207
+        if matching:
+            return matching
+        raise DataError(f"{path} matches no file; check the pattern")
+    raise DataError(_missing_reason(path, place))
 
 
 def expand_user(path: str) -> Path:
@@ -70,13 +132,14 @@ def _missing_reason(path: str, place: Path) -> str:
     return f"{path} does not exist; check the path{_similar_names(place)}"
 
 
-def _visible(path: Path, place: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.relative_to(place).parts)
+def _is_table(name: str) -> bool:
+    """Whether a file below a folder is a part of a table, by its path in the folder."""
+    path = PurePosixPath(name)
+    return not any(part.startswith((".", "_")) for part in path.parts) and _extension(path.name) is not None
 
 
-def _extension(path: Path) -> str | None:
-    name = path.with_suffix("") if path.suffix == ".gz" else path
-    return EXTENSIONS.get(name.suffix.lower())
+def _extension(name: str) -> str | None:
+    return EXTENSIONS.get(PurePosixPath(name.lower().removesuffix(".gz")).suffix)
 
 
 def _similar_names(place: Path) -> str:
@@ -84,9 +147,9 @@ def _similar_names(place: Path) -> str:
     return did_you_mean(place.name, [p.name for p in folder.iterdir()] if folder.is_dir() else [])
 
 
-def _format(path: Path) -> str:
+def _format(path: TableFile) -> str:
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=64) as file:
             magic = file.read(4)
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from error
@@ -94,19 +157,46 @@ def _format(path: Path) -> str:
         raise DataError(f"{path} is empty; give a file with a header and rows")
     if magic == b"FEA1":
         raise DataError(f"{path} is Feather version 1; write it again as Feather version 2 or Parquet")
-    named = _extension(path) or "csv"
+    named = _extension(path.name) or "csv"
     if magic not in MAGIC and named == "parquet":
         raise DataError(f"{path} is not a Parquet file: it does not begin with PAR1; write or fetch it again")
     return MAGIC.get(magic, named)
 
 
 def content_digest(files: TableFiles) -> str:
-    """SHA-256 of the bytes of all files, in order. An unchanged file is not read again."""
-    parts = []
-    for path in files.paths:
-        status = path.stat()
-        parts.append(_file_digest(str(path.resolve()), status.st_size, status.st_mtime_ns))
+    """SHA-256 of the bytes of all files, in order. An unchanged file is not read again.
+
+    A remote file is not read: its digest is of its size and its ETag (else its time of change) and, for Parquet, of its footer.
+    """
+    with ThreadPoolExecutor(REQUESTS) as pool:  # a remote file costs two requests
+        parts = list(pool.map(lambda path: _digest(path, files.format), files.paths))
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _digest(path: TableFile, format: str) -> str:
+    if isinstance(path, RemoteFile):
+        return _remote_digest(path, format)
+    status = path.stat()
+    return _file_digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _remote_digest(file: RemoteFile, format: str) -> str:
+    found = hashlib.sha256(f"{file.size} {file.tag()} ".encode())
+    if format == "parquet":
+        found.update(_footer(file))
+    return found.hexdigest()
+
+
+def _footer(file: RemoteFile) -> bytes:
+    """The metadata at the end of a Parquet file, whose length is in its last 8 bytes; nothing if they are damaged."""
+    with file.open(buffering=FOOTER_BYTES) as stream:
+        stream.seek(-min(8, file.size), os.SEEK_END)
+        length = int.from_bytes(stream.read(4), "little")
+        if not 0 < length <= file.size - 8:
+            return b""
+        stream.seek(-8 - length, os.SEEK_END)
+        return stream.read(length)
 
 
 @lru_cache(maxsize=4096)

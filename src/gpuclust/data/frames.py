@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,6 +14,8 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
+from gpuclust.data.files import TableFile
+from gpuclust.data.remote import RemoteFile, arrow_input
 from gpuclust.data.sniff import utf8_stream
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Frames, unique_names
 from gpuclust.errors import DataError, message_of
@@ -50,7 +51,7 @@ class PandasFrames(Frames):
         self.block_bytes = block_bytes
 
     def read_csv(
-        self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
+        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[pd.DataFrame, int]:
         types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
         multiline, block_bytes = False, self.block_bytes
@@ -79,7 +80,7 @@ class PandasFrames(Frames):
         return arrow_to_pandas(table.select([*numbers, *text])), n_lines - table.num_rows
 
     def _parse(
-        self, path: Path, layout: CsvLayout, types: dict[str, Any], multiline: bool, block_bytes: int
+        self, path: TableFile, layout: CsvLayout, types: dict[str, Any], multiline: bool, block_bytes: int
     ) -> tuple[Any, int]:
         with utf8_stream(path, layout) as stream:
             counted = LineCounter(stream)
@@ -102,13 +103,13 @@ class PandasFrames(Frames):
             )
         return table, counted.n_lines - int(layout.header)
 
-    def read_parquet(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    def read_parquet(self, path: TableFile, columns: Sequence[str]) -> pd.DataFrame:
         try:
             return arrow_to_pandas(read_arrow(path, "parquet", columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole Parquet file: {message_of(error)}") from error
 
-    def read_feather(self, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    def read_feather(self, path: TableFile, columns: Sequence[str]) -> pd.DataFrame:
         try:
             return arrow_to_pandas(read_arrow(path, "feather", columns))
         except (pa.ArrowException, OSError) as error:
@@ -175,13 +176,13 @@ class LineCounter(io.RawIOBase):
         return piece
 
 
-def read_arrow(path: Path, format: str, columns: Sequence[str]) -> Any:
+def read_arrow(path: TableFile, format: str, columns: Sequence[str]) -> Any:
     """Read columns of a Parquet, Feather or Arrow IPC file as an Arrow table; `unique_names` renames repeated columns.
 
     Raises pyarrow.ArrowException or OSError if the file is damaged.
     """
     if format == "parquet":
-        file = pa.parquet.ParquetFile(path)
+        file = pa.parquet.ParquetFile(arrow_input(path), pre_buffer=isinstance(path, RemoteFile))
         if unique_and_named(file.schema_arrow.names):
             return file.read(columns=list(columns)).select(list(columns))
         table = file.read()
@@ -196,11 +197,11 @@ def unique_and_named(names: Sequence[str]) -> bool:
     return len(set(names)) == len(names) and "" not in names
 
 
-def open_arrow(path: Path) -> Any:
+def open_arrow(path: TableFile) -> Any:
     """Open an Arrow IPC file (Feather version 2) or stream for reading."""
     with path.open("rb") as file:
         is_file = file.read(6) == b"ARROW1"
-    mapped = pa.memory_map(str(path))
+    mapped = path.arrow() if isinstance(path, RemoteFile) else pa.memory_map(str(path))
     return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
 
 

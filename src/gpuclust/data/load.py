@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from gpuclust.data.files import TableFile
 from gpuclust.data.schema import FileSchema
 from gpuclust.data.sniff import sniff, utf8_stream
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Frame, Frames
@@ -25,7 +25,7 @@ class LoadedColumns:
 
     frame: Frame
     layouts: tuple[CsvLayout, ...] = ()
-    bad: tuple[tuple[Path, BadRecords], ...] = ()
+    bad: tuple[tuple[TableFile, BadRecords], ...] = ()
 
     @property
     def n_bad(self) -> int:
@@ -74,7 +74,7 @@ def load_columns(
 
 
 def _load_csv(
-    file: Path,
+    file: TableFile,
     layout: CsvLayout,
     frames: Frames,
     numbers: Sequence[str],
@@ -125,7 +125,7 @@ class BadRecords:
     n_broken: int = 0
 
 
-def find_bad_records(path: Path, layout: CsvLayout, numbers: frozenset[str]) -> BadRecords:
+def find_bad_records(path: TableFile, layout: CsvLayout, numbers: frozenset[str]) -> BadRecords:
     """Check every record of a delimited file.
 
     A record is broken if its number of fields differs from the header's. A quote that is not closed makes the following
@@ -152,7 +152,7 @@ def find_bad_records(path: Path, layout: CsvLayout, numbers: frozenset[str]) -> 
     return BadRecords(n_lines, first, reason, n_broken)
 
 
-def _records(path: Path, layout: CsvLayout, separator: bytes) -> Iterator[tuple[int, list[bytes], int]]:
+def _records(path: TableFile, layout: CsvLayout, separator: bytes) -> Iterator[tuple[int, list[bytes], int]]:
     """Yield each record, split as Arrow's parser does: the number of its first line, its lines, its number of fields."""
     lines: list[bytes] = []
     start, n_fields, inside = 1, 1, False

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from gpuclust.data.files import TableFiles, find_files
+from gpuclust.data.files import TableFile, TableFiles, find_files
 from gpuclust.data.frames import iter_arrow, open_arrow, unique_and_named
+from gpuclust.data.remote import RemoteFile, arrow_input
 from gpuclust.data.sniff import may_be_key, sniff
 from gpuclust.data.table import CsvLayout, unique_names
 from gpuclust.errors import DataError, message_of
 
 HEAD_ROWS = 2000
+HEAD_BUFFER = 1 << 16
+"""Bytes of a request for the first rows of a remote file."""
 INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
 
 
@@ -85,10 +87,10 @@ def kind_of(type_: Any) -> str:
     return "empty" if types.is_null(type_) else "other"
 
 
-def _binary_kinds(file: Path, format: str) -> dict[str, str]:
+def _binary_kinds(file: TableFile, format: str) -> dict[str, str]:
     try:
         if format == "parquet":
-            schema = pa.parquet.read_schema(file)
+            schema = pa.parquet.read_schema(arrow_input(file))
         else:
             with open_arrow(file) as reader:
                 schema = reader.schema
@@ -106,16 +108,18 @@ def _binary_kinds(file: Path, format: str) -> dict[str, str]:
 def _binary_keys(files: TableFiles, kinds: dict[str, str]) -> tuple[str, ...]:
     """The text and integer columns that may be a key, by their first values in the first file."""
     names = [name for name, kind in kinds.items() if kind in ("number", "text")]
-    head = _head(files.paths[0], files.format, names)
+    head = first_rows(files.paths[0], files.format, names)
     whole = [f.name for f in head.schema if pa.types.is_integer(f.type) or kind_of(f.type) == "text"]
     return tuple(n for n in whole if may_be_key([None if v is None else str(v) for v in head.column(n).to_pylist()]))
 
 
-def _head(file: Path, format: str, names: Sequence[str]) -> Any:
+def first_rows(file: TableFile, format: str, names: Sequence[str]) -> Any:
     """The first rows of some columns of a binary file, as an Arrow table; an empty table if the file cannot be read."""
     try:
         if format == "parquet":
-            parquet = pa.parquet.ParquetFile(file)
+            parquet = pa.parquet.ParquetFile(
+                arrow_input(file), buffer_size=HEAD_BUFFER if isinstance(file, RemoteFile) else 0
+            )
             columns = list(names) if unique_and_named(parquet.schema_arrow.names) else None
             batch = next(parquet.iter_batches(HEAD_ROWS, columns=columns))
         else:

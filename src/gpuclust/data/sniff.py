@@ -15,10 +15,11 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from gpuclust.data.encoding import detect_encoding
+from gpuclust.data.files import TableFile
+from gpuclust.data.remote import RemoteFile
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, unique_names
 from gpuclust.errors import DataError
 
@@ -54,7 +55,7 @@ class Sniffed:
     keys: tuple[str, ...] = ()
 
 
-def sniff(path: Path, *, whole: bool = False) -> Sniffed:
+def sniff(path: TableFile, *, whole: bool = False) -> Sniffed:
     """Detect the layout of a delimited text file. With ``whole`` the encoding is detected from all of its bytes.
 
     Raises:
@@ -71,14 +72,15 @@ def sniff(path: Path, *, whole: bool = False) -> Sniffed:
     return _columns(path, layout, texts)
 
 
-def utf8_stream(path: Path, layout: CsvLayout) -> BinaryIO:
+def utf8_stream(path: TableFile, layout: CsvLayout) -> BinaryIO:
     """Open a file as a stream of uncompressed UTF-8.
 
     Raises, while the stream is read:
         UnicodeError: the bytes do not fit the encoding, unless ``layout.damaged``.
         OSError, EOFError: the file, or its compression, is damaged.
     """
-    raw = cast(BinaryIO, gzip.open(path) if layout.compressed else path.open("rb"))  # noqa: SIM115
+    packed = path.open("rb") if isinstance(path, RemoteFile) else path
+    raw = cast(BinaryIO, gzip.open(packed) if layout.compressed else path.open("rb"))  # noqa: SIM115
     return raw if layout.plain else cast(BinaryIO, io.BufferedReader(_Transcoder(raw, layout), 1 << 20))
 
 
@@ -111,7 +113,7 @@ class _Transcoder(io.RawIOBase):
         super().close()
 
 
-def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
+def refuse_binary(path: TableFile, head: bytes, encoding: str = "utf-8") -> None:
     """Raise DataError if the bytes are not text: more than one in 500 is a control character."""
     if head.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a zip file or an Excel workbook; save the table as CSV or Parquet")
@@ -122,9 +124,9 @@ def refuse_binary(path: Path, head: bytes, encoding: str = "utf-8") -> None:
         raise DataError(f"{path} holds binary data, not a table; give CSV, TSV, Parquet or Feather")
 
 
-def _sample(path: Path) -> tuple[bytes, list[bytes], bool]:
+def _sample(path: TableFile) -> tuple[bytes, list[bytes], bool]:
     """The beginning of the file and pieces from further on, each of whole lines; and whether the file is gzip."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=PIECE_BYTES) as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         if compressed:
@@ -155,7 +157,7 @@ def _whole_lines(piece: bytes) -> bytes:
     return piece[: piece.rfind(b"\n") + 1] or piece if cut else piece
 
 
-def _non_ascii_lines(path: Path, compressed: bool) -> bytes:
+def _non_ascii_lines(path: TableFile, compressed: bool) -> bytes:
     """The lines of the whole file that are not ASCII, which show its encoding."""
     with utf8_stream(path, CsvLayout(compressed=compressed)) as file:
         return b"".join(line for line in file if not line.isascii())
@@ -190,7 +192,7 @@ def _separator(text: str) -> str:
     return best if fit(best)[0] > 0.5 else ","
 
 
-def _columns(path: Path, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
+def _columns(path: TableFile, layout: CsvLayout, texts: Sequence[str]) -> Sniffed:
     """Detect the names and kinds of the columns, the decimal mark and the index column."""
     blocks = [_records(text, separator=layout.separator) for text in texts]
     if not blocks[0]:

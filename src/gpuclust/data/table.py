@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from gpuclust.data.files import TableFile
 
 # A pandas or a cuDF frame; shared code uses only the methods that both have.
 Frame = Any
@@ -165,7 +166,7 @@ class Frames(Protocol):
     name: str
 
     def read_csv(
-        self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
+        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[Frame, int]:
         """Read columns of a delimited file, numbers first; also return how many more lines than rows the file has.
 
@@ -178,10 +179,10 @@ class Frames(Protocol):
             UnicodeError: the bytes do not fit ``layout.encoding`` (never when ``layout.damaged``).
         """
 
-    def read_parquet(self, path: Path, columns: Sequence[str]) -> Frame:
+    def read_parquet(self, path: TableFile, columns: Sequence[str]) -> Frame:
         """Read columns of a Parquet file. Categories become text, dates become datetimes, decimals become float64."""
 
-    def read_feather(self, path: Path, columns: Sequence[str]) -> Frame:
+    def read_feather(self, path: TableFile, columns: Sequence[str]) -> Frame:
         """Read columns of a Feather or Arrow IPC file, with the types of `read_parquet`."""
 
     def concat(self, frames: Sequence[Frame]) -> Frame:

@@ -16,6 +16,7 @@ from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, DataConfig, flatten
+from gpuclust.data.files import short_name
 from gpuclust.data.source import fingerprint
 from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
@@ -174,7 +175,7 @@ def make_job(config: Config, name: str, swept: Mapping[str, Any], backend: str) 
 
 def data_name(data: DataConfig) -> str:
     """The data of a run in a few letters: the name of the file, or of the source."""
-    return Path(mask(data.path or data.source)).name
+    return short_name(mask(data.path or data.source))
 
 
 @cache

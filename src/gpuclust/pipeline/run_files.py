@@ -19,6 +19,7 @@ from gpuclust.analysis.selection import Curves, knee
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import to_yaml
 from gpuclust.config import DataConfig
+from gpuclust.data.files import short_name
 from gpuclust.data.table import Audit
 from gpuclust.metrics.gap import Gap
 from gpuclust.pages.text import label_name
@@ -287,7 +288,7 @@ def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
 def _data_facts(data: DataConfig) -> dict[str, Any]:
     """What a page says of the data: the file's name, the day, and the preset of its columns."""
     today = datetime.now().astimezone()
-    name = Path(mask(data.path or data.source)).name
+    name = short_name(mask(data.path or data.source))
     return {"dataset": name, "date": f"{today.day} {today:%B %Y}", "preset": data.preset}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cudf
@@ -12,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from gpuclust.data.files import TableFile
 from gpuclust.data.frames import PandasFrames, arrow_to_pandas, read_arrow, unique_and_named
+from gpuclust.data.remote import RemoteFile
 from gpuclust.data.table import CsvLayout
 from gpuclust.errors import DataError, message_of
 
@@ -29,24 +30,24 @@ class CudfFrames:
     name = "cudf"
 
     def read_csv(
-        self, path: Path, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
+        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[cudf.DataFrame, int]:
         """The named columns of a delimited file, and the number of lines beyond its rows. The file is read with pandas, as cuDF
         does not report records whose number of fields differs from the header's."""
         frame, n_more = PandasFrames().read_csv(path, layout, numbers=numbers, text=text)
         return self.from_pandas(frame), n_more
 
-    def read_parquet(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
+    def read_parquet(self, path: TableFile, columns: Sequence[str]) -> cudf.DataFrame:
         """The named columns of a Parquet file."""
         try:
-            if not unique_and_named(pa.parquet.read_schema(path).names):
+            if isinstance(path, RemoteFile) or not unique_and_named(pa.parquet.read_schema(path).names):
                 return self.from_pandas(arrow_to_pandas(read_arrow(path, "parquet", columns)))
             frame = cudf.read_parquet(path, columns=list(columns), use_pandas_metadata=False)
         except UNREADABLE as error:
             raise DataError(f"{path} is not a whole Parquet file: {message_of(error)}") from error
         return _plain(frame[list(columns)])
 
-    def read_feather(self, path: Path, columns: Sequence[str]) -> cudf.DataFrame:
+    def read_feather(self, path: TableFile, columns: Sequence[str]) -> cudf.DataFrame:
         """The named columns of a Feather or Arrow IPC file; it is decoded on the host, as cuDF has no reader on the GPU."""
         try:
             table = read_arrow(path, "feather", columns)

@@ -62,6 +62,11 @@ def _properties() -> tuple[str, tuple[int, int], int]:
     return name.decode(), (found["major"], found["minor"]), found["totalGlobalMem"]
 
 
+def device_memory() -> int:
+    """The bytes of memory of the device in use."""
+    return _properties()[2]
+
+
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 

@@ -1,0 +1,133 @@
+"""How many rows a source has and how wide they are, from footers and a sample, before its rows are read."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from gpuclust.config import DataConfig
+from gpuclust.data.columns import id_candidates, select_columns
+from gpuclust.data.files import TableFile
+from gpuclust.data.frames import iter_arrow, open_arrow
+from gpuclust.data.remote import arrow_input
+from gpuclust.data.schema import FileSchema, first_rows
+from gpuclust.data.source import CATALOGUE_ROWS, open_source
+from gpuclust.data.table import CsvLayout
+from gpuclust.errors import DataError, message_of
+
+SAMPLE_BYTES = 1 << 20
+SAMPLE_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """The rows and columns that a job reads. ``exact``: the rows are counted in footers, not estimated from a sample.
+
+    A feature takes 8 bytes a row; ``text_bytes`` are the bytes a row of the other columns.
+    """
+
+    n_rows: int
+    exact: bool
+    n_features: int
+    text_bytes: float
+
+
+def source_size(data: DataConfig) -> SourceSize:
+    """The size of a source. Nothing but footers and a sample is read; the catalogue is generated in a sample.
+
+    Raises:
+        ConfigurationError: a named column does not exist.
+        DataError: a file is missing, empty, damaged or not a table.
+    """
+    if data.source == "catalogue":
+        return _catalogue_size(data)
+    source = open_source(data)
+    selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
+    candidates = id_candidates(selection, source.keys, source.kinds)
+    used = dict.fromkeys([*selection.role_columns, *selection.features, *candidates.all])
+    text = [name for name in used if name not in selection.features]
+    n_rows, exact = _n_rows(source.schema)
+    widths = _widths(source.schema, [name for name in text if name in source.schema.kinds])
+    return SourceSize(n_rows, exact, len(selection.features), sum(widths.values()))
+
+
+def _catalogue_size(data: DataConfig) -> SourceSize:
+    n_rows = data.n_rows or CATALOGUE_ROWS
+    source = open_source(DataConfig(source="catalogue", preset=data.preset, n_rows=SAMPLE_ROWS, seed=data.seed))
+    selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
+    text = pa.Table.from_pandas(source.table[list(selection.role_columns)], preserve_index=False)
+    return SourceSize(n_rows, True, len(selection.features), text.nbytes / max(text.num_rows, 1))
+
+
+def _n_rows(schema: FileSchema) -> tuple[int, bool]:
+    """The number of rows of all files, and whether it is counted rather than estimated."""
+    files = schema.files
+    if files.format == "csv":
+        pairs = zip(files.paths, schema.layouts, strict=True)
+        return sum(_csv_rows(path, layout) for path, layout in pairs), False
+    return sum(_footer_rows(path, files.format) for path in files.paths), True
+
+
+def _footer_rows(path: TableFile, format: str) -> int:
+    try:
+        if format == "parquet":
+            return int(pa.parquet.read_metadata(arrow_input(path)).num_rows)
+        with open_arrow(path) as reader:
+            return sum(batch.num_rows for batch in iter_arrow(reader))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is a damaged {format.title()} file ({message_of(error)}); fetch it again") from error
+
+
+def _csv_rows(path: TableFile, layout: CsvLayout) -> int:
+    """The estimated number of rows: the bytes of the file by those of a line in its beginning, without the header."""
+    head, read = _beginning(path, layout)
+    n_lines = head.count(b"\n")
+    if not n_lines:
+        return 1
+    size = path.stat().st_size
+    if read >= size:  # the whole file was read
+        return max(n_lines + (not head.endswith(b"\n")) - int(layout.header), 1)
+    return max(round(size / read * n_lines) - int(layout.header), 1)
+
+
+def _beginning(path: TableFile, layout: CsvLayout) -> tuple[bytes, int]:
+    """The first bytes of the text, and how many bytes of the file they are."""
+    try:
+        with path.open("rb", buffering=SAMPLE_BYTES) as file:
+            if not layout.compressed:
+                head = file.read(SAMPLE_BYTES)
+                return head, len(head)
+            head = gzip.GzipFile(fileobj=file).read(SAMPLE_BYTES)
+            return head, max(file.tell(), 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {message_of(error)}") from error
+
+
+def _widths(schema: FileSchema, names: Sequence[str]) -> dict[str, float]:
+    """Mean bytes a row of some columns in memory, by the first rows of the first file."""
+    if not names:
+        return {}
+    files = schema.files
+    if files.format != "csv":
+        table: Any = first_rows(files.paths[0], files.format, names)
+        return {name: table.column(name).nbytes / max(table.num_rows, 1) for name in table.column_names}
+    layout = schema.layouts[0]
+    head, _ = _beginning(files.paths[0], layout)
+    text = head[: head.rfind(b"\n") + 1].decode(layout.encoding, "replace")
+    rows: list[list[str]] = []
+    with suppress(csv.Error):  # a field of more than 128 KiB
+        rows.extend(csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator))
+    rows = [
+        row for row in rows[int(layout.header) :: max(1, len(rows) // SAMPLE_ROWS)] if len(row) == len(layout.columns)
+    ]
+    places = {name: layout.columns.index(name) for name in names}
+    return {name: 4 + sum(len(row[i].encode()) for row in rows) / max(len(rows), 1) for name, i in places.items()}

@@ -1,0 +1,352 @@
+"""How much memory and time a job will take, and whether its rows stay in memory: decided before anything is read.
+
+The model is linear in the rows, the numbers and the bytes of text, with constants in ``forecast.json`` that
+``experiments/bench/forecast.py --fit`` measures on child processes and writes. Seconds are those of the machine that measured them,
+scaled by the number of cores: an order of magnitude.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpuclust.config import AUTO, Config
+from gpuclust.data.source_size import SourceSize, source_size
+from gpuclust.errors import BackendError
+from gpuclust.runtime.blocks import BLOCK_ROWS, RUN_BLOCKS
+from gpuclust.runtime.memory import free_bytes, memory_limit, scratch_folder
+
+RESIDENT, DISK, CLUSTER, REFUSE = "resident", "disk", "cluster", "refuse"
+
+QUIET_BYTES, QUIET_SECONDS = 2e9, 60
+"""A job in memory that needs less than these, and less than half of the limit, is not announced."""
+DEVICE_SHARE = 0.8
+"""The share of a GPU's memory that a job may take."""
+RESULT_BYTES = 12
+"""Bytes a row of the labels, the confidences and the distances, which stay in memory."""
+COORDINATE_BYTES = 12
+"""Bytes a row of the three coordinates of the map."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the jobs of a command will take.
+
+    ``resident_bytes`` and ``disk_bytes`` are peaks of the process with all rows in memory and with blocks of rows on disk;
+    ``scratch_bytes`` is the size of the temporary files, ``pass_bytes`` what one pass over the matrix reads. ``rung`` is what will be done:
+    ``resident``, ``disk``, ``cluster`` or ``refuse``. ``limit`` is the memory that the process may take, ``seconds`` the time of all jobs.
+    ``tree_rows``: the rows that HDBSCAN's tree is built of, where not all fit. ``device_bytes`` and ``device_limit`` are of a GPU.
+    """
+
+    n_rows: int
+    exact_rows: bool
+    n_features: int
+    resident_bytes: int
+    disk_bytes: int
+    scratch_bytes: int
+    pass_bytes: int
+    limit: int
+    seconds: float
+    rung: str
+    folder: Path
+    why: str = ""
+    tree_rows: int | None = None
+    device_bytes: int | None = None
+    device_limit: int | None = None
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether the user is told: not of a job that is small for this machine."""
+        small = self.resident_bytes < min(QUIET_BYTES, self.limit / 2) and self.seconds < QUIET_SECONDS
+        return self.rung != RESIDENT or not small
+
+    @property
+    def text(self) -> str:
+        """One line: ``needs 31 GB of 24: streams from disk, 3.4 GB read a pass, about 6 min``."""
+        needs = f"needs {_gigabytes(self.resident_bytes)} of {_gigabytes(self.limit).removesuffix(' GB')}"
+        if self.device_bytes is not None and self.device_limit is not None and self.device_bytes > self.device_limit:
+            needs = f"needs {_gigabytes(self.device_bytes)} of the GPU's {_gigabytes(self.device_limit)}"
+        does = {
+            RESIDENT: "all rows in memory",
+            DISK: f"streams from disk, {_gigabytes(self.pass_bytes)} read a pass",
+            CLUSTER: "rows on the workers of the cluster",
+            REFUSE: "cannot run",
+        }[self.rung]
+        time = "" if self.rung == REFUSE else f", about {_duration(self.seconds)}"
+        tree = "" if self.tree_rows is None else f"; HDBSCAN's tree of {self.tree_rows:,} of {self.n_rows:,} rows"
+        return f"{needs}: {does}{time}{tree}{f' ({self.why})' if self.why else ''}"
+
+    @property
+    def summary(self) -> str:
+        """The line of `text` after the rows and the features that it is for, for ``--cost``."""
+        rows = f"{self.n_rows:,}" if self.exact_rows else f"about {_two_digits(self.n_rows):,}"
+        return f"{rows} rows × {self.n_features} features: {self.text}"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The peak of each rung, a line each."""
+        return (
+            f"  in memory: {_gigabytes(self.resident_bytes)} at the peak",
+            f"  on disk: {_gigabytes(self.disk_bytes)} at the peak, {_gigabytes(self.scratch_bytes)} of temporary files in {self.folder}, "
+            f"{_gigabytes(self.pass_bytes)} read a pass",
+        )
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a job holds its rows: ``mode`` is ``resident``, ``disk`` or ``cluster``; ``limit`` the bytes that the process may take;
+    ``folder`` where temporary files go; ``reason`` the forecast in words."""
+
+    mode: str
+    limit: int
+    folder: Path
+    reason: str
+    forecast: Forecast
+
+
+def plan_memory(configs: Config | Sequence[Config], *, backend: str = "cpu") -> MemoryPlan:
+    """Decide how the jobs of a command hold their rows. ``backend`` is ``cpu`` or ``gpu``.
+
+    Raises:
+        BackendError: neither memory nor the disk of ``memory.folder`` can hold the rows, and there is no cluster.
+        DataError, ConfigurationError: the source cannot be read, or a named column does not exist.
+    """
+    found = forecast(configs, backend=backend)
+    if found.rung == REFUSE:
+        raise BackendError(f"the job {found.summary}")
+    return MemoryPlan(found.rung, found.limit, found.folder, found.text, found)
+
+
+def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> Forecast:
+    """What jobs that run one after another in one process will take: the largest peak of any, and the seconds of all."""
+    jobs = [configs] if isinstance(configs, Config) else list(configs)
+    sizes: dict[str, SourceSize] = {}
+    for job in jobs:
+        if repr(job.data) not in sizes:
+            sizes[repr(job.data)] = source_size(job.data)
+    needs = [_Need(job, sizes[repr(job.data)]) for job in jobs]
+    largest = max(needs, key=lambda need: need.resident_bytes)
+    config = largest.config
+    limit, folder = memory_limit(config.memory), scratch_folder(config.memory)
+    device = _device_limit() if backend == "gpu" else None
+    device_bytes = largest.device_bytes if device is not None else None
+    disk_bytes, scratch = max(need.disk_bytes for need in needs), max(need.scratch_bytes for need in needs)
+    rung, why = _rung(largest, disk_bytes, scratch, limit, folder, device)
+    seconds, tree_rows, unread = 0.0, None, set(sizes)
+    for job, need in zip(jobs, needs, strict=True):
+        terms = need.time_terms()
+        if repr(job.data) not in unread:  # a table is read once for all jobs that use it
+            terms["read"] = 0.0
+        unread.discard(repr(job.data))
+        seconds += _total(terms, "seconds")
+    if rung == DISK:
+        seconds *= constants()["seconds"]["disk"]
+        trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
+        rows = min((hdbscan_rows(limit, need.n_columns) for need in trees), default=largest.n_rows)
+        tree_rows = rows if rows < largest.n_rows else None
+    return Forecast(
+        n_rows=largest.n_rows,
+        exact_rows=largest.size.exact,
+        n_features=largest.size.n_features,
+        resident_bytes=largest.resident_bytes,
+        disk_bytes=disk_bytes,
+        scratch_bytes=scratch,
+        pass_bytes=largest.pass_bytes,
+        limit=limit,
+        seconds=seconds,
+        rung=rung,
+        folder=folder,
+        why=why,
+        tree_rows=tree_rows,
+        device_bytes=device_bytes,
+        device_limit=device,
+    )
+
+
+def hdbscan_rows(limit: int, n_columns: int) -> int:
+    """The number of rows whose HDBSCAN tree a process of ``limit`` bytes can build, in ``n_columns`` dimensions."""
+    c = constants()["memory"]
+    room = limit - c["disk_base"]
+    return max(int(room / (c["tree_row"] + c["tree_number"] * n_columns)), 1000)
+
+
+def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, device: int | None) -> tuple[str, str]:
+    """The first rung of the ladder that holds the rows, and in words why the later ones, where it needs to be said."""
+    memory, workers = need.config.memory, getattr(need.config, "workers", None)
+    fits = need.resident_bytes <= limit
+    on_device = device is None or need.device_bytes <= device
+    if memory.mode == RESIDENT:
+        if not fits and memory.limit != AUTO:
+            return (
+                REFUSE,
+                "memory.mode=resident; use memory.mode=auto, a higher memory.limit, or data.n_rows for a sample",
+            )
+        return RESIDENT, "" if fits else "memory.mode=resident; it may run out of memory"
+    if memory.mode == AUTO and fits and on_device:
+        return RESIDENT, ""
+    free = free_bytes(folder)
+    if disk_bytes <= limit and scratch <= free:
+        never = "" if on_device else "the GPU takes blocks from pinned host memory; this was never run"
+        return DISK, never or ("memory.mode=disk" if memory.mode == DISK and fits else "")
+    missing = (
+        f"temporary files of {_gigabytes(scratch)} exceed the {_gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
+        if scratch > free
+        else f"streaming from disk needs {_gigabytes(disk_bytes)}"
+    )
+    if workers is not None and getattr(workers, "name", "here") != "here" and getattr(workers, "use", AUTO) != "jobs":
+        return CLUSTER, ""
+    return REFUSE, f"{missing}; or use data.n_rows for a sample, or workers=dask with more machines"
+
+
+class _Need:
+    """What one job takes, by the constants."""
+
+    def __init__(self, config: Config, size: SourceSize) -> None:
+        self.config, self.size = config, size
+        self.n_rows = size.n_rows if config.data.n_rows is None else min(config.data.n_rows, size.n_rows)
+        kept = config.reduce.n_components
+        reduced = config.reduce.method != "none" and isinstance(kept, int)
+        self.n_columns = min(int(kept), size.n_features) if reduced else size.n_features
+        self.algorithm = config.cluster.name if config.cluster.name in WORK else "kmeans"
+
+    @property
+    def _itemsize(self) -> int:
+        return 8 if self.config.dtype == "float64" else 4
+
+    def memory_terms(self, mode: str) -> dict[str, float]:
+        """Constant -> what it is multiplied by in the peak of a mode; ``fixed`` are bytes. A sample is drawn after the file is read."""
+        n, size = float(self.size.n_rows), self.size
+        if mode == DISK:
+            run = RUN_BLOCKS * BLOCK_ROWS * 8.0 * (size.n_features + self.n_columns)
+            return {"disk_base": 1.0, "disk_row": n, "fixed": run + n * RESULT_BYTES}
+        return {
+            "base": 1.0,
+            "number": n * size.n_features,
+            "text": n * size.text_bytes,
+            self.algorithm: n,
+            "generated": n if self.config.data.source == "catalogue" else 0.0,
+            "fixed": n * self.n_columns * 2 * (self._itemsize - 4),
+        }
+
+    def time_terms(self) -> dict[str, float]:
+        """Constant -> what it is multiplied by in the seconds of a job that reads its table alone."""
+        n, size, score = float(self.n_rows), self.size, self.config.score
+        pairs = n * n if n * n <= score.exact_limit else n * min(score.sample_size, n)
+        refits = (
+            score.stability + 10 if score.stability else 0
+        )  # five splits for the prediction strength, five other seeds
+        work = WORK[self.algorithm](self.config.cluster, self.n_rows, self.n_columns)
+        return {
+            "job": 1.0,
+            "read": size.n_rows * (8 * size.n_features + size.text_bytes),
+            "row": n,
+            self.algorithm: work * _cores_factor() * (1 + refits),
+            "silhouette": pairs * self.n_columns * _cores_factor() if score.silhouette else 0.0,
+        }
+
+    @property
+    def resident_bytes(self) -> int:
+        """The peak of the process with all rows in memory."""
+        return int(_total(self.memory_terms(RESIDENT), "memory"))
+
+    @property
+    def disk_bytes(self) -> int:
+        """The peak with blocks of rows on disk."""
+        return int(_total(self.memory_terms(DISK), "memory"))
+
+    @property
+    def device_bytes(self) -> int:
+        """The memory of the GPU: the part of the resident peak that depends on the rows. Never measured."""
+        return int(self.resident_bytes - constants()["memory"]["base"])
+
+    @property
+    def pass_bytes(self) -> int:
+        """What one pass over the matrix reads."""
+        return self.n_rows * self.n_columns * self._itemsize
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The size of the temporary files: features in float64, other columns, the matrix and its coordinates."""
+        return int(self.n_rows * (8 * self.size.n_features + self.size.text_bytes + COORDINATE_BYTES)) + self.pass_bytes
+
+
+def memory_terms(config: Config, mode: str) -> dict[str, float]:
+    """Constant -> what it is multiplied by in the peak of a job, for the fit of the constants."""
+    return _Need(config, source_size(config.data)).memory_terms(mode)
+
+
+def time_terms(config: Config) -> dict[str, float]:
+    """Constant -> what it is multiplied by in the seconds of a job, for the fit of the constants."""
+    return _Need(config, source_size(config.data)).time_terms()
+
+
+def _total(terms: Mapping[str, float], kind: str) -> float:
+    known = constants()[kind]
+    return sum(factor * (1.0 if name == "fixed" else known[name]) for name, factor in terms.items())
+
+
+def _kmeans_work(cluster: Any, n_rows: int, n_columns: int) -> float:
+    """Distances from rows to centres, in all starts."""
+    return float(n_rows) * n_columns * getattr(cluster, "n_clusters", 8) * getattr(cluster, "n_init", 1)
+
+
+def _gmm_work(cluster: Any, n_rows: int, n_columns: int) -> float:
+    wide = n_columns if cluster.covariance_type in ("full", "tied") else 4
+    return float(n_rows) * n_columns * wide * cluster.n_clusters * cluster.n_init
+
+
+def _hdbscan_work(cluster: Any, n_rows: int, n_columns: int) -> float:
+    """The tree's time grows with the rows to the power of 1.3 and with the columns to that of 1.7 (docs/howto/sizing.md)."""
+    return float(n_rows) ** 1.3 * n_columns**1.7 * math.sqrt(max(cluster.min_samples, 1) / 10)
+
+
+WORK: Mapping[str, Any] = {"kmeans": _kmeans_work, "gmm": _gmm_work, "hdbscan": _hdbscan_work}
+"""The work of a fit, in units whose seconds are in ``forecast.json``; another algorithm counts as one pass over n_clusters centres."""
+
+
+@cache
+def constants() -> dict[str, Any]:
+    """The constants of the model."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return found
+
+
+def _cores_factor() -> float:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return float(constants()["cores"]) / cores
+
+
+def _device_limit() -> int:
+    from gpuclust.runtime.gpu import device_memory
+
+    return int(DEVICE_SHARE * device_memory())
+
+
+def _two_digits(number: float) -> int:
+    """A number rounded to two digits."""
+    return 0 if number < 1 else round(number, 1 - int(math.log10(number)))
+
+
+def _gigabytes(size: float) -> str:
+    """``31 GB``, ``3.4 GB`` or ``0.05 GB``."""
+    gigabytes = size / 1e9
+    return (
+        f"{gigabytes:.0f} GB"
+        if gigabytes >= 9.95
+        else f"{gigabytes:.1f} GB"
+        if gigabytes >= 0.095
+        else f"{gigabytes:.2f} GB"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """``20 s``, ``6 min`` or ``3 h``."""
+    if seconds < 90:
+        return f"{max(_two_digits(seconds), 1)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h".replace(".0 h", " h")

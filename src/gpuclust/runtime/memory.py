@@ -1,0 +1,103 @@
+"""How much memory this process may take, and the folder for rows that do not fit in it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from gpuclust.config import AUTO, MemoryConfig, bytes_of
+from gpuclust.errors import BackendError
+
+CGROUPS = Path("/sys/fs/cgroup")
+DISK_FOLDER = Path("/var/tmp")
+UNLIMITED = 2**60
+"""A cgroup without a limit reports a number above this one."""
+
+
+def memory_limit(config: MemoryConfig) -> int:
+    """The bytes that this process may take in all: ``memory.limit``, or what it has and what is left to it (`available_memory`)."""
+    if config.limit != AUTO:
+        return bytes_of(config.limit)
+    return psutil.Process().memory_info().rss + available_memory()
+
+
+def available_memory() -> int:
+    """The bytes that this process can take in addition: the least of what the machine, its cgroups and its limits leave."""
+    process = psutil.Process().memory_info()
+    found = [psutil.virtual_memory().available, *_left_by_cgroups()]
+    for limit, taken in (
+        (resource.RLIMIT_AS, process.vms),
+        (resource.RLIMIT_DATA, getattr(process, "data", process.rss)),
+    ):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            found.append(soft - taken)
+    return max(min(found), 0)
+
+
+def _left_by_cgroups() -> Iterator[int]:
+    """What the cgroup of this process and those above it leave; cached file pages count as free."""
+    for folder, names in _cgroup_folders():
+        with suppress(OSError, ValueError):  # the root has no limit, and "max" is no number
+            limit = int((folder / names[0]).read_text())
+            used = int((folder / names[1]).read_text())
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            if limit < UNLIMITED:
+                yield limit - used + int(statistics.get(names[2], 0))
+
+
+def _cgroup_folders() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Each folder of a cgroup that limits this process, with the names of its limit, its use and its file pages."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):  # version 1
+            root, names = CGROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        inside = root / path.lstrip("/")
+        folders = [inside, *inside.parents] if inside.is_dir() else [root]  # in a container the path may be the host's
+        for folder in folders:
+            if folder == root or root in folder.parents:
+                yield folder, names
+
+
+def scratch_folder(config: MemoryConfig) -> Path:
+    """``memory.folder``; else the system's temporary folder, or /var/tmp where that one is in memory.
+
+    Raises BackendError where it is not a folder that can be written.
+    """
+    if config.folder is not None:
+        folder = Path(config.folder).expanduser()
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = Path(tempfile.gettempdir())
+        if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK):
+            folder = DISK_FOLDER
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise BackendError(f"memory.folder={folder} cannot be written; name a folder on a disk with space")
+    return folder.absolute()
+
+
+def _in_memory(folder: Path) -> bool:
+    """Whether a folder is on tmpfs."""
+    mounted = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in (folder, *folder.parents)]
+    return max(mounted, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs") if mounted else False
+
+
+def free_bytes(folder: Path) -> int:
+    """The free bytes of the disk of a folder."""
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,192 @@
+"""Tables in an object store and on the web: the same table as from a local file, fingerprints, patterns, lists, and one-line errors."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import gpuclust as gc
+from gpuclust.cli import main
+from gpuclust.compose import compose
+from gpuclust.config import DataConfig
+from gpuclust.data import remote
+from gpuclust.data.files import find_files, short_name, split_paths
+from gpuclust.data.frames import PandasFrames
+from gpuclust.data.read import other_columns, read
+from gpuclust.data.source import fingerprint
+from gpuclust.errors import DataError, GpuclustError
+from gpuclust.tracks.catalogue import catalogue
+from tests.remote_servers import moto_server, web_server
+
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 generated tracks: Parquet in one file and in three, CSV, gzip CSV and Feather."""
+    folder = tmp_path_factory.mktemp("tracks")
+    frame = catalogue(ROWS, seed=2)
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, folder / "all.parquet", row_group_size=1000)
+    (folder / "parts").mkdir()
+    for i in range(3):
+        pq.write_table(table.slice(i * 1000, 1000), folder / "parts" / f"part-{i}.parquet")
+    frame.to_csv(folder / "all.csv", index=False)
+    frame.to_csv(folder / "all.csv.gz", index=False)
+    pa.feather.write_feather(table, folder / "all.feather")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def s3(folder: Path) -> Iterator[str]:
+    """The same files in a bucket of a moto server; the address of the bucket."""
+    from pyarrow import fs
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with moto_server(port) as address, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing-key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret-0815")
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        store, _ = fs.FileSystem.from_uri(
+            f"s3://x/?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+        )
+        store.create_dir("music")
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with store.open_output_stream(f"music/{path.relative_to(folder)}") as out:
+                out.write(path.read_bytes())
+        yield "s3://music"
+
+
+def table_of(path: str) -> pd.DataFrame:
+    return read(DataConfig(path=path, preset="tracks"), PandasFrames()).frame
+
+
+@pytest.mark.parametrize(
+    "name", ["all.parquet", "all.csv", "all.csv.gz", "all.feather", "parts", "parts/part-*.parquet"]
+)
+def test_a_store_gives_the_table_of_the_local_file(folder: Path, s3: str, name: str) -> None:
+    pd.testing.assert_frame_equal(table_of(f"{s3}/{name}"), table_of(f"{folder}/{name}"))
+
+
+def test_labels_are_those_of_the_local_file(folder: Path, s3: str) -> None:
+    here, there = (
+        gc.fit(f"{place}/all.parquet", gc.KMeans(n_clusters=4, n_init=1), tracking=None, progress=False)
+        for place in (folder, s3)
+    )
+    np.testing.assert_array_equal(here.labels_, there.labels_)
+    assert here.metrics["silhouette"] == there.metrics["silhouette"]
+
+
+def test_lists_of_paths(folder: Path, s3: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list keeps its order, may mix places, and is one text in the configuration."""
+    paths = [f"{folder}/parts/part-2.parquet", f"{s3}/parts/part-0.parquet"]
+    config = compose([f"data.path=[{','.join(paths)}]"])
+    assert split_paths(config.data.path) == paths
+    assert short_name(config.data.path) == "part-2.parquet and 1 more"
+    whole = table_of(f"{folder}/all.parquet")
+    expected = pd.concat([whole[2000:], whole[:1000]], ignore_index=True)
+    pd.testing.assert_frame_equal(table_of(config.data.path), expected)
+    run = gc.fit(paths, gc.KMeans(n_clusters=2, n_init=1), tracking=None, progress=False)
+    assert len(run.labels_) == 2000
+    assert main(["--cfg", f"data.path=[{','.join(paths)}]"]) == 0
+    assert "part-2.parquet" in capsys.readouterr().out
+    with pytest.raises(DataError, match="is not a list of paths"):
+        find_files("[]")
+
+
+def test_local_patterns(folder: Path, tmp_path: Path) -> None:
+    assert len(find_files(f"{folder}/parts/part-[01].parquet").paths) == 2
+    assert len(find_files(f"{folder}/**/part-*.parquet").paths) == 3
+    with pytest.raises(DataError, match="matches no file; check the pattern"):
+        find_files(f"{folder}/none-*.parquet")
+    odd = tmp_path / "a[1].csv"
+    odd.write_text("x,y\n1,2\n3,4\n")
+    assert find_files(str(odd)).paths == (odd,)
+
+
+def test_fingerprints(folder: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fingerprint is the same at each look, without reading the file, and another when the content is another."""
+    config = DataConfig(path=f"{s3}/all.parquet")
+    first = fingerprint(config)
+    assert len(first) == 64
+    remote._listings.clear()
+    assert fingerprint(config) == first
+    store, path = remote.open_store(config.path)
+    other = pq.read_table(folder / "all.parquet").slice(0, ROWS - 1)
+    with store.open_output_stream(path) as out:
+        pq.write_table(other, out)
+    remote._listings.clear()
+    changed = fingerprint(config)
+    with store.open_output_stream(path) as out:
+        out.write((folder / "all.parquet").read_bytes())
+    remote._listings.clear()
+    assert changed != first
+    assert fingerprint(DataConfig(path=f"{s3}/all.csv")) != fingerprint(DataConfig(path=f"{s3}/all.csv.gz"))
+    assert fingerprint(DataConfig(path=f"{s3}/parts")) == fingerprint(DataConfig(path=f"{s3}/parts/*.parquet"))
+
+
+def test_the_other_columns_are_read_again(s3: str, folder: Path) -> None:
+    for place in (s3, folder):
+        data = DataConfig(path=f"{place}/all.parquet", preset="tracks")
+        table = read(data, PandasFrames())
+        assert other_columns(table, data, PandasFrames()).num_rows == ROWS
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("name", ["all.parquet", "all.csv.gz"])
+def test_web_addresses(folder: Path, ranges: bool, name: str) -> None:
+    """A server with ranges is asked for parts; a file of one without ranges is downloaded once."""
+    with web_server(folder, ranges=ranges) as (address, seen):
+        pd.testing.assert_frame_equal(table_of(f"{address}/{name}"), table_of(f"{folder}/{name}"))
+        assert short_name(f"{address}/{name}?sig=1") == name
+        whole = [request for request in seen if request == f"GET /{name}"]
+        assert len(whole) == (0 if ranges else 1)
+        with pytest.raises(DataError, match=r"none.csv does not exist; check the address"):
+            find_files(f"{address}/none.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("s3://music/none.parquet", "does not exist; check the address"),
+        ("s3://music/none-*.parquet", "matches no file; check the pattern"),
+        ("s3://nowhere-at-all/a.parquet", r"does not exist|bucket that does not exist"),
+        ("s3://music?endpoint_override=127.0.0.1:9&scheme=http&region=x", "cannot be reached; check the network"),
+        ("http://127.0.0.1:9/a.csv", "cannot be reached; check the network"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(s3: str, path: str, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        find_files(path)
+    assert "\n" not in str(caught.value)
+    assert path.partition("?")[0] in str(caught.value)
+
+
+def test_secrets_of_an_address_are_hidden(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GpuclustError) as caught:
+        find_files("http://user:pass-word-4711@127.0.0.1:9/a.csv?sig=abcdefghij")
+    assert "pass-word-4711" not in str(caught.value)
+    assert "abcdefghij" not in str(caught.value)
+
+
+def test_the_command_line(s3: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """run, describe, export and predict with addresses."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["describe", f"{s3}/all.csv"]) == 0
+    assert "3,000 rows" in capsys.readouterr().out
+    assert main([f"data.path={s3}/parts/part-*.parquet", "cluster.n_clusters=3", "report=none", "backend=cpu"]) == 0
+    assert main(["export", "best", "--out", "out"]) == 0
+    assert main(["predict", "out", f"{s3}/all.parquet", "--out", "rows.parquet", "--max-outside", "1"]) == 0
+    labels = pq.read_table("rows.parquet")["cluster"].to_numpy()
+    np.testing.assert_array_equal(labels, pq.read_table("out/assignments.parquet")["cluster"].to_numpy())
