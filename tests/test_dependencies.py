@@ -49,11 +49,13 @@ def area(path: Path) -> str | None:
     place = path.relative_to(PACKAGE)
     if place.parts[0] == "serve":
         return "atlas" if place.stem == "atlas" else "serve"
+    if place.as_posix() == "data/remote.py":
+        return "remote"
     return "gpu" if place.stem == "gpu" or place.stem.startswith("cudf") else None
 
 
 def by_area() -> dict[str | None, set[str]]:
-    found: dict[str | None, set[str]] = {None: set(), "serve": set(), "atlas": set(), "gpu": set()}
+    found: dict[str | None, set[str]] = {None: set(), "serve": set(), "atlas": set(), "gpu": set(), "remote": set()}
     for path in PACKAGE.rglob("*.py"):
         found[area(path)] |= imported(path)
     return found
@@ -69,7 +71,8 @@ def test_what_is_imported_is_declared() -> None:
 def test_what_is_declared_is_imported() -> None:
     found = by_area()
     for extra, names in found.items():
-        declared = set(requirements(extra)) - {"duckdb"}  # embedding-atlas imports it, without a bound
+        # embedding-atlas imports duckdb, and fsspec aiohttp.
+        declared = set(requirements(extra)) - {"duckdb", "aiohttp"}
         assert declared <= names, f"{declared - names} is declared for {extra or 'every installation'} and not imported"
     renamed = {re.sub("12(x?)$", r"13\1", name) for name in requirements("gpu-cu12")}
     assert renamed == set(requirements("gpu"))
@@ -84,7 +87,7 @@ def test_the_lowest_versions_are_the_declared_ones() -> None:
 
 # Programs and plug-ins that are run and not imported, stubs for mypy, and packages that import another under a shorter name.
 RUN = {
-    "hatchling", "ipykernel", "mkdocs-material", "mkdocstrings-python", "mypy", "pandas-stubs", "pre-commit", "psycopg",
+    "hatchling", "ipykernel", "mkdocs-material", "mkdocstrings-python", "moto", "mypy", "pandas-stubs", "pre-commit", "psycopg",
     "pytest-cov", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff", "schemathesis", "types-pyyaml",
 }  # fmt: skip
 

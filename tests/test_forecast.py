@@ -67,7 +67,7 @@ def test_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (streamed.mode, streamed.limit, streamed.folder) == ("disk", needs - 1, tmp_path)
     assert "streams from disk, 0.12 GB read a pass, about" in streamed.reason
     assert plan_memory(with_memory(limit="1TB", mode="disk")).mode == "disk"
-    with pytest.raises(BackendError, match=r"needs .* GB of 0.2: cannot run .*streaming from disk needs"):
+    with pytest.raises(BackendError, match=r"needs .* GB of 0.20: cannot run .*streaming from disk needs"):
         plan_memory(with_memory(limit="200MB"))
     with pytest.raises(BackendError, match=r"memory\.mode=resident; use memory.mode=auto"):
         plan_memory(with_memory(limit=needs - 1, mode="resident"))
@@ -159,9 +159,12 @@ def test_the_limit_is_what_the_cgroup_leaves(tmp_path: Path, monkeypatch: pytest
     assert 0 < memory.available_memory() < 2**60
 
 
-def test_the_scratch_folder(tmp_path: Path, locked: Path) -> None:
+def test_the_scratch_folder(tmp_path: Path) -> None:
     assert memory.scratch_folder(MemoryConfig(folder=str(tmp_path / "new"))) == tmp_path / "new"
     assert memory.scratch_folder(MemoryConfig()).is_dir()
+
+
+def test_a_scratch_folder_that_cannot_be_written_is_refused(locked: Path) -> None:
     with pytest.raises(BackendError, match=r"memory.folder=.* cannot be written; name a folder"):
         memory.scratch_folder(MemoryConfig(folder=str(locked / "below")))
 

@@ -329,20 +329,14 @@ def _device_limit() -> int:
 
 
 def _two_digits(number: float) -> int:
-    """A number rounded to two digits."""
-    return 0 if number < 1 else round(number, 1 - int(math.log10(number)))
+    """A whole number rounded to two digits."""
+    return round(round(number, 1 - int(math.log10(number)))) if number >= 1 else 0
 
 
 def _gigabytes(size: float) -> str:
     """``31 GB``, ``3.4 GB`` or ``0.05 GB``."""
     gigabytes = size / 1e9
-    return (
-        f"{gigabytes:.0f} GB"
-        if gigabytes >= 9.95
-        else f"{gigabytes:.1f} GB"
-        if gigabytes >= 0.095
-        else f"{gigabytes:.2f} GB"
-    )
+    return f"{gigabytes:.{0 if gigabytes >= 9.95 else 1 if gigabytes >= 0.995 else 2}f} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from gpuclust.errors import BackendError
 
 CGROUPS = Path("/sys/fs/cgroup")
 DISK_FOLDER = Path("/var/tmp")
+EFFECTIVE = os.access in os.supports_effective_ids
 UNLIMITED = 2**60
 """A cgroup without a limit reports a number above this one."""
 
@@ -87,7 +88,10 @@ def scratch_folder(config: MemoryConfig) -> Path:
         folder = Path(tempfile.gettempdir())
         if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK):
             folder = DISK_FOLDER
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    usable = False
+    with suppress(OSError):
+        usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=EFFECTIVE)
+    if not usable:
         raise BackendError(f"memory.folder={folder} cannot be written; name a folder on a disk with space")
     return folder.absolute()
 
