@@ -33,7 +33,7 @@ def whole_folder(out: Path, force: bool) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(out)
-        temporary, lock = _new_folder(out)
+        temporary, lock = new_locked_folder(out.parent, f".{out.name}{HIDDEN}")
     except OSError as error:
         raise ExportError(f"{out} cannot be written ({error.strerror}); name another --out") from error
     try:
@@ -52,18 +52,18 @@ def whole_folder(out: Path, force: bool) -> Iterator[Path]:
         os.close(lock)
 
 
-def _new_folder(out: Path) -> tuple[Path, int]:
-    """Create a hidden folder; return it with the descriptor that locks it. Retries if another process removed it first."""
+def new_locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Create a folder; return it with the descriptor that locks it. Retries if another process removed it first."""
     while True:
-        path = Path(tempfile.mkdtemp(prefix=f".{out.name}{HIDDEN}", dir=out.parent))
-        lock = _locked(path)
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = locked(path)
         if lock is not None and path.is_dir():
             return path, lock
         if lock is not None:
             os.close(lock)
 
 
-def _locked(path: Path) -> int | None:
+def locked(path: Path) -> int | None:
     """A descriptor that locks a folder; None if another process holds the lock or the folder is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -80,7 +80,7 @@ def _locked(path: Path) -> int | None:
 def _clear_abandoned(out: Path) -> None:
     """Remove hidden folders that killed processes left, or restore the folder that one of them was replacing."""
     for path in sorted(out.parent.glob(f".{escape(out.name)}{HIDDEN}*"), key=lambda p: not p.name.endswith(OLD)):
-        lock = _locked(path)
+        lock = locked(path)
         if lock is None:
             continue
         if path.name.endswith(OLD) and not os.path.lexists(out):
@@ -95,7 +95,7 @@ def _replace(out: Path, new: Path) -> None:
     if _exchanged(new, out):
         return
     old = new.with_name(new.name + OLD)
-    lock = _locked(out)
+    lock = locked(out)
     try:
         out.rename(old)
         try:

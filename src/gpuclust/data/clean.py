@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -17,9 +18,11 @@ from gpuclust.config import CleanConfig, did_you_mean
 from gpuclust.data.infer_types import is_text, text_step, to_numbers
 from gpuclust.data.lists import join_items
 from gpuclust.data.summary import dropped_rows_warnings
-from gpuclust.data.table import ExcludedColumn, Frame, Frames, Step, Table, host_values
+from gpuclust.data.table import Column, ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.errors import CleaningError, ConfigurationError
 
+MEAN_ROWS = 65_536
+"""A mean is the sum of the sums over so many rows each, so that it has the same bits where the rows are not all in memory."""
 MAX_MAGNITUDE = 1e75
 """The largest absolute value of a feature: fourth powers of it are still finite."""
 
@@ -38,207 +41,277 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         ConfigurationError: a bound names no column, or a group is required and no column has that role.
         CleaningError: no row or no feature is left.
     """
-    if table.n_rows < 2:
-        raise CleaningError("the table has one row; clustering needs two at least")
-    state = _CleaningState(table.frame.copy(deep=False), table, frames)
-    _text(state)
-    _infinities(state)
-    for name, (low, high) in config.bounds.items():
-        _bounds(state, name, low, high)
-    if config.require_group:
-        _group(state)
-    _nulls(state, config.nulls)
-    _duplicates(state, config.duplicates)
-    state.apply()
-    state.ends = state.extremes()
-    _extremes(state)
-    _constants(state)
-    audit = replace(
-        table.audit,
-        steps=(*table.audit.steps, *state.steps),
-        left_out=(*table.audit.left_out, *state.left_out),
-        features=tuple(state.features),
-        rows_kept=len(state.frame),
-        fills={name: state.fills[name] for name in state.features if name in state.fills},
-        notes=(*table.audit.notes, *_id_notes(state, unique=config.duplicates == "id")),
-        distinct_feature_rows=frames.count_distinct(state.frame, state.features),
+    require_two_rows(table.n_rows)
+    rules = RowRules(table, config, frames)
+    frame, mask, effects = rules.apply(table.frame)
+    log = rules.log(effects)
+    rows, fills = table.rows, {}
+    if config.nulls != "drop":
+        frame, rows = _apply(frame, mask, rows)
+        mask, features = None, list(table.features)
+        values = _means(frame, features) if config.nulls == "mean" else host_values(frame[features].median())
+        fills = rules.fills(values, effects)
+        for name in effects.missing:
+            frame[name] = frame[name].fillna(fills[name])
+    if config.duplicates != "none":
+        if config.duplicates == "row":
+            frame, rows = _apply(frame, mask, rows)
+            mask = None
+        keep = _distinct_rows(table, frame, mask, config.duplicates, frames)
+        log.filter("duplicates", rules.repeats, int(keep.sum()))
+        mask = keep
+    frame, rows = _apply(frame, mask, rows)
+    return finish(
+        replace(table, frame=frame, rows=rows),
+        config,
+        log,
+        extremes=_extremes(frame, table.features),
+        fills=fills,
+        ids=_id_counts(table, frame, unique=config.duplicates == "id"),
+        count_distinct=lambda features: frames.count_distinct(frame, features),
     )
-    audit = replace(audit, warnings=(*audit.warnings, *dropped_rows_warnings(audit)))
-    return replace(table, frame=state.frame, features=tuple(state.features), audit=audit, rows=state.rows)
+
+
+def require_two_rows(n_rows: int) -> None:
+    """Raise CleaningError for a table of one row."""
+    if n_rows < 2:
+        raise CleaningError("the table has one row; clustering needs two at least")
 
 
 @dataclass
-class _CleaningState:
-    """The frame, a mask of the rows to keep, and the steps so far. The mask is applied once, at the end."""
+class Effects:
+    """What the rules for single rows did to some rows; the effects on a table are the sum of those on its parts."""
 
-    frame: Frame
-    table: Table
-    frames: Frames
-    mask: Any = None  # of the rows to keep; None for all
-    steps: list[Step] = field(default_factory=list)
-    left_out: list[ExcludedColumn] = field(default_factory=list)
-    fills: dict[str, float] = field(default_factory=dict)
-    ends: dict[str, tuple[float, float]] = field(default_factory=dict)  # minimum and maximum of each feature
-    features: list[str] = field(init=False)
-    rows: np.ndarray | None = field(init=False)  # the numbers of the frame's rows in the source
+    n_rows: int = 0
+    text: Counter[str] = field(default_factory=Counter)
+    """Feature -> number of cells that are text."""
+    infinite: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    """Feature -> number of missing cells in the rows that all filters keep."""
+    kept: list[int] = field(default_factory=list)
+    """The number of rows that are left after each filter."""
+    n_complete: int = 0
+    """The number of rows that are left after all filters and have no missing feature."""
 
-    def __post_init__(self) -> None:
-        self.features, self.rows = list(self.table.features), self.table.rows
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows to keep so far."""
-        return len(self.frame) if self.mask is None else int(self.mask.sum())
-
-    def count(self, marked: Any) -> int:
-        """Number of marked rows among the rows to keep."""
-        return int((marked if self.mask is None else marked & self.mask).sum())
-
-    def filter(self, rule: str, detail: str, keep: Any, columns: Mapping[str, int] | None = None) -> None:
-        """Drop the rows outside ``keep`` and record the step.
-
-        Raises CleaningError if no row is left.
-        """
-        before, kept = self.n_rows, self.count(keep)
-        self.steps.append(Step(rule, detail, before, before - kept, columns=dict(columns or {})))
-        if not kept:
-            taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
-            raise CleaningError(
-                f"cleaning left none of {self.table.n_rows:,} rows: {taken}; loosen clean.* or change data.features"
-            )
-        if kept < before:
-            self.mask = keep if self.mask is None else self.mask & keep
-
-    def extremes(self) -> dict[str, tuple[float, float]]:
-        """The minimum and maximum of each feature in the frame."""
-        numbers = self.frame[self.features]
-        lows, highs = host_values(numbers.min()).tolist(), host_values(numbers.max()).tolist()
-        return dict(zip(self.features, zip(lows, highs, strict=True), strict=True))
-
-    def apply(self) -> None:
-        """Remove the dropped rows from the frame; the index is 0..n-1."""
-        if self.mask is not None:
-            kept = np.flatnonzero(self.mask.to_numpy())
-            self.rows = kept if self.rows is None else self.rows[kept]
-            self.frame = self.frame[self.mask].reset_index(drop=True)
-            self.mask = None
-
-
-def _text(state: _CleaningState) -> None:
-    """Convert features to float64; cells that are not numbers become missing."""
-    cells = {}
-    types = state.frame.dtypes
-    for name in state.features:
-        if str(types[name]) == "float64":
-            continue
-        column = state.frame[name]
-        if is_text(column):
-            state.frame[name], n = to_numbers(column, state.frames)
-            if n:
-                cells[name] = n
-        else:
-            state.frame[name] = column.astype("float64")
-    if cells:
-        state.steps.append(text_step(cells, len(state.frame)))
-
-
-def _infinities(state: _CleaningState) -> None:
-    cells = {}
-    for name, (low, high) in state.extremes().items():
-        if math.inf in (-low, high):
-            infinite = state.frame[name].abs() == math.inf
-            state.frame[name] = state.frame[name].where(~infinite)
-            cells[name] = int(infinite.sum())
-    if cells:
-        detail = ", ".join(f"{name}: {n:,}" for name, n in cells.items())
-        state.steps.append(
-            Step("infinities", f"infinite cells made missing ({detail})", len(state.frame), 0, sum(cells.values()))
+    def __add__(self, other: Effects) -> Effects:
+        kept = [a + b for a, b in zip(self.kept, other.kept, strict=True)] if self.kept else other.kept
+        return Effects(
+            self.n_rows + other.n_rows,
+            self.text + other.text,
+            self.infinite + other.infinite,
+            self.missing + other.missing,
+            kept,
+            self.n_complete + other.n_complete,
         )
 
 
-def _bounds(state: _CleaningState, name: str, low: float | None, high: float | None) -> None:
+class StepLog:
+    """The steps so far, and the number of rows that are left."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_source = self.n_rows = n_rows
+        self.steps: list[Step] = []
+
+    def cells(self, rule: str, detail: str, n_cells: int) -> None:
+        """Record a step that changed cells."""
+        self.steps.append(Step(rule, detail, self.n_rows, 0, n_cells))
+
+    def filter(self, rule: str, detail: str, kept: int, columns: Mapping[str, int] | None = None) -> None:
+        """Record a step that dropped rows. Raises CleaningError if no row is left."""
+        self.steps.append(Step(rule, detail, self.n_rows, self.n_rows - kept, columns=dict(columns or {})))
+        self.n_rows = kept
+        if not kept:
+            taken = "; ".join(f"{s.rule} ({s.detail}) took {s.rows_removed:,}" for s in self.steps if s.rows_removed)
+            raise CleaningError(
+                f"cleaning left none of {self.n_source:,} rows: {taken}; loosen clean.* or change data.features"
+            )
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A rule that drops rows; ``keep`` marks the rows of a frame to keep."""
+
+    rule: str
+    detail: str
+    keep: Callable[[Frame], Column]
+
+
+class RowRules:
+    """The rules that look at single rows, so that a table can be cleaned part by part.
+
+    Raises, in the constructor:
+        ConfigurationError: a bound names no column, or a group is required and no column has that role.
+    """
+
+    def __init__(self, table: Table, config: CleanConfig, frames: Frames) -> None:
+        self._features, self._id, self._nulls, self._frames = list(table.features), table.roles.id, config.nulls, frames
+        types = dict(zip(table.frame.columns, table.frame.dtypes, strict=True))
+        numeric = [n for n in table.frame.columns if n in table.features or types[n].kind in "iuf"]
+        self._filters = [_within(name, low, high, numeric) for name, (low, high) in config.bounds.items()]
+        if config.require_group:
+            self._filters.append(_with_group(table.roles.group))
+        self.repeats = (
+            f"{self._id} seen before" if config.duplicates == "id" else "all columns in use as in an earlier row"
+        )
+
+    def apply(self, frame: Frame) -> tuple[Frame, Any, Effects]:
+        """A frame with float64 features without text and infinities, a mask of its rows to keep (None: all), and the effects.
+
+        The given frame is not changed.
+        """
+        frame = frame.copy(deep=False)
+        effects = Effects(len(frame))
+        self._to_float(frame, effects)
+        self._mask_infinities(frame, effects)
+        mask = None
+        for rule in self._filters:
+            keep = rule.keep(frame)
+            kept = int((keep if mask is None else keep & mask).sum())
+            if kept < (effects.kept[-1] if effects.kept else len(frame)):
+                mask = keep if mask is None else mask & keep
+            effects.kept.append(kept)
+        return frame, self._mark_missing(frame, mask, effects), effects
+
+    def _to_float(self, frame: Frame, effects: Effects) -> None:
+        """Convert features to float64; cells that are not numbers become missing."""
+        types = frame.dtypes
+        for name in self._features:
+            if str(types[name]) == "float64":
+                continue
+            column = frame[name]
+            if is_text(column):
+                frame[name], n = to_numbers(column, self._frames)
+                effects.text[name] += n
+            else:
+                frame[name] = column.astype("float64")
+
+    def _mask_infinities(self, frame: Frame, effects: Effects) -> None:
+        """Make infinite cells missing."""
+        for name, (low, high) in _extremes(frame, self._features).items():
+            if math.inf in (-low, high):
+                infinite = frame[name].abs() == math.inf
+                frame[name] = frame[name].where(~infinite)
+                effects.infinite[name] += int(infinite.sum())
+
+    def _mark_missing(self, frame: Frame, mask: Any, effects: Effects) -> Any:
+        """Count the missing cells of the rows to keep; drop their rows unless they are to be filled."""
+        n_missing = host_values(frame[self._features].isna().sum())
+        missing = {n: frame[n].isna() for n, count in zip(self._features, n_missing, strict=True) if count}
+        for name, cells in missing.items():
+            if n := int((cells if mask is None else cells & mask).sum()):
+                effects.missing[name] = n
+        n_kept = effects.kept[-1] if effects.kept else len(frame)
+        if not effects.missing:
+            effects.n_complete = n_kept
+            return mask
+        whole = ~reduce(operator.or_, (missing[name] for name in effects.missing))
+        whole = whole if mask is None else whole & mask
+        effects.n_complete = int(whole.sum())
+        return whole if self._nulls == "drop" else mask
+
+    def log(self, effects: Effects) -> StepLog:
+        """The steps of the rules. Raises CleaningError if no row is left."""
+        log = StepLog(effects.n_rows)
+        if text := self._ordered(effects.text):
+            log.steps.append(text_step(text, effects.n_rows))
+        if infinite := self._ordered(effects.infinite):
+            log.cells("infinities", f"infinite cells made missing ({_listed(infinite)})", sum(infinite.values()))
+        for rule, kept in zip(self._filters, effects.kept, strict=True):
+            log.filter(rule.rule, rule.detail, kept)
+        missing = self._ordered(effects.missing)
+        if not missing:
+            log.cells("nulls", "no feature is missing", 0)
+        elif self._nulls == "drop":
+            log.filter("nulls", f"a feature is missing ({_listed(missing)})", effects.n_complete, missing)
+        else:
+            log.cells("nulls", f"filled with the {self._nulls} ({_listed(missing)})", sum(missing.values()))
+        return log
+
+    def _ordered(self, counts: Counter[str]) -> dict[str, int]:
+        """The counts that are not 0, in the order of the features."""
+        return {name: counts[name] for name in self._features if counts[name]}
+
+    def fills(self, values: np.ndarray, effects: Effects) -> dict[str, float]:
+        """The fill of every feature, as a row to predict may lack any. Raises CleaningError if a feature has no value."""
+        n_rows = effects.kept[-1] if effects.kept else effects.n_rows
+        for name in self._features:
+            if effects.missing[name] == n_rows:
+                raise CleaningError(
+                    f"{name!r} has no value in any row, so no {self._nulls}; leave it out with data.exclude"
+                )
+        return dict(zip(self._features, values.tolist(), strict=True))
+
+
+def _listed(cells: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {n:,}" for name, n in cells.items())
+
+
+def _within(name: str, low: float | None, high: float | None, numeric: Sequence[str]) -> _Filter:
     """Drop rows whose non-missing value is outside the bounds."""
-    numeric = [n for n in state.frame.columns if state.frame[n].dtype.kind in "iuf"]
     if name not in numeric:
         raise ConfigurationError(
             f"clean.bounds.{name}: no numeric column of that name is in use{did_you_mean(name, numeric)}"
         )
-    column = state.frame[name]
-    inside = column.between(-math.inf if low is None else low, math.inf if high is None else high)
     if low is not None and high is not None:
         dropped = f"outside {low:g} to {high:g}"
     else:
         dropped = f"above {high:g}" if low is None else f"below {low:g}"
-    state.filter("bounds", f"{name} {dropped}", column.isna() | inside.fillna(False))
+
+    def keep(frame: Frame) -> Column:
+        column = frame[name]
+        inside = column.between(-math.inf if low is None else low, math.inf if high is None else high)
+        return column.isna() | inside.fillna(False)
+
+    return _Filter("bounds", f"{name} {dropped}", keep)
 
 
-def _group(state: _CleaningState) -> None:
-    group = state.table.roles.group
+def _with_group(group: str | None) -> _Filter:
     if group is None:
         raise ConfigurationError("clean.require_group needs a group column; name it in data.roles.group")
-    state.filter("group", f"no {group}", state.frame[group].notna())
+    return _Filter("group", f"no {group}", lambda frame: frame[group].notna())
 
 
-def _nulls(state: _CleaningState, method: str) -> None:
-    """Drop rows with a missing feature, or fill the missing values."""
-    if method != "drop":
-        state.apply()  # fill from the remaining rows
-    n_missing = host_values(state.frame[state.features].isna().sum())
-    missing = {n: state.frame[n].isna() for n, count in zip(state.features, n_missing, strict=True) if count}
-    counts = {name: n for name in missing if (n := state.count(missing[name]))}
-    detail = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
-    if method != "drop":
-        _fill(state, method, counts)
-    if not counts:
-        state.steps.append(Step("nulls", "no feature is missing", state.n_rows, 0))
-    elif method == "drop":
-        gap = reduce(operator.or_, (missing[name] for name in counts))
-        state.filter("nulls", f"a feature is missing ({detail})", ~gap, counts)
-    else:
-        state.steps.append(
-            Step("nulls", f"filled with the {method} ({detail})", len(state.frame), 0, sum(counts.values()))
-        )
+def _apply(frame: Frame, mask: Any, rows: np.ndarray | None) -> tuple[Frame, np.ndarray | None]:
+    """The marked rows with the index 0..n-1, and their numbers in the source."""
+    if mask is None:
+        return frame, rows
+    kept = np.flatnonzero(mask.to_numpy())
+    return frame[mask].reset_index(drop=True), kept if rows is None else rows[kept]
 
 
-def _fill(state: _CleaningState, method: str, counts: dict[str, int]) -> None:
-    """Fill missing values with the median or mean, which is kept for every feature: a row to predict may miss any."""
-    fills = host_values(getattr(state.frame[state.features], method)())
-    for name, fill in zip(state.features, fills.tolist(), strict=True):
-        if counts.get(name) == len(state.frame):
-            raise CleaningError(f"{name!r} has no value in any row, so no {method}; leave it out with data.exclude")
-        state.fills[name] = fill
-    for name in counts:
-        state.frame[name] = state.frame[name].fillna(state.fills[name])
+def _means(frame: Frame, features: Sequence[str]) -> np.ndarray:
+    """The mean of each feature without its missing values, NaN if it has no value."""
+    found = []
+    for name in features:
+        column = frame[name]
+        starts = range(0, len(column), MEAN_ROWS)
+        total = sum(float(column.iloc[start : start + MEAN_ROWS].sum()) for start in starts)
+        n = int(column.count())
+        found.append(total / n if n else math.nan)
+    return np.array(found)
 
 
-def _duplicates(state: _CleaningState, by: str) -> None:
-    """Drop rows that repeat an earlier id or row; rows without an id are not repeats."""
-    if by == "none":
-        return
-    name = state.table.roles.id
+def _extremes(frame: Frame, features: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The minimum and maximum of each feature."""
+    numbers = frame[list(features)]
+    lows, highs = host_values(numbers.min()).tolist(), host_values(numbers.max()).tolist()
+    return dict(zip(features, zip(lows, highs, strict=True), strict=True))
+
+
+def _distinct_rows(table: Table, frame: Frame, mask: Any, by: str, frames: Frames) -> Any:
+    """A mask of the rows to keep that do not repeat an earlier id or row; rows without an id are not repeats."""
+    name = table.roles.id
     if by == "id":
-        ids = state.frame[name] if state.mask is None else state.frame[name].where(state.mask)
-        state.filter("duplicates", f"{name} seen before", ~(ids.to_frame().duplicated(keep="first") & ids.notna()))
-        return
-    state.apply()
-    made = state.table.audit.source.get("id_made")
-    names = [column for column in state.frame.columns if not (made and column == name)]
-    seen = _hashable(state.frame[names], state.frames).duplicated(keep="first")
-    state.filter("duplicates", "all columns in use as in an earlier row", ~seen)
+        ids = frame[name] if mask is None else frame[name].where(mask)
+        keep = ~(ids.to_frame().duplicated(keep="first") & ids.notna())
+        return keep if mask is None else keep & mask
+    return ~_hashable(frame[compared_columns(table, frame)], frames).duplicated(keep="first")
 
 
-def _id_notes(state: _CleaningState, *, unique: bool) -> list[str]:
-    """Notes on missing and repeated ids in the remaining rows."""
-    name = state.table.roles.id
-    if state.table.audit.source.get("id_made"):
-        return []
-    column = state.frame[name]
-    n_missing = int(column.isna().sum())
-    n_repeated = 0 if unique else len(column) - n_missing - int(column.nunique())
-    notes = [f"{n_missing:,} rows have no {name}"] if n_missing else []
-    if n_repeated:
-        notes.append(f"{n_repeated:,} rows repeat the {name} of another; clean.duplicates=id keeps the first")
-    return notes
+def compared_columns(table: Table, frame: Frame) -> list[str]:
+    """The columns in which rows are compared by ``clean.duplicates=row``: all but an id that was made."""
+    made = table.audit.source.get("id_made")
+    return [column for column in frame.columns if not (made and column == table.roles.id)]
 
 
 def _hashable(frame: Frame, frames: Frames) -> Frame:
@@ -252,31 +325,77 @@ def _hashable(frame: Frame, frames: Frames) -> Frame:
     return frame
 
 
-def _extremes(state: _CleaningState) -> None:
+@dataclass(frozen=True)
+class IdCounts:
+    """The number of rows without an id, and of rows that repeat the id of another."""
+
+    n_missing: int = 0
+    n_repeated: int = 0
+
+
+def _id_counts(table: Table, frame: Frame, *, unique: bool) -> IdCounts:
+    if table.audit.source.get("id_made"):
+        return IdCounts()
+    ids = frame[table.roles.id]
+    n_missing = int(ids.isna().sum())
+    return IdCounts(n_missing, 0 if unique else len(ids) - n_missing - int(ids.nunique()))
+
+
+def finish(
+    table: Table,
+    config: CleanConfig,
+    log: StepLog,
+    *,
+    extremes: Mapping[str, tuple[float, float]],
+    fills: Mapping[str, float],
+    ids: IdCounts,
+    count_distinct: Callable[[list[str]], int],
+) -> Table:
+    """The cleaned table with its audit; ``table`` has the rows that were kept.
+
+    Features with one value are dropped. Raises CleaningError if values are too large, or no feature is left.
+    """
+    _check_magnitude(extremes)
+    constant = [name for name, (low, high) in extremes.items() if low == high]
+    features = [name for name in table.features if name not in constant]
+    if constant:
+        log.cells("constants", f"features with one value dropped: {', '.join(constant)}", 0)
+    if not features:
+        raise CleaningError(
+            f"every feature has one value only in the {log.n_rows:,} rows kept ({', '.join(constant)}); "
+            "choose other data.features or loosen clean.*"
+        )
+    left_out = (ExcludedColumn(n, f"constant ({extremes[n][0]:g}) in the rows kept") for n in constant)
+    frame = table.frame
+    if constant:
+        gone = {name for name in constant if name not in table.roles.columns}
+        frame = frame[[name for name in frame.columns if name not in gone]]
+    audit = replace(
+        table.audit,
+        steps=(*table.audit.steps, *log.steps),
+        left_out=(*table.audit.left_out, *left_out),
+        features=tuple(features),
+        rows_kept=log.n_rows,
+        fills={name: fills[name] for name in features if name in fills},
+        notes=(*table.audit.notes, *_id_notes(table.roles.id, ids)),
+        distinct_feature_rows=count_distinct(features),
+    )
+    audit = replace(audit, warnings=(*audit.warnings, *dropped_rows_warnings(audit)))
+    return replace(table, frame=frame, features=tuple(features), audit=audit)
+
+
+def _id_notes(name: str, ids: IdCounts) -> list[str]:
+    notes = [f"{ids.n_missing:,} rows have no {name}"] if ids.n_missing else []
+    if ids.n_repeated:
+        notes.append(f"{ids.n_repeated:,} rows repeat the {name} of another; clean.duplicates=id keeps the first")
+    return notes
+
+
+def _check_magnitude(extremes: Mapping[str, tuple[float, float]]) -> None:
     """Raise CleaningError for values whose squares and products overflow."""
-    for name, (low, high) in state.ends.items():
+    for name, (low, high) in extremes.items():
         if max(high, -low) > MAX_MAGNITUDE:
             raise CleaningError(
                 f"{name!r} has values from {low:.3g} to {high:.3g}, and sums of squares overflow beyond ±{MAX_MAGNITUDE:g}; rescale it, "
                 f"leave it out (data.exclude=[{name}]), or drop those rows (clean.bounds.{name}=[-{MAX_MAGNITUDE:g},{MAX_MAGNITUDE:g}])"
             )
-
-
-def _constants(state: _CleaningState) -> None:
-    """Drop features with a single value."""
-    constant = [name for name, (low, high) in state.ends.items() if low == high]
-    if not constant:
-        return
-    for name in constant:
-        state.left_out.append(ExcludedColumn(name, f"constant ({state.ends[name][0]:g}) in the rows kept"))
-    state.features = [name for name in state.features if name not in constant]
-    state.steps.append(
-        Step("constants", f"features with one value dropped: {', '.join(constant)}", len(state.frame), 0)
-    )
-    if not state.features:
-        raise CleaningError(
-            f"every feature has one value only in the {len(state.frame):,} rows kept ({', '.join(constant)}); "
-            "choose other data.features or loosen clean.*"
-        )
-    roles = state.table.roles.columns
-    state.frame = state.frame.drop(columns=[name for name in constant if name not in roles])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -37,6 +38,49 @@ class FeatureIssue:
     text: str
 
 
+class WholeColumn(Protocol):
+    """A numeric column that is read completely, because it may have an issue."""
+
+    def increases(self) -> bool:
+        """Whether no value is less than the one before."""
+
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers; there are no missing ones."""
+
+    def n_distinct(self) -> int:
+        """The number of distinct values."""
+
+    def distinct(self, most: int) -> np.ndarray | None:
+        """The distinct values without the missing ones; None if there are more than ``most``."""
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """What is known of numeric columns from one read: (n_columns,) arrays, and the first rows (at most 1,000, n_columns)."""
+
+    n_rows: int
+    missing: np.ndarray
+    lows: np.ndarray
+    highs: np.ndarray
+    head: np.ndarray
+
+    @classmethod
+    def of(cls, numbers: Frame, frames: Frames) -> FeatureSummary:
+        """Summarise a frame of numbers."""
+        missing, lows, highs = (host_values(each) for each in (numbers.isna().sum(), numbers.min(), numbers.max()))
+        return cls(len(numbers), missing, lows, highs, frames.to_pandas(numbers.head(_HEAD)).to_numpy(np.float64))
+
+    def __add__(self, later: FeatureSummary) -> FeatureSummary:
+        """The summary of these rows and later ones."""
+        return FeatureSummary(
+            self.n_rows + later.n_rows,
+            self.missing + later.missing,
+            np.fmin(self.lows, later.lows),
+            np.fmax(self.highs, later.highs),
+            np.concatenate([self.head, later.head])[:_HEAD],
+        )
+
+
 def check_features(frame: Frame, names: Sequence[str], frames: Frames) -> dict[str, FeatureIssue | None]:
     """Check numeric columns by their values and names: column -> issue, or None for a measurement.
 
@@ -45,17 +89,28 @@ def check_features(frame: Frame, names: Sequence[str], frames: Frames) -> dict[s
     """
     if not names:
         return {}
-    numbers = frame[list(names)]
-    n_rows = len(frame)
-    missing, lows, highs = (host_values(each) for each in (numbers.isna().sum(), numbers.min(), numbers.max()))
-    head = np.sort(frames.to_pandas(numbers.head(_HEAD)).to_numpy(np.float64), axis=0)
+    summary = FeatureSummary.of(frame[list(names)], frames)
+    return check_summary(summary, names, lambda name: _FrameColumn(frame[name]))
+
+
+def check_summary(
+    summary: FeatureSummary, names: Sequence[str], column: Callable[[str], WholeColumn]
+) -> dict[str, FeatureIssue | None]:
+    """Check numeric columns by their summary; ``column`` gives one to read completely."""
+    head = np.sort(summary.head, axis=0)
     distinct = (head[:1] == head[:1]).sum(axis=0) + (head[1:] > head[:-1]).sum(axis=0)
     with np.errstate(invalid="ignore"):  # an infinity is not whole
         whole = ~((head % 1 != 0) & ~np.isnan(head)).any(axis=0)
     found: dict[str, FeatureIssue | None] = {}
     for j, name in enumerate(names):
-        first = _Head(int(distinct[j]), bool(whole[j]), min(_HEAD, n_rows))
-        found[name] = _check(frame, name, int(missing[j]), float(lows[j]), float(highs[j]), first)
+        facts = _Facts(
+            summary.n_rows,
+            int(summary.missing[j]),
+            float(summary.lows[j]),
+            float(summary.highs[j]),
+            _Head(int(distinct[j]), bool(whole[j]), len(head)),
+        )
+        found[name] = _check(name, facts, column)
     return found
 
 
@@ -68,8 +123,19 @@ class _Head:
     n_rows: int
 
 
-def _check(frame: Frame, name: str, n_missing: int, low: float, high: float, head: _Head) -> FeatureIssue | None:
-    n_rows = len(frame)
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a column from one read."""
+
+    n_rows: int
+    n_missing: int
+    low: float
+    high: float
+    head: _Head
+
+
+def _check(name: str, facts: _Facts, column: Callable[[str], WholeColumn]) -> FeatureIssue | None:
+    n_rows, n_missing, low, high, head = facts.n_rows, facts.n_missing, facts.low, facts.high, facts.head
     if n_missing == n_rows:
         return FeatureIssue("empty", "empty")
     if 2 * n_missing > n_rows:
@@ -77,33 +143,33 @@ def _check(frame: Frame, name: str, n_missing: int, low: float, high: float, hea
     if n_rows > 1 and low == high:
         return FeatureIssue("constant", f"constant ({low:g})")
     if n_missing == 0 and head.whole and head.distinct == head.n_rows and high - low >= n_rows - 1 >= 1:
-        return _check_ids(frame[name], name, low, high)
+        return _check_ids(name, facts, column(name))
     label = bool(_LABEL_NAME.search(name))
     most = (n_rows - n_missing) // ROWS_PER_VALUE
     if head.distinct > (most if label else min(most, FEW_VALUES)):
         return None
-    return _check_few_values(frame[name], low, high, most, label=label)
+    return _check_few_values(facts, column(name), most, label=label)
 
 
-def _check_ids(column: Column, name: str, low: float, high: float) -> FeatureIssue | None:
+def _check_ids(name: str, facts: _Facts, column: WholeColumn) -> FeatureIssue | None:
     """Detect whole numbers that count the rows or identify them."""
-    n_rows = len(column)
+    n_rows, low, high = facts.n_rows, facts.low, facts.high
     named = bool(_COUNTER_NAME.search(name))
     if not named and n_rows < 2 * ROWS_PER_VALUE:
         return None
-    if low in (0.0, 1.0) and high - low == n_rows - 1 and bool(column.is_monotonic_increasing):
+    if low in (0.0, 1.0) and high - low == n_rows - 1 and column.increases():
         return FeatureIssue("counter", "counts the rows")
-    if not (named or n_rows >= MIN_ID_ROWS) or bool((column % 1 != 0).any()) or int(column.nunique()) < n_rows:
+    if not (named or n_rows >= MIN_ID_ROWS) or not column.is_whole() or column.n_distinct() < n_rows:
         return None
     return FeatureIssue("id", "whole numbers that are all different: an id")
 
 
-def _check_few_values(column: Column, low: float, high: float, most: int, *, label: bool) -> FeatureIssue | None:
+def _check_few_values(facts: _Facts, column: WholeColumn, most: int, *, label: bool) -> FeatureIssue | None:
     """Detect a column of few values: at most ``most``, each in many rows."""
-    values = column.dropna().unique()
-    n = len(values)
-    if n > (most if label else min(most, FEW_VALUES)):
+    values = column.distinct(most if label else min(most, FEW_VALUES))
+    if values is None:
         return None
+    n = len(values)
     with np.errstate(invalid="ignore"):  # an infinity is not whole
         whole = not bool((values % 1 != 0).any())
     if label and whole:
@@ -113,10 +179,30 @@ def _check_few_values(column: Column, low: float, high: float, most: int, *, lab
     if not whole:
         return FeatureIssue("coarse", f"{n} different values")
     return (
-        FeatureIssue("flag", f"a flag: {low:g} or {high:g}")
+        FeatureIssue("flag", f"a flag: {facts.low:g} or {facts.high:g}")
         if n == 2
         else FeatureIssue("few", f"{n} different whole numbers")
     )
+
+
+class _FrameColumn:
+    """A column of a frame in memory, as a `WholeColumn`."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+
+    def increases(self) -> bool:
+        return bool(self._column.is_monotonic_increasing)
+
+    def is_whole(self) -> bool:
+        return not bool((self._column % 1 != 0).any())
+
+    def n_distinct(self) -> int:
+        return int(self._column.nunique())
+
+    def distinct(self, most: int) -> np.ndarray | None:
+        values: np.ndarray = self._column.dropna().unique()
+        return values if len(values) <= most else None
 
 
 def split_issues(issues: Mapping[str, FeatureIssue | None]) -> tuple[dict[str, FeatureIssue], dict[str, FeatureIssue]]:

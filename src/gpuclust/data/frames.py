@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,6 +42,91 @@ def hash_rows(columns: Iterable[np.ndarray], n_rows: int) -> np.ndarray:
     return hashed
 
 
+@dataclass(frozen=True)
+class CsvOptions:
+    """How a CSV file is parsed: the types of its columns, whether fields may contain line breaks, and the size of the part that
+    one thread parses. With ``as_text`` the columns of numbers are read as text, as one of them has a cell that is no number."""
+
+    types: dict[str, Any]
+    block_bytes: int
+    multiline: bool = False
+    as_text: bool = False
+
+    @classmethod
+    def of(cls, numbers: Sequence[str], text: Sequence[str], block_bytes: int) -> CsvOptions:
+        """The options to begin with."""
+        return cls(dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64()), block_bytes)
+
+    def arguments(self, layout: CsvLayout) -> dict[str, Any]:
+        """The arguments of pyarrow's readers."""
+        return {
+            "read_options": pa.csv.ReadOptions(
+                column_names=list(layout.columns),
+                skip_rows_after_names=layout.empty_lines + 1 if layout.header else 0,
+                block_size=self.block_bytes,
+            ),
+            "parse_options": pa.csv.ParseOptions(
+                delimiter=layout.separator,
+                newlines_in_values=self.multiline,
+                invalid_row_handler=lambda _: "skip",
+            ),
+            "convert_options": pa.csv.ConvertOptions(
+                column_types=self.types,
+                include_columns=list(self.types),
+                null_values=list(NULL_SPELLINGS),
+                decimal_point=layout.decimal,
+            ),
+        }
+
+    def after(self, error: pa.ArrowInvalid) -> CsvOptions | None:
+        """The options to try next; None if none can help."""
+        text = str(error)
+        if "newlines_in_values" in text and not self.multiline:
+            return replace(self, multiline=True)
+        if "conversion error" in text and pa.float64() in self.types.values():
+            return replace(self, types=dict.fromkeys(self.types, pa.string()), as_text=True)
+        if "block boundaries" in text and self.block_bytes < MAX_BLOCK_BYTES:
+            return replace(self, block_bytes=self.block_bytes * 16)
+        return None
+
+
+@dataclass(frozen=True)
+class ParsedCsv:
+    """The rows of a CSV file, their number, and the number of its lines with the header."""
+
+    rows: Any
+    n_rows: int
+    n_lines: int
+    n_more: int = 0
+    """How many more lines than rows the file has, without the header."""
+
+
+def parse_csv(
+    path: TableFile, layout: CsvLayout, how: CsvOptions, parse: Callable[[CsvOptions], ParsedCsv]
+) -> tuple[ParsedCsv, CsvOptions]:
+    """Parse a CSV file by ``parse``, with other options until it succeeds; also return those that did.
+
+    Raises DataError, or UnicodeError where the bytes do not fit the encoding.
+    """
+    while True:
+        try:
+            parsed = parse(how)
+        except pa.ArrowInvalid as error:
+            if "invalid UTF8" in str(error):
+                raise UnicodeError(str(error)) from error
+            following = how.after(error)
+            if following is None:
+                raise DataError(f"{path} cannot be read as delimited text: {message_of(error)}") from error
+            how = following
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} cannot be read: {message_of(error)}") from error
+        else:
+            n_more = parsed.n_lines - int(layout.header) - parsed.n_rows
+            if how.multiline or n_more <= 0:
+                return replace(parsed, n_more=n_more), how
+            how = replace(how, multiline=True)  # the parts begin at line breaks, which may be inside of quotes
+
+
 class PandasFrames(Frames):
     """Frames on the host: pandas, with numbers in NumPy arrays, text and lists in Arrow arrays."""
 
@@ -53,55 +139,18 @@ class PandasFrames(Frames):
     def read_csv(
         self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
     ) -> tuple[pd.DataFrame, int]:
-        types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, pa.float64())
-        multiline, block_bytes = False, self.block_bytes
-        while True:
-            try:
-                table, n_lines = self._parse(path, layout, types, multiline, block_bytes)
-                if multiline or n_lines <= table.num_rows:
-                    break
-                multiline = True  # the parts that threads parse begin at line breaks, which may be inside of quotes
-            except pa.ArrowInvalid as error:
-                if "newlines_in_values" in str(error) and not multiline:
-                    multiline = True
-                elif "invalid UTF8" in str(error):
-                    raise UnicodeError(str(error)) from error
-                elif "conversion error" in str(error) and pa.float64() in types.values():
-                    types = dict.fromkeys(types, pa.string())
-                elif "block boundaries" in str(error) and block_bytes < MAX_BLOCK_BYTES:
-                    block_bytes *= 16
-                else:
-                    raise DataError(f"{path} cannot be read as delimited text: {message_of(error)}") from error
-            except (OSError, EOFError) as error:
-                raise DataError(f"{path} cannot be read: {message_of(error)}") from error
-        if any(types[name] == pa.string() for name in numbers):
-            columns = [_numbers_if_all(table[name], layout.decimal) for name in numbers]
-            table = pa.table([*columns, *(table[name] for name in text)], names=[*numbers, *text])
-        return arrow_to_pandas(table.select([*numbers, *text])), n_lines - table.num_rows
+        def parse(how: CsvOptions) -> ParsedCsv:
+            with utf8_stream(path, layout) as stream:
+                counted = LineCounter(stream)
+                table = pa.csv.read_csv(counted, **how.arguments(layout))
+            return ParsedCsv(table, table.num_rows, counted.n_lines)
 
-    def _parse(
-        self, path: TableFile, layout: CsvLayout, types: dict[str, Any], multiline: bool, block_bytes: int
-    ) -> tuple[Any, int]:
-        with utf8_stream(path, layout) as stream:
-            counted = LineCounter(stream)
-            table = pa.csv.read_csv(
-                counted,
-                read_options=pa.csv.ReadOptions(
-                    column_names=list(layout.columns),
-                    skip_rows_after_names=layout.empty_lines + 1 if layout.header else 0,
-                    block_size=block_bytes,
-                ),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=layout.separator, newlines_in_values=multiline, invalid_row_handler=lambda _: "skip"
-                ),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=types,
-                    include_columns=list(types),
-                    null_values=list(NULL_SPELLINGS),
-                    decimal_point=layout.decimal,
-                ),
-            )
-        return table, counted.n_lines - int(layout.header)
+        parsed, how = parse_csv(path, layout, CsvOptions.of(numbers, text, self.block_bytes), parse)
+        table = parsed.rows
+        if how.as_text:
+            columns = [numbers_if_all(table[name], layout.decimal) for name in numbers]
+            table = pa.table([*columns, *(table[name] for name in text)], names=[*numbers, *text])
+        return arrow_to_pandas(table.select([*numbers, *text])), parsed.n_more
 
     def read_parquet(self, path: TableFile, columns: Sequence[str]) -> pd.DataFrame:
         try:
@@ -133,11 +182,12 @@ class PandasFrames(Frames):
     def from_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
         return frame
 
-    def to_pandas(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame
+    def to_pandas(self, frame: Any) -> pd.DataFrame:
+        return frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
 
-    def to_matrix(self, frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-        return np.ascontiguousarray(frame[list(columns)].to_numpy(np.float64))
+    def to_matrix(self, frame: Any, columns: Sequence[str]) -> np.ndarray:
+        whole = self.to_pandas(frame[list(columns)])
+        return np.ascontiguousarray(whole.to_numpy(np.float64))
 
 
 class LineCounter(io.RawIOBase):
@@ -197,12 +247,13 @@ def unique_and_named(names: Sequence[str]) -> bool:
     return len(set(names)) == len(names) and "" not in names
 
 
-def open_arrow(path: TableFile) -> Any:
-    """Open an Arrow IPC file (Feather version 2) or stream for reading."""
+def open_arrow(path: TableFile, columns: Sequence[int] | None = None) -> Any:
+    """Open an Arrow IPC file (Feather version 2) or stream for reading; ``columns`` are the numbers of those to read."""
     with path.open("rb") as file:
         is_file = file.read(6) == b"ARROW1"
     mapped = path.arrow() if isinstance(path, RemoteFile) else pa.memory_map(str(path))
-    return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+    options = None if columns is None else pa.ipc.IpcReadOptions(included_fields=list(columns))
+    return pa.ipc.open_file(mapped, options=options) if is_file else pa.ipc.open_stream(mapped, options=options)
 
 
 def iter_arrow(reader: Any) -> Iterator[Any]:
@@ -212,7 +263,7 @@ def iter_arrow(reader: Any) -> Iterator[Any]:
     return iter(reader)
 
 
-def _numbers_if_all(column: Any, decimal: str) -> Any:
+def numbers_if_all(column: Any, decimal: str) -> Any:
     """Convert text to float64 if every cell is a number or a null spelling; otherwise return the text."""
     trimmed = pa.compute.utf8_trim_whitespace(column)
     known = pa.compute.is_in(trimmed, value_set=pa.array(NULL_SPELLINGS))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,9 @@ from gpuclust.data.feature_checks import FeatureIssue, check_features, split_iss
 from gpuclust.data.lists import list_style, parse_lists
 from gpuclust.data.table import NULL_SPELLINGS, Column, ExcludedColumn, Frame, Frames, Step
 from gpuclust.errors import ConfigurationError, DataError
+
+HEAD_ROWS = 1000
+"""The first rows, by which lists written as text are recognised."""
 
 
 @dataclass
@@ -29,6 +33,77 @@ class TypedColumns:
     """The columns that are left out because of their values."""
     doubtful: dict[str, FeatureIssue] = field(default_factory=dict)
     """The features that are used although their values suggest that they are not measurements."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The final columns: id, other roles, features."""
+        return list(dict.fromkeys([*self.roles.values(), *self.features]))
+
+    @property
+    def text_roles(self) -> list[tuple[str, str]]:
+        """The roles that hold text, and their columns."""
+        return [(role, name) for role, name in self._free_roles() if role in ("title", "creator", "group", "preview")]
+
+    @property
+    def number_roles(self) -> list[tuple[str, str]]:
+        """The roles that hold numbers, and their columns: popularity, then year."""
+        return sorted((role, name) for role, name in self._free_roles() if role in ("popularity", "year"))
+
+    def _free_roles(self) -> list[tuple[str, str]]:
+        return [(role, name) for role, name in self.roles.items() if name not in self.features]
+
+    def accept_text(self, name: str, cells: NumberCells, explicit: bool) -> bool:
+        """Whether a feature that is written as text is used as numbers; if not, it is left out.
+
+        Raises ConfigurationError for a column of text that the user named.
+        """
+        if cells.n_text >= cells.n_numbers and cells.n_text:
+            if explicit:
+                raise ConfigurationError(
+                    f"data.features: {name!r} is text ({cells.n_numbers:,} of {cells.n_cells:,} cells are numbers); leave it out"
+                )
+            self.left_out.append(ExcludedColumn(name, "text"))
+            return False
+        if cells.n_text:
+            self.text_cells[name] = cells.n_text
+        return True
+
+    def exclude_unsuitable(
+        self, issues: Mapping[str, FeatureIssue | None], selection: ColumnSelection, where: str
+    ) -> None:
+        """Leave out the columns that are not measurements, except those named by the user or by a preset.
+
+        Raises DataError if no feature is left.
+        """
+        unsuitable, doubtful = split_issues(issues)
+        if selection.explicit:
+            unsuitable, doubtful = {}, {**unsuitable, **doubtful}
+        elif selection.from_preset:
+            doubtful |= {name: t for name, t in unsuitable.items() if t.kind in ("flag", "few", "label")}
+            unsuitable = {name: t for name, t in unsuitable.items() if name not in doubtful}
+        self.unsuitable, self.doubtful = unsuitable, {n: doubtful[n] for n in issues if n in doubtful}
+        self.left_out += [ExcludedColumn(name, t.text) for name, t in unsuitable.items()]
+        self.features = tuple(name for name in issues if name not in unsuitable)
+        if not self.features:
+            seen = "; ".join(f"{out.column}: {out.reason}" for out in self.left_out[:8])
+            raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
+
+    def name_number_role(self, role: str, name: str, column: Column, taken: Collection[str]) -> str:
+        """The column that the numbers of a role go to: a year from text or a date goes into one called year."""
+        if role == "year" and (is_text(column) or column.dtype.kind == "M"):
+            free = (n for n in ("year", "release_year", "year_of_release") if n == name or n not in taken)
+            self.roles["year"] = next(free, name)
+            self.notes.append(f"the year was taken from {name!r}")
+        return self.roles[role]
+
+
+@dataclass(frozen=True)
+class NumberCells:
+    """The cells of a column of text: how many there are, how many are numbers, and how many are neither numbers nor missing."""
+
+    n_cells: int
+    n_numbers: int
+    n_text: int
 
 
 def infer_types(
@@ -53,18 +128,17 @@ def infer_types(
         for name in selection.features
         if types[name].kind in "iuf" or _make_numeric(typed, name, selection.explicit, frames, decimal)
     ]
-    _exclude_unsuitable(typed, numeric, selection, frames)
-    if not typed.features:
-        seen = "; ".join(f"{out.column}: {out.reason}" for out in typed.left_out[:8])
-        raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
-    for role in ("title", "creator", "group", "preview"):
-        if role in roles and roles[role] not in typed.features:
-            _type_text_role(typed, role, roles[role], frames)
-    for role in ("popularity", "year"):
-        if role in roles and roles[role] not in typed.features:
-            _type_number_role(typed, role, roles[role], frames, decimal)
-    _type_id(typed, roles["id"])
-    typed.frame = typed.frame[list(dict.fromkeys([*typed.roles.values(), *typed.features]))]
+    typed.exclude_unsuitable(check_features(frame, numeric, frames), selection, where)
+    for role, name in typed.text_roles:
+        head = frames.to_pandas(frame[[name]].head(HEAD_ROWS))[name]
+        frame[name] = type_text_role(frame[name], text_role_style(role, head), role, frames)
+    for role, name in typed.number_roles:
+        column = number_role(frame[name], role, frames, decimal)
+        new = typed.name_number_role(role, name, frame[name], frame.columns)
+        whole = column.dtype.kind == "f" and not bool(column.isna().any()) and not bool((column % 1 != 0).any())
+        frame[new] = column.astype("int64") if whole else column
+    frame[roles["id"]] = _type_id(frame[roles["id"]])
+    typed.frame = frame[typed.columns]
     return typed
 
 
@@ -84,64 +158,53 @@ def to_numbers(column: Column, frames: Frames, decimal: str = ".") -> tuple[Colu
 
 def _make_numeric(typed: TypedColumns, name: str, explicit: bool, frames: Frames, decimal: str) -> bool:
     """Convert one feature to numbers; return False if it is text and left out."""
-    frame = typed.frame
-    if is_text(frame[name]):
-        numbers, n_text = _booleans(frame[name]) or to_numbers(frame[name], frames, decimal)
-        n_numbers = int(numbers.notna().sum())
-        if n_text >= n_numbers and n_text:
-            if explicit:
-                raise ConfigurationError(
-                    f"data.features: {name!r} is text ({n_numbers:,} of {len(frame):,} cells are numbers); leave it out"
-                )
-            typed.left_out.append(ExcludedColumn(name, "text"))
+    column = typed.frame[name]
+    if is_text(column):
+        marks = boolean_marks(column)
+        booleans = marks.only and marks.any
+        numbers, n_text = (marks.numbers, 0) if booleans else to_numbers(column, frames, decimal)
+        if not typed.accept_text(name, NumberCells(len(column), int(numbers.notna().sum()), n_text), explicit):
             return False
-        frame[name] = numbers
-        if n_text:
-            typed.text_cells[name] = n_text
-    elif frame[name].dtype.kind == "b":
-        frame[name] = frame[name].astype("float64")
+        typed.frame[name] = numbers
+    elif column.dtype.kind == "b":
+        typed.frame[name] = column.astype("float64")
     return True
 
 
-def _exclude_unsuitable(
-    typed: TypedColumns, numeric: Sequence[str], selection: ColumnSelection, frames: Frames
-) -> None:
-    """Leave out the columns that are not measurements, except those named by the user or by a preset."""
-    unsuitable, doubtful = split_issues(check_features(typed.frame, numeric, frames))
-    if selection.explicit:
-        unsuitable, doubtful = {}, {**unsuitable, **doubtful}
-    elif selection.from_preset:
-        doubtful |= {name: t for name, t in unsuitable.items() if t.kind in ("flag", "few", "label")}
-        unsuitable = {name: t for name, t in unsuitable.items() if name not in doubtful}
-    typed.unsuitable, typed.doubtful = unsuitable, {n: doubtful[n] for n in numeric if n in doubtful}
-    typed.left_out += [ExcludedColumn(name, t.text) for name, t in unsuitable.items()]
-    typed.features = tuple(name for name in numeric if name not in unsuitable)
+@dataclass(frozen=True)
+class BooleanMarks:
+    """A column of text read as true and false: whether it has nothing else but missing values, whether it has any, and
+    1.0, 0.0 or missing for each cell."""
+
+    only: bool
+    any: bool
+    numbers: Column
 
 
-def _booleans(column: Column) -> tuple[Column, int] | None:
-    """Convert text with true and false to 1.0 and 0.0; None if it has any other value."""
+def boolean_marks(column: Column) -> BooleanMarks:
+    """Read a column of text as true and false."""
     words = column.str.lower()
     yes, no = words.isin(["true", "t"]), words.isin(["false", "f"])
     missing = column.isna() | words.isin([spelling.lower() for spelling in NULL_SPELLINGS])
-    if not bool((yes | no | missing).all()) or not bool((yes | no).any()):
+    return BooleanMarks(bool((yes | no | missing).all()), bool((yes | no).any()), yes.astype("float64").where(~missing))
+
+
+def text_role_style(role: str, head: Any) -> str | None:
+    """How a column of text is typed, from its first rows as a pandas column: ``quoted`` or ``bare`` lists, ``text``, or None to
+    leave it as it is."""
+    sample = head.dropna().tolist()
+    if head.dtype.kind != "O" or not hasattr(head, "str") or not all(isinstance(item, str) for item in sample):
         return None
-    return yes.astype("float64").where(~missing), 0
+    return (list_style(sample) if role in ("creator", "group") else None) or "text"
 
 
-def _type_text_role(typed: TypedColumns, role: str, name: str, frames: Frames) -> None:
+def type_text_role(column: Column, style: str | None, role: str, frames: Frames) -> Column:
     """Replace empty text (in the group, every null spelling) with missing values; lists written as text become lists."""
-    frame = typed.frame
-    if frame[name].dtype.kind != "O" or not hasattr(frame[name], "str"):
-        return
-    host = frames.to_pandas(frame[[name]].head(1000))[name]
-    sample = host.dropna().tolist()
-    if not all(isinstance(item, str) for item in sample):
-        return
-    style = list_style(sample) if role in ("creator", "group") else None
-    if style:
-        frame[name] = _lists(frame, name, style, frames)
-        return
-    frame[name] = _mask_values(frame[name], NULL_SPELLINGS if role == "group" else ("",))
+    if style is None:
+        return column
+    if style != "text":
+        return _lists(column, style, frames)
+    return _mask_values(column, NULL_SPELLINGS if role == "group" else ("",))
 
 
 def _mask_values(column: Column, words: Sequence[str]) -> Column:
@@ -150,42 +213,41 @@ def _mask_values(column: Column, words: Sequence[str]) -> Column:
     return column.where(~found) if bool(found.any()) else column
 
 
-def _lists(frame: Frame, name: str, style: str, frames: Frames) -> Column:
-    texts = pa.array(frames.to_pandas(frame[[name]])[name], from_pandas=True)
+def _lists(column: Column, style: str, frames: Frames) -> Column:
+    texts = pa.array(frames.to_pandas(column.to_frame("texts"))["texts"], from_pandas=True)
     lists = pd.arrays.ArrowExtensionArray(pa.chunked_array([parse_lists(texts, style)]))
-    return frames.from_pandas(pd.DataFrame({name: lists}))[name]
+    return frames.from_pandas(pd.DataFrame({"texts": lists}))["texts"]
 
 
-def _type_number_role(typed: TypedColumns, role: str, name: str, frames: Frames, decimal: str) -> None:
-    """Convert the popularity or the year to numbers; a year from text or a date goes into a column called year."""
-    frame = typed.frame
-    column = frame[name]
+def number_role(column: Column, role: str, frames: Frames, decimal: str) -> Column:
+    """The popularity or the year as numbers; the year of a text is its first four digits."""
     if column.dtype.kind == "M":
-        column = column.dt.year
-    elif is_text(column) and role == "year":
-        column = frames.to_numeric(column.str.extract(r"(\d{4})", expand=False))
-    elif is_text(column):
-        column = to_numbers(column, frames, decimal)[0]
-    if role == "year" and (is_text(frame[name]) or frame[name].dtype.kind == "M"):
-        free = (n for n in ("year", "release_year", "year_of_release") if n == name or n not in frame.columns)
-        typed.roles["year"] = next(free, name)
-        typed.notes.append(f"the year was taken from {name!r}")
-    whole = column.dtype.kind == "f" and not bool(column.isna().any()) and not bool((column % 1 != 0).any())
-    frame[typed.roles[role]] = column.astype("int64") if whole else column
+        return column.dt.year
+    if is_text(column) and role == "year":
+        return frames.to_numeric(column.str.extract(r"(\d{4})", expand=False))
+    return to_numbers(column, frames, decimal)[0] if is_text(column) else column
 
 
-def _type_id(typed: TypedColumns, name: str) -> None:
+def _type_id(column: Column) -> Column:
     """Convert an id of whole numbers written as text to int64; empty text becomes missing."""
-    frame = typed.frame
-    column = frame[name]
-    if is_text(column) and hasattr(column, "str"):
-        column = _mask_values(column, [""])
-        if not bool(column.isna().any()) and _are_integers(column.head(100)) and _are_integers(column):
-            column = column.astype("int64")
-        frame[name] = column
+    if not is_text_id(column):
+        return column
+    column = mask_empty(column)
+    whole = not bool(column.isna().any()) and are_integers(column.head(100)) and are_integers(column)
+    return column.astype("int64") if whole else column
 
 
-def _are_integers(column: Column) -> bool:
+def is_text_id(column: Column) -> bool:
+    """Whether an id is text."""
+    return is_text(column) and hasattr(column, "str")
+
+
+def mask_empty(column: Column) -> Column:
+    """Replace empty text with missing values."""
+    return _mask_values(column, [""])
+
+
+def are_integers(column: Column) -> bool:
     """Whether all texts are whole numbers in the form of int64: no leading zeros, at most 18 digits."""
     return bool(column.str.match(r"^(0|-?[1-9][0-9]{0,17})$").all())
 

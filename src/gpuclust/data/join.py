@@ -6,6 +6,7 @@ each once, in the order of the artists.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from gpuclust.data.load import load_columns
 from gpuclust.data.schema import FileSchema, read_schema
 from gpuclust.data.table import Frame, Frames
 from gpuclust.errors import ConfigurationError
+
+_HEAD = 1000
 
 
 @dataclass(frozen=True)
@@ -79,27 +82,68 @@ def join_columns(frame: Frame, join: Join, frames: Frames, columns: list[str], *
     key is repeated in the second table. The number of rows never changes. ``bad_rows`` is the policy of `data.bad_rows`;
     raises DataError if it does not allow the rows that cannot be read.
     """
-    loaded = load_columns(join.schema, PandasFrames(), [join.right, *columns], text=[join.right])
-    second, warning = loaded.frame, loaded.bad_rows_warning(bad_rows)
-    keys, key_lists = _as_lists(_text(frames.to_pandas(frame[[join.left]])[join.left]))
-    pairs = pd.DataFrame({"row": keys.row, "key": keys.item})
-    known = _text(second[join.right]).astype(object)
-    pairs["key"] = pd.Index(known.unique()).get_indexer(pd.Index(keys.item))
-    pairs = pairs[pairs["key"] >= 0]
-    right_codes = pd.factorize(known)[0]
-    plain = not key_lists and not known.dropna().duplicated().any()
-    added = pd.DataFrame(index=range(len(frame)))
-    for name in columns:
-        added[name] = _gather(second[name], right_codes, pairs, len(frame), plain=plain)
-    moved = frames.from_pandas(added)
-    for name in columns:
-        frame[name] = moved[name]
-    return JoinResult(frame, int(pairs["row"].nunique()), warning)
+    loaded = LoadedJoin(join, columns, bad_rows=bad_rows)
+    return loaded.add(frame, key_format([frames.to_pandas(frame[[join.left]])[join.left]]), frames)
 
 
-def _text(column: Any) -> Any:
+@dataclass(frozen=True)
+class KeyFormat:
+    """How the keys of the first table are written: whether numbers are whole, and the style of lists that are written as text."""
+
+    whole: bool
+    style: str | None
+
+
+def key_format(parts: Iterable[Any]) -> KeyFormat:
+    """The format of a column of keys, in pandas columns from the first row to the last."""
+    whole, head = True, []
+    for column in parts:
+        whole = whole and column.dtype.kind == "f" and _is_whole(column)
+        if len(head) < _HEAD and column.dtype.kind == "O" and column.dtype != TEXT_LIST:
+            head += column.dropna().head(_HEAD - len(head)).tolist()
+    return KeyFormat(whole, list_style(head) if all(isinstance(item, str) for item in head) else None)
+
+
+class LoadedJoin:
+    """Columns of the second table in memory, to add to any number of frames of the first."""
+
+    def __init__(self, join: Join, columns: Sequence[str], *, bad_rows: str) -> None:
+        loaded = load_columns(join.schema, PandasFrames(), [join.right, *columns], text=[join.right])
+        self._second, self.warning = loaded.frame, loaded.bad_rows_warning(bad_rows)
+        self._left, self._columns = join.left, list(columns)
+        keys = self._second[join.right]
+        known = _text(keys, whole=keys.dtype.kind == "f" and _is_whole(keys)).astype(object)
+        self._known = pd.Index(known.unique())
+        self._codes = pd.factorize(known)[0]
+        self._repeated = bool(known.dropna().duplicated().any())
+
+    def add(self, frame: Frame, form: KeyFormat, frames: Frames) -> JoinResult:
+        """Add the columns to a frame; see `join_columns`."""
+        left = _text(frames.to_pandas(frame[[self._left]])[self._left], whole=form.whole)
+        keys, key_lists = _as_lists(left, form.style)
+        pairs = pd.DataFrame({"row": keys.row, "key": self._known.get_indexer(pd.Index(keys.item))})
+        pairs = pairs[pairs["key"] >= 0]
+        plain = not key_lists and not self._repeated
+        added = pd.DataFrame(index=range(len(frame)))
+        for name in self._columns:
+            added[name] = _gather(self._second[name], self._codes, pairs, len(frame), plain=plain)
+        moved = frames.from_pandas(added)
+        for name in self._columns:
+            frame[name] = moved[name]
+        return JoinResult(frame, int(pairs["row"].nunique()), self.warning)
+
+    def result(self, rows_matched: int) -> JoinResult:
+        """The result for a table whose rows were added in parts."""
+        return JoinResult(None, rows_matched, self.warning)
+
+
+def _is_whole(column: Any) -> bool:
+    return not bool((column % 1 != 0).where(column.notna(), False).any())
+
+
+def _text(column: Any, *, whole: bool) -> Any:
     """Keys as text; a float column of whole numbers is written without decimals."""
-    if column.dtype.kind == "f" and not (column % 1 != 0).where(column.notna(), False).any():
+    if column.dtype.kind == "f" and whole:
         column = column.astype("Int64")
     return column.astype("str").where(column.notna()) if column.dtype.kind in "iuf" else column
 
@@ -112,12 +156,11 @@ class _Items:
     item: Any
 
 
-def _as_lists(column: Any) -> tuple[_Items, bool]:
-    """Flatten a column of lists, of lists written as text, or of single values; also return whether it had lists."""
+def _as_lists(column: Any, style: str | None) -> tuple[_Items, bool]:
+    """Flatten a column of lists, of lists written as text in a style, or of single values; also return whether it had lists."""
     values = pa.array(column) if column.dtype == TEXT_LIST else pa.array(column.astype(object), from_pandas=True)
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    style = list_style(values.drop_null().slice(0, 1000).to_pylist()) if pa.types.is_string(values.type) else None
-    if style:
+    if style and pa.types.is_string(values.type):
         values = parse_lists(values, style)
     if pa.types.is_list(values.type):
         return _Items(pc.list_parent_indices(values).to_numpy(), pc.list_flatten(values).to_pandas()), True
@@ -130,7 +173,7 @@ def _gather(values: Any, codes: np.ndarray, pairs: pd.DataFrame, n_rows: int, *,
     if values.dtype.kind in "iuf":
         found = pairs.merge(pd.DataFrame({"key": codes, "value": values}), on="key")
         return found.groupby("row")["value"].mean().reindex(range(n_rows))
-    items, lists = _as_lists(values)
+    items, lists = _as_lists(values, key_format([values]).style)
     second = pd.DataFrame({"key": codes[items.row], "item": items.item})
     found = pairs.merge(second, on="key").drop_duplicates(["row", "item"])
     if plain and not lists:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from gpuclust.data.batches import BatchedColumns, as_text
 from gpuclust.data.files import TableFile
 from gpuclust.data.schema import FileSchema
 from gpuclust.data.sniff import sniff, utf8_stream
@@ -103,11 +104,12 @@ def _load_csv(
 def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:
     """Convert a column to text in all files if it is text in one of them."""
     for name in numbers if len(parts) > 1 else ():
-        kinds = {part[name].dtype.kind for part in parts}
-        if len(kinds) > 1:
+        if len({part.dtypes[name].kind for part in parts}) > 1:
             for part in parts:
-                if part[name].dtype.kind == "f":
-                    part[name] = part[name].astype("str").where(part[name].notna())
+                if isinstance(part, BatchedColumns):
+                    part.to_text(name)
+                elif part.dtypes[name].kind == "f":
+                    part[name] = as_text(part[name])
     return parts
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gpuclust.config import DataConfig
 from gpuclust.data.columns import ColumnSelection, IdCandidates, id_candidates, select_columns
-from gpuclust.data.infer_types import infer_types, text_step
-from gpuclust.data.source import fingerprint, open_source
+from gpuclust.data.infer_types import TypedColumns, infer_types, text_step
+from gpuclust.data.source import CatalogueSource, FileSource, LoadedTable, fingerprint, open_source
 from gpuclust.data.summary import column_warnings
 from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Table, sample_rows
 from gpuclust.errors import DataError
@@ -27,45 +29,79 @@ def read(data: DataConfig, frames: Frames) -> Table:
         ConfigurationError: a named column does not exist.
         DataError: the file is missing, empty, corrupt or not a table, or has no column to cluster.
     """
+    opened = open_table(data, frames)
+    opened = opened.with_id(find_id(opened.candidates, lambda name: _all_distinct(opened.frame[name])))
+    frame, roles = _with_id(opened.frame, opened.selection)
+    rows = opened.sampled_rows()
+    if rows is not None:
+        frame = frame.iloc[rows].reset_index(drop=True)
+    joined = opened.source.add_joined(frame, opened.selection, frames)
+    source = opened.source
+    typed = infer_types(joined.frame, opened.selection, roles, frames, decimal=source.decimal, where=source.where)
+    return opened.table(typed, typed.frame, rows, len(typed.frame), joined)
+
+
+@dataclass(frozen=True)
+class OpenedTable:
+    """The columns of a source that a table is made of, as they were loaded, and what the audit says about them."""
+
+    data: DataConfig
+    source: FileSource | CatalogueSource
+    selection: ColumnSelection
+    candidates: IdCandidates
+    frame: Frame
+    description: dict[str, Any]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def with_id(self, found: tuple[str, str] | None) -> OpenedTable:
+        """The same with the id column that was found, and why it is the id."""
+        selection, description, notes = self.selection, dict(self.description), self.notes
+        if found is not None:
+            name, reason = found
+            selection = selection.with_id(name)
+            description |= {"id_column": name, "id_found": reason}
+            notes = (*notes, f"{name} is the id ({reason}); data.roles.id=COLUMN names another")
+        description["id_made"] = "id" not in selection.roles
+        return replace(self, selection=selection, description=description, notes=notes)
+
+    def sampled_rows(self) -> np.ndarray | None:
+        """The numbers of the rows of a sample (n_rows,); None for all rows."""
+        n_rows = self.data.n_rows
+        return sample_rows(len(self.frame), n_rows, self.data.seed) if n_rows and n_rows < len(self.frame) else None
+
+    def table(
+        self, typed: TypedColumns, frame: Frame, rows: np.ndarray | None, n_rows: int, joined: LoadedTable
+    ) -> Table:
+        """The table of the typed columns, with its audit."""
+        notes, description = [*self.notes, *typed.notes], self.description | joined.source
+        if rows is not None:
+            n_source, seed = len(self.frame), self.data.seed
+            notes.append(f"a sample of {n_rows:,} of {n_source:,} rows, drawn with data.seed={seed}")
+            description["sample"] = {"n_rows": n_rows, "seed": seed}
+        warnings = column_warnings(self.selection.unused_booleans, typed.unsuitable, typed.doubtful)
+        audit = Audit(
+            source=description,
+            features=typed.features,
+            left_out=(*self.selection.left_out, *typed.left_out),
+            steps=(text_step(typed.text_cells, n_rows),) if typed.text_cells else (),
+            notes=tuple(notes),
+            warnings=(*self.warnings, *joined.warnings, *warnings),
+            rows_read=n_rows,
+            rows_kept=n_rows,
+        )
+        return Table(frame, Roles(**typed.roles), typed.features, fingerprint(self.data), audit, rows)
+
+
+def open_table(data: DataConfig, frames: Frames) -> OpenedTable:
+    """Select the columns of a source and load them. Raises ConfigurationError or DataError."""
     source = open_source(data)
     selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
     candidates = id_candidates(selection, source.keys, source.kinds)
     loaded = source.load(selection, candidates, frames)
-    n_source = len(loaded.frame)
-    if not n_source:
+    if not len(loaded.frame):
         raise DataError(f"{source.where} has a header but no rows; give a file with rows")
-    description, notes = dict(loaded.source), list(loaded.notes)
-    if identified := _find_id(loaded.frame, candidates):
-        name, reason = identified
-        selection = selection.with_id(name)
-        description |= {"id_column": name, "id_found": reason}
-        notes.append(f"{name} is the id ({reason}); data.roles.id=COLUMN names another")
-    frame, roles = _with_id(loaded.frame, selection)
-    description["id_made"] = "id" not in selection.roles
-    rows = None
-    if data.n_rows is not None and data.n_rows < n_source:
-        rows = sample_rows(n_source, data.n_rows, data.seed)
-        frame = frame.iloc[rows].reset_index(drop=True)
-    joined = source.add_joined(frame, selection, frames)
-    typed = infer_types(joined.frame, selection, roles, frames, decimal=source.decimal, where=source.where)
-    description |= joined.source
-    notes += typed.notes
-    n_rows = len(typed.frame)
-    if rows is not None:
-        notes.append(f"a sample of {n_rows:,} of {n_source:,} rows, drawn with data.seed={data.seed}")
-        description["sample"] = {"n_rows": n_rows, "seed": data.seed}
-    warnings = column_warnings(selection.unused_booleans, typed.unsuitable, typed.doubtful)
-    audit = Audit(
-        source=description,
-        features=typed.features,
-        left_out=(*selection.left_out, *typed.left_out),
-        steps=(text_step(typed.text_cells, n_rows),) if typed.text_cells else (),
-        notes=tuple(notes),
-        warnings=(*loaded.warnings, *joined.warnings, *warnings),
-        rows_read=n_rows,
-        rows_kept=n_rows,
-    )
-    return Table(typed.frame, Roles(**typed.roles), typed.features, fingerprint(data), audit, rows)
+    return OpenedTable(data, source, selection, candidates, loaded.frame, loaded.source, loaded.notes, loaded.warnings)
 
 
 def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequence[str] | None = None) -> pa.Table:
@@ -87,15 +123,15 @@ def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequenc
     return columns if table.rows is None else columns.take(pa.array(table.rows))
 
 
-def _find_id(frame: Frame, candidates: IdCandidates) -> tuple[str, str] | None:
-    """The id column among the candidates and why it is the id.
+def find_id(candidates: IdCandidates, all_distinct: Callable[[str], bool]) -> tuple[str, str] | None:
+    """The id column among the candidates and why it is the id; ``all_distinct`` tells whether no value of a column is repeated.
 
     It is the first column that is named like an id and has distinct values, else the only text column with distinct values.
     """
     for name in candidates.named:
-        if _all_distinct(frame[name]):
+        if all_distinct(name):
             return name, "it is named like an id, and no value is repeated"
-    distinct = [name for name in candidates.text if _all_distinct(frame[name])]
+    distinct = [name for name in candidates.text if all_distinct(name)]
     if len(distinct) == 1:
         return distinct[0], "it is the only column of text without repeated values"
     return None
@@ -112,6 +148,11 @@ def _with_id(frame: Frame, selection: ColumnSelection) -> tuple[Frame, dict[str,
     """The frame with an id column, and the roles. Without an id, the id is the row number in the source, from 0."""
     if "id" in selection.roles:
         return frame, selection.roles
-    name = next(n for n in ("id", "row", "row_id", "row_number_in_source") if n not in frame.columns)
+    name = made_id(frame.columns)
     frame[name] = np.arange(len(frame), dtype=np.int64)
     return frame, {"id": name, **selection.roles}
+
+
+def made_id(columns: Collection[str]) -> str:
+    """The name of an id column that is made."""
+    return next(n for n in ("id", "row", "row_id", "row_number_in_source") if n not in columns)

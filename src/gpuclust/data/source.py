@@ -14,7 +14,7 @@ from gpuclust.config import DataConfig
 from gpuclust.data.columns import ColumnSelection, IdCandidates, matches_preset
 from gpuclust.data.files import content_digest, find_files
 from gpuclust.data.frames import read_arrow
-from gpuclust.data.join import Join, join_columns, open_join
+from gpuclust.data.join import Join, JoinResult, join_columns, open_join
 from gpuclust.data.load import LoadedColumns, load_columns
 from gpuclust.data.schema import FileSchema, read_schema
 from gpuclust.data.table import NULL_SPELLINGS, Frame, Frames
@@ -80,10 +80,19 @@ class FileSource:
         """Add the selected columns of the joined table. Raises DataError."""
         if self.join is None:
             return LoadedTable(frame)
-        used = {*selection.role_columns, *selection.features}
-        columns = [name for name in self.join.kinds if name in used]
+        columns = self.joined_columns(selection)
         joined = join_columns(frame, self.join, frames, columns, bad_rows=self.bad_rows)
-        source = {"path": self.join.path, "columns": columns, "rows_matched": joined.rows_matched}
+        return self.describe_joined(joined, columns)
+
+    def joined_columns(self, selection: ColumnSelection) -> list[str]:
+        """The selected columns of the joined table."""
+        used = {*selection.role_columns, *selection.features}
+        return [name for name in self.join.kinds if name in used] if self.join else []
+
+    def describe_joined(self, joined: JoinResult, columns: Sequence[str]) -> LoadedTable:
+        """A frame with added columns, and what the audit says about them."""
+        assert self.join is not None
+        source = {"path": self.join.path, "columns": list(columns), "rows_matched": joined.rows_matched}
         return LoadedTable(joined.frame, {"join": source}, warnings=(joined.warning,) if joined.warning else ())
 
     def arrow_columns(self, names: Sequence[str], frames: Frames) -> pa.Table:

@@ -1,0 +1,261 @@
+"""`DiskFrame`: a table's frame on disk. Features lie in a flat file of float64, the other columns in a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpuclust.data.frames import arrow_to_pandas
+from gpuclust.errors import DataError, message_of
+
+if TYPE_CHECKING:
+    from gpuclust.runtime.blocks import DiskBlocks, DiskWriter, RowBlocks
+    from gpuclust.runtime.scratch import Scratch
+
+GROUP_ROWS = 65_536
+"""Rows of a row group of the Parquet file, and of a batch unless another number is wanted."""
+
+
+class _Storage:
+    """The files of a frame: ``values`` (n_rows, n_features) and ``others``, a Parquet file of the columns that are no features."""
+
+    def __init__(
+        self, scratch: Scratch, features: Sequence[str], values: DiskBlocks, others: Path | None, dtypes: pd.Series
+    ) -> None:
+        self.scratch, self.features, self.values, self.others, self.dtypes = scratch, features, values, others, dtypes
+        self.copies: dict[tuple[str, ...], RowBlocks] = {}
+
+    def remove(self) -> None:
+        """Remove the files."""
+        for path in (self.values.path, self.others):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+class DiskFrame:
+    """The frame of a `Table` that is not held in memory: its columns on disk, row after row.
+
+    It has the columns and types of the pandas frame that it stands for, and only the operations that need little memory: `batches`,
+    `iloc`, ``frame[[columns]]`` (which copies nothing) and `values_of`. Its files lie in a scratch folder and are gone when that
+    is closed.
+    """
+
+    def __init__(self, storage: _Storage, columns: Sequence[str]) -> None:
+        self._storage = storage
+        self.columns = pd.Index(columns)
+
+    def __len__(self) -> int:
+        return len(self._storage.values)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, n_columns)."""
+        return len(self), len(self.columns)
+
+    @property
+    def dtypes(self) -> pd.Series:
+        """The type of each column, as in the pandas frame."""
+        return self._storage.dtypes[self.columns]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, for the cache of results."""
+        return 0
+
+    @property
+    def iloc(self) -> _Rows:
+        """``frame.iloc[rows]``: rows by their numbers (n,), in any order, or a slice, as a pandas frame with an index 0..n-1."""
+        return _Rows(self)
+
+    def __getitem__(self, columns: Sequence[str]) -> DiskFrame:
+        """A frame of some columns, in this order. Raises KeyError for a column that it does not have."""
+        if isinstance(columns, str):
+            raise TypeError("a frame on disk gives frames of columns (frame[[name]]), not a column")
+        if missing := [name for name in columns if name not in self.columns]:
+            raise KeyError(f"{missing} not in the columns")
+        return DiskFrame(self._storage, list(columns))
+
+    def values_of(self, features: Sequence[str]) -> RowBlocks:
+        """Features as blocks (n_rows, n_features) of float64. Some of the features are copied to a file of their own, once."""
+        wanted, storage = tuple(features), self._storage
+        if wanted == tuple(storage.features):
+            return storage.values
+        if wanted not in storage.copies:
+            at = [list(storage.features).index(name) for name in wanted]
+            writer = storage.scratch.writer("columns", len(at), np.float64)
+            for _, X in storage.values.runs():
+                writer.append(X[:, at])
+            storage.copies[wanted] = writer.close()
+        return storage.copies[wanted]
+
+    def batches(self, columns: Sequence[str] | None = None, rows: int = GROUP_ROWS) -> Iterator[pd.DataFrame]:
+        """All rows in order, in pandas frames of ``rows`` rows (the last may be shorter), each with an index 0..n-1.
+
+        ``rows`` is rounded up to a multiple of `GROUP_ROWS`.
+        """
+        names = list(self.columns if columns is None else self[columns].columns)
+        step = -(-rows // GROUP_ROWS)
+        file = self._open(names)
+        for start in range(0, len(self), step * GROUP_ROWS):
+            stop = min(start + step * GROUP_ROWS, len(self))
+            groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
+            yield self._assemble(names, self._values(names, start, stop), self._others(file, names, groups))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The whole frame in memory."""
+        return pd.concat(self.batches(), ignore_index=True)
+
+    def remove(self) -> None:
+        """Remove the files of the frame, and so of all frames of its columns."""
+        self._storage.remove()
+
+    def _values(self, names: Sequence[str], start: int, stop: int) -> np.ndarray | None:
+        storage = self._storage
+        return storage.values.read(start, stop) if set(names) & set(storage.features) else None
+
+    def _open(self, names: Sequence[str]) -> Any:
+        """The Parquet file, if one of the columns is in it."""
+        others = self._storage.others
+        return pq.ParquetFile(others) if others is not None and set(names) - set(self._storage.features) else None
+
+    def _others(self, file: Any, names: Sequence[str], groups: Sequence[int]) -> Any:
+        """Columns of row groups as an Arrow table; None where no column is in the file."""
+        if file is None:
+            return None
+        wanted = [name for name in dict.fromkeys(names) if name not in self._storage.features]
+        try:
+            return file.read_row_groups(list(groups), columns=wanted)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._storage.others} cannot be read: {message_of(error)}") from error
+
+    def _assemble(self, names: Sequence[str], values: np.ndarray | None, others: Any) -> pd.DataFrame:
+        """A frame of the columns from rows of the flat file and of the Parquet file."""
+        columns: dict[str, Any] = {}
+        host = None if others is None else arrow_to_pandas(others)
+        place = {name: j for j, name in enumerate(self._storage.features)}
+        for name in names:
+            if name in place:
+                assert values is not None
+                columns[name] = np.ascontiguousarray(values[:, place[name]])
+            else:
+                assert host is not None
+                column = host[name]
+                wanted = self._storage.dtypes[name]
+                columns[name] = column if column.dtype == wanted else column.astype(wanted)
+        return pd.DataFrame(columns, columns=pd.Index(list(names)))
+
+
+class _Rows:
+    """``frame.iloc``."""
+
+    def __init__(self, frame: DiskFrame) -> None:
+        self._frame = frame
+
+    def __getitem__(self, rows: Any) -> pd.DataFrame:
+        frame, storage = self._frame, self._frame._storage
+        numbers = np.arange(len(frame))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        numbers = np.flatnonzero(numbers) if numbers.dtype == bool else numbers.astype(np.int64)
+        numbers = np.where(numbers < 0, numbers + len(frame), numbers)
+        names = list(frame.columns)
+        values = storage.values.take(numbers) if set(names) & set(storage.features) else None
+        return frame._assemble(names, values, self._taken(names, numbers))
+
+    def _taken(self, names: Sequence[str], numbers: np.ndarray) -> Any:
+        """Rows of the Parquet file, one row group in memory at a time."""
+        file = self._frame._open(names)
+        if file is None:
+            return None
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        parts = []
+        for group in np.unique(ordered // GROUP_ROWS).tolist() or [0]:
+            first, last = np.searchsorted(ordered, (group * GROUP_ROWS, (group + 1) * GROUP_ROWS))
+            inside = ordered[first:last] - group * GROUP_ROWS
+            parts.append(self._frame._others(file, names, [group]).take(pa.array(inside)))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return pa.concat_tables(parts).take(pa.array(place))
+
+
+class DiskFrameWriter:
+    """Writes pandas frames, from the first row to the last, and opens them as a `DiskFrame`.
+
+    All frames have the same columns and types; ``features`` are float64.
+    """
+
+    def __init__(self, scratch: Scratch, features: Sequence[str]) -> None:
+        self._scratch, self._features = scratch, tuple(features)
+        self._values: DiskWriter = scratch.writer("features", len(self._features), np.float64)
+        self._path: Path | None = None
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._dtypes: pd.Series | None = None
+        self.n_rows = 0
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Write rows. Raises BackendError where the disk is full."""
+        if self._dtypes is None:
+            self._begin(frame)
+        self._values.append(frame[list(self._features)].to_numpy(np.float64))
+        self.n_rows += len(frame)
+        if self._writer is None:
+            return
+        schema = self._writer.schema
+        columns = [
+            pa.array(frame[name], kind, from_pandas=True) for name, kind in zip(schema.names, schema.types, strict=True)
+        ]
+        self._waiting.append(pa.Table.from_arrays([_whole(column) for column in columns], schema=schema))
+        if sum(map(len, self._waiting)) >= GROUP_ROWS:
+            self._flush(whole_groups=True)
+
+    def _begin(self, frame: pd.DataFrame) -> None:
+        self._dtypes = frame.dtypes
+        others = [name for name in frame.columns if name not in self._features]
+        if others:
+            self._path = self._scratch.file("columns")
+            schema = pa.schema([(name, _arrow_type(frame[name])) for name in others])
+            self._writer = pq.ParquetWriter(self._path, schema, compression="lz4")
+
+    def _flush(self, *, whole_groups: bool) -> None:
+        table = pa.concat_tables(self._waiting)
+        stop = len(table) // GROUP_ROWS * GROUP_ROWS if whole_groups else len(table)
+        try:
+            self._writer.write_table(table.slice(0, stop), row_group_size=GROUP_ROWS)
+        except OSError as error:
+            raise self._scratch.full(error) from error
+        self._waiting = [table.slice(stop)] if stop < len(table) else []
+
+    def close(self) -> DiskFrame:
+        """End the files; the frame."""
+        assert self._dtypes is not None, "a frame has columns"
+        if self._writer is not None:
+            if self._waiting:
+                self._flush(whole_groups=False)
+            self._writer.close()
+        storage = _Storage(self._scratch, self._features, self._values.close(), self._path, self._dtypes)
+        return DiskFrame(storage, list(self._dtypes.index))
+
+
+def _whole(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _arrow_type(column: pd.Series) -> Any:
+    """The Arrow type that holds a column of a frame."""
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        return dtype.pyarrow_dtype
+    if isinstance(dtype, pd.StringDtype):
+        return pa.string()
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pa.timestamp(dtype.unit, str(dtype.tz))
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+        return pa.from_numpy_dtype(dtype)
+    found = pa.array(column, from_pandas=True).type
+    return pa.string() if pa.types.is_null(found) else found
