@@ -279,6 +279,22 @@ HALVES = {
 }  # fmt: skip
 
 
+def websocket_holds(address: str) -> bool:
+    """Whether a WebSocket is open after the time that a request has to arrive."""
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=HEAD_SECONDS + 2) as connection:
+        connection.sendall(
+            f"GET /_stcore/stream HTTP/1.1\r\nHost: {place.netloc}\r\nOrigin: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: streamlit\r\n\r\n".encode()
+        )
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+        try:
+            received = connection.recv(4096)
+            return bool(received) and b"HTTP/1.1" not in received
+        except TimeoutError:
+            return True
+
+
 def test_half_sent_requests_are_given_up(folder: Path, local: Explorer) -> None:
     """Three hundred of them at once, beside which the server answers as ever."""
     with serving(folder) as address, ThreadPoolExecutor(320) as pool:
@@ -287,11 +303,13 @@ def test_half_sent_requests_are_given_up(folder: Path, local: Explorer) -> None:
         assert httpx.get(f"{address}/health", timeout=20).status_code == 200
         kinds = {name: pool.submit(waits, address, sent) for name, (sent, _) in HALVES.items()}
         explored = pool.submit(waits, local.address, HALVES["half a head"][0])
+        held = pool.submit(websocket_holds, local.address)
         slow = 5.0 * float(os.environ.get("GPUCLUST_TEST_PATIENCE", "4"))  # other work on the machine
         for name, waited in kinds.items():
             least, most = (0.0 if name == "half a second head" else HALVES[name][1] - 1), HALVES[name][1] + slow
             assert least < waited.result() < most, name
         assert explored.result() < HEAD_SECONDS + slow
+        assert held.result()
         assert max(one.result() for one in many) < HEAD_SECONDS + slow
         process = int(
             subprocess.run(

@@ -27,6 +27,7 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     _begun = False  # a part of a request has arrived
     _reading_body = False
     _received = 0
+    _upgraded = False  # to a WebSocket, which has time limits of its own
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer for the first request of a connection."""
@@ -36,6 +37,8 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def data_received(self, data: bytes) -> None:
         """Start, stop or keep the timer when bytes arrive."""
         super().data_received(data)
+        if self._upgraded:
+            return
         self._begun, cycle = True, self.cycle
         answering = cycle is not None and not cycle.response_complete
         if self.transport.is_closing() or (answering and not cycle.more_body):
@@ -52,6 +55,7 @@ class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def handle_websocket_upgrade(self, *arguments: Any) -> None:
         """Stop the timer: another protocol takes over the connection."""
         self._forget()
+        self._upgraded = True
         super().handle_websocket_upgrade(*arguments)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -205,23 +205,21 @@ function ticksOf(low, high, most) {
 class Grid {
   /* The arrays of an `old` grid of as many rows are used again. */
   constructor(x, y, low, high, old) {
-    const n = x.length, side = Math.max(1, Math.min(768, Math.ceil(Math.sqrt(n / 2))));
+    const n = x.length, side = Math.max(1, Math.min(768, Math.ceil(Math.sqrt(n / 2)))), again = old?.x.length === n;
     Object.assign(this, { x, y, low, high, side });
-    const fx = side / (high[0] - low[0]), fy = side / (high[1] - low[1]), last = side - 1, again = old?.x.length === n;
-    const cell = (this.cell = again ? old.cell : new Uint32Array(n));
-    this.starts = again ? old.starts.fill(0) : new Uint32Array(side * side + 1);
-    for (let i = 0; i < n; i++) {
+    const fx = side / (high[0] - low[0]), fy = side / (high[1] - low[1]), last = side - 1;
+    const starts = (this.starts = again ? old.starts.fill(0) : new Uint32Array(side * side + 1));
+    this.rows = again ? old.rows : new Uint32Array(n);
+    const cell = (i) => {
       // Rows beyond the span are in the cells at the edge; rows without a position are never drawable.
       let a = (x[i] - low[0]) * fx, b = (y[i] - low[1]) * fy;
       a = a > 0 ? (a > last ? last : a | 0) : 0;
       b = b > 0 ? (b > last ? last : b | 0) : 0;
-      this.starts[(cell[i] = b * side + a) + 1]++;
-    }
-    for (let c = 0; c < side * side; c++) this.starts[c + 1] += this.starts[c];
-    const next = (this.next = again ? old.next : new Uint32Array(side * side + 1));
-    next.set(this.starts);
-    this.rows = again ? old.rows : new Uint32Array(n);
-    for (let i = 0; i < n; i++) this.rows[next[cell[i]]++] = i;
+      return b * side + a;
+    };
+    for (let i = 0; i < n; i++) starts[cell(i)]++;
+    for (let c = 1; c < starts.length; c++) starts[c] += starts[c - 1]; // the end of each cell, and once it is filled its start
+    for (let i = n - 1; i >= 0; i--) this.rows[--starts[cell(i)]] = i;
   }
 
   cells(x0, y0, x1, y1) {
@@ -531,7 +529,11 @@ class PointsMap {
     if (column.values) return column;
     column.loading ??= (async () => {
       let values = typeof column.source === "function" ? await column.source() : column.source;
-      if (name === "cluster") values = this.clusterCodes(column, values);
+      if (name === "cluster") {
+        const codes = this.clusterCodes(column, values);
+        if (typeof column.source === "function") values.buffer?.transfer?.(0); // free it now
+        values = codes;
+      }
       else if (column.kind === "category" && !column.names) values = this.codes(column, values);
       else if (column.kind === "number" && !ArrayBuffer.isView(values)) values = Float32Array.from(values, (v) => (v == null ? NaN : v));
       column.source = null;
@@ -1196,10 +1198,8 @@ class PointsMap {
   /* Positions in [-1, 1] and colours of the rows shown, in the order of the stride, on the device: 12 bytes a row, 16 with three axes. */
   upload(limit) {
     const { n, step, bits, ranges } = this, three = this.axes.length === 3, width = three ? 4 : 3, count = Math.min(this.shown, limit);
-    if (!this.staging || this.staging.byteLength < count * width * 4) {
-      this.staging = null; // free before the larger one is made
-      this.staging = new ArrayBuffer(Math.max(count, 1) * width * 4);
-    }
+    // One buffer for any number of rows and axes: a larger one made later would be a second one until the next garbage collection.
+    this.staging ??= new ArrayBuffer(Math.max(n, 1) * (this.axisNames.length > 2 ? 16 : 12));
     const floats = new Float32Array(this.staging), words = new Uint32Array(this.staging), [x, y, z] = this.axes.map((name) => this.columns[name].values);
     const [rx, ry, rz] = ranges, { values, of } = this.tints(), hidden = ALL & ~SELECTED, selecting = !!this.lasso, pale = packed(this.dark ? [120, 124, 130] : [176, 180, 186], 26);
     const f = ranges.map((r) => 1 / r.half);
@@ -1713,6 +1713,7 @@ class PointsMap {
 
   destroy() {
     this.destroyed = true;
+    for (const done of this.waiting.splice(0)) done();
     clearTimeout(this.writing);
     this.resizing?.disconnect();
     this.scheme?.removeEventListener("change", this.onScheme);

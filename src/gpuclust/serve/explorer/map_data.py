@@ -171,7 +171,8 @@ export default async function ({ parentElement, data, setTriggerValue }) {
   host.append(place);
   const arrays = { cluster: Int32Array, group: Uint16Array };
   const fetched = (name) => async () => {
-    const response = await fetch(`${data.base}/column?name=${encodeURIComponent(name)}`);
+    // Not stored: the page keeps the array, and a cache in memory would hold a second one.
+    const response = await fetch(`${data.base}/column?name=${encodeURIComponent(name)}`, { cache: "no-store" });
     if (!response.ok) throw new Error("this export has changed; reload the page");
     return new (arrays[name] ?? Float32Array)(await response.arrayBuffer());
   };
