@@ -91,8 +91,12 @@ class RemoteFile:
         if _scheme(self.url) in WEB:
             return self.etag
         with _store_errors(self.url), self.store.open_input_file(self.path) as file:
-            facts = {bytes(k).decode().lower(): bytes(v).decode() for k, v in (file.metadata() or {}).items()}
+            facts = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
         return facts.get("etag") or str(self.modified)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class _Raw(io.RawIOBase):
@@ -265,12 +269,22 @@ def _web_file(url: str) -> list[RemoteFile]:
     web = _web()
     info = web.files.info(url)
     etag, size = str(info.get("ETag") or info.get("Last-Modified") or ""), info.get("size")
-    if info.get("partial") and size is not None:
+    if size and _has_ranges(web.files, url, int(size)):
         return [RemoteFile(url, web, url, int(size), etag=etag)]
     from pyarrow.fs import LocalFileSystem
 
     copy = _downloaded(url, etag)
     return [RemoteFile(url, LocalFileSystem(), str(copy), copy.stat().st_size, etag=etag or _digest(copy))]
+
+
+def _has_ranges(files: Any, url: str, size: int) -> bool:
+    """Whether the server gives the last byte alone."""
+    with files.open(url, "rb", cache_type="none", size=size) as file:
+        try:
+            file.seek(size - 1)
+            return len(file.read(1)) == 1
+        except ValueError:  # fsspec's, before it reads the answer
+            return False
 
 
 @lru_cache(maxsize=256)
@@ -295,14 +309,13 @@ def _store_errors(url: str) -> Iterator[None]:
         yield
     except GpuclustError:
         raise
-    except (
-        Exception
-    ) as error:  # fsspec, aiohttp and pyarrow have their own trees, and end in ValueError or TypeError too
+    except Exception as error:  # fsspec, aiohttp and pyarrow have trees of their own, and raise ValueError too
         raise DataError(f"{url} {_reason(url, error)}") from error
 
 
 def _reason(url: str, error: Exception) -> str:
-    text = f"{type(error).__name__} {error}"
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for whatever happened
+    text = f"{type(cause or error).__name__} {cause or error}"
     credentials = {
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)",
         "gs": "GOOGLE_APPLICATION_CREDENTIALS",
