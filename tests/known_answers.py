@@ -87,7 +87,7 @@ def shape_curves(X: np.ndarray, line: str, sizes: Sequence[int], labels: Sequenc
     scores = silhouettes(X, labels, backend=BACKEND) if labels else []
     return {
         "silhouette": {line: [(k, s.score, 0.0) for k, s in zip(sizes, scores, strict=True)]},
-        "split_gain": {line: [(k, split_gain(X, l, BACKEND), 0.0) for k, l in zip(sizes, labels, strict=True)]},
+        "split_gain": {line: [(k, split_gain(X, l), 0.0) for k, l in zip(sizes, labels, strict=True)]},
     }
 
 

@@ -25,7 +25,7 @@ INSIDE = {
     "data": "encoding in_memory lists remote > files > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame schema > load > join > source > read source_size",
     "estimators": "base > hdbscan kmeans mixture > __init__",
     "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
-    "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > kernels_cuda > __init__",
+    "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log > job > summary > sweep_result > sweep_log > sweep > start",

@@ -1,5 +1,7 @@
 """Preparing: scaling and PCA against scikit-learn, and the same rows whatever the block."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from gpuclust.compose import compose
 from gpuclust.config import ReduceConfig, ScaleConfig
+from gpuclust.data.disk_frame import DiskFrameWriter
 from gpuclust.data.table import Audit, Roles, Table
 from gpuclust.errors import ConfigurationError
 from gpuclust.model.bundle import Bundle
@@ -22,9 +25,10 @@ from gpuclust.pipeline.context import Result, make_job
 from gpuclust.pipeline.job import compute
 from gpuclust.pipeline.run_log import bundle_of
 from gpuclust.reducers.prepare import prepare
-from gpuclust.reducers.scalers import SCALERS
+from gpuclust.reducers.scalers import METHODS
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.scratch import Scratch
 
 BACKEND = CpuBackend()
 
@@ -153,9 +157,6 @@ def test_seven_features_of_real_tracks_keep_93_49_percent_in_five_components(rea
     assert round(matrix.preparation.explained_variance, 4) == 0.9349
 
 
-METHODS = ("standard", "minmax", "robust", "none")
-
-
 def blobs(offset: float, spread: float = 1.0, n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Four separate groups in three features, moved and stretched, and the group of each row."""
     rng = np.random.default_rng(seed)
@@ -199,11 +200,17 @@ def test_centring_keeps_the_units_and_whole_numbers_whole() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ordinary_features_are_scaled_as_before(values: np.ndarray, method: str) -> None:
-    """Bit for bit, so that labels of earlier versions stay."""
-    direct = SCALERS[method](values)
+    """Bit for bit scikit-learn's, so that labels of earlier versions stay."""
+    standard, minmax, robust = (s.fit(values) for s in (StandardScaler(), MinMaxScaler(), RobustScaler()))
+    offset, scale = {
+        "standard": (standard.mean_, standard.scale_),
+        "minmax": (minmax.data_min_, 1.0 / minmax.scale_),
+        "robust": (robust.center_, robust.scale_),
+        "none": (np.zeros(5), np.ones(5)),
+    }[method]
     scaling = prepared(values, method).preparation.scaling
-    np.testing.assert_array_equal(scaling.offset, direct.offset)
-    np.testing.assert_array_equal(scaling.scale, direct.scale)
+    np.testing.assert_array_equal(scaling.offset, offset)
+    np.testing.assert_array_equal(scaling.scale, scale)
 
 
 @pytest.mark.parametrize("factor", [1e20, 1e-20])
@@ -281,3 +288,82 @@ def test_rows_that_are_too_far_are_placed_by_neither(tmp_path: Path, context: An
     rows = np.vstack([raw[:3], raw[:3] * 1e30])
     assert Bundle.load(tmp_path / "model").predict(rows).placed.tolist() == [True] * 3 + [False] * 3
     assert (Bundle.load(tmp_path / "model").predict(rows).cluster == -2).tolist() == [False] * 3 + [True] * 3
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Scratch]:
+    with Scratch(tmp_path) as scratch:
+        yield scratch
+
+
+def on_disk(values: np.ndarray, scratch: Scratch) -> Table:
+    """The table of `table`, its frame on disk."""
+    held = table(values)
+    writer = DiskFrameWriter(scratch, held.features)
+    writer.append(held.frame)
+    return replace(held, frame=writer.close())
+
+
+def many(n: int, seed: int = 0) -> np.ndarray:
+    """Rows of several blocks: far, skewed and discrete features, and one of ties."""
+    rng = np.random.default_rng(seed)
+    return np.column_stack(
+        [
+            rng.normal(2000, 15, n).round(),
+            np.exp(rng.normal(size=n)),
+            rng.integers(0, 12, n).astype(np.float64),
+            rng.normal(size=n) * 1e5 - 4e5,
+            np.where(rng.random(n) < 0.7, 0.0, rng.random(n)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("n", [1000, 2 * BLOCK_ROWS + 77])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reduce", [ReduceConfig(), ReduceConfig("pca", 0.9, rescale=True)])
+def test_a_table_on_disk_is_prepared_bit_for_bit_as_one_in_memory(
+    n: int, method: str, reduce: ReduceConfig, scratch: Scratch
+) -> None:
+    values = many(n)
+    resident = prepared(values, method, reduce, "float32")
+    streamed = prepare(
+        on_disk(values, scratch), ScaleConfig(method), reduce,
+        dtype="float32", key="m", backend=BACKEND, scratch=scratch,
+    )  # fmt: skip
+    assert streamed.in_blocks
+    assert streamed.distinct is None
+    assert streamed.n_rows == n
+    assert streamed.notes == resident.notes
+    again = streamed.resident(BACKEND)
+    np.testing.assert_array_equal(again.X, resident.X)
+    np.testing.assert_array_equal(again.coordinates, resident.coordinates)
+    assert again.X.dtype == again.coordinates.dtype == np.float32
+    for part in ("scaling", "map_projection", *(["projection"] if reduce.method == "pca" else [])):
+        one, other = (getattr(m.preparation, part).to_arrays() for m in (resident, streamed))
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("method", "scaler"), [("standard", StandardScaler), ("minmax", MinMaxScaler), ("robust", RobustScaler)]
+)
+def test_many_blocks_are_scaled_and_reduced_as_by_scikit_learn(method: str, scaler: Any) -> None:
+    values = many(2 * BLOCK_ROWS + 77)
+    expected = scaler().fit_transform(values)
+    matrix = prepared(values, method, ReduceConfig("pca", 5))
+    scaling, projection = matrix.preparation.scaling, matrix.preparation.projection
+    # A mean of 130,000 rows in another order of addition.
+    np.testing.assert_allclose(scaling.transform(values), expected, rtol=1e-12, atol=1e-12)
+    reference = PCA(svd_solver="full").fit(expected)
+    assert projection is not None
+    np.testing.assert_allclose(projection.explained_variance, reference.explained_variance_, rtol=1e-10)
+    np.testing.assert_allclose(np.abs(projection.components), np.abs(reference.components_), atol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "reduce"), [("winsor", ReduceConfig()), ("none", ReduceConfig("umap"))])
+def test_a_plug_in_that_needs_all_rows_is_refused_in_one_line(
+    scale: str, reduce: ReduceConfig, scratch: Scratch
+) -> None:
+    rows = on_disk(many(100), scratch)
+    with pytest.raises(ConfigurationError, match=r"=(winsor|umap) needs all rows in memory; use memory.mode=resident"):
+        prepare(rows, ScaleConfig(scale), reduce, dtype="float64", key="m", backend=BACKEND, scratch=scratch)

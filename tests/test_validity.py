@@ -1,5 +1,8 @@
 """Scores: every index against scikit-learn, noise left out, and what is said where an index is not defined."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
@@ -9,6 +12,7 @@ from gpuclust.algorithms.cluster import Clustering
 from gpuclust.config import ScoreConfig
 from gpuclust.metrics.validity import HIGHER_IS_BETTER, score, silhouette_rows
 from gpuclust.model.records import NOISE
+from gpuclust.runtime.blocks import BLOCK_ROWS, DiskWriter, MemoryBlocks, RowBlocks
 from gpuclust.runtime.cpu import CpuBackend
 from tests.test_cluster import matrix_of
 
@@ -124,6 +128,74 @@ def test_directions() -> None:
     better = {name for name, higher in HIGHER_IS_BETTER.items() if higher}
     assert {"silhouette", "calinski_harabasz", "relative_validity", "log_likelihood"} <= better
     assert not {"davies_bouldin", "bic", "aic", "icl", "inertia"} & better
+
+
+@pytest.fixture(scope="module")
+def three_blocks() -> tuple[np.ndarray, list[Clustering]]:
+    """Rows of three blocks, and clusterings of them: with noise, in another number of clusters, with an empty cluster, and in one."""
+    X, labels = make_blobs(2 * BLOCK_ROWS + 333, centers=5, n_features=4, cluster_std=2.0, random_state=3)
+    noisy = labels.copy()
+    noisy[::9] = NOISE
+    gap = np.where(labels == 2, 4, labels)
+    return X.astype(np.float32), [clustering(y) for y in (noisy, labels % 2, gap, np.zeros(len(X), int))]
+
+
+SAMPLED = ScoreConfig(exact_limit=10, sample_size=400)
+
+
+def in_blocks(X: RowBlocks, clusterings: list[Clustering], config: ScoreConfig = SAMPLED) -> list[dict[str, float]]:
+    matrix = replace(matrix_of(np.zeros((1, X.shape[1]), X.dtype)), X=X)
+    return [dict(s.metrics) for s in score(matrix, clusterings, config, seed=0, backend=BACKEND)]
+
+
+def test_blocks_score_as_one_array_and_the_disk_as_memory(
+    three_blocks: tuple[np.ndarray, list[Clustering]], tmp_path: Path
+) -> None:
+    X, clusterings = three_blocks
+    resident = score(matrix_of(X), clusterings, SAMPLED, seed=0, backend=BACKEND)
+    writer = DiskWriter(tmp_path / "x", 4, np.float32)
+    writer.append(X)
+    in_memory, on_disk = in_blocks(MemoryBlocks(X), clusterings), in_blocks(writer.close(), clusterings)
+    assert in_memory == on_disk, "the same bits"
+    for one, other in zip(resident, in_memory, strict=True):
+        assert one.metrics.keys() == other.keys()
+        for name, value in one.metrics.items():
+            # Only the sampled silhouette sums other rows in float32 before it goes on in float64.
+            assert (
+                other[name] == pytest.approx(value, abs=1e-9, rel=0) if "silhouette" in name else other[name] == value
+            )
+    assert "calinski_harabasz" in in_memory[0]
+    assert "calinski_harabasz" not in in_memory[3]
+
+
+def test_many_blocks_have_the_indices_of_scikit_learn(three_blocks: tuple[np.ndarray, list[Clustering]]) -> None:
+    X, clusterings = three_blocks
+    for found, c in zip(in_blocks(MemoryBlocks(X), clusterings)[:3], clusterings, strict=False):
+        kept = c.labels != NOISE
+        own = c.labels[kept], X[kept].astype(np.float64)
+        assert found["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(own[1], own[0]), rel=1e-9)
+        assert found["davies_bouldin"] == pytest.approx(davies_bouldin_score(own[1], own[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("width", [3, 20])
+def test_few_labelings_a_read_and_wide_rows_change_nothing(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, width))
+    clusterings = [clustering(rng.integers(0, k, 3000)) for k in (2, 3, 4)]
+    resident = score(matrix_of(X), clusterings, SAMPLED, seed=0, backend=BACKEND)
+    together = in_blocks(MemoryBlocks(X), clusterings)
+    monkeypatch.setattr("gpuclust.metrics.silhouette.blocks.SUMS_BYTES", 1)
+    apart = in_blocks(MemoryBlocks(X), clusterings)
+    for one, two, three in zip(resident, together, apart, strict=True):
+        assert two == pytest.approx(dict(one.metrics), abs=1e-12)
+        assert three == pytest.approx(two, abs=1e-12)
+
+
+def test_few_rows_in_blocks_are_scored_exactly(noisy: tuple[np.ndarray, np.ndarray]) -> None:
+    X, labels = noisy
+    (found,) = in_blocks(MemoryBlocks(X), [clustering(labels)], ScoreConfig())
+    assert found == metrics_of(X, labels)
+    assert found["silhouette_se"] == 0.0
 
 
 @pytest.mark.real

@@ -19,9 +19,11 @@ from gpuclust.config import Config, did_you_mean
 from gpuclust.data.table import Table, sample_rows
 from gpuclust.errors import ConfigurationError
 from gpuclust.metrics.dbcv import dbcv
-from gpuclust.metrics.stability import Stability, refits, stability
+from gpuclust.metrics.stability import MAX_ROWS, Stability, refits, stability
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.passes import take_rows
 
 Report = Callable[[str, float], None]
 # A genre by any other name: what people call the group role.
@@ -60,7 +62,7 @@ def run_diagnostics(
     clustering: Clustering,
     config: Config,
     *,
-    raw: np.ndarray,
+    raw: np.ndarray | RowBlocks,
     backend: Backend,
     reference: pd.Series | None = None,
     report: Report = lambda text, done: None,
@@ -87,7 +89,7 @@ def run_diagnostics(
         chosen = sample_rows(matrix.n_rows, config.score.sample_size, config.seed)
         rows = len(chosen)
         text = f"DBCV of {rows:,} rows"
-        host = backend.to_host(matrix.X[backend.to_device(chosen)])
+        host = backend.to_host(take_rows(matrix.X, chosen, backend))
         validity = dbcv(host, labels[chosen], progress=lambda done: report(text, done))
     return Diagnostics(
         stability=stable,
@@ -105,7 +107,8 @@ def _timed(count: int, clustering: Clustering, report: Report) -> Progress:
     """
     began = time.perf_counter()
     shared = get_algorithm(clustering.algorithm).shared_step
-    cost = f", each with a {shared}" if shared else f", about {count * clustering.seconds:.0f} s"
+    share = min(1.0, MAX_ROWS / len(clustering.labels))
+    cost = f", each with a {shared}" if shared else f", about {count * share * clustering.seconds:.0f} s"
     report(f"stability: {count} refits{cost}", 0.0)
 
     def progress(done: float) -> None:
@@ -114,7 +117,7 @@ def _timed(count: int, clustering: Clustering, report: Report) -> Progress:
     return progress
 
 
-def _noise(clustering: Clustering, raw: np.ndarray, features: tuple[str, ...]) -> NoiseProfile | None:
+def _noise(clustering: Clustering, raw: np.ndarray | RowBlocks, features: tuple[str, ...]) -> NoiseProfile | None:
     membership = get_algorithm(clustering.algorithm).soft_membership
     if clustering.noise_fraction == 0 or membership is None:
         return None

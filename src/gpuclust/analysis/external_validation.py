@@ -13,6 +13,7 @@ from gpuclust.model.records import NOISE
 
 # Labels with fewer rows are never reported as unrelated, because their shares are random.
 MIN_ROWS = 20
+PART = 1 << 20  # labels that are counted at once
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,15 @@ def compare_to_reference(
     ``codes`` (n_values,) index ``values`` and belong to ``rows`` (n_values,): a row with several labels counts once for each,
     a row without labels is ignored. ``centers`` (n_clusters, n_columns) are the centres of the clusters, for the spread.
     """
-    own = labels[rows].astype(np.int64)
     n_clusters = len(centers)
-    table = np.bincount(
-        codes.astype(np.int64) * (n_clusters + 1) + np.where(own == NOISE, n_clusters, own),
-        minlength=len(values) * (n_clusters + 1),
-    ).reshape(len(values), n_clusters + 1)
+    table = np.zeros(len(values) * (n_clusters + 1), np.int64)
+    for start in range(0, len(codes), PART):
+        own = labels[rows[start : start + PART]].astype(np.int64)
+        pairs = codes[start : start + PART].astype(np.int64) * (n_clusters + 1) + np.where(
+            own == NOISE, n_clusters, own
+        )
+        table += np.bincount(pairs, minlength=len(table))
+    table = table.reshape(len(values), n_clusters + 1)
     clustered = table[:, :n_clusters]
     every, inside = agreement(table), agreement(clustered)
     groups = _spreads(clustered, centers, values)

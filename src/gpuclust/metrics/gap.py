@@ -13,7 +13,9 @@ from gpuclust.algorithms.registry import FitInput, algorithm_of
 from gpuclust.config import ClusterConfig
 from gpuclust.data.table import sample_rows
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.passes import take_rows
 
 # Larger tables are sampled: the error of the statistic comes from the reference sets, not from the number of rows.
 MAX_ROWS = 50_000
@@ -58,12 +60,12 @@ def gap_statistic(
 ) -> Gap:
     """Tibshirani, Walther and Hastie (2001), with reference sets uniform in the box of the principal components.
 
-    X (n_samples, n_columns) is on the backend's device; of more than ``most_rows`` rows a sample is drawn with ``seed``. All sizes
+    X (n_samples, n_columns) is on the backend's device, or in blocks; of more than ``most_rows`` rows a sample is drawn with ``seed``. All sizes
     from 1 to the largest of ``sizes`` are computed, as the rule compares neighbouring sizes. ``progress`` receives the fraction
     done, in [0, 1]. The cost is ``n_references`` + 1 times that of K-Means for all sizes on the sampled rows.
     """
     rows = sample_rows(len(X), most_rows, seed)
-    taken = X if len(rows) == len(X) else X[backend.to_device(rows)]
+    taken = X if len(rows) == len(X) and not isinstance(X, RowBlocks) else take_rows(X, rows, backend)
     host = np.asarray(backend.to_host(taken), dtype=np.float64)
     every = list(range(1, min(max(sizes), len(host) - 1) + 1))
     rng = np.random.default_rng(seed)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.model.preparation import blocks
 from gpuclust.model.records import NOISE
-from gpuclust.runtime.backend import Backend
+from gpuclust.runtime.backend import Array
+from gpuclust.runtime.blocks import RowBlocks, Run
+from gpuclust.runtime.passes import OneByOne, PerRow, as_blocks, each_block, on_host, xp_of
 
 # Share of the overall covariance that each cluster's is mixed with: a cluster of identical or of few rows then has a
 # finite density, and no direction can gain more than log(1 / SHRINKAGE) / 2 = 2.3 nats.
@@ -17,12 +19,14 @@ SHRINKAGE = 0.01
 MIN_VARIANCE = 1e-9
 # A covariance is estimated from at least this many rows for each parameter of a cluster.
 ROWS_PER_PARAMETER = 15
+# Numbers in the products of a block up to which those of several blocks are computed at once.
+SMALL_PRODUCTS = 1 << 18
 
 
-def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
+def split_gain(X: Array | RowBlocks, labels: np.ndarray) -> float:
     """Nats a row by which one Gaussian for each cluster describes the rows better than one Gaussian for all of them.
 
-    X (n_samples, n_columns) on the backend's device; ``labels`` (n_samples,) int32 on the host, noise (-1) left out.
+    X (n_samples, n_columns) on the backend's device, or in blocks; ``labels`` (n_samples,) int32 on the host, noise (-1) left out.
     This is the integrated classification likelihood (Biernacki, Celeux and Govaert 2000) of the hard partition with
     full covariances, less that of a single cluster, over n:
 
@@ -34,36 +38,74 @@ def split_gain(X: Any, labels: np.ndarray, backend: Backend) -> float:
 
     Where the rows are fewer than ``ROWS_PER_PARAMETER`` for each of the m parameters of a cluster, r is the largest number of
     leading principal components for which they are not (at least 1): a full covariance of a wide table cannot be estimated,
-    and its penalty would be many nats a row whatever the clusters. Costs one eigendecomposition of size min(n, n_columns).
+    and its penalty would be many nats a row whatever the clusters. Costs three reads
+    of the rows and one eigendecomposition of size min(n, n_columns).
     """
-    kept = np.flatnonzero(labels != NOISE)
-    own = labels[kept]
-    present, sizes = np.unique(own, return_counts=True)
+    rows, own = as_blocks(X), PerRow(labels)
+    sizes = np.bincount(labels[labels != NOISE])
+    present = np.flatnonzero(sizes)
     if len(present) < 2:
         return float("nan")
-    rows = kept[np.argsort(own, kind="stable")]
-    whiten, mean = _whitening(X, rows, backend)
-    n, rank = len(rows), whiten.shape[1]
+    whiten, mean = _whitening(rows, own, int(sizes.sum()))
+    n, rank = int(sizes.sum()), whiten.shape[1]
     if rank == 0:
         return float("nan")
-    xp = backend.xp
-    device_whiten, device_mean = backend.to_device(whiten), backend.to_device(mean)
-    likelihood, start = 0.0, 0
-    for size in sizes:
-        members = backend.to_device(rows[start : start + size])
-        total, square = xp.zeros(rank), xp.zeros((rank, rank))
-        for block in blocks(int(size)):
-            z = (X[members[block]].astype(xp.float64) - device_mean) @ device_whiten
-            total += z.sum(axis=0)
-            square += z.T @ z
-        start += size
-        centre = backend.to_host(total) / size
-        covariance = backend.to_host(square) / size - np.outer(centre, centre)
+    found: WhitenedSums = rows.reduce(_whitened_sums, own, whiten, mean, len(sizes))
+    likelihood = 0.0
+    for c in present.tolist():
+        size = sizes[c]
+        centre = found.totals[c] / size
+        covariance = found.products[c] / size - np.outer(centre, centre)
         mixed = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(rank)
         share = size / n
         likelihood += share * (np.log(share) - 0.5 * np.linalg.slogdet(mixed)[1])
     free = (len(present) - 1) * (1 + rank + rank * (rank + 1) / 2)
     return float(likelihood - free * np.log(n) / (2 * n))
+
+
+@dataclass(frozen=True)
+class WhitenedSums:
+    """Of each cluster's whitened rows: ``totals`` (n_clusters, rank) and ``products`` (n_clusters, rank, rank), float64."""
+
+    totals: np.ndarray
+    products: np.ndarray
+
+    def __add__(self, other: WhitenedSums) -> WhitenedSums:
+        return WhitenedSums(self.totals + other.totals, self.products + other.products)
+
+
+def _by_cluster(labels: np.ndarray) -> np.ndarray:
+    """Numbers of the rows (n_clustered,) that are not noise, sorted by cluster."""
+    kept = np.flatnonzero(labels != NOISE)
+    own = labels[kept]
+    small = own.max(initial=0) <= np.iinfo(np.int16).max  # which NumPy sorts by radix
+    return kept[np.argsort(own.astype(np.int16) if small else own, kind="stable")]
+
+
+def _clustered(X: Array, labels: np.ndarray) -> Array:
+    """The rows of X that are not noise, sorted by cluster, float64."""
+    return X[xp_of(X).asarray(_by_cluster(labels))].astype(np.float64)
+
+
+def _whitened_sums(
+    run: Run, labels: PerRow, whiten: np.ndarray, mean: np.ndarray, n_clusters: int
+) -> Iterable[WhitenedSums]:
+    """The sums of each block."""
+    xp, own, rank = xp_of(run.X), labels.of(run), whiten.shape[1]
+    matrix, centre = xp.asarray(whiten), xp.asarray(mean)
+
+    def of(start: int, stop: int) -> WhitenedSums:
+        X, sizes = run.X[start:stop], np.bincount(own[start:stop] + 1, minlength=n_clusters + 1)[1:]
+        rows = _clustered(X, own[start:stop])
+        totals, products, first = xp.zeros((n_clusters, rank)), xp.zeros((n_clusters, rank, rank)), 0
+        for c in np.flatnonzero(sizes).tolist():
+            z = (rows[first : first + sizes[c]] - centre) @ matrix
+            totals[c], products[c] = z.sum(axis=0), z.T @ z
+            first += sizes[c]
+        return WhitenedSums(on_host(totals), on_host(products))
+
+    few = n_clusters * rank**2 <= SMALL_PRODUCTS
+    return each_block(run, of) if few else OneByOne(run, of)
 
 
 def most_components(n_rows: int) -> int:
@@ -74,31 +116,37 @@ def most_components(n_rows: int) -> int:
     return rank
 
 
-def _whitening(X: Any, rows: np.ndarray, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """The map (n_columns, rank) to coordinates in which the rows' covariance is the identity, and their mean.
+def _whitening(X: RowBlocks, labels: PerRow, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The map (n_columns, rank) to coordinates in which the covariance of the ``n`` clustered rows is the identity, and their mean.
 
     The eigenvectors are those of the covariance, or where there are fewer rows than columns, from those of the rows' products.
     """
-    xp = backend.xp
-    device_rows = backend.to_device(rows)
-    n, d = len(rows), X.shape[1]
-    total = xp.zeros(d)
-    for block in blocks(n):
-        total += X[device_rows[block]].astype(xp.float64).sum(axis=0)
-    mean = total / n
-    if n < d:
-        centred = backend.to_host(X[device_rows].astype(xp.float64) - mean)
+    mean = X.reduce(_clustered_sum, labels) / n
+    if n < X.shape[1]:
+        centred = on_host(X.take(_by_cluster(labels.values))).astype(np.float64) - mean
         variance, directions = _largest(centred @ centred.T / n, most_components(n))
         used = variance > MIN_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
         # X' u / sqrt(n v) is an eigenvector of the covariance, and dividing by sqrt(v) whitens.
-        return centred.T @ directions[:, used] / (np.sqrt(n) * variance[used]), backend.to_host(mean)
-    square = xp.zeros((d, d))
-    for block in blocks(n):
-        centred = X[device_rows[block]].astype(xp.float64) - mean
-        square += centred.T @ centred
-    variance, directions = _largest(backend.to_host(square) / n, most_components(n))
+        return centred.T @ directions[:, used] / (np.sqrt(n) * variance[used]), mean
+    products = X.reduce(_clustered_products, labels, mean)
+    variance, directions = _largest(products / n, most_components(n))
     used = variance > MIN_VARIANCE * max(float(variance[-1]), np.finfo(np.float64).tiny)
-    return directions[:, used] / np.sqrt(variance[used]), backend.to_host(mean)
+    return directions[:, used] / np.sqrt(variance[used]), mean
+
+
+def _clustered_sum(run: Run, labels: PerRow) -> list[np.ndarray]:
+    own = labels.of(run)
+    return each_block(run, lambda a, b: on_host(_clustered(run.X[a:b], own[a:b]).sum(axis=0)))
+
+
+def _clustered_products(run: Run, labels: PerRow, mean: np.ndarray) -> list[np.ndarray]:
+    own, centre = labels.of(run), xp_of(run.X).asarray(mean)
+
+    def of(start: int, stop: int) -> np.ndarray:
+        centred = _clustered(run.X[start:stop], own[start:stop]) - centre
+        return on_host(centred.T @ centred)
+
+    return each_block(run, of)
 
 
 def _largest(symmetric: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

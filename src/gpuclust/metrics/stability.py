@@ -11,17 +11,22 @@ import numpy as np
 
 from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, fit
 from gpuclust.config import ClusterConfig
+from gpuclust.data.table import sample_rows
 from gpuclust.errors import GpuclustError
 from gpuclust.metrics.agreement import agreement, contingency
 from gpuclust.model.prediction import assign
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.passes import take_rows
 
 # Hennig (2007): a cluster of a lower mean Jaccard similarity is dissolved, of a higher one stable.
 DISSOLVED, STABLE = 0.5, 0.75
 SPLITS = 5
 SEEDS = 5
+# Larger tables are sampled: an analysis refits a clustering twenty times or so.
+MAX_ROWS = 200_000
 # A bootstrap sample repeats rows, which HDBSCAN takes for dense regions: it gets this share of the rows instead, each once.
 SUBSET = 0.8
 
@@ -34,7 +39,7 @@ class Stability:
     to its partner there. ``dissolved``, ``recovered`` (n_clusters,): shares of the resamples with less than 0.5 and more
     than 0.75. ``prediction_strength``: mean over splits of the least over clusters, ``prediction_strength_se`` its
     standard error. ``ari_seeds``: agreement of refits from other seeds with the clustering (empty for HDBSCAN, which has
-    none). ``refits``: how many fits that took.
+    none). ``n_rows``: how many rows that was measured on. ``refits``: how many fits that took.
     """
 
     jaccard: tuple[float, ...]
@@ -45,6 +50,7 @@ class Stability:
     prediction_strength_se: float
     ari_seeds: tuple[float, ...]
     n_resamples: int
+    n_rows: int
     refits: int
     seconds: float
 
@@ -70,7 +76,7 @@ class Stability:
 
 
 def refits(request: ClusterConfig, n_resamples: int) -> int:
-    """How many fits a stability analysis takes, in fits of all rows (a split costs two of half of them)."""
+    """How many fits a stability analysis takes, in fits of its rows (a split costs two of half of them)."""
     return n_resamples + SPLITS + (SEEDS if algorithm_of(request).seeded else 0)
 
 
@@ -86,7 +92,8 @@ def stability(
 ) -> Stability:
     """Refit ``request`` on other rows and from other seeds, and compare with its ``labels`` (n_samples,), noise -1.
 
-    X (n_samples, n_columns) on the backend's device. A refit that fails counts as one in which every cluster dissolved.
+    X (n_samples, n_columns) is on the backend's device, or in blocks. Of more than `MAX_ROWS` rows a sample is drawn with ``seed``,
+    and the refits are of the sample. A refit that fails counts as one in which every cluster dissolved.
     Bootstrap and thresholds: Hennig (2007), with clusters matched one to one by the Hungarian method on their Jaccard
     similarity; HDBSCAN on 80 % of the rows, its ``min_cluster_size`` scaled. Prediction strength: Tibshirani and Walther
     (2005), over random halves, each tested by the other. Seeds: adjusted Rand index of refits with the next seeds.
@@ -95,11 +102,17 @@ def stability(
     began = time.perf_counter()
     total = refits(request, n_resamples)
     report = _counting(progress, total)
+    n_clusters = int(labels.max(initial=NOISE)) + 1
+    sampled = sample_rows(len(X), MAX_ROWS, seed)
+    if len(sampled) < len(X):
+        request, labels = scaled(request, len(sampled) / len(X)), labels[sampled]
+    if len(sampled) < len(X) or isinstance(X, RowBlocks):
+        X = take_rows(X, sampled, backend)
     rng = np.random.default_rng(seed)
-    resampled = np.array([report(r) for r in _resamples(X, labels, request, n_resamples, rng, seed, backend)])
+    resamples = _resamples(X, labels, n_clusters, request, n_resamples, rng, seed, backend)
+    resampled = np.array([report(r) for r in resamples])
     strengths = np.array([report(s) for s in _strengths(X, request, rng, seed, backend)])
     others = tuple(report(a) for a in _seeds(X, labels, request, seed, backend))
-    n_clusters = int(labels.max(initial=NOISE)) + 1
     resampled = resampled.reshape(-1, n_clusters)
     present = np.isfinite(resampled)
     count = np.maximum(present.sum(axis=0), 1)
@@ -115,6 +128,7 @@ def stability(
         prediction_strength_se=float(strengths.std() / np.sqrt(len(strengths))),
         ari_seeds=others,
         n_resamples=n_resamples,
+        n_rows=len(X),
         refits=total,
         seconds=time.perf_counter() - began,
     )
@@ -135,6 +149,7 @@ def _counting(progress: Progress, total: int) -> Callable[[Any], Any]:
 def _resamples(
     X: Any,
     labels: np.ndarray,
+    n_clusters: int,
     request: ClusterConfig,
     count: int,
     rng: np.random.Generator,
@@ -142,7 +157,7 @@ def _resamples(
     backend: Backend,
 ) -> Iterator[np.ndarray]:
     """Of each resample, the Jaccard similarity of each cluster with its partner; nan where it has no row in the sample."""
-    n, n_clusters = len(labels), int(labels.max(initial=NOISE)) + 1
+    n = len(labels)
     subset = algorithm_of(request).for_subset is not None
     for _ in range(count):
         rows = np.sort(rng.choice(n, int(SUBSET * n), replace=False) if subset else rng.integers(0, n, n))

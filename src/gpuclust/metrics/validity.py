@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from gpuclust.config import ScoreConfig
 from gpuclust.data.table import sample_rows
 from gpuclust.metrics.icl_gain import split_gain
 from gpuclust.metrics.silhouette import silhouettes
-from gpuclust.model.preparation import blocks
 from gpuclust.model.records import NOISE
-from gpuclust.runtime.backend import Backend, Progress
+from gpuclust.runtime.backend import Array, Backend, Progress
+from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run, together
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.passes import PerRow, each_block, on_host, xp_of
 
 # Whether a higher value is better, for every metric by which a sweep can choose its best job.
 HIGHER_IS_BETTER: dict[str, bool] = {
@@ -69,18 +71,13 @@ def score(
         silhouettes, on_distinct = _silhouettes(matrix, clusterings, config, seed, backend, progress)
     shared = (time.perf_counter() - started) / max(len(clusterings), 1)
     results = []
-    for i, clustering in enumerate(clusterings):
-        began = time.perf_counter()
-        metrics = {
-            **_shape(matrix, clustering),
-            **clustering.metrics,
-            **_dispersion(matrix, clustering, backend),
-            **_split_gain(matrix, clustering, backend),
-            **silhouettes.get(i, {}),
-        }
+    for i, (clustering, (validity, seconds)) in enumerate(
+        zip(clusterings, _validities(matrix.X, clusterings), strict=True)
+    ):
+        metrics = {**_shape(matrix, clustering), **clustering.metrics, **validity, **silhouettes.get(i, {})}
         none = ("fewer than two clusters: no silhouette, no dispersion index",)
         notes = on_distinct if scorable(clustering) else none
-        results.append(Scores(metrics, notes, shared + time.perf_counter() - began))
+        results.append(Scores(metrics, notes, shared + seconds))
     return results
 
 
@@ -118,6 +115,8 @@ def _silhouettes(
     if not labelings:
         return {}, ()
     rows = silhouette_rows(matrix.n_rows, config, seed)
+    if rows is None:  # few enough rows for every pair of them
+        matrix = matrix.resident(backend)
     results: dict[int, dict[str, float]] = {i: {} for i, _ in owners}
     distinct = matrix.distinct if rows is None else None
     if distinct is not None and not all(map(distinct.repeats, labelings)):
@@ -144,16 +143,35 @@ def _shape(matrix: Matrix, clustering: Clustering) -> dict[str, float]:
     }
 
 
-def _split_gain(matrix: Matrix, clustering: Clustering, backend: Backend) -> dict[str, float]:
-    gain = split_gain(matrix.X, clustering.labels, backend) if scorable(clustering) else np.nan
-    return {"split_gain": gain} if np.isfinite(gain) else {}
+def _validities(X: Array | RowBlocks, clusterings: Sequence[Clustering]) -> list[tuple[dict[str, float], float]]:
+    """What passes over all rows give for each clustering, and the seconds that it took; of blocks, all share each read."""
+    tasks = [partial(_validity, clustering=clustering) for clustering in clusterings]
+    began = time.perf_counter()
+    if isinstance(X, RowBlocks):
+        found = together(X, tasks)
+        for result in found:
+            if isinstance(result, Exception):
+                raise result
+        seconds = (time.perf_counter() - began) / max(len(tasks), 1)
+        return [(result, seconds) for result in found if not isinstance(result, Exception)]
+    results, blocks = [], MemoryBlocks(X)
+    for task in tasks:
+        began = time.perf_counter()
+        results.append((task(blocks), time.perf_counter() - began))
+    return results
 
 
-def _dispersion(matrix: Matrix, clustering: Clustering, backend: Backend) -> dict[str, float]:
-    """Calinski and Harabasz (1974) and Davies and Bouldin (1979), as scikit-learn defines them, in float64."""
+def _validity(X: RowBlocks, clustering: Clustering) -> dict[str, float]:
+    """The indices that passes over all rows give; none where clusters cannot be compared."""
     if not scorable(clustering):
         return {}
-    counts, means, spread, within = _moments(matrix.X, clustering, backend)
+    gain = split_gain(X, clustering.labels)
+    return {**_dispersion(X, clustering), **({"split_gain": gain} if np.isfinite(gain) else {})}
+
+
+def _dispersion(X: RowBlocks, clustering: Clustering) -> dict[str, float]:
+    """Calinski and Harabasz (1974) and Davies and Bouldin (1979), as scikit-learn defines them, in float64."""
+    counts, means, spread, within = _moments(X, clustering)
     overall = counts @ means / counts.sum()
     between = float(counts @ ((means - overall) ** 2).sum(axis=1))
     n, k = int(counts.sum()), len(counts)
@@ -168,26 +186,46 @@ def _dispersion(matrix: Matrix, clustering: Clustering, backend: Backend) -> dic
     }
 
 
-def _moments(X: Any, clustering: Clustering, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _moments(X: RowBlocks, clustering: Clustering) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """For the clusters that have rows: counts (k,), means (k, d), mean distances to the mean (k,), and the total sum of squares
-    within clusters; all float64."""
-    xp = backend.xp
+    within clusters; all float64. Two reads."""
     k = len(clustering.sizes)
-    labels = backend.to_device(np.where(clustering.labels == NOISE, k, clustering.labels).astype(np.int64))
-    counts = xp.bincount(labels, minlength=k + 1).astype(xp.float64)
-    sums = xp.zeros((k + 1, X.shape[1]))
-    for block in blocks(len(X)):
-        sums += _sum_by(labels[block], X[block].astype(xp.float64), k + 1, xp)
-    means = sums / xp.maximum(counts, 1.0)[:, None]
-    distance, squared = xp.zeros(k + 1), xp.zeros(k + 1)
-    for block in blocks(len(X)):
-        gap = ((X[block].astype(xp.float64) - means[labels[block]]) ** 2).sum(axis=1)
-        squared += xp.bincount(labels[block], weights=gap, minlength=k + 1)
-        distance += xp.bincount(labels[block], weights=xp.sqrt(gap), minlength=k + 1)
-    counts_, means_, distance_, squared_ = (backend.to_host(a)[:k] for a in (counts, means, distance, squared))
-    used = counts_ > 0
-    return counts_[used], means_[used], distance_[used] / counts_[used], float(squared_[used].sum())
+    labels = PerRow(clustering.labels)
+    counts = clustering.sizes.astype(np.float64)
+    sums = X.reduce(_cluster_sums, labels, k)
+    # The mean of the noise, in the last place, is used for nothing.
+    means = sums / np.maximum(np.append(counts, len(X) - counts.sum()), 1.0)[:, None]
+    distance, squared = X.reduce(_cluster_spreads, labels, means)[:, :k]
+    used = counts > 0
+    return counts[used], means[:k][used], distance[used] / counts[used], float(squared[used].sum())
 
 
-def _sum_by(labels: Any, values: Any, k: int, xp: Any) -> Any:
-    return xp.stack([xp.bincount(labels, weights=values[:, j], minlength=k) for j in range(values.shape[1])], axis=1)
+def _own(labels: np.ndarray, k: int, xp: Any) -> Any:
+    """Labels (n,) int64 on the device, noise as k."""
+    return xp.asarray(np.where(labels == NOISE, k, labels).astype(np.int64))
+
+
+def _cluster_sums(run: Run, labels: PerRow, k: int) -> list[np.ndarray]:
+    """Of each block, the sums of the rows of each cluster and of the noise: (k + 1, d) float64 on the host."""
+    xp, own = xp_of(run.X), labels.of(run)
+
+    def of(start: int, stop: int) -> np.ndarray:
+        X, cluster = run.X[start:stop].astype(np.float64), _own(own[start:stop], k, xp)
+        columns = [xp.bincount(cluster, weights=X[:, j], minlength=k + 1) for j in range(X.shape[1])]
+        return on_host(xp.stack(columns, axis=1))
+
+    return each_block(run, of)
+
+
+def _cluster_spreads(run: Run, labels: PerRow, means: np.ndarray) -> list[np.ndarray]:
+    """Of each block, the sums for each cluster of the distances from its mean, and of their squares: (2, k + 1) float64."""
+    xp, own, k = xp_of(run.X), labels.of(run), len(means) - 1
+    centers = xp.asarray(means)
+
+    def of(start: int, stop: int) -> np.ndarray:
+        cluster = _own(own[start:stop], k, xp)
+        squares = ((run.X[start:stop].astype(np.float64) - centers[cluster]) ** 2).sum(axis=1)
+        sums = [xp.bincount(cluster, weights=w, minlength=k + 1) for w in (xp.sqrt(squares), squares)]
+        return on_host(xp.stack(sums))
+
+    return each_block(run, of)

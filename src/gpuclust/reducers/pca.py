@@ -1,46 +1,70 @@
-"""Principal components, by scikit-learn or cuML."""
+"""Principal components, by a pass over the rows; on a GPU, of rows that it holds, by cuML."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpuclust.config import ReduceConfig
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.preparation import Projection, projection_of
+from gpuclust.model.preparation import Projection, Scaling, projection_of
 from gpuclust.runtime.backend import Array, Backend
+from gpuclust.runtime.blocks import RowBlocks, Run
+from gpuclust.runtime.passes import as_blocks, each_block
 
 
-class PrincipalComponents(Projection):
-    """Principal component analysis as a reducer."""
+@dataclass(frozen=True)
+class Products:
+    """Of some rows: the sum (n_features,), and the sum of the products of their features (n_features, n_features)."""
 
-    @staticmethod
-    def fit(X: Array, config: ReduceConfig, *, backend: Backend, components: Projection) -> Projection:
-        """The components of X (n_samples, n_features) float64 that a configuration keeps of all its ``components``."""
-        return reduced(components, config)
+    total: np.ndarray
+    products: np.ndarray
+
+    def __add__(self, other: Products) -> Products:
+        return Products(self.total + other.total, self.products + other.products)
 
 
-def fit_components(X: Array, backend: Backend) -> Projection:
-    """All ``min(n_samples, n_features)`` principal components of X (n_samples, n_features) float64 on the device."""
-    if backend.name == "gpu":
+def fit_components(raw: Array | RowBlocks, backend: Backend, scaling: Scaling | None = None) -> Projection:
+    """All ``min(n_samples, n_features)`` principal components of the scaled rows; without ``scaling``, of the rows as they are.
+
+    ``raw`` (n_samples, n_features) float64 is on the backend's device, or in blocks. On a CPU they are the eigenvectors of the
+    covariance, in one read, as scikit-learn's ``svd_solver="covariance_eigh"`` has them; of no more rows than features, those of the
+    singular value decomposition.
+    """
+    if backend.name == "gpu" and not isinstance(raw, RowBlocks):
         from gpuclust.reducers.gpu import fit_components as fit_on_gpu
 
-        return fit_on_gpu(X)
-    return _fit_sklearn(X)
+        return fit_on_gpu(raw if scaling is None else scaling.transform(raw, backend.xp))
+    rows = as_blocks(raw)
+    n, n_features = rows.shape
+    if n <= n_features:
+        taken = rows.take(np.arange(n))
+        return _of_few_rows(taken if scaling is None else scaling.transform(taken))
+    found: Products = rows.reduce(_products, scaling)
+    mean = found.total / n
+    covariance = found.products - n * mean[:, None] * mean
+    covariance /= n - 1
+    variance, vectors = np.linalg.eigh(covariance)
+    return projection_of(mean, vectors[:, ::-1].T, variance[::-1], n)
 
 
-def _fit_sklearn(X: np.ndarray) -> Projection:
-    """By the eigenvectors of the covariance, exact, in one read of a tall matrix."""
-    from sklearn.decomposition import PCA
+def _products(run: Run, scaling: Scaling | None) -> list[Products]:
+    def of(start: int, stop: int) -> Products:
+        X = run.X[start:stop]
+        scaled = X if scaling is None else scaling.transform(X)
+        return Products(scaled.sum(axis=0), scaled.T @ scaled)
 
-    tall = X.shape[0] > X.shape[1]
-    with warnings.catch_warnings():
-        # A matrix without variance has no ratios; they are 0 below.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        pca = PCA(svd_solver="covariance_eigh" if tall else "full").fit(X)
-    return projection_of(pca.mean_, pca.components_, pca.explained_variance_, len(X))
+    return each_block(run, of)
+
+
+def _of_few_rows(scaled: np.ndarray) -> Projection:
+    """By the singular value decomposition of the centred rows (n_samples, n_features)."""
+    from scipy.linalg import svd
+
+    mean = scaled.mean(axis=0)
+    _, values, vectors = svd(scaled - mean, full_matrices=False)
+    return projection_of(mean, vectors, values**2 / max(len(scaled) - 1, 1), len(scaled))
 
 
 def reduced(components: Projection, reduce: ReduceConfig) -> Projection:

@@ -5,44 +5,46 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from gpuclust.config import ReduceConfig, ScaleConfig
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, reducer_of
-from gpuclust.reducers.pca import PrincipalComponents, first, fit_components
-from gpuclust.reducers.scalers import fit_scaling
-from gpuclust.runtime.backend import Backend
+from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, Projection, Reducer, Scaling, reducer_of
+from gpuclust.reducers.pca import first, fit_components, reduced
+from gpuclust.reducers.scalers import FeatureStatistics, feature_statistics, fit_scaling
+from gpuclust.runtime.backend import Array, Backend
+from gpuclust.runtime.blocks import DiskBlocks, RowBlocks
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.scratch import Scratch
 
 
 def prepare(
-    table: Table, scale: ScaleConfig, reduce: ReduceConfig, *, dtype: str, key: str, backend: Backend
+    table: Table,
+    scale: ScaleConfig,
+    reduce: ReduceConfig,
+    *,
+    dtype: str,
+    key: str,
+    backend: Backend,
+    scratch: Scratch | None = None,
 ) -> Matrix:
     """Fit scaling and projection on the table in float64, and make the matrix in ``dtype``.
 
-    The matrix is float64 whatever ``dtype`` says where the scaled values have squares that float32 cannot hold.
+    The matrix is float64 whatever ``dtype`` says where the scaled values have squares that float32 cannot hold. The
+    matrix of a table on disk (`gpuclust.data.disk_frame.DiskFrame`), and its coordinates, are written to ``scratch``.
 
     Raises:
-        ConfigurationError: the scaled values are too large or too small for any type, or fewer components are possible
-            than ``reduce`` asks for.
+        ConfigurationError: the scaled values are too large or too small for any type, fewer components are possible
+            than ``reduce`` asks for, or a plug-in would need all rows of a table on disk in memory.
+        BackendError: ``scratch`` cannot hold the matrix.
     """
     started = time.perf_counter()
-    raw = backend.frames.to_matrix(table.frame, table.features)
-    scaling = fit_scaling(raw, scale.method, backend)
-    xp = backend.xp
-    scaled = scaling.transform(raw, xp)
-    largest = max(float(scaled.max()), -float(scaled.min()))
-    if not 1 / REACH["float64"] < largest < REACH["float64"]:
-        j = int(abs(scaled).max(axis=0).argmax())
-        raise ConfigurationError(
-            f"scale={scale.method} leaves {table.features[j]!r} with values up to {largest:.2g}, whose distances cannot be "
-            f"computed; use scale=standard or leave the column out (data.exclude=[{table.features[j]}])"
-        )
-    components = fit_components(scaled, backend)
-    projection = None
-    if reduce.method != "none":
-        projection = reducer(reduce.method).fit(scaled, reduce, backend=backend, components=components)
-    del scaled
+    raw = raw_features(table, backend)
+    statistics = feature_statistics(raw)
+    scaling = fit_scaling(raw, scale.method, backend, statistics)
+    largest = _largest(table, scaling, statistics)
+    components = fit_components(raw, backend, scaling)
     notes: tuple[str, ...] = ()
     if dtype == "float32" and not 1 / REACH[dtype] < largest < REACH[dtype]:
         dtype = "float64"
@@ -50,18 +52,73 @@ def prepare(
     preparation = Preparation(
         features=table.features,
         scaling=scaling,
-        projection=projection,
+        projection=_projection(raw, scaling, components, reduce, backend),
         map_projection=first(components, MAP_DIMENSIONS),
         dtype=dtype,
     )
-    matrix, coordinates = preparation.transform(raw, xp)
+    X: Array | RowBlocks
+    coordinates: np.ndarray | RowBlocks
+    if isinstance(raw, RowBlocks):
+        assert scratch is not None, "the matrix of a table on disk needs a scratch folder"
+        X, coordinates = _to_disk(raw, preparation, scratch)
+    else:
+        X, on_device = preparation.transform(raw, backend.xp)
+        coordinates = backend.to_host(on_device)
     seconds = time.perf_counter() - started
-    n_distinct = table.audit.distinct_feature_rows
-    return Matrix(matrix, backend.to_host(coordinates), preparation, key, seconds, n_distinct, notes)
+    return Matrix(X, coordinates, preparation, key, seconds, table.audit.distinct_feature_rows, notes)
 
 
-def reducer(method: str) -> Any:
-    """The class that fits a reduction, by the name of ``reduce.method``: its
-    ``fit(X, ReduceConfig, backend=Backend, components=Projection) -> Reducer`` gets the scaled rows (n_samples, n_features) float64 on the
-    device, and all their principal components."""
-    return PrincipalComponents if method == PrincipalComponents.name else reducer_of(method)
+def raw_features(table: Table, backend: Backend) -> Array | RowBlocks:
+    """The features of a table (n_rows, n_features) float64: on the backend's device, or in blocks where the table is on disk."""
+    if hasattr(table.frame, "values_of"):
+        return table.frame.values_of(table.features)
+    return backend.frames.to_matrix(table.frame, table.features)
+
+
+def _largest(table: Table, scaling: Scaling, statistics: FeatureStatistics) -> float:
+    """The greatest scaled value, without its sign; scaling keeps the order, so that the extremes are those of the raw values.
+
+    Raises ConfigurationError where distances between such values cannot be computed in float64.
+    """
+    extremes = np.abs(scaling.transform(np.stack([statistics.lowest, statistics.highest]))).max(axis=0)
+    largest = float(extremes.max())
+    if not 1 / REACH["float64"] < largest < REACH["float64"]:
+        name = table.features[int(extremes.argmax())]
+        raise ConfigurationError(
+            f"scale={scaling.method} leaves {name!r} with values up to {largest:.2g}, whose distances cannot be "
+            f"computed; use scale=standard or leave the column out (data.exclude=[{name}])"
+        )
+    return largest
+
+
+def _projection(
+    raw: Array | RowBlocks, scaling: Scaling, components: Projection, reduce: ReduceConfig, backend: Backend
+) -> Reducer | None:
+    """The reduction that a configuration asks for, fitted; None for ``reduce=none``.
+
+    A plug-in's class has ``fit(X, ReduceConfig, backend=Backend, components=Projection) -> Reducer``; it gets the scaled rows
+    (n_samples, n_features) float64 on the device, and all their principal components.
+    """
+    if reduce.method == "none":
+        return None
+    if reduce.method == Projection.name:
+        return reduced(components, reduce)
+    if isinstance(raw, RowBlocks):
+        raise ConfigurationError(f"reduce={reduce.method} needs all rows in memory; use memory.mode=resident")
+    fitter: Any = reducer_of(reduce.method)
+    fitted: Reducer = fitter.fit(scaling.transform(raw, backend.xp), reduce, backend=backend, components=components)
+    return fitted
+
+
+def _to_disk(raw: Any, preparation: Preparation, scratch: Scratch) -> tuple[DiskBlocks, DiskBlocks]:
+    """The matrix and the coordinates of blocks of raw features, written in one read of them."""
+    X = scratch.writer("matrix", preparation.n_columns, preparation.dtype)
+    coordinates = scratch.writer("coordinates", MAP_DIMENSIONS, np.float32)
+    try:
+        for _, rows in raw.runs():
+            transformed = preparation.transform(rows)
+            X.append(transformed[0])
+            coordinates.append(transformed[1])
+    finally:
+        blocks = X.close(), coordinates.close()
+    return blocks

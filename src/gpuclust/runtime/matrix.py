@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from gpuclust.model.preparation import Preparation
-from gpuclust.runtime.backend import Array
+from gpuclust.runtime.backend import Array, Backend
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.deduplicate import Distinct, distinct_rows, worth_deduplicating, worth_deduplicating_fits
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The prepared rows: ``X`` (n_samples, n_columns) on the backend's device, in the configured dtype.
+    """The prepared rows: ``X`` (n_samples, n_columns) in the configured dtype, on the backend's device or in blocks.
 
-    ``coordinates`` (n_samples, 3) float32 on the host are the first three principal components of the scaled
+    ``coordinates`` (n_samples, 3) float32 on the host, or in blocks if X is, are the first three principal components of the scaled
     features. ``key`` names what made it; ``seconds`` is what that cost. ``n_distinct`` is how many different rows of
     features the table has, None where they were not counted.
     """
 
-    X: Array
-    coordinates: np.ndarray
+    X: Array | RowBlocks
+    coordinates: np.ndarray | RowBlocks
     preparation: Preparation
     key: str
     seconds: float
@@ -34,9 +35,23 @@ class Matrix:
         """Number of rows."""
         return int(self.X.shape[0])
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the rows are in blocks, not in one array."""
+        return isinstance(self.X, RowBlocks)
+
+    def resident(self, backend: Backend) -> Matrix:
+        """The matrix with all rows in one array on the backend's device: for methods that need it, of few rows."""
+        if not isinstance(self.X, RowBlocks):
+            return self
+        rows = np.arange(self.n_rows)
+        X, coordinates = backend.to_device(self.X.take(rows)), self.coordinates
+        taken = coordinates.take(rows) if isinstance(coordinates, RowBlocks) else coordinates
+        return replace(self, X=X, coordinates=taken)
+
     @cached_property
     def distinct(self) -> Distinct | None:
-        """The distinct rows, found at the first use, where scoring them alone pays; only on the host."""
+        """The distinct rows, found at the first use, where scoring them alone pays; only of one array on the host."""
         if not isinstance(self.X, np.ndarray) or not worth_deduplicating(self.n_distinct, self.n_rows):
             return None
         found = distinct_rows(self.X)

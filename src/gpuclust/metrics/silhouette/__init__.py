@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gpuclust.metrics.silhouette.blocks import silhouette_blocks
 from gpuclust.metrics.silhouette.score import SilhouetteResult, silhouette
 from gpuclust.runtime.backend import Array, Backend
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.deduplicate import Distinct
 
 __all__ = ["SilhouetteResult", "silhouette", "silhouettes"]
 
 
 def silhouettes(
-    X: Array,
+    X: Array | RowBlocks,
     labelings: Sequence[np.ndarray],
     *,
     backend: Backend,
@@ -22,11 +24,14 @@ def silhouettes(
     distinct: Distinct | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[SilhouetteResult]:
-    """Silhouettes of several labelings (n_samples,) of X (n_samples, n_columns) on the backend's device.
+    """Silhouettes of several labelings (n_samples,) of X (n_samples, n_columns) on the backend's device, or in blocks.
 
-    Noise is left out. Exact, or for a sample of ``rows``. ``distinct`` is X without its repeated rows, given only where equal
+    Noise is left out. Exact, or for a sample of ``rows``, which blocks need. ``distinct`` is X without its repeated rows, given only where equal
     rows have equal labels.
     """
+    if isinstance(X, RowBlocks):
+        assert rows is not None, "all rows of a matrix in blocks are scored in memory"
+        return silhouette_blocks(X, labelings, rows, progress=progress)
     if backend.name == "gpu":
         from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
         from gpuclust.runtime.gpu import device_errors

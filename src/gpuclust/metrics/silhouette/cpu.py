@@ -24,6 +24,7 @@ from gpuclust.metrics.silhouette.kernels_cpu import (
     add_pairs,
     coefficients,
     score_rows,
+    sum_distances,
 )
 from gpuclust.runtime.threads import in_threads
 
@@ -46,30 +47,63 @@ def score_targets(
     X: Array, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
 ) -> Array:
     """Coefficients (n_labelings, n_targets) of the targets, from their distances to all rows."""
-    sources = _sources(X, weight, cells)
-    n_rows, dtype = len(sources.rows), sources.rows.dtype
+    sources = _sources(X[cells.order], weight[cells.order])
     position = positions(cells, targets)
     values = np.empty((len(cells.sums_of), len(targets)))
-    n_threads = get_num_threads()
-    width = min(BLOCK, BLOCK_SUMS_BYTES // (8 * int(cells.first[-1])), -(-len(targets) // n_threads))
-    width = max(LANES, width // LANES * LANES)
-    blocks = min(TASK_PAIRS / (width * n_rows), len(targets) / (width * n_threads))
-    step = width * max(1, int(blocks))
     own = cells.sums_of[:, targets]
     table = CellTable(cells.starts, cells.sums, cells.first, cells.weights)
+    _in_stretches(
+        sources,
+        len(targets),
+        int(cells.first[-1]),
+        lambda begin, end, scratch: score_rows(begin, end, position, own, sources, table, scratch, values),
+        progress,
+    )
+    return values
 
-    n_tasks = -(-len(targets) // step)
 
-    def run(first: int, last: int) -> None:
+def distance_sums(X: Array, starts: Array, sums: Array, targets: Array, n_sums: int) -> Array:
+    """Sums of the distances from targets (n_targets, n_features) to the rows of each cluster: (n_sums, n_targets) float64.
+
+    `X` (n_clustered, n_features) is sorted by cell; `starts` and `sums` are as in `Cells`.
+    """
+    found = np.zeros((n_sums, len(targets)))
+    if len(X):
+        sources, points = _sources(X, np.ones(len(X), X.dtype)), _padded(targets)
+        _in_stretches(
+            sources,
+            len(targets),
+            n_sums,
+            lambda begin, end, scratch: sum_distances(begin, end, points, sources, starts, sums, scratch, found),
+            None,
+        )
+    return found
+
+
+def _in_stretches(
+    sources: Sources,
+    n_targets: int,
+    n_sums: int,
+    run: Callable[[int, int, ScoreWorkspace], None],
+    progress: Callable[[float], None] | None,
+) -> None:
+    """Call ``run(begin, end, workspace)`` on stretches of the targets, in threads; each takes a whole number of blocks."""
+    n_threads = get_num_threads()
+    n_rows, dtype = len(sources.rows), sources.rows.dtype
+    width = min(BLOCK, BLOCK_SUMS_BYTES // (8 * n_sums), -(-n_targets // n_threads))
+    width = max(LANES, width // LANES * LANES)
+    blocks = min(TASK_PAIRS / (width * n_rows), n_targets / (width * n_threads))
+    step = width * max(1, int(blocks))
+    n_tasks = -(-n_targets // step)
+
+    def task(first: int, last: int) -> None:
         scratch = ScoreWorkspace(
-            np.empty((sources.rows.shape[1], width), dtype), np.empty((int(cells.first[-1]), width)), np.empty(width),
+            np.empty((sources.rows.shape[1], width), dtype), np.empty((n_sums, width)), np.empty(width),
             np.empty(width, dtype), np.empty(width, dtype),
         )  # fmt: skip
-        begin, end = first * step, min(last * step, len(targets))
-        score_rows(begin, end, position, own, sources, table, scratch, values)
+        run(first * step, min(last * step, n_targets), scratch)
 
-    in_threads(n_tasks, run, n_parts=n_tasks, progress=_scaled(progress, n_tasks))
-    return values
+    in_threads(n_tasks, task, n_parts=n_tasks, progress=_scaled(progress, n_tasks))
 
 
 def pair_blocks(
@@ -80,7 +114,7 @@ def pair_blocks(
     A task takes two groups of blocks and adds to the sums of both, so no two tasks of one round share a group: the
     rounds are those of a tournament in which each group meets each other once (the circle method).
     """
-    sources = _sources(X, weight, cells)
+    sources = _sources(X[cells.order], weight[cells.order])
     n_rows, dtype = len(sources.rows), sources.rows.dtype
     starts, cell = split_into_blocks(cells, BLOCK)
     sums = np.zeros((int(cells.first[-1]), n_rows))
@@ -109,12 +143,15 @@ def pair_blocks(
     return values
 
 
-def _sources(X: Array, weight: Array, cells: Cells) -> Sources:
-    n_features = X.shape[1]
-    rows, weight = X[cells.order], weight[cells.order]
-    if n_features <= UNROLLED:
-        return Sources(rows, weight, (0,) * n_features)
-    return Sources(np.pad(rows, ((0, 0), (0, -n_features % GROUP))), weight, None)
+def _sources(rows: Array, weight: Array) -> Sources:
+    n_features = rows.shape[1]
+    return Sources(_padded(rows), weight, (0,) * n_features if n_features <= UNROLLED else None)
+
+
+def _padded(rows: Array) -> Array:
+    """Rows (n, n_features), with zeros up to a whole number of groups of features above UNROLLED."""
+    n_features = rows.shape[1]
+    return rows if n_features <= UNROLLED else np.pad(rows, ((0, 0), (0, -n_features % GROUP)))
 
 
 def _tournament(n_groups: int) -> Iterable[list[tuple[int, int]]]:

@@ -30,6 +30,11 @@ class Cells:
     first: Array
     weights: Array
 
+    @property
+    def n_clustered(self) -> list[int]:
+        """Number of clustered rows of each labeling."""
+        return [int(np.count_nonzero(sums >= 0)) for sums in self.sums_of]
+
 
 def sort_into_cells(labelings: Sequence[Array], n_samples: int, weight: Array) -> Cells:
     """Number the clusters of all labelings and sort the rows into cells; see `Cells`."""
@@ -37,27 +42,39 @@ def sort_into_cells(labelings: Sequence[Array], n_samples: int, weight: Array) -
         raise FitError("silhouette: no labeling was given")
     sums_of = np.empty((len(labelings), n_samples), np.int32)
     first = np.zeros(len(labelings) + 1, np.int64)
-    cell_of = np.zeros(n_samples, np.int64)
-    n_cells = 1
     for number, labels in enumerate(labelings):
         codes, n_clusters = _codes(labels, n_samples, number)
-        if n_cells * (n_clusters + 1) >= 2**62:
-            _, cell_of = np.unique(cell_of, return_inverse=True)
-            n_cells = int(cell_of.max()) + 1
-        cell_of = cell_of * (n_clusters + 1) + codes + 1
-        n_cells *= n_clusters + 1
         first[number + 1] = first[number] + n_clusters
         sums_of[number] = np.where(codes >= 0, codes + first[number], -1)
-    order = np.argsort(cell_of, kind="stable")
-    order = order[sums_of.max(axis=0)[order] >= 0]
-    sorted_cells = cell_of[order]
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(sorted_cells)) + 1, [len(order)]])
     totals = np.zeros(first[-1])
     for number, sums in enumerate(sums_of):
         clustered = sums >= 0
         totals += np.bincount(sums[clustered], weights=weight[clustered], minlength=first[-1])
-        _check(totals[first[number] : first[number + 1]], number)
-    return Cells(order, starts, np.ascontiguousarray(sums_of[:, order[starts[:-1]]].T), sums_of, first, totals)
+        check_clusters(totals[first[number] : first[number + 1]], number)
+    order, starts, cell_sums = group_rows(sums_of, first)
+    return Cells(order, starts, cell_sums, sums_of, first, totals)
+
+
+def group_rows(sums_of: Array, first: Array) -> tuple[Array, Array, Array]:
+    """Sort rows into cells: `order`, `starts` and `sums` of `Cells` from its `sums_of` (n_labelings, n_samples) and `first`.
+
+    The arrays are empty, but for `starts`, where all rows are noise.
+    """
+    cell_of = np.zeros(sums_of.shape[1], np.int64)
+    n_cells = 1
+    for number, sums in enumerate(sums_of):
+        n_clusters = int(first[number + 1] - first[number])
+        if n_cells * (n_clusters + 1) >= 2**62:
+            _, cell_of = np.unique(cell_of, return_inverse=True)
+            n_cells = int(cell_of.max()) + 1
+        cell_of = cell_of * (n_clusters + 1) + np.where(sums >= 0, sums - first[number] + 1, 0)
+        n_cells *= n_clusters + 1
+    order = np.argsort(cell_of, kind="stable")
+    order = order[sums_of.max(axis=0)[order] >= 0]
+    if not len(order):
+        return order, np.zeros(1, np.int64), np.empty((0, len(sums_of)), np.int32)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(cell_of[order])) + 1, [len(order)]])
+    return order, starts, np.ascontiguousarray(sums_of[:, order[starts[:-1]]].T)
 
 
 def _codes(labels: Array, n_samples: int, number: int) -> tuple[Array, int]:
@@ -78,7 +95,8 @@ def _codes(labels: Array, n_samples: int, number: int) -> tuple[Array, int]:
     return codes, int(np.count_nonzero(present))
 
 
-def _check(weights: Array, number: int) -> None:
+def check_clusters(weights: Array, number: int) -> None:
+    """Raises FitError unless the clusters of a labeling, of these weights (n_clusters,), are at least two and fewer than the rows."""
     if len(weights) < 2 or len(weights) >= weights.sum():
         raise FitError(
             f"silhouette: labeling {number} has {len(weights):,} clusters in {weights.sum():,.6g} clustered rows; "

@@ -205,29 +205,36 @@ def _add(values, target):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _sum_cells(block, sources, starts, cell_sums, workspace):  # type: ignore[no-untyped-def]
+    """The sums of the distances of the columns of `block` to each cluster's rows, into the workspace's sums."""
+    sums, cell_total, total, squares = workspace.sums, workspace.cell_total, workspace.total, workspace.squares
+    sums[:] = 0
+    for cell in range(starts.shape[0] - 1):
+        cell_total[:] = 0
+        for run in range(starts[cell], starts[cell + 1], RUN):
+            total[:] = 0
+            run_end = min(run + RUN, starts[cell + 1])
+            _add_distances(block, sources, run, run_end, total, squares)
+            cell_total += total
+        for labeling in range(cell_sums.shape[1]):
+            if cell_sums[cell, labeling] >= 0:
+                sums[cell_sums[cell, labeling]] += cell_total
+
+
+@_jit
 def score_rows(first_target, last_target, targets, own_sums, sources, cells, workspace, values):  # type: ignore[no-untyped-def]
     """Silhouettes of some targets under every labeling, into values (n_labelings, n_targets) float64.
 
     targets (n_targets,) int64 are positions in `sources`; own_sums (n_labelings, n_targets) int32 their rows of sums, -1 for noise.
     """
-    block, sums, cell_total, total, squares = workspace
+    block, sums = workspace.block, workspace.sums
     starts, cell_sums, first, cluster_weight = cells
     width = block.shape[1]
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
             _copy(sources.rows[targets[begin + min(j, n - 1)]], block[:, j])
-        sums[:] = 0
-        for cell in range(starts.shape[0] - 1):
-            cell_total[:] = 0
-            for run in range(starts[cell], starts[cell + 1], RUN):
-                total[:] = 0
-                run_end = min(run + RUN, starts[cell + 1])
-                _add_distances(block, sources, run, run_end, total, squares)
-                cell_total += total
-            for labeling in range(cell_sums.shape[1]):
-                if cell_sums[cell, labeling] >= 0:
-                    sums[cell_sums[cell, labeling]] += cell_total
+        _sum_cells(block, sources, starts, cell_sums, workspace)
         for labeling in range(cell_sums.shape[1]):
             for j in range(n):
                 values[labeling, begin + j] = _coefficient(
@@ -237,6 +244,20 @@ def score_rows(first_target, last_target, targets, own_sums, sources, cells, wor
                     first[labeling + 1],
                     own_sums[labeling, begin + j],
                 )
+
+
+@_jit
+def sum_distances(first_target, last_target, targets, sources, starts, cell_sums, workspace, found):  # type: ignore[no-untyped-def]
+    """The sums of the distances from targets (n_targets, n_features) to each cluster's sources, into found (n_sums, n_targets) float64."""
+    block, sums = workspace.block, workspace.sums
+    width = block.shape[1]
+    for begin in range(first_target, last_target, width):
+        n = min(width, last_target - begin)
+        for j in range(width):
+            _copy(targets[begin + min(j, n - 1)], block[:, j])
+        _sum_cells(block, sources, starts, cell_sums, workspace)
+        for s in range(found.shape[0]):
+            _copy(sums[s, :n], found[s, begin : begin + n])
 
 
 @_jit

@@ -71,7 +71,9 @@ def _silhouette(
     cells = sort_into_cells([_on_host(labels) for labels in labelings], len(X), weight)
     targets = choose_targets(rows, cells, len(X))
     values = _run(X, scale, weight, cells, targets, progress)
-    return summarise(values, cells, targets, weight, return_samples=return_samples)
+    return summarise(
+        values, cells.sums_of[:, targets], weight[targets], cells.n_clustered, return_samples=return_samples
+    )
 
 
 def _on_device(array: Any) -> Any:

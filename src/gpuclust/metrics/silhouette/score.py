@@ -66,7 +66,9 @@ def silhouette(
         values = silhouette_cpu.pair_blocks(X, weight, cells, targets, progress)
     else:
         values = silhouette_cpu.score_targets(X, weight, cells, targets, progress)
-    return summarise(values, cells, targets, weight, return_samples=return_samples)
+    return summarise(
+        values, cells.sums_of[:, targets], weight[targets], cells.n_clustered, return_samples=return_samples
+    )
 
 
 def _matrix(X: Array) -> Array:
@@ -115,16 +117,16 @@ def choose_targets(rows: Array | None, cells: Cells, n_samples: int) -> Array:
 
 
 def summarise(
-    values: Array, cells: Cells, targets: Array, weight: Array, *, return_samples: bool
+    values: Array, own: Array, weight: Array, n_clustered: Sequence[int], *, return_samples: bool
 ) -> list[SilhouetteResult]:
-    """Results from the `values` (n_labelings, n_targets) of the rows; the entries of noise rows are not used."""
+    """Results from the `values` of the scored rows, their clusters' rows of sums `own`, -1 for noise, (n_labelings, n_targets) each,
+    their `weight` (n_targets,), and the number of clustered rows of each labeling. The values of noise rows are not used."""
     results = []
     for number, row_values in enumerate(values):
-        scored = cells.sums_of[number, targets] >= 0
-        n_clustered = int(np.count_nonzero(cells.sums_of[number] >= 0))
+        scored = own[number] >= 0
         samples = row_values[scored]
-        error = _standard_error(samples, weight[targets[scored]], n_clustered, number)
-        score = float(np.average(samples, weights=weight[targets[scored]]))
+        error = _standard_error(samples, weight[scored], n_clustered[number], number)
+        score = float(np.average(samples, weights=weight[scored]))
         results.append(SilhouetteResult(score, error, len(samples), samples if return_samples else None))
     return results
 
