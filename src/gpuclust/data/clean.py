@@ -58,8 +58,9 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
             frame, rows = _apply(frame, mask, rows)
             mask = None
         keep = _distinct_rows(table, frame, mask, config.duplicates, frames)
-        log.filter("duplicates", rules.repeats, int(keep.sum()))
-        mask = keep
+        before, kept = log.n_rows, int(keep.sum())
+        log.filter("duplicates", rules.repeats, kept)
+        mask = keep if kept < before else mask
     frame, rows = _apply(frame, mask, rows)
     return finish(
         replace(table, frame=frame, rows=rows),

@@ -231,6 +231,15 @@ class DiskFrameWriter:
             raise self._scratch.full(error) from error
         self._waiting = [table.slice(stop)] if stop < len(table) else []
 
+    def __enter__(self) -> DiskFrameWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # the files are removed with the scratch folder
+            self._values.close()
+            if self._writer is not None:
+                self._writer.close()
+
     def close(self) -> DiskFrame:
         """End the files; the frame."""
         assert self._dtypes is not None, "a frame has columns"

@@ -25,6 +25,7 @@ from gpuclust.data.table import Frame, Frames
 from gpuclust.errors import ConfigurationError
 
 _HEAD = 1000
+"""The first keys, by which lists written as text are recognised."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class LoadedJoin:
     def __init__(self, join: Join, columns: Sequence[str], *, bad_rows: str) -> None:
         loaded = load_columns(join.schema, PandasFrames(), [join.right, *columns], text=[join.right])
         self._second, self.warning = loaded.frame, loaded.bad_rows_warning(bad_rows)
-        self._left, self._columns = join.left, list(columns)
+        self.left, self._columns = join.left, list(columns)
         keys = self._second[join.right]
         known = _text(keys, whole=keys.dtype.kind == "f" and _is_whole(keys)).astype(object)
         self._known = pd.Index(known.unique())
@@ -119,7 +120,7 @@ class LoadedJoin:
 
     def add(self, frame: Frame, form: KeyFormat, frames: Frames) -> JoinResult:
         """Add the columns to a frame; see `join_columns`."""
-        left = _text(frames.to_pandas(frame[[self._left]])[self._left], whole=form.whole)
+        left = _text(frames.to_pandas(frame[[self.left]])[self.left], whole=form.whole)
         keys, key_lists = _as_lists(left, form.style)
         pairs = pd.DataFrame({"row": keys.row, "key": self._known.get_indexer(pd.Index(keys.item))})
         pairs = pairs[pairs["key"] >= 0]

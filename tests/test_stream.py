@@ -1,0 +1,268 @@
+"""A table that is read in batches is the table that is read into memory: every row, column, type and word of the audit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from gpuclust.config import CleanConfig, DataConfig, JoinConfig, RolesConfig
+from gpuclust.data.clean import clean
+from gpuclust.data.distinct import DistinctRows
+from gpuclust.data.frames import PandasFrames
+from gpuclust.data.medians import means, medians
+from gpuclust.data.read import read
+from gpuclust.data.stream import read_streamed
+from gpuclust.errors import GpuclustError
+from gpuclust.runtime.scratch import Scratch
+
+FRAMES = PandasFrames()
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    with Scratch(tmp_path / "scratch") as scratch:
+        yield scratch
+
+
+def assert_same(data: DataConfig, config: CleanConfig, scratch: Scratch, batch_rows: int = 97):
+    """The streamed table, when it is the resident one."""
+    expected = clean(read(data, FRAMES), config, FRAMES)
+    got = read_streamed(data, config, FRAMES, scratch, batch_rows=batch_rows)
+    for name in (f.name for f in dataclasses.fields(expected.audit)):
+        assert getattr(got.audit, name) == getattr(expected.audit, name), name
+    assert (got.roles, got.features, got.fingerprint) == (expected.roles, expected.features, expected.fingerprint)
+    pd.testing.assert_frame_equal(got.frame.to_pandas(), expected.frame)
+    if expected.rows is None:
+        assert got.rows is None
+    else:
+        assert np.array_equal(got.rows, expected.rows)
+    return got
+
+
+def messy(n: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """A table with something of everything that cleaning changes."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    x[rng.random(n) < 0.03] = np.nan
+    x[rng.random(n) < 0.01] = np.inf
+    words = rng.choice(["3.5", "-1e3", " 7", "oops", ""], n, p=[0.4, 0.3, 0.2, 0.05, 0.05])
+    words[:20] = "2.5"
+    counts = rng.integers(0, 1000, n).astype(object)
+    counts[n // 2] = None
+    return pd.DataFrame(
+        {
+            "track_id": rng.integers(0, n, n).astype(str),
+            "name": rng.choice(["", "été", "a, b", "c"], n),
+            "artists": rng.choice(["['x', 'y']", "['z']", "[]"], n),
+            "genre": rng.choice(["rock", "", "nan", "folk"], n),
+            "x": x,
+            "tempo": words,
+            "loud": rng.normal(size=n).round(2),
+            "same": 4.0,
+            "mostly": np.where(rng.random(n) < 0.8, np.nan, rng.random(n)),
+            "flag": rng.integers(0, 2, n),
+            "counts": counts,
+            "counter": np.arange(n),
+            "late": np.where(np.arange(n) < n - 3, 1.5, [*[2.5] * (n - 1), 9.0]),
+            "popularity": rng.integers(0, 100, n),
+            "release": [f"{y}-05-01" for y in rng.integers(1950, 2020, n)],
+        }
+    )
+
+
+ROLES = RolesConfig(
+    id="track_id", title="name", creator="artists", group="genre", popularity="popularity", year="release"
+)
+CLEANINGS = {
+    "drop": CleanConfig(),
+    "median": CleanConfig(nulls="median", bounds={"loud": [-1.0, None]}),
+    "mean": CleanConfig(nulls="mean", duplicates="id", require_group=True),
+    "rows": CleanConfig(nulls="median", duplicates="row", bounds={"x": [-1.5, 1.5], "popularity": [None, 90]}),
+    "ids": CleanConfig(duplicates="id", bounds={"late": [None, 2.0]}),
+}
+
+
+def write(frame: pd.DataFrame, folder: Path, form: str) -> Path:
+    if form == "parts":
+        (folder / "parts").mkdir()
+        for i, start in enumerate((0, 400, 650)):
+            part = frame[start : (400, 650, len(frame))[i]]
+            part.to_csv(folder / "parts" / f"{i}.csv", index=False)
+        return folder / "parts"
+    path = folder / f"table.{form}"
+    if form == "parquet":
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(table, path, row_group_size=150)
+    elif form == "feather":
+        pyarrow.feather.write_feather(frame, path, chunksize=130)
+    else:
+        frame.to_csv(
+            path, index=False, sep=";" if form == "csv.gz" else ",", encoding="latin-1" if form == "csv" else "utf-8"
+        )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("form", "cleaning"),
+    [("csv", c) for c in CLEANINGS]
+    + [(f, c) for f in ("csv.gz", "parquet", "feather", "parts") for c in ("mean", "rows")],
+)
+def test_a_messy_table(tmp_path, scratch, form, cleaning):
+    frame = messy()
+    if form in ("parquet", "feather"):
+        frame["counts"] = frame["counts"].astype("Int64")
+    data = DataConfig(path=str(write(frame, tmp_path, form)), roles=ROLES)
+    got = assert_same(data, CLEANINGS[cleaning], scratch)
+    assert got.audit.steps
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [("tracks_114k.csv", "none"), ("tracks_114k.csv", "tracks"), ("tracks_12k_lists.csv", "tracks"),
+     ("artist_genres_29k.csv", "none"), ("data_by_year.csv", "none")],
+)  # fmt: skip
+def test_real_tables(real_data, scratch, name, preset):
+    data = DataConfig(path=str(real_data / name), preset=preset)
+    config = CleanConfig(duplicates="id", nulls="median") if name.startswith("tracks") else CleanConfig()
+    assert_same(data, config, scratch, batch_rows=20_000)
+
+
+def test_the_catalogue_and_a_sample(tmp_path, scratch):
+    assert_same(DataConfig(source="catalogue", n_rows=3000, preset="tracks"), CleanConfig(), scratch)
+    path = write(messy(), tmp_path, "csv")
+    got = assert_same(DataConfig(path=str(path), n_rows=300, seed=3), CleanConfig(nulls="mean"), scratch)
+    assert len(got.frame) == 300
+
+
+@pytest.mark.parametrize("key", ["names", "numbers", "lists"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_joined_table(tmp_path, scratch, form, key):
+    rng = np.random.default_rng(0)
+    n = 500
+    keys = {
+        "names": rng.choice(["a", "b", "c", None], n),
+        "numbers": np.where(rng.random(n) < 0.1, np.nan, rng.integers(0, 3, n)),
+        "lists": rng.choice(["['a', 'b']", "['c']", "[]"], n),
+    }[key]
+    first = pd.DataFrame({"x": rng.normal(size=n), "y": rng.normal(size=n), "key": keys})
+    right = [0, 1, 2, 2] if key == "numbers" else ["a", "b", "c", "c"]
+    second = pd.DataFrame({"key": right, "kind": ["p", "q", None, "r"], "weight": [1.0, 2.0, 4.5, 8.0]})
+    second.to_csv(tmp_path / "second.csv", index=False)
+    join = JoinConfig(path=str(tmp_path / "second.csv"), left="key")
+    data = DataConfig(path=str(write(first, tmp_path, form)), join=join, roles=RolesConfig(group="kind"))
+    got = assert_same(data, CleanConfig(nulls="mean"), scratch)
+    assert got.audit.source["join"]["rows_matched"] > 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,x,y\n" + "".join(f'{i},{i * 1.5},"{i % 7},5"\n' for i in range(300)),
+        "id;x;y\n" + "".join(f"{i};{i * 7 % 13},5;{i}\n" for i in range(300)),
+        "id,x,note\n" + "".join(f'{i},{i * 7 % 13 + 0.25},"a\nb"\n' for i in range(300)),
+        "id,x\n" + "".join(f"{i},{i * 7 % 13 + 0.25}\n" if i % 120 else f"{i},1,2\n" for i in range(1, 400)),
+        "".join(f"{i * 7 % 13 + 0.25},{i / 3}\n" for i in range(300)),
+        "x,y,z\n" + "".join(f"{i * 7 % 13 + 0.25},{'true' if i % 3 else 'F'},{i}\n" for i in range(300)),
+    ],
+    ids=["quoted", "semicolons", "line breaks", "bad records", "no header", "booleans"],
+)
+def test_texts(tmp_path, scratch, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert_same(DataConfig(path=str(tmp_path / "t.csv")), CleanConfig(), scratch, 41)
+    if "true" in text:
+        assert_same(DataConfig(path=str(tmp_path / "t.csv"), features=["x", "y"]), CleanConfig(), scratch, 41)
+
+
+def test_types_of_binary_files(tmp_path, scratch):
+    n = 400
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(
+        {
+            "key": [f"k{i}" for i in range(n)],
+            "small": pd.array(np.where(rng.random(n) < 0.1, None, rng.integers(0, 99, n).astype(object)), dtype="Int8"),
+            "when": pd.to_datetime(np.where(rng.random(n) < 0.1, "NaT", "2019-03-04")),
+            "x": rng.normal(size=n).astype("float32"),
+            "kind": pd.Categorical(rng.choice(["a", "b"], n)),
+            "tags": [["p", "q"][: i % 3] or None for i in range(n)],
+            "n": rng.integers(0, 2**62, n),
+        }
+    )
+    frame.loc[:150, "when"] = pd.Timestamp("2019-03-04")
+    for form in ("parquet", "feather"):
+        path = write(frame, tmp_path, form)
+        roles = RolesConfig(group="tags", title="kind", year="when", popularity="small")
+        got = assert_same(DataConfig(path=str(path), roles=roles), CleanConfig(), scratch)
+        assert got.roles.id == "key"
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    frame[["key", "x", "n"]][:200].to_parquet(parts / "a.parquet")
+    other = frame[["key", "x", "n"]][200:].assign(
+        n=lambda f: f["n"].astype("Int64").where(f["x"] > 0), x=lambda f: f["x"].astype("float64")
+    )
+    other.to_parquet(parts / "b.parquet")
+    assert_same(DataConfig(path=str(parts)), CleanConfig(nulls="median"), scratch)
+
+
+@pytest.mark.parametrize(
+    ("data", "config"),
+    [
+        ({"features": ["genre"]}, {}),
+        ({"features": ["nothing"]}, {}),
+        ({}, {"bounds": {"nothing": [0, 1]}}),
+        ({}, {"bounds": {"loud": [100, None]}}),
+        ({"features": ["x", "mostly"]}, {"bounds": {"mostly": [0, 0.1], "x": [5, 6]}}),
+        ({"features": ["same"]}, {}),
+        ({"features": ["huge", "x"]}, {}),
+        ({"features": ["empty", "x"]}, {"nulls": "median"}),
+        ({"roles": RolesConfig(id="track_id")}, {"require_group": True}),
+    ],
+)
+def test_errors_are_those_of_a_table_in_memory(tmp_path, scratch, data, config):
+    frame = messy(200).assign(huge=1e80 + np.arange(200) * 1e78, empty=np.nan)
+    path = write(frame, tmp_path, "csv")
+    data, config = DataConfig(path=str(path), **data), CleanConfig(**config)
+    with pytest.raises(GpuclustError) as expected:
+        clean(read(data, FRAMES), config, FRAMES)
+    with pytest.raises(type(expected.value)) as got:
+        read_streamed(data, config, FRAMES, scratch, batch_rows=31)
+    assert str(got.value) == str(expected.value)
+
+
+def test_distinct_rows_in_files(scratch, seed):
+    rng = np.random.default_rng(seed)
+    keys = rng.integers(0, 3000, (20_000, 2)).astype(np.uint64)
+    keys[:, 0] %= 50  # many keys have an equal first word
+    rows = np.arange(len(keys)) * 2
+    expected = pd.DataFrame(keys).duplicated(keep="first").to_numpy()
+    for memory_bytes in (1 << 30, 5000):
+        with DistinctRows(scratch, width=2, numbered=True, memory_bytes=memory_bytes) as distinct:
+            for start in range(0, len(keys), 333):
+                distinct.add(keys[start : start + 333], rows[start : start + 333])
+            assert distinct.n_distinct() == (~expected).sum()
+            assert np.array_equal(distinct.repeats(), rows[expected])
+    assert list(scratch.path.glob("keys*")) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 70_001])
+def test_medians_and_means_are_those_of_pandas(scratch, n):
+    rng = np.random.default_rng(n)
+    X = np.stack(
+        [rng.normal(size=n) * 1e-300, rng.integers(-3, 3, n).astype(float), np.exp(20 * rng.normal(size=n))], axis=1
+    )
+    X[rng.random((n, 3)) < 0.3] = np.nan
+    X[0] = [-0.0, 2.0, 1.5]
+    writer = scratch.writer("x", 3, np.float64)
+    writer.append(X)
+    blocks, frame = writer.close(), pd.DataFrame(X)
+    assert medians(blocks).tolist() == frame.median().tolist()
+    if n <= 65_536:
+        assert means(blocks).tolist() == frame.mean().tolist()
+    else:
+        np.testing.assert_allclose(means(blocks), frame.mean(), rtol=1e-13)
