@@ -28,10 +28,10 @@ INSIDE = {
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
-    "pipeline": "context > curves run_files > run_log > job > summary > sweep_result > sweep_log > sweep > start",
+    "pipeline": "context > curves run_files > run_log > job > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
     "report": "page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
-    "runtime": "blocks cache cpu cudf_frames deduplicate jit memory threads > gpu nearest passes scratch > backend forecast order_statistics > matrix",
+    "runtime": "blocks cache cpu cudf_frames deduplicate dask jit memory threads > gpu nearest passes scratch > backend dask_blocks forecast order_statistics > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs atlas routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
@@ -48,6 +48,8 @@ HEAVY = {
     "cudf": ("runtime/",),
     "cupy": ("runtime/", "algorithms/", "reducers/gpu.py"),
     "rmm": ("runtime/",),
+    "dask": ("runtime/dask.py",),
+    "distributed": ("runtime/dask.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -51,11 +51,13 @@ def area(path: Path) -> str | None:
         return "atlas" if place.stem == "atlas" else "serve"
     if place.as_posix() == "data/remote.py":
         return "remote"
+    if place.stem == "dask":
+        return "dask"
     return "gpu" if place.stem == "gpu" or place.stem.startswith("cudf") else None
 
 
 def by_area() -> dict[str | None, set[str]]:
-    found: dict[str | None, set[str]] = {None: set(), "serve": set(), "atlas": set(), "gpu": set(), "remote": set()}
+    found: dict[str | None, set[str]] = {None: set(), "serve": set(), "atlas": set(), "gpu": set(), "dask": set(), "remote": set()}
     for path in PACKAGE.rglob("*.py"):
         found[area(path)] |= imported(path)
     return found
@@ -93,7 +95,7 @@ RUN = {
 
 
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
-    extras = {name: set(requirements(name)) for name in ("gpu", "postgres", "serve", "dev", "docs")}
+    extras = {name: set(requirements(name)) for name in ("dask", "gpu", "postgres", "serve", "dev", "docs")}
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
     optional = {"flash-kmeans", "torch"}  # compared with where they are installed
@@ -129,7 +131,7 @@ for module in pkgutil.walk_packages(gpuclust.__path__, "gpuclust."):
     try:
         importlib.import_module(module.name)
     except ImportError as error:
-        assert (error.name or "").split(".")[0] in ("cupy", "cuml", "cudf", "rmm", "pynvml"), error
+        assert (error.name or "").split(".")[0] in ("cupy", "cuml", "cudf", "rmm", "pynvml", "dask"), error
 after = {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW", "GPUCLUST", "HYDRA"))}
 assert not changed, changed
 assert before == after, (before, after)

@@ -279,6 +279,24 @@ class MemoryConfig:
     """The folder of the temporary files; null: the system's (TMPDIR), or /var/tmp where that one is in memory."""
 
 
+@dataclass
+class WorkersConfig:
+    """Which processes compute: this one, or the workers of a Dask cluster."""
+
+    name: str = one_of("here", "here", "dask")
+    """``here``: this process; ``dask``: the workers of a Dask cluster."""
+    address: str | None = None
+    """The address of the Dask scheduler, as in tcp://HOST:8786; null: DASK_SCHEDULER_ADDRESS, else processes of this machine."""
+    scheduler_file: str | None = None
+    """The file in which ``dask scheduler --scheduler-file`` wrote its address; in place of an address."""
+    count: int | None = number(None, low=1)
+    """The number of processes to start on this machine (null: one for each core, up to 4), or of workers of a cluster to wait for
+    (null: 1)."""
+    use: str = one_of("auto", "auto", "jobs", "rows")
+    """``jobs``: each worker runs whole jobs of the sweep; ``rows``: each worker holds a part of the rows of every job; ``auto``: jobs
+    where the table fits the memory of a worker and there are enough jobs, else rows where they are worth it."""
+
+
 def default_experiment() -> str:
     """The MLflow experiment where ``tracking.experiment`` is not given: MLFLOW_EXPERIMENT_NAME, else ``gpuclust``."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gpuclust"
@@ -360,6 +378,7 @@ class Config:
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     report: ReportConfig = field(default_factory=ReportConfig)

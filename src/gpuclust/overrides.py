@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.algorithms.registry import known_keys
-from gpuclust.config import Config, DataConfig, ReduceConfig, did_you_mean
+from gpuclust.config import Config, DataConfig, ReduceConfig, WorkersConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.
-WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "memory", "experiments")
+WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "memory", "workers", "experiments")
 # Computed once for a sweep, from all of its jobs.
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 
 STUDIES = "experiments"
-PATH_KEYS = ("data.path", "data.join.path")
+PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file")
 # Names that other libraries use for a key.
 SYNONYMS = {
     "cluster.n_components": "cluster.n_clusters",
@@ -144,6 +144,8 @@ def without_effect(config: Config) -> Mapping[str, str]:
         keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale", "options")}
     if config.data.source == "file" and config.data.n_rows is None:
         keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
+    if config.workers.name == "here":
+        keys |= {f"workers.{name}": "with workers=here" for name in ("address", "scheduler_file", "count", "use")}
     return keys
 
 
@@ -155,4 +157,4 @@ def normalised(config: Config) -> Config:
     return config
 
 
-_DEFAULTS: Mapping[str, Any] = {"reduce": ReduceConfig(), "data": DataConfig()}
+_DEFAULTS: Mapping[str, Any] = {"reduce": ReduceConfig(), "data": DataConfig(), "workers": WorkersConfig()}

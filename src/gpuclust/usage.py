@@ -40,7 +40,7 @@ RUN_OPTIONS = (
 )
 GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca{reducers}
 cluster=kmeans|gmm|hdbscan{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
-tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
+workers=here|dask tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
 STATUSES = (
     ("0", "all jobs finished"),
     ("1", "some job failed; the others are kept"),

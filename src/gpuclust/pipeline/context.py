@@ -137,7 +137,8 @@ class Display(Protocol):
 class RunContext:
     """What jobs run with: the backend and why it was chosen, the shared cache, the recorder and the display.
 
-    ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs.
+    ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs. With Dask workers (`gpuclust.pipeline.batches`),
+    ``batches_on`` is ``jobs`` where they compute whole batches, and ``hold`` puts the rows of a job's matrix on them.
     """
 
     backend: Backend
@@ -148,6 +149,8 @@ class RunContext:
     command: str = ""
     say: Callable[[str], None] = lambda text: None
     work: Callable[[float], None] = lambda units: None
+    batches_on: str = "here"
+    hold: Callable[[Matrix, Job], Matrix] = lambda matrix, job: matrix
 
 
 def with_size(job: Job, metrics: Mapping[str, float]) -> Job:

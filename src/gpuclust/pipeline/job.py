@@ -34,11 +34,25 @@ def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent
 
     Raises RecordingError naming the jobs whose results were lost.
     """
-    results: Sequence[Result | Exception]
+    return record_all(jobs, run_ids, compute_all(jobs, context), context, parent)
+
+
+def compute_all(jobs: Sequence[Job], context: RunContext) -> list[Result | Exception]:
+    """The results of jobs that share a matrix; a job that fails gives its exception."""
     try:
-        results = compute(jobs, context)
+        return list(compute(jobs, context))
     except (GpuclustError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
-        results = [error for _ in jobs]
+        return [error for _ in jobs]
+
+
+def record_all(
+    jobs: Sequence[Job],
+    run_ids: Sequence[str],
+    results: Sequence[Result | Exception],
+    context: RunContext,
+    parent: str | None,
+) -> list[Outcome]:
+    """Record what jobs found, or why they failed, on their runs. Raises RecordingError naming the jobs whose results were lost."""
     outcomes: list[Outcome] = []
     try:
         for job, run_id, result in zip(jobs, run_ids, results, strict=True):
@@ -58,7 +72,7 @@ def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent
 def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustError]:
     """Read, clean, prepare, cluster, score and describe; recording nothing."""
     table = get_table(jobs[0], context)
-    matrix = get_matrix(jobs[0], context)
+    matrix = context.hold(get_matrix(jobs[0], context), jobs[0])
     clusterings = _cluster(jobs, matrix, context)
     scores = iter(_score(jobs, matrix, [c for c in clusterings if isinstance(c, Clustering)], context))
     return [

@@ -13,10 +13,10 @@ from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, sel
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import Plan
 from gpuclust.errors import InputError, RecordingError, why
+from gpuclust.pipeline.batches import connect_workers, runner, with_workers
 from gpuclust.pipeline.context import Job, Outcome, RunContext, make_job, with_size
 from gpuclust.pipeline.curves import curves, job_name
 from gpuclust.pipeline.job import get_matrix, get_table, say_table
-from gpuclust.pipeline.job import run as run_jobs
 from gpuclust.pipeline.run_log import start as job_start
 from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, conclude, leaders
 from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
@@ -63,6 +63,7 @@ def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
 
 def _preload(job: Job, context: RunContext) -> int:
     """Read and prepare the table of the first job, which stay in the cache. Returns the number of rows."""
+    connect_workers(job, context)
     table = get_table(job, context)
     if job.config.analysis.reference is not None:
         reference_column(table, job.config.analysis.reference)
@@ -108,6 +109,7 @@ def _single(job: Job, done: dict[str, Outcome], since: int, context: RunContext)
         context.display.finished(done[job.key])
     else:
         n_rows = _preload(job, context)
+        context = with_workers([job], 1, n_rows, context)
         for (outcome,) in _outcomes([job], n_rows, None, since, context):
             done[job.key] = outcome
     outcome = done[job.key]
@@ -120,6 +122,8 @@ def _single(job: Job, done: dict[str, Outcome], since: int, context: RunContext)
 def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
     pending = [job for job in jobs if job.key not in done]
     n_rows = _preload(pending[0], context) if pending else 0
+    if pending:
+        context = with_workers(pending, len(list(batches(pending, n_rows))), n_rows, context)
     first = jobs[0].config
     start = sweep_start(plan, jobs, context)
     if first.sweep.resume:
@@ -168,7 +172,7 @@ def _outcomes(
 
     Jobs of other processes are awaited; a job whose process ended is run here.
     """
-    announced = False
+    announced, on = False, runner(context, parent, pending)
     while pending:
         ended: set[str] = set()
         for batch in batches(pending, n_rows):
@@ -178,10 +182,13 @@ def _outcomes(
             for outcome in found:
                 context.display.finished(outcome)
             if mine:
-                found += run_jobs([job for job, _ in mine], [run_id for _, run_id in mine], context, parent)
+                found += on.run([job for job, _ in mine], [run_id for _, run_id in mine])
             ended |= {outcome.job.key for outcome in found}
             if found:
                 yield found
+        for found in on.rest():
+            ended |= {outcome.job.key for outcome in found}
+            yield found
         pending = [job for job in pending if job.key not in ended]
         if pending and not ended:
             waited = "1 job" if len(pending) == 1 else f"{len(pending)} jobs"

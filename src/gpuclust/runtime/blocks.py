@@ -147,7 +147,7 @@ class RowBlocks(ABC):
         """Rows by their numbers (n,), in any order: (n, n_columns)."""
 
 
-class _LocalBlocks(RowBlocks):
+class LocalBlocks(RowBlocks):
     """Blocks that this process reads."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
@@ -160,12 +160,16 @@ class _LocalBlocks(RowBlocks):
 
     def passes(self, requests: Sequence[Request]) -> list[Any]:
         """Make several passes in one read of the rows; the result of each."""
-        collectors = [Collector(self.n_blocks, request) for request in requests]
-        for first_block, X in self.runs():
+        return [collector.result for collector in self.collected(requests, self.n_blocks)]
+
+    def collected(self, requests: Sequence[Request], n_blocks: int, first_block: int = 0) -> list[Collector]:
+        """What several passes find in these blocks, which are those from ``first_block`` on of a matrix of ``n_blocks``."""
+        collectors = [Collector(n_blocks, request) for request in requests]
+        for first, X in self.runs():
             for request, collector in zip(requests, collectors, strict=True):
-                cache = self._caches.setdefault(request.owner, {}).setdefault(first_block, {})
-                collector.add(Run(X, first_block, cache))
-        return [collector.result for collector in collectors]
+                cache = self._caches.setdefault(request.owner, {}).setdefault(first, {})
+                collector.add(Run(X, first_block + first, cache))
+        return collectors
 
     def release(self, owner: int) -> None:
         """Forget what the passes of an owner keep."""
@@ -196,7 +200,7 @@ class Collector:
         return self.found if self.tree is None else self.tree.value
 
 
-class MemoryBlocks(_LocalBlocks):
+class MemoryBlocks(LocalBlocks):
     """The rows of an array X (n_rows, n_columns) in memory: NumPy, or CuPy, whose runs are CuPy arrays too."""
 
     def __init__(self, X: Any) -> None:
@@ -219,15 +223,16 @@ class MemoryBlocks(_LocalBlocks):
         return self.X[rows]
 
 
-class DiskBlocks(_LocalBlocks):
+class DiskBlocks(LocalBlocks):
     """Rows in a flat file, row after row. The next run is read while one is passed over; at most two are in memory.
 
-    Raises BackendError where the file cannot be read, or is shorter than the rows.
+    ``first_row`` is the number of rows in the file before the first of these. Raises BackendError where the file cannot be read, or is
+    shorter than the rows.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], dtype: Any) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: Any, first_row: int = 0) -> None:
         super().__init__(shape, dtype)
-        self.path = Path(path)
+        self.path, self.first_row = Path(path), first_row
 
     @property
     def _row_bytes(self) -> int:
@@ -236,7 +241,8 @@ class DiskBlocks(_LocalBlocks):
     def read(self, start: int, stop: int, out: np.ndarray | None = None, file: int | None = None) -> np.ndarray:
         """Rows ``start`` to ``stop``; into ``out`` (at least as many rows) where it is given."""
         rows = np.empty((stop - start, self.shape[1]), self.dtype) if out is None else out[: stop - start]
-        view, at, offset = memoryview(rows.reshape(-1).view(np.uint8)), 0, start * self._row_bytes
+        view, at = memoryview(rows.reshape(-1).view(np.uint8)), 0
+        offset = (self.first_row + start) * self._row_bytes
         opened = os.open(self.path, os.O_RDONLY) if file is None else file
         try:
             while at < len(view):

@@ -1,0 +1,283 @@
+"""Rows and jobs on the workers of a Dask cluster: two processes of this machine give the bits of this process, and may be killed."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gpuclust.compose import plan
+from gpuclust.config import WorkersConfig
+from gpuclust.errors import BackendError, ConfigurationError, FitError
+from gpuclust.pipeline import batches, sweep
+from gpuclust.pipeline.batches import choose
+from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, DiskWriter, MemoryBlocks, Request, Run
+from gpuclust.runtime.cache import ResultCache
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import KILLED, MemoryRecorder
+
+pytest.importorskip("distributed", reason="rows on workers need gpuclust[dask]")
+
+from gpuclust.runtime import dask as module
+from gpuclust.runtime import dask_blocks as blocks_module
+from gpuclust.runtime.dask import connect
+from gpuclust.runtime.dask_blocks import dask_blocks
+
+LOCAL = WorkersConfig(name="dask", count=2)
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """Two worker processes, which are started again when they are killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "DASHBOARD", None)
+        patch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+        yield connect(LOCAL)
+        module.close()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(0).normal(size=(8 * BLOCK_ROWS + 17, 3)).astype(np.float32)
+
+
+def written(path, X):
+    writer = DiskWriter(path, X.shape[1], X.dtype)
+    writer.append(X)
+    return writer.close()
+
+
+def sums(run: Run, power: float = 1.0):
+    return [(run.X[a:b].astype(np.float64) ** power).sum(axis=0) for a, b in run.edges]
+
+
+def numbers(run: Run):
+    return run.first_row + np.arange(len(run.X))
+
+
+def count(run: Run):
+    run.cache["n"] = run.cache.get("n", 0) + 1
+    return [run.cache["n"]] * len(run.edges)
+
+
+def slow_sums(run: Run):
+    time.sleep(0.3)
+    return sums(run)
+
+
+def fail(run: Run):
+    raise FitError("no component is left")
+
+
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 8])
+def test_any_number_of_shards_has_the_bits_of_memory(workers, rows, quiet, n_shards):
+    there, here = dask_blocks(rows, LOCAL, quiet, n_shards=n_shards), MemoryBlocks(rows)
+    requests = [Request(sums, (2.0,), operator.add), Request(sums, (1.0,), operator.add), Request(numbers, (), None)]
+    squares, plain, found = there.passes(requests)
+    np.testing.assert_array_equal(squares, here.reduce(sums, 2.0))
+    np.testing.assert_array_equal(plain, here.reduce(sums))
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(len(rows)))
+    np.testing.assert_array_equal(there.take(np.array([70_000, 3])), rows[[70_000, 3]])
+
+
+def test_workers_read_the_file_that_they_see(workers, rows, quiet, tmp_path, monkeypatch):
+    on_disk = written(tmp_path / "x", rows)
+    monkeypatch.setattr(blocks_module, "SEND_BYTES", 0)  # nothing may be sent
+    there = dask_blocks(on_disk, LOCAL, quiet)
+    np.testing.assert_array_equal(there.reduce(sums), MemoryBlocks(rows).reduce(sums))
+    assert any("loading rows to 2 Dask workers" in stage for stage in quiet.stages)
+    half = DiskBlocks(on_disk.path, (4 * BLOCK_ROWS, 3), np.float32, first_row=BLOCK_ROWS)
+    expected = MemoryBlocks(rows[BLOCK_ROWS : 5 * BLOCK_ROWS]).reduce(sums)
+    np.testing.assert_array_equal(dask_blocks(half, LOCAL, quiet).reduce(sums), expected)
+    in_memory = dask_blocks(rows, LOCAL, quiet, folder=tmp_path)  # too large to send: written to a file first
+    (copy,) = tmp_path.glob("gpuclust-rows-*")
+    np.testing.assert_array_equal(in_memory.reduce(sums), there.reduce(sums))
+    del in_memory
+    assert not copy.exists()
+
+
+def test_a_worker_without_room_reads_its_file_again_in_each_pass(workers, rows, quiet, tmp_path):
+    workers.everywhere(_set_share, 0.0)
+    try:
+        there = dask_blocks(written(tmp_path / "x", rows), LOCAL, quiet)
+        assert max(workers.everywhere(_bytes_held).values()) == 0
+        np.testing.assert_array_equal(there.reduce(sums), MemoryBlocks(rows).reduce(sums))
+    finally:
+        workers.everywhere(_set_share, 0.5)
+
+
+def _set_share(share):
+    blocks_module.SHARE = share
+
+
+def _bytes_held():
+    return sum(shard.blocks.nbytes for shard in list(blocks_module._held))
+
+
+def test_rows_that_the_workers_cannot_read_are_sent_up_to_a_limit(workers, rows, quiet, tmp_path, monkeypatch):
+    on_disk = written(tmp_path / "x", rows)
+    monkeypatch.setattr(blocks_module, "_visible", lambda *_: False)
+    np.testing.assert_array_equal(dask_blocks(on_disk, LOCAL, quiet).reduce(sums), MemoryBlocks(rows).reduce(sums))
+    monkeypatch.setattr(blocks_module, "SEND_BYTES", 1000)
+    with pytest.raises(BackendError, match=r"cannot read .*/x, .*set memory\.folder to a folder on a file system"):
+        dask_blocks(on_disk, LOCAL, quiet)
+
+
+def test_what_an_owner_keeps_stays_on_the_worker_until_it_is_released(workers, rows, quiet):
+    there = dask_blocks(rows, LOCAL, quiet)
+    assert [there.reduce(count, add=max) for _ in range(2)] == [1, 2]
+    there.release(0)
+    assert there.reduce(count, add=max) == 1
+
+
+def test_an_error_of_a_pass_is_raised_here(workers, rows, quiet):
+    with pytest.raises(FitError, match="no component is left"):
+        dask_blocks(rows, LOCAL, quiet).reduce(fail)
+
+
+def test_a_killed_worker_changes_no_bit(workers, rows, quiet, monkeypatch):
+    monkeypatch.setattr(blocks_module, "LOOK_SECONDS", 0.0)
+    there, expected = dask_blocks(rows, LOCAL, quiet), MemoryBlocks(rows).reduce(sums)
+    victim = next(iter(workers.everywhere(os.getpid).values()))
+    threading.Timer(0.1, os.kill, (victim, signal.SIGKILL)).start()
+    np.testing.assert_array_equal(there.reduce(slow_sums), expected)
+    deadline = time.monotonic() + 30
+    while len(set(workers.holders(there._shards)) - {None}) < 2:  # the new process takes its share of the rows
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        np.testing.assert_array_equal(there.reduce(sums), expected)
+
+
+QUICK = ["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_init=1", "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4"]  # fmt: skip
+TIMES = {"load_seconds", "prepare_seconds", "fit_seconds", "score_seconds"}
+
+
+def swept(context, *overrides):
+    planned = plan([*QUICK, *overrides], multirun=True)
+    return sweep.run(planned, sweep.jobs_of(planned, context.backend), context)
+
+
+def recorded(context):
+    """What is recorded of the jobs: name -> (digest of the labels, metrics without times)."""
+    runs = [r for r in context.recorder.runs.values() if r.tags[tags.KIND] == "job"]
+    assert len({r.start.name for r in runs}) == len(runs) == 6
+    return {r.start.name: (r.tags[tags.LABELS], {k: v for k, v in r.metrics.items() if k not in TIMES}) for r in runs}
+
+
+def test_jobs_on_workers_are_recorded_once_and_equal_those_here(workers, context):
+    said = []
+    here = replace(context, recorder=MemoryRecorder())
+    there = replace(context, recorder=MemoryRecorder(), cache=ResultCache(), say=said.append)
+    first, second = swept(here), swept(there, "workers=dask", "workers.count=2", "workers.use=jobs")
+    assert recorded(here) == recorded(there)
+    assert first.chosen.job.key == second.chosen.job.key
+    assert "Dask: 6 batches of jobs on the workers (workers.use)" in said
+    assert swept(there, "workers=dask", "workers.count=2").repeated
+
+
+def test_a_job_that_fails_on_a_worker_is_a_failed_run(workers, context):
+    result = swept(context, "workers=dask", "workers.count=2", "workers.use=jobs", "cluster.n_clusters=2,3,700")
+    failed = [outcome.error for outcome in result.failed]
+    assert len(failed) == 2
+    assert all("n_clusters=700 is more than" in error for error in failed)
+
+
+def test_jobs_of_a_killed_worker_run_again(workers, context, monkeypatch):
+    start = module.Tasks.start
+    begun = []
+
+    def start_and_kill(self, item):
+        start(self, item)
+        begun.append(item)
+        if len(begun) == 3:
+            os.kill(next(iter(workers.everywhere(os.getpid).values())), signal.SIGKILL)
+
+    monkeypatch.setattr(module.Tasks, "start", start_and_kill)
+    result = swept(context, "workers=dask", "workers.count=2", "workers.use=jobs")
+    assert not result.failed
+    assert len(recorded(context)) == 6
+
+
+def test_an_interrupt_ends_the_jobs_on_workers(workers, context, monkeypatch):
+    monkeypatch.setattr(batches, "record_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        swept(context, "workers=dask", "workers.count=2", "workers.use=jobs")
+    assert {run.status for run in context.recorder.runs.values()} == {KILLED}
+    assert swept(replace(context, recorder=MemoryRecorder()), "workers.count=2").failed == ()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_workers_cannot_read_is_named_before_anything_is_recorded(workers, context, monkeypatch, tmp_path):
+    table = pd.DataFrame({"id": range(50), "a": np.arange(50) % 7, "b": np.arange(50) % 5 * 1.0})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    sizes = iter([1])
+    monkeypatch.setattr(batches, "_size", lambda path: next(sizes))
+    planned = plan([f"data.path={tmp_path / 't.csv'}", "workers=dask", "workers.count=2", "workers.use=jobs"])
+    with pytest.raises(BackendError, match=r"cannot read .*t\.csv; put it on a file system that all machines share"):
+        sweep.run(planned, sweep.jobs_of(planned, context.backend), context)
+    assert not context.recorder.runs
+
+
+def jobs_like(context, *overrides):
+    planned = plan(["data=catalogue", *overrides], multirun=True)
+    return sweep.jobs_of(planned, context.backend)
+
+
+def worker(memory):
+    return module.Worker("tcp://a", "a", 16, memory, {})
+
+
+def test_the_use_of_workers_follows_the_memory_and_the_time_of_a_pass(context):
+    many = jobs_like(context, "cluster=gmm", "cluster.n_clusters=range(2,10)")
+    two = [worker(8_000_000_000)] * 2
+    assert choose(many, 8, 1_000_000, two)[0] == "jobs"
+    assert choose(many, 8, 5_000_000, two, can_read=False)[0] == "rows"
+    assert choose(many, 8, 100_000_000, two)[0] == "rows"  # the table does not fit a worker
+    assert choose(many[-1:], 1, 100_000_000, two)[0] == "rows"
+    assert choose(many[-1:], 1, 10_000, two)[0] == "here"  # asking the workers takes longer than a pass
+    assert choose(jobs_like(context, "cluster=hdbscan"), 1, 1_000_000, two)[0] == "here"
+
+
+def test_errors_of_a_connection_are_one_line(workers, free_port, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(module, "WORKER_SECONDS", 0.5)
+    address = f"tcp://127.0.0.1:{free_port}"
+    with pytest.raises(BackendError, match=f"no Dask scheduler answers at {address} within 1 seconds; start one with"):
+        connect(WorkersConfig(name="dask", address=address))
+    with pytest.raises(BackendError, match="no Dask scheduler answers at nonsense"):
+        connect(WorkersConfig(name="dask", address="nonsense"))
+    with pytest.raises(ConfigurationError, match="both given"):
+        connect(WorkersConfig(name="dask", address=address, scheduler_file="s.json"))
+    with pytest.raises(BackendError, match=r"scheduler_file=.*s\.json does not exist"):
+        connect(WorkersConfig(name="dask", scheduler_file=str(tmp_path / "s.json")))
+    with pytest.raises(BackendError, match=r"2 of 3 workers are at the Dask scheduler .* or lower workers\.count"):
+        connect(WorkersConfig(name="dask", address=workers.scheduler, count=3))
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", workers.scheduler)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "__version__", "9.9")
+        with pytest.raises(BackendError, match=r"runs gpuclust .*; install the version of this process there: pip"):
+            connect(WorkersConfig(name="dask", address=workers.scheduler))
+        patch.setattr(module.platform, "python_version_tuple", lambda: ("3", "99", "0"))
+        with pytest.raises(
+            BackendError, match=r"runs Python 3\.\d+.*; this process runs Python 3\.99: use one version"
+        ):
+            connect(WorkersConfig(name="dask", address=workers.scheduler))
+    said = []
+    (tmp_path / "s.json").write_text(json.dumps({"address": workers.scheduler}))
+    connect(WorkersConfig(name="dask", scheduler_file=str(tmp_path / "s.json")), said.append).close()
+    assert said[0].startswith("Dask: 2 workers on 1 machine")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(BackendError, match=r"needs Dask .*pip install 'gpuclust\[dask\]'"):
+        connect(WorkersConfig(name="dask", address="tcp://127.0.0.1:1"))
