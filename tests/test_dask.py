@@ -240,12 +240,13 @@ def worker(memory):
 
 
 def test_the_use_of_workers_follows_the_memory_and_the_time_of_a_pass(context):
-    many = jobs_like(context, "cluster=gmm", "cluster.n_clusters=range(2,10)")
+    gmm = ("cluster=gmm", "cluster.n_clusters=range(2,10)")
+    many, huge = (jobs_like(context, f"data.n_rows={n}", *gmm) for n in (1_000_000, 100_000_000))
     two = [worker(8_000_000_000)] * 2
     assert choose(many, 8, 1_000_000, two)[0] == "jobs"
     assert choose(many, 8, 5_000_000, two, can_read=False)[0] == "rows"
-    assert choose(many, 8, 100_000_000, two)[0] == "rows"  # the table does not fit a worker
-    assert choose(many[-1:], 1, 100_000_000, two)[0] == "rows"
+    assert choose(huge, 8, 100_000_000, two)[0] == "rows"  # the table does not fit a worker
+    assert choose(huge[-1:], 1, 100_000_000, two)[0] == "rows"
     assert choose(many[-1:], 1, 10_000, two)[0] == "here"  # asking the workers takes longer than a pass
     assert choose(jobs_like(context, "cluster=hdbscan"), 1, 1_000_000, two)[0] == "here"
 

@@ -57,7 +57,14 @@ def area(path: Path) -> str | None:
 
 
 def by_area() -> dict[str | None, set[str]]:
-    found: dict[str | None, set[str]] = {None: set(), "serve": set(), "atlas": set(), "gpu": set(), "dask": set(), "remote": set()}
+    found: dict[str | None, set[str]] = {
+        None: set(),
+        "serve": set(),
+        "atlas": set(),
+        "gpu": set(),
+        "dask": set(),
+        "remote": set(),
+    }
     for path in PACKAGE.rglob("*.py"):
         found[area(path)] |= imported(path)
     return found
