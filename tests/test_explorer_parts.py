@@ -230,6 +230,21 @@ def test_rows_are_matched_by_place_in_one_table_and_by_id_in_two() -> None:
     assert sorted(zip(other.second, other.counts[0].tolist(), strict=True)) == [(5, 1), (6, 1)]
 
 
+def test_many_clusters_are_counted_in_a_sparse_table(monkeypatch):
+    random = np.random.default_rng(0)
+    ids = [f"i{i}" for i in range(300)]
+    first, second = (rows_with(ids, random.integers(-1, 40, 300).tolist()) for _ in range(2))
+    dense = count_transitions(first, second)
+    monkeypatch.setattr("gpuclust.serve.explorer.transitions.MAX_DENSE", 0)
+    sparse = count_transitions(first, second)
+    assert not isinstance(sparse.counts, np.ndarray)
+    assert (sparse.first, sparse.second, sparse.shared) == (dense.first, dense.second, dense.shared)
+    assert sparse.adjusted_rand == dense.adjusted_rand
+    np.testing.assert_array_equal(sparse.counts.toarray(), dense.counts)
+    np.testing.assert_array_equal(sparse.largest(7).shares, dense.largest(7).shares)
+    assert [sparse.most_common(i, 3) for i in range(40)] == [dense.most_common(i, 3) for i in range(40)]
+
+
 def test_the_largest_clusters_keep_their_shares() -> None:
     found = ClusterTransitions((-1, 0, 1), (0, 1, 2), np.array([[1, 0, 0], [5, 2, 3], [0, 0, 4]]), 0, 0)
     drawn = found.largest(2)
@@ -446,7 +461,7 @@ def test_years_that_are_left_out_are_gaps_and_are_said() -> None:
         assert [v is None for v in line.y] == [False, False, True, True, False]
         assert not line.connectgaps
         assert line.hovertext[0].endswith("(40 rows)")
-    assert left_out(found, "year") == "1 row without a usable year; 2 years with fewer than 30 rows (7 rows) left out."
+    assert left_out(found, "year") == "1 row without a valid year; 2 years with fewer than 30 rows (7 rows) left out."
     assert left_out(Averages("group", (), 0, min_count=30, left_out=2, left_out_rows=1), "country") == (
         "2 countries with fewer than 30 rows (1 row) left out."
     )

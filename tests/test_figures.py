@@ -90,7 +90,7 @@ def test_a_heat_map_of_a_wide_table_has_the_most_telling_features_and_says_so() 
     figure = fg.profile_heatmap(z, [f"e{i}" for i in range(384)], np.full(5, 0.2))
     heads = [text for text in written(figure) if text.startswith("e") and text[1:].isdigit()]
     assert heads == [f"e{f}" for f in np.argsort(-(z**2).sum(axis=0), kind="stable")[:24]]
-    assert any("the 24 most telling of 384 features" in text for text in written(figure))
+    assert any("the 24 most different of 384 features" in text for text in written(figure))
 
 
 def test_bars_are_as_long_as_the_stabilities() -> None:

@@ -249,8 +249,8 @@ def test_m3u8_without_addresses_is_refused(library: Library, folder: Path, capsy
     assert "give --url-template" in capsys.readouterr().err
     for template, said in (
         ("https://x.example/", "must hold one of {id}"),
-        ("javascript:{id}", "is no address"),
-        ("{id}", "is no address"),
+        ("javascript:{id}", "is not an address"),
+        ("{id}", "is not an address"),
     ):
         assert main(["playlist", str(folder), "--cluster", "0", "--format", "m3u8", "--url-template", template]) == 2
         assert f"--url-template {template} {said}" in capsys.readouterr().err

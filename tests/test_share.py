@@ -130,7 +130,7 @@ def test_the_heat_map_shows_the_most_telling_features_and_says_so() -> None:
     telling = np.argsort(-(z**2).sum(axis=0), kind="stable")[:12]
     source = str(heat_map(clusters, {}))
     assert re.findall(r'<th title="e(\d+)">', source) == [str(f) for f in telling]
-    assert "the 12 most telling of 50 features; the 24 largest of 30 clusters" in source
+    assert "the 12 most different of 50 features; the 24 largest of 30 clusters" in source
 
 
 @pytest.fixture(scope="module")

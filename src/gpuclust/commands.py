@@ -294,7 +294,7 @@ def _explore(arguments: list[str]) -> int:
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="URL template of the page of an item, e.g. 'https://example.org/{id}' (default: addresses in the export, or those of ids that Spotify has)",
+        help="URL template of the page of an item, e.g. 'https://example.org/{id}' (default: addresses in the export, or those of Spotify's ids)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
     _access_options(parser)
@@ -357,7 +357,7 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument(
         "--url-template",
         metavar="URL",
-        help="URL template of an item in m3u8 and uris (default: addresses in the export, or those of ids that Spotify has)",
+        help="URL template of an item in m3u8 and uris (default: addresses in the export, or those of Spotify's ids)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write a file instead of printing")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")

@@ -197,7 +197,9 @@ def heat_map(clusters: Sequence[Cluster], words: Mapping[str, str]) -> Markup:
         )
     notes = ["mean of the cluster less the mean of all rows, in standard deviations"]
     notes += (
-        [f"the {len(telling)} most telling of {count(len(features))} features"] if len(telling) < len(features) else []
+        [f"the {len(telling)} most different of {count(len(features))} features"]
+        if len(telling) < len(features)
+        else []
     )
     notes += [f"the {len(shown)} largest of {count(len(proper))} clusters"] if len(shown) < len(proper) else []
     return Markup(

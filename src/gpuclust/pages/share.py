@@ -137,14 +137,16 @@ def _json(content: Share) -> Markup:
 
 
 def _points(content: Share) -> dict[str, Any]:
-    """The sample on the map: coordinates as 16 bits between the ends of each axis, and clusters as 16 bits (32 where there are more)."""
+    """The sample on the map: coordinates as 16 bits between the ends of each axis (65,535: missing), and clusters as 16 bits (32 where
+    there are more)."""
     xy, labels = content.xy[content.sample], content.labels[content.sample]
     known = np.isfinite(xy)
     found: dict[str, Any] = {"spans": []}
     for i, axis in enumerate("xy"):
         values = xy[known[:, i], i]
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-        scaled = np.round((np.where(known[:, i], xy[:, i], low) - low) / ((high - low) or 1.0) * 65_535)
+        scaled = np.round((np.where(known[:, i], xy[:, i], low) - low) / ((high - low) or 1.0) * 65_534)
+        scaled[~known[:, i]] = 65_535
         found["spans"].append([low, high])
         found[axis] = _base64(scaled.astype("<u2"))
     wide = bool(len(labels)) and int(labels.max()) >= 1 << 15

@@ -35,7 +35,7 @@ SEQUENTIAL = LinearSegmentedColormap.from_list("share", ["#FBFCFD", "#BFD7EA", "
 
 _MAX_ROWS = 40
 MAX_FEATURES = 24
-"""Columns of a profile's heat map; of more features the most telling ones are drawn."""
+"""Columns of a profile's heat map; of more features the most different ones are drawn."""
 _MAX_NUMBERS = 400
 _NAMES, _HEAD = 3.0, 0.8
 
@@ -51,7 +51,7 @@ def profile_heatmap(
     """How far each cluster's mean lies from the mean of all rows, in standard deviations.
 
     ``z`` (k, n_features), ``sizes`` (k,) rows or fractions, ``clusters`` the label of each row (0..k-1 when None; -1
-    is noise). Up to forty clusters are drawn, the first ones of ``z``, and up to `MAX_FEATURES` features, the most telling ones
+    is noise). Up to forty clusters are drawn, the first ones of ``z``, and up to `MAX_FEATURES` features, the most different ones
     (`gpuclust.pages.facts.telling_features`); the note says when there are more.
     """
     z, sizes = np.atleast_2d(np.asarray(z, dtype=float)), np.asarray(sizes, dtype=float)
@@ -74,7 +74,7 @@ def profile_heatmap(
     cluster_rows(figure, left=0.12, y=y, clusters=labels[:k], fractions=shares, names=names, width=_NAMES - 0.15)
     note = "mean of the cluster less the mean of all rows, in standard deviations (orange above, blue below)"
     if z.shape[1] > d:
-        note = f"the {d} most telling of {count(z.shape[1])} features · " + note
+        note = f"the {d} most different of {count(z.shape[1])} features · " + note
     if len(z) > k:
         note = f"the first {k} of {count(len(z))} clusters · " + note
     heading(figure, "Profile of each cluster", note)

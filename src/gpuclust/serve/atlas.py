@@ -38,6 +38,8 @@ def open_atlas(folder: Path, *, host: str = "127.0.0.1", port: int = 5055, neigh
     if neighbours is not None and not 0 <= neighbours <= 100:
         raise ConfigurationError(f"--neighbours {neighbours} is outside 0 to 100")
     try:
+        import click
+
         version = metadata.version("embedding-atlas")
         from embedding_atlas import cli
     except ImportError as error:
@@ -76,7 +78,12 @@ def open_atlas(folder: Path, *, host: str = "127.0.0.1", port: int = 5055, neigh
         ]
         options += ["--text", "title"] if library.has("title") else []
         options += ["--neighbors", NEAREST] if count else []
-        cli.main.main([str(rows), *options], prog_name="gpuclust atlas", standalone_mode=False)
+        try:
+            cli.main.main([str(rows), *options], prog_name="gpuclust atlas", standalone_mode=False)
+        except click.Abort:  # Ctrl-C
+            return 0
+        except click.ClickException as error:
+            raise ConfigurationError(f"Embedding Atlas did not start: {error.format_message()}") from error
     return 0
 
 

@@ -229,7 +229,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The body is not readable JSON.",
         401: "The token is missing or wrong.",
-        404: "There is no such thing; `suggestions` has what may have been meant.",
+        404: "Not found; `suggestions` has similar names.",
         409: "The export has no addresses that a player can open, which m3u8 needs; give `url_template`.",
         413: "The body is too long.",
         415: "The body is not application/json.",

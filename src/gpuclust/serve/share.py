@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,29 @@ def write_share_page(folder: Path, path: Path, *, force: bool = False) -> Path:
     if path.exists() and not force:
         raise ExportError(f"{path} exists; name another --html, or replace it with --force")
     text = page_of_folder(folder)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ExportError(f"{path} cannot be written ({error.strerror}); name another --html") from error
     return path
 
 
 def page_of_folder(folder: Path) -> str:
     """The page of an export folder as HTML text. Raises ExportError if it is not an export or is damaged."""
+    try:
+        return _page(folder)
+    except (pa.ArrowException, TypeError, AttributeError) as error:
+        raise ExportError(
+            f"{folder} is not an export that a page can be made of ({error}); export the run again"
+        ) from error
+
+
+def _page(folder: Path) -> str:
     manifest = read_manifest(folder)
     table, clusters = read_assignments(manifest), read_clusters(manifest)
     listed = [clusters[c] for c in sorted(clusters, key=lambda c: (c == NOISE, c))]

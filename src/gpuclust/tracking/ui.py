@@ -23,7 +23,7 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
     try:
         socket.getaddrinfo(host, port)
     except (OSError, UnicodeError) as error:
-        raise TrackingError(f"--host {host} is no address of this machine ({error}); give 127.0.0.1") from error
+        raise TrackingError(f"--host {host} is not an address of this machine ({error}); give 127.0.0.1") from error
     recorder = MlflowRecorder(uri, experiment, create=False)
     recorder.share_view()
     latest = next((sweep.run_id for sweep in recorder.sweeps()), None)
@@ -52,7 +52,14 @@ def serve_ui(uri: str | None, experiment: str, host: str, port: int) -> int:
                     f"run: python {' '.join(command[1:])}"
                 )
             time.sleep(0.05)
-        _show(pages(f"http://{host}:{port}", recorder.experiment_id, latest, sweeps=latest is not None))
+        _show(
+            pages(
+                f"http://{f'[{host}]' if ':' in host else host}:{port}",
+                recorder.experiment_id,
+                latest,
+                sweeps=latest is not None,
+            )
+        )
         print("Ctrl-C stops it", file=sys.stderr)
         return server.wait()
     except KeyboardInterrupt:
@@ -72,6 +79,8 @@ def _show(addresses: Mapping[str, str]) -> None:
 
 
 def _responds(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((host, port)) == 0
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True

@@ -57,7 +57,7 @@ def check_template(template: str, option: str = "--previews", *, web: bool = Tru
     if web and not is_address(template):
         raise ConfigurationError(f"{option} {template} is not an http or https address")
     if not web and (not _SCHEME.match(template) or template.lower().startswith(_NEVER) or not template.isprintable()):
-        raise ConfigurationError(f"{option} {template} is no address; write it as in https://example.org/{{id}}")
+        raise ConfigurationError(f"{option} {template} is not an address; write it as in https://example.org/{{id}}")
     if not names or set(names) - set(FIELDS):
         raise ConfigurationError(f"{option} {template} must hold one of {', '.join(f'{{{f}}}' for f in FIELDS)}")
 

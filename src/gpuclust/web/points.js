@@ -474,7 +474,13 @@ class PointsMap {
     this.setColumns();
     this.canvas = h("canvas", { "aria-hidden": "true" });
     this.lod = 120000; // points drawn in a frame while the map moves; follows the speed of the machine
-    this.renderer = rendererFor(this.canvas, options.renderer);
+    try {
+      this.renderer = rendererFor(this.canvas, options.renderer);
+    } catch (error) {
+      console.warn("gpuclust: the map is drawn without WebGL:", error); // a driver that does not compile the shaders
+      this.canvas = h("canvas", { "aria-hidden": "true" }); // the other one has a WebGL context
+      this.renderer = new CpuRenderer(this.canvas);
+    }
     if (!this.renderer) {
       this.fail("This browser does not have the WebGL2 functions that the map needs, so the map cannot be drawn. All other pages work without them.");
       return;
@@ -723,7 +729,7 @@ class PointsMap {
     const filtered = [...this.filters.values()].some((f) => f.active);
     const button = (text, run) => h("button", { type: "button", onclick: run }, text);
     this.note.replaceChildren(h("span", {}, `${parts.join("; ")}.`),
-      ...[filtered && this.options.listLabel && !this.lasso ? button(this.options.listLabel, () => this.options.onSelect?.(this.chosenRows())) : null,
+      ...[filtered && this.options.listLabel && !this.lasso ? button(this.options.listLabel, () => { this.listing = true; this.options.onSelect?.(this.chosenRows()); }) : null,
         filtered ? button("Remove filters", () => this.clearFilters()) : null,
         this.lasso ? button("Remove selection", () => this.select(null)) : null].filter(Boolean));
   }
@@ -820,7 +826,7 @@ class PointsMap {
     this.setFilter(name, filter);
     this.refresh(!still);
     if (still) this.update();
-    if (still && this.lasso) this.announce();
+    if (still && (this.lasso || this.listing)) this.announce();
   }
 
   clearFilters() {
@@ -828,7 +834,7 @@ class PointsMap {
     this.refresh();
     this.renderSide();
     this.update();
-    if (this.lasso) this.announce();
+    if (this.lasso || this.listing) this.announce();
   }
 
   /* What is shown has changed: count it, and draw it. */
@@ -911,7 +917,9 @@ class PointsMap {
     if (this.lasso) this.select(null);
   }
 
+  /* Pass the selected rows on; without a selection, a list of the rows shown before is removed. */
   announce() {
+    this.listing = false;
     this.options.onSelect?.(this.lasso ? this.chosenRows() : null);
   }
 

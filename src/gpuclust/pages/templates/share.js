@@ -17,7 +17,7 @@ addEventListener("hashchange", reveal);
 function draw() {
   const picture = document.getElementById("map");
   if (!picture || !labels.length) return;
-  const coordinate = (text, [low, high]) => Float32Array.from(new Uint16Array(bytes(text)), (v) => low + (v / 65535) * (high - low));
+  const coordinate = (text, [low, high]) => Float32Array.from(new Uint16Array(bytes(text)), (v) => (v === 65535 ? NaN : low + (v / 65534) * (high - low)));
   const place = document.createElement("div");
   place.id = "points";
   picture.before(place);

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gpuclust.serve.library import Library
 
+MAX_DENSE = 4_000_000
+"""Cells of a table of counts that is an array; a larger one is sparse: 20,000 clusters against 20,000 would take 3 GB."""
+
 
 @dataclass(frozen=True)
 class ClusterTransitions:
     """The contingency table of two clusterings.
 
-    ``counts`` (len(first), len(second)) int64 are the items by cluster in both exports; ``first`` and ``second`` are the cluster
-    numbers of its rows and columns; ``only_first`` and ``only_second`` count the items in one export only.
+    ``counts`` (len(first), len(second)) int64, an array or a sparse CSR array, are the items by cluster in both exports; ``first`` and
+    ``second`` are the cluster numbers of its rows and columns; ``only_first`` and ``only_second`` count the items in one export only.
     """
 
     first: tuple[int, ...]
     second: tuple[int, ...]
-    counts: np.ndarray
+    counts: Any
     only_first: int
     only_second: int
     row_totals: np.ndarray | None = None
@@ -29,8 +33,18 @@ class ClusterTransitions:
     @property
     def shares(self) -> np.ndarray:
         """``counts`` as shares of the shared items of each cluster of the first export."""
-        totals = self.counts.sum(axis=1) if self.row_totals is None else self.row_totals
+        totals = self.totals(axis=1) if self.row_totals is None else self.row_totals
         return np.asarray(self.counts / np.maximum(totals, 1)[:, None])
+
+    def totals(self, axis: int) -> np.ndarray:
+        """The shared items of each cluster of the first export (``axis`` 1) or of the second (0)."""
+        return np.asarray(self.counts.sum(axis=axis)).ravel()
+
+    def most_common(self, row: int, most: int) -> list[tuple[int, int]]:
+        """The columns with the most items of a row, and these items; at most so many, without empty ones."""
+        counts = self.counts[row] if isinstance(self.counts, np.ndarray) else self.counts[[row]].toarray().ravel()
+        order = counts.argsort(kind="stable")[::-1][:most]
+        return [(int(j), int(counts[j])) for j in order if counts[j]]
 
     @property
     def shared(self) -> int:
@@ -39,13 +53,14 @@ class ClusterTransitions:
 
     def largest(self, most: int) -> ClusterTransitions:
         """The table of the clusters with the most shared items, at most so many of each export, in the order of their numbers."""
-        rows, columns = (np.sort(np.argsort(-self.counts.sum(axis=i), kind="stable")[:most]) for i in (1, 0))
+        rows, columns = (np.sort(np.argsort(-self.totals(axis), kind="stable")[:most]) for axis in (1, 0))
+        kept = self.counts[np.ix_(rows, columns)]
         return replace(
             self,
             first=tuple(self.first[i] for i in rows),
             second=tuple(self.second[j] for j in columns),
-            counts=self.counts[np.ix_(rows, columns)],
-            row_totals=self.counts.sum(axis=1)[rows],
+            counts=kept if isinstance(kept, np.ndarray) else kept.toarray(),
+            row_totals=self.totals(axis=1)[rows],
         )
 
     @property
@@ -54,8 +69,8 @@ class ClusterTransitions:
 
         Hubert and Arabie, "Comparing partitions", J. Classification 2, 1985, eq. 5.
         """
-        pairs = _pairs(self.counts).sum()
-        rows, columns = _pairs(self.counts.sum(axis=1)).sum(), _pairs(self.counts.sum(axis=0)).sum()
+        pairs = _pairs(self.counts if isinstance(self.counts, np.ndarray) else self.counts.data).sum()
+        rows, columns = (_pairs(self.totals(axis)).sum() for axis in (1, 0))
         whole = float(_pairs(np.array([self.shared])).sum())
         expected = rows * columns / whole if whole else 0.0
         most = (rows + columns) / 2
@@ -72,6 +87,8 @@ def count_transitions(first: Library, second: Library) -> ClusterTransitions:
 
     Exports of one table are matched row by row. Other exports are matched by id; of a repeated id, the most popular item counts.
     """
+    from scipy.sparse import coo_array
+
     if first.rows["id"].equals(second.rows["id"]):  # in the order of popularity, equal ids in the order of the table
         a, b = first.column("cluster"), second.column("cluster")
         only_first = only_second = 0
@@ -82,17 +99,19 @@ def count_transitions(first: Library, second: Library) -> ClusterTransitions:
         only_first, only_second = len(ours) - len(both), len(theirs) - len(both)
     rows, row = np.unique(a, return_inverse=True)
     columns, column = np.unique(b, return_inverse=True)
-    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns)).reshape(
-        len(rows), len(columns)
-    )
+    counts = coo_array((np.ones(len(row), np.int64), (row, column)), shape=(len(rows), len(columns))).tocsr()
     row_order = np.argsort(np.where(rows < 0, np.iinfo(np.int32).max, rows), kind="stable")
     counts = counts[row_order]
     # Order the columns by the row with most of their items, so that matching clusters are on the diagonal.
-    column_order = np.lexsort((-counts.max(axis=0), counts.argmax(axis=0))) if counts.size else np.arange(len(columns))
+    column_order = np.arange(len(columns))
+    if len(row):
+        most = counts.max(axis=0).toarray().ravel()
+        column_order = np.lexsort((-most, np.asarray(counts.argmax(axis=0)).ravel()))
+    counts = counts[:, column_order]
     return ClusterTransitions(
         tuple(rows[row_order].tolist()),
         tuple(columns[column_order].tolist()),
-        counts[:, column_order].astype(np.int64),
+        counts.toarray() if len(rows) * len(columns) <= MAX_DENSE else counts,
         only_first,
         only_second,
     )

@@ -84,14 +84,11 @@ def _heads(first: OpenExport, second: OpenExport, found: ClusterTransitions) -> 
 
 
 def _became(found: ClusterTransitions, first: OpenExport, second: OpenExport) -> pd.DataFrame:
-    rows = []
+    rows, of_first, of_second = [], found.totals(axis=1), found.totals(axis=0)
     for i, a in enumerate(found.first):
-        counts = found.counts[i]
-        for j in counts.argsort(kind="stable")[::-1][:3]:
-            if counts[j]:
-                into = counts[j] / max(found.counts[:, j].sum(), 1)
-                rows.append({
-                    "first": short(first.name(a)), "second": short(second.name(found.second[j])), "rows": int(counts[j]),
-                    "of the first": f"{counts[j] / counts.sum():.1%}", "of the second": f"{into:.1%}",
-                })  # fmt: skip
+        for j, count in found.most_common(i, 3):
+            rows.append({
+                "first": short(first.name(a)), "second": short(second.name(found.second[j])), "rows": count,
+                "of the first": f"{count / of_first[i]:.1%}", "of the second": f"{count / of_second[j]:.1%}",
+            })  # fmt: skip
     return pd.DataFrame(rows)

@@ -63,7 +63,7 @@ def left_out(found: Averages, word: str) -> str:
     """Describe what the averages leave out: rows without a valid year and values with too few rows; empty if nothing."""
     said = []
     if found.without:
-        said.append(f"{plural('row', found.without)} without a usable year")
+        said.append(f"{plural('row', found.without)} without a valid year")
     if found.left_out:
         said.append(
             f"{plural(word, found.left_out)} with fewer than {found.min_count} rows "
