@@ -110,12 +110,18 @@ class Bundle:
     def training(self, raw: np.ndarray) -> Prediction:
         """The job's own assignment of its training rows, given again as raw features in the order they were fitted.
 
-        For K-Means and mixtures that is `predict`; an HDBSCAN bundle keeps its labels, as what was noise in the tree may
-        be placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
+        For K-Means and mixtures that is `predict`; an HDBSCAN bundle keeps the labels of the rows in its tree, as what was noise
+        there may be placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
         """
         kept = self.parameters.get("training_labels")
         if kept is None:
             return self.predict(raw)
+        if (sample := self.parameters.get("sample")) is not None:
+            if sample[-1] >= len(raw):
+                raise ModelError(f"the model was fitted on more than {sample[-1]:,} rows, not on these {len(raw):,}")
+            found = self.predict(raw)
+            found.cluster[sample], found.confidence[sample] = kept, self.parameters["training_confidence"]
+            return found
         if len(kept) != len(raw):
             raise ModelError(f"the model was fitted on {len(kept):,} rows, not on these {len(raw):,}")
         _, coordinates = self.preparation.transform(np.asarray(raw, dtype=np.float64))

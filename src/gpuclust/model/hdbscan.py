@@ -16,9 +16,12 @@ The arrays of a model:
     canonical         (k,) int32       the cluster's final number, of each label
     training_labels   (n,) int32       labels and confidences of the fit: `place` may put rows that are noise in the tree
     training_confidence (n,) float32   into a cluster
+    sample            (n,) int64       only where the tree is of a sample: the numbers of the fitted rows in their table, ascending
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -43,6 +46,16 @@ ARRAYS = {
     "training_confidence": ArraySpec("f", ("rows",), finite=False),
 }
 
+SAMPLED = ARRAYS | {"sample": ArraySpec("i", ("rows",))}
+
+# Points (n, n_columns) -> the fitted row (n,) int64 that each joins, and the density (n,) float64 at which it does.
+Nearest = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def arrays(options: Options) -> Mapping[str, ArraySpec]:
+    """The arrays of a model; ``sampled``: its tree is of a sample."""
+    return SAMPLED if options.get("sampled") else ARRAYS
+
 
 def check(parameters: Parameters, options: Options) -> None:
     """Numbers of rows, nodes and clusters are those of the other arrays, and each node's parent comes before it."""
@@ -58,6 +71,9 @@ def check(parameters: Parameters, options: Options) -> None:
         values = parameters[name]
         if values.size and not (low <= values.min() and values.max() <= high):
             raise ModelError(f"the array parameters/{name} has values outside {low} to {high}")
+    sample = parameters.get("sample")
+    if sample is not None and (sample[0] < 0 or (np.diff(sample) <= 0).any()):
+        raise ModelError("the array parameters/sample does not hold ascending row numbers")
     parents = parameters["node_parent"]
     if parents[0] != -1 or (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, n_nodes)).any():
         raise ModelError("the array parameters/node_parent is not a tree")
@@ -83,11 +99,34 @@ def place(parameters: Parameters, options: Options) -> Place:
     row's label and probability; of several identical fitted rows one stands for all, so that only rows that tie between two
     clusters can differ from the fit.
     """
+    nearest, within = nearest_fitted(parameters), fall(parameters)
+    return lambda points: within(*nearest(points))
+
+
+def nearest_fitted(parameters: Parameters) -> Nearest:
+    """The part of `place` that all cuts of a tree share: the fitted row that a row joins, and its density."""
     from scipy.spatial import KDTree
 
     rows, core = KDTree(parameters["points"]), parameters["core_distances"]
     min_samples = int(parameters["min_samples"])
     wanted = min(2 * min_samples, len(core))
+
+    def run(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points = np.ascontiguousarray(points, dtype=np.float32)
+        far, near = rows.query(points, k=np.arange(1, wanted + 1))
+        own_core = far[:, min(min_samples, wanted - 1), None]
+        reach = np.maximum(np.maximum(far, core[near]), own_core)
+        reach[far[:, 0] == 0.0, 0] = 0.0  # an identical fitted row: fall out with it
+        best = reach.argmin(axis=1)[:, None]
+        with np.errstate(divide="ignore"):
+            density = 1.0 / np.take_along_axis(reach, best, 1)[:, 0]
+        return np.take_along_axis(near, best, 1)[:, 0], density
+
+    return run
+
+
+def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
+    """The part of `place` that depends on the cut: labels and confidences, from the fitted rows and the densities."""
     node_of, density_of = parameters["row_node"].astype(np.int64), parameters["row_density"].astype(np.float64)
     parent, birth = parameters["node_parent"], parameters["node_birth"]
     cluster_node, greatest = parameters["cluster_node"], parameters["cluster_density"]
@@ -96,16 +135,7 @@ def place(parameters: Parameters, options: Options) -> Place:
     canonical = np.append(parameters.get("canonical", np.arange(len(cluster_node))), NOISE)
     root_alone = len(cluster_node) > 0 and cluster_node[0] == 0
 
-    def run(points: np.ndarray) -> Placed:
-        points = np.ascontiguousarray(points, dtype=np.float32)
-        far, near = rows.query(points, k=np.arange(1, wanted + 1))
-        own_core = far[:, min(min_samples, wanted - 1), None]
-        reach = np.maximum(np.maximum(far, core[near]), own_core)
-        reach[far[:, 0] == 0.0, 0] = 0.0  # an identical fitted row: fall out with it
-        best = reach.argmin(axis=1)[:, None]
-        row = np.take_along_axis(near, best, 1)[:, 0]
-        with np.errstate(divide="ignore"):
-            density = 1.0 / np.take_along_axis(reach, best, 1)[:, 0]
+    def run(row: np.ndarray, density: np.ndarray) -> Placed:
         node = node_of[row]
         climbing = np.flatnonzero(density < density_of[row])
         while len(climbing):
@@ -115,7 +145,7 @@ def place(parameters: Parameters, options: Options) -> Place:
         labels = label_of[node]
         if root_alone:
             labels = np.where(density >= float(parameters["root_density"]), labels, NOISE)
-        confidence = np.zeros(len(points))
+        confidence = np.zeros(len(row))
         inside = labels >= 0
         most = greatest[labels[inside]]
         confidence[inside] = np.divide(density[inside], most, out=np.ones(inside.sum()), where=most > 0)
@@ -124,4 +154,6 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("hdbscan", ARRAYS, place, check=check, may_be_empty=("clusters",)))
+register_rule(
+    PredictionRule("hdbscan", arrays, place, options={"sampled": (None, True)}, check=check, may_be_empty=("clusters",))
+)

@@ -50,7 +50,7 @@ class PredictionRule:
     """How models of one algorithm predict.
 
     ``arrays`` are the fitted parameters of a model by name, or a function of its options that gives them. ``options`` are
-    the plain values that a model also has, each with the values allowed (none: any). ``place(parameters, options)`` gives the function
+    the plain values that a model also has, each with the values allowed (none: any; one of them None: it may be absent). ``place(parameters, options)`` gives the function
     from points (n, n_columns) to their labels, confidences and distances. ``check(parameters, options)`` raises ModelError
     where values are impossible. Axes in ``may_be_empty`` may have the length 0.
     """
@@ -70,7 +70,8 @@ class PredictionRule:
         """Raises ModelError unless the options are those of the algorithm, with allowed values."""
         for name in sorted({*self.options, *options}):
             allowed = self.options.get(name)
-            if allowed is None or name not in options or (allowed and options[name] not in allowed):
+            absent = name not in options and (not allowed or None not in allowed)
+            if allowed is None or absent or (allowed and options.get(name) not in allowed):
                 value = str(options.get(name))[:80]
                 raise ModelError(f"{name[:80]}={value} does not fit the algorithm {self.name}")
 

@@ -19,7 +19,8 @@ class HdbscanConfig(ClusterConfig):
     """HDBSCAN* (Campello, Moulavi and Sander 2013).
 
     ``min_cluster_size`` without a value is the square root of the number of rows, at least 5 (`default_min_cluster_size`);
-    ``auto`` ranks all sizes and takes the best.
+    ``auto`` ranks all sizes and takes the best. With ``sample_rows`` the tree is built on a sample of the rows, drawn by the seed;
+    the other rows are placed in it as new rows are (`gpuclust.model.hdbscan`).
     """
 
     name: str = one_of("hdbscan", "hdbscan")
@@ -35,9 +36,15 @@ class HdbscanConfig(ClusterConfig):
     """Larger clusters are not selected; null: no limit."""
     allow_single_cluster: bool = False
     """Allow one cluster of all rows."""
+    sample_rows: int | str = number(AUTO, low=2, or_text=(AUTO,))
+    """The number of rows that the tree is built on; ``auto``: all rows, or 250,000 where the tree of all does not fit into memory."""
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""
+        if isinstance(self.sample_rows, int) and self.sample_rows <= self.min_samples:
+            return (
+                f"cluster.sample_rows={self.sample_rows} must be above cluster.min_samples={self.min_samples}; raise it"
+            )
         largest, smallest = self.max_cluster_size, self.min_cluster_size
         if largest is None or not isinstance(smallest, int) or largest >= smallest:
             return None
@@ -59,14 +66,20 @@ def for_subset(config: HdbscanConfig, share: float) -> HdbscanConfig:
 def keep_labels(
     parameters: Mapping[str, np.ndarray], renumber: np.ndarray, labels: np.ndarray, confidence: np.ndarray
 ) -> Mapping[str, np.ndarray]:
-    """A prediction may place rows that are noise in the tree, so the labels and confidences of the fit are kept."""
+    """A prediction may place rows that are noise in the tree, so the labels and confidences of the rows in the tree are kept."""
+    if "sample" in parameters:
+        labels, confidence = labels[parameters["sample"]], confidence[parameters["sample"]]
     return {**parameters, "canonical": renumber, "training_labels": labels, "training_confidence": confidence}
 
 
 ALGORITHM = Algorithm(
     name="hdbscan",
     config=HdbscanConfig,
-    fit={"cpu": "gpuclust.algorithms.hdbscan.cpu:fit", "gpu": "gpuclust.algorithms.hdbscan.gpu:fit"},
+    fit={
+        "cpu": "gpuclust.algorithms.hdbscan.cpu:fit",
+        "gpu": "gpuclust.algorithms.hdbscan.gpu:fit",
+        "blocks": "gpuclust.algorithms.hdbscan.cpu:fit",
+    },
     label="HDBSCAN",
     has_noise=True,
     less_noise="lower cluster.min_cluster_size or cluster.min_samples",

@@ -10,34 +10,73 @@ from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size
 from gpuclust.algorithms.hdbscan.fit import SpanningTree, extract_clusters, spanning_tree, tree_from_edges
 from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
 from gpuclust.algorithms.hdbscan.quality import persistence_curve, relative_validity
+from gpuclust.algorithms.hdbscan.sample import extend, rows_of, sample_of, settings_of
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
 from gpuclust.errors import FitError
-from gpuclust.runtime.backend import Progress
+from gpuclust.runtime.backend import Array, Progress
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.cache import key
 from gpuclust.runtime.jit import schedule_precompile
 
+Grow = Callable[[Array, int, Progress], SpanningTree]
+
 
 def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
-    """Cut the tree of ``data.X`` (n_samples, n_columns) for each configuration."""
+    """Cut the tree of ``data.X`` (n_samples, n_columns), in memory or in blocks, for each configuration."""
+    return fit_cuts(data, configs, _build_tree)
+
+
+def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> list[FitResult]:
+    """Cut the trees that ``grow`` builds; where a tree is of a sample, place the other rows in its cuts, all in one read."""
     results: list[FitResult] = []
-    for config in configs:
-        built = tree(data, config.min_samples, lambda done: data.progress((len(results) + 0.95 * done) / len(configs)))
-        results.append(fit_cut(data.X, built, config))
-        data.progress(len(results) / len(configs))
+    points: dict[int, np.ndarray] = {}  # the rows of each tree, on the host, by their number
+    sampled: dict[tuple[int, int], list[int]] = {}  # rows and min_samples of a tree -> its cuts
+    n_rows, samples = len(data.X), [sample_of(data, config) for config in configs]
+    for i, (config, sample) in enumerate(zip(configs, samples, strict=True)):
+        built = tree(
+            data, config.min_samples, sample, grow, lambda done, i=i: data.progress((i + 0.95 * done) / len(configs))
+        )  # type: ignore[misc]
+        if built.n_rows not in points:
+            points[built.n_rows] = data.backend.to_host(_rows(data, sample))
+        if sample is not None:
+            sampled.setdefault((len(sample), config.min_samples), []).append(i)
+            config = settings_of(config, n_rows, len(sample) / n_rows)
+        results.append(fit_cut(points[built.n_rows], built, config))
+        data.progress((i + 1) / len(configs))
+    for cuts in sampled.values():
+        sample = samples[cuts[0]]
+        assert sample is not None
+        extended = extend(data, sample, [results[i] for i in cuts], [configs[i] for i in cuts])
+        for i, result in zip(cuts, extended, strict=True):
+            results[i] = result
     return results
 
 
-def tree(data: FitInput, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
-    """The spanning tree of the matrix, built on the CPU or from the cache: the expensive step."""
-    return cached_tree(data, min_samples, lambda X, m: _build_tree(data.backend.to_host(X), m, progress))
+def tree(
+    data: FitInput, min_samples: int, sample: np.ndarray | None, grow: Grow, progress: Progress = lambda _: None
+) -> SpanningTree:
+    """The spanning tree of the matrix or of a sample of its rows, the expensive step: what ``grow`` builds, kept in the cache.
+
+    Raises FitError where there are too few rows.
+    """
+    n_rows = len(data.X) if sample is None else len(sample)
+    if min_samples >= n_rows:
+        raise FitError(f"{n_rows:,} rows are too few for min_samples={min_samples}; lower cluster.min_samples")
+    # Further cluster sizes, methods and epsilons are cuts of one tree.
+    name = key("tree", data.key, min_samples, *_of_sample(data, sample))
+    return data.cache.get_or_create(name, lambda: grow(_rows(data, sample), min_samples, progress))
 
 
-def cached_tree(data: FitInput, min_samples: int, grow: Callable[[np.ndarray, int], SpanningTree]) -> SpanningTree:
-    """The result of ``grow(X, min_samples)``, kept in the cache. Raises FitError where there are too few rows."""
-    if min_samples >= len(data.X):
-        raise FitError(f"{len(data.X):,} rows are too few for min_samples={min_samples}; lower cluster.min_samples")
-    name = key("tree", data.key, min_samples)  # further cluster sizes, methods and epsilons are cuts of it
-    return data.cache.get_or_create(name, lambda: grow(data.X, min_samples))
+def _rows(data: FitInput, sample: np.ndarray | None) -> Array:
+    """The rows of a tree; those that have to be read or copied are kept in the cache."""
+    if sample is None and not isinstance(data.X, RowBlocks):
+        return data.X
+    name = key("rows", data.key, *_of_sample(data, sample))
+    return data.cache.get_or_create(name, lambda: rows_of(data, sample))
+
+
+def _of_sample(data: FitInput, sample: np.ndarray | None) -> tuple[int, ...]:
+    return () if sample is None else (len(sample), data.seed)
 
 
 def _build_tree(X: np.ndarray, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
@@ -75,9 +114,10 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
 
 
 def density_validity(data: FitInput, config: HdbscanConfig, labelings: Sequence[np.ndarray]) -> list[float]:
-    """The relative validity of each labeling (n_samples,) int32, noise -1, on the spanning tree of the matrix."""
-    edges = tree(data, config.min_samples).edges
-    return [relative_validity(edges, labels) for labels in labelings]
+    """The relative validity of each labeling (n_samples,) int32, noise -1, on the spanning tree of the matrix or of its sample."""
+    sample = sample_of(data, config)
+    built = tree(data, config.min_samples, sample, lambda X, m, done: _build_tree(data.backend.to_host(X), m, done))
+    return [relative_validity(built.edges, labels if sample is None else labels[sample]) for labels in labelings]
 
 
 def after_fit(X: np.ndarray) -> None:

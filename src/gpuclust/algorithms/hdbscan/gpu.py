@@ -8,7 +8,7 @@ import cupy as cp
 import numpy as np
 
 from gpuclust.algorithms.hdbscan import HdbscanConfig
-from gpuclust.algorithms.hdbscan.cpu import cached_tree, fit_cut
+from gpuclust.algorithms.hdbscan.cpu import fit_cuts
 from gpuclust.algorithms.hdbscan.fit import SpanningTree, tree_from_edges
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError
@@ -20,9 +20,7 @@ MAX_MIN_SAMPLES = 1023
 
 def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
     """Cut the tree of ``data.X`` (n_samples, n_columns), on the device, for each configuration."""
-    trees = [cached_tree(data, config.min_samples, fit_tree) for config in configs]
-    X: np.ndarray = cp.asnumpy(data.X)
-    return [fit_cut(X, tree, config) for tree, config in zip(trees, configs, strict=True)]
+    return fit_cuts(data, configs, lambda X, min_samples, _: fit_tree(X, min_samples))
 
 
 def fit_tree(X: cp.ndarray, min_samples: int) -> SpanningTree:

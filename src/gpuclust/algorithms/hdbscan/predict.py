@@ -59,8 +59,11 @@ def soft_membership(data: Mapping[str, np.ndarray], rows: np.ndarray | None = No
 
     The greatest entry of hdbscan's ``all_points_membership_vectors``: closeness to the cluster's exemplars x height
     at which row and cluster meet in the tree, normalised, x the chance of being in some cluster. One entry a row is
-    kept, so memory does not grow with n x n_clusters.
+    kept, so memory does not grow with n x n_clusters. Where the tree is of a sample, ``rows`` are numbers of the table's rows, and
+    those outside the sample have -1 and 0.
     """
+    if rows is not None and "sample" in data:
+        return _membership_of_sample(data, rows)
     wanted = slice(None) if rows is None else rows
     points, node, density = data["points"][wanted], data["row_node"][wanted], data["row_density"][wanted]
     labels = np.full(len(points), NOISE, dtype=np.int32)
@@ -81,6 +84,16 @@ def soft_membership(data: Mapping[str, np.ndarray], rows: np.ndarray | None = No
 
     in_threads(len(points), run)
     labels[order], strengths[order] = found, strength
+    return labels, strengths
+
+
+def _membership_of_sample(data: Mapping[str, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sample = data["sample"]
+    at = np.minimum(np.searchsorted(sample, rows), len(sample) - 1)
+    inside = sample[at] == rows
+    labels, strengths = np.full(len(rows), NOISE, dtype=np.int32), np.zeros(len(rows), dtype=np.float32)
+    of_tree = {name: value for name, value in data.items() if name != "sample"}
+    labels[inside], strengths[inside] = soft_membership(of_tree, at[inside])
     return labels, strengths
 
 

@@ -38,7 +38,11 @@ class GmmConfig(ClusterConfig):
 ALGORITHM = Algorithm(
     name="gmm",
     config=GmmConfig,
-    fit={"cpu": "gpuclust.algorithms.mixture.cpu:fit", "gpu": "gpuclust.algorithms.mixture.gpu:fit"},
+    fit={
+        "cpu": "gpuclust.algorithms.mixture.cpu:fit",
+        "gpu": "gpuclust.algorithms.mixture.gpu:fit",
+        "blocks": "gpuclust.algorithms.mixture.blocks:fit",
+    },
     label="the mixture",
     default_metric="bic",
     variant_key="covariance_type",

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.mixture import GmmConfig
-from gpuclust.algorithms.mixture.em import EMScores
-from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend, information_criteria
+from gpuclust.algorithms.mixture.em import EMScores, kernel_parameters
+from gpuclust.algorithms.mixture.em_cpu import score_part
+from gpuclust.algorithms.mixture.fit import GaussianMixture, information_criteria
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError
+from gpuclust.model.records import sizes_of
 from gpuclust.runtime.backend import Array
+from gpuclust.runtime.blocks import MergeTree, RowBlocks, Run
 from gpuclust.runtime.jit import schedule_precompile
 
 # A matrix of up to this many values is fitted in float64, which is as fast and compiles no float32 kernels.
@@ -80,7 +83,7 @@ def _fit_sklearn(X: np.ndarray, settings: dict[str, Any]) -> Any:
             ) from error
 
 
-def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None) -> FitResult:
+def result_of(X: Array | RowBlocks, model: Any, engine: str, assign: ScoreRows | None = None) -> FitResult:
     """Labels, confidence and criteria of a fitted mixture, in float64, as a served model computes them.
 
     ``model`` has scikit-learn's fitted attributes; ``assign`` does on another device what `score_rows` does here. ``bic``, ``aic`` and ``icl`` (BIC plus twice the entropy of the
@@ -115,22 +118,30 @@ def result_of(X: Array, model: Any, engine: str, assign: ScoreRows | None = None
 def _mixture_notes(converged: bool, labels: np.ndarray, n_components: int) -> tuple[str, ...]:
     """Notes on a fit for the user, in addition to its metrics."""
     notes = [] if converged else ["EM stopped at max_iter before it converged; raise cluster.max_iter"]
-    without = n_components - len(np.unique(labels))
+    without = int(np.count_nonzero(sizes_of(labels, n_components) == 0))
     if without:
         notes.append(f"{without} of {n_components} components are the likeliest of no row, so there are fewer clusters")
     return tuple(notes)
 
 
 def score_rows(
-    X: np.ndarray, parameters: Mapping[str, np.ndarray], covariance_type: str
+    X: np.ndarray | RowBlocks, parameters: Mapping[str, np.ndarray], covariance_type: str
 ) -> tuple[EMScores, np.ndarray]:
-    """Each row under a mixture, in float64 whatever X is: its scores, and its Euclidean distance to its mean (n,) float32."""
-    X = np.asarray(X, dtype=np.float64)
+    """Each row under a mixture, in float64 whatever X is: its scores without ``log_prob``, and its Euclidean distance to its
+    mean (n,) float32."""
     means = parameters["means"]
-    scores = em_backend("cpu").score_pass(
-        X, parameters["weights"], means, parameters["precisions_cholesky"], covariance_type
+    c = kernel_parameters(
+        parameters["weights"], means, parameters["precisions_cholesky"], covariance_type, np.dtype(np.float64)
     )
-    squares = np.zeros(len(X))
-    for j in range(X.shape[1]):  # by column: no second matrix
-        squares += (X[:, j] - means[scores.labels, j]) ** 2
-    return scores, np.sqrt(squares).astype(np.float32)
+    found = X.collect(score_part, c, means) if isinstance(X, RowBlocks) else [score_part(Run(X, 0), c, means)]
+    totals = [line for run in found for line in run.totals]
+    tree = MergeTree(len(totals))
+    for block, line in enumerate(totals):
+        tree.put(0, block, line)
+    log_likelihood, entropy = tree.value
+    labels, confidence, distance = (
+        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for arrays in zip(*((run.labels, run.confidence, run.distance) for run in found), strict=True)
+    )
+    log_likelihood += c.base * len(X)
+    return EMScores(labels, confidence, np.empty(0), float(log_likelihood), float(entropy)), distance

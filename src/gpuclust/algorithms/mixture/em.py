@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.runtime.blocks import MergeTree, Part, Run
+
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
 # A NumPy array, or one on a device (anything with ``__cuda_array_interface__``).
@@ -50,7 +52,7 @@ class EMScores:
     """The scores of every row with given parameters, on the host.
 
     ``labels`` (n,) int32: the most probable component. ``confidence`` (n,) float32 in [0, 1]: its responsibility.
-    ``log_prob`` (n,) float64: log p(x). ``log_likelihood`` and ``entropy``: sums over the rows of w log p(x) and of
+    ``log_prob`` (n,) float64: log p(x), or (0,) where it is not kept. ``log_likelihood`` and ``entropy``: sums over the rows of w log p(x) and of
     -w sum_k r log r, which ICL needs. ``responsibilities`` (n, k) in the matrix's dtype, only when asked for.
     """
 
@@ -72,6 +74,18 @@ class EMBackend(ABC):
     @abstractmethod
     def host(self, X: Array) -> np.ndarray:
         """X in host memory."""
+
+    def rows(self, X: Array, numbers: np.ndarray) -> np.ndarray:
+        """Rows of X by their numbers, in host memory."""
+        return self.host(X)[numbers]
+
+    def reduce(self, X: Array, part: Part, *args: Any) -> Any:
+        """Merge the statistics ``part(run, *args)`` of the blocks of X, computed from host memory."""
+        found = part(Run(self.host(X), 0), *args)
+        tree = MergeTree(len(found))
+        for block, value in enumerate(found):
+            tree.put(0, block, value)
+        return tree.value
 
     def em_pass(
         self,

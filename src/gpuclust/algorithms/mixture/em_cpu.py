@@ -1,27 +1,30 @@
-"""The EM pass on a CPU: blocks of rows, transposed so that every inner loop runs over contiguous memory.
+"""The EM pass on a CPU: tiles of rows, transposed so that every inner loop runs over contiguous memory.
 
-Threads take chunks of rows, whose statistics are merged in a fixed order: the result has the same bits on any number of
-threads. The only arrays of n rows are the results.
+Threads take chunks of rows. The statistics of the chunks of a block of rows (`gpuclust.runtime.blocks`) are added in order, those
+of the blocks in one fixed tree: the result has the same bits on any number of threads, and wherever the blocks are.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.algorithms.mixture.kernels_cpu import ROWS, KernelArrays, Moments, RowRange, RowScores, em_chunk
+from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Run
 from gpuclust.runtime.threads import in_threads
 
 MIN_CHUNK = 16 * ROWS
-MAX_CHUNKS = 64
 MAX_PARTIALS = 16 * 2**20  # bytes of partial statistics that may wait to be merged
 
-_T = TypeVar("_T")
+Chunk = tuple[int, int]
+NO_LABELS = np.empty(0, dtype=np.int32)
+NO_WEIGHT = np.empty(0)
 
 
 class CpuPasses(EMBackend):
@@ -41,23 +44,12 @@ class CpuPasses(EMBackend):
         return np.asarray(X)
 
     def _moments(self, X: np.ndarray, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
-        """The statistics about the centres, chunk by chunk, then about the means."""
-        k, d = c.centres.shape
-        flat, row_stride, column_stride = _flat(X)
-        labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
+        """The statistics about the centres, merged over the blocks, then about the means."""
         weight = _weights(sample_weight)
-        no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
-        parameters = KernelArrays(*c.arrays)
-
-        def accumulate(start: int, stop: int) -> EMStatistics:
-            counts, sums, scatter = np.zeros(k), np.zeros((k, d)), np.zeros(c.factors.shape)
-            rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-            log_likelihood, _ = em_chunk(rows, labels, parameters, Moments(counts, sums, scatter), no_out)
-            return EMStatistics(log_likelihood, counts, sums, scatter)
-
-        chunks = _map_chunks(accumulate, len(X), partial_bytes=8 * (c.factors.size + k * d + k))
-        merged = reduce(operator.add, chunks)
-        return recentre(merged, c, _total(weight, len(X)))
+        tree = MergeTree(-(-len(X) // BLOCK_ROWS))
+        for block, sums in enumerate(block_sums(X, labels, weight, c)):
+            tree.put(0, block, sums)
+        return statistics_of(tree.value, c, _total(weight, len(X)))
 
     def _scores(
         self, X: np.ndarray, sample_weight: Array | None, c: KernelParameters, responsibilities: bool
@@ -67,37 +59,121 @@ class CpuPasses(EMBackend):
         out = RowScores(np.empty(n, dtype=np.int32), np.empty(n, dtype=np.float32), np.empty(n), shares)
         flat, row_stride, column_stride = _flat(X)
         weight = _weights(sample_weight)
-        no_labels = np.empty(0, dtype=np.int32)
         no_moments = Moments(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
         parameters = KernelArrays(*c.arrays)
 
-        def score(start: int, stop: int) -> tuple[float, float]:
+        def score(start: int, stop: int) -> np.ndarray:
             rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-            return em_chunk(rows, no_labels, parameters, no_moments, out)
+            return np.array(em_chunk(rows, NO_LABELS, parameters, no_moments, out))
 
-        totals = np.array(_map_chunks(score, n, partial_bytes=16))
-        log_likelihood, entropy = totals.sum(axis=0)
+        tree = MergeTree(-(-n // BLOCK_ROWS))
+        for block, totals in enumerate(merged_chunks(chunks_of_blocks(n, partial_bytes=16), score)):
+            tree.put(0, block, totals)
+        log_likelihood, entropy = tree.value
         log_likelihood += c.base * _total(weight, n)
         return EMScores(*out[:3], float(log_likelihood), float(entropy), shares if responsibilities else None)
 
 
-def _total(weight: np.ndarray, n: int) -> float:
-    return float(weight.sum()) if weight.size else float(n)
+def block_sums(X: np.ndarray, labels: Array, weight: np.ndarray, c: KernelParameters) -> Iterator[np.ndarray]:
+    """For each block of X the log-likelihood without the base, and the count, sums and scatter of each component about the
+    centres, in one line (m,) float64. ``labels`` (n,), or (0,) for an E-step; ``weight`` (n,) float64, or (0,)."""
+    k, d = c.centres.shape
+    flat, row_stride, column_stride = _flat(X)
+    labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
+    no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+    parameters = KernelArrays(*c.arrays)
+
+    def accumulate(start: int, stop: int) -> np.ndarray:
+        line = np.zeros(1 + k + k * d + c.factors.size)
+        rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
+        line[0], _ = em_chunk(rows, labels, parameters, Moments(*_parts(line, c)), no_out)
+        return line
+
+    partial_bytes = 8 * (c.factors.size + k * d + k)
+    blocks = chunks_of_blocks(len(X), partial_bytes=partial_bytes)
+    step = max(1, MAX_PARTIALS // (partial_bytes * max(map(len, blocks), default=1)))
+    for first in range(0, len(blocks), step):
+        yield from merged_chunks(blocks[first : first + step], accumulate)
 
 
-def _map_chunks(work: Callable[[int, int], _T], n: int, *, partial_bytes: int) -> list[_T]:
-    """The results of work(start, stop) over chunks of the rows, in order. The chunks depend on the sizes alone."""
-    n_chunks = max(1, min(MAX_CHUNKS, n // MIN_CHUNK, MAX_PARTIALS // partial_bytes))
-    length = -(-n // (n_chunks * ROWS)) * ROWS
-    starts = range(0, n, length)
-    results: list[Any] = [None] * len(starts)
+@dataclass(frozen=True)
+class ScoredRun:
+    """The scores of the rows of a run: ``labels`` int32, ``confidence`` float32 in [0, 1] and ``distance`` float32 to the own mean,
+    all (n,); and for each block the log-likelihood without the base and the entropy, (n_blocks, 2) float64."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    distance: np.ndarray
+    totals: np.ndarray
+
+
+def score_part(run: Run, c: KernelParameters, means: np.ndarray) -> ScoredRun:
+    """Score the rows of a run in float64, a chunk at a time, whatever their dtype and order."""
+    n, k = len(run.X), len(means)
+    labels, confidence, distance = np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.float32)
+    no_moments = Moments(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
+    parameters = KernelArrays(*c.arrays)
+
+    def score(start: int, stop: int) -> np.ndarray:
+        X = _writeable(np.ascontiguousarray(run.X[start:stop], dtype=np.float64))
+        out = RowScores(labels[start:stop], confidence[start:stop], np.empty(len(X)), np.empty((0, k)))
+        rows = RowRange(X.reshape(-1), X.shape[1], 1, 0, len(X), NO_WEIGHT, c.base)
+        totals = em_chunk(rows, NO_LABELS, parameters, no_moments, out)
+        squares = np.zeros(len(X))
+        for j in range(X.shape[1]):
+            squares += (X[:, j] - means[out.labels, j]) ** 2
+        distance[start:stop] = np.sqrt(squares)
+        return np.array(totals)
+
+    totals = list(merged_chunks(chunks_of_blocks(n, partial_bytes=16), score))
+    return ScoredRun(labels, confidence, distance, np.array(totals))
+
+
+def moments_part(run: Run, c: KernelParameters) -> list[np.ndarray]:
+    """The lines of `block_sums` of a run, for the E-step."""
+    return list(block_sums(run.X, NO_LABELS, NO_WEIGHT, c))
+
+
+def statistics_of(line: np.ndarray, c: KernelParameters, total: float) -> EMStatistics:
+    """The statistics about the means, from the merged lines of `block_sums`. ``total`` is the sum of the weights."""
+    return recentre(EMStatistics(float(line[0]), *_parts(line, c)), c, total)
+
+
+def _parts(line: np.ndarray, c: KernelParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The counts (k,), sums (k, d) and scatter of a line."""
+    k, d = c.centres.shape
+    sums, scatter = line[1 + k : 1 + k + k * d], line[1 + k + k * d :]
+    return line[1 : 1 + k], sums.reshape(k, d), scatter.reshape(c.factors.shape)
+
+
+def chunks_of_blocks(n: int, *, partial_bytes: int) -> list[list[Chunk]]:
+    """The rows (start, stop) of the chunks of each block. They depend on the sizes alone."""
+    blocks = []
+    for first in range(0, n, BLOCK_ROWS):
+        n_rows = min(BLOCK_ROWS, n - first)
+        n_chunks = max(1, min(n_rows // MIN_CHUNK, MAX_PARTIALS // partial_bytes))
+        length = -(-n_rows // (n_chunks * ROWS)) * ROWS
+        blocks.append([(first + at, first + min(at + length, n_rows)) for at in range(0, n_rows, length)])
+    return blocks
+
+
+def merged_chunks(blocks: Sequence[Sequence[Chunk]], work: Callable[[int, int], np.ndarray]) -> Iterator[np.ndarray]:
+    """For each block the sum of work(start, stop) over its chunks, in order; threads take the chunks of all blocks."""
+    chunks = [chunk for block in blocks for chunk in block]
+    results: list[Any] = [None] * len(chunks)
 
     def run(first: int, last: int) -> None:
-        for chunk in range(first, last):
-            results[chunk] = work(starts[chunk], min(starts[chunk] + length, n))
+        for i in range(first, last):
+            results[i] = work(*chunks[i])
 
-    in_threads(len(starts), run)
-    return results
+    in_threads(len(chunks), run)
+    of_chunks = iter(results)
+    for block in blocks:
+        yield reduce(operator.add, [next(of_chunks) for _ in block])
+
+
+def _total(weight: np.ndarray, n: int) -> float:
+    return float(weight.sum()) if weight.size else float(n)
 
 
 def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -111,7 +187,7 @@ def _flat(X: np.ndarray) -> tuple[np.ndarray, int, int]:
 def _weights(sample_weight: Array | None) -> np.ndarray:
     """Sample weights (n,) float64; empty where there are none."""
     if sample_weight is None:
-        return np.empty(0)
+        return NO_WEIGHT
     return _writeable(np.ascontiguousarray(sample_weight, dtype=np.float64))
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMStatistics
 from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, m_step, shape
 from gpuclust.errors import ConfigurationError
+from gpuclust.runtime.blocks import BLOCK_ROWS, Run
 
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
-CHUNK = 65_536  # rows of which distances, or random responsibilities, are held at once
+CHUNK = 65_536  # rows of which distances are held at once
+MAX_PERMUTED = 4_000_000  # rows whose numbers are permuted for a sample, which takes 8 bytes each
 
 KMeansStart = Callable[[Array, int, np.random.RandomState, "Array | None"], "np.ndarray | MixtureParameters"]
 
@@ -160,19 +163,18 @@ class MixtureInit:
                 weight = self.backend.host(sample_weight)
             found = self.settings.kmeans(rows, self.settings.n_components, random_state, weight)
             return found if isinstance(found, MixtureParameters) else self._of_labels(X, found, sample_weight)
-        rows = self.backend.host(X)
         weight = None if sample_weight is None else self.backend.host(sample_weight)
         if self.settings.init_params == "random":
-            return self._of_random(rows, random_state, weight)
+            return self._of_random(X, random_state, weight)
         if self.settings.init_params == "random_from_data":
-            chosen = random_state.choice(len(rows), size=self.settings.n_components, replace=False)
+            chosen = draw_rows(random_state, len(X), self.settings.n_components)
         else:
             from sklearn.cluster import kmeans_plusplus
 
             _, chosen = kmeans_plusplus(
-                rows, self.settings.n_components, sample_weight=weight, random_state=random_state
+                self.backend.host(X), self.settings.n_components, sample_weight=weight, random_state=random_state
             )
-        return self._of_rows(X, rows[chosen].astype(np.float64), weight)
+        return self._of_rows(X, self.backend.rows(X, chosen).astype(np.float64), weight)
 
     def _of_labels(self, X: Array, labels: np.ndarray, sample_weight: Array | None) -> MixtureParameters:
         """Two reads: the means, then the scatter about them."""
@@ -185,24 +187,17 @@ class MixtureInit:
         )
 
     def _of_random(
-        self, X: np.ndarray, random_state: np.random.RandomState, sample_weight: np.ndarray | None
+        self, X: Array, random_state: np.random.RandomState, sample_weight: np.ndarray | None
     ) -> MixtureParameters:
-        """Random responsibilities, a chunk of rows at a time; every mean is then near the middle of the data."""
-        k, d = self.settings.n_components, X.shape[1]
-        middle = X.mean(axis=0, dtype=np.float64)
-        scatter_shape = (k, d, d) if self.settings.covariance_type in ("full", "tied") else (k, d)
-        total = EMStatistics(np.nan, np.zeros(k), np.zeros((k, d)), np.zeros(scatter_shape))
-        for first in range(0, len(X), CHUNK):
-            diff = X[first : first + CHUNK] - middle
-            shares = random_state.uniform(size=(len(diff), k))
-            shares /= shares.sum(axis=1)[:, None]
-            if sample_weight is not None:
-                shares *= sample_weight[first : first + CHUNK, None]
-            if len(scatter_shape) == 2:
-                scatter = shares.T @ diff**2
-            else:
-                scatter = np.stack([(share[:, None] * diff).T @ diff for share in shares.T])
-            total = total + EMStatistics(np.nan, shares.sum(axis=0), shares.T @ diff, scatter)
+        """Random responsibilities, a block of rows at a time; every mean is then near the middle of the data."""
+        k = self.settings.n_components
+        middle = self.backend.reduce(X, _column_sums) / len(X)
+        states = []
+        for start in range(0, len(X), BLOCK_ROWS):
+            states.append(random_state.get_state(legacy=False)["state"])
+            random_state.uniform(size=(min(BLOCK_ROWS, len(X) - start), k))
+        matrices = self.settings.covariance_type in ("full", "tied")
+        total = self.backend.reduce(X, _random_moments, states, middle, k, matrices, sample_weight)
         return self._m_step(total, np.tile(middle, (k, 1)))
 
     def _of_rows(self, X: Array, means: np.ndarray, sample_weight: np.ndarray | None) -> MixtureParameters:
@@ -212,8 +207,8 @@ class MixtureInit:
         """
         k, d = means.shape
         if self.settings.covariance_type == "tied":
-            nowhere = np.zeros((1, d))
-            all_rows = self.backend.label_pass(X, np.zeros(len(X), dtype=np.int32), nowhere, "full", None).scatter[0]
+            alone = np.ones(1), np.zeros((1, d)), np.eye(d)[None]  # the only component, so every row is its own
+            all_rows = self.backend.em_pass(X, *alone, "full", None).scatter[0]
             scatter = np.repeat((all_rows - means.T @ means)[None] / k, k, axis=0)
         else:
             scatter = np.zeros((k, d, d) if self.settings.covariance_type == "full" else (k, d))
@@ -223,6 +218,41 @@ class MixtureInit:
 
     def _m_step(self, statistics: EMStatistics, means: np.ndarray) -> MixtureParameters:
         return m_step(statistics, means, self.settings.covariance_type, self.settings.reg_covar, resolution=0.0)
+
+
+def draw_rows(random_state: np.random.RandomState, n_rows: int, size: int) -> np.ndarray:
+    """Different numbers of rows (size,) int64, in random order; without a permutation of all rows where these are many."""
+    if n_rows <= MAX_PERMUTED:
+        return random_state.choice(n_rows, size=size, replace=False)
+    return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint32)).choice(
+        n_rows, size, replace=False
+    )
+
+
+def _column_sums(run: Run) -> list[np.ndarray]:
+    """The sums of the columns of each block, (d,) float64."""
+    return [run.X[start:stop].sum(axis=0, dtype=np.float64) for start, stop in run.edges]
+
+
+def _random_moments(
+    run: Run, states: list[Any], middle: np.ndarray, k: int, matrices: bool, sample_weight: np.ndarray | None
+) -> list[EMStatistics]:
+    """The statistics about ``middle`` (d,) of each block under random responsibilities. ``states``: of the generator, by block."""
+    found = []
+    for block, (start, stop) in enumerate(run.edges, run.first_block):
+        random_state = np.random.RandomState()
+        random_state.set_state({"bit_generator": "MT19937", "state": states[block]})
+        diff = run.X[start:stop] - middle
+        shares = random_state.uniform(size=(len(diff), k))
+        shares /= shares.sum(axis=1)[:, None]
+        if sample_weight is not None:
+            shares *= sample_weight[run.first_row + start : run.first_row + stop, None]
+        if matrices:
+            scatter = np.stack([(share[:, None] * diff).T @ diff for share in shares.T])
+        else:
+            scatter = shares.T @ diff**2
+        found.append(EMStatistics(np.nan, shares.sum(axis=0), shares.T @ diff, scatter))
+    return found
 
 
 def _covariances_of(cholesky: np.ndarray, covariance_type: str) -> np.ndarray:

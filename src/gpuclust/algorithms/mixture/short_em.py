@@ -12,9 +12,10 @@ import numpy as np
 
 from gpuclust.algorithms.mixture.em import Array
 from gpuclust.algorithms.mixture.fit import GaussianMixture
-from gpuclust.algorithms.mixture.init import KMeansStart
+from gpuclust.algorithms.mixture.init import KMeansStart, draw_rows
 from gpuclust.algorithms.mixture.m_step import MixtureParameters
 from gpuclust.errors import FitError
+from gpuclust.runtime.blocks import RowBlocks
 
 START_ROWS = 2_000  # rows that the seeds of a start are drawn from
 # Rows, iterations and runs of each round; the best of a round go on in the next, from where they were.
@@ -63,8 +64,12 @@ def short_em_init(covariance_type: str, reg_covar: float) -> KMeansStart:
 def _sample(X: Array, random_state: np.random.RandomState, sample_weight: Array | None) -> np.ndarray:
     """Rows in random order, as many as the largest round takes; a weighted row may come more than once."""
     size = min(max(rows for rows, _, _ in ROUNDS), len(X))
-    share = None if sample_weight is None else _host(sample_weight) / float(sample_weight.sum())
-    return _host(X[random_state.choice(len(X), size=size, replace=share is not None, p=share)]).astype(np.float64)
+    if sample_weight is None:
+        rows = draw_rows(random_state, len(X), size)
+    else:
+        share = _host(sample_weight) / float(sample_weight.sum())
+        rows = random_state.choice(len(X), size=size, p=share)
+    return _host(X.take(rows) if isinstance(X, RowBlocks) else X[rows]).astype(np.float64)
 
 
 def _host(array: Array) -> np.ndarray:

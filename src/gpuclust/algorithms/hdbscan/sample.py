@@ -1,0 +1,129 @@
+"""HDBSCAN on a sample: which rows the tree is built on, the settings that fit their number, and the labels of all other rows.
+
+The clusters of a sample agree with those of all rows; the border between a cluster and the noise is less exact, because the sample
+is less dense. ``min_samples`` stays: scaled with the sample it would find clusters that are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil
+
+from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size, for_subset
+from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
+from gpuclust.model.hdbscan import fall, nearest_fitted
+from gpuclust.model.prediction import in_threads, row_blocks
+from gpuclust.runtime.backend import Array
+from gpuclust.runtime.blocks import RowBlocks, Run
+
+SAMPLE_ROWS = 250_000
+"""Rows of the sample of ``sample_rows=auto``."""
+
+
+def tree_bytes(n_rows: int, n_columns: int, min_samples: int) -> int:
+    """Bytes that building the tree of a float32 matrix and cutting it take at most, the matrix included."""
+    return n_rows * (16 * n_columns + 8 * (min_samples + 1) + 320)
+
+
+def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
+    """The numbers of the rows that the tree is built on, (m,) int64 ascending; None: all rows."""
+    n_rows, n_columns = data.X.shape
+    size = n_rows
+    if isinstance(config.sample_rows, int):
+        size = config.sample_rows
+    elif isinstance(data.X, RowBlocks):
+        limit = psutil.virtual_memory().total // 2 if data.memory is None else data.memory
+        size = SAMPLE_ROWS if tree_bytes(n_rows, n_columns, config.min_samples) > limit else n_rows
+    if size >= n_rows:
+        return None
+    return np.sort(np.random.default_rng(data.seed).choice(n_rows, size, replace=False, shuffle=False))
+
+
+def rows_of(data: FitInput, sample: np.ndarray | None) -> Array:
+    """The rows of the tree (m, n_columns): on the backend's device, or on the host where the matrix is in blocks."""
+    if isinstance(data.X, RowBlocks):
+        return data.X.take(np.arange(len(data.X)) if sample is None else sample)
+    return data.X if sample is None else data.X[data.backend.to_device(sample)]
+
+
+def settings_of(config: HdbscanConfig, n_rows: int, share: float) -> HdbscanConfig:
+    """The configuration for the tree of a share of ``n_rows`` rows: the sizes of clusters shrink with them."""
+    if config.min_cluster_size is None:
+        config = replace(config, min_cluster_size=default_min_cluster_size(n_rows))
+    if config.max_cluster_size is not None:
+        config = replace(config, max_cluster_size=max(2, round(share * config.max_cluster_size)))
+    return for_subset(config, share)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Labels and confidences of a run's rows in each of several cuts, both (n_cuts, n)."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+
+
+def place_part(run: Run, tree: dict[str, np.ndarray], cuts: list[dict[str, np.ndarray]]) -> _Placed:
+    """Place the rows of a run in the tree, once, and in each of its cuts."""
+    nearest, falls = nearest_fitted(tree), [fall(cut) for cut in cuts]
+    labels = np.empty((len(cuts), len(run.X)), dtype=np.int32)
+    confidence = np.empty((len(cuts), len(run.X)), dtype=np.float32)
+
+    def place(rows: slice) -> None:
+        row, density = nearest(run.X[rows])
+        for i, within in enumerate(falls):
+            labels[i, rows], confidence[i, rows], _ = within(row, density)
+
+    in_threads(place, row_blocks(len(run.X)))
+    return _Placed(labels, confidence)
+
+
+def extend(
+    data: FitInput, sample: np.ndarray, fits: Sequence[FitResult], configs: Sequence[HdbscanConfig]
+) -> list[FitResult]:
+    """The cuts of one tree of a sample with labels for all rows: those of the sample from the tree, the others as new rows."""
+    n_rows = len(data.X)
+    shared = ("points", "core_distances", "min_samples")
+    tree = {name: fits[0].parameters[name] for name in shared}
+    cuts = [{name: value for name, value in fit.parameters.items() if name not in shared} for fit in fits]
+    if isinstance(data.X, RowBlocks):
+        found = data.X.collect(place_part, tree, cuts)
+    else:
+        found = [place_part(Run(data.backend.to_host(data.X), 0), tree, cuts)]
+    return [
+        _extended(fit, config, sample, n_rows, [run.labels[i] for run in found], [run.confidence[i] for run in found])
+        for i, (fit, config) in enumerate(zip(fits, configs, strict=True))
+    ]
+
+
+def _extended(
+    fit: FitResult, config: HdbscanConfig, sample: np.ndarray, n_rows: int, labels: Any, confidence: Any
+) -> FitResult:
+    share = len(sample) / n_rows
+    labels, confidence = np.concatenate(labels), np.concatenate(confidence)
+    labels[sample], confidence[sample] = fit.labels, fit.confidence
+    search = fit.size_search
+    if search is not None:  # in rows of the table
+        sizes, chosen = np.round(search.sizes / share).astype(np.int64), round(search.chosen / share)
+        search, size = SizeSearch(sizes, search.scores, chosen), chosen
+    else:
+        size = default_min_cluster_size(n_rows) if config.min_cluster_size is None else int(config.min_cluster_size)
+    note = (
+        f"tree of {len(sample):,} of {n_rows:,} rows; labels of the others by approximate prediction; "
+        "the border of the noise is less exact"
+    )
+    none = f"every row is noise at min_cluster_size={size}; lower it, or cluster.min_samples"
+    return replace(
+        fit,
+        labels=labels,
+        confidence=confidence,
+        parameters={**fit.parameters, "sample": sample},
+        options={"sampled": True},
+        metrics={**fit.metrics, "min_cluster_size": size},
+        notes=(note,) if len(fit.parameters["cluster_node"]) else (note, none),
+        size_search=search,
+    )
