@@ -17,7 +17,6 @@ from gpuclust.algorithms.cluster import Clustering, cluster, means
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.hdbscan.cpu import density_validity
 from gpuclust.algorithms.hdbscan.predict import soft_membership
-from gpuclust.algorithms.hdbscan.sample import tree_bytes
 from gpuclust.algorithms.mixture import GmmConfig, short_em
 from gpuclust.algorithms.mixture.init import MAX_PERMUTED, draw_rows
 from gpuclust.algorithms.registry import Algorithm, FitInput
@@ -242,13 +241,15 @@ def test_hdbscan_of_a_sample(groups: tuple[np.ndarray, np.ndarray], tmp_path: Pa
     data = FitInput(X, 0, BACKEND, ResultCache(), "m")
     (validity,) = density_validity(data, request, [found.labels])
     assert validity == pytest.approx(found.metrics["relative_validity"])
-    by_memory = fitted(MemoryBlocks(X), replace(request, sample_rows="auto"), memory=tree_bytes(6000, 4, 10))[0]
-    assert isinstance(by_memory, Clustering)
-    assert by_memory.n_clusters == 6  # the sample of `auto` has more rows than the table
+    for memory, note in ((1, "tree of 1,000 of 24,000 rows"), (10**10, "")):
+        (by_memory,) = fitted(MemoryBlocks(X), replace(request, sample_rows="auto"), memory=memory)
+        assert isinstance(by_memory, Clustering)
+        assert by_memory.n_clusters == 6
+        assert note in "; ".join(by_memory.notes)
 
 
 def test_the_model_of_a_sample_gives_all_labels_again(groups: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    X, _ = groups
+    X = np.ascontiguousarray(groups[0][:, :3])
     (found,) = fitted(X, HdbscanConfig(sample_rows=5000))
     assert isinstance(found, Clustering)
     preparation = matrix_of(X).preparation

@@ -21,7 +21,7 @@ from gpuclust.data.source_size import source_size
 from gpuclust.errors import BackendError, ConfigurationError
 from gpuclust.runtime import forecast as module
 from gpuclust.runtime import memory
-from gpuclust.runtime.forecast import forecast, hdbscan_rows, plan_memory
+from gpuclust.runtime.forecast import TREE_SAMPLE, forecast, hdbscan_rows, plan_memory, tree_rows
 from gpuclust.tracks.catalogue import catalogue
 
 
@@ -103,11 +103,13 @@ def test_a_sweep_takes_the_largest_peak_and_the_time_of_all_its_jobs() -> None:
     assert max(one.seconds for one in alone) < together.seconds < sum(one.seconds for one in alone)
 
 
-def test_the_tree_of_hdbscan_has_as_many_rows_as_fit() -> None:
+def test_the_tree_of_hdbscan_is_of_a_sample_where_it_does_not_fit() -> None:
     assert hdbscan_rows(8 * 10**9, 10) > 2 * hdbscan_rows(4 * 10**9, 10) > 0
     assert hdbscan_rows(4 * 10**9, 20) < hdbscan_rows(4 * 10**9, 10)
     found = forecast(compose(["data.n_rows=40000000", "cluster=hdbscan", "memory.limit=4GB"]))
-    assert found.tree_rows == hdbscan_rows(4 * 10**9, 10)
+    assert found.tree_rows == tree_rows(40_000_000, 10, 4 * 10**9) == TREE_SAMPLE
+    assert tree_rows(2000, 10, 1) == hdbscan_rows(1, 10) < 2000
+    assert tree_rows(10_000, 10, 4 * 10**9) == 10_000
     assert f"HDBSCAN's tree of {found.tree_rows:,} of 40,000,000 rows" in found.text
 
 

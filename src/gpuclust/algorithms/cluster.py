@@ -15,9 +15,10 @@ from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import FitError, GpuclustError
 from gpuclust.model.records import NOISE, canonical_order, renumbered, sizes_of
 from gpuclust.runtime.backend import Array, Backend, Progress
-from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run, together
+from gpuclust.runtime.blocks import RowBlocks, Run, together
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.passes import PerRow, as_blocks
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,8 @@ def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: B
 
 def means(X: Array | RowBlocks, labels: np.ndarray, n_clusters: int, backend: Backend) -> np.ndarray:
     """Mean of each cluster's rows, noise left out: (n_clusters, n_columns) float64 on the host."""
-    if isinstance(X, np.ndarray):
-        X = MemoryBlocks(X)
-    if isinstance(X, RowBlocks):
-        sums = X.reduce(_sums, labels, n_clusters)
+    if isinstance(X, (np.ndarray, RowBlocks)):
+        sums = as_blocks(X).reduce(_sums, PerRow(labels), n_clusters)
         return np.asarray(sums[:, 1:] / np.maximum(sums[:, :1], 1.0))
     xp = backend.xp
     kept = backend.to_device(np.flatnonzero(labels != NOISE))
@@ -205,11 +204,11 @@ def means(X: Array | RowBlocks, labels: np.ndarray, n_clusters: int, backend: Ba
     return backend.to_host(xp.stack(sums, axis=1) / xp.maximum(counts, 1.0)[:, None])
 
 
-def _sums(run: Run, labels: np.ndarray, n_clusters: int) -> list[np.ndarray]:
+def _sums(run: Run, labels: PerRow, n_clusters: int) -> list[np.ndarray]:
     """For each block the number of rows of each cluster and their sums: (n_clusters, 1 + n_columns) float64."""
     found = []
     for start, stop in run.edges:
-        own = labels[run.first_row + start : run.first_row + stop]
+        own = labels.of(run)[start:stop]
         kept = np.flatnonzero(own != NOISE)
         own, X = own[kept], run.X[start:stop]
         columns = (None, *(X[kept, j].astype(np.float64) for j in range(X.shape[1])))

@@ -114,6 +114,7 @@ class Algorithm:
     - ``for_subset(config, share)``: the configuration for a subset of the rows; an algorithm that has it is resampled without
       repetitions.
     - ``canonical(parameters, renumber, labels, confidence)``: further parameters once the clusters are renumbered.
+    - ``warnings(metrics)``: sentences on how exact a fit with these metrics is, which its run, its page and a sweep's verdict show.
     - ``after_fit``: the ``module:function`` that runs, on a few rows (n, n_columns), what follows a fit, to compile it.
     - ``density_validity``: the ``module:function`` that gives the relative validity of labelings by their density:
       ``f(FitInput, config, labelings) -> list[float]``.
@@ -138,6 +139,7 @@ class Algorithm:
     shared_step: str = ""
     for_subset: Callable[[Any, float], ClusterConfig] | None = None
     canonical: Callable[..., Mapping[str, np.ndarray]] | None = None
+    warnings: Callable[[Mapping[str, float]], tuple[str, ...]] | None = None
     after_fit: str | None = None
     density_validity: str | None = None
     soft_membership: str | None = None

@@ -104,8 +104,10 @@ class Outcome:
         """Warnings about the use of the clustering, in sentences."""
         n_rows = round(self.metrics.get("n_rows", 0))
         n_noise = round(self.metrics.get("noise_fraction", 0.0) * n_rows)
-        much_noise = noise_warning(n_noise, n_rows, algorithm_of(self.job.config.cluster).less_noise)
-        return (much_noise,) if much_noise else ()
+        algorithm = algorithm_of(self.job.config.cluster)
+        much_noise = noise_warning(n_noise, n_rows, algorithm.less_noise)
+        others = algorithm.warnings(self.metrics) if algorithm.warnings else ()
+        return (much_noise, *others) if much_noise else others
 
     @property
     def short_name(self) -> str:

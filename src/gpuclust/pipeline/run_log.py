@@ -60,7 +60,8 @@ def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcom
     outcome = Outcome(
         job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
     )
-    notes = (*outcome.warnings, *result.matrix.notes, *result.clustering.notes, *result.scores.notes)
+    of_parts = (*result.matrix.notes, *result.clustering.notes, *result.scores.notes)
+    notes = dict.fromkeys((*outcome.warnings, *of_parts))
     context.recorder.log(
         run_id,
         metrics={**result.metrics, **swept},

@@ -30,6 +30,8 @@ DEVICE_SHARE = 0.8
 """The share of a GPU's memory that a job may take."""
 RESULT_BYTES = 12
 """Bytes a row of the labels, the confidences and the distances, which stay in memory."""
+TREE_SAMPLE = 250_000
+"""Rows of the sample that HDBSCAN's tree is built of where the tree of all rows does not fit; fewer where this does not either."""
 COORDINATE_BYTES = 12
 """Bytes a row of the three coordinates of the map."""
 
@@ -138,7 +140,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     device_bytes = largest.device_bytes if device is not None else None
     disk_bytes, scratch = max(need.disk_bytes for need in needs), max(need.scratch_bytes for need in needs)
     rung, why = _rung(largest, disk_bytes, scratch, limit, folder, device)
-    seconds, tree_rows, unread = 0.0, None, set(sizes)
+    seconds, rows_of_tree, unread = 0.0, None, set(sizes)
     for job, need in zip(jobs, needs, strict=True):
         terms = need.time_terms()
         if repr(job.data) not in unread:  # a table is read once for all jobs that use it
@@ -148,8 +150,9 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     if rung == DISK:
         seconds *= constants()["seconds"]["disk"]
         trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
-        rows = min((hdbscan_rows(limit, need.n_columns) for need in trees), default=largest.n_rows)
-        tree_rows = rows if rows < largest.n_rows else None
+        of_trees = (tree_rows(need.n_rows, need.n_columns, limit) for need in trees)
+        rows = min(of_trees, default=largest.n_rows)
+        rows_of_tree = rows if rows < largest.n_rows else None
     return Forecast(
         n_rows=largest.n_rows,
         exact_rows=largest.size.exact,
@@ -163,10 +166,16 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
         rung=rung,
         folder=folder,
         why=why,
-        tree_rows=tree_rows,
+        tree_rows=rows_of_tree,
         device_bytes=device_bytes,
         device_limit=device,
     )
+
+
+def tree_rows(n_rows: int, n_columns: int, limit: int) -> int:
+    """The rows that HDBSCAN's tree is built of by ``cluster.sample_rows=auto``: all where it fits, else a sample."""
+    most = hdbscan_rows(limit, n_columns)
+    return n_rows if n_rows <= most else min(most, TREE_SAMPLE)
 
 
 def hdbscan_rows(limit: int, n_columns: int) -> int:

@@ -63,6 +63,16 @@ def for_subset(config: HdbscanConfig, share: float) -> HdbscanConfig:
     return config
 
 
+def sampling_note(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """What is said of a fit whose tree is of a sample, from its metrics."""
+    if "tree_rows" not in metrics:
+        return ()
+    return (
+        f"tree of {metrics['tree_rows']:,.0f} of {metrics['n_rows']:,.0f} rows; labels of the others by approximate prediction; "
+        "the border of the noise is less exact",
+    )
+
+
 def keep_labels(
     parameters: Mapping[str, np.ndarray], renumber: np.ndarray, labels: np.ndarray, confidence: np.ndarray
 ) -> Mapping[str, np.ndarray]:
@@ -90,6 +100,7 @@ ALGORITHM = Algorithm(
     shared_step="tree",
     for_subset=for_subset,
     canonical=keep_labels,
+    warnings=sampling_note,
     after_fit="gpuclust.algorithms.hdbscan.cpu:after_fit",
     density_validity="gpuclust.algorithms.hdbscan.cpu:density_validity",
     soft_membership="gpuclust.algorithms.hdbscan.predict:soft_membership",

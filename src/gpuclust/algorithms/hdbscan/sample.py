@@ -13,20 +13,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size, for_subset
+from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size, for_subset, sampling_note
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
 from gpuclust.model.hdbscan import fall, nearest_fitted
 from gpuclust.model.prediction import in_threads, row_blocks
 from gpuclust.runtime.backend import Array
 from gpuclust.runtime.blocks import RowBlocks, Run
-
-SAMPLE_ROWS = 250_000
-"""Rows of the sample of ``sample_rows=auto``."""
-
-
-def tree_bytes(n_rows: int, n_columns: int, min_samples: int) -> int:
-    """Bytes that building the tree of a float32 matrix and cutting it take at most, the matrix included."""
-    return n_rows * (16 * n_columns + 8 * (min_samples + 1) + 320)
+from gpuclust.runtime.forecast import tree_rows
 
 
 def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
@@ -37,7 +30,7 @@ def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
         size = config.sample_rows
     elif isinstance(data.X, RowBlocks):
         limit = psutil.virtual_memory().total // 2 if data.memory is None else data.memory
-        size = SAMPLE_ROWS if tree_bytes(n_rows, n_columns, config.min_samples) > limit else n_rows
+        size = tree_rows(n_rows, n_columns, limit)
     if size >= n_rows:
         return None
     return np.sort(np.random.default_rng(data.seed).choice(n_rows, size, replace=False, shuffle=False))
@@ -112,10 +105,7 @@ def _extended(
         search, size = SizeSearch(sizes, search.scores, chosen), chosen
     else:
         size = default_min_cluster_size(n_rows) if config.min_cluster_size is None else int(config.min_cluster_size)
-    note = (
-        f"tree of {len(sample):,} of {n_rows:,} rows; labels of the others by approximate prediction; "
-        "the border of the noise is less exact"
-    )
+    note = sampling_note({"tree_rows": len(sample), "n_rows": n_rows})
     none = f"every row is noise at min_cluster_size={size}; lower it, or cluster.min_samples"
     return replace(
         fit,
@@ -123,7 +113,7 @@ def _extended(
         confidence=confidence,
         parameters={**fit.parameters, "sample": sample},
         options={"sampled": True},
-        metrics={**fit.metrics, "min_cluster_size": size},
-        notes=(note,) if len(fit.parameters["cluster_node"]) else (note, none),
+        metrics={**fit.metrics, "min_cluster_size": size, "tree_rows": len(sample)},
+        notes=note if len(fit.parameters["cluster_node"]) else (*note, none),
         size_search=search,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ MAX_PARTIALS = 16 * 2**20  # bytes of partial statistics that may wait to be mer
 Chunk = tuple[int, int]
 NO_LABELS = np.empty(0, dtype=np.int32)
 NO_WEIGHT = np.empty(0)
+NO_SCORES = {
+    name: RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, 0), name))
+    for name in ("float32", "float64")
+}
 
 
 class CpuPasses(EMBackend):
@@ -80,11 +84,12 @@ def block_sums(X: np.ndarray, labels: Array, weight: np.ndarray, c: KernelParame
     k, d = c.centres.shape
     flat, row_stride, column_stride = _flat(X)
     labels = _writeable(np.ascontiguousarray(labels, dtype=np.int32))
-    no_out = RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, k), X.dtype))
+    no_out = NO_SCORES[X.dtype.name]
     parameters = KernelArrays(*c.arrays)
+    width = 1 + k + k * d + c.factors.size
 
     def accumulate(start: int, stop: int) -> np.ndarray:
-        line = np.zeros(1 + k + k * d + c.factors.size)
+        line = np.zeros(width)
         rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
         line[0], _ = em_chunk(rows, labels, parameters, Moments(*_parts(line, c)), no_out)
         return line
@@ -146,6 +151,7 @@ def _parts(line: np.ndarray, c: KernelParameters) -> tuple[np.ndarray, np.ndarra
     return line[1 : 1 + k], sums.reshape(k, d), scatter.reshape(c.factors.shape)
 
 
+@lru_cache(maxsize=64)
 def chunks_of_blocks(n: int, *, partial_bytes: int) -> list[list[Chunk]]:
     """The rows (start, stop) of the chunks of each block. They depend on the sizes alone."""
     blocks = []
