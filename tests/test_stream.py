@@ -14,10 +14,11 @@ import pytest
 
 from gpuclust.config import CleanConfig, DataConfig, JoinConfig, RolesConfig
 from gpuclust.data.clean import clean
+from gpuclust.data.column_batches import other_columns_batches
 from gpuclust.data.distinct import DistinctRows
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.medians import means, medians
-from gpuclust.data.read import read
+from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
 from gpuclust.errors import GpuclustError
 from gpuclust.runtime.scratch import Scratch
@@ -39,6 +40,12 @@ def assert_same(data: DataConfig, config: CleanConfig, scratch: Scratch, batch_r
         assert getattr(got.audit, name) == getattr(expected.audit, name), name
     assert (got.roles, got.features, got.fingerprint) == (expected.roles, expected.features, expected.fingerprint)
     pd.testing.assert_frame_equal(got.frame.to_pandas(), expected.frame)
+    others = list(other_columns_batches(got, data, FRAMES, rows=61))
+    assert all(len(part) == 61 for part in others[:-1])
+    if expected.other_columns:
+        assert pa.concat_tables(others).equals(other_columns(expected, data, FRAMES).combine_chunks())
+    else:
+        assert others == []
     if expected.rows is None:
         assert got.rows is None
     else:
@@ -266,3 +273,24 @@ def test_medians_and_means_are_those_of_pandas(scratch, n):
         assert means(blocks).tolist() == frame.mean().tolist()
     else:
         np.testing.assert_allclose(means(blocks), frame.mean(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "feather"])
+def test_files_without_rows(tmp_path, scratch, form):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    frame = pd.DataFrame(
+        {"x": np.arange(50) * 0.5, "y": np.arange(50) % 7 * 1.5, "z": ["a", "b"] * 25, "t": np.arange(50) + 0.5}
+    )
+    for i, part in enumerate((frame[:0], frame[:30], frame[30:30], frame[30:])):
+        (folder / f"{i}").mkdir()
+        write(part.astype(frame.dtypes), folder / f"{i}", form)
+    data = DataConfig(path=str(folder), features=["x", "y"])
+    assert_same(data, CleanConfig(), scratch, 7)
+    for path in (folder / "0").iterdir():
+        data = DataConfig(path=str(path), features=["x", "y"])
+        with pytest.raises(GpuclustError) as expected:
+            clean(read(data, FRAMES), CleanConfig(), FRAMES)
+        with pytest.raises(type(expected.value)) as got:
+            read_streamed(data, CleanConfig(), FRAMES, scratch)
+        assert str(got.value) == str(expected.value)

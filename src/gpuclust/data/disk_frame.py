@@ -69,6 +69,11 @@ class DiskFrame:
         return 0
 
     @property
+    def scratch(self) -> Scratch:
+        """The scratch folder of the files."""
+        return self._storage.scratch
+
+    @property
     def iloc(self) -> _Rows:
         """``frame.iloc[rows]``: rows by their numbers (n,), in any order, or a slice, as a pandas frame with an index 0..n-1."""
         return _Rows(self)

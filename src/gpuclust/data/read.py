@@ -114,13 +114,17 @@ def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequenc
     Raises:
         DataError: the source has changed since the table was read from it.
     """
-    if fingerprint(data) != table.fingerprint:
-        raise DataError(f"{data.path or data.source} has changed since it was read; run the job again")
-    wanted = [name for name in (table.other_columns if names is None else names) if name in table.other_columns]
-    if not wanted:
+    if not (wanted := wanted_columns(table, data, names)):
         return pa.table({})
     columns = open_source(data).arrow_columns(wanted, frames)
     return columns if table.rows is None else columns.take(pa.array(table.rows))
+
+
+def wanted_columns(table: Table, data: DataConfig, names: Sequence[str] | None) -> list[str]:
+    """Those of ``names`` that are `Table.other_columns`. Raises DataError if the source has changed since it was read."""
+    if fingerprint(data) != table.fingerprint:
+        raise DataError(f"{data.path or data.source} has changed since it was read; run the job again")
+    return [name for name in (table.other_columns if names is None else names) if name in table.other_columns]
 
 
 def find_id(candidates: IdCandidates, all_distinct: Callable[[str], bool]) -> tuple[str, str] | None:

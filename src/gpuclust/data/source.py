@@ -224,23 +224,49 @@ def _path(data: DataConfig) -> str:
     return data.path
 
 
+_KINDS = {
+    "bool": "^(true|false)$",
+    "int64": "^(0|-?[1-9][0-9]{0,17})$",
+    "float64": r"^[+-]?(0|[1-9][0-9]*|0?[.][0-9]+|[1-9][0-9]*[.][0-9]*|0[.])(e[+-]?[0-9]+)?$",
+}
+"""How the values of a type are written in CSV, the narrowest type first."""
+
+
+@dataclass
+class TextKinds:
+    """The types that all values of a column of text so far are written as; a code such as 007 is text."""
+
+    decimal: str
+    possible: tuple[str, ...] = tuple(_KINDS)
+    any_value: bool = False
+
+    def add(self, column: Any) -> None:
+        """Look at a part of the column."""
+        present = self._cells(column).drop_null()
+        self.any_value = self.any_value or len(present) > 0
+        self.possible = tuple(kind for kind in self.possible if _all_match(present, _KINDS[kind]))
+
+    def narrow(self, column: Any) -> Any:
+        """A part of the column, with the narrowest type that holds all values of the whole."""
+        if not self.any_value or not self.possible:
+            return column
+        cells = self._cells(column)
+        if self.possible[0] == "bool":
+            return pc.equal(pc.utf8_lower(cells), "true")
+        return cells.cast(pa.int64() if self.possible[0] == "int64" else pa.float64())
+
+    def _cells(self, column: Any) -> Any:
+        cells = pc.utf8_trim_whitespace(column)
+        cells = pc.if_else(pc.is_in(cells, value_set=pa.array(NULL_SPELLINGS)), pa.scalar(None, pa.string()), cells)
+        return pc.replace_substring(cells, self.decimal, ".") if self.decimal != "." else cells
+
+
+def _all_match(cells: Any, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(cells, pattern, ignore_case=True)).as_py())
+
+
 def _narrowest_type(column: Any, decimal: str) -> Any:
     """Convert text to bool, int64 or float64 if every present value is written as one; a code such as 007 stays text."""
-    cells = pc.utf8_trim_whitespace(column)
-    cells = pc.if_else(pc.is_in(cells, value_set=pa.array(NULL_SPELLINGS)), pa.scalar(None, pa.string()), cells)
-    if decimal != ".":
-        cells = pc.replace_substring(cells, decimal, ".")
-    present = cells.drop_null()
-
-    def all_match(pattern: str) -> bool:
-        return bool(pc.all(pc.match_substring_regex(present, pattern, ignore_case=True)).as_py())
-
-    if not len(present):
-        return column
-    if all_match("^(true|false)$"):
-        return pc.equal(pc.utf8_lower(cells), "true")
-    if all_match("^(0|-?[1-9][0-9]{0,17})$"):
-        return cells.cast(pa.int64())
-    if all_match(r"^[+-]?(0|[1-9][0-9]*|0?[.][0-9]+|[1-9][0-9]*[.][0-9]*|0[.])(e[+-]?[0-9]+)?$"):
-        return cells.cast(pa.float64())
-    return column
+    kinds = TextKinds(decimal)
+    kinds.add(column)
+    return kinds.narrow(column)
