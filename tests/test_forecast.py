@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -204,3 +205,22 @@ def test_wider_tables_need_more(tmp_path: Path) -> None:
     narrow, wide = (forecast(compose([f"data.path={tmp_path}/{n}.parquet"])) for n in (3, 30))
     assert wide.resident_bytes > narrow.resident_bytes
     assert wide.pass_bytes == 10 * narrow.pass_bytes == 1000 * 30 * 4
+
+
+def test_a_large_job_is_announced_and_every_run_has_the_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job on 2,000 rows says nothing; where a job of a minute is small, it says what it needs. Both runs have the tag."""
+    from gpuclust.cli import main
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    monkeypatch.chdir(tmp_path)
+    job = ["data=catalogue", "data.n_rows=2000", "cluster.n_init=1", "report=none", "score=none", "backend=cpu"]
+    assert main(job) == 0
+    assert "needs" not in capsys.readouterr().err
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0)
+    assert main([*job, "seed=1"]) == 0
+    assert "all rows in memory, about" in capsys.readouterr().err
+    runs = MlflowRecorder(None, "gpuclust").finished_jobs().values()
+    assert all(re.match(r"needs 0\.\d+ GB of ", run.tags["gpuclust.forecast"]) for run in runs)
+    assert len(runs) == 2

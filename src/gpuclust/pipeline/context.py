@@ -24,6 +24,7 @@ from gpuclust.model.records import noise_warning
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
 from gpuclust.runtime.backend import Backend, BackendChoice
 from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
+from gpuclust.runtime.forecast import MemoryPlan
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
@@ -141,6 +142,7 @@ class RunContext:
 
     ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs. With Dask workers (`gpuclust.pipeline.batches`),
     ``batches_on`` is ``jobs`` where they compute whole batches, and ``hold`` puts the rows of a job's matrix on them.
+    ``memory`` says where jobs hold their rows; None: in memory.
     """
 
     backend: Backend
@@ -153,6 +155,7 @@ class RunContext:
     work: Callable[[float], None] = lambda units: None
     batches_on: str = "here"
     hold: Callable[[Matrix, Job], Matrix] = lambda matrix, job: matrix
+    memory: MemoryPlan | None = None
 
 
 def with_size(job: Job, metrics: Mapping[str, float]) -> Job:
@@ -202,6 +205,7 @@ def about(context: RunContext) -> dict[str, str]:
         tags.BACKEND: context.choice.name,
         tags.BACKEND_REASON: context.choice.reason,
         tags.DEVICE: context.backend.device,
+        **({tags.FORECAST: context.memory.reason} if context.memory else {}),
         tags.VERSION: __version__,
         tags.COMMAND: mask(context.command),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gpuclust.compose import Plan
@@ -12,6 +13,7 @@ from gpuclust.pipeline.sweep import jobs_of, run
 from gpuclust.pipeline.sweep_result import SweepResult
 from gpuclust.runtime.backend import create_backend, select_backend
 from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.forecast import plan_memory
 from gpuclust.runtime.jit import notify_on_compile
 from gpuclust.tracking.recorder import MemoryRecorder, Recorder
 
@@ -43,7 +45,10 @@ def start(plan: Plan, display: Any, command: str) -> RunContext:
     context = context_for(plan.jobs[0].config, display, command)
     device = context.backend.device.replace(" (", ", ").removesuffix(")")  # AMD EPYC (2 cores)
     display.say(f"Using {context.choice.name.upper()} ({device}): {context.choice.reason}")
-    return context
+    memory = plan_memory([job.config for job in plan.jobs], backend=context.choice.name)
+    if memory.forecast.noteworthy:
+        display.say(memory.reason)
+    return replace(context, memory=memory)
 
 
 def run_plan(plan: Plan, context: RunContext) -> SweepResult:

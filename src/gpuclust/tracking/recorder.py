@@ -32,6 +32,8 @@ LABELS, FINGERPRINT, FAILURE, VERSION = (
 COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclust.verdict_kind"
 # The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning.
 TABLE = "gpuclust.table"
+# The memory and the time that were expected, and where the rows were held.
+FORECAST = "gpuclust.forecast"
 
 # The address of the MLflow model of a run: ``models:/m-...``.
 MODEL_ADDRESS = "gpuclust.model"
