@@ -75,6 +75,12 @@ def _cgroup_folders() -> Iterator[tuple[Path, tuple[str, str, str]]]:
                 yield folder, names
 
 
+def default_folder() -> Path:
+    """The system's temporary folder, or /var/tmp where that one is in memory."""
+    folder = Path(tempfile.gettempdir())
+    return DISK_FOLDER if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK) else folder
+
+
 def scratch_folder(config: MemoryConfig) -> Path:
     """``memory.folder``; else the system's temporary folder, or /var/tmp where that one is in memory.
 
@@ -85,9 +91,7 @@ def scratch_folder(config: MemoryConfig) -> Path:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
     else:
-        folder = Path(tempfile.gettempdir())
-        if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK):
-            folder = DISK_FOLDER
+        folder = default_folder()
     usable = False
     with suppress(OSError):
         usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=EFFECTIVE)

@@ -17,26 +17,22 @@ from typing import Any
 from gpuclust.errors import BackendError
 from gpuclust.folders import locked, new_locked_folder
 from gpuclust.runtime.blocks import DiskWriter
+from gpuclust.runtime.memory import default_folder
 
 MARK = "scratch"
 """The file that tells a scratch folder from a user's folder of a similar name."""
 _NAME = re.compile(r"gpuclust-\d+-[a-z0-9_]{8}")
 
 
-def default_place() -> Path:
-    """The user's cache folder: ``XDG_CACHE_HOME/gpuclust``, else ``~/.cache/gpuclust``. (``/tmp`` may be in memory.)"""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpuclust"
-
-
 class Scratch:
-    """A folder ``gpuclust-<process>-<random>`` in ``place`` (by default the user's cache folder).
+    """A folder ``gpuclust-<process>-<random>`` in ``place`` (by default `default_folder`).
 
     It and its files are removed by `close`, at the latest at the end of the process; if the process is killed, by the next one that
     opens a scratch folder in the same place. Raises BackendError if no folder can be made there.
     """
 
     def __init__(self, place: Path | None = None) -> None:
-        self.place = Path(place or default_place()).expanduser()
+        self.place = Path(place or default_folder()).expanduser()
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             _clear_abandoned(self.place)
