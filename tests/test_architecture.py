@@ -19,7 +19,7 @@ ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", 
 INSIDE = {
     "algorithms": "registry > cluster hdbscan kmeans mixture",
     "algorithms/hdbscan": "__init__ kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > predict > sample > cpu > gpu",
-    "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda lloyd > assign_cuda init > fit > cpu > gpu",
+    "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > lloyd > assign_cuda init > fit > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > blocks gpu",
     "analysis": "comparison dip external_validation modes naming noise selection table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
     "data": "encoding in_memory lists medians remote > files > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",

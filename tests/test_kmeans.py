@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, lloyd
 from gpuclust.algorithms.kmeans.init import SAMPLE_ROWS
-from gpuclust.algorithms.kmeans.kernels_cpu import LloydBatch
-from gpuclust.algorithms.kmeans.tiled_matrix import tile_matrix
+from gpuclust.algorithms.kmeans.lloyd import LloydBatch, rows_in_memory
+from gpuclust.algorithms.kmeans.passes import add_cluster_sums, exact_sums, labels_of
 from gpuclust.errors import FitError
 from gpuclust.runtime.nearest import ROWS
 
@@ -208,21 +208,23 @@ def test_lloyd_pass_decides_in_float64_where_float32_cannot():
     X = blobs(31, 2000, 5, 2)
     centers = np.repeat(X[:1], 2, axis=0)
     centers[1, 0] += 1e-9
-    rows = tile_matrix(X, np.empty(0))
-    shift, scale = rows.origin, rows.scale
-    fits = LloydBatch(rows, [(centers - shift) * scale])
+    rows = rows_in_memory(X, np.empty(0))
+    shift, scale = rows.frame.origin, rows.frame.scale
+    start = (centers - shift) * scale
+    fits = LloydBatch(rows, [start])
     fits.run_pass(np.arange(1))
     expected = squares_to((X - shift) * scale, (centers - shift) * scale).argmin(axis=1)
     assert 0 < expected.sum() < len(X)
-    np.testing.assert_array_equal(fits.labels[0, : len(X)], expected)
+    (labels,) = rows.blocks.collect(labels_of, rows.seen, fits.key(0), start)
+    np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.parametrize("n_rows", [1, ROWS - 1, ROWS, ROWS + 1, 9 * ROWS + 5])
 def test_statistics_of_one_pass(n_rows):
     X = blobs(37, n_rows, 5, 3)
     weight = np.random.default_rng(1).uniform(0, 2, n_rows)
-    rows = tile_matrix(X, weight)
-    shift, scale = rows.origin, rows.scale
+    rows = rows_in_memory(X, weight)
+    shift, scale = rows.frame.origin, rows.frame.scale
     Z = (X - shift) * scale
     starts = [Z[: min(n_rows, k)] + 1e-3 for k in (1, 4, 6)]
     fits = LloydBatch(rows, starts)
@@ -232,7 +234,8 @@ def test_statistics_of_one_pass(n_rows):
         belongs = labels[:, None] == np.arange(len(starts[fit]))
         np.testing.assert_allclose(fits.total.masses[fits.of(fit)], weight @ belongs, rtol=ROUNDING, atol=ROUNDING)
         sums = belongs.T @ (weight[:, None] * Z)
-        exact, masses = fits.exact(fit)
+        args = (rows.seen, fits.key(fit), starts[fit])
+        exact, masses = rows.blocks.reduce(exact_sums, *args, add=add_cluster_sums)
         np.testing.assert_allclose(exact * scale, sums, rtol=ROUNDING, atol=ROUNDING)
         np.testing.assert_allclose(masses, weight @ belongs, rtol=ROUNDING, atol=ROUNDING)
         # While it runs, a fit adds up rows rounded to float32: 2^-24 of each at most.
@@ -241,7 +244,7 @@ def test_statistics_of_one_pass(n_rows):
         means = sums / np.maximum(weight @ belongs, 1e-300)[:, None]
         inertia = weight @ ((Z - means[labels]) ** 2).sum(axis=1)
         assert fits.inertia(fit) == pytest.approx(inertia, rel=1e-6, abs=1e-6)  # so rounded, too
-    assert fits.total.changed[1] == 0
+    assert fits.state.changed.tolist() == [1, 0, 1]
 
 
 def large(seed=41):
@@ -291,10 +294,11 @@ def test_k_means_plus_plus_reaches_separate_groups():
     assert np.bincount(fit.labels).tolist() == [50] * 12
 
 
-def test_progress_counts_requests():
+def test_progress_is_the_share_of_starts_that_have_ended():
     seen = []
-    fit_kmeans(blobs(1, 100, 2, 2), [KMeansRequest(2, 0), KMeansRequest(3, 0)], progress=lambda *a: seen.append(a))
-    assert seen == [(1, 2), (2, 2)]
+    fit_kmeans(blobs(1, 100, 2, 2), [KMeansRequest(2, 0), KMeansRequest(3, 0)], progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from gpuclust.algorithms.kmeans.kernels_cpu import lloyd_pass
+from gpuclust.algorithms.kmeans.lloyd import lloyd_pass
 
 # Float64 sums of the same terms in another order: their number, some thousands, times 1e-16.
 ROUNDING = 1e-12

@@ -30,7 +30,11 @@ class KMeansConfig(ClusterConfig):
 ALGORITHM = Algorithm(
     name="kmeans",
     config=KMeansConfig,
-    fit={"cpu": "gpuclust.algorithms.kmeans.cpu:fit", "gpu": "gpuclust.algorithms.kmeans.gpu:fit"},
+    fit={
+        "cpu": "gpuclust.algorithms.kmeans.cpu:fit",
+        "gpu": "gpuclust.algorithms.kmeans.gpu:fit",
+        "blocks": "gpuclust.algorithms.kmeans.blocks:fit",
+    },
     label="K-Means",
     fits_together=True,
 )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
-from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, use_fused
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_centers, sum_of_squares, use_fused
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.config import AUTO
 from gpuclust.runtime.jit import schedule_precompile
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
-    """Fit several configurations in shared passes. Engine ``fused`` is `fit_kmeans`, ``library`` scikit-learn."""
+    """Fit several configurations in shared passes. Engine ``fused`` is `fit_centers`, ``library`` scikit-learn."""
     X = data.X
     fused = [
         i
@@ -24,21 +24,27 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         if c.engine == "fused" or (c.engine == AUTO and use_fused(len(X), X.shape[1], c.n_clusters))
     ]
     results: dict[int, FitResult] = {}
-    requests = [
-        KMeansRequest(c.n_clusters, seed=data.seed, n_init=c.n_init, init=c.init, max_iter=c.max_iter, tol=c.tol)
-        for c in (configs[i] for i in fused)
-    ]
-    if requests:
+    if fused:
         schedule_precompile("kmeans", X)
-        models = fit_kmeans(X, requests, distinct=data.distinct, progress=lambda n, of: data.progress(n / of))
+        requests = requests_of([configs[i] for i in fused], data.seed)
+        share = len(fused) / len(configs)
+        models = fit_centers(X, requests, distinct=data.distinct, progress=lambda done: data.progress(share * done))
         for i, model in zip(fused, models, strict=True):
             result = result_of(X, model.centers, model.n_iter, model.converged, "fused")
             results[i] = result if data.distinct is None else with_note(result, data.distinct.note("fitted"))
     for i, config in enumerate(configs):
         if i not in results:
             results[i] = _fit_sklearn(X, config, data.seed)
-            data.progress((i + 1) / len(configs))
+            data.progress(len(results) / len(configs))
     return [results[i] for i in range(len(configs))]
+
+
+def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansRequest]:
+    """What our own engine is to fit."""
+    return [
+        KMeansRequest(c.n_clusters, seed=seed, n_init=c.n_init, init=c.init, max_iter=c.max_iter, tol=c.tol)
+        for c in configs
+    ]
 
 
 def with_note(result: FitResult, note: str) -> FitResult:
@@ -62,17 +68,33 @@ def packed(
     engine: str,
 ) -> FitResult:
     """A result from an assignment: ``nearest`` and ``second`` (n_samples,) float64 are distances to the two nearest centres."""
-    return FitResult(
-        labels=labels,
-        confidence=centroid_confidence(nearest, second),
-        distance=nearest.astype(np.float32),
-        parameters={"centers": np.asarray(centers, dtype=np.float64)},
-        per_cluster=("centers",),
-        metrics={"inertia": float(np.square(nearest).sum()), "n_iter": n_iter},
-        converged=converged,
-        engine=engine,
-        notes=() if converged else ("K-Means stopped at max_iter before it converged; raise cluster.max_iter",),
-    )
+    confidence, distance = centroid_confidence(nearest, second), nearest.astype(np.float32)
+    found = Assigned(labels, confidence, distance, sum_of_squares(nearest))
+    return found.result(centers, n_iter, converged, engine)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The rows assigned to centres: ``labels`` int32, ``confidence`` and ``distance`` float32, each (n_samples,)."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    distance: np.ndarray
+    inertia: float
+
+    def result(self, centers: np.ndarray, n_iter: int, converged: bool, engine: str) -> FitResult:
+        """The result of a fit with these centres (n_clusters, n_columns)."""
+        return FitResult(
+            labels=self.labels,
+            confidence=self.confidence,
+            distance=self.distance,
+            parameters={"centers": np.asarray(centers, dtype=np.float64)},
+            per_cluster=("centers",),
+            metrics={"inertia": self.inertia, "n_iter": n_iter},
+            converged=converged,
+            engine=engine,
+            notes=() if converged else ("K-Means stopped at max_iter before it converged; raise cluster.max_iter",),
+        )
 
 
 def centroid_confidence(nearest: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -8,30 +8,47 @@ assignment to the centres returned. What differs is where restarts are spent on 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from gpuclust.algorithms.kmeans.init import KMeansRequest, choose_starts
 from gpuclust.algorithms.kmeans.kernels_cpu import MAX_CLUSTERS
-from gpuclust.algorithms.kmeans.lloyd import LloydResult, run_lloyd
-from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
+from gpuclust.algorithms.kmeans.lloyd import (
+    BATCH_BYTES,
+    LloydResult,
+    exact_centers,
+    rows_in_blocks,
+    rows_in_memory,
+    run_lloyd,
+)
+from gpuclust.algorithms.kmeans.passes import LloydRows, RowFrame
 from gpuclust.errors import FitError
+from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks, MergeTree, RowBlocks
 from gpuclust.runtime.deduplicate import Distinct
 from gpuclust.runtime.nearest import nearest_two
 
-__all__ = ["KMeansFit", "KMeansRequest", "assign", "fit_kmeans", "lloyd", "use_fused"]
+__all__ = ["FittedCenters", "KMeansFit", "KMeansRequest", "assign", "fit_centers", "fit_kmeans", "lloyd", "use_fused"]
+
+Progress = Callable[[float], None]
+"""Receives the fraction of the starts that have ended."""
 
 
 @dataclass(frozen=True)
-class KMeansFit:
+class FittedCenters:
     """The best of a request's restarts; `n_iter` counts its passes over all rows."""
 
     centers: np.ndarray  # (n_clusters, n_features) float64
-    labels: np.ndarray  # (n_samples,) int32
-    inertia: float  # weighted sum of squared distances, recomputed in float64 from labels and centers
     n_iter: int
     converged: bool
+
+
+@dataclass(frozen=True)
+class KMeansFit(FittedCenters):
+    """Fitted centres, and the rows assigned to them."""
+
+    labels: np.ndarray  # (n_samples,) int32
+    inertia: float  # weighted sum of squared distances, recomputed in float64 from labels and centers
 
 
 def use_fused(n_samples: int, n_features: int, n_clusters: int) -> bool:
@@ -48,33 +65,40 @@ def fit_kmeans(
     requests: Sequence[KMeansRequest],
     *,
     sample_weight: np.ndarray | None = None,
-    distinct: Distinct | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda _: None,
 ) -> list[KMeansFit]:
-    """Fit every request on one matrix, reading each block of rows once for all of them.
-
-    X is (n_samples, n_features) float32 or float64, sample_weight (n_samples,) non-negative. A request's result depends
-    on X, the weights and the request alone, not on the others nor on the number of threads. `distinct`, the distinct rows
-    of an X without weights, takes X's place once the starts are chosen: the same fits, to rounding. `progress` is called
-    with the number of requests finished and of all. Raises FitError where a request cannot be fitted to X.
-    """
+    """`fit_centers` to a matrix in memory with non-negative weights (n_samples,), and the rows assigned to the centres."""
     X, weight = _checked(X, sample_weight)
     for request in requests:
         _check_request(request, len(X))
-    rows = _rows(X, weight)
-    starts = choose_starts(rows, requests)
-    if distinct is not None and sample_weight is None:
-        # The variance, which tol is a share of, is that of all rows.
-        rows = tile_matrix(distinct.X, distinct.counts, rows)._replace(variance=rows.variance)
-    outcomes = run_lloyd(rows, [(start, requests[i].max_iter, requests[i].tol) for i, start in starts], exact=True)
-    fits: list[KMeansFit] = []
-    for i in range(len(requests)):
-        mine = [outcome for (owner, _), outcome in zip(starts, outcomes, strict=True) if owner == i]
-        fit = _finish(rows, min(mine, key=lambda outcome: outcome.inertia))
-        fits.append(fit if rows.X is X or distinct is None else replace(fit, labels=fit.labels[distinct.inverse]))
-        if progress is not None:
-            progress(len(fits), len(requests))
-    return fits
+    found = _fit(_rows(X, weight), requests, progress=progress)
+    return [_assigned(X, weight, fit) for fit in found]
+
+
+def fit_centers(
+    X: np.ndarray | RowBlocks,
+    requests: Sequence[KMeansRequest],
+    *,
+    distinct: Distinct | None = None,
+    batch_bytes: int = BATCH_BYTES,
+    progress: Progress = lambda _: None,
+) -> list[FittedCenters]:
+    """Fit every request on one matrix, reading each block of rows once for all of them.
+
+    X is (n_samples, n_features) float32 or float64, in memory or in blocks: the same result. A request's result depends
+    on X and the request alone, not on the others, nor on the number of threads or workers. `distinct`, the distinct rows
+    of an X in memory, takes X's place once the starts are chosen: the same fits, to rounding. Fits advance together as far as their
+    labels, one or two bytes a row and fit, need no more than ``batch_bytes``. Raises FitError where a request cannot be fitted to X.
+    """
+    if not isinstance(X, RowBlocks):
+        X = _checked(X, None)[0]
+    for request in requests:
+        _check_request(request, len(X))
+    rows = _rows(X, np.empty(0))
+    try:
+        return _fit(rows, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
+    finally:
+        rows.blocks.release(0)
 
 
 def lloyd(
@@ -88,8 +112,60 @@ def lloyd(
     """Lloyd's iterations from given centres, each (n_clusters, n_features) in the coordinates of X; one fit for each."""
     X, weight = _checked(X, sample_weight)
     rows = _rows(X, weight)
-    outcomes = run_lloyd(rows, [(rows.to_tiled(start), max_iter, tol) for start in starts], exact=True)
-    return [_finish(rows, outcome) for outcome in outcomes]
+    outcomes = run_lloyd(rows, [(rows.frame.to_tiled(start), max_iter, tol) for start in starts])
+    return [_assigned(X, weight, fit) for fit in _settled(rows, outcomes)]
+
+
+def _fit(
+    rows: LloydRows,
+    requests: Sequence[KMeansRequest],
+    *,
+    distinct: Distinct | None = None,
+    batch_bytes: int = BATCH_BYTES,
+    progress: Progress = lambda _: None,
+) -> list[FittedCenters]:
+    starts = choose_starts(rows, requests)
+    if distinct is not None:  # in the coordinates of all rows, and with their variance, which tol is a share of
+        seen = RowFrame(rows.frame, distinct.counts, keep_tiles=True)
+        rows = LloydRows(MemoryBlocks(distinct.X), seen, rows.sum_sq_norm)
+    jobs = [(start, requests[i].max_iter, requests[i].tol) for i, start in starts]
+    outcomes = run_lloyd(rows, jobs, batch_bytes=batch_bytes, progress=progress)
+    best: dict[int, LloydResult] = {}
+    for (i, _), outcome in zip(starts, outcomes, strict=True):
+        if i not in best or outcome.inertia < best[i].inertia:
+            best[i] = outcome
+    return _settled(rows, [best[i] for i in range(len(requests))])
+
+
+def _settled(rows: LloydRows, outcomes: Sequence[LloydResult]) -> list[FittedCenters]:
+    """The centres of the rows themselves."""
+    return [
+        FittedCenters(rows.frame.from_tiled(centers), outcome.n_iter, outcome.converged)
+        for outcome, centers in zip(outcomes, exact_centers(rows, outcomes), strict=True)
+    ]
+
+
+def _assigned(X: np.ndarray, weight: np.ndarray, fit: FittedCenters) -> KMeansFit:
+    labels, distance, _ = nearest_two(X, fit.centers)
+    return KMeansFit(fit.centers, fit.n_iter, fit.converged, labels, sum_of_squares(distance, weight))
+
+
+def sum_of_squares(distance: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """The weighted sum of the squares of distances (n_rows,) float64, merged as the blocks of the rows are."""
+    tree = MergeTree(max(1, -(-len(distance) // BLOCK_ROWS)))
+    for block, value in enumerate(block_squares(distance, weight)):
+        tree.put(0, block, value)
+    return float(tree.value)
+
+
+def block_squares(distance: np.ndarray, weight: np.ndarray | None = None) -> list[float]:
+    """The weighted sum of the squares of distances (n_rows,) float64 in each block of the rows, from the first row of a block on."""
+    found = []
+    for start in range(0, max(1, len(distance)), BLOCK_ROWS):
+        squares = distance[start : start + BLOCK_ROWS] ** 2
+        weighted = weight is not None and len(weight)
+        found.append(float(squares @ weight[start : start + BLOCK_ROWS] if weighted else squares.sum()))
+    return found
 
 
 def assign(X: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,16 +214,8 @@ def _check_request(request: KMeansRequest, n_rows: int) -> None:
         raise FitError(f"n_init={request.n_init} and max_iter={request.max_iter} must both be 1 or more")
 
 
-def _rows(X: np.ndarray, weight: np.ndarray) -> TiledMatrix:
+def _rows(X: np.ndarray | RowBlocks, weight: np.ndarray) -> LloydRows:
     try:
-        return tile_matrix(X, weight)
+        return rows_in_blocks(X) if isinstance(X, RowBlocks) else rows_in_memory(X, weight)
     except ValueError as error:
         raise FitError(f"{error}; clean or scale the features first") from None
-
-
-def _finish(rows: TiledMatrix, outcome: LloydResult) -> KMeansFit:
-    centers = rows.from_tiled(outcome.centers)
-    labels, distance, _ = nearest_two(rows.X, centers)
-    squares = distance**2
-    inertia = float(squares @ rows.weight if len(rows.weight) else squares.sum())
-    return KMeansFit(centers, labels, inertia, outcome.n_iter, outcome.converged)

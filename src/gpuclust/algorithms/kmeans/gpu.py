@@ -15,7 +15,7 @@ import numpy as np
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.assign_cuda import LloydState, nearest_two, refine_float64, run_lloyd_gpu
 from gpuclust.algorithms.kmeans.cpu import packed
-from gpuclust.algorithms.kmeans.fit import fit_kmeans as fit_on_host
+from gpuclust.algorithms.kmeans.fit import fit_centers as fit_on_host
 from gpuclust.algorithms.kmeans.init import KMeansRequest
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.data.table import sample_rows

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.lloyd import LloydResult, run_lloyd
+from gpuclust.algorithms.kmeans.lloyd import LloydResult, rows_in_memory, run_lloyd
+from gpuclust.algorithms.kmeans.passes import LloydRows
 from gpuclust.algorithms.kmeans.seeding import plus_plus
-from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
+from gpuclust.algorithms.kmeans.tiled_matrix import Frame, tile_rows
 from gpuclust.runtime.nearest import nearest_two
 
 SAMPLE_ROWS = 8192
@@ -40,6 +41,15 @@ class KMeansRequest:
 
 
 @dataclass(frozen=True)
+class _Sample:
+    """Rows in memory, (n, n_features), in the coordinates of a frame."""
+
+    X: np.ndarray
+    weight: np.ndarray  # (n,) float64, or empty where every row counts once
+    frame: Frame
+
+
+@dataclass(frozen=True)
 class _Search:
     """A request's search on one sample: its generator, and the best distinct solutions so far."""
 
@@ -49,7 +59,7 @@ class _Search:
     best: list[LloydResult]
 
 
-def choose_starts(rows: TiledMatrix, requests: Sequence[KMeansRequest]) -> list[tuple[int, np.ndarray]]:
+def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tuple[int, np.ndarray]]:
     """The centres from which each request, named by its index, is fitted on all rows, in the coordinates of `rows`.
 
     What is chosen for a request depends on the rows and the request alone, not on the other requests.
@@ -58,7 +68,7 @@ def choose_starts(rows: TiledMatrix, requests: Sequence[KMeansRequest]) -> list[
     searching: dict[int, list[int]] = {}
     for i, request in enumerate(requests):
         least = ROWS_PER_CLUSTER * request.n_clusters
-        if len(rows.X) <= 2 * SAMPLE_ROWS or least > SAMPLE_ROWS:
+        if len(rows.blocks) <= 2 * SAMPLE_ROWS or least > SAMPLE_ROWS:
             sample = _sample(rows, (request.seed, 0), max(SAMPLE_ROWS, least))
             starts += [(i, start) for start in _seeds(sample, request, range(request.n_init), 0)]
         else:
@@ -71,32 +81,35 @@ def choose_starts(rows: TiledMatrix, requests: Sequence[KMeansRequest]) -> list[
     return starts
 
 
-def _sample(rows: TiledMatrix, seed: tuple[int, int], size: int) -> TiledMatrix:
+def _sample(rows: LloydRows, seed: tuple[int, int], size: int) -> _Sample:
     """A seeded sample without replacement, in the order of the rows; the rows themselves where they are few."""
-    n_rows = len(rows.X)
+    n_rows, weight = len(rows.blocks), rows.seen.weight
     if n_rows <= 2 * size:
-        return rows
-    chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
-    return tile_matrix(rows.X[chosen], rows.weight[chosen] if len(rows.weight) else rows.weight, rows)
+        chosen = np.arange(n_rows)
+    else:
+        chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
+    return _Sample(rows.blocks.take(chosen), weight[chosen] if len(weight) else weight, rows.frame)
 
 
-def _seeds(sample: TiledMatrix, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
+def _seeds(sample: _Sample, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
     """Starting centres of some of a request's restarts, on the sample of this number."""
-    k = request.n_clusters
+    k, weight = request.n_clusters, sample.weight
     generators = [np.random.default_rng((request.seed, k, number, restart)) for restart in restarts]
     if request.init == "k-means++":
-        chosen = plus_plus(sample, k, generators)
+        counted = weight if len(weight) else np.ones(len(sample.X))
+        chosen = plus_plus(tile_rows(sample.X, sample.frame), counted, k, generators)
     else:
-        weighted = np.count_nonzero(sample.weight) >= k
-        chances = sample.weight / sample.weight.sum() if weighted else None
+        weighted = np.count_nonzero(weight) >= k
+        chances = weight / weight.sum() if weighted else None
         chosen = [generator.choice(len(sample.X), k, replace=False, p=chances) for generator in generators]
-    return [sample.to_tiled(sample.X[rows]) for rows in chosen]
+    return [sample.frame.to_tiled(sample.X[rows]) for rows in chosen]
 
 
 def _search(
-    sample: TiledMatrix, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
+    sample: _Sample, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
 ) -> list[tuple[int, np.ndarray]]:
     """The best distinct solutions of each request on one sample; their trials advance together."""
+    rows = rows_in_memory(sample.X, sample.weight, sample.frame)
     searches: list[_Search] = []
     trials: list[tuple[int, np.ndarray]] = []
     for i in owners:
@@ -111,7 +124,7 @@ def _search(
             (start, limit.max_iter, max(limit.tol, SAMPLE_TOL))
             for (_, start), limit in zip(trials, limits, strict=True)
         ]
-        for (s, _), outcome in zip(trials, run_lloyd(sample, jobs, exact=False), strict=True):
+        for (s, _), outcome in zip(trials, run_lloyd(rows, jobs), strict=True):
             searches[s].best.append(outcome)
         for search in searches:
             search.best[:] = _distinct(search.best, PARENTS)
@@ -131,11 +144,11 @@ def _distinct(outcomes: list[LloydResult], n: int) -> list[LloydResult]:
     return best
 
 
-def _swapped(sample: TiledMatrix, search: _Search) -> list[np.ndarray]:
+def _swapped(sample: _Sample, search: _Search) -> list[np.ndarray]:
     """Solutions in turn, each with one of its centres moved to a row drawn by its weighted squared distance."""
     chances = []
     for outcome in search.best if search.n_trials else []:
-        _, distance, _ = nearest_two(sample.X, sample.from_tiled(outcome.centers))
+        _, distance, _ = nearest_two(sample.X, sample.frame.from_tiled(outcome.centers))
         potential = np.cumsum(distance**2 * sample.weight if len(sample.weight) else distance**2)
         if potential[-1] > 0:
             chances.append((outcome, potential))
@@ -144,6 +157,6 @@ def _swapped(sample: TiledMatrix, search: _Search) -> list[np.ndarray]:
         outcome, potential = chances[trial % len(chances)]
         row = int(np.searchsorted(potential, search.generator.random() * potential[-1], side="right"))
         centers = outcome.centers.copy()
-        centers[search.generator.integers(len(centers))] = sample.to_tiled(sample.X[min(row, len(potential) - 1)])
+        centers[search.generator.integers(len(centers))] = sample.frame.to_tiled(sample.X[min(row, len(potential) - 1)])
         trials.append(centers)
     return trials

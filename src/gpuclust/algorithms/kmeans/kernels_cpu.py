@@ -1,14 +1,17 @@
-"""The Lloyd pass: assignments, sums, counts and inertia of several K-Means fits in one read of the matrix.
+"""The kernels of the Lloyd pass: assignments, sums and counts of several K-Means fits in one read of the rows.
 
 A tile of 256 rows (`gpuclust.runtime.nearest`) is read once, and every fit uses it while it is in cache. Distances are compared
 in float32 on centred rows; where the best two are closer than the rounding error could be, the row is assigned again in float64,
 so that the labels are those of float64. Only rows whose label changed update the statistics: they move from one cluster's
-float64 sums to another's, as the float32 rows that are in cache. `LloydBatch.exact` computes the sums of the matrix itself once the
-labels have converged. Statistics are collected per chunk of tiles and merged in the order of the chunks, so neither the number
-of threads nor the other fits of the batch change a bit of the result.
+float64 sums to another's, as the float32 values that are in cache, rounded to a grid on which float64 sums are exact (`Frame.rounding`).
+So the sums are those of the labels alone: labels that are kept, lost or found elsewhere give the same bits. With weights that are not
+whole numbers the sums are not exact; then they are the same for the same history of labels.
 
-Coordinates here are centred and scaled by a power of two: z = (x - origin) * scale. Lloyd, S. (1982), "Least squares
-quantization in PCM", IEEE Transactions on Information Theory 28, 129-137.
+Statistics are collected per chunk of tiles and merged in the order of the chunks, so neither the number of threads nor the other fits
+change a bit of the result. `add_exactly` computes the sums of the rows themselves once the labels have converged.
+
+Coordinates here are those of a `Frame`. Lloyd, S. (1982), "Least squares quantization in PCM", IEEE Transactions on Information
+Theory 28, 129-137.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix, tile_matrix
+from gpuclust.algorithms.kmeans.tiled_matrix import fill_tile
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.nearest import (
     FAR,
@@ -34,15 +37,15 @@ from gpuclust.runtime.nearest import (
     update_best_two,
     workspace,
 )
-from gpuclust.runtime.threads import in_threads
 
 UNIT = 2.0**-24  # the unit roundoff of float32
-UNSET = 65535  # the label of a row before the first pass
-MAX_CLUSTERS = 65535  # labels of a running fit are kept in 16 bits
+MAX_CLUSTERS = 65535  # labels of a running fit are kept in 8 or 16 bits
+MAX_CHUNKS = 32  # of rows whose statistics are collected separately
+CHUNK_TILES = 8  # of a chunk, at least
 
 
 class Centers(NamedTuple):
-    """The centres of several fits, in the coordinates of a `TiledMatrix`. Each fit's are padded to a multiple of GROUP.
+    """The centres of several fits, in the coordinates of a `Frame`. Each fit's are padded to a multiple of GROUP.
 
     Those of fit i are rows first[i] to first[i] + n_clusters[i]; n_centers is first[-1].
     """
@@ -62,24 +65,29 @@ class ChunkStatistics(NamedTuple):
     sums: np.ndarray  # (n_chunks, (n_centers + 1) * n_features) float64
     masses: np.ndarray  # (n_chunks, n_centers + 1) float64
     sizes: np.ndarray  # (n_chunks, n_centers + 1) int64
-    changed: np.ndarray  # (n_chunks, n_fits) int64, rows whose label changed
 
 
-class Statistics(NamedTuple):
-    """The statistics of several fits, with the present labels."""
+class Sums(NamedTuple):
+    """The statistics of the clusters of several fits, with their present labels."""
 
     sums: np.ndarray  # (n_centers, n_features) float64, of the weighted rows
     masses: np.ndarray  # (n_centers,) float64, sums of weights
     sizes: np.ndarray  # (n_centers,) int64, rows of weight above 0
+
+
+class Means(NamedTuple):
+    """What follows from the statistics of several fits."""
+
     means: np.ndarray  # (n_centers, n_features) float64
-    changed: np.ndarray  # (n_fits,) int64, rows whose label the last pass changed
+    changed: np.ndarray  # (n_fits,) int64, whether the last pass changed the statistics, and so the labels
     n_empty: np.ndarray  # (n_fits,) int64, clusters without rows
     moved: np.ndarray  # (n_fits,) float64, squared distance that the centres moved
 
 
 class PassWorkspace(NamedTuple):
-    """Arrays that one thread of `_pass` writes to: one tile and one fit."""
+    """Arrays that one thread of `lloyd_chunks` writes to: one tile and one fit."""
 
+    tile: np.ndarray  # (n_features * ROWS,) float32, where the rows are not in tiles already
     scores: np.ndarray  # (GROUP * ROWS,) float32
     best_two: np.ndarray  # (2 * ROWS,) float32, the least score of each row, then the second least of each
     nearest: np.ndarray  # (ROWS,) int32, the nearest centre of each row
@@ -126,15 +134,16 @@ def _assign_exactly(X, row, origin, scale, centers, clusters):  # type: ignore[n
 
 
 @compiled(inner=True)
-def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
+def _transfer(tile, r, rounding, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
     """Move row r of a tile, of weight `mass`, from cluster `old` to cluster `new` in the statistics of one chunk."""
+    n_features = len(rounding)
     leave, enter = old * n_features, new * n_features
     masses[old] -= mass
     masses[new] += mass
     sizes[old] -= 1
     sizes[new] += 1
     for f in range(n_features):
-        value = mass * tile[f * ROWS + r]
+        value = mass * ((tile[f * ROWS + r] + rounding[f]) - rounding[f])
         sums[leave + f] -= value
         sums[enter + f] += value
 
@@ -153,36 +162,39 @@ def _label_tile(tile, clusters, centers, half_norms, features, scores, best_two,
 
 
 @compiled()
-def _pass(  # type: ignore[no-untyped-def]
-    X, weight, origin, scale, tiles, max_norm,  # of `TiledMatrix`
+def lloyd_chunks(  # type: ignore[no-untyped-def]
+    X, weight, origin, scale, rounding, values, max_norm,  # rows, their `Frame`, and `Tiles` or none
     first, n_clusters, centers64, centers32, half_norms, error_bound, features,  # `Centers`
-    all_sums, all_masses, all_sizes, changed,  # `ChunkStatistics`
-    scores, best_two, nearest, flags, words, busy, moved,  # `PassWorkspace`
-    fits, labels, first_chunk, last_chunk,
+    all_sums, all_masses, all_sizes,  # `ChunkStatistics`
+    own_tile, scores, best_two, nearest, flags, words, busy, moved,  # `PassWorkspace`
+    fits, labels, unset, first_chunk, last_chunk,
 ):  # fmt: skip
     """Label the rows of some chunks by the centres of `fits`; the changes of the statistics of each chunk.
 
-    fits (n_running,) int64; labels (n_fits, n_tiles * ROWS) uint16. The tuples come unpacked: as tuples they cost 8 to 15 % of the
-    pass on few features.
+    fits (n_running,) int64; labels (n_fits, n_tiles * ROWS) uint8 or uint16, `unset` where a row has none yet. The tuples come unpacked:
+    as tuples they cost 8 to 15 % of the pass on few features.
     """
-    n_rows, n_tiles, n_chunks = len(X), len(max_norm), len(all_masses)
+    n_rows, n_chunks = len(X), len(all_masses)
+    n_tiles = -(-n_rows // ROWS)
     n_features = len(features) if len(features) else X.shape[1]
     unlabelled = first[-1]  # the cluster of rows without a label yet
     for chunk in range(first_chunk, last_chunk):
         sums, masses, sizes = all_sums[chunk], all_masses[chunk], all_sizes[chunk]
         for fit in fits:
-            changed[chunk, fit] = 0
             for c in range(first[fit], first[fit] + n_clusters[fit]):
                 masses[c], sizes[c] = 0, 0
                 for f in range(n_features):
                     sums[c * n_features + f] = 0
         for t in range(chunk * n_tiles // n_chunks, (chunk + 1) * n_tiles // n_chunks):
-            tile = tiles[t * n_features * ROWS : (t + 1) * n_features * ROWS]
+            start = t * ROWS
+            if len(max_norm):
+                tile, norm = values[start * n_features : (start + ROWS) * n_features], max_norm[t]
+            else:
+                tile, norm = own_tile, fill_tile(X, start, min(ROWS, n_rows - start), origin, scale, own_tile)
             for fit in fits:
                 c0, clusters = first[fit], (first[fit], n_clusters[fit])
                 _label_tile(tile, clusters, centers32, half_norms, features, scores, best_two, nearest)
-                margin = np.float32(error_bound[fit, 0] * max_norm[t] + error_bound[fit, 1])
-                start = t * ROWS
+                margin = np.float32(error_bound[fit, 0] * norm + error_bound[fit, 1])
                 known = labels[fit, start : start + ROWS]
                 _flag_changed(nearest, best_two, known, margin, flags)
                 for r in range(n_rows - start, ROWS):
@@ -195,47 +207,52 @@ def _pass(  # type: ignore[no-untyped-def]
                         if new == old:
                             continue
                     known[r] = new
-                    changed[chunk, fit] += 1
                     mass = weight[start + r] if len(weight) else 1.0
                     if mass > 0:
-                        old = c0 + old if old != UNSET else unlabelled
-                        _transfer(tile, r, n_features, mass, old, c0 + new, sums, masses, sizes)
+                        old = c0 + old if old != unset else unlabelled
+                        _transfer(tile, r, rounding, mass, old, c0 + new, sums, masses, sizes)
 
 
 @compiled()
-def _exact(matrix, labels, start, stop, sums, masses):  # type: ignore[no-untyped-def]
-    """Add rows start to stop to the sums (n_clusters, n_features) about the origin, in the scale of X, and the masses."""
-    X, weight, origin = matrix.X, matrix.weight, matrix.origin
-    for row in range(start, stop):
-        mass = weight[row] if len(weight) else 1.0
-        masses[labels[row]] += mass
-        for f in range(X.shape[1]):
-            sums[labels[row], f] += mass * (X[row, f] - origin[f])
-
-
-@compiled()
-def _merge(fits, centers, chunks, total):  # type: ignore[no-untyped-def]
-    """Add the changes of the chunks, in order, to the statistics; an empty cluster has the mean of the biggest one."""
-    first, n_clusters = centers.first, centers.n_clusters
-    chunk_sums, chunk_masses, chunk_sizes, chunk_changed = chunks
-    sums, masses, sizes, means, changed, n_empty, _ = total
-    n_chunks, n_features = len(chunk_sums), sums.shape[1]
+def merge_chunks(fits, first, n_clusters, chunks, total):  # type: ignore[no-untyped-def]
+    """Add the changes of the chunks, in order, to the statistics of their rows."""
+    chunk_sums, chunk_masses, chunk_sizes = chunks
+    sums, masses, sizes = total
+    n_features = sums.shape[1]
     for fit in fits:
-        changed[fit], n_empty[fit] = 0, 0
-        for chunk in range(n_chunks):
-            changed[fit] += chunk_changed[chunk, fit]
-        biggest = first[fit]
         for c in range(first[fit], first[fit] + n_clusters[fit]):
-            for chunk in range(n_chunks):
+            for chunk in range(len(chunk_masses)):
                 masses[c] += chunk_masses[chunk, c]
                 sizes[c] += chunk_sizes[chunk, c]
                 for f in range(n_features):
                     sums[c, f] += chunk_sums[chunk, c * n_features + f]
-            if sizes[c] == 0:  # set to 0 exactly, as rounding leaves a rest of the rows that came and went
-                n_empty[fit] += 1
+            if sizes[c] == 0:  # set to 0 exactly, as rounding of weights leaves a rest of the rows that came and went
                 masses[c] = 0
                 for f in range(n_features):
                     sums[c, f] = 0
+
+
+@compiled()
+def update_means(fits, first, n_clusters, found, total, state):  # type: ignore[no-untyped-def]
+    """Make `found`, with the clusters of `fits` alone, the statistics; an empty cluster has the mean of the biggest one."""
+    found_sums, found_masses, found_sizes = found
+    sums, masses, sizes = total
+    means, changed, n_empty, _ = state
+    n_features = sums.shape[1]
+    at = 0
+    for fit in fits:
+        changed[fit], n_empty[fit] = 0, 0
+        biggest = first[fit]
+        for c in range(first[fit], first[fit] + n_clusters[fit]):
+            if masses[c] != found_masses[at] or sizes[c] != found_sizes[at]:
+                changed[fit] = 1
+            masses[c], sizes[c] = found_masses[at], found_sizes[at]
+            for f in range(n_features):
+                if sums[c, f] != found_sums[at, f]:
+                    changed[fit] = 1
+                sums[c, f] = found_sums[at, f]
+            at += 1
+            n_empty[fit] += sizes[c] == 0
             if masses[c] > masses[biggest]:
                 biggest = c
         for c in range(first[fit], first[fit] + n_clusters[fit]):
@@ -245,10 +262,9 @@ def _merge(fits, centers, chunks, total):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _move(fits, all_centers, total):  # type: ignore[no-untyped-def]
-    """Make the means the centres, with their float32 form and error bounds; `total.moved` is the squared shift."""
+def move_centers(fits, all_centers, means, moved):  # type: ignore[no-untyped-def]
+    """Make the means the centres, with their float32 form and error bounds; `moved` is the squared shift."""
     first, n_clusters, centers, centers32, half_norms, error_bound, _ = all_centers
-    means, moved = total.means, total.moved
     n_features = centers.shape[1]
     for fit in fits:
         largest, moved[fit] = 0.0, 0.0
@@ -267,6 +283,28 @@ def _move(fits, all_centers, total):  # type: ignore[no-untyped-def]
         error_bound[fit, 0], error_bound[fit, 1] = unit * largest, unit * largest**2 / 2 + 1e-36
 
 
+@compiled()
+def add_exactly(X, weight, origin, labels, start, stop, scratch, sums, masses):  # type: ignore[no-untyped-def]
+    """Add rows start to stop to the sums (n_clusters, n_features) about the origin, in the scale of X, and the masses.
+
+    In float64, by chunks of the rows; ``scratch`` is one chunk's (n_clusters, n_features + 1).
+    """
+    n_features, n_rows = X.shape[1], stop - start
+    n_chunks = max(1, min(MAX_CHUNKS, -(-n_rows // ROWS) // CHUNK_TILES))
+    for chunk in range(n_chunks):
+        scratch[:] = 0
+        for row in range(start + chunk * n_rows // n_chunks, start + (chunk + 1) * n_rows // n_chunks):
+            mass = weight[row] if len(weight) else 1.0
+            mine = scratch[labels[row]]
+            mine[n_features] += mass
+            for f in range(n_features):
+                mine[f] += mass * (X[row, f] - origin[f])
+        for c in range(len(masses)):
+            masses[c] += scratch[c, n_features]
+            for f in range(n_features):
+                sums[c, f] += scratch[c, f]
+
+
 @dataclass(frozen=True)
 class LloydStatistics:
     """The results of one pass for one set of centres; those of parts of a matrix add up."""
@@ -277,103 +315,25 @@ class LloydStatistics:
     inertia: float  # weighted sum of squared distances to the centres given
 
 
-def _workspace() -> PassWorkspace:
+def make_centers(starts: Sequence[np.ndarray]) -> Centers:
+    """The centres of several fits, each (n_clusters, n_features), made ready for a pass."""
+    n_features = starts[0].shape[1]
+    first = np.cumsum([0, *(len(padded(start)) for start in starts)])
+    n_fits, n_centers = len(starts), int(first[-1])
+    centers = Centers(
+        first, np.array([len(start) for start in starts]), np.zeros((n_centers, n_features)),
+        np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32), np.zeros((n_fits, 2)),
+        unrolled(n_features),
+    )  # fmt: skip
+    means = np.concatenate([padded(np.asarray(start, np.float64)) for start in starts])
+    move_centers(np.arange(n_fits), centers, means, np.zeros(n_fits))
+    return centers
+
+
+def pass_workspace(n_features: int) -> PassWorkspace:
+    """The arrays of one thread."""
     flags = workspace(ROWS, np.uint8)
     return PassWorkspace(
-        workspace(GROUP * ROWS, np.float32), workspace(2 * ROWS, np.float32), workspace(ROWS, np.int32), flags,
-        flags.view(np.uint64), np.zeros(ROWS // 8, np.int64), np.zeros(ROWS, np.int64),
+        workspace(n_features * ROWS, np.float32), workspace(GROUP * ROWS, np.float32), workspace(2 * ROWS, np.float32),
+        workspace(ROWS, np.int32), flags, flags.view(np.uint64), np.zeros(ROWS // 8, np.int64), np.zeros(ROWS, np.int64),
     )  # fmt: skip
-
-
-class LloydBatch:
-    """K-Means fits in progress on one matrix: their centres, labels and statistics, all in the coordinates of `rows`."""
-
-    def __init__(self, rows: TiledMatrix, starts: Sequence[np.ndarray]) -> None:
-        n_features = rows.X.shape[1]
-        self.rows = rows
-        first = np.cumsum([0, *(len(padded(start)) for start in starts)])
-        n_fits, n_centers, n_chunks = len(starts), int(first[-1]), rows.n_chunks
-        self.labels = np.full((n_fits, len(rows.max_norm) * ROWS), UNSET, np.uint16)
-        self.centers = Centers(
-            first, np.array([len(start) for start in starts]), np.zeros((n_centers, n_features)),
-            np.zeros(n_centers * n_features, np.float32), np.full(n_centers, FAR, np.float32), np.zeros((n_fits, 2)),
-            unrolled(n_features),
-        )  # fmt: skip
-        self.total = Statistics(
-            np.zeros((n_centers, n_features)), np.zeros(n_centers), np.zeros(n_centers, np.int64),
-            np.zeros((n_centers, n_features)), np.zeros(n_fits, np.int64), np.zeros(n_fits, np.int64), np.zeros(n_fits),
-        )  # fmt: skip
-        self._chunks = ChunkStatistics(
-            np.zeros((n_chunks, (n_centers + 1) * n_features)),
-            np.zeros((n_chunks, n_centers + 1)),
-            np.zeros((n_chunks, n_centers + 1), np.int64),
-            np.zeros((n_chunks, n_fits), np.int64),
-        )
-        self._workspaces = [_workspace() for _ in range(n_chunks)]
-        for fit, start in enumerate(starts):
-            self.total.means[self.of(fit)] = start
-        self.move(np.arange(n_fits))
-
-    def of(self, fit: int) -> slice:
-        """The clusters of a fit in the arrays of all fits."""
-        first = self.centers.first[fit]
-        return slice(first, first + self.centers.n_clusters[fit])
-
-    def run_pass(self, fits: np.ndarray) -> None:
-        """One read of the matrix: labels by the present centres; sums, masses, sizes and means by these labels."""
-
-        def run(first: int, last: int) -> None:
-            _pass(
-                *self.rows[:6], *self.centers, *self._chunks, *self._workspaces[first], fits, self.labels, first, last
-            )  # fmt: skip
-
-        in_threads(self.rows.n_chunks, run)
-        _merge(fits, self.centers, self._chunks, self.total)
-
-    def move(self, fits: np.ndarray) -> None:
-        """Make the means the centres; `total.moved` is then the squared length of that move."""
-        _move(fits, self.centers, self.total)
-
-    def exact(self, fit: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sums (n_clusters, n_features) about the origin, in the scale of X, and masses, of X itself in float64."""
-        rows, k = self.rows, self.centers.n_clusters[fit]
-        n_rows, n_chunks = len(rows.X), rows.n_chunks
-        sums, masses = np.zeros((n_chunks, k, rows.X.shape[1])), np.zeros((n_chunks, k))
-
-        def run(first: int, last: int) -> None:
-            for chunk in range(first, last):
-                start, stop = chunk * n_rows // n_chunks, (chunk + 1) * n_rows // n_chunks
-                _exact(rows, self.labels[fit], start, stop, sums[chunk], masses[chunk])
-
-        in_threads(n_chunks, run)
-        return sums.sum(axis=0), masses.sum(axis=0)
-
-    def inertia(self, fit: int) -> float:
-        """Weighted sum of squared distances from the rows to the means of their clusters, from the statistics alone."""
-        sums, masses = self.total.sums[self.of(fit)], self.total.masses[self.of(fit)]
-        filled = masses > 0
-        return self.rows.sum_sq_norm - float(((sums[filled] ** 2).sum(axis=1) / masses[filled]).sum())
-
-
-def lloyd_pass(
-    X: np.ndarray, centers: Sequence[np.ndarray], sample_weight: np.ndarray | None = None
-) -> list[LloydStatistics]:
-    """One pass over a C-contiguous float32 or float64 matrix for several sets of centres.
-
-    Each is (n_clusters, n_features) in the coordinates of X. `kernels_cuda.lloyd_pass` is the same on a GPU.
-    """
-    weight = np.empty(0) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
-    rows = tile_matrix(X, weight)
-    starts = [rows.to_tiled(start) for start in centers]
-    batch = LloydBatch(rows, starts)
-    batch.run_pass(np.arange(len(starts)))
-    found = []
-    for fit, start in enumerate(starts):
-        sums, masses = batch.exact(fit)
-        inertia = (
-            rows.sum_sq_norm - 2 * rows.scale * float((start * sums).sum()) + float(masses @ (start**2).sum(axis=1))
-        )
-        labels = batch.labels[fit, : len(X)].astype(np.int32)
-        sums = sums + masses[:, None] * rows.origin
-        found.append(LloydStatistics(labels, sums, masses, inertia / rows.scale**2))
-    return found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpuclust.algorithms.kmeans.tiled_matrix import TiledMatrix
+from gpuclust.algorithms.kmeans.tiled_matrix import Tiles
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.nearest import FAR, GROUP, ROWS, fill_squares, workspace
 from gpuclust.runtime.threads import in_threads
@@ -77,7 +77,7 @@ class SeedingWorkspace(NamedTuple):
 def _plus_plus(tiles, weight, draws, workspace, chosen):  # type: ignore[no-untyped-def]
     """Fill chosen (n_clusters,) int64 with row numbers.
 
-    ``tiles`` as in `TiledMatrix`, weight (n_rows,) float64, draws (n_clusters, n_trials) float64 in [0, 1).
+    ``tiles`` are the values of `Tiles`, weight (n_rows,) float64, draws (n_clusters, n_trials) float64 in [0, 1).
     """
     squares, candidates, closest, reduced, potential, tile_sums, trial_sums, rows = workspace
     n_rows, n_tiles, n_trials = len(weight), len(closest) // ROWS, draws.shape[1]
@@ -114,25 +114,30 @@ def _plus_plus(tiles, weight, draws, workspace, chosen):  # type: ignore[no-unty
             closest[r] = reduced[best, r]
 
 
-def plus_plus(rows: TiledMatrix, n_clusters: int, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
-    """Numbers of n_clusters rows, (n_clusters,) int64, chosen by k-means++ with each generator; the runs are parallel."""
+def plus_plus(
+    tiles: Tiles, weight: np.ndarray, n_clusters: int, generators: Sequence[np.random.Generator]
+) -> list[np.ndarray]:
+    """Numbers of n_clusters rows, (n_clusters,) int64, chosen by k-means++ with each generator; the runs are parallel.
+
+    ``weight`` (n_rows,) float64 is that of each row.
+    """
     n_trials = 2 + int(math.log(n_clusters))
     draws = [generator.random((n_clusters, n_trials)) for generator in generators]
     chosen = [np.zeros(n_clusters, np.int64) for _ in generators]
-    n_features = rows.X.shape[1]
-    weight = rows.weight if len(rows.weight) else np.ones(len(rows.X))
+    n_tiles = len(tiles.max_norm)
+    n_features = len(tiles.values) // (n_tiles * ROWS)
 
     def run(first: int, last: int) -> None:
-        squares, closest = workspace(GROUP * ROWS, np.float32), workspace(len(rows.max_norm) * ROWS, np.float32)
+        squares, closest = workspace(GROUP * ROWS, np.float32), workspace(n_tiles * ROWS, np.float32)
         reduced = np.empty((n_trials, len(closest)), np.float32)
         candidates = np.zeros(-(-n_trials // GROUP) * GROUP * n_features, np.float32)
-        potential, tile_sums, trial_sums = (np.empty(n) for n in (len(weight), len(rows.max_norm), n_trials))
+        potential, tile_sums, trial_sums = (np.empty(n) for n in (len(weight), n_tiles, n_trials))
         candidate_rows = np.zeros(n_trials, np.int64)
         scratch = SeedingWorkspace(
             squares, candidates, closest, reduced, potential, tile_sums, trial_sums, candidate_rows
         )
         for start in range(first, last):
-            _plus_plus(rows.tiles, weight, draws[start], scratch, chosen[start])
+            _plus_plus(tiles.values, weight, draws[start], scratch, chosen[start])
 
     in_threads(len(draws), run)
     return chosen
