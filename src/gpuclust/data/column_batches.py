@@ -11,6 +11,7 @@ import pyarrow as pa
 from gpuclust.config import DataConfig
 from gpuclust.data.batches import BATCH_ROWS, BatchedFrames, feather_tables, parquet_tables, regroup
 from gpuclust.data.disk_frame import GROUP_ROWS, DiskFrame
+from gpuclust.data.frames import PandasFrames
 from gpuclust.data.join import LoadedJoin, key_format
 from gpuclust.data.load import load_columns
 from gpuclust.data.read import other_columns, wanted_columns
@@ -35,7 +36,7 @@ def other_columns_batches(
     source, readers = open_source(data), BatchedFrames(table.frame.scratch)
     try:
         if isinstance(source, FileSource):
-            parts = _source_batches(source, wanted, readers, frames)
+            parts = _source_batches(source, wanted, readers)
         else:
             parts = regroup(iter([source.arrow_columns(wanted, frames)]), BATCH_ROWS)
         yield from regroup(_kept(parts, table.rows), rows)
@@ -55,7 +56,7 @@ def _kept(parts: Iterator[pa.Table], rows: np.ndarray | None) -> Iterator[pa.Tab
         yield part
 
 
-def _source_batches(source: FileSource, names: list[str], readers: BatchedFrames, frames: Frames) -> Iterator[pa.Table]:
+def _source_batches(source: FileSource, names: list[str], readers: BatchedFrames) -> Iterator[pa.Table]:
     """Columns of the files and of the joined table, in batches of `BATCH_ROWS` rows."""
     own = [name for name in names if name in source.schema.kinds]
     added = [name for name in names if name not in source.schema.kinds]
@@ -64,7 +65,7 @@ def _source_batches(source: FileSource, names: list[str], readers: BatchedFrames
         text = source.schema.files.format == "csv"
         streams.append(regroup((_csv_batches if text else _binary_batches)(source, own, readers), BATCH_ROWS))
     if added:
-        streams.append(regroup(_joined_batches(source, added, readers, frames), BATCH_ROWS))
+        streams.append(regroup(_joined_batches(source, added, readers), BATCH_ROWS))
     for parts in zip(*streams, strict=True):
         columns = {name: part[name] for part in parts for name in part.column_names}
         yield pa.table({name: columns[name] for name in names})
@@ -100,7 +101,7 @@ def _csv_batches(source: FileSource, names: list[str], readers: BatchedFrames) -
         yield pa.table({name: kinds[name].narrow(column) for name, column in part.items()})
 
 
-def _joined_batches(source: FileSource, names: list[str], readers: BatchedFrames, frames: Frames) -> Iterator[pa.Table]:
+def _joined_batches(source: FileSource, names: list[str], readers: BatchedFrames) -> Iterator[pa.Table]:
     """Columns of the joined table."""
     assert source.join is not None
     left = source.join.left
@@ -108,5 +109,5 @@ def _joined_batches(source: FileSource, names: list[str], readers: BatchedFrames
     loaded = LoadedJoin(source.join, names, bad_rows="skip")
     form = key_format(frame[left] for frame in keys.batches([left]))
     for frame in keys.batches([left]):
-        joined = loaded.add(frame, form, frames).frame
+        joined = loaded.add(frame, form, PandasFrames()).frame
         yield pa.table({name: pa.array(joined[name], from_pandas=True) for name in names})

@@ -15,7 +15,7 @@ from gpuclust.data.frames import arrow_to_pandas
 from gpuclust.errors import DataError, message_of
 
 if TYPE_CHECKING:
-    from gpuclust.runtime.blocks import DiskBlocks, DiskWriter, RowBlocks
+    from gpuclust.runtime.blocks import DiskBlocks, DiskWriter
     from gpuclust.runtime.scratch import Scratch
 
 GROUP_ROWS = 65_536
@@ -29,7 +29,7 @@ class _Storage:
         self, scratch: Scratch, features: Sequence[str], values: DiskBlocks, others: Path | None, dtypes: pd.Series
     ) -> None:
         self.scratch, self.features, self.values, self.others, self.dtypes = scratch, features, values, others, dtypes
-        self.copies: dict[tuple[str, ...], RowBlocks] = {}
+        self.copies: dict[tuple[str, ...], DiskBlocks] = {}
 
     def remove(self) -> None:
         """Remove the files."""
@@ -86,7 +86,7 @@ class DiskFrame:
             raise KeyError(f"{missing} not in the columns")
         return DiskFrame(self._storage, list(columns))
 
-    def values_of(self, features: Sequence[str]) -> RowBlocks:
+    def values_of(self, features: Sequence[str]) -> DiskBlocks:
         """Features as blocks (n_rows, n_features) of float64. Some of the features are copied to a file of their own, once."""
         wanted, storage = tuple(features), self._storage
         if wanted == tuple(storage.features):
@@ -94,8 +94,8 @@ class DiskFrame:
         if wanted not in storage.copies:
             at = [list(storage.features).index(name) for name in wanted]
             writer = storage.scratch.writer("columns", len(at), np.float64)
-            for _, X in storage.values.runs():
-                writer.append(X[:, at])
+            for start in range(0, len(self), GROUP_ROWS):
+                writer.append(storage.values.read(start, min(start + GROUP_ROWS, len(self)))[:, at])
             storage.copies[wanted] = writer.close()
         return storage.copies[wanted]
 

@@ -97,7 +97,8 @@ class KeyFormat:
 
 def key_format(parts: Iterable[Any]) -> KeyFormat:
     """The format of a column of keys, in pandas columns from the first row to the last."""
-    whole, head = True, []
+    whole = True
+    head: list[Any] = []
     for column in parts:
         whole = whole and column.dtype.kind == "f" and _is_whole(column)
         if len(head) < _HEAD and column.dtype.kind == "O" and column.dtype != TEXT_LIST:

@@ -19,7 +19,7 @@ from gpuclust.data.batches import BATCH_ROWS, BatchedFrames
 from gpuclust.data.clean import Effects, IdCounts, RowRules, StepLog, compared_columns, finish, require_two_rows
 from gpuclust.data.disk_frame import DiskFrame, DiskFrameWriter
 from gpuclust.data.distinct import DistinctRows, row_keys
-from gpuclust.data.frames import hash_rows
+from gpuclust.data.frames import PandasFrames, hash_rows
 from gpuclust.data.medians import means, medians, read_parts
 from gpuclust.data.read import find_id, open_table
 from gpuclust.data.row_stream import RowStream
@@ -48,14 +48,15 @@ def read_streamed(
 ) -> Table:
     """Read and clean a table in bounded memory: the table that ``clean(read(data, frames), config, frames)`` gives, with a `DiskFrame`.
 
-    ``batch_rows`` rows are in memory at a time; the result does not depend on it. `Table.rows` is memory-mapped. ``progress`` receives what is done and the share of
-    it that is done. ``frames`` are host frames.
+    ``batch_rows`` rows are in memory at a time; the result does not depend on it. Batches are pandas frames, also where ``frames`` are
+    those of a GPU. ``progress`` receives what is done, and the share of it that is done. `Table.rows` is memory-mapped.
 
     Raises:
         ConfigurationError, DataError, CleaningError: as `read` and `clean`.
         BackendError: the disk of the scratch folder is full.
     """
     readers = BatchedFrames(scratch)
+    frames = frames if isinstance(frames, PandasFrames) else PandasFrames()
     progress("reading", 0.0)
     try:
         opened = open_table(data, readers)

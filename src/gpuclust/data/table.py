@@ -81,7 +81,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Table:
-    """A frame (pandas or cuDF) of role columns and feature columns.
+    """A frame of role columns and feature columns: pandas, cuDF, or a `gpuclust.data.disk_frame.DiskFrame`.
 
     ``frame`` has one row per item, a plain 0..n-1 index, the id column, every role column and every feature
     column; features are float64 and finite. ``fingerprint`` identifies the content that was read (a digest of
