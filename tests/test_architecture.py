@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -21,7 +21,7 @@ INSIDE = {
     "algorithms/hdbscan": "__init__ kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > predict > sample > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > lloyd > assign_cuda init > fit > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > blocks gpu",
-    "analysis": "comparison dip external_validation modes naming noise selection table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
+    "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
     "data": "encoding in_memory lists medians remote > files > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > hdbscan kmeans mixture > __init__",
     "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
@@ -30,7 +30,7 @@ INSIDE = {
     "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log > job > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
-    "report": "page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
+    "report": "map_points page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "blocks cache cpu cudf_frames deduplicate dask jit memory threads > gpu nearest passes scratch > backend dask_blocks forecast order_statistics > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs atlas routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",

@@ -16,11 +16,12 @@ import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 from gpuclust.analysis.comparison import compare_all
+from gpuclust.assignments import write_tables
 from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
-from gpuclust.export import Exported, export, find_run, write_csv
+from gpuclust.export import Exported, export, find_run
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import read_manifest, verify_all
@@ -266,7 +267,7 @@ def test_a_changed_export_is_noticed(tracked: Any, recorder: MlflowRecorder, tra
 
 def test_names_of_columns_are_made_safe_in_csv(tmp_path: Path) -> None:
     names = ["=tempo", "+a", "-b", "@c", "\td", "\re", "plain"]
-    write_csv(pa.table({name: ["x", "=1"] for name in names}), tmp_path / "t.csv")
+    write_tables([pa.table({name: ["x", "=1"] for name in names})], csv=tmp_path / "t.csv")
     written = pd.read_csv(tmp_path / "t.csv")
     assert written.columns.tolist() == [*("'" + name for name in names[:-1]), "plain"]
     assert set(written.to_numpy().ravel()) == {"x", "'=1"}

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from gpuclust.pages import palette, raster
 from gpuclust.report import figures as fg
 from gpuclust.report.text_collection import TextCollection
+from gpuclust.runtime.blocks import BLOCK_ROWS, DiskWriter
 
 
 def written(figure: Figure) -> list[str]:
@@ -41,6 +42,17 @@ def test_every_one_of_a_million_rows_is_in_the_map(seed: int) -> None:
     assert frame.beyond(xy) >= 1
     np.testing.assert_array_equal((picture != 255).any(axis=2), counted.counts > 0)
     np.testing.assert_array_equal(picture, raster.paint(counted))
+
+
+@pytest.mark.parametrize("n", [3_000, 2 * BLOCK_ROWS + 5])
+def test_rows_on_disk_make_the_map_of_the_same_rows_in_memory(n: int, tmp_path: Path) -> None:
+    xy, labels = rows_by_cluster(n, 6, 0)
+    coordinates = np.column_stack([xy, np.zeros(n)]).astype(np.float32)
+    coordinates[0] = (4e3, -4e3, 0)
+    writer = DiskWriter(tmp_path / "coordinates", 3, np.float32)
+    writer.append(coordinates)
+    pictures = [fg.to_png(fg.cluster_map(held, labels)) for held in (coordinates, writer.close())]
+    assert pictures[0] == pictures[1]
 
 
 @given(n=st.integers(0, 300), k=st.integers(1, 9), side=st.integers(1, 12), seed=st.integers(0, 10_000))

@@ -255,7 +255,7 @@ def test_the_model_of_a_sample_gives_all_labels_again(groups: tuple[np.ndarray, 
     preparation = matrix_of(X).preparation
     Bundle("hdbscan", preparation, found.parameters, found.options).save(tmp_path / "model")
     again = Bundle.load(tmp_path / "model")
-    kept = again.training(X.astype(np.float64))
+    kept = again.training(len(X), lambda: again.assign(X.astype(np.float64)))
     np.testing.assert_array_equal(kept.cluster, found.labels)
     np.testing.assert_array_equal(kept.confidence, found.confidence)
     noise = np.flatnonzero(found.labels == NOISE)

@@ -359,7 +359,8 @@ def test_a_model_trained_on_the_gpu_serves_on_a_cpu(gpu, context: Any, tracks, r
     assert {"silhouette", "calinski_harabasz", "davies_bouldin", "n_clusters"} <= set(result.metrics)
     bundle_of(config, result.table, result.matrix, result.clustering, result.profile).save(tmp_path / "model")
     raw = CPU.frames.to_matrix(gpu.frames.to_pandas(result.table.frame), result.table.features)
-    served = Bundle.load(tmp_path / "model").training(raw)
+    model = Bundle.load(tmp_path / "model")
+    served = model.training(len(raw), lambda: model.assign(raw))
     np.testing.assert_array_equal(served.cluster, result.clustering.labels)
     np.testing.assert_allclose(served.confidence, result.clustering.confidence, atol=1e-5)  # float32
 

@@ -14,14 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gpuclust.analysis import naming
+from gpuclust.analysis import enrichment, members, naming, rules
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.enrichment import MIN_COUNT
 from gpuclust.analysis.profile import Profile, profile, read_profile, with_rules
-from gpuclust.analysis.table_stats import TableStats, categories, compute_table_stats
+from gpuclust.analysis.table_stats import CategoryEncoder, TableStats, categories, compute_table_stats
+from gpuclust.data.disk_frame import DiskFrame, DiskFrameWriter
 from gpuclust.data.frames import TEXT_LIST, PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
 from gpuclust.report.page import Report, page
+from gpuclust.runtime import blocks
+from gpuclust.runtime.blocks import BLOCK_ROWS
+from gpuclust.runtime.scratch import Scratch
 
 FEATURES = ("energy", "tempo", "duration_ms")
 
@@ -36,13 +40,13 @@ def test_the_nearest_cluster_is_found_a_block_at_a_time(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(naming.nearest(z[:1]), [-1])
 
 
-def table_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> Table:
-    if "id" not in frame:
+def table_of(frame: Any, features: tuple[str, ...] = FEATURES, **roles: str) -> Table:
+    if "id" not in frame.columns:
         frame = frame.assign(id=range(len(frame)))
     return Table(frame, Roles(**roles), features, "", Audit())
 
 
-def stats_of(frame: pd.DataFrame, features: tuple[str, ...] = FEATURES, **roles: str) -> TableStats:
+def stats_of(frame: Any, features: tuple[str, ...] = FEATURES, **roles: str) -> TableStats:
     return compute_table_stats(table_of(frame, features, **roles), PandasFrames())
 
 
@@ -130,7 +134,7 @@ def test_a_value_that_occurs_a_few_times_has_no_lift() -> None:
 def test_each_genre_of_a_list_counts_and_a_missing_one_does_not() -> None:
     genres = pd.Series([["rock", "pop"], None, ["pop"], ["rock"], []], dtype=TEXT_LIST)
     found = categories(genres)
-    assert found.values.tolist() == ["pop", "rock"]
+    assert found.values.to_pylist() == ["pop", "rock"]
     assert sorted(zip(found.rows.tolist(), found.codes.tolist(), strict=True)) == [(0, 0), (0, 1), (2, 0), (3, 1)]
     assert found.totals.tolist() == [2, 2]
     frame = pd.DataFrame({"a": np.arange(5.0), "g": genres})
@@ -144,7 +148,7 @@ def test_each_genre_of_a_list_counts_and_a_missing_one_does_not() -> None:
 @pytest.mark.parametrize("values", [["a", "b", "a", None], [1, 2, 1, None], [True, False, True, None]])
 def test_categories_of_any_type(values: list[Any]) -> None:
     found = categories(pd.Series(values, dtype=object))
-    assert [found.values[c] for c in found.codes] == [str(v) for v in values if v is not None]
+    assert [found.values[c].as_py() for c in found.codes] == [str(v) for v in values if v is not None]
     assert found.rows.tolist() == [0, 1, 2]
 
 
@@ -427,6 +431,96 @@ def test_names_do_not_depend_on_the_order_of_the_rows(tracks: tuple[pd.DataFrame
     )
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 2**32 - 1), st.booleans())
+def test_categories_that_arrive_in_parts_are_those_of_the_whole(sizes: list[int], seed: int, lists: bool) -> None:
+    rng = np.random.default_rng(seed)
+    words = np.array([*"abcdefgh", None], dtype=object)
+    n = sum(sizes)
+    if lists:
+        cells = [
+            None if rng.random() < 0.2 else [w for w in rng.choice(words, rng.integers(0, 4)) if w] for _ in range(n)
+        ]
+        column = pd.Series(cells, dtype=TEXT_LIST)
+    else:
+        column = pd.Series(rng.choice(words[: rng.integers(1, 10)], n), dtype="str")
+    encoder = CategoryEncoder()
+    for start, stop in itertools.pairwise(np.cumsum([0, *sizes])):
+        encoder.add(column.iloc[start:stop].reset_index(drop=True))
+    found, expected = encoder.close(), categories(column)
+    assert found.values.to_pylist() == expected.values.to_pylist()
+    for name in ("codes", "rows", "totals"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[pd.DataFrame, np.ndarray]:
+    """Rows of three blocks in four clusters and noise, with repeated values, missing texts and lists."""
+    rng = np.random.default_rng(0)
+    n = 2 * BLOCK_ROWS + 1001
+    labels = rng.choice([-1, 0, 1, 2, 3], n, p=[0.05, 0.4, 0.3, 0.2, 0.05]).astype(np.int32)
+    artists = [["Ann"], ["Ann", "Bo"], None, ["Cy"]]
+    frame = pd.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(n)],
+            "name": pd.Series([f"Title {i % 5000}" for i in range(n)], dtype="str"),
+            "artist": pd.Series([artists[i] for i in rng.integers(0, 4, n)], dtype=TEXT_LIST),
+            "genre": pd.Series(np.where(labels == 2, "fast", rng.choice(["rock", "jazz", None], n)), dtype="str"),
+            "popularity": np.where(rng.random(n) < 0.1, np.nan, rng.integers(0, 100, n)),
+            "energy": rng.normal(0.5, 0.1, n) + 0.1 * labels,
+            "tempo": rng.integers(90, 130, n) + 40.0 * (labels == 2),
+            "duration_ms": rng.normal(2e5, 1e4, n),
+        }
+    )
+    return frame, labels
+
+
+def on_disk(frame: pd.DataFrame, scratch: Scratch) -> DiskFrame:
+    writer = DiskFrameWriter(scratch, FEATURES)
+    for start in range(0, len(frame), 50_000):
+        writer.append(frame.iloc[start : start + 50_000].reset_index(drop=True))
+    return writer.close()
+
+
+@pytest.mark.parametrize("known", ["distance", "confidence", "nothing"])
+def test_a_table_on_disk_has_the_profile_of_the_same_table_in_memory(
+    large: tuple[pd.DataFrame, np.ndarray], known: str, tmp_path: Path
+) -> None:
+    frame, labels = large
+    values = np.random.default_rng(1).random(len(frame)).astype(np.float32).round(3)
+    with Scratch(tmp_path) as scratch:
+        found = []
+        for held in (frame, on_disk(frame, scratch)):
+            stats = stats_of(held, **ROLES)
+            described = profile(stats, FEATURES, labels, **({} if known == "nothing" else {known: values}))
+            found.append(with_rules(described, stats, labels) if known == "nothing" else described)
+    assert found[0] == found[1]
+    for c in found[1].clusters:
+        own = frame[labels == c.cluster]
+        assert [p.median for p in c.features.values()] == own[list(FEATURES)].median().tolist()
+        np.testing.assert_allclose([p.mean for p in c.features.values()], own[list(FEATURES)].mean(), rtol=1e-12)
+        np.testing.assert_allclose([p.std for p in c.features.values()], own[list(FEATURES)].std(ddof=0), rtol=1e-10)
+        assert c.popular[0].popularity == own["popularity"].max()
+    if known == "nothing":
+        rule = found[1].clusters[2].rule
+        assert rule is not None
+        met = frame.query(rule.text).index
+        assert rule.precision == pytest.approx((labels[met] == 2).mean())
+
+
+def test_the_profile_does_not_depend_on_the_rows_read_at_once(
+    large: tuple[pd.DataFrame, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, labels = large
+    confidence = np.random.default_rng(2).random(len(frame)).astype(np.float32)
+    stats = stats_of(frame, **ROLES)
+    expected = with_rules(profile(stats, FEATURES, labels, confidence=confidence), stats, labels)
+    monkeypatch.setattr(blocks, "RUN_BLOCKS", 1)
+    monkeypatch.setattr(members, "CHUNK_ROWS", 10_000)
+    monkeypatch.setattr(rules, "CHUNK_ROWS", 10_000)
+    monkeypatch.setattr(enrichment, "CHUNK_VALUES", 1_000)
+    assert with_rules(profile(stats, FEATURES, labels, confidence=confidence), stats, labels) == expected
+
+
 @pytest.mark.real
 def test_real_genres_have_names_that_differ_and_rules_that_hold(real_data: Path) -> None:
     from sklearn.cluster import KMeans
@@ -439,7 +533,7 @@ def test_real_genres_have_names_that_differ_and_rules_that_hold(real_data: Path)
     frames = PandasFrames()
     table = clean(read(config.data, frames), config.clean, frames)
     gathered = compute_table_stats(table, frames)
-    labels = KMeans(8, n_init=1, random_state=0).fit_predict((gathered.raw - gathered.mean) / gathered.std)
+    labels = KMeans(8, n_init=1, random_state=0).fit_predict((gathered.raw.X - gathered.mean) / gathered.std)
     described = with_rules(profile(gathered, table.features, labels), gathered, labels)
     assert len({c.name for c in described.clusters}) == 8
     for one, other in itertools.pairwise(described.clusters):

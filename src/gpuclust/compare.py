@@ -88,7 +88,7 @@ def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, dat
     table = found.table
     ids = context.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
     rows = np.arange(table.n_rows) if table.rows is None else table.rows
-    return Labeled(run.name, run.run_id, found.job.fingerprint, found.prediction.cluster, rows, ids)
+    return Labeled(run.name, run.run_id, found.job.fingerprint, found.assignment.cluster, rows, ids)
 
 
 def _of_export(folder: Path) -> Labeled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import platform
 import re
@@ -14,31 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gpuclust import __version__
-from gpuclust.algorithms.registry import algorithm_of, algorithms, get_algorithm, resolve
+from gpuclust.algorithms.registry import algorithm_of, algorithms
 from gpuclust.analysis.arrow_schema import cluster_table
-from gpuclust.analysis.noise import NoiseAssignment, assign_noise
-from gpuclust.analysis.profile import Profile
+from gpuclust.analysis.table_stats import feature_blocks
+from gpuclust.assignments import SourceColumns, assign, free_names, with_assignments, write_tables
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
-from gpuclust.config import did_you_mean
-from gpuclust.data.read import other_columns
 from gpuclust.data.table import Table
-from gpuclust.errors import ConfigurationError, ExportError, ModelError
+from gpuclust.errors import ExportError, ModelError
 from gpuclust.folders import whole_folder
-from gpuclust.model.bundle import Bundle, Prediction
-from gpuclust.model.manifest import ADDED, ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL
+from gpuclust.model.bundle import Assignment, Bundle
+from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL
 from gpuclust.model.records import NOISE, noise_warning
 from gpuclust.pages.palette import cluster_color
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
 from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
 from gpuclust.pipeline.summary import rebuild
-from gpuclust.sanitize import mask, safe_table
+from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import RecordedJob, Recorder
@@ -93,26 +88,39 @@ def export(
     """
     refuse_existing(out, force)
     found = reload_run(run, recorder=recorder, context=context, data_path=data_path)
-    job, table, prediction = found.job, found.table, found.prediction
+    job, table, assigned = found.job, found.table, found.assignment
+    columns = SourceColumns(table, job.config.data, context.backend.frames, keep)
     described = jobs.describe(
-        job, table, prediction.cluster, context, distance=prediction.distance, confidence=prediction.confidence
+        job, table, assigned.cluster, context, distance=assigned.distance, confidence=assigned.confidence
     )
-    described = jobs.with_rules(job, table, described, prediction.cluster, context)
+    described = jobs.with_rules(job, table, described, assigned.cluster, context)
     with whole_folder(out, force) as folder:
-        columns = source_columns(job, table, context, keep)
-        _write(folder, columns, with_training(found.bundle, table, prediction), prediction, described, context, form)
-        renamed = {name: free for name, free in free_names(columns.column_names).items() if name != free}
+        context.display.stage("writing")
+        bundle = with_training(found.bundle, table, assigned)
+        tables = with_assignments(
+            columns,
+            bundle,
+            jobs.table_stats(job, table, context).raw,
+            assigned,
+            rescue=True,
+            progress=lambda done: context.display.stage("writing", done),
+        )
+        csv = (folder / ASSIGNMENTS).with_suffix(".csv") if form == "csv" else None
+        write_tables(tables, parquet=folder / ASSIGNMENTS, csv=csv)
+        pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
+        bundle.save(folder / MODEL)
+        renamed = {name: free for name, free in free_names(columns.names).items() if name != free}
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
-        manifest = _manifest(folder, run, job, table, prediction, found_in) | {"renamed": renamed}
+        manifest = _manifest(folder, run, job, table, assigned, found_in) | {"renamed": renamed}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]))
 
 
-def with_training(bundle: Bundle, table: Table, prediction: Prediction) -> Bundle:
+def with_training(bundle: Bundle, table: Table, assigned: Assignment) -> Bundle:
     """The bundle with the ranges of its training rows, which version 0.1.0 did not keep."""
     if "training" in bundle.details:
         return bundle
-    training = training_of(table, prediction.distance, prediction.confidence)
+    training = training_of(table, assigned.distance, assigned.confidence)
     return replace(bundle, details={**bundle.details, "training": training})
 
 
@@ -124,12 +132,12 @@ def refuse_existing(out: Path, force: bool) -> None:
 
 @dataclass(frozen=True)
 class ReloadedRun:
-    """A recorded job loaded again: its configuration, the table that was clustered, its model, and the labels of the table."""
+    """A recorded job loaded again: its configuration, the table that was clustered, its model, and the clusters of the rows."""
 
     job: Job
     table: Table
     bundle: Bundle
-    prediction: Prediction
+    assignment: Assignment
 
 
 def reload_run(
@@ -163,14 +171,13 @@ def reload_run(
         result = rebuild(job, context, expect=expected)
         bundle = bundle_of(job.config, table, result.matrix, result.clustering, result.profile)
     context.display.stage("assigning")
-    raw = context.backend.to_host(context.backend.frames.to_matrix(table.frame, table.features))
-    prediction = bundle.training(raw)
-    if expected is not None and digest_of(prediction.cluster) != expected:
+    assignment = bundle.training(table.n_rows, lambda: assign(bundle, feature_blocks(table, context.backend.frames)))
+    if expected is not None and digest_of(assignment.cluster) != expected:
         raise ExportError(
             f"the model of run {run.run_id} does not give the labels that the run recorded on this table; "
             "run the job again with sweep.resume=false"
         )
-    return ReloadedRun(job, table, bundle, prediction)
+    return ReloadedRun(job, table, bundle, assignment)
 
 
 def _whole_bundle(folder: Path | None) -> Bundle | None:
@@ -179,92 +186,6 @@ def _whole_bundle(folder: Path | None) -> Bundle | None:
         return Bundle.load(folder) if folder is not None else None
     except ModelError:
         return None
-
-
-def _write(
-    folder: Path,
-    columns: pa.Table,
-    bundle: Bundle,
-    prediction: Prediction,
-    described: Profile,
-    context: RunContext,
-    form: str,
-) -> None:
-    context.display.stage("writing")
-    assignments = with_prediction(columns, prediction)
-    if (membership := get_algorithm(bundle.algorithm).soft_membership) is not None:
-        noise = assign_noise(prediction.cluster, prediction.confidence, bundle.parameters, resolve(membership))
-        assignments = with_noise_assignment(assignments, noise)
-    if form == "csv":
-        write_csv(assignments, (folder / ASSIGNMENTS).with_suffix(".csv"))
-    pq.write_table(assignments, folder / ASSIGNMENTS, compression="zstd")
-    pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
-    bundle.save(folder / MODEL)
-
-
-def source_columns(job: Job, table: Table, context: RunContext, keep: Sequence[str] | None = None) -> pa.Table:
-    """The id, every role column, the features, then the other columns of the source (all of them, or those named), one row for
-    each row of the table. Raises ConfigurationError when a named column is not there."""
-    known = (*table.roles.columns, *table.features, *table.other_columns)
-    for name in keep or ():
-        if name not in known:
-            near = did_you_mean(name, known) or f"; it has {', '.join(known[:12])}"
-            raise ConfigurationError(
-                f"--keep {name}: {job.config.data.path or 'the catalogue'} has no such column{near}"
-            )
-    frame = context.backend.frames.to_pandas(table.frame[[*dict.fromkeys((*table.roles.columns, *table.features))]])
-    columns = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    context.display.stage("reading the other columns")
-    others = other_columns(table, job.config.data, context.backend.frames, keep)
-    for name in others.column_names:
-        if name not in columns.column_names:
-            columns = columns.append_column(name, others[name])
-    return columns
-
-
-def free_names(names: Sequence[str]) -> dict[str, str]:
-    """Name of a source's column -> its name in an export: one that the export adds itself becomes NAME_source, or NAME_source_2
-    and so on where the source has that too."""
-    taken = {*names, *ADDED}
-    found = {}
-    for name in names:
-        found[name] = name
-        if name in ADDED:
-            tried = (f"{name}_source{'' if i == 1 else f'_{i}'}" for i in itertools.count(1))
-            found[name] = next(free for free in tried if free not in taken)
-            taken.add(found[name])
-    return found
-
-
-def with_prediction(columns: pa.Table, prediction: Prediction) -> pa.Table:
-    """The columns with ``cluster``, ``confidence``, ``distance`` (where there is one) and ``x``, ``y``, ``z`` added.
-
-    A column that has one of these names already is kept under another (`free_names`).
-    """
-    columns = columns.rename_columns(list(free_names(columns.column_names).values()))
-    absent = ~prediction.placed
-    added: dict[str, pa.Array] = {
-        "cluster": pa.array(prediction.cluster, pa.int32(), mask=absent),
-        "confidence": pa.array(prediction.confidence, pa.float32(), mask=absent),
-    }
-    if not np.isnan(prediction.distance).all():
-        added["distance"] = pa.array(prediction.distance, pa.float32(), mask=absent)
-    for i, axis in enumerate("xyz"):
-        added[axis] = pa.array(prediction.coordinates[:, i], pa.float32(), mask=absent)
-    for name, values in added.items():
-        columns = columns.append_column(name, values)
-    return columns
-
-
-def with_noise_assignment(columns: pa.Table, assigned: NoiseAssignment) -> pa.Table:
-    """The columns with ``cluster_rescued`` and ``confidence_rescued`` added: the nearest cluster of each row of noise."""
-    columns = columns.append_column("cluster_rescued", pa.array(assigned.cluster, pa.int32()))
-    return columns.append_column("confidence_rescued", pa.array(assigned.confidence, pa.float32()))
-
-
-def write_csv(table: pa.Table, path: Path) -> None:
-    """CSV that is safe in a spreadsheet: a text or a name that it would run as a formula begins with an apostrophe."""
-    pyarrow.csv.write_csv(safe_table(table), path)
 
 
 def _at_sizes(sweep: dict[str, Any] | None, recorder: Recorder, algorithm: str) -> dict[str, Any] | None:
@@ -284,12 +205,12 @@ def _at_sizes(sweep: dict[str, Any] | None, recorder: Recorder, algorithm: str) 
 
 
 def _manifest(
-    folder: Path, run: RecordedJob, job: Job, table: Table, prediction: Prediction, sweep: dict[str, Any] | None
+    folder: Path, run: RecordedJob, job: Job, table: Table, assigned: Assignment, sweep: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The content of manifest.json."""
     config = job.config
     chosen = (sweep or {}).get("chosen")
-    n_noise = int((prediction.cluster == NOISE).sum())
+    n_noise = int((assigned.cluster == NOISE).sum())
     much_noise = noise_warning(n_noise, table.n_rows, algorithm_of(config.cluster).less_noise)
     return {
         "format": FORMAT,
@@ -304,7 +225,7 @@ def _manifest(
         "config": mask(asdict(config)),
         "roles": table.roles.named(),
         "features": list(table.features),
-        "colors": {str(c): cluster_color(int(c)) for c in np.unique(prediction.cluster)},
+        "colors": {str(c): cluster_color(int(c)) for c in np.unique(assigned.cluster)},
         "rows": {
             "read": table.audit.rows_read,
             "kept": table.n_rows,
@@ -319,11 +240,14 @@ def _manifest(
         "selected": chosen is not None and chosen["run_id"] == run.run_id,
         "versions": versions(),
         "sha256": {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
     }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -4,24 +4,27 @@ the rows that the model was fitted on."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gpuclust.assignments import assign, frame_batches, with_assignments, write_tables
 from gpuclust.config import DataConfig
+from gpuclust.data.disk_frame import DiskFrame
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
-from gpuclust.export import with_prediction, write_csv
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import MODEL
-from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, compare
+from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, RangeCounts, compare, count_outside
 from gpuclust.model.schema import Details
+from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,22 @@ def predict(
     if report is not None and report.absolute() == out.absolute():
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
-    columns, raw = _rows(rows, bundle.features)
-    prediction = bundle.predict(raw)
-    scored = with_prediction(columns, prediction)
+    given = _rows(rows, bundle.features)
+    assigned = assign(bundle, given.raw)
     details = Details.model_validate(bundle.details)
+    counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
+    placed = assigned.placed
     novelty = compare(
-        details, bundle.features, raw, prediction.cluster, prediction.confidence, prediction.distance, prediction.placed
+        details,
+        reduce(add, counts),
+        assigned.cluster[placed],
+        assigned.confidence[placed],
+        assigned.distance[placed],
     )
     exceeding = novelty.exceeding(max_outside)
     with _whole_file(out, "--out") as temporary:
-        if out.suffix == ".csv":
-            write_csv(scored, temporary)
-        else:
-            pq.write_table(scored, temporary, compression="zstd")
+        tables = with_assignments(given.columns, bundle, given.raw, assigned)
+        write_tables(tables, **{out.suffix[1:]: temporary})
     if report is not None:
         content = {"model": str(folder), "rows_of": str(rows), "out": str(out), "max_outside": max_outside}
         content |= {"exceeding": [f.feature for f in exceeding]} | novelty.to_dict()
@@ -105,8 +111,15 @@ def _whole_file(path: Path, option: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _rows(path: str | Path, features: tuple[str, ...]) -> tuple[pa.Table, np.ndarray]:
-    """The file's roles and features as columns, and the raw features (n_rows, n_features) float64 with NaN."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a file: their roles and features as ``columns`` in batches, and ``raw`` (n_rows, n_features) float64 with NaN."""
+
+    columns: Iterable[pa.Table]
+    raw: RowBlocks
+
+
+def _rows(path: str | Path, features: tuple[str, ...]) -> _Rows:
     frames = PandasFrames()
     try:
         table = read(DataConfig(path=str(path), preset="tracks", features=list(features)), frames)
@@ -114,6 +127,13 @@ def _rows(path: str | Path, features: tuple[str, ...]) -> tuple[pa.Table, np.nda
         raise DataError(f"{error} (the model needs: {', '.join(features)})") from error
     if missing := set(features) - set(table.frame.columns):
         raise ModelError(f"{path} lacks {', '.join(sorted(missing))}, which the model needs")
-    raw = np.column_stack([frames.to_numeric(table.frame[f]).to_numpy(dtype=np.float64) for f in features])
-    columns = pa.Table.from_pandas(table.frame, preserve_index=False).replace_schema_metadata(None)
-    return columns, raw
+    if isinstance(table.frame, DiskFrame):
+        raw = table.frame.values_of(features)
+    else:
+        numbers = [frames.to_numeric(table.frame[f]).to_numpy(dtype=np.float64) for f in features]
+        raw = MemoryBlocks(np.column_stack(numbers))
+    return _Rows(frame_batches(table.frame, frames), raw)
+
+
+def _count_outside(run: Run, details: Details, features: Sequence[str]) -> RangeCounts:
+    return count_outside(details, features, run.X)

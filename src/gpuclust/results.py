@@ -145,12 +145,9 @@ class Run:
 
         found = self._result
         ratios = found.matrix.preparation.map_projection.explained_variance_ratio
-        coordinates = found.matrix.coordinates[:, :2]
-        if coordinates.shape[1] < 2:
-            coordinates = np.column_stack([coordinates, np.zeros(len(coordinates))])
         return shown_as_png(
             cluster_map(
-                coordinates,
+                found.matrix.coordinates,
                 found.clustering.labels,
                 explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
                 names={c.cluster: c.name for c in found.profile.clusters},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from gpuclust.analysis.table_stats import Categories
 from gpuclust.model.records import NOISE, CategoryShare
@@ -14,6 +15,7 @@ TOP = 5
 # Lifts are given for values with at least so many occurrences, and at least this share of the cluster's values: below,
 # the largest lifts are due to chance (a value that occurs once has the largest lift there is).
 MIN_COUNT, MIN_SHARE = 5, 0.002
+CHUNK_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,27 @@ def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequ
 
 def _pairs(column: Categories, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each (cluster, code) that occurs, sorted, and how often."""
-    n_codes = len(column.values)
-    keys = (labels[column.rows].astype(np.int64) - NOISE) * n_codes + column.codes
+    n_codes, n_values = len(column.values), len(column.codes)
     n_keys = (int(labels.max(initial=NOISE)) - NOISE + 1) * n_codes
-    if n_keys <= 4 * len(keys):
-        counted = np.bincount(keys, minlength=n_keys)
+
+    def keys_of(values: slice) -> np.ndarray:
+        own = labels[values if column.parents is None else column.parents[values]]
+        keys: np.ndarray = (own.astype(np.int64) - NOISE) * n_codes + column.codes[values]
+        return keys
+
+    if n_keys <= 4 * n_values:
+        counted = np.zeros(n_keys, np.int64)
+        step = max(CHUNK_VALUES, n_keys)
+        for start in range(0, n_values, step):
+            counted += np.bincount(keys_of(slice(start, start + step)), minlength=n_keys)
         keys = np.flatnonzero(counted)
         counts = counted[keys]
     else:
-        keys, counts = np.unique(keys, return_counts=True)
+        keys, counts = np.unique(keys_of(slice(None)), return_counts=True)
     return keys // n_codes + NOISE, keys % n_codes, counts
 
 
-def _top(values: np.ndarray, codes: np.ndarray, counts: np.ndarray, overall: np.ndarray) -> Top:
+def _top(values: pa.Array, codes: np.ndarray, counts: np.ndarray, overall: np.ndarray) -> Top:
     total = counts.sum()
     if not total:
         return Top()
@@ -68,7 +78,8 @@ def _top(values: np.ndarray, codes: np.ndarray, counts: np.ndarray, overall: np.
 
     def shares(chosen: np.ndarray) -> tuple[CategoryShare, ...]:
         return tuple(
-            CategoryShare(values[codes[i]], int(counts[i]), float(lifts[i]), float(counts[i] / total)) for i in chosen
+            CategoryShare(values[codes[i]].as_py(), int(counts[i]), float(lifts[i]), float(counts[i] / total))
+            for i in chosen
         )
 
     return Top(shares(often), shares(lifted))

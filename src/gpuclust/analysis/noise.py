@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.analysis.moments import moments
 from gpuclust.model.records import NOISE
+from gpuclust.runtime.blocks import RowBlocks
+from gpuclust.runtime.passes import as_blocks
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,22 @@ def assign_noise(
 
 
 def noise_profile(
-    labels: np.ndarray, assigned: NoiseAssignment, *, raw: np.ndarray, features: tuple[str, ...]
+    labels: np.ndarray, assigned: NoiseAssignment, *, raw: np.ndarray | RowBlocks, features: tuple[str, ...]
 ) -> NoiseProfile:
     """Describe the noise of labels (n_rows,) in the original features ``raw`` (n_rows, n_features) float64."""
+    blocks = as_blocks(raw)
     noise = labels == NOISE
-    rows = raw[noise]
-    scale = np.where(raw.std(axis=0) > 0, raw.std(axis=0), 1.0)
-    z = (rows.mean(axis=0) - raw.mean(axis=0)) / scale if len(rows) else np.zeros(len(features))
-    spread = rows.std(axis=0) / scale if len(rows) else np.zeros(len(features))
+    size, whole, rows = int(noise.sum()), moments(blocks), moments(blocks, labels, (NOISE,))
+    scale = np.where(whole.std > 0, whole.std, 1.0)
+    z, spread = ((rows.mean - whole.mean) / scale)[0], (rows.std / scale)[0]
     to, membership = assigned.cluster[noise], assigned.confidence[noise]
     destinations = {
         int(c): (int((to == c).sum()), float(np.median(membership[to == c]))) for c in np.unique(to) if c != NOISE
     }
     return NoiseProfile(
-        size=int(noise.sum()),
-        fraction=float(noise.mean()),
-        z=dict(zip(features, z.tolist(), strict=True)),
+        size=size,
+        fraction=size / len(labels),
+        z=dict(zip(features, z.tolist() if size else [0.0] * len(features), strict=True)),
         spread=dict(zip(features, spread.tolist(), strict=True)),
         destinations=destinations,
     )

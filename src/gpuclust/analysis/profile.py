@@ -13,6 +13,8 @@ import numpy as np
 
 from gpuclust.analysis import naming
 from gpuclust.analysis.enrichment import top_categories
+from gpuclust.analysis.members import Members
+from gpuclust.analysis.moments import moments_and_medians
 from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import rules
 from gpuclust.analysis.table_stats import TableStats
@@ -77,26 +79,26 @@ def profile(
     else follows from the labels and the table alone, so that a rebuilt clustering has the same names. ``preset``: whose words
     the names use (`gpuclust.analysis.naming.vocabulary`).
     """
-    members = _members(labels)
-    described = {c: _describe(rows, stats, features) for c, rows in members.items()}
-    proper = [c for c in members if c != NOISE]
+    members = Members(labels)
+    described = _describe(stats, members, features)
+    proper = [c for c in members.clusters if c != NOISE]
     z, z_se = (_matrix([described[c] for c in proper], which, len(features)) for which in ("z", "z_se"))
     spoken, nearest = naming.vocabulary(features, preset), naming.nearest(z)
     named = naming.names(z, z_se, spoken, _matrix([described[c] for c in proper], "mean", len(features)), nearest)
     names = {NOISE: "Noise"} | dict(zip(proper, named, strict=True))
     near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, nearest, strict=True)}
-    groups = top_categories(stats.groups, labels, list(members))
-    creators = top_categories(stats.creators, labels, list(members))
-    means = {c: np.array([p.mean for p in d.values()]) for c, d in described.items()}
+    groups = top_categories(stats.groups, labels, members.clusters)
+    creators = top_categories(stats.creators, labels, members.clusters)
+    means = {c: np.array([p.mean for p in described[c].values()]) for c in proper}
     usable = distance if distance is not None and not np.isnan(distance).any() else None
-    central = representatives(stats, {c: members[c] for c in proper}, means, usable, confidence)
+    central = representatives(stats, members, means, usable, confidence)
     liked = popular(stats, members)
     clusters = {
         c: Cluster(
             cluster=c,
             name=names[c],
-            size=len(rows),
-            fraction=len(rows) / len(labels),
+            size=size,
+            fraction=size / len(labels),
             features=described[c],
             nearest=near.get(c),
             top_groups=groups[c].by_count,
@@ -106,7 +108,7 @@ def profile(
             representatives=central.get(c, ()),
             popular=liked[c],
         )
-        for c, rows in members.items()
+        for c, size in members.sizes.items()
     }
     return Profile(tuple(features), _with_sentences(clusters, stats, features, spoken))
 
@@ -118,24 +120,16 @@ def with_rules(described: Profile, stats: TableStats, labels: np.ndarray, *, see
     return replace(described, clusters=tuple(replace(c, rule=found.get(c.cluster)) for c in described.clusters))
 
 
-def _members(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """Cluster -> its rows in their order; noise last."""
-    few = labels.max(initial=NOISE) < np.iinfo(np.int16).max
-    by_label = np.argsort(labels.astype(np.int16) if few else labels, kind="stable")  # 16 bits sort in linear time
-    present, starts = np.unique(labels[by_label], return_index=True)
-    split = dict(zip((int(c) for c in present), np.split(by_label, starts[1:]), strict=True)) if len(labels) else {}
-    return {c: split[c] for c in sorted(split, key=lambda c: (c == NOISE, c))}
-
-
-def _describe(rows: np.ndarray, stats: TableStats, features: Sequence[str]) -> dict[str, FeatureStats]:
-    values = np.take(stats.raw.T, rows, axis=1)
-    mean, std = values.mean(axis=1), values.std(axis=1)
-    middle = (len(rows) - 1) // 2, len(rows) // 2
-    values.partition(middle, axis=1)
-    median = (values[:, middle[0]] + values[:, middle[1]]) / 2
-    z, z_se = (mean - stats.mean) / stats.scale, std / np.sqrt(len(rows)) / stats.scale
-    columns = zip(features, mean.tolist(), median.tolist(), std.tolist(), z.tolist(), z_se.tolist(), strict=True)
-    return {f: FeatureStats(*numbers) for f, *numbers in columns}
+def _describe(stats: TableStats, members: Members, features: Sequence[str]) -> dict[int, dict[str, FeatureStats]]:
+    """Cluster -> feature -> its figures."""
+    found, medians = moments_and_medians(stats.raw, members)
+    std = found.std
+    z, z_se = (found.mean - stats.mean) / stats.scale, std / np.sqrt(found.count)[:, None] / stats.scale
+    figures = np.stack([found.mean, medians, std, z, z_se], axis=2).tolist()
+    return {
+        c: {f: FeatureStats(*numbers) for f, numbers in zip(features, own, strict=True)}
+        for c, own in zip(members.clusters, figures, strict=True)
+    }
 
 
 def _matrix(described: Sequence[Mapping[str, FeatureStats]], which: str, n_features: int) -> np.ndarray:

@@ -4,84 +4,120 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
+from gpuclust.analysis.members import Members
+from gpuclust.analysis.members import members as rows_by_cluster
 from gpuclust.analysis.table_stats import TableStats
 from gpuclust.model.records import Example
+from gpuclust.runtime.blocks import Run
+from gpuclust.runtime.passes import PerRow
 from gpuclust.tracks.presets import ISSUE
 
 SHOWN = 5
 _ISSUE = re.compile(ISSUE)
 # So many more are looked at, because tables repeat a track under several ids.
 LOOKED_AT = 6 * SHOWN
+FIRST_LOOK = 8  # rows that are read first, as each is a read of the disk
 # Where a clustering has no distances (HDBSCAN), the rows nearest the mean among this most certain share.
 MAX_CONFIDENCE_GAP = 0.1
 
 
 def representatives(
     stats: TableStats,
-    members: Mapping[int, np.ndarray],
+    members: Members,
     means: Mapping[int, np.ndarray],
     distance: np.ndarray | None,
     confidence: np.ndarray | None,
 ) -> dict[int, tuple[Example, ...]]:
-    """The rows of each cluster that are nearest its centre, nearest first.
+    """The rows of each cluster of ``means`` that are nearest its centre, nearest first.
 
-    ``members``: cluster -> row numbers; ``means``: cluster -> (n_features,) in original units. Nearest by
-    ``distance`` (n_rows,) where there is one, else by the standardised distance to the mean among the most certain
-    tenth of the members by ``confidence`` (n_rows,), else among all.
+    ``means``: cluster -> (n_features,) in original units. Nearest by ``distance`` (n_rows,) where there is one, else by the
+    standardised distance to the mean among the most certain tenth of the members by ``confidence`` (n_rows,), else among all.
     """
-    picked = {}
-    for cluster, rows in members.items():
-        if distance is None and confidence is not None:
-            rows = rows[confidence[rows] >= np.quantile(confidence[rows], 1 - MAX_CONFIDENCE_GAP)]
-        far = distance[rows] if distance is not None else _gap(stats, rows, means[cluster])
-        picked[cluster] = _first(rows, far)
-    return _shown(stats, picked)
+    if distance is not None:
+        by_distance = ({c: (r, distance[r]) for c, r in chunk.items() if c in means} for chunk in members.chunks())
+        return _shown(stats, _first(by_distance))
+    certain: dict[int, float] = {}
+    if confidence is not None:
+        for cluster, rows in members.whole().items():
+            certain[cluster] = float(np.quantile(confidence[rows], 1 - MAX_CONFIDENCE_GAP))
+    sure = None if confidence is None else PerRow(confidence)
+    return _shown(stats, _first(stats.raw.collect(_near, PerRow(members.labels), sure, certain, means, stats.scale)))
 
 
-def popular(stats: TableStats, members: Mapping[int, np.ndarray]) -> dict[int, tuple[Example, ...]]:
+def popular(stats: TableStats, members: Members) -> dict[int, tuple[Example, ...]]:
     """The most popular rows of each cluster, most popular first; none where the table has no popularity."""
     if stats.popularity is None:
-        return dict.fromkeys(members, ())
-    picked = {}
-    for cluster, rows in members.items():
-        rows = rows[~np.isnan(stats.popularity[rows])]
-        picked[cluster] = _first(rows, -stats.popularity[rows])
-    return _shown(stats, picked)
+        return dict.fromkeys(members.clusters, ())
+    popularity = stats.popularity
+
+    def known(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = rows[~np.isnan(popularity[rows])]
+        return rows, -popularity[rows]
+
+    return _shown(stats, _first({c: known(rows) for c, rows in chunk.items()} for chunk in members.chunks()))
 
 
-def _gap(stats: TableStats, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    gap = np.zeros(len(rows))
-    for j, scale in enumerate(stats.scale):
-        gap += ((stats.raw[rows, j] - mean[j]) / scale) ** 2
-    return gap
+def _near(
+    run: Run,
+    labels: PerRow,
+    confidence: PerRow | None,
+    certain: Mapping[int, float],
+    means: Mapping[int, np.ndarray],
+    scale: np.ndarray,
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """The rows of a run that are nearest the mean of their cluster, and their squared standardised distances."""
+    found = {}
+    for cluster, rows in rows_by_cluster(labels.of(run)).items():
+        if cluster not in means:
+            continue
+        if confidence is not None:
+            rows = rows[confidence.of(run)[rows] >= certain[cluster]]
+        gap = np.zeros(len(rows))
+        for j, one in enumerate(scale):
+            gap += ((run.X[rows, j] - means[cluster][j]) / one) ** 2
+        found[cluster] = _smallest(rows + run.first_row, gap)
+    return found
 
 
-def _first(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The rows with the smallest values, smallest first, ties in the order of the table."""
+def _first(parts: Iterable[Mapping[int, tuple[np.ndarray, np.ndarray]]]) -> dict[int, np.ndarray]:
+    """The rows of each cluster with the smallest values, from parts of the table: cluster -> rows and their values."""
+    best: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for part in parts:
+        for cluster, (rows, values) in part.items():
+            if cluster in best:
+                rows, values = np.append(best[cluster][0], rows), np.append(best[cluster][1], values)
+            best[cluster] = _smallest(rows, values)
+    return {c: rows for c, (rows, _) in best.items()}
+
+
+def _smallest(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows with the smallest values, smallest first, ties in the order of the table; and their values."""
     if len(rows) > LOOKED_AT:
-        near = np.flatnonzero(order <= np.partition(order, LOOKED_AT - 1)[LOOKED_AT - 1])
-        rows, order = rows[near], order[near]
-    return rows[np.lexsort((rows, order))][:LOOKED_AT]
+        near = np.flatnonzero(values <= np.partition(values, LOOKED_AT - 1)[LOOKED_AT - 1])
+        rows, values = rows[near], values[near]
+    first = np.lexsort((rows, values))[:LOOKED_AT]
+    return rows[first], values[first]
 
 
 def _shown(stats: TableStats, picked: Mapping[int, np.ndarray]) -> dict[int, tuple[Example, ...]]:
     """The first rows of each, one of each recording: the same title and creators but for case, accents and issue."""
-    every = stats.rows(np.concatenate([np.empty(0, np.int64), *picked.values()]).astype(np.int64))
-    found, at = {}, 0
-    for cluster, rows in picked.items():
-        different: dict[tuple[str, ...], Example] = {}
-        for row in every[at : at + len(rows)]:
-            different.setdefault(_recording(row), row)
-            if len(different) == SHOWN:
-                break
-        found[cluster] = tuple(different.values())
-        at += len(rows)
-    return found
+    found: dict[int, dict[tuple[str, ...], Example]] = {c: {} for c in picked}
+    for look in (slice(0, FIRST_LOOK), slice(FIRST_LOOK, LOOKED_AT)):
+        wanted = {c: rows[look] for c, rows in picked.items() if len(found[c]) < SHOWN and len(rows[look])}
+        if not wanted:
+            break
+        examples = iter(stats.rows(np.concatenate(list(wanted.values())).astype(np.int64)))
+        for cluster, rows in wanted.items():
+            for example in islice(examples, len(rows)):
+                if len(found[cluster]) < SHOWN:
+                    found[cluster].setdefault(_recording(example), example)
+    return {c: tuple(different.values()) for c, different in found.items()}
 
 
 @lru_cache(maxsize=10_000)  # the jobs of a sweep look at many of the same rows

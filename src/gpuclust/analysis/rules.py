@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpuclust.analysis.members import CHUNK_ROWS, Members
 from gpuclust.analysis.table_stats import TableStats
 from gpuclust.data.table import sample_rows
 from gpuclust.model.records import NOISE, Rule
+from gpuclust.runtime.blocks import Run
+from gpuclust.runtime.passes import PerRow
 
 MAX_DEPTH = 3
 MAX_RULES = 40  # only the largest clusters have a rule
@@ -43,21 +46,22 @@ def rules(stats: TableStats, features: Sequence[str], labels: np.ndarray, *, see
     class weights. The rule is the path to the node with the highest F1 score (van Rijsbergen 1979). Thresholds are rounded
     to about 1/50 of a standard deviation before the accuracy is computed.
     """
-    sizes = np.bincount(labels[labels != NOISE]) if len(labels) else np.empty(0, int)
-    found: dict[int, Rule] = {}
-    for cluster in np.argsort(-sizes, kind="stable")[:MAX_RULES]:
-        member = labels == cluster
-        if 0 < sizes[cluster] < len(labels):
-            path = _best_path(stats, member, seed)
-            if path:
-                found[int(cluster)] = _evaluated(path, stats.raw, features, member)
-    return found
+    sizes = {c: n for c, n in Members(labels).sizes.items() if c != NOISE and n < len(labels)}
+    paths = {}
+    for cluster in sorted(sizes, key=lambda c: -sizes[c])[:MAX_RULES]:
+        if path := _best_path(stats, labels, cluster, sizes[cluster], seed):
+            paths[cluster] = path
+    found = np.sum(stats.raw.collect(_counts, paths, PerRow(labels)), axis=0) if paths else []
+    return {
+        cluster: _evaluated(path, features, counts, sizes[cluster], len(labels))
+        for (cluster, path), counts in zip(paths.items(), found, strict=True)
+    }
 
 
-def _best_path(stats: TableStats, member: np.ndarray, seed: int) -> list[_Condition]:
+def _best_path(stats: TableStats, labels: np.ndarray, cluster: int, n_inside: int, seed: int) -> list[_Condition]:
     from sklearn.tree import DecisionTreeClassifier
 
-    inside, outside = (_sampled(np.flatnonzero(side), seed) for side in (member, ~member))
+    inside, outside = (_sampled(labels, cluster, side, n_inside, seed) for side in (True, False))
     rows = np.concatenate([outside, inside])
     y = np.repeat([0, 1], [len(outside), len(inside)])
     least = max(1, min(len(inside), len(outside)) // 100)
@@ -65,18 +69,25 @@ def _best_path(stats: TableStats, member: np.ndarray, seed: int) -> list[_Condit
         max_depth=MAX_DEPTH, class_weight="balanced", min_samples_leaf=least, random_state=seed
     )
     # scikit-learn's trees use float32, which is sufficient for standardised features.
-    tree = grown.fit((stats.raw[rows] - stats.mean) / stats.scale, y).tree_
+    tree = grown.fit((stats.raw.take(rows) - stats.mean) / stats.scale, y).tree_
     counts = tree.value[:, 0] * tree.weighted_n_node_samples[:, None]
-    n_member = int(member.sum())
     # Convert the balanced weights of each node to numbers of rows.
-    counts *= np.array([len(member) - n_member, n_member]) / counts[0]
-    f1 = 2 * counts[:, 1] / (counts.sum(axis=1) + n_member)
+    counts *= np.array([len(labels) - n_inside, n_inside]) / counts[0]
+    f1 = 2 * counts[:, 1] / (counts.sum(axis=1) + n_inside)
     f1[0] = -1.0  # the root has no condition
     return list(_path(tree, int(f1.argmax()), stats)) if tree.node_count > 1 else []
 
 
-def _sampled(rows: np.ndarray, seed: int) -> np.ndarray:
-    return rows[sample_rows(len(rows), MAX_SAMPLE, seed)]
+def _sampled(labels: np.ndarray, cluster: int, inside: bool, n_inside: int, seed: int) -> np.ndarray:
+    """A seeded sample of the rows in a cluster, or of those outside; ascending."""
+    wanted = sample_rows(n_inside if inside else len(labels) - n_inside, MAX_SAMPLE, seed)
+    found, before = [], 0
+    for start in range(0, len(labels), CHUNK_ROWS):
+        rows = np.flatnonzero((labels[start : start + CHUNK_ROWS] == cluster) == inside)
+        first, last = np.searchsorted(wanted, (before, before + len(rows)))
+        found.append(start + rows[wanted[first:last] - before])
+        before += len(rows)
+    return np.concatenate(found)
 
 
 def _path(tree: Any, node: int, stats: TableStats) -> Iterator[_Condition]:
@@ -97,15 +108,27 @@ def _path(tree: Any, node: int, stats: TableStats) -> Iterator[_Condition]:
     return iter(merged.values())
 
 
-def _evaluated(path: Sequence[_Condition], raw: np.ndarray, features: Sequence[str], member: np.ndarray) -> Rule:
-    met = np.ones(len(raw), dtype=bool)
-    for condition in path:
-        column = raw[:, condition.feature]
-        met &= (column > condition.low) & (column <= condition.high)
-    both = int((met & member).sum())
+def _counts(run: Run, paths: Mapping[int, Sequence[_Condition]], labels: PerRow) -> np.ndarray:
+    """How many rows of a run meet each path, and how many of these are in its cluster: (n_paths, 2) int64."""
+    own = labels.of(run)
+    columns = {j: np.ascontiguousarray(run.X[:, j]) for path in paths.values() for j in {c.feature for c in path}}
+    counts = []
+    for cluster, path in paths.items():
+        met = np.ones(len(own), dtype=bool)
+        for condition in path:
+            column = columns[condition.feature]
+            met &= (column > condition.low) & (column <= condition.high)
+        counts.append((np.count_nonzero(met), np.count_nonzero(met & (own == cluster))))
+    return np.array(counts, dtype=np.int64)
+
+
+def _evaluated(
+    path: Sequence[_Condition], features: Sequence[str], counts: np.ndarray, n_inside: int, n_rows: int
+) -> Rule:
+    met, both = counts.tolist()
     return Rule(
         text=" and ".join(c.text(features[c.feature]) for c in path),
-        fidelity=float((met == member).mean()),
-        precision=both / max(int(met.sum()), 1),
-        recall=both / int(member.sum()),
+        fidelity=(n_rows - met - n_inside + 2 * both) / n_rows,
+        precision=both / max(met, 1),
+        recall=both / n_inside,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,40 +11,50 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuclust.data.table import Frames, Table
+from gpuclust.analysis.members import CHUNK_ROWS
+from gpuclust.analysis.moments import moments
+from gpuclust.data.disk_frame import DiskFrame
+from gpuclust.data.table import Frame, Frames, Table
 from gpuclust.model.records import Example
+from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks
 
 SHOWN_ROLES = ("id", "title", "creator")
 
 
 @dataclass(frozen=True)
 class Categories:
-    """A flattened categorical column: ``codes`` (n_values,) int64 into ``values`` (texts, sorted) and the ``rows``
-    (n_values,) int64 of the codes. A row may have several values (a list) or none. ``totals`` (n_categories,) int64
-    counts each category in the whole table."""
+    """A flattened categorical column: ``codes`` (n_values,) int32 into ``values``, texts in ascending order. A row may have several values
+    (a list) or none: ``parents`` (n_values,) int32 are the rows of the codes, None where value i is that of row i.
+    ``totals`` (n_categories,) int64 counts each category in the whole table."""
 
     codes: np.ndarray
-    rows: np.ndarray
-    values: np.ndarray
+    parents: np.ndarray | None
+    values: pa.Array
     totals: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each code (n_values,) int32."""
+        return np.arange(len(self.codes), dtype=np.int32) if self.parents is None else self.parents
 
 
 @dataclass(frozen=True)
 class TableStats:
-    """Statistics of a table on the host, computed once for any number of profiles.
+    """Statistics of a table, computed once for any number of profiles.
 
-    ``raw`` (n_rows, n_features) float64 in original units, column-major; ``mean`` and ``std`` (n_features,) of all
-    rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the columns with the
-    roles id, title and creator, if they exist.
+    ``raw``: the features (n_rows, n_features) float64 in original units, in memory or on disk; ``mean`` and ``std`` (n_features,) of all
+    rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the frame (pandas or `DiskFrame`) and ``roles`` its columns
+    of the roles id, title and creator, if they exist.
     """
 
-    raw: np.ndarray
+    raw: RowBlocks
     mean: np.ndarray
     std: np.ndarray
     groups: Categories | None
     creators: Categories | None
     popularity: np.ndarray | None
-    shown: pd.DataFrame
+    shown: Any
+    roles: Mapping[str, str]
 
     @property
     def scale(self) -> np.ndarray:
@@ -53,7 +64,7 @@ class TableStats:
     def rows(self, numbers: np.ndarray) -> tuple[Example, ...]:
         """Rows by their numbers (n,) int64 in the table."""
         taken = self.shown.iloc[numbers]
-        columns = [map(_text, taken[role]) if role in taken else [""] * len(taken) for role in SHOWN_ROLES]
+        columns = [map(_text, taken[self.roles[r]]) if r in self.roles else [""] * len(taken) for r in SHOWN_ROLES]
         if self.popularity is None:
             return tuple(Example(*texts) for texts in zip(*columns, strict=True))
         popularity = (None if np.isnan(p) else float(p) for p in self.popularity[numbers])
@@ -61,43 +72,141 @@ class TableStats:
 
 
 def compute_table_stats(table: Table, frames: Frames) -> TableStats:
-    """Compute the statistics that every profile of a table needs."""
-    raw = np.asfortranarray(frames.to_pandas(table.frame[list(table.features)]).to_numpy(dtype=np.float64))
-    roles = table.roles.named()
-    wanted = [roles[role] for role in (*SHOWN_ROLES, "group", "popularity") if role in roles]
-    host = frames.to_pandas(table.frame[list(dict.fromkeys(wanted))])
-    by_role = {role: host[column] for role, column in roles.items() if column in host}
+    """Compute the statistics that every profile of a table needs. A table on disk is read in batches."""
+    raw = feature_blocks(table, frames)
+    whole = moments(raw)
+    roles = {
+        role: column for role, column in table.roles.named().items() if role in (*SHOWN_ROLES, "group", "popularity")
+    }
+    frame = table.frame[list(dict.fromkeys(roles.values()))]
+    if isinstance(frame, DiskFrame):
+        shown: Any = frame
+        wanted = _columns(roles, "group", "creator", "popularity")
+        parts: Iterable[pd.DataFrame] = frame.batches(wanted, CHUNK_ROWS) if wanted else []
+    else:
+        shown = frames.to_pandas(frame)
+        parts = [shown]
+    categories_of = {roles[role]: CategoryEncoder() for role in ("group", "creator") if role in roles}
+    popularity: list[np.ndarray] = []
+    for part in parts:
+        for column, encoder in categories_of.items():
+            encoder.add(part[column])
+        if "popularity" in roles:
+            popularity.append(_numbers(part[roles["popularity"]]))
+    found = {column: encoder.close() for column, encoder in categories_of.items()}
+    own = {role: roles[role] for role in SHOWN_ROLES if role in roles}
     return TableStats(
         raw=raw,
-        mean=raw.mean(axis=0),
-        std=raw.std(axis=0),
-        groups=categories(by_role["group"]) if "group" in by_role else None,
-        creators=categories(by_role["creator"]) if "creator" in by_role else None,
-        popularity=_numbers(by_role.get("popularity")),
-        shown=pd.DataFrame({role: by_role[role] for role in SHOWN_ROLES if role in by_role}),
+        mean=whole.mean[0],
+        std=whole.std[0],
+        groups=found.get(roles.get("group", "")),
+        creators=found.get(roles.get("creator", "")),
+        popularity=np.concatenate(popularity) if popularity else None,
+        shown=shown[_columns(own, *own)],
+        roles=own,
     )
 
 
-def _numbers(column: Any) -> np.ndarray | None:
-    return None if column is None else pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+def feature_blocks(table: Table, frames: Frames) -> RowBlocks:
+    """The features of a table (n_rows, n_features) float64 in original units, on the host or on disk."""
+    frame: Frame = table.frame
+    if isinstance(frame, DiskFrame):
+        return frame.values_of(table.features)
+    host = frames.to_pandas(frame[list(table.features)])
+    raw = np.empty(host.shape)
+    for j, name in enumerate(table.features):
+        raw[:, j] = host[name].to_numpy(np.float64)
+    return MemoryBlocks(raw)
+
+
+def _columns(roles: Mapping[str, str], *wanted: str) -> list[str]:
+    """The columns of roles, each once."""
+    return list(dict.fromkeys(roles[role] for role in wanted if role in roles))
+
+
+def _numbers(column: Any) -> np.ndarray:
+    found: np.ndarray = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return found
 
 
 def categories(column: pd.Series) -> Categories:
     """The categories of a column of texts, of numbers, or of lists of texts; each item of a list counts."""
-    values = pa.array(column, from_pandas=True)
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        rows, items = pc.list_parent_indices(values).to_numpy(), pc.list_flatten(values)
-    else:
-        rows, items = np.arange(len(values)), values
-    encoded = items.dictionary_encode()
-    order = pc.array_sort_indices(encoded.dictionary).to_numpy()
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    present = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
-    codes = place[encoded.indices.drop_null().to_numpy()]
-    texts = np.array([_text(v) for v in encoded.dictionary.take(pa.array(order)).to_pylist()], dtype=object)
-    return Categories(codes, rows[present].astype(np.int64), texts, np.bincount(codes, minlength=len(texts)))
+    encoder = CategoryEncoder()
+    encoder.add(column)
+    return encoder.close()
+
+
+class CategoryEncoder:
+    """Encodes a column that arrives in parts.
+
+    Each part has codes into its own dictionary. The dictionaries are merged when those that wait are as long as the merged one, so
+    that a text is looked up a few times at most; what was merged keeps its codes.
+    """
+
+    def __init__(self) -> None:
+        self._n_rows = 0
+        self._codes: list[np.ndarray] = []
+        self._rows: list[np.ndarray | tuple[int, int]] = []  # a range where value i is that of row i
+        self._merged: pa.Array | None = None
+        self._waiting: list[pa.Array] = []
+
+    def add(self, column: pd.Series) -> None:
+        """The next rows."""
+        values = pa.array(column, from_pandas=True)
+        values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        rows = None
+        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            rows, values = pc.list_parent_indices(values).to_numpy(), pc.list_flatten(values)
+        encoded = values.dictionary_encode()
+        if encoded.null_count:
+            present = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(present) if rows is None else rows[present]
+        start, self._n_rows = self._n_rows, self._n_rows + len(column)
+        self._rows.append((start, self._n_rows) if rows is None else (rows + start).astype(np.int32))
+        self._codes.append(encoded.indices.drop_null().to_numpy())
+        self._waiting.append(encoded.dictionary)
+        if self._merged is None or sum(map(len, self._waiting)) >= len(self._merged):
+            self._merge()
+
+    def _merge(self) -> None:
+        if self._merged is None:
+            self._merged, self._waiting = self._waiting[0], []
+            return
+        dictionaries = _of_one_type([self._merged, *self._waiting])
+        merged = pa.concat_arrays(dictionaries).dictionary_encode()
+        codes, at = merged.indices.to_numpy(), len(self._merged)
+        for i, dictionary in enumerate(self._waiting, start=len(self._codes) - len(self._waiting)):
+            self._codes[i] = codes[at : at + len(dictionary)][self._codes[i]]
+            at += len(dictionary)
+        self._merged, self._waiting = merged.dictionary, []
+
+    def close(self) -> Categories:
+        """The categories of all rows."""
+        if self._waiting:
+            self._merge()
+        assert self._merged is not None, "a table has rows"
+        order = pc.array_sort_indices(self._merged).to_numpy()
+        place = np.empty(len(order), dtype=np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        totals = np.zeros(len(order), np.int64)
+        for i, codes in enumerate(self._codes):
+            self._codes[i] = place[codes]
+            totals += np.bincount(self._codes[i], minlength=len(order))
+        values = self._merged.take(pa.array(order))
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            values = pa.array([_text(v) for v in values.to_pylist()], pa.string())
+        rows = None
+        if not all(isinstance(part, tuple) for part in self._rows):
+            parts = [np.arange(*part, dtype=np.int32) if isinstance(part, tuple) else part for part in self._rows]
+            rows = np.concatenate(parts)
+        return Categories(np.concatenate(self._codes), rows, values, totals)
+
+
+def _of_one_type(dictionaries: Sequence[pa.Array]) -> list[pa.Array]:
+    """The arrays in the type of the first that is not empty; text cannot exceed 2 GB in the type ``string``."""
+    kind = next((d.type for d in dictionaries if len(d)), dictionaries[0].type)
+    kind = pa.large_string() if pa.types.is_string(kind) else kind
+    return [d.cast(kind) if len(d) else pa.array([], kind) for d in dictionaries]
 
 
 def _text(value: Any) -> str:

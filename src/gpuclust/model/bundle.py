@@ -8,7 +8,7 @@ shape. `gpuclust.model.schema` has what both files must hold.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -28,21 +28,27 @@ UNPLACED = -2
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Where rows belong: ``cluster`` (n,) int32, noise -1, and -2 where a feature was missing or out of bounds;
+class Assignment:
+    """The clusters of rows: ``cluster`` (n,) int32, noise -1, and -2 where a feature was missing or out of bounds;
     ``confidence`` (n,) float32 in [0, 1], NaN where not placed; ``distance`` (n,) float32 to the own centre, NaN where
-    there is none; ``coordinates`` (n, 3) float32, the map's principal components.
+    there is none.
     """
 
     cluster: np.ndarray
     confidence: np.ndarray
     distance: np.ndarray
-    coordinates: np.ndarray
 
     @property
     def placed(self) -> np.ndarray:
         """Which rows were placed, (n,) bool."""
         return np.asarray(self.cluster != UNPLACED)
+
+
+@dataclass(frozen=True)
+class Prediction(Assignment):
+    """Where rows belong: their clusters, and their ``coordinates`` (n, 3) float32, the map's principal components."""
+
+    coordinates: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,60 @@ class Bundle:
         On the training rows K-Means and mixtures give the job's labels; HDBSCAN gives what `gpuclust.model.hdbscan.place`
         promises. Raises ModelError when the width is wrong.
         """
+        raw, usable = self._usable(raw)
+        coordinates, X = np.full((len(raw), MAP_DIMENSIONS), np.nan, dtype=np.float32), None
+        if usable.any():
+            X, coordinates[usable] = self.preparation.transform(raw if usable.all() else raw[usable])
+        found = self._placed(X, usable)
+        return Prediction(found.cluster, found.confidence, found.distance, coordinates)
+
+    def assign(self, raw: np.ndarray) -> Assignment:
+        """`predict` without the coordinates."""
+        raw, usable = self._usable(raw)
+        X = self.preparation.points(raw if usable.all() else raw[usable]) if usable.any() else None
+        return self._placed(X, usable)
+
+    def coordinates(self, raw: np.ndarray) -> np.ndarray:
+        """The coordinates of `predict` alone: (n_rows, 3) float32, NaN where a row cannot be placed."""
+        raw, usable = self._usable(raw)
+        coordinates = np.full((len(raw), MAP_DIMENSIONS), np.nan, dtype=np.float32)
+        if usable.any():
+            coordinates[usable] = self.preparation.map_points(raw if usable.all() else raw[usable])
+        return coordinates
+
+    def _placed(self, X: np.ndarray | None, usable: np.ndarray) -> Assignment:
+        """The clusters of rows, of which those that are ``usable`` (n,) have the points X."""
+        found = Assignment(
+            cluster=np.full(len(usable), UNPLACED, dtype=np.int32),
+            confidence=np.full(len(usable), np.nan, dtype=np.float32),
+            distance=np.full(len(usable), np.nan, dtype=np.float32),
+        )
+        if X is not None:
+            found.cluster[usable], found.confidence[usable], found.distance[usable] = place_rows(self.place, X)
+        return found
+
+    def training(self, n_rows: int, assign: Callable[[], Assignment]) -> Assignment:
+        """The job's own assignment of its training rows. ``assign`` gives what the model predicts of them, in the order in which they
+        were fitted.
+
+        For K-Means and mixtures that is the assignment; an HDBSCAN bundle keeps the labels of the rows in its tree, as what was noise
+        there may be placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
+        """
+        labels, confidence = self.parameters.get("training_labels"), self.parameters.get("training_confidence")
+        if labels is None or confidence is None:
+            return assign()
+        if (sample := self.parameters.get("sample")) is not None:
+            if sample[-1] >= n_rows:
+                raise ModelError(f"the model was fitted on more than {sample[-1]:,} rows, not on these {n_rows:,}")
+            found = assign()
+            found.cluster[sample], found.confidence[sample] = labels, confidence
+            return found
+        if len(labels) != n_rows:
+            raise ModelError(f"the model was fitted on {len(labels):,} rows, not on these {n_rows:,}")
+        return Assignment(labels, confidence, np.full(n_rows, np.nan, dtype=np.float32))
+
+    def _usable(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A copy of the rows, with what imputation learned; which of them are usable, (n,) bool."""
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         if raw.ndim != 2 or raw.shape[1] != len(self.features):
             raise ModelError(
@@ -95,38 +155,7 @@ class Bundle:
             usable[block] = self._clean(raw[block])
 
         in_threads(clean, row_blocks(len(raw)))
-        prediction = Prediction(
-            cluster=np.full(len(raw), UNPLACED, dtype=np.int32),
-            confidence=np.full(len(raw), np.nan, dtype=np.float32),
-            distance=np.full(len(raw), np.nan, dtype=np.float32),
-            coordinates=np.full((len(raw), MAP_DIMENSIONS), np.nan, dtype=np.float32),
-        )
-        if usable.any():
-            X, prediction.coordinates[usable] = self.preparation.transform(raw if usable.all() else raw[usable])
-            found = place_rows(self.place, X)
-            prediction.cluster[usable], prediction.confidence[usable], prediction.distance[usable] = found
-        return prediction
-
-    def training(self, raw: np.ndarray) -> Prediction:
-        """The job's own assignment of its training rows, given again as raw features in the order they were fitted.
-
-        For K-Means and mixtures that is `predict`; an HDBSCAN bundle keeps the labels of the rows in its tree, as what was noise
-        there may be placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
-        """
-        kept = self.parameters.get("training_labels")
-        if kept is None:
-            return self.predict(raw)
-        if (sample := self.parameters.get("sample")) is not None:
-            if sample[-1] >= len(raw):
-                raise ModelError(f"the model was fitted on more than {sample[-1]:,} rows, not on these {len(raw):,}")
-            found = self.predict(raw)
-            found.cluster[sample], found.confidence[sample] = kept, self.parameters["training_confidence"]
-            return found
-        if len(kept) != len(raw):
-            raise ModelError(f"the model was fitted on {len(kept):,} rows, not on these {len(raw):,}")
-        _, coordinates = self.preparation.transform(np.asarray(raw, dtype=np.float64))
-        no_centre = np.full(len(raw), np.nan, dtype=np.float32)
-        return Prediction(kept, self.parameters["training_confidence"], no_centre, coordinates)
+        return raw, usable
 
     def _clean(self, raw: np.ndarray) -> np.ndarray:
         """Fill what imputation learned, in place; which rows are then usable, (n,) bool."""

@@ -1,12 +1,12 @@
 """How new rows differ from the rows that a model was fitted on: ranges of features, distances, shares of clusters.
 
-`training_summary` gives the training data's summary in the details of ``model.json``; `compare` compares new rows with it, for
-the report of `gpuclust predict`.
+`training_summary` gives the training data's summary in the details of ``model.json``; `count_outside` and `compare` compare new rows
+with it, for the report of `gpuclust predict`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -175,57 +175,89 @@ class Novelty:
         return found | {name: None if q is None else q.model_dump() for name, q in values.items()}
 
 
+@dataclass(frozen=True)
+class RangeCounts:
+    """Values of features outside the ranges of the training rows, for a comparison in parts: ``a + b`` are those of the rows of both.
+
+    ``features`` are those whose training range is known. Arrays (n_features,): ``known`` values, how many of them are ``outside`` the range
+    or ``in_tails``, their ``min`` and ``max`` (NaN where there are none). ``rows_outside`` is the number of rows with a value outside.
+    """
+
+    features: tuple[str, ...]
+    n_rows: int
+    rows_outside: int
+    known: np.ndarray
+    outside: np.ndarray
+    in_tails: np.ndarray
+    min: np.ndarray
+    max: np.ndarray
+
+    def __add__(self, other: RangeCounts) -> RangeCounts:
+        return RangeCounts(
+            self.features,
+            self.n_rows + other.n_rows,
+            self.rows_outside + other.rows_outside,
+            self.known + other.known,
+            self.outside + other.outside,
+            self.in_tails + other.in_tails,
+            np.fmin(self.min, other.min),
+            np.fmax(self.max, other.max),
+        )
+
+
+def count_outside(details: Details, features: Sequence[str], raw: np.ndarray) -> RangeCounts:
+    """Count the values of rows (n, n_features) float64, missing ones NaN, that are outside the training ranges of a model."""
+    training = {} if details.training is None else details.training.features
+    named = tuple(name for name in features if name in training)
+    counts, ends = np.zeros((3, len(named)), np.int64), np.full((2, len(named)), np.nan)
+    outside_any = np.zeros(len(raw), dtype=bool)
+    for i, name in enumerate(named):
+        values, span = raw[:, list(features).index(name)], training[name]
+        known = np.isfinite(values)
+        outside = known & ((values < span.min) | (values > span.max))
+        tails = known & ((values < span.low) | (values > span.high))
+        counts[:, i] = known.sum(), outside.sum(), tails.sum()
+        if counts[0, i]:
+            ends[:, i] = values[known].min(), values[known].max()
+        outside_any |= outside
+    return RangeCounts(named, len(raw), int(outside_any.sum()), *counts, *ends)
+
+
 def compare(
-    details: Details,
-    features: Sequence[str],
-    raw: np.ndarray,
-    cluster: np.ndarray,
-    confidence: np.ndarray,
-    distance: np.ndarray,
-    placed: np.ndarray,
+    details: Details, counts: RangeCounts, cluster: np.ndarray, confidence: np.ndarray, distance: np.ndarray
 ) -> Novelty:
     """Compare rows with the training rows of a model.
 
-    ``raw`` (n, n_features) float64 are the values of ``features``, in their order, missing ones NaN. The predictions, (n,)
-    each: ``cluster`` int32, ``confidence`` and ``distance`` float32, and ``placed`` bool, which rows have a cluster.
+    ``counts`` are of all rows (`count_outside`); of the rows that were placed, (n,) each: ``cluster`` int32, ``confidence`` and
+    ``distance`` float32.
     """
     training = details.training
-    shifts, outside_any = [], np.zeros(len(raw), dtype=bool)
-    for j, name in enumerate(features):
-        if training is None or name not in training.features:
-            continue
-        shift, outside = _shift(name, raw[:, j], training.features[name])
-        shifts.append(shift)
-        outside_any |= outside
     return Novelty(
-        n_rows=len(raw),
-        n_unplaced=int((~placed).sum()),
-        rows_outside=float(outside_any.mean()) if shifts and len(raw) else None,
-        features=tuple(shifts),
-        clusters=_cluster_shifts(details, cluster[placed]),
-        distance=quantiles(distance[placed]),
+        n_rows=counts.n_rows,
+        n_unplaced=counts.n_rows - len(cluster),
+        rows_outside=counts.rows_outside / counts.n_rows if counts.features and counts.n_rows else None,
+        features=() if training is None else tuple(_shifts(counts, training.features)),
+        clusters=_cluster_shifts(details, cluster),
+        distance=quantiles(distance),
         training_distance=None if training is None else training.distance,
-        confidence=quantiles(confidence[placed]),
+        confidence=quantiles(confidence),
         training_confidence=None if training is None else training.confidence,
     )
 
 
-def _shift(name: str, values: np.ndarray, training: FeatureRange) -> tuple[FeatureShift, np.ndarray]:
-    """The shift of one feature, and a mask (n,) bool of the values outside its training range."""
-    known = np.isfinite(values)
-    outside = known & ((values < training.min) | (values > training.max))
-    tails = known & ((values < training.low) | (values > training.high))
-    n = max(int(known.sum()), 1)
-    shift = FeatureShift(
-        feature=name,
-        outside=float(outside.sum() / n),
-        in_tails=float(tails.sum() / n),
-        missing=float((~known).mean()) if len(values) else 0.0,
-        min=float(values[known].min()) if known.any() else None,
-        max=float(values[known].max()) if known.any() else None,
-        training=training,
-    )
-    return shift, outside
+def _shifts(counts: RangeCounts, training: Mapping[str, FeatureRange]) -> Iterator[FeatureShift]:
+    """The shift of each feature."""
+    for i, name in enumerate(counts.features):
+        known, n = int(counts.known[i]), max(int(counts.known[i]), 1)
+        yield FeatureShift(
+            feature=name,
+            outside=float(counts.outside[i] / n),
+            in_tails=float(counts.in_tails[i] / n),
+            missing=(counts.n_rows - known) / counts.n_rows if counts.n_rows else 0.0,
+            min=float(counts.min[i]) if known else None,
+            max=float(counts.max[i]) if known else None,
+            training=training[name],
+        )
 
 
 def _listed(texts: Sequence[str], n: int | None = None) -> str:

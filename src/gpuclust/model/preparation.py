@@ -232,6 +232,17 @@ class Preparation:
         run_blocks(run, len(raw))
         return matrix
 
+    def map_points(self, raw: np.ndarray) -> np.ndarray:
+        """The map coordinates of `transform` alone, with NumPy."""
+        coordinates = np.zeros((len(raw), MAP_DIMENSIONS), dtype=np.float32)
+
+        def run(block: slice) -> None:
+            projected = self.map_projection.transform(self.scaling.transform(raw[block]))
+            coordinates[block, : projected.shape[1]] = projected
+
+        run_blocks(run, len(raw))
+        return coordinates
+
 
 def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> Preparation:
     """The preparation of a model that was read."""

@@ -59,38 +59,74 @@ def span_of(values: np.ndarray, pad: float = 0.03, *, far: float = _FAR) -> tupl
 
     Where it is more than ``far`` times that of the middle 99.9 %, it is cut a quarter of that range beyond the middle.
     """
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-    if len(values) > 1000:
-        cut = int(len(values) * _TRIM)
-        inner = np.partition(values, (cut, len(values) - 1 - cut))
-        inner_low, inner_high = float(inner[cut]), float(inner[-1 - cut])
-        span = inner_high - inner_low
-        if span > 0 and high - low > far * span:
-            low, high = max(low, inner_low - 0.25 * span), min(high, inner_high + 0.25 * span)
+    if not len(values):
+        return span_between(0.0, 0.0, 0.0, 0.0, pad, far=far)
+    ranks = span_ranks(len(values))
+    low, inner_low, inner_high, high = np.partition(values, ranks)[list(ranks)].tolist()
+    return span_between(low, inner_low, inner_high, high, pad, far=far)
+
+
+def span_ranks(n: int) -> tuple[int, int, int, int]:
+    """The ranks of the values among n that decide the range of an axis: the ends, and the ends of the middle 99.9 %."""
+    cut = int(n * _TRIM) if n > 1000 else 0
+    return 0, cut, n - 1 - cut, n - 1
+
+
+def span_between(
+    low: float, inner_low: float, inner_high: float, high: float, pad: float = 0.03, *, far: float = _FAR
+) -> tuple[float, float]:
+    """The range of one axis by the values at `span_ranks`."""
+    span = inner_high - inner_low
+    if span > 0 and high - low > far * span:
+        low, high = max(low, inner_low - 0.25 * span), min(high, inner_high + 0.25 * span)
     margin = pad * (high - low) or (0.0 if high > low else 1.0)
     return low - margin, high + margin
 
 
-def rasterize(xy: np.ndarray, labels: np.ndarray, frame: Frame, width: int, height: int) -> Raster:
-    """Count every row of ``xy`` (n, 2) by cell and by cluster (``labels`` (n,), noise -1).
+@dataclass(frozen=True)
+class CellCounts:
+    """Rows of each cell of a raster of ``shape`` (height, width) and each label that occur together: ``keys`` (n,) int64, ascending, are
+    cell * n_labels + label + 1; ``rows`` (n,) int64. ``a + b`` are the counts of both sets of rows."""
+
+    keys: np.ndarray
+    rows: np.ndarray
+    n_labels: int
+    shape: tuple[int, int]
+
+    def __add__(self, other: CellCounts) -> CellCounts:
+        keys, place = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
+        rows = np.bincount(place, weights=np.concatenate([self.rows, other.rows]), minlength=len(keys))
+        return CellCounts(keys, rows.astype(np.int64), self.n_labels, self.shape)
+
+    def raster(self, frame: Frame) -> Raster:
+        """The rows of each cell, and its dominant cluster."""
+        n_cells = self.shape[0] * self.shape[1]
+        cell, label = np.divmod(self.keys, self.n_labels)
+        counts = np.bincount(cell, weights=self.rows, minlength=n_cells).astype(np.int64)
+        label = label - 1
+        order = np.lexsort((np.where(label < 0, self.n_labels, label), -self.rows, cell))
+        first = order[np.concatenate(([True], np.diff(cell[order]) != 0))] if len(order) else order
+        dominant = np.full(n_cells, -2, np.int32)
+        dominant[cell[first]] = label[first]
+        return Raster(counts.reshape(self.shape), dominant.reshape(self.shape), frame)
+
+
+def count_cells(xy: np.ndarray, labels: np.ndarray, frame: Frame, width: int, height: int, n_labels: int) -> CellCounts:
+    """Count rows ``xy`` (n, 2) by cell and by label (n,), noise -1; ``n_labels`` is more than the largest by two.
 
     One sort of n integers, whatever the number of clusters; memory O(n).
     """
     column = _cell(xy[:, 0], frame.x0, frame.x1, width)
     row = _cell(xy[:, 1], frame.y0, frame.y1, height)
-    n_labels = int(labels.max(initial=-1)) + 2
     keys = (row * width + column) * n_labels + (labels + 1)
     keys.sort()
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.empty(0, np.int64)
-    rows = np.diff(np.append(starts, len(keys)))
-    cell, label = np.divmod(keys[starts], n_labels)
-    counts = np.bincount(cell, weights=rows, minlength=width * height).astype(np.int64)
-    label = label - 1
-    order = np.lexsort((np.where(label < 0, n_labels, label), -rows, cell))
-    first = order[np.concatenate(([True], np.diff(cell[order]) != 0))] if len(order) else order
-    dominant = np.full(width * height, -2, np.int32)
-    dominant[cell[first]] = label[first]
-    return Raster(counts.reshape(height, width), dominant.reshape(height, width), frame)
+    return CellCounts(keys[starts], np.diff(np.append(starts, len(keys))), n_labels, (height, width))
+
+
+def rasterize(xy: np.ndarray, labels: np.ndarray, frame: Frame, width: int, height: int) -> Raster:
+    """Count every row of ``xy`` (n, 2) by cell and by cluster (``labels`` (n,), noise -1)."""
+    return count_cells(xy, labels, frame, width, height, int(labels.max(initial=-1)) + 2).raster(frame)
 
 
 def paint(raster: Raster) -> np.ndarray:

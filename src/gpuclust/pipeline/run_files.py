@@ -124,7 +124,7 @@ def _job_figures(result: Result) -> dict[str, bytes]:
     ratios = preparation.map_projection.explained_variance_ratio
     drawn = {
         "map": figures.cluster_map(
-            result.matrix.coordinates[:, :2],
+            result.matrix.coordinates,
             result.clustering.labels,
             explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
             names={c.cluster: c.name for c in result.profile.clusters},

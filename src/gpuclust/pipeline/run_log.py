@@ -14,6 +14,7 @@ from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, flatten
+from gpuclust.data.disk_frame import DiskFrame
 from gpuclust.data.summary import summary
 from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError
@@ -22,6 +23,7 @@ from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, data_name, with_size
 from gpuclust.pipeline.run_files import job_files
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.order_statistics import order_statistics
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, DatasetInput, RunStart
@@ -147,10 +149,15 @@ def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarra
     """What a model keeps of its training rows, to compare new rows with: ranges of the features, and of what was found."""
     # Values that occur, on the outer side of the quantile: at most 1 % of the training rows lie beyond, and interpolating
     # between values near 1e308 would overflow.
-    sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
     numbers = table.frame[list(table.features)]
-    found = [numbers.quantile(list(q), interpolation=side) for q, side in sides]
-    values = np.vstack([(q.to_pandas() if hasattr(q, "to_pandas") else q).to_numpy(np.float64) for q in found])
+    if isinstance(numbers, DiskFrame):
+        places = np.array(RANGE) * (table.n_rows - 1)
+        ranks = np.concatenate([np.floor(places[:2]), np.ceil(places[2:])]).astype(np.int64)
+        values = order_statistics(numbers.values_of(table.features), ranks)
+    else:
+        sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
+        found = [numbers.quantile(list(q), interpolation=side) for q, side in sides]
+        values = np.vstack([(q.to_pandas() if hasattr(q, "to_pandas") else q).to_numpy(np.float64) for q in found])
     ranges = dict(zip(table.features, values.T.tolist(), strict=True))
     return training_summary(ranges, table.n_rows, distance, confidence)
 
@@ -162,4 +169,4 @@ def labels_digest(clustering: Clustering) -> str:
 
 def digest_of(labels: np.ndarray) -> str:
     """A digest of int32 labels (n_rows,)."""
-    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.int32).tobytes(), digest_size=12).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(labels, dtype=np.int32).data, digest_size=12).hexdigest()

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpuclust.pages.palette import cluster_color
-from gpuclust.pages.raster import Frame, central_rows, frame_of, paint, rasterize
+from gpuclust.pages.raster import Frame, paint
 from gpuclust.pages.text import count
+from gpuclust.report.map_points import HeldPoints, StreamedPoints, points_of
 from gpuclust.report.style import (
     add_bare_axes,
     cluster_key,
@@ -41,21 +42,22 @@ def cluster_map(
 ) -> Figure:
     """Every row on two axes, usually the first two principal components, coloured by cluster.
 
-    ``xy`` (n, 2), ``labels`` (n,) with noise -1, ``explained`` the two axes' shares of variance, ``names`` of
+    ``xy`` (n, 2 or more) as an array or as blocks of rows, ``labels`` (n,) with noise -1, ``explained`` the two axes' shares of variance, ``names`` of
     clusters. Above 50,000 rows it is a density raster: each cell has its dominant cluster's colour, deeper where
     there are more rows.
     """
-    xy, labels = np.asarray(xy), np.asarray(labels)
+    labels = np.asarray(labels)
+    points = points_of(xy, labels, RASTER_ABOVE)
     figure = new_figure(9.5, 5.4)
     axes = add_bare_axes(figure, 0.7, 0.6, 3.05, 0.75)
-    frame = draw_rows(axes, xy, labels)
+    frame = draw_rows(axes, points)
     x, y = axis_names if explained is None else with_share(axis_names, explained)
     draw_axis_lines(axes, x, y)
-    tag_clusters(axes, xy, labels, frame)
-    note = f"all {count(len(xy))} rows"
-    if len(xy) > RASTER_ABOVE:
+    tag_clusters(axes, points, frame)
+    note = f"all {count(len(points))} rows"
+    if len(points) > RASTER_ABOVE:
         note += " · colour: the cell's largest cluster, deeper where denser"
-    if beyond := frame.beyond(xy):
+    if beyond := points.beyond(frame):
         note += f" · {count(beyond)} beyond the frame, at its edge"
     heading(figure, "Map of the clusters", note)
     clusters, shares = present_clusters(labels)
@@ -71,13 +73,13 @@ def present_clusters(labels: np.ndarray) -> tuple[list[int], dict[int, float]]:
     return [c for c in present if c >= 0] + [c for c in present if c < 0], shares
 
 
-def draw_rows(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> Frame:
+def draw_rows(axes: Axes, points: HeldPoints | StreamedPoints) -> Frame:
     """Draw every row into the axes: marks up to ``RASTER_ABOVE`` rows, a density raster beyond."""
-    frame = frame_of(xy)
+    frame = points.frame()
     axes.set(xlim=(frame.x0, frame.x1), ylim=(frame.y0, frame.y1))
-    if len(xy) > RASTER_ABOVE:
+    if isinstance(points, StreamedPoints) or len(points) > RASTER_ABOVE:
         box = pixels(axes) / _CELL_PIXELS
-        picture = paint(rasterize(xy, labels, frame, max(int(box[0]), 8), max(int(box[1]), 8)))
+        picture = paint(points.raster(frame, max(int(box[0]), 8), max(int(box[1]), 8)))
         axes.imshow(
             picture,
             origin="lower",
@@ -86,7 +88,7 @@ def draw_rows(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> Frame:
             interpolation="nearest",
         )
     else:
-        _draw_marks(axes, frame.clip(xy), labels)
+        _draw_marks(axes, frame.clip(points.xy), points.labels)
     return frame
 
 
@@ -122,9 +124,9 @@ def _draw_marks(axes: Axes, xy: np.ndarray, labels: np.ndarray) -> None:
         axes.add_artist(marks)  # not add_line, which looks at every row again for limits that are set
 
 
-def tag_clusters(axes: Axes, xy: np.ndarray, labels: np.ndarray, frame: Frame) -> None:
+def tag_clusters(axes: Axes, points: HeldPoints | StreamedPoints, frame: Frame) -> None:
     """The number of each cluster (of the largest forty) at its row nearest its mean, moved apart where crowded."""
-    clusters, at = central_rows(xy, labels)
+    clusters, at = points.central()
     clusters, at = clusters[:_MAX_TAGS], frame.clip(at[:_MAX_TAGS])
     if len(clusters) == 0:
         return

@@ -1,0 +1,173 @@
+"""Rows with their clusters, a batch at a time: the columns of a table, what a model predicts of them, and the files that hold both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from gpuclust.algorithms.registry import get_algorithm, resolve
+from gpuclust.analysis.noise import NoiseAssignment, assign_noise
+from gpuclust.config import DataConfig, did_you_mean
+from gpuclust.data.column_batches import other_columns_batches
+from gpuclust.data.disk_frame import DiskFrame
+from gpuclust.data.table import Frame, Frames, Table
+from gpuclust.errors import ConfigurationError
+from gpuclust.model.bundle import Assignment, Bundle, Prediction
+from gpuclust.model.manifest import ADDED
+from gpuclust.runtime.blocks import BLOCK_ROWS, RowBlocks, Run
+from gpuclust.sanitize import safe_table
+
+BATCH_ROWS = 4 * BLOCK_ROWS
+"""Rows that are written at once: a row group of Parquet."""
+
+
+def assign(bundle: Bundle, raw: RowBlocks) -> Assignment:
+    """The clusters of rows of raw features (n_rows, n_features) by a model."""
+    parts: list[Assignment] = raw.collect(_assign, bundle)
+    cluster, confidence, distance = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("cluster", "confidence", "distance")
+    )
+    return Assignment(cluster, confidence, distance)
+
+
+def _assign(run: Run, bundle: Bundle) -> Assignment:
+    return bundle.assign(run.X)
+
+
+class SourceColumns:
+    """The columns of a source that an export has, in Arrow tables of `BATCH_ROWS` rows: the id, every role column, the features, then
+    the other columns of the source (all of them, or those named by ``keep``); a row for each row of the table.
+
+    Raises ConfigurationError when a named column is not there.
+    """
+
+    def __init__(self, table: Table, data: DataConfig, frames: Frames, keep: Sequence[str] | None = None) -> None:
+        known = (*table.roles.columns, *table.features, *table.other_columns)
+        for name in keep or ():
+            if name not in known:
+                near = did_you_mean(name, known) or f"; it has {', '.join(known[:12])}"
+                raise ConfigurationError(f"--keep {name}: {data.path or 'the catalogue'} has no such column{near}")
+        self._table, self._data, self._frames = table, data, frames
+        self._own = list(dict.fromkeys((*table.roles.columns, *table.features)))
+        wanted = table.other_columns if keep is None else keep
+        self._others = [name for name in dict.fromkeys(wanted) if name not in self._own]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in order."""
+        return [*self._own, *self._others]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        own = frame_batches(self._table.frame[self._own], self._frames)
+        if not self._others:
+            yield from own
+            return
+        others = other_columns_batches(self._table, self._data, self._frames, self._others, rows=BATCH_ROWS)
+        for columns, added in zip(own, others, strict=True):
+            for name in self._others:
+                columns = columns.append_column(name, added[name])
+            yield columns
+
+
+def frame_batches(frame: Frame, frames: Frames) -> Iterator[pa.Table]:
+    """A frame in Arrow tables of `BATCH_ROWS` rows."""
+    if not isinstance(frame, DiskFrame):
+        whole = pa.Table.from_pandas(frames.to_pandas(frame), preserve_index=False).replace_schema_metadata(None)
+        yield from (whole.slice(start, BATCH_ROWS) for start in range(0, whole.num_rows, BATCH_ROWS))
+        return
+    schema = None
+    for part in frame.batches(rows=BATCH_ROWS):
+        columns = pa.Table.from_pandas(part, schema=schema, preserve_index=False).replace_schema_metadata(None)
+        schema = columns.schema
+        yield columns
+
+
+def with_assignments(
+    columns: Iterable[pa.Table],
+    bundle: Bundle,
+    raw: RowBlocks,
+    assigned: Assignment,
+    *,
+    rescue: bool = False,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Iterator[pa.Table]:
+    """The columns with what `with_prediction` adds. With ``rescue``, and a model that has a soft membership, also
+    ``cluster_rescued`` and ``confidence_rescued``: the nearest cluster of each row of noise."""
+    has_distance, rescued = not np.isnan(assigned.distance).all(), None
+    if rescue and (membership := get_algorithm(bundle.algorithm).soft_membership) is not None:
+        rescued = assign_noise(assigned.cluster, assigned.confidence, bundle.parameters, resolve(membership))
+    start = 0
+    for part in columns:
+        rows = slice(start, start + part.num_rows)
+        coordinates = bundle.coordinates(raw.take(np.arange(rows.start, rows.stop)))
+        found = Prediction(assigned.cluster[rows], assigned.confidence[rows], assigned.distance[rows], coordinates)
+        table = with_prediction(part, found, has_distance=has_distance)
+        if rescued is not None:
+            table = _with_rescued(table, NoiseAssignment(rescued.cluster[rows], rescued.confidence[rows]))
+        yield table
+        start = rows.stop
+        progress(start / len(raw))
+
+
+def free_names(names: Sequence[str]) -> dict[str, str]:
+    """Name of a source's column -> its name in an export: one that the export adds itself becomes NAME_source, or NAME_source_2
+    and so on where the source has that too."""
+    taken = {*names, *ADDED}
+    found = {}
+    for name in names:
+        found[name] = name
+        if name in ADDED:
+            tried = (f"{name}_source{'' if i == 1 else f'_{i}'}" for i in itertools.count(1))
+            found[name] = next(free for free in tried if free not in taken)
+            taken.add(found[name])
+    return found
+
+
+def with_prediction(columns: pa.Table, prediction: Prediction, *, has_distance: bool) -> pa.Table:
+    """The columns with ``cluster``, ``confidence``, ``distance`` (where the model has one) and ``x``, ``y``, ``z`` added.
+
+    A column that has one of these names already is kept under another (`free_names`).
+    """
+    columns = columns.rename_columns(list(free_names(columns.column_names).values()))
+    absent = ~prediction.placed
+    added: dict[str, pa.Array] = {
+        "cluster": pa.array(prediction.cluster, pa.int32(), mask=absent),
+        "confidence": pa.array(prediction.confidence, pa.float32(), mask=absent),
+    }
+    if has_distance:
+        added["distance"] = pa.array(prediction.distance, pa.float32(), mask=absent)
+    for i, axis in enumerate("xyz"):
+        added[axis] = pa.array(prediction.coordinates[:, i], pa.float32(), mask=absent)
+    for name, values in added.items():
+        columns = columns.append_column(name, values)
+    return columns
+
+
+def _with_rescued(columns: pa.Table, assigned: NoiseAssignment) -> pa.Table:
+    columns = columns.append_column("cluster_rescued", pa.array(assigned.cluster, pa.int32()))
+    return columns.append_column("confidence_rescued", pa.array(assigned.confidence, pa.float32()))
+
+
+def write_tables(tables: Iterable[pa.Table], *, parquet: Path | None = None, csv: Path | None = None) -> None:
+    """Write tables of one schema, one after another, to a Parquet file, a row group each, or a CSV file, or both.
+
+    The CSV is safe in a spreadsheet: a text or a name that it would run as a formula begins with an apostrophe.
+    """
+    with ExitStack() as files:
+        writers: dict[str, Any] = {}
+        for table in tables:
+            safe = safe_table(table) if csv else table
+            if parquet and "parquet" not in writers:
+                writers["parquet"] = files.enter_context(pq.ParquetWriter(parquet, table.schema, compression="zstd"))
+            if csv and "csv" not in writers:
+                writers["csv"] = files.enter_context(pyarrow.csv.CSVWriter(csv, safe.schema))
+            for name, writer in writers.items():
+                writer.write_table(safe if name == "csv" else table)
