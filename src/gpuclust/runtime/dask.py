@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import platform
+import signal
 import socket
 import time
 import uuid
@@ -352,7 +353,20 @@ def _on_this_machine(count: int | None) -> Workers:
             f"{n_workers} Dask workers cannot be started on this machine: {error}; in a Python script, call gpuclust "
             'below `if __name__ == "__main__":`, or start them with `dask worker` and give workers.address'
         ) from error
-    return Workers(Client(cluster, set_as_default=False), cluster)
+    client = Client(cluster, set_as_default=False)
+    client.register_plugin(_ignoring_interrupts())
+    return Workers(client, cluster)
+
+
+def _ignoring_interrupts() -> Any:
+    """A plug-in by which Ctrl-C in the terminal ends this process alone, which then ends its workers."""
+    from distributed import WorkerPlugin
+
+    class IgnoringInterrupts(WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return IgnoringInterrupts()
 
 
 def use_cores(sharing: Mapping[str, int]) -> int:
