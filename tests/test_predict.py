@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from gpuclust import assignments
+from gpuclust import predict as predict_module
 from gpuclust.cli import main
+from gpuclust.config import MemoryConfig
 from gpuclust.errors import ModelError
 from gpuclust.export import export, find_run
 from gpuclust.model.novelty import MIN_ROWS_FOR_TAILS, compare, count_outside, training_summary
@@ -17,6 +21,7 @@ from gpuclust.model.schema import Details
 from gpuclust.pipeline.context import RunContext
 from gpuclust.predict import predict
 from gpuclust.runtime.backend import BackendChoice
+from gpuclust.runtime.blocks import BLOCK_ROWS
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -132,6 +137,33 @@ def test_ordinary_new_rows_pass(exports: dict[str, Path], tmp_path: Path, capsys
             status, _, err = run(capsys, exports[name], tmp_path / f"rows{seed}.parquet", "--force",
                                  "--out", tmp_path / "scored.parquet")  # fmt: skip
             assert (status, err) == (0, ""), (name, seed)
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "filled"), ("parquet", "gmm"), ("parquet", "hdbscan")])
+def test_rows_that_do_not_fit_in_memory_are_placed_as_those_that_do(
+    form: str, name: str, exports: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.concat([gaps(tracks(1000, seed)) for seed in range(70)], ignore_index=True)
+    frame["duration_ms"] = frame["duration_ms"].fillna(0).astype(int)
+    rows = tmp_path / f"rows.{form}"
+    frame.to_csv(rows, index=False) if form == "csv" else frame.to_parquet(rows)
+    for module in (assignments, predict_module):
+        monkeypatch.setattr(module, "BATCH_ROWS", BLOCK_ROWS)
+    for mode in ("resident", "disk"):
+        memory = MemoryConfig(mode=mode, folder=str(tmp_path / "scratch"))
+        out = tmp_path / f"{mode}.{form}"
+        predict(exports[name], rows, out, report=tmp_path / f"{mode}.json", memory=memory)
+    reports = [json.loads((tmp_path / f"{mode}.json").read_text()) | {"out": ""} for mode in ("resident", "disk")]
+    assert reports[0] == reports[1]
+    assert reports[0]["rows"] == 70_000
+    assert reports[0]["unplaced"] == (0 if name == "filled" else 70 * 30)
+    assert not list((tmp_path / "scratch").iterdir())
+    if form == "csv":
+        assert (tmp_path / "resident.csv").read_bytes() == (tmp_path / "disk.csv").read_bytes()
+        return
+    resident, disk = (pq.ParquetFile(tmp_path / f"{mode}.parquet") for mode in ("resident", "disk"))
+    assert disk.num_row_groups == 2
+    assert resident.read().equals(disk.read())
 
 
 def test_a_heavy_tailed_column_in_another_unit_is_seen_in_its_tails() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -83,11 +84,16 @@ def frame_batches(frame: Frame, frames: Frames) -> Iterator[pa.Table]:
         whole = pa.Table.from_pandas(frames.to_pandas(frame), preserve_index=False).replace_schema_metadata(None)
         yield from (whole.slice(start, BATCH_ROWS) for start in range(0, whole.num_rows, BATCH_ROWS))
         return
+    yield from tables_of(frame.batches(rows=BATCH_ROWS))
+
+
+def tables_of(frames: Iterable[pd.DataFrame]) -> Iterator[pa.Table]:
+    """Frames of the same columns as Arrow tables of one schema."""
     schema = None
-    for part in frame.batches(rows=BATCH_ROWS):
-        columns = pa.Table.from_pandas(part, schema=schema, preserve_index=False).replace_schema_metadata(None)
-        schema = columns.schema
-        yield columns
+    for frame in frames:
+        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
+        schema = table.schema
+        yield table
 
 
 def with_assignments(

@@ -12,19 +12,24 @@ from operator import add
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
-from gpuclust.assignments import assign, frame_batches, with_assignments, write_tables
-from gpuclust.config import DataConfig
-from gpuclust.data.disk_frame import DiskFrame
+from gpuclust.assignments import BATCH_ROWS, assign, frame_batches, tables_of, with_assignments, write_tables
+from gpuclust.config import Config, DataConfig, MemoryConfig
+from gpuclust.data.batches import regroup
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
+from gpuclust.data.stream import open_stream
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import MODEL
 from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, RangeCounts, compare, count_outside
 from gpuclust.model.schema import Details
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run
+from gpuclust.runtime.forecast import RESIDENT, forecast
+from gpuclust.runtime.memory import scratch_folder
+from gpuclust.runtime.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ def predict(
     report: Path | None = None,
     max_outside: float = MAX_OUTSIDE,
     force: bool = False,
+    memory: MemoryConfig | None = None,
 ) -> Scored:
     """Place the rows of a file in the clusters of an export (or a bundle) folder.
 
     ``rows`` is any file that `data.path` takes and has the model's features by name; the output, Parquet or CSV by its
     ending, has its columns and ``cluster``, ``confidence``, ``distance``, ``x``, ``y``, ``z``. Rows that cannot be placed
-    keep these empty. ``report`` is a JSON file to write the comparison with the training rows to. Raises
+    keep these empty. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
+    (``memory``) are read, placed and written in batches. Raises
     ConfigurationError, ExportError, DataError or ModelError in one line.
     """
     if not 0 <= max_outside <= 1:
@@ -73,22 +80,16 @@ def predict(
     if report is not None and report.absolute() == out.absolute():
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
-    given = _rows(rows, bundle.features)
-    assigned = assign(bundle, given.raw)
-    details = Details.model_validate(bundle.details)
-    counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
-    placed = assigned.placed
-    novelty = compare(
-        details,
-        reduce(add, counts),
-        assigned.cluster[placed],
-        assigned.confidence[placed],
-        assigned.distance[placed],
-    )
-    exceeding = novelty.exceeding(max_outside)
-    with _whole_file(out, "--out") as temporary:
-        tables = with_assignments(given.columns, bundle, given.raw, assigned)
-        write_tables(tables, **{out.suffix[1:]: temporary})
+    with _opened(str(rows), bundle.features, memory or MemoryConfig()) as given:
+        assigned = assign(bundle, given.raw)
+        details, placed = Details.model_validate(bundle.details), assigned.placed
+        counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
+        found = (values[placed] for values in (assigned.cluster, assigned.confidence, assigned.distance))
+        novelty = compare(details, reduce(add, counts), *found)
+        exceeding = novelty.exceeding(max_outside)
+        with _whole_file(out, "--out") as temporary:
+            tables = with_assignments(given.columns, bundle, given.raw, assigned)
+            write_tables(tables, **{out.suffix[1:]: temporary})
     if report is not None:
         content = {"model": str(folder), "rows_of": str(rows), "out": str(out), "max_outside": max_outside}
         content |= {"exceeding": [f.feature for f in exceeding]} | novelty.to_dict()
@@ -119,20 +120,30 @@ class _Rows:
     raw: RowBlocks
 
 
-def _rows(path: str | Path, features: tuple[str, ...]) -> _Rows:
-    frames = PandasFrames()
+@contextmanager
+def _opened(path: str, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[_Rows]:
+    """The rows in memory, or where the forecast is that they do not fit, in batches that are read again when they are written."""
+    data, frames = DataConfig(path=path, preset="tracks", features=list(features)), PandasFrames()
     try:
-        table = read(DataConfig(path=str(path), preset="tracks", features=list(features)), frames)
+        if forecast(Config(data=data, memory=memory)).rung == RESIDENT:
+            table = read(data, frames)
+            yield _Rows(frame_batches(table.frame, frames), MemoryBlocks(_raw(table.frame, features, frames, path)))
+            return
+        with Scratch(scratch_folder(memory)) as scratch, open_stream(data, frames, scratch) as stream:
+            writer = scratch.writer("features", len(features), np.float64)
+            for frame in stream.batches():
+                writer.append(_raw(frame, features, frames, path))
+            columns = regroup(tables_of(stream.batches()), BATCH_ROWS)
+            yield _Rows(columns, writer.close())
     except DataError as error:
         raise DataError(f"{error} (the model needs: {', '.join(features)})") from error
-    if missing := set(features) - set(table.frame.columns):
+
+
+def _raw(frame: pd.DataFrame, features: Sequence[str], frames: PandasFrames, path: str) -> np.ndarray:
+    if missing := set(features) - set(frame.columns):
         raise ModelError(f"{path} lacks {', '.join(sorted(missing))}, which the model needs")
-    if isinstance(table.frame, DiskFrame):
-        raw = table.frame.values_of(features)
-    else:
-        numbers = [frames.to_numeric(table.frame[f]).to_numpy(dtype=np.float64) for f in features]
-        raw = MemoryBlocks(np.column_stack(numbers))
-    return _Rows(frame_batches(table.frame, frames), raw)
+    columns = (frame[f] if frame[f].dtype.kind in "iuf" else frames.to_numeric(frame[f]) for f in features)
+    return np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
 
 
 def _count_outside(run: Run, details: Details, features: Sequence[str]) -> RangeCounts:

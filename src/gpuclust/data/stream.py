@@ -7,12 +7,13 @@ and repeated rows are found in what was written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data.batches import BATCH_ROWS, BatchedFrames
@@ -21,7 +22,7 @@ from gpuclust.data.disk_frame import DiskFrame, DiskFrameWriter
 from gpuclust.data.distinct import DistinctRows, row_keys
 from gpuclust.data.frames import PandasFrames, hash_rows
 from gpuclust.data.medians import means, medians, read_parts
-from gpuclust.data.read import find_id, open_table
+from gpuclust.data.read import OpenedTable, find_id, open_table
 from gpuclust.data.row_stream import RowStream
 from gpuclust.data.stream_types import StreamedTypes
 from gpuclust.data.table import Audit, Frames, Roles, Table
@@ -55,18 +56,12 @@ def read_streamed(
         ConfigurationError, DataError, CleaningError: as `read` and `clean`.
         BackendError: the disk of the scratch folder is full.
     """
-    readers = BatchedFrames(scratch)
     frames = frames if isinstance(frames, PandasFrames) else PandasFrames()
     progress("reading", 0.0)
-    try:
-        opened = open_table(data, readers)
-        opened = opened.with_id(find_id(opened.candidates, lambda name: _all_distinct(opened.frame, name, scratch)))
-        stream = RowStream(opened, frames, batch_rows)
-        types = StreamedTypes.infer(stream, frames, scratch)
+    with open_stream(data, frames, scratch, batch_rows=batch_rows) as typed:
+        opened, stream, types = typed.opened, typed.stream, typed.types
         require_two_rows(stream.n_rows)
         written = _write_kept(stream, types, config, frames, scratch, progress)
-    finally:
-        readers.remove_parsed()
     progress("cleaning", 0.0)
     rules, log = written.rules, written.log
     frame, rows = written.frame, written.rows
@@ -95,6 +90,34 @@ def read_streamed(
         ids=_id_counts(table, frame, scratch, unique=config.duplicates == "id"),
         count_distinct=lambda features: _count_distinct(frame, features, scratch),
     )
+
+
+@dataclass(frozen=True)
+class TypedStream:
+    """The rows of a source with their final columns and types, before cleaning."""
+
+    opened: OpenedTable
+    stream: RowStream
+    types: StreamedTypes
+
+    def batches(self) -> Iterator[pd.DataFrame]:
+        """All rows in order; as often as is needed."""
+        return (self.types.apply(batch.frame) for batch in self.stream.batches(self.types.sources, join=True))
+
+
+@contextmanager
+def open_stream(
+    data: DataConfig, frames: Frames, scratch: Scratch, *, batch_rows: int = BATCH_ROWS
+) -> Iterator[TypedStream]:
+    """The rows that `read` gives, in batches, as long as the block runs. Raises as `read`."""
+    readers = BatchedFrames(scratch)
+    try:
+        opened = open_table(data, readers)
+        opened = opened.with_id(find_id(opened.candidates, lambda name: _all_distinct(opened.frame, name, scratch)))
+        stream = RowStream(opened, frames, batch_rows)
+        yield TypedStream(opened, stream, StreamedTypes.infer(stream, frames, scratch))
+    finally:
+        readers.remove_parsed()
 
 
 @dataclass(frozen=True)
