@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 from numba import config, njit
 from numba.core import event
 
@@ -170,8 +169,8 @@ def notify_on_compile(callback: Callable[[], None]) -> Iterator[None]:
             _worker = None
 
 
-def schedule_precompile(algorithm: str, X: np.ndarray, modules: Sequence[str] = ()) -> None:
-    """Register a worker that compiles the kernels used after a fit of ``algorithm`` to X (n_samples, n_features).
+def schedule_precompile(algorithm: str, X: Any, modules: Sequence[str] = ()) -> None:
+    """Register a worker that compiles the kernels used after a fit of ``algorithm`` to X (n_samples, n_features), in memory or in blocks.
 
     It starts if the fit has to compile kernels of its own. ``modules`` are the modules of the algorithm whose kernels the
     worker compiles, besides those of the silhouette.

@@ -12,12 +12,14 @@ from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_centers, sum_of_squares, use_fused
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.config import AUTO
+from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.jit import schedule_precompile
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
     """Fit several configurations in shared passes. Engine ``fused`` is `fit_centers`, ``library`` scikit-learn."""
     X = data.X
+    assert not isinstance(X, RowBlocks)
     fused = [
         i
         for i, c in enumerate(configs)

@@ -163,8 +163,8 @@ def block_squares(distance: np.ndarray, weight: np.ndarray | None = None) -> lis
     found = []
     for start in range(0, max(1, len(distance)), BLOCK_ROWS):
         squares = distance[start : start + BLOCK_ROWS] ** 2
-        weighted = weight is not None and len(weight)
-        found.append(float(squares @ weight[start : start + BLOCK_ROWS] if weighted else squares.sum()))
+        own = None if weight is None or not len(weight) else weight[start : start + BLOCK_ROWS]
+        found.append(float(squares.sum() if own is None else squares @ own))
     return found
 
 

@@ -182,7 +182,7 @@ def labels_of(run: Run, seen: RowFrame, key: PassKey, centers: np.ndarray) -> np
     """The labels (n_rows of the run,) that pass ``key`` found by these centres (n_clusters, n_features): kept, or found again."""
     kept = run.cache.get(LABELS)
     if kept is not None and kept.batch == key.batch and kept.number[key.fit] == key.number:
-        return kept.labels[key.fit, : len(run.X)]  # type: ignore[no-any-return]
+        return kept.labels[key.fit, : len(run.X)]
     alone = make_centers([centers])
     kept = _no_labels("", len(run.X), alone)
     _label(run, seen, kept, alone, np.arange(1))
