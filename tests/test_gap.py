@@ -9,6 +9,7 @@ from sklearn.mixture import GaussianMixture
 
 from gpuclust.metrics.gap import first_within_error, gap_statistic, reference_set
 from gpuclust.metrics.icl_gain import SHRINKAGE, split_gain
+from gpuclust.runtime.blocks import MemoryBlocks
 from gpuclust.runtime.cpu import CpuBackend
 from tests.known_answers import groups, standardised
 
@@ -33,6 +34,17 @@ def test_the_gap_of_separated_groups_equals_the_formula_computed_with_scikit_lea
     np.testing.assert_allclose(found.error, references.std(axis=0) * np.sqrt(1 + 1 / 4), atol=0.02)
     assert found.chosen == 3
     assert found.maximum == 3
+
+
+@pytest.mark.parametrize("n_rows", [200, 900])
+def test_blocks_have_the_gap_and_the_gain_of_the_array(n_rows: int) -> None:
+    X = groups(3, n_columns=2, n_rows=n_rows, seed=0)
+    found = gap_statistic(X, [3], n_references=2, seed=1, backend=BACKEND, most_rows=300)
+    assert gap_statistic(MemoryBlocks(X), [3], n_references=2, seed=1, backend=BACKEND, most_rows=300) == found
+    labels = (np.arange(n_rows) % 3).astype(np.int32)
+    assert split_gain(MemoryBlocks(X), labels) == split_gain(X, labels)
+    wide = np.random.default_rng(0).normal(size=(20, 30))
+    assert split_gain(MemoryBlocks(wide), labels[:20]) == split_gain(wide, labels[:20])
 
 
 def test_reference_sets_fill_the_box_of_the_principal_axes() -> None:

@@ -1,5 +1,6 @@
 """Stability against brute force, and what it says of stable and of made-up clusters."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gpuclust.metrics.stability import (
     strength,
 )
 from gpuclust.model.prediction import assign
+from gpuclust.runtime.blocks import MemoryBlocks
 from gpuclust.runtime.cpu import CpuBackend
 from tests.fitting import fit_one
 from tests.known_answers import groups, standardised
@@ -168,3 +170,15 @@ def test_a_refit_that_fails_counts_as_dissolved() -> None:
     assert found.jaccard == (0.0, 0.0)
     assert found.dissolved == (1.0, 1.0)
     assert found.prediction_strength == 0.0
+
+
+def test_a_large_table_is_sampled_and_the_same_from_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stability_module, "MAX_ROWS", 300)
+    X = groups(3, n_columns=2, n_rows=600, seed=0, apart=12.0)
+    for request in (KMeansConfig(n_clusters=3), HdbscanConfig(min_cluster_size=40)):
+        labels = fitted(X, request)
+        found = stability(X, labels, request, n_resamples=3, seed=0, backend=BACKEND)
+        in_blocks = stability(MemoryBlocks(X), labels, request, n_resamples=3, seed=0, backend=BACKEND)
+        assert found.n_rows == in_blocks.n_rows == 300
+        assert min(found.jaccard) > 0.95, "sizes are scaled to the sample"
+        assert replace(found, seconds=0.0) == replace(in_blocks, seconds=0.0)

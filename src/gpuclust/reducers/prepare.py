@@ -41,7 +41,7 @@ def prepare(
     """
     started = time.perf_counter()
     raw = raw_features(table, backend)
-    statistics = feature_statistics(raw)
+    statistics = feature_statistics(raw, plain=scale.method == "standard")
     scaling = fit_scaling(raw, scale.method, backend, statistics)
     largest = _largest(table, scaling, statistics)
     components = fit_components(raw, backend, scaling)
