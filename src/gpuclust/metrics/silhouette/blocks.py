@@ -74,8 +74,7 @@ def _score(
     first = np.cumsum([0, *(len(n.weights) for n in numberings)])
     codes = tuple(np.where(n.codes >= 0, n.codes + f, -1) for n, f in zip(numberings, first, strict=False))
     own = np.stack([code[labels[rows]] for code, labels in zip(codes, labelings, strict=True)]).astype(np.int32)
-    per_row = tuple(PerRow(labels) for labels in labelings)
-    sums = X.reduce(_distance_sums, targets, per_row, codes, first, exponent)
+    sums = X.reduce(_distance_sums, targets, codes, first, exponent, *map(PerRow, labelings))
     values = np.empty(own.shape)
     coefficients(sums, own, np.arange(len(rows)), first, weights, values)
     n_clustered = [int(n.weights.sum()) for n in numberings]
@@ -87,7 +86,7 @@ def _largest(run: Run) -> list[np.floating]:
 
 
 def _distance_sums(
-    run: Run, targets: Array, labelings: tuple[PerRow, ...], codes: tuple[Array, ...], first: Array, exponent: int
+    run: Run, targets: Array, codes: tuple[Array, ...], first: Array, exponent: int, *labelings: PerRow
 ) -> OneByOne[Array]:
     """For each block, the sums of the distances from the targets to its rows of each cluster: (n_sums, n_targets) float64."""
     from gpuclust.metrics.silhouette.cpu import distance_sums
