@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +50,21 @@ def read_schema(path: str) -> FileSchema:
         DataError: a file is missing, empty or damaged, or the files of a folder have different columns.
     """
     files = find_files(path)
+    return _schema_of(files, tuple(_version(file) for file in files.paths))
+
+
+def _version(file: TableFile) -> tuple[int, int] | None:
+    """What tells a local file from its earlier contents; a remote file knows its own version."""
+    if isinstance(file, RemoteFile):
+        return None
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _schema_of(files: TableFiles, versions: tuple[tuple[int, int] | None, ...]) -> FileSchema:
+    """The schema of files. A command asks for it several times: for the preset, the forecast and each table."""
+    del versions  # parts of the cache's key
     layouts: tuple[CsvLayout, ...] = ()
     if files.format == "csv":
         sniffed = [sniff(file) for file in files.paths]
@@ -56,8 +72,9 @@ def read_schema(path: str) -> FileSchema:
         layouts = tuple(s.layout for s in sniffed)
         keys = [s.keys for s in sniffed]
     else:
-        kinds = [_binary_kinds(file, files.format) for file in files.paths]
-        keys = [_binary_keys(files, kinds[0])]
+        schemas = [_arrow_schema(file, files.format) for file in files.paths]
+        kinds = [_binary_kinds(schema) for schema in schemas]
+        keys = [_binary_keys(files, schemas[0])]
     for file, other in zip(files.paths[1:], kinds[1:], strict=True):
         if different := set(kinds[0]) ^ set(other):
             raise DataError(
@@ -87,16 +104,18 @@ def kind_of(type_: Any) -> str:
     return "empty" if types.is_null(type_) else "other"
 
 
-def _binary_kinds(file: TableFile, format: str) -> dict[str, str]:
+def _arrow_schema(file: TableFile, format: str) -> Any:
     try:
         if format == "parquet":
-            schema = pa.parquet.read_schema(arrow_input(file))
-        else:
-            with open_arrow(file) as reader:
-                schema = reader.schema
+            return pa.parquet.read_schema(arrow_input(file))
+        with open_arrow(file) as reader:
+            return reader.schema
     except (pa.ArrowException, OSError) as error:
         text = message_of(error)
         raise DataError(f"{file} is a damaged {format.title()} file ({text}); write or fetch it again") from error
+
+
+def _binary_kinds(schema: Any) -> dict[str, str]:
     kinds = {name: kind_of(type_) for name, type_ in zip(unique_names(schema.names), schema.types, strict=True)}
     first = next(iter(kinds), None)
     for name in kinds:
@@ -105,12 +124,14 @@ def _binary_kinds(file: TableFile, format: str) -> dict[str, str]:
     return kinds
 
 
-def _binary_keys(files: TableFiles, kinds: dict[str, str]) -> tuple[str, ...]:
+def _binary_keys(files: TableFiles, schema: Any) -> tuple[str, ...]:
     """The text and integer columns that may be a key, by their first values in the first file."""
-    names = [name for name, kind in kinds.items() if kind in ("number", "text")]
-    head = first_rows(files.paths[0], files.format, names)
-    whole = [f.name for f in head.schema if pa.types.is_integer(f.type) or kind_of(f.type) == "text"]
-    return tuple(n for n in whole if may_be_key([None if v is None else str(v) for v in head.column(n).to_pylist()]))
+    kinds, types = _binary_kinds(schema), zip(unique_names(schema.names), schema.types, strict=True)
+    whole = {name for name, type_ in types if pa.types.is_integer(type_) or kind_of(type_) == "text"}
+    names = [name for name in kinds if kinds[name] in ("number", "text") and name in whole]
+    head = first_rows(files.paths[0], files.format, names) if names else pa.table({})
+    found = {n: [None if v is None else str(v) for v in head.column(n).to_pylist()] for n in head.column_names}
+    return tuple(name for name, values in found.items() if may_be_key(values))
 
 
 def first_rows(file: TableFile, format: str, names: Sequence[str]) -> Any:
@@ -121,7 +142,8 @@ def first_rows(file: TableFile, format: str, names: Sequence[str]) -> Any:
                 arrow_input(file), buffer_size=HEAD_BUFFER if isinstance(file, RemoteFile) else 0
             )
             columns = list(names) if unique_and_named(parquet.schema_arrow.names) else None
-            batch = next(parquet.iter_batches(HEAD_ROWS, columns=columns))
+            groups = (i for i in range(parquet.num_row_groups) if parquet.metadata.row_group(i).num_rows)
+            batch = next(parquet.iter_batches(HEAD_ROWS, row_groups=[next(groups)], columns=columns))
         else:
             with open_arrow(file) as reader:
                 batch = next(iter_arrow(reader)).slice(0, HEAD_ROWS)
