@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +24,9 @@ from gpuclust.model.records import noise_warning
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
 from gpuclust.runtime.backend import Backend, BackendChoice
 from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
-from gpuclust.runtime.forecast import MemoryPlan
+from gpuclust.runtime.forecast import RESIDENT, MemoryPlan, plan_memory
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.runtime.scratch import Scratch
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import Recorder
@@ -136,6 +137,28 @@ class Display(Protocol):
         """A job ended."""
 
 
+class RowStorage:
+    """The folders for the rows of tables that are not held in memory, and the plans of jobs that no command decided for together."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, MemoryPlan] = {}
+        self._scratch: dict[Path, Scratch] = {}
+
+    def plan(self, job: Job, backend: str) -> MemoryPlan:
+        """How the rows of a job alone are held. Raises BackendError where neither memory nor disk can hold them."""
+        if job.key_of_table not in self._plans:
+            self._plans[job.key_of_table] = plan_memory(job.config, backend=backend)
+        return self._plans[job.key_of_table]
+
+    def folder(self, plan: MemoryPlan) -> Scratch | None:
+        """The folder of a plan; None where all rows are in memory."""
+        if plan.mode == RESIDENT:
+            return None
+        if plan.folder not in self._scratch:
+            self._scratch[plan.folder] = Scratch(plan.folder)
+        return self._scratch[plan.folder]
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What jobs run with: the backend and why it was chosen, the shared cache, the recorder and the display.
@@ -156,6 +179,11 @@ class RunContext:
     batches_on: str = "here"
     hold: Callable[[Matrix, Job], Matrix] = lambda matrix, job: matrix
     memory: MemoryPlan | None = None
+    storage: RowStorage = field(default_factory=RowStorage)
+
+    def scratch(self, job: Job) -> Scratch | None:
+        """The folder for the rows of a job's table; None where they are held in memory."""
+        return self.storage.folder(self.memory or self.storage.plan(job, self.backend.name))
 
 
 def with_size(job: Job, metrics: Mapping[str, float]) -> Job:

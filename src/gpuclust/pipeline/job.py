@@ -19,6 +19,7 @@ from gpuclust.analysis.profile import with_rules as add_rules
 from gpuclust.analysis.table_stats import TableStats, compute_table_stats
 from gpuclust.data.clean import clean
 from gpuclust.data.read import other_columns, read
+from gpuclust.data.stream import read_streamed
 from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import Scores, score
@@ -87,10 +88,15 @@ def get_table(job: Job, context: RunContext) -> Table:
     """Read and clean, once for all jobs that use the same columns of the same content."""
 
     def make() -> Table:
-        context.display.stage("reading")
-        table = read(job.config.data, context.backend.frames)
-        context.display.stage("cleaning")
-        table = clean(table, job.config.clean, context.backend.frames)
+        data, rules, frames = job.config.data, job.config.clean, context.backend.frames
+        if (scratch := context.scratch(job)) is not None:
+            context.display.stage("reading and cleaning")
+            table = read_streamed(data, rules, frames, scratch, progress=context.display.stage)
+        else:
+            context.display.stage("reading")
+            table = read(data, frames)
+            context.display.stage("cleaning")
+            table = clean(table, rules, frames)
         say_table(job, table_lines(table), context)
         return table
 
@@ -103,8 +109,9 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
     def make() -> Matrix:
         table = get_table(job, context)
         context.display.stage("preparing")
-        c = job.config
-        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend)
+        c, scratch = job.config, context.scratch(job)
+        folder = None if scratch is None else scratch.path
+        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend, folder=folder)
 
     return context.cache.get_or_create(job.key_of_matrix, make)
 
