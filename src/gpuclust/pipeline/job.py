@@ -111,7 +111,9 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
         context.display.stage("preparing")
         c, scratch = job.config, context.scratch(job)
         folder = None if scratch is None else scratch.path
-        return prepare(table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend, folder=folder)
+        return prepare(
+            table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend, folder=folder
+        )
 
     return context.cache.get_or_create(job.key_of_matrix, make)
 
