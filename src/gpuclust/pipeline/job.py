@@ -109,10 +109,15 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
     def make() -> Matrix:
         table = get_table(job, context)
         context.display.stage("preparing")
-        c, scratch = job.config, context.scratch(job)
-        folder = None if scratch is None else scratch.path
+        c = job.config
         return prepare(
-            table, c.scale, c.reduce, dtype=c.dtype, key=job.key_of_matrix, backend=context.backend, folder=folder
+            table,
+            c.scale,
+            c.reduce,
+            dtype=c.dtype,
+            key=job.key_of_matrix,
+            backend=context.backend,
+            scratch=context.scratch(job),
         )
 
     return context.cache.get_or_create(job.key_of_matrix, make)
