@@ -28,7 +28,7 @@ INSIDE = {
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
-    "pipeline": "context > curves run_files > run_log > job > batches summary > sweep_result > sweep_log > sweep > start",
+    "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
     "report": "map_points page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "blocks cache cpu cudf_frames deduplicate dask jit memory threads > gpu nearest passes scratch > backend dask_blocks forecast order_statistics > matrix",
@@ -50,6 +50,7 @@ HEAVY = {
     "rmm": ("runtime/",),
     "dask": ("runtime/dask.py",),
     "distributed": ("runtime/dask.py",),
+    "optuna": ("pipeline/search.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

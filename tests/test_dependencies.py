@@ -53,6 +53,8 @@ def area(path: Path) -> str | None:
         return "remote"
     if place.stem == "dask":
         return "dask"
+    if place.as_posix() == "pipeline/search.py":
+        return "optuna"
     return "gpu" if place.stem == "gpu" or place.stem.startswith("cudf") else None
 
 
@@ -63,6 +65,7 @@ def by_area() -> dict[str | None, set[str]]:
         "atlas": set(),
         "gpu": set(),
         "dask": set(),
+        "optuna": set(),
         "remote": set(),
     }
     for path in PACKAGE.rglob("*.py"):
@@ -102,7 +105,7 @@ RUN = {
 
 
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
-    extras = {name: set(requirements(name)) for name in ("dask", "gpu", "postgres", "serve", "dev", "docs")}
+    extras = {name: set(requirements(name)) for name in ("dask", "gpu", "optuna", "postgres", "serve", "dev", "docs")}
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
     optional = {"flash-kmeans", "torch"}  # compared with where they are installed

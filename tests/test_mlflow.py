@@ -17,7 +17,14 @@ from gpuclust.errors import TrackingError
 from gpuclust.tracking.claims import HOST, PROCESS
 from gpuclust.tracking.mlflow import PARENT_RUN, MlflowRecorder
 from gpuclust.tracking.recorder import FINISHED, KEY, KILLED, KIND, DatasetInput, RunStart
-from gpuclust.tracking.store_location import DeferredInterrupts, pages, resolve_uri
+from gpuclust.tracking.store_location import (
+    SHARED_VIEWS,
+    VIEW_DIGESTS,
+    DeferredInterrupts,
+    pages,
+    resolve_uri,
+    view_digest,
+)
 
 
 @pytest.fixture
@@ -217,7 +224,8 @@ def test_a_run_in_the_environment_is_left_alone(
 
 def test_models_are_kept_and_read_in_the_store_of_the_recorder(recorder: MlflowRecorder, tmp_path: Path) -> None:
     run_id = recorder.start_job(start("job", "j"), None)
-    other = MlflowRecorder(f"sqlite:///{tmp_path / 'other.db'}", "e")
+    of_program = mlflow.get_tracking_uri()
+    MlflowRecorder(f"sqlite:///{tmp_path / 'other.db'}", "e")
     old = Path(__file__).parent / "data" / "models_0_1_0" / "kmeans"
     bundle = Path(shutil.copytree(old, tmp_path / "bundle"))
     recorder.log_model(run_id, bundle, ("danceability", "energy", "tempo"))
@@ -225,7 +233,57 @@ def test_models_are_kept_and_read_in_the_store_of_the_recorder(recorder: MlflowR
     with recorder.download_model(run_id) as folder:
         assert folder is not None
         assert (folder / "model.json").is_file()
-    assert mlflow.get_tracking_uri() == other.uri
+    assert mlflow.get_tracking_uri() == of_program
+
+
+@pytest.mark.parametrize("given", ["", "mlflow.set_tracking_uri(own); mlflow.set_experiment('mine')"])
+def test_the_store_and_the_experiment_of_the_calling_program_stay_active(
+    given: str, tmp_path: Path, store_template: Path
+) -> None:
+    for name in ("mlflow.db", "own.db"):
+        shutil.copy(store_template, tmp_path / name)
+    code = f"""
+import os, mlflow, numpy as np, gpuclust as gc
+from mlflow.tracking import fluent
+own = "sqlite:///{tmp_path / "own.db"}"
+{given}
+def state():
+    names = [name for name in os.environ if name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")]
+    return mlflow.get_tracking_uri(), fluent._active_experiment_id, {{name: os.environ[name] for name in names}}
+before = state()
+run = gc.fit(np.random.default_rng(0).normal(size=(60, 2)), gc.KMeans(3), tracking={str(tmp_path)!r}, progress=False)
+assert run.model is not None
+assert state() == before, (before, state())
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") or "TELEMETRY" in k}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_shared_view_that_a_person_changed_is_kept(uri: str) -> None:
+    recorder = MlflowRecorder(uri, "e")
+    runs, charts = SHARED_VIEWS
+
+    def views() -> dict[str, str]:
+        found = recorder.client.get_experiment(recorder.experiment_id).tags
+        return {tag: found[tag] for tag in SHARED_VIEWS}
+
+    def change(tag: str, text: str) -> None:
+        recorder.client.set_experiment_tag(recorder.experiment_id, tag, text)
+
+    assert views() == SHARED_VIEWS
+    change(runs, '{"mine": 1}')
+    MlflowRecorder(uri, "e")
+    assert views() == {runs: '{"mine": 1}', charts: SHARED_VIEWS[charts]}
+    change(VIEW_DIGESTS, view_digest("of an earlier version"))
+    change(charts, "of an earlier version")
+    MlflowRecorder(uri, "e")
+    assert views() == {runs: '{"mine": 1}', charts: SHARED_VIEWS[charts]}
+    change(charts, "mine too")
+    MlflowRecorder(uri, "e")
+    assert views() == {runs: '{"mine": 1}', charts: "mine too"}
 
 
 def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> None:

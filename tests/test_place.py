@@ -56,7 +56,7 @@ REFUSED = {
     "http://": "names no host",
     "http://:5000": "names no host",
     "gopher://127.0.0.1": "has no scheme that MLflow supports",
-    "postgres://u@h/db": "has no scheme that MLflow supports",
+    "postgres://u@h:port/db": "cannot be read",
     "postgresql://u@h:port/db": "cannot be read",
     "mysql://u:secret@127.0.0.1/db": "pip install mysqlclient, or PyMySQL",
     "postgresql+psycopg2://u:secret@127.0.0.1/db": "pip install psycopg2",

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-from gpuclust.tracking.mlflow import MlflowRecorder
-from gpuclust.tracking.recorder import FINISHED, RUNNING
+from gpuclust.tracking.claims import HOST, LEASE
+from gpuclust.tracking.mlflow import MlflowRecorder, resolve_uri
+from gpuclust.tracking.recorder import FINISHED, KEY, KIND, RUNNING, RunStart
 from tests.postgres import Postgres, running
 
 SWEEP = ["-m", "data=catalogue", "data.n_rows=2000", "cluster.n_clusters=range(2,8)", "cluster.n_init=3", "report=none"]
@@ -32,6 +36,28 @@ def started(uri: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "gpuclust", *arguments]
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@contextmanager
+def serving(uri: str, port: int, folder: Path) -> Iterator[str]:
+    """An MLflow server on a database, which passes files on."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2",
+               "--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]  # fmt: skip
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
 
 
 def statuses(uri: str) -> list[tuple[str, str]]:
@@ -73,6 +99,69 @@ def test_the_same_sweep_twice_at_once_does_each_job_once(postgres: Postgres) -> 
     ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert statuses(uri) == [("job", FINISHED)] * 6 + [("sweep", FINISHED)]
+
+
+def test_a_killed_coordinator_is_taken_over_and_nothing_is_lost_or_doubled(postgres: Postgres) -> None:
+    uri = postgres.database()
+    MlflowRecorder(uri)
+    first, second = (started(uri, *SWEEP, "data.n_rows=20000") for _ in range(2))
+    assert first.stderr is not None
+    while "done" not in first.stderr.readline():
+        assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 0, err
+    found = statuses(uri)
+    assert found.count(("job", FINISHED)) == 6
+    assert found.count(("sweep", FINISHED)) == 1
+    assert RUNNING not in {status for _, status in found}
+    again = started(uri, *SWEEP, "data.n_rows=20000")
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert "nothing to do: all 6 jobs were done before" in out
+    assert statuses(uri) == found
+
+
+def test_through_a_server_on_the_database_two_coordinators_share_a_first_sweep(
+    postgres: Postgres, free_port: int, tmp_path: Path
+) -> None:
+    uri = postgres.database()
+    with serving(uri, free_port, tmp_path) as address:
+        both = [started(address, *SWEEP) for _ in range(2)]
+        ends = [process.communicate(timeout=300) for process in both]
+        assert [process.returncode for process in both] == [0, 0], ends
+        found = statuses(address)
+        assert found == [("job", FINISHED)] * 6 + [("sweep", FINISHED)]
+        assert sum(err.count("  done  ") for _, err in ends) == 6
+        again = started(address, *SWEEP)
+        assert "nothing to do: all 6 jobs were done before" in again.communicate(timeout=300)[0]
+        assert statuses(address) == found
+
+
+def test_a_claim_of_another_host_is_taken_over_when_its_lease_ends(postgres: Postgres) -> None:
+    recorder, start = MlflowRecorder(postgres.database()), RunStart("job", {KIND: "job", KEY: "k"})
+    held = recorder.claim(start, None, 0).run_id
+    assert held is not None
+    recorder._leases.drop(held)
+    recorder.log(held, tags={HOST: "another", LEASE: f"{time.time() + 2:.2f}"})
+    waiting = recorder.claim(start, None, 0)
+    assert waiting.run is not None
+    assert (waiting.run_id, waiting.run.run_id) == (None, held)
+    deadline = time.monotonic() + 30
+    while (taken := recorder.claim(start, None, 0)).run_id is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert taken.run_id != held
+    recorder.end(taken.run_id, FINISHED)
+
+
+def test_an_address_without_a_driver_uses_psycopg(postgres: Postgres) -> None:
+    uri = postgres.database()
+    plain = uri.replace("postgresql+psycopg", "postgresql")
+    assert resolve_uri(plain) == resolve_uri(plain.replace("postgresql", "postgres")) == (uri, None)
+    one, two = MlflowRecorder(plain, "e"), MlflowRecorder(uri, "e")
+    assert one.experiment_id == two.experiment_id
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

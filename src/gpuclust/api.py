@@ -192,7 +192,7 @@ def sweep(
     settings = _settings(data, groups, further, tracking=tracking, experiment=experiment, features=features, seed=seed)
     plan = as_sweep(plan_of(chosen, settings))
     keys = getattr(chosen[0], "_keys", {}) if len(chosen) == 1 else {}
-    with in_words_of(keys, settings.given), _Progress(len(plan.jobs), progress) as shown:
+    with in_words_of(keys, settings.given), _Progress(plan.n_jobs, progress) as shown:
         context = _start(plan, shown, f"gpuclust.sweep(data, {', '.join(map(repr, chosen))})")
         result = run_plan(plan, context)
     return Sweep(result, plan, context, shown.messages)
@@ -360,8 +360,8 @@ class _Progress:
         self._bar.set_description_str(f"{text} {done:.0%}" if 0 < done < 1 else text)
 
     def finished(self, outcome: Outcome) -> None:
-        """A job ended."""
-        self._done += 1
+        """A job ended; one on a share of the rows is not counted."""
+        self._done += outcome.job.share == 1
         self.work(0.0)
 
     def work(self, units: float) -> None:

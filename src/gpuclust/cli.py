@@ -222,7 +222,11 @@ def _show_configuration(planned: Plan) -> None:
 
     for note in planned.notes:
         print(f"# {note}")
-    if len(planned.jobs) > 1:
+    if planned.is_search:
+        print(
+            f"# a search of {planned.n_jobs} of {len(planned.jobs)} jobs; the configuration below is that of the first"
+        )
+    elif len(planned.jobs) > 1:
         print(f"# {len(planned.jobs)} jobs; the configuration below is that of the first")
         for job in planned.jobs:
             swept = " ".join(f"{key}={value}" for key, value in job.swept.items())
@@ -235,7 +239,7 @@ def _run_plan(planned: Plan, command: str) -> int:
     from gpuclust.pipeline.start import run_plan, start
     from gpuclust.report.terminal import Live
 
-    with Live(len(planned.jobs)) as live:
+    with Live(planned.n_jobs) as live:
         context = start(planned, live, command)
         gc.freeze()  # imported objects are permanent; scanning them in each collection costs 20 ms per job
         result = run_plan(planned, context)

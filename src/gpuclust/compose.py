@@ -45,6 +45,8 @@ from gpuclust.overrides import (
 from gpuclust.sanitize import mask
 
 MAX_JOBS = 10_000
+# A search tries so many values of an interval, at equal distances.
+INTERVAL_VALUES = 101
 
 # Path -> the choice of the group ``data`` that its columns ask for: ``table`` or ``tracks``.
 Sniff = Callable[[str], str]
@@ -72,6 +74,16 @@ class Plan:
     def is_sweep(self) -> bool:
         """Whether the jobs belong under one parent run."""
         return bool(self.swept)
+
+    @property
+    def is_search(self) -> bool:
+        """Whether only some of the jobs are run, which a sampler chooses."""
+        return self.is_sweep and self.jobs[0].config.sweep.search != "grid"
+
+    @property
+    def n_jobs(self) -> int:
+        """The largest number of jobs that the command runs on all rows."""
+        return min(len(self.jobs), self.jobs[0].config.sweep.n_trials) if self.is_search else len(self.jobs)
 
 
 def register_schema() -> None:
@@ -272,6 +284,11 @@ class _Bases:
                 )
         return [f"data={self._sniffed[path]}"]
 
+    def is_search(self, studies: Override | None) -> bool:
+        """Whether the jobs are chosen by a sampler, which can try the values of an interval."""
+        study = _values(studies)[0] if studies is not None else None
+        return bool(self.base(study).sweep.search != "grid")
+
 
 def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Iterator[PlannedJob]:
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
@@ -282,7 +299,10 @@ def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Itera
     varying = {o.key_or_group for o in sweeps if o.is_sweep_override()}
     composed: dict[tuple[str, ...], DictConfig] = {}
     seen: set[str] = set()
-    values = [_values(o) for o in sweeps]
+    intervals = any(o.is_sweep_override() and isinstance(o.value(), IntervalSweep) for o in sweeps) and bases.is_search(
+        next((o for o in sweeps if o.key_or_group == STUDIES), None)
+    )
+    values = [_values(o, intervals=intervals) for o in sweeps]
     if (n_jobs := prod(len(v) for v in values)) > MAX_JOBS:
         raise ConfigurationError(f"the sweep has {n_jobs:,} jobs; a command runs at most {MAX_JOBS:,}")
     for texts in product(*values):
@@ -326,15 +346,21 @@ def _owners(override: Override) -> tuple[str, ...]:
     return known_keys().get(override.key_or_group, ())
 
 
-def _values(override: Override) -> list[str]:
-    """The overrides that an override stands for: itself, or one for each value of its sweep."""
+def _values(override: Override, *, intervals: bool = False) -> list[str]:
+    """The overrides that an override stands for: itself, or one for each value of its sweep. An interval has values only where
+    ``intervals`` are allowed."""
     if not override.is_sweep_override():
         return [override.input_line]
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
-        raise ConfigurationError(
-            f"{override.input_line}: an interval has no list of values to run; write the values, or range(start,stop,step)"
-        )
+        if not intervals:
+            raise ConfigurationError(
+                f"{override.input_line}: an interval has no list of values to run; write the values, or range(start,stop,step), or "
+                "search it with sweep.search=optuna"
+            )
+        low, high = float(sweep.start or 0.0), float(sweep.end or 0.0)
+        steps = (low + (high - low) * i / (INTERVAL_VALUES - 1) for i in range(INTERVAL_VALUES))
+        return [f"{override.get_key_element()}={value:.6g}" for value in steps]
     size = abs(((sweep.stop or 0) - (sweep.start or 0)) / (sweep.step or 1)) if isinstance(sweep, RangeSweep) else 0
     values = [] if size > MAX_JOBS else list(islice(override.sweep_string_iterator(), MAX_JOBS + 1))
     if size > MAX_JOBS or len(values) > MAX_JOBS:

@@ -103,6 +103,26 @@ class Size:
         return f"auto, or at least {self.low // 10**6}MB, as in 4GB, 4GiB or 4000000000"
 
 
+DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>|s|sec|seconds?|min|minutes?|h|hours?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A constraint: a time such as ``90``, ``90s``, ``10min`` or ``1.5h``."""
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        found = DURATION.fullmatch(str(value))
+        return None if found and float(found["number"]) > 0 else "is not a time above 0, as in 90s, 10min or 2h"
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds of a text that `Duration` allows."""
+    found = DURATION.fullmatch(duration)
+    assert found is not None
+    return float(found["number"]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found["unit"][:1]]
+
+
 def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **rest: Any) -> Any:
     """A field that holds a number within a range."""
     return field(default=default, metadata={"constraint": Range(low, high, **rest)})
@@ -331,6 +351,16 @@ class SweepConfig:
     """Whether the finished jobs of an earlier start are kept."""
     name: str | None = None
     """The name of the parent run; null: made from what varies."""
+    search: str = one_of("grid", "grid", "optuna")
+    """``grid`` runs every combination of the values; ``optuna`` runs ``sweep.n_trials`` of them, which a sampler chooses."""
+    n_trials: int = number(25, low=1)
+    """The number of combinations that a search tries."""
+    prune: bool = True
+    """Whether a search fits each trial on 1/16 and on 1/4 of the rows first, and stops those that are worse than most."""
+    patience: int = number(0, low=0)
+    """Stop after this many sizes in turn (a search: trials) without improvement of the metric; 0: never."""
+    budget: str | None = field(default=None, metadata={"constraint": Duration()})
+    """No new job starts after this time, such as 90s, 10min or 2h; null: no limit."""
 
 
 # Metrics that cannot choose a job, and why.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.algorithms.registry import known_keys
-from gpuclust.config import Config, DataConfig, ReduceConfig, WorkersConfig, did_you_mean
+from gpuclust.config import Config, DataConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.
@@ -146,6 +146,8 @@ def without_effect(config: Config) -> Mapping[str, str]:
         keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
     if config.workers.name == "here":
         keys |= {f"workers.{name}": "with workers=here" for name in ("address", "scheduler_file", "count", "use")}
+    if config.sweep.search == "grid":
+        keys |= {f"sweep.{name}": "with sweep.search=grid" for name in ("n_trials", "prune")}
     return keys
 
 
@@ -157,4 +159,9 @@ def normalised(config: Config) -> Config:
     return config
 
 
-_DEFAULTS: Mapping[str, Any] = {"reduce": ReduceConfig(), "data": DataConfig(), "workers": WorkersConfig()}
+_DEFAULTS: Mapping[str, Any] = {
+    "reduce": ReduceConfig(),
+    "data": DataConfig(),
+    "sweep": SweepConfig(),
+    "workers": WorkersConfig(),
+}

@@ -37,13 +37,15 @@ OF_THE_SPACE = ("data", "clean", "scale", "reduce", "dtype", "experiments")
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up."""
+    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up. ``share`` is below 1
+    where it is a job of a search on a share of the rows, whose result is not one of the sweep's."""
 
     name: str
     config: Config
     swept: Mapping[str, Any]
     fingerprint: str
     key: str
+    share: float = 1.0
 
     @property
     def batch_key(self) -> tuple[Any, ...]:

@@ -64,6 +64,16 @@ def sweep_name(jobs: Sequence[Job]) -> str:
     """``sweep.name``, or the data and what is swept: ``tracks.csv · K-Means, GMM k=2..6 · scale=standard, robust``."""
     if jobs[0].config.sweep.name:
         return jobs[0].config.sweep.name
+    words = [", ".join(dict.fromkeys(data_name(job.config.data) for job in jobs)), sizes_in_words(jobs)]
+    keys = dict.fromkeys(key for job in jobs for key in job.swept)
+    for key in [key for key in keys if key not in (*size_axes(), "cluster", "data", "data.path")]:
+        values = [job.swept[key] for job in jobs if key in job.swept]
+        words.append(f"{key.rpartition('.')[2]}={_listed(values)}")
+    return " · ".join(words)
+
+
+def sizes_in_words(jobs: Sequence[Job]) -> str:
+    """The algorithms of some jobs and their sizes: ``K-Means, GMM k=2..6``."""
     by_sizes: dict[str, list[str]] = {}
     for name in dict.fromkeys(job.config.cluster.name for job in jobs):
         own = [job.config for job in jobs if job.config.cluster.name == name]
@@ -71,13 +81,7 @@ def sweep_name(jobs: Sequence[Job]) -> str:
         title = algorithm.label if algorithm.label[:1].isupper() else name.upper()
         sizes = [_size_of(config, algorithm) for config in own] if algorithm.size_key else []
         by_sizes.setdefault(f" {_size_name(algorithm)}={_listed(sizes)}" if sizes else "", []).append(title)
-    words = [", ".join(dict.fromkeys(data_name(job.config.data) for job in jobs))]
-    words.append(", ".join(f"{', '.join(titles)}{sizes}" for sizes, titles in by_sizes.items()))
-    keys = dict.fromkeys(key for job in jobs for key in job.swept)
-    for key in [key for key in keys if key not in (*size_axes(), "cluster", "data", "data.path")]:
-        values = [job.swept[key] for job in jobs if key in job.swept]
-        words.append(f"{key.rpartition('.')[2]}={_listed(values)}")
-    return " · ".join(words)
+    return ", ".join(f"{', '.join(titles)}{sizes}" for sizes, titles in by_sizes.items())
 
 
 def _listed(values: Sequence[Any]) -> str:

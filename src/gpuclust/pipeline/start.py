@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from gpuclust.compose import Plan
 from gpuclust.config import Config
 from gpuclust.data.source import fingerprint
+from gpuclust.errors import ConfigurationError
 from gpuclust.pipeline.context import RunContext
 from gpuclust.pipeline.sweep import jobs_of, run
 from gpuclust.pipeline.sweep_result import SweepResult
@@ -37,7 +39,10 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
 
 
 def start(plan: Plan, display: Any, command: str) -> RunContext:
-    """Check the files of a plan, and prepare what its jobs run with. A wrong path raises DataError before a store is made."""
+    """Check the files of a plan, and prepare what its jobs run with. A wrong path raises DataError before a store is made, and a search
+    without Optuna ConfigurationError."""
+    if plan.is_search and find_spec("optuna") is None:
+        raise ConfigurationError("sweep.search=optuna needs Optuna; pip install 'gpuclust[optuna]'")
     for job in plan.jobs:
         fingerprint(job.config.data)
     for note in plan.notes:

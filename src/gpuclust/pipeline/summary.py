@@ -54,6 +54,10 @@ class SweepSummary:
         made = self.selection or self.unranked
         return made.reason if made else "no job finished, so none was chosen"
 
+    def with_coverage(self, text: str) -> SweepSummary:
+        """The summary, whose verdict says which jobs were not run."""
+        return replace(self, verdict=replace(self.verdict, text=f"{self.verdict.text} {text}".strip()))
+
     def documents(self) -> dict[str, Any]:
         """Name of a JSON file -> its content."""
         found: dict[str, Any] = {"verdict": self.verdict.to_dict()}

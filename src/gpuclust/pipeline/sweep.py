@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuclust.analysis.diagnostics import reference_column
 from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, select_across
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import Plan
+from gpuclust.config import seconds_of
 from gpuclust.errors import InputError, RecordingError, why
 from gpuclust.pipeline.batches import connect_workers, runner, with_workers
 from gpuclust.pipeline.context import Job, Outcome, RunContext, make_job, with_size
 from gpuclust.pipeline.curves import curves, job_name
 from gpuclust.pipeline.job import get_matrix, get_table, say_table
 from gpuclust.pipeline.run_log import start as job_start
+from gpuclust.pipeline.schedule import Grid, Outcomes, Schedule
 from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, conclude, leaders
 from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
@@ -44,21 +47,55 @@ def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
     finished is reported, not recorded again. On an interrupt the runs end as KILLED, finished jobs are kept, and the interrupt
     is raised again. Raises RecordingError when some results were recorded and the others could not be.
     """
-    began, since = time.perf_counter(), int(time.time() * 1000)
+    budget, since = Budget.of(jobs[0]), int(time.time() * 1000)
     context.recorder.close_stale()
-    done = _resumed(jobs, context) if jobs[0].config.sweep.resume else {}
+    schedule = schedule_of(plan, jobs, context)
+    done = _resumed(schedule, {}, context) if jobs[0].config.sweep.resume else {}
     _say_tables(done.values(), context)
-    repeated = all(job.key in done for job in jobs)
+    repeated = not schedule.next(done)
     try:
-        result = _sweep(plan, jobs, done, since, context) if plan.is_sweep else _single(jobs[0], done, since, context)
+        if plan.is_sweep:
+            result = _sweep(plan, jobs, schedule, done, budget, since, context)
+        else:
+            result = _single(jobs[0], schedule, done, since, context)
     except BaseException as error:
         context.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
         lost = isinstance(error, RecordingError)
         if lost or (done and isinstance(error, (InputError, OSError))):
-            kept = f"{len(done)} of {len(jobs)} jobs are recorded and kept; the same command goes on from there"
+            kept = f"{len(done)} of {plan.n_jobs} jobs are recorded and kept; the same command goes on from there"
             raise RecordingError(f"{why(error)}; {kept}") from error
         raise
-    return replace(result, seconds=time.perf_counter() - began, repeated=repeated)
+    return replace(result, seconds=time.perf_counter() - budget.began, repeated=repeated)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time of a command: when it began, and after how many seconds no new job starts."""
+
+    began: float
+    seconds: float = math.inf
+
+    @classmethod
+    def of(cls, job: Job) -> Budget:
+        """The budget of a command that begins now."""
+        text = job.config.sweep.budget
+        return cls(time.perf_counter(), seconds_of(text) if text else math.inf)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no new job may start."""
+        return time.perf_counter() - self.began >= self.seconds
+
+
+def schedule_of(plan: Plan, jobs: Sequence[Job], context: RunContext) -> Schedule:
+    """Which jobs of a plan run, and in which order. A search that may try as many jobs as there are is a grid."""
+    c = jobs[0].config.sweep
+    if plan.is_search and plan.n_jobs < len(jobs):
+        from gpuclust.pipeline.search import search
+
+        connect_workers(jobs[0], context)
+        return search(jobs, get_table(jobs[0], context), context.backend.name)
+    return Grid(jobs, metric=c.metric, patience=c.patience if plan.is_sweep else 0)
 
 
 def _preload(job: Job, context: RunContext) -> int:
@@ -71,11 +108,16 @@ def _preload(job: Job, context: RunContext) -> int:
     return table.n_rows
 
 
-def _resumed(jobs: Sequence[Job], context: RunContext) -> dict[str, Outcome]:
-    """The jobs that are finished already, by key."""
+def _resumed(schedule: Schedule, known: Outcomes, context: RunContext) -> dict[str, Outcome]:
+    """The outcomes that are known, and those of the further jobs that the store has as finished, by key."""
     finished = context.recorder.finished_jobs()
-    found = (_found(job, finished.get(job.key)) for job in jobs)
-    return {outcome.job.key: outcome for outcome in found if outcome is not None}
+    done = dict(known)
+    while ready := schedule.next(done):
+        found = {job.key: o for job in ready if (o := _found(job, finished.get(job.key))) is not None}
+        done |= found
+        if len(found) < len(ready):
+            break
+    return done
 
 
 def _found(job: Job, run: RecordedJob | None) -> Outcome | None:
@@ -97,21 +139,21 @@ def _found(job: Job, run: RecordedJob | None) -> Outcome | None:
 
 def _say_tables(resumed: Iterable[Outcome], context: RunContext) -> None:
     """Print the summary of each table of the jobs that are not run again. The table of a run that lacks its summary is read."""
-    for outcome in {outcome.job.key_of_table: outcome for outcome in resumed}.values():
+    for outcome in {outcome.job.key_of_table: outcome for outcome in resumed if outcome.job.share == 1}.values():
         if outcome.table is None:
             get_table(outcome.job, context)
         else:
             say_table(outcome.job, outcome.table, context)
 
 
-def _single(job: Job, done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
+def _single(job: Job, schedule: Schedule, done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
     if job.key in done:
         context.display.finished(done[job.key])
     else:
         n_rows = _preload(job, context)
         context = with_workers([job], 1, n_rows, context)
-        for (outcome,) in _outcomes([job], n_rows, None, since, context):
-            done[job.key] = outcome
+        for _ in _outcomes(schedule, done, n_rows, None, Budget(0.0), since, context):
+            pass
     outcome = done[job.key]
     if outcome.status == FINISHED and job.config.tracking.models == "chosen":
         keep_model(outcome, context)
@@ -119,11 +161,21 @@ def _single(job: Job, done: dict[str, Outcome], since: int, context: RunContext)
     return SweepResult((outcome,), chosen, None, 0.0)
 
 
-def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int, context: RunContext) -> SweepResult:
-    pending = [job for job in jobs if job.key not in done]
-    n_rows = _preload(pending[0], context) if pending else 0
+def _sweep(
+    plan: Plan,
+    jobs: Sequence[Job],
+    schedule: Schedule,
+    done: dict[str, Outcome],
+    budget: Budget,
+    since: int,
+    context: RunContext,
+) -> SweepResult:
+    pending = schedule.next(done)
     if pending:
+        n_rows = _preload(pending[0] if pending[0].share == 1 else jobs[0], context)
         context = with_workers(pending, len(list(batches(pending, n_rows))), n_rows, context)
+    else:
+        n_rows = 0
     first = jobs[0].config
     start = sweep_start(plan, jobs, context)
     if first.sweep.resume:
@@ -133,70 +185,100 @@ def _sweep(plan: Plan, jobs: Sequence[Job], done: dict[str, Outcome], since: int
         claim = Claim(context.recorder.start_job(start, None))
     parent = claim.run_id or (claim.run.run_id if claim.run else None)
     if not pending and claim.run is not None and claim.run.status == FINISHED:
-        return _reported(claim.run, plan, jobs, done, context)
+        return _reported(claim.run, plan, schedule, done, context)
     with context.recorder.watch(claim.run_id) if claim.run_id else nullcontext():
         with CurveLog(plan, claim.run_id, context) as curve_log:
-            for outcome in done.values():
+            for outcome in schedule.ended(done):
                 context.display.finished(outcome)
-                curve_log.add(outcome)
-            for outcomes in _outcomes(pending, n_rows, parent, since, context):
+            curve_log.add_recorded(schedule.ended(done))
+            for outcomes in _outcomes(schedule, done, n_rows, parent, budget, since, context):
                 for outcome in outcomes:
-                    done[outcome.job.key] = outcome
                     curve_log.add(outcome)
-                _release_arrays(done, first.sweep.metric, first.analysis.compare)
+                _release_arrays(schedule, done, first.sweep.metric, first.analysis.compare)
         taken_over = claim.run_id is None
         while claim.run_id is None:  # another process runs this sweep: it chooses when its jobs are done
             claim = context.recorder.claim_sweep(start, since)
             if claim.run is not None and claim.run.status != RUNNING:
-                return _reported(claim.run, plan, jobs, done, context)
+                return _reported(claim.run, plan, schedule, done, context)
             if claim.run_id is None:
                 context.display.stage("waiting for the process that runs the same sweep to choose")
                 time.sleep(POLL_SECONDS)
         if taken_over:  # that process has ended without the points of the jobs that were run here
             with CurveLog(plan, claim.run_id, context) as curve_log:
-                for outcome in done.values():
-                    curve_log.add(outcome)
-        outcomes = tuple(done[job.key] for job in jobs)
+                curve_log.add_recorded(schedule.ended(done))
+        outcomes = tuple(schedule.ended(done))
         context.display.stage("choosing")
         conclusion = conclude(outcomes, curves(outcomes, plan), first, context)
+        conclusion = conclusion.with_coverage(_coverage(schedule, done, first.sweep.budget))
         result = SweepResult(outcomes, conclusion.selection, claim.run_id, 0.0, conclusion)
         log_sweep(result, conclusion, plan, context)
     context.recorder.end(claim.run_id, FAILED if result.failed else FINISHED)
     return result
 
 
-def _outcomes(
-    pending: Sequence[Job], n_rows: int, parent: str | None, since: int, context: RunContext
-) -> Iterator[Sequence[Outcome]]:
-    """The outcomes of jobs, in batches as they end: jobs are run here, or by another process that runs the same job at this time.
+def _coverage(schedule: Schedule, done: Outcomes, budget: str | None) -> str:
+    """What was not run and why, in sentences; empty where everything was."""
+    text = schedule.coverage(done)
+    if not schedule.next(done):
+        return text
+    return f"{text} The budget of {budget} ended; the same command goes on from here."
 
-    Jobs of other processes are awaited; a job whose process ended is run here.
+
+def _outcomes(
+    schedule: Schedule,
+    done: dict[str, Outcome],
+    n_rows: int,
+    parent: str | None,
+    budget: Budget,
+    since: int,
+    context: RunContext,
+) -> Iterator[Sequence[Outcome]]:
+    """Run the jobs of a schedule in batches, here or as another process runs the same job at this time; the outcomes are added to
+    ``done`` and yielded as they end.
+
+    Jobs of other processes are awaited; a job whose process ended is run here. After the budget no job starts, except that one
+    job ends in any case.
     """
-    announced, on = False, runner(context, parent, pending)
-    while pending:
-        ended: set[str] = set()
-        for batch in batches(pending, n_rows):
-            claims = [_claim(job, parent, since, context) for job in batch]
+    announced, on = False, runner(context, parent, schedule.next(done))
+    while ready := schedule.next(done):
+        ended, waiting = False, 0
+        for batch in batches(ready, n_rows):
+            if budget.is_over and schedule.ended(done):
+                claims = [_seen(job, since, context) for job in batch]
+            else:
+                claims = [_claim(job, parent, since, context) for job in batch]
             found = [o for job, claim in zip(batch, claims, strict=True) if (o := _found(job, claim.run)) is not None]
             mine = [(job, claim.run_id) for job, claim in zip(batch, claims, strict=True) if claim.run_id is not None]
+            waiting += sum(claim.run is not None and claim.run.status == RUNNING for claim in claims)
             for outcome in found:
                 context.display.finished(outcome)
             if mine:
                 found += on.run([job for job, _ in mine], [run_id for _, run_id in mine])
-            ended |= {outcome.job.key for outcome in found}
             if found:
+                ended = True
+                done |= {outcome.job.key: outcome for outcome in found}
                 yield found
         for found in on.rest():
-            ended |= {outcome.job.key for outcome in found}
+            ended = True
+            done |= {outcome.job.key: outcome for outcome in found}
             yield found
-        pending = [job for job in pending if job.key not in ended]
-        if pending and not ended:
-            waited = "1 job" if len(pending) == 1 else f"{len(pending)} jobs"
-            if not announced:
-                announced = True
-                context.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
-            context.display.stage(f"waiting for {waited} of another process")
-            time.sleep(POLL_SECONDS)
+        if ended:
+            continue
+        if budget.is_over and not waiting and schedule.ended(done):
+            return
+        waited = f"{n} jobs" if (n := max(waiting, 1)) > 1 else "1 job"
+        if not announced:
+            announced = True
+            context.say(f"waiting for {waited} that another process runs (Ctrl-C ends the wait)")
+        context.display.stage(f"waiting for {waited} of another process")
+        time.sleep(POLL_SECONDS)
+
+
+def _seen(job: Job, since: int, context: RunContext) -> Claim:
+    """The job as another process has it, or nothing; it is not started."""
+    if not job.config.sweep.resume:
+        return Claim()
+    return Claim(run=context.recorder.taken(job_start(job, context), since))
 
 
 def _claim(job: Job, parent: str | None, since: int, context: RunContext) -> Claim:
@@ -205,13 +287,12 @@ def _claim(job: Job, parent: str | None, since: int, context: RunContext) -> Cla
     return context.recorder.claim(job_start(job, context), parent, since)
 
 
-def _reported(
-    run: RecordedJob, plan: Plan, jobs: Sequence[Job], done: Mapping[str, Outcome], context: RunContext
-) -> SweepResult:
+def _reported(run: RecordedJob, plan: Plan, schedule: Schedule, done: Outcomes, context: RunContext) -> SweepResult:
     """A sweep that is recorded already, with its choice and its verdict. Only a missing model is added."""
-    outcomes = tuple(done[job.key] for job in jobs)
+    first = plan.jobs[0].config
+    outcomes = tuple(schedule.ended(_resumed(schedule, done, context)))
     finished = finished_outcomes(outcomes)
-    choice = select_across([candidate(o) for o in finished], jobs[0].config.sweep.metric)
+    choice = select_across([candidate(o) for o in finished], first.sweep.metric)
     index = next((i for i, o in enumerate(finished) if o.run_id == run.tags.get(tags.SELECTED_RUN)), None)
     selection = None
     if index is not None:
@@ -223,7 +304,7 @@ def _reported(
     unranked = choice if isinstance(choice, Unranked) and selection is None else None
     result = SweepResult(outcomes, selection, run.run_id, 0.0, SweepSummary(selection, verdict, unranked))
     if run.status == FINISHED:
-        if result.chosen is not None and jobs[0].config.tracking.models == "chosen":
+        if result.chosen is not None and first.tracking.models == "chosen":
             keep_model(result.chosen, context)
         context.recorder.end(run.run_id, FINISHED)  # now the latest sweep, because it is the latest that was run
     return result
@@ -250,14 +331,14 @@ def _is_expensive(job: Job, n_rows: int) -> bool:
     return score.silhouette and pairs >= SHARED_FROM_PAIRS
 
 
-def _release_arrays(done: dict[str, Outcome], metric: str, compare: bool) -> None:
+def _release_arrays(schedule: Schedule, done: dict[str, Outcome], metric: str, compare: bool) -> None:
     """Keep only the arrays of the best job, and of the best job of each algorithm where these will be compared."""
-    finished = finished_outcomes(list(done.values()))
+    finished = finished_outcomes(schedule.ended(done))
     best = leaders(finished, metric)
     kept = {o.job.key for o in best}
     if compare and len(best) == 1:
         space = best[0].job.key_of_matrix
         kept |= {o.job.key for o in best_of_each([o for o in finished if o.job.key_of_matrix == space], metric)}
-    for outcome in finished:
-        if outcome.job.key not in kept:
-            done[outcome.job.key] = outcome.without_arrays()
+    for key, outcome in done.items():
+        if key not in kept:
+            done[key] = outcome.without_arrays()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from gpuclust.algorithms.registry import size_axes
 from gpuclust.analysis.profile import Profile, read_profile
@@ -41,7 +42,12 @@ def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStar
     config = jobs[0].config
     fixed = {k: v for k, v in flatten(config).items() if k not in plan.swept and k.split(".")[0] not in plan.swept}
     values = {k: ", ".join(dict.fromkeys(str(job.swept.get(k, "")) for job in jobs)) for k in plan.swept}
-    what_concludes = (config.sweep.metric, config.sweep.name, config.analysis.gap, config.analysis.compare)
+    c = config.sweep
+    what_concludes: list[Any] = [c.metric, c.name, config.analysis.gap, config.analysis.compare]
+    if plan.is_search:
+        what_concludes += [c.search, c.n_trials, c.prune]
+    if c.patience:
+        what_concludes.append(c.patience)
     return RunStart(
         name=sweep_name(jobs),
         tags={
@@ -49,7 +55,7 @@ def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStar
             tags.KEY: key("sweep", [job.key for job in jobs], *what_concludes),
             **about(context),
         },
-        params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": len(jobs)}),
+        params=as_params(fixed | {f"swept.{k}": v for k, v in values.items()} | {"n_jobs": plan.n_jobs}),
     )
 
 
@@ -78,8 +84,21 @@ class CurveLog:
             self._flush()
 
     def add(self, outcome: Outcome) -> None:
-        """Add the points of a job."""
-        point = curve_point(outcome, self._plan) if outcome.status == FINISHED else None
+        """Add the points of a job that just ended."""
+        self._collect(outcome)
+        if time.monotonic() - self._logged >= CURVE_SECONDS:
+            self._flush()
+
+    def add_recorded(self, outcomes: Iterable[Outcome]) -> None:
+        """Add the points of jobs that ended before, without those that the run of the sweep has already."""
+        for outcome in outcomes:
+            self._collect(outcome)
+        if self._points and self._run_id:
+            self._points = self._context.recorder.missing_points(self._run_id, self._points)
+
+    def _collect(self, outcome: Outcome) -> None:
+        counts = outcome.status == FINISHED and outcome.job.share == 1
+        point = curve_point(outcome, self._plan) if counts else None
         if point is None:
             return
         axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
@@ -95,8 +114,6 @@ class CurveLog:
         named = {m: f"{axis_name(point.axis)}/{m}{f'/{own}' if own else ''}" for m in curves_by_key(outcome)}
         points |= {name: outcome.metrics[m] for m, name in named.items()}
         self._points.setdefault(step, {}).update(points)
-        if time.monotonic() - self._logged >= CURVE_SECONDS:
-            self._flush()
 
     def _flush(self) -> None:
         if self._points and self._run_id:

@@ -83,12 +83,15 @@ class Live:
         self._progress.update(self._jobs, completed=self._units)
 
     def finished(self, outcome: Any) -> None:
-        """Print a line for a finished job."""
+        """Print a line for a finished job; one on a share of the rows is not counted."""
+        width = self.console.width if self.console.is_terminal else None
+        if outcome.job.share < 1:
+            self._print(outcome_line(outcome, " " * len(f"{0:>3}/{self._total}"), width))
+            return
         self._done += 1
         self._reused += bool(outcome.resumed)
         self._units = max(self._units, self._done)
         self._progress.update(self._jobs, completed=self._units, finished=self._done)
-        width = self.console.width if self.console.is_terminal else None
         self._print(outcome_line(outcome, f"{self._done:>3}/{self._total}", width))
 
     def say(self, text: str) -> None:

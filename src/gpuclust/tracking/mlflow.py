@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -35,7 +36,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, fluent
+from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.types.schema import ColSpec, Schema
 
 from gpuclust.errors import StoreUnavailable, TrackingError
@@ -60,6 +62,7 @@ from gpuclust.tracking.recorder import (
 )
 from gpuclust.tracking.store_location import (
     SHARED_VIEWS,
+    VIEW_DIGESTS,
     configure_client,
     location,
     one_line_errors,
@@ -68,6 +71,8 @@ from gpuclust.tracking.store_location import (
     shown,
     silence_logger,
     store_file,
+    view_digest,
+    view_tags,
 )
 
 logger = logging.getLogger(__name__)
@@ -110,7 +115,6 @@ class MlflowRecorder(Recorder):
         self._report, self._retry_seconds = report, retry_seconds
         self._leases = Leases(lambda run_id, until: self.client.set_tag(run_id, LEASE, until))
         with one_line_errors(self.uri), complete_store(self.uri, self.artifacts, create, report):
-            mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment_id = self._experiment_id(create)
 
@@ -119,7 +123,7 @@ class MlflowRecorder(Recorder):
         if found is None and create:
             try:
                 artifacts = self._local_artifacts()
-                return str(self.client.create_experiment(self.experiment, artifacts, tags=dict(SHARED_VIEWS)))
+                return str(self.client.create_experiment(self.experiment, artifacts, tags=view_tags()))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
@@ -140,9 +144,16 @@ class MlflowRecorder(Recorder):
             self._share_view(self.client.get_experiment(self.experiment_id))
 
     def _share_view(self, experiment: Experiment) -> None:
-        for tag, value in SHARED_VIEWS.items():
-            if experiment.tags.get(tag) != value:
-                self.client.set_experiment_tag(experiment.experiment_id, tag, value)
+        """Write the views that are absent, or still as an earlier version wrote them; a view that a person changed is kept."""
+        written = experiment.tags.get(VIEW_DIGESTS, "").split()
+        found = {tag: experiment.tags.get(tag) for tag in SHARED_VIEWS}
+        ours = {tag for tag, view in found.items() if view is None or view_digest(view) in written}
+        due = {tag: view for tag, view in SHARED_VIEWS.items() if tag in ours and found[tag] != view}
+        if due:  # the digests first, and the old ones too: a process that is killed in between leaves only views that are known
+            digests = dict.fromkeys([*written, *map(view_digest, SHARED_VIEWS.values())])
+            due = {VIEW_DIGESTS: " ".join(digests), **due}
+        for tag, view in due.items():
+            self.client.set_experiment_tag(experiment.experiment_id, tag, view)
 
     def _local_artifacts(self) -> str | None:
         """The artifact folder of the experiment in a local store; None for other stores."""
@@ -151,13 +162,23 @@ class MlflowRecorder(Recorder):
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """MLflow's functions for models take the store of the process, which another recorder or the program may have set."""
-        before = mlflow.get_tracking_uri()
+        """MLflow's functions for models take the store and the experiment of the process; the program's own are set again after them.
+
+        Without an active experiment MLflow keeps a model in "Default", even if its run is in another experiment. MLflow also sets
+        environment variables, which the program and its children would see.
+        """
+        environment = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
+        uri, experiment = tracking_service._tracking_uri, fluent._active_experiment_id
         mlflow.set_tracking_uri(self.uri)
+        fluent._active_experiment_id = self.experiment_id
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before)
+            fluent._active_experiment_id = experiment
+            if tracking_service._tracking_uri != uri:
+                tracking_service.set_tracking_uri(uri)
+            for name, value in environment.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
     def _do(self, work: Callable[[], T]) -> T:
         """Run an operation on the store, with retries while the store does not respond. The operation must be repeatable."""
@@ -273,8 +294,8 @@ class MlflowRecorder(Recorder):
 
     def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
         with self._locked():
-            taken = self._taken(start, since)
-            return Claim(run=to_recorded_job(taken)) if taken else self._queued(self.start_job(start, parent), start)
+            taken = self.taken(start, since)
+            return Claim(run=taken) if taken else self._queued(self.start_job(start, parent), start)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -286,15 +307,14 @@ class MlflowRecorder(Recorder):
         query = f"tags.`{KEY}` = '{start.tags[KEY]}' AND tags.`{KIND}` = '{kind}'"
         return list(self.search(query, ["attributes.start_time DESC"]))
 
-    def _taken(self, start: RunStart, since: int) -> Run | None:
-        """An existing run that makes this job unnecessary: a finished, a live, or a recently failed run of another process."""
+    def taken(self, start: RunStart, since: int) -> RecordedJob | None:
         runs = self._same(start, "job")
         finished = [run for run in runs if run.info.status == FINISHED]
         live = [run for run in runs if run.info.status == RUNNING and is_live(run.data.tags)]
         failed = [
             run for run in runs if run.info.status == FAILED and _ended_after(run, since) and not is_mine(run.data.tags)
         ]
-        return next(iter([*finished, *live, *failed]), None)
+        return next((to_recorded_job(run) for run in (*finished, *live, *failed)), None)
 
     def _queued(self, run_id: str, start: RunStart) -> Claim:
         """Claim a run that was just started; one of several simultaneous runs wins.
@@ -380,6 +400,18 @@ class MlflowRecorder(Recorder):
         for at in range(0, len(metrics), MAX_BATCH):
             self._do(partial(self.client.log_batch, run_id, metrics=metrics[at : at + MAX_BATCH]))
 
+    def missing_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
+        run = self.job(run_id)
+        known = {_name(name) for values in points.values() for name in values} & (run.metrics.keys() if run else set())
+        steps = {
+            name: {point.step for point in self._do(partial(self.client.get_metric_history, run_id, name))}
+            for name in known
+        }
+        return {
+            step: {name: value for name, value in values.items() if step not in steps.get(_name(name), ())}
+            for step, values in points.items()
+        }
+
     def log_files(self, run_id: str, folder: Path) -> None:
         self._do(lambda: self.client.log_artifacts(run_id, str(folder)))
 
@@ -402,8 +434,6 @@ class MlflowRecorder(Recorder):
         ):
             warnings.simplefilter("ignore", UserWarning)  # it advises an input example
             package = write_code(Path(code))
-            # MLflow keeps a model in the active experiment, even if its run is in another; without one, in "Default", under ./mlruns.
-            mlflow.set_experiment(experiment_id=self.experiment_id)
             logged = Model.log(
                 artifact_path=None,
                 name=re.sub(r"[/:.%\"']", "_", name),

@@ -120,6 +120,9 @@ class Recorder(Protocol):
         """A new job to work on, linked to its parent; or the job of the same key that is finished, that another process works on,
         or that failed there after ``since`` (milliseconds since 1970)."""
 
+    def taken(self, start: RunStart, since: int) -> RecordedJob | None:
+        """The job that `claim` would find with another process, or finished; nothing is claimed."""
+
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """Start a run for a job under its parent and return its id, even if another process runs the same job."""
 
@@ -136,6 +139,9 @@ class Recorder(Protocol):
 
     def log_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> None:
         """Add points to curves: step -> metric name -> value."""
+
+    def missing_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
+        """The points (step -> metric name -> value) that the curves of a run do not have."""
 
     def log_files(self, run_id: str, folder: Path) -> None:
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
@@ -248,8 +254,11 @@ class MemoryRecorder(Recorder):
         return Claim(same[-1])
 
     def claim(self, start: RunStart, parent: str | None, since: int) -> Claim:
-        found = self.finished_jobs().get(start.tags[KEY])
+        found = self.taken(start, since)
         return Claim(run=found) if found else Claim(self.start_job(start, parent))
+
+    def taken(self, start: RunStart, since: int) -> RecordedJob | None:
+        return self.finished_jobs().get(start.tags[KEY])
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         run_id = f"memory-{next(self._numbers)}"
@@ -275,6 +284,13 @@ class MemoryRecorder(Recorder):
         for step, values in points.items():
             for metric, value in values.items():
                 self.runs[run_id].curves.setdefault(metric, {})[step] = value
+
+    def missing_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
+        curves = self.runs[run_id].curves
+        return {
+            step: {name: value for name, value in values.items() if step not in curves.get(name, {})}
+            for step, values in points.items()
+        }
 
     def log_files(self, run_id: str, folder: Path) -> None:
         self.runs[run_id].files |= _contents(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ def resolve_uri(uri: str | None, folder: Path | None = None) -> tuple[str, str |
     elif uri.startswith("sqlite:") or uri.startswith("sqlite+pysqlite:"):
         path, query = _sqlite_path(uri, folder)
     else:
+        uri = _with_driver(uri)
         _check_address(uri)
         return uri, None
     try:
@@ -131,6 +133,13 @@ def _check_address(uri: str) -> None:
         raise TrackingError(
             f"tracking.uri={shown(uri)} has no scheme that MLflow supports; use one of {', '.join(known)}"
         )
+
+
+def _with_driver(uri: str) -> str:
+    """The address of a PostgreSQL database that names no driver, with psycopg 3: SQLAlchemy 2.0 would look for psycopg2, and it does not
+    know ``postgres://``."""
+    scheme, separator, rest = uri.partition("://")
+    return f"postgresql+psycopg://{rest}" if separator and scheme.lower() in ("postgresql", "postgres") else uri
 
 
 def _check_driver(uri: str) -> None:
@@ -264,6 +273,20 @@ VIEWS = {
 }
 # Tags of an experiment, in which MLflow's UI keeps views that are shared by an address.
 SHARED_VIEWS = {f"mlflow.sharedViewState.{name}": json.dumps(state) for name, state in VIEWS.items()}
+# The digests of the views as they were written: a view with another digest was changed by a person.
+VIEW_DIGESTS = "gpuclust.views"
+
+
+def view_digest(view: str) -> str:
+    """A short digest of a view."""
+    return hashlib.blake2b(view.encode(), digest_size=8).hexdigest()
+
+
+def view_tags() -> dict[str, str]:
+    """The tags of a new experiment: its views and their digests."""
+    return {**SHARED_VIEWS, VIEW_DIGESTS: " ".join(map(view_digest, SHARED_VIEWS.values()))}
+
+
 # Without it MLflow shows its pages for language models.
 WORKFLOW = "workflowType=machine_learning"
 

@@ -1,0 +1,112 @@
+"""Which jobs of a sweep run next, given how the others ended: all of a grid, or size by size until the scores get worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from gpuclust.algorithms.registry import algorithm_of
+from gpuclust.analysis.selection import ACROSS, ACROSS_WITH_NOISE, better, default_metric
+from gpuclust.config import AUTO
+from gpuclust.pipeline.context import Job, Outcome
+from gpuclust.pipeline.curves import sizes_in_words
+
+Outcomes = Mapping[str, Outcome]
+"""Outcomes by the key of their job."""
+
+
+class Schedule(Protocol):
+    """A source of jobs, asked again as jobs end.
+
+    Equal outcomes give equal jobs in an equal order, however many run at once, so that a repeated command finds its finished
+    jobs, and processes that run the same sweep share them.
+    """
+
+    def next(self, outcomes: Outcomes) -> Sequence[Job]:
+        """The jobs that can run now, in any order and at once: those without an outcome. Empty when the sweep is complete.
+
+        Outcomes are added between calls, and none is removed.
+        """
+
+    def ended(self, outcomes: Outcomes) -> Sequence[Outcome]:
+        """The outcomes that the sweep chooses from, in the order of the jobs."""
+
+    def coverage(self, outcomes: Outcomes) -> str:
+        """What a reader of the verdict must know: the jobs that were not run and why, in a sentence; empty if all were run."""
+
+
+class Grid:
+    """Every job. With ``patience`` the jobs of a line, which differ in their size alone, run in the order of their sizes, so many at
+    a time, until so many sizes in turn are no better by the metric than a smaller one."""
+
+    def __init__(self, jobs: Sequence[Job], *, metric: str = AUTO, patience: int = 0) -> None:
+        self._jobs, self._metric, self._patience = jobs, metric, patience
+        self._lines = _lines(jobs)
+
+    def next(self, outcomes: Outcomes) -> Sequence[Job]:
+        open_keys = {job.key for line in self._lines for job in self._released(line, outcomes)} - outcomes.keys()
+        return [job for job in self._jobs if job.key in open_keys]
+
+    def ended(self, outcomes: Outcomes) -> Sequence[Outcome]:
+        return [outcomes[job.key] for job in self._jobs if job.key in outcomes]
+
+    def coverage(self, outcomes: Outcomes) -> str:
+        left = [job for job in self._jobs if job.key not in outcomes]
+        if not left:
+            return ""
+        jobs = f"{len(left)} of {len(self._jobs)} jobs were left out ({sizes_in_words(left)})"
+        if self.next(outcomes):
+            return f"{jobs}."
+        sizes = "size was" if self._patience == 1 else f"{self._patience} sizes in turn were"
+        return f"{jobs}, as {sizes} no better than a smaller one (sweep.patience={self._patience})."
+
+    def _released(self, line: Sequence[Job], outcomes: Outcomes) -> Sequence[Job]:
+        """The jobs of a line that may run by now."""
+        if not self._patience:
+            return line
+        metric = objective(line, self._metric)
+        for end in range(self._patience, len(line), self._patience):
+            values = [value_of(outcomes[job.key], metric) if job.key in outcomes else None for job in line[:end]]
+            if any(job.key not in outcomes for job in line[:end]) or is_worse(values, metric, self._patience):
+                return line[:end]
+        return line
+
+
+def objective(jobs: Sequence[Job], metric: str) -> str:
+    """The metric that ranks jobs of one space; ``auto`` is that of their algorithms."""
+    names = list(dict.fromkeys(job.config.cluster.name for job in jobs))
+    if metric == AUTO:
+        return default_metric(names)
+    noisy = any(algorithm_of(job.config.cluster).has_noise for job in jobs)
+    return ACROSS_WITH_NOISE if metric == ACROSS and noisy else metric
+
+
+def value_of(outcome: Outcome, metric: str) -> float | None:
+    """The score of a job; None where it failed or has none. Without noise the silhouette with noise is the silhouette."""
+    value = outcome.metrics.get(metric)
+    return outcome.metrics.get(ACROSS) if value is None and metric == ACROSS_WITH_NOISE else value
+
+
+def is_worse(values: Sequence[float | None], metric: str, patience: int) -> bool:
+    """Whether the last ``patience`` values are no better than the best of those before them."""
+    best: tuple[int, float] | None = None
+    for i, value in enumerate(values):
+        if value is not None and (best is None or better(metric, value, best[1])):
+            best = i, value
+    return best is not None and len(values) - 1 - best[0] >= patience
+
+
+def _lines(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs that differ in their size alone, in its order; sizes that are words, such as ``auto``, first."""
+    lines: dict[Any, list[Job]] = {}
+    for job in jobs:
+        axis = algorithm_of(job.config.cluster).size_axis
+        rest = sorted((key, repr(value)) for key, value in job.swept.items() if key != axis)
+        lines.setdefault((job.config.cluster.name, *rest), []).append(job)
+    return [sorted(line, key=_size) for line in lines.values()]
+
+
+def _size(job: Job) -> float:
+    algorithm = algorithm_of(job.config.cluster)
+    size = getattr(job.config.cluster, algorithm.size_key) if algorithm.size_key else None
+    return float(size) if isinstance(size, (int, float)) else float("-inf")
