@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuclust.config import CleanConfig, DataConfig, JoinConfig, RolesConfig
+from gpuclust.data import medians as medians_module
 from gpuclust.data.clean import clean
 from gpuclust.data.column_batches import other_columns_batches
 from gpuclust.data.distinct import DistinctRows
@@ -258,7 +259,9 @@ def test_distinct_rows_in_files(scratch, seed):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 70_001])
-def test_medians_and_means_are_those_of_pandas(scratch, n):
+@pytest.mark.parametrize("most_near", [0, 50, 10**7])
+def test_medians_and_means_are_those_of_pandas(scratch, n, most_near, monkeypatch):
+    monkeypatch.setattr(medians_module, "MOST_NEAR", most_near)
     rng = np.random.default_rng(n)
     X = np.stack(
         [rng.normal(size=n) * 1e-300, rng.integers(-3, 3, n).astype(float), np.exp(20 * rng.normal(size=n))], axis=1

@@ -199,7 +199,7 @@ class BatchedFrames(PandasFrames):
             schema = pa.schema([reader.schema.field(name) for name in [*numbers, *text]])
         file = parsed.rows
         columns = _ArrowColumns(
-            schema, parsed.n_rows, set(), lambda names: feather_tables(file, names), numeric, layout.decimal
+            schema, parsed.n_rows, set(), lambda names: _parsed_tables(file, names), numeric, layout.decimal
         )
         return BatchedColumns([columns]), parsed.n_more
 
@@ -266,6 +266,16 @@ def feather_tables(path: TableFile, names: Sequence[str]) -> Iterator[Any]:
     with open_arrow(path, kept) as reader:
         for batch in iter_arrow(reader):
             yield pa.table([batch.column(kept.index(i)) for i in at], names=list(names))
+
+
+def _parsed_tables(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    """Columns of a file that `BatchedFrames` wrote. It is not mapped into memory, which may be limited."""
+    with pa.OSFile(str(path)) as file:
+        every = pa.ipc.open_file(file).schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[every.index(name) for name in names])
+        reader = pa.ipc.open_file(file, options=options)
+        for i in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(i)]).select(list(names))
 
 
 def _parquet_facts(path: TableFile, columns: Sequence[str]) -> tuple[Any, int, set[str]]:

@@ -1,15 +1,15 @@
-"""`DiskFrame`: a table's frame on disk. Features lie in a flat file of float64, the other columns in a Parquet file."""
+"""`DiskFrame`: a table's frame on disk. Features lie in a flat file of float64, the other columns in an Arrow file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
 from gpuclust.data.frames import arrow_to_pandas
 from gpuclust.errors import DataError, message_of
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gpuclust.runtime.scratch import Scratch
 
 GROUP_ROWS = 65_536
-"""Rows of a row group of the Parquet file, and of a batch unless another number is wanted."""
+"""Rows of a record batch of the Arrow file, and of a batch unless another number is wanted."""
 
 
 class _Storage:
-    """The files of a frame: ``values`` (n_rows, n_features) and ``others``, a Parquet file of the columns that are no features."""
+    """The files of a frame: ``values`` (n_rows, n_features) and ``others``, an Arrow file of the columns that are no features."""
 
     def __init__(
         self, scratch: Scratch, features: Sequence[str], values: DiskBlocks, others: Path | None, dtypes: pd.Series
@@ -106,11 +106,30 @@ class DiskFrame:
         """
         names = list(self.columns if columns is None else self[columns].columns)
         step = -(-rows // GROUP_ROWS)
-        file = self._open(names)
-        for start in range(0, len(self), step * GROUP_ROWS):
-            stop = min(start + step * GROUP_ROWS, len(self))
-            groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
-            yield self._assemble(names, self._values(names, start, stop), self._others(file, names, groups))
+        with _OtherColumns(self._storage, names) as others:
+            for start in range(0, len(self), step * GROUP_ROWS):
+                stop = min(start + step * GROUP_ROWS, len(self))
+                groups = range(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
+                yield self._assemble(names, self._values(names, start, stop), others.read(groups))
+
+    def rewrite(self, keep: np.ndarray | None, fills: Mapping[str, float]) -> DiskFrame:
+        """Write the rows that ``keep`` (n,) marks (None: all) to new files, with the missing values of features filled; the files of
+        this frame are removed."""
+        storage, names = self._storage, list(self.columns)
+        fill = np.array([fills.get(name, np.nan) for name in storage.features])
+        with DiskFrameWriter(storage.scratch, storage.features) as writer, _OtherColumns(storage, names) as others:
+            writer.begin(storage.dtypes, others.schema)
+            for start in range(0, len(self), GROUP_ROWS):
+                stop = min(start + GROUP_ROWS, len(self))
+                X, columns = storage.values.read(start, stop), others.read([start // GROUP_ROWS])
+                X = np.where(np.isnan(X), fill, X) if fills else X
+                if keep is not None:
+                    marks = keep[start:stop]
+                    X, columns = X[marks], None if columns is None else columns.filter(pa.array(marks))
+                writer.write(X, columns)
+            written = writer.close()
+        self.remove()
+        return written
 
     def to_pandas(self) -> pd.DataFrame:
         """The whole frame in memory."""
@@ -124,23 +143,8 @@ class DiskFrame:
         storage = self._storage
         return storage.values.read(start, stop) if set(names) & set(storage.features) else None
 
-    def _open(self, names: Sequence[str]) -> Any:
-        """The Parquet file, if one of the columns is in it."""
-        others = self._storage.others
-        return pq.ParquetFile(others) if others is not None and set(names) - set(self._storage.features) else None
-
-    def _others(self, file: Any, names: Sequence[str], groups: Sequence[int]) -> Any:
-        """Columns of row groups as an Arrow table; None where no column is in the file."""
-        if file is None:
-            return None
-        wanted = [name for name in dict.fromkeys(names) if name not in self._storage.features]
-        try:
-            return file.read_row_groups(list(groups), columns=wanted)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self._storage.others} cannot be read: {message_of(error)}") from error
-
     def _assemble(self, names: Sequence[str], values: np.ndarray | None, others: Any) -> pd.DataFrame:
-        """A frame of the columns from rows of the flat file and of the Parquet file."""
+        """A frame of the columns from rows of the flat file and of the Arrow file."""
         columns: dict[str, Any] = {}
         host = None if others is None else arrow_to_pandas(others)
         place = {name: j for j, name in enumerate(self._storage.features)}
@@ -172,20 +176,51 @@ class _Rows:
         return frame._assemble(names, values, self._taken(names, numbers))
 
     def _taken(self, names: Sequence[str], numbers: np.ndarray) -> Any:
-        """Rows of the Parquet file, one row group in memory at a time."""
-        file = self._frame._open(names)
-        if file is None:
-            return None
+        """Rows of the Arrow file, one record batch in memory at a time."""
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         parts = []
-        for group in np.unique(ordered // GROUP_ROWS).tolist() or [0]:
-            first, last = np.searchsorted(ordered, (group * GROUP_ROWS, (group + 1) * GROUP_ROWS))
-            inside = ordered[first:last] - group * GROUP_ROWS
-            parts.append(self._frame._others(file, names, [group]).take(pa.array(inside)))
+        with _OtherColumns(self._frame._storage, names) as others:
+            if others.schema is None:
+                return None
+            for group in np.unique(ordered // GROUP_ROWS).tolist() or [0]:
+                first, last = np.searchsorted(ordered, (group * GROUP_ROWS, (group + 1) * GROUP_ROWS))
+                parts.append(others.read([group]).take(pa.array(ordered[first:last] - group * GROUP_ROWS)))
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         return pa.concat_tables(parts).take(pa.array(place))
+
+
+class _OtherColumns:
+    """Some of the columns in the Arrow file. ``schema`` is None where there are none of them."""
+
+    def __init__(self, storage: _Storage, names: Sequence[str]) -> None:
+        self._path, self.schema = storage.others, None
+        wanted = [name for name in dict.fromkeys(names) if name not in storage.features]
+        if self._path is None or not wanted:
+            return
+        self._file = pa.OSFile(str(self._path))
+        with pa.ipc.open_file(self._file) as reader:
+            every = reader.schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[every.index(name) for name in wanted])
+        self._reader = pa.ipc.open_file(self._file, options=options)
+        self.schema = self._reader.schema
+
+    def read(self, groups: Sequence[int]) -> Any:
+        """Record batches as an Arrow table; None where there is no column."""
+        if self.schema is None:
+            return None
+        try:
+            return pa.Table.from_batches([self._reader.get_batch(group) for group in groups])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._path} cannot be read: {message_of(error)}") from error
+
+    def __enter__(self) -> _OtherColumns:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.schema is not None:
+            self._file.close()
 
 
 class DiskFrameWriter:
@@ -198,40 +233,49 @@ class DiskFrameWriter:
         self._scratch, self._features = scratch, tuple(features)
         self._values: DiskWriter = scratch.writer("features", len(self._features), np.float64)
         self._path: Path | None = None
+        self._file: Any = None
         self._writer: Any = None
+        self._schema: Any = None
         self._waiting: list[Any] = []
         self._dtypes: pd.Series | None = None
-        self.n_rows = 0
 
     def append(self, frame: pd.DataFrame) -> None:
         """Write rows. Raises BackendError where the disk is full."""
         if self._dtypes is None:
-            self._begin(frame)
-        self._values.append(frame[list(self._features)].to_numpy(np.float64))
-        self.n_rows += len(frame)
+            others = [name for name in frame.columns if name not in self._features]
+            self.begin(
+                frame.dtypes, pa.schema([(name, _arrow_type(frame[name])) for name in others]) if others else None
+            )
+        table = None
+        if self._schema is not None:
+            kinds = zip(self._schema.names, self._schema.types, strict=True)
+            columns = [_whole(pa.array(frame[name], kind, from_pandas=True)) for name, kind in kinds]
+            table = pa.Table.from_arrays(columns, schema=self._schema)
+        self.write(frame[list(self._features)].to_numpy(np.float64), table)
+
+    def begin(self, dtypes: pd.Series, schema: Any) -> None:
+        """Set the columns: their types in pandas, and the Arrow schema of those that are no features, if there are any."""
+        self._dtypes, self._schema = dtypes, schema
+        if schema is not None:
+            self._path = self._scratch.file("columns")
+            self._file = pa.OSFile(str(self._path), "wb")
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._writer = pa.ipc.new_file(self._file, schema, options=options)
+
+    def write(self, X: np.ndarray, others: Any) -> None:
+        """Write rows: features (n, n_features), and the other columns as an Arrow table."""
+        self._values.append(X)
         if self._writer is None:
             return
-        schema = self._writer.schema
-        columns = [
-            pa.array(frame[name], kind, from_pandas=True) for name, kind in zip(schema.names, schema.types, strict=True)
-        ]
-        self._waiting.append(pa.Table.from_arrays([_whole(column) for column in columns], schema=schema))
+        self._waiting.append(others)
         if sum(map(len, self._waiting)) >= GROUP_ROWS:
             self._flush(whole_groups=True)
-
-    def _begin(self, frame: pd.DataFrame) -> None:
-        self._dtypes = frame.dtypes
-        others = [name for name in frame.columns if name not in self._features]
-        if others:
-            self._path = self._scratch.file("columns")
-            schema = pa.schema([(name, _arrow_type(frame[name])) for name in others])
-            self._writer = pq.ParquetWriter(self._path, schema, compression="lz4")
 
     def _flush(self, *, whole_groups: bool) -> None:
         table = pa.concat_tables(self._waiting)
         stop = len(table) // GROUP_ROWS * GROUP_ROWS if whole_groups else len(table)
         try:
-            self._writer.write_table(table.slice(0, stop), row_group_size=GROUP_ROWS)
+            self._writer.write_table(table.slice(0, stop).combine_chunks(), GROUP_ROWS)
         except OSError as error:
             raise self._scratch.full(error) from error
         self._waiting = [table.slice(stop)] if stop < len(table) else []
@@ -242,8 +286,8 @@ class DiskFrameWriter:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:  # the files are removed with the scratch folder
             self._values.close()
-            if self._writer is not None:
-                self._writer.close()
+            if self._file is not None:
+                self._file.close()
 
     def close(self) -> DiskFrame:
         """End the files; the frame."""
@@ -251,7 +295,11 @@ class DiskFrameWriter:
         if self._writer is not None:
             if self._waiting:
                 self._flush(whole_groups=False)
-            self._writer.close()
+            try:
+                self._writer.close()
+                self._file.close()
+            except OSError as error:
+                raise self._scratch.full(error) from error
         storage = _Storage(self._scratch, self._features, self._values.close(), self._path, self._dtypes)
         return DiskFrame(storage, list(self._dtypes.index))
 

@@ -78,7 +78,7 @@ def read_streamed(
             keep = np.ones(len(frame), bool)
             keep[repeats] = False
     if keep is not None or (written.effects.missing and fills):
-        frame = _rewrite(frame, fills, keep, types.typed.features, scratch)
+        frame = frame.rewrite(keep, fills)
         rows = rows if keep is None else _kept_rows(rows, keep, scratch)
     every = len(frame) == len(opened.frame)
     return finish(
@@ -170,20 +170,6 @@ def _kept_rows(rows: np.ndarray, keep: np.ndarray, scratch: Scratch) -> np.ndarr
         part = slice(start, start + BATCH_ROWS)
         writer.append(rows[part][keep[part], None])
     return _mapped(writer.close())
-
-
-def _rewrite(
-    frame: DiskFrame, fills: dict[str, float], keep: np.ndarray | None, features: tuple[str, ...], scratch: Scratch
-) -> DiskFrame:
-    """Write the rows to keep again, with filled features; the files of the given frame are removed."""
-    start = 0
-    with DiskFrameWriter(scratch, features) as writer:
-        for batch in frame.batches():
-            batch = batch.fillna(fills) if fills else batch
-            writer.append(batch if keep is None else batch[keep[start : start + len(batch)]])
-            start += len(batch)
-        frame.remove()
-        return writer.close()
 
 
 def _all_distinct(columns: Any, name: str, scratch: Scratch) -> bool:
