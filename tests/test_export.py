@@ -15,19 +15,26 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
+from gpuclust import assignments
 from gpuclust.analysis.comparison import compare_all
-from gpuclust.assignments import write_tables
+from gpuclust.analysis.table_stats import feature_blocks
+from gpuclust.assignments import SourceColumns, assign, with_assignments, write_tables
 from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
+from gpuclust.data.stream import read_streamed
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import Exported, export, find_run
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import read_manifest, verify_all
+from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
 from gpuclust.pipeline.run_files import leaderboard_csv
+from gpuclust.pipeline.run_log import bundle_of, training_of
 from gpuclust.predict import predict
+from gpuclust.runtime.blocks import BLOCK_ROWS
+from gpuclust.runtime.scratch import Scratch
 from gpuclust.tracking.mlflow import MlflowRecorder
 
 HOSTILE = [
@@ -373,3 +380,42 @@ def test_every_other_column_of_the_source_is_kept(tracked: Any, recorder: Mlflow
     with pytest.raises(ConfigurationError, match=r"--keep tag: .* has no such column; did you mean tags"):
         exported(tracked, recorder, tmp_path / "wrong", keep=["tag"])
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(("algorithm", "form"), [("kmeans", "csv"), ("kmeans", "parquet"), ("hdbscan", "parquet")])
+def test_a_table_on_disk_is_exported_as_in_memory(
+    context: Any, algorithm: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    n = BLOCK_ROWS + 2000 if algorithm == "kmeans" else 3000
+    frame = pd.DataFrame(rng.normal(size=(n, 3)) + 4 * rng.integers(0, 3, n)[:, None], columns=["a", "b", "x"])
+    frame.insert(0, "id", [f"t{i}" for i in range(n)])
+    frame["name"] = [HOSTILE[i % len(HOSTILE)] for i in range(n)]
+    frame["code"] = [f"{i:03d}" for i in rng.integers(0, 300, n)]
+    frame["whole"] = pd.array(rng.integers(0, 9, n), dtype="Int64")
+    frame.loc[::7, "whole"] = None
+    frame.loc[::50, "b"] = None
+    path = tmp_path / f"table.{form}"
+    frame.to_csv(path, index=False) if form == "csv" else frame.to_parquet(path)
+    overrides = [f"data.path={path}", "data=table", "data.features=[a,b,x]", "data.roles.title=name", "report=none"]
+    (job,) = sweep.jobs_of(plan([*overrides, f"cluster={algorithm}"], multirun=False), context.backend)
+    (result,) = jobs.compute([job], context)
+    bundle = bundle_of(job.config, result.table, result.matrix, result.clustering, result.profile)
+    monkeypatch.setattr(assignments, "BATCH_ROWS", BLOCK_ROWS)
+    frames, data = context.backend.frames, job.config.data
+    with Scratch(tmp_path / "scratch") as scratch:
+        on_disk = read_streamed(data, job.config.clean, frames, scratch)
+        for where, table in (("memory", result.table), ("disk", on_disk)):
+            raw = feature_blocks(table, frames)
+            assigned = bundle.training(table.n_rows, lambda raw=raw: assign(bundle, raw))
+            np.testing.assert_array_equal(assigned.cluster, result.clustering.labels)
+            tables = with_assignments(SourceColumns(table, data, frames), bundle, raw, assigned, rescue=True)
+            write_tables(tables, parquet=tmp_path / f"{where}.parquet", csv=tmp_path / f"{where}.csv")
+            training = training_of(table, result.clustering.distance, result.clustering.confidence)
+            assert training == bundle.details["training"]
+    memory, disk = (pq.ParquetFile(tmp_path / f"{where}.parquet") for where in ("memory", "disk"))
+    assert disk.num_row_groups == 1 + (algorithm == "kmeans" and result.table.n_rows > BLOCK_ROWS)
+    assert memory.read().equals(disk.read())
+    assert (tmp_path / "memory.csv").read_bytes() == (tmp_path / "disk.csv").read_bytes()
+    names = {"id", "name", "a", "b", "x_source", "code", "whole", "cluster", "confidence", "x", "y", "z"}
+    assert names <= set(disk.schema_arrow.names)
