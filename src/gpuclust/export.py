@@ -211,7 +211,8 @@ def _manifest(
     config = job.config
     chosen = (sweep or {}).get("chosen")
     n_noise = int((assigned.cluster == NOISE).sum())
-    much_noise = noise_warning(n_noise, table.n_rows, algorithm_of(config.cluster).less_noise)
+    algorithm = algorithm_of(config.cluster)
+    much_noise = noise_warning(n_noise, table.n_rows, algorithm.less_noise)
     return {
         "format": FORMAT,
         "gpuclust": __version__,
@@ -221,7 +222,7 @@ def _manifest(
         "fingerprint": job.fingerprint,
         "source": mask(config.data.path or config.data.source),
         "algorithm": config.cluster.name,
-        "size_keys": {name: algorithm.size_key for name, algorithm in algorithms().items()},
+        "size_keys": {name: known.size_key for name, known in algorithms().items()},
         "config": mask(asdict(config)),
         "roles": table.roles.named(),
         "features": list(table.features),
@@ -233,7 +234,7 @@ def _manifest(
             "in_clusters": table.n_rows - n_noise,
         },
         "noise_fraction": n_noise / table.n_rows,
-        "warnings": [much_noise] if much_noise else [],
+        "warnings": [*([much_noise] if much_noise else []), *algorithm.warnings(run.metrics)],
         "metrics": dict(run.metrics),
         "backend": {k: run.tags.get(k, "") for k in (tags.BACKEND, tags.BACKEND_REASON, tags.DEVICE)},
         "sweep": sweep,

@@ -139,7 +139,7 @@ class Algorithm:
     shared_step: str = ""
     for_subset: Callable[[Any, float], ClusterConfig] | None = None
     canonical: Callable[..., Mapping[str, np.ndarray]] | None = None
-    warnings: Callable[[Mapping[str, float]], tuple[str, ...]] | None = None
+    warnings: Callable[[Mapping[str, float]], tuple[str, ...]] = lambda metrics: ()
     after_fit: str | None = None
     density_validity: str | None = None
     soft_membership: str | None = None

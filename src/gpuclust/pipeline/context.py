@@ -110,8 +110,7 @@ class Outcome:
         n_noise = round(self.metrics.get("noise_fraction", 0.0) * n_rows)
         algorithm = algorithm_of(self.job.config.cluster)
         much_noise = noise_warning(n_noise, n_rows, algorithm.less_noise)
-        others = algorithm.warnings(self.metrics) if algorithm.warnings else ()
-        return (much_noise, *others) if much_noise else others
+        return (*([much_noise] if much_noise else []), *algorithm.warnings(self.metrics))
 
     @property
     def short_name(self) -> str:

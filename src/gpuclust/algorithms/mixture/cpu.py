@@ -139,9 +139,12 @@ def score_rows(
     for block, line in enumerate(totals):
         tree.put(0, block, line)
     log_likelihood, entropy = tree.value
-    labels, confidence, distance = (
-        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-        for arrays in zip(*((run.labels, run.confidence, run.distance) for run in found), strict=True)
-    )
+    parts = [[run.labels for run in found], [run.confidence for run in found], [run.distance for run in found]]
+    found.clear()  # so that the parts of one result are freed before the next is joined
+    labels, confidence, distance = (_joined(parts.pop(0)) for _ in range(3))
     log_likelihood += c.base * len(X)
     return EMScores(labels, confidence, np.empty(0), float(log_likelihood), float(entropy)), distance
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
