@@ -16,6 +16,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 from gpuclust.algorithms.cluster import Clustering, cluster, means
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.hdbscan.cpu import density_validity
+from gpuclust.algorithms.hdbscan.place import FittedRows
 from gpuclust.algorithms.hdbscan.predict import soft_membership
 from gpuclust.algorithms.mixture import GmmConfig, short_em
 from gpuclust.algorithms.mixture.init import MAX_PERMUTED, draw_rows
@@ -23,6 +24,7 @@ from gpuclust.algorithms.registry import Algorithm, FitInput
 from gpuclust.config import ClusterConfig
 from gpuclust.errors import ConfigurationError, FitError, GpuclustError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.hdbscan import nearest_fitted
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.blocks import (
     BLOCK_ROWS,
@@ -246,6 +248,33 @@ def test_hdbscan_of_a_sample(groups: tuple[np.ndarray, np.ndarray], tmp_path: Pa
         assert isinstance(by_memory, Clustering)
         assert by_memory.n_clusters == 6
         assert note in "; ".join(by_memory.notes)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "d", "min_samples"), [(3000, 2000, 4, 10), (50, 9, 2, 7), (1, 300, 1, 5), (400, 3, 3, 1)]
+)
+def test_rows_join_the_fitted_row_that_a_model_finds(n: int, m: int, d: int, min_samples: int) -> None:
+    """Compiled in float32 trees here, SciPy's tree in a model: the same rows, and densities to the last bits of a float64."""
+    random = np.random.default_rng(n)
+    fitted_rows, new = random.normal(size=(m, d)).astype(np.float32), random.normal(size=(n, d)).astype(np.float32)
+    new[: min(n, m) // 3] = fitted_rows[: min(n, m) // 3]
+    core = random.uniform(0.1, 0.5, m)
+    tree = {"points": fitted_rows, "core_distances": core, "min_samples": np.int64(min_samples)}
+    expected_row, expected_density = nearest_fitted(tree)(new)
+    row, density = FittedRows(fitted_rows, core, min_samples).nearest(new)
+    np.testing.assert_array_equal(row, expected_row)
+    np.testing.assert_allclose(density, expected_density, rtol=1e-14)
+
+
+def test_rows_at_equal_distances_join_one_of_the_nearest() -> None:
+    random = np.random.default_rng(0)
+    fitted_rows, new = (random.integers(0, 4, (n, 2)).astype(np.float32) for n in (300, 200))
+    core = np.full(len(fitted_rows), 0.25)
+    tree = {"points": fitted_rows, "core_distances": core, "min_samples": np.int64(4)}
+    _, expected_density = nearest_fitted(tree)(new)
+    row, density = FittedRows(fitted_rows, core, 4).nearest(new)
+    np.testing.assert_array_equal(density, expected_density)
+    np.testing.assert_array_equal(fitted_rows[row], new)
 
 
 def test_the_model_of_a_sample_gives_all_labels_again(groups: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:

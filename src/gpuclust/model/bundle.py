@@ -126,18 +126,15 @@ class Bundle:
         """The job's own assignment of its training rows. ``assign`` gives what the model predicts of them, in the order in which they
         were fitted.
 
-        For K-Means and mixtures that is the assignment; an HDBSCAN bundle keeps the labels of the rows in its tree, as what was noise
-        there may be placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
+        For K-Means and mixtures that is the assignment; an HDBSCAN bundle keeps its labels, as what was noise in the tree may be
+        placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
         """
-        labels, confidence = self.parameters.get("training_labels"), self.parameters.get("training_confidence")
+        of = (
+            "table" if "table_labels" in self.parameters else "training"
+        )  # the tree of a sample has fewer rows than the table
+        labels, confidence = self.parameters.get(f"{of}_labels"), self.parameters.get(f"{of}_confidence")
         if labels is None or confidence is None:
             return assign()
-        if (sample := self.parameters.get("sample")) is not None:
-            if sample[-1] >= n_rows:
-                raise ModelError(f"the model was fitted on more than {sample[-1]:,} rows, not on these {n_rows:,}")
-            found = assign()
-            found.cluster[sample], found.confidence[sample] = labels, confidence
-            return found
         if len(labels) != n_rows:
             raise ModelError(f"the model was fitted on {len(labels):,} rows, not on these {n_rows:,}")
         return Assignment(labels, confidence, np.full(n_rows, np.nan, dtype=np.float32))

@@ -16,7 +16,12 @@ The arrays of a model:
     canonical         (k,) int32       the cluster's final number, of each label
     training_labels   (n,) int32       labels and confidences of the fit: `place` may put rows that are noise in the tree
     training_confidence (n,) float32   into a cluster
-    sample            (n,) int64       only where the tree is of a sample: the numbers of the fitted rows in their table, ascending
+
+Where the tree is of a sample, also:
+
+    sample            (n,) int64       the numbers of the fitted rows in their table, ascending
+    table_labels      (t,) int32       labels and confidences of all rows of the table
+    table_confidence  (t,) float32
 """
 
 from __future__ import annotations
@@ -46,7 +51,11 @@ ARRAYS = {
     "training_confidence": ArraySpec("f", ("rows",), finite=False),
 }
 
-SAMPLED = ARRAYS | {"sample": ArraySpec("i", ("rows",))}
+SAMPLED = ARRAYS | {
+    "sample": ArraySpec("i", ("rows",)),
+    "table_labels": ArraySpec("i", ("table",)),
+    "table_confidence": ArraySpec("f", ("table",), finite=False),
+}
 
 # Points (n, n_columns) -> the fitted row (n,) int64 that each joins, and the density (n,) float64 at which it does.
 Nearest = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -67,13 +76,14 @@ def check(parameters: Parameters, options: Options) -> None:
         "training_labels": (NOISE, n_clusters - 1),
         "min_samples": (1, max(n_rows - 1, 1)),
     }
+    if (sample := parameters.get("sample")) is not None:
+        limits["table_labels"] = limits["training_labels"]
+        if sample[0] < 0 or (np.diff(sample) <= 0).any() or sample[-1] >= len(parameters["table_labels"]):
+            raise ModelError("the array parameters/sample does not hold ascending numbers of the table's rows")
     for name, (low, high) in limits.items():
         values = parameters[name]
         if values.size and not (low <= values.min() and values.max() <= high):
             raise ModelError(f"the array parameters/{name} has values outside {low} to {high}")
-    sample = parameters.get("sample")
-    if sample is not None and (sample[0] < 0 or (np.diff(sample) <= 0).any()):
-        raise ModelError("the array parameters/sample does not hold ascending row numbers")
     parents = parameters["node_parent"]
     if parents[0] != -1 or (parents[1:] < 0).any() or (parents[1:] >= np.arange(1, n_nodes)).any():
         raise ModelError("the array parameters/node_parent is not a tree")

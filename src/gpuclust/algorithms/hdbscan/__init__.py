@@ -78,6 +78,7 @@ def keep_labels(
 ) -> Mapping[str, np.ndarray]:
     """A prediction may place rows that are noise in the tree, so the labels and confidences of the rows in the tree are kept."""
     if "sample" in parameters:
+        parameters = {**parameters, "table_labels": labels, "table_confidence": confidence}
         labels, confidence = labels[parameters["sample"]], confidence[parameters["sample"]]
     return {**parameters, "canonical": renumber, "training_labels": labels, "training_confidence": confidence}
 

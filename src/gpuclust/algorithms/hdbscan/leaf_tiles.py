@@ -106,10 +106,16 @@ def push_children(lower, upper, home, node, nodes, bounds, waiting):  # type: ig
 
     Boxes (n_nodes, d) float32; the arrays are not in their tuple here, as its reference counts would cost 3 % of a search.
     """
+    return push_children_between(lower, upper, home, lower, upper, node, nodes, bounds, waiting)
+
+
+@compiled(inner=True, fastmath=False)
+def push_children_between(own_lower, own_upper, home, lower, upper, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
+    """The same where `home` is a node of another tree, whose boxes are `own_lower` and `own_upper`."""
     for part in range(2):
         child, total = 2 * node + 2 - part, np.float32(0)
         for f in range(lower.shape[1]):
-            gap = max(lower[home, f] - upper[child, f], lower[child, f] - upper[home, f])
+            gap = max(own_lower[home, f] - upper[child, f], lower[child, f] - own_upper[home, f])
             if gap > 0:
                 total += gap * gap
         nodes[waiting + part], bounds[waiting + part] = child, total

@@ -14,8 +14,9 @@ import numpy as np
 import psutil
 
 from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size, for_subset, sampling_note
+from gpuclust.algorithms.hdbscan.place import FittedRows
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
-from gpuclust.model.hdbscan import fall, nearest_fitted
+from gpuclust.model.hdbscan import fall
 from gpuclust.model.prediction import in_threads, row_blocks
 from gpuclust.runtime.backend import Array
 from gpuclust.runtime.blocks import RowBlocks, Run
@@ -62,16 +63,19 @@ class _Placed:
 
 def place_part(run: Run, tree: dict[str, np.ndarray], cuts: list[dict[str, np.ndarray]]) -> _Placed:
     """Place the rows of a run in the tree, once, and in each of its cuts."""
-    nearest, falls = nearest_fitted(tree), [fall(cut) for cut in cuts]
+    fitted = FittedRows(tree["points"], tree["core_distances"], int(tree["min_samples"]))
+    falls = [fall(cut) for cut in cuts]
     labels = np.empty((len(cuts), len(run.X)), dtype=np.int32)
     confidence = np.empty((len(cuts), len(run.X)), dtype=np.float32)
+    for start, stop in run.edges:
+        row, density = fitted.nearest(run.X[start:stop])
 
-    def place(rows: slice) -> None:
-        row, density = nearest(run.X[rows])
-        for i, within in enumerate(falls):
-            labels[i, rows], confidence[i, rows], _ = within(row, density)
+        def place(rows: slice, start: int = start, row: np.ndarray = row, density: np.ndarray = density) -> None:
+            of_run = slice(start + rows.start, start + rows.stop)
+            for i, within in enumerate(falls):
+                labels[i, of_run], confidence[i, of_run], _ = within(row[rows], density[rows])
 
-    in_threads(place, row_blocks(len(run.X)))
+        in_threads(place, row_blocks(stop - start))
     return _Placed(labels, confidence)
 
 
