@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.algorithms.registry import FitInput, fit
 from gpuclust.compose import plan
 from gpuclust.config import WorkersConfig
 from gpuclust.errors import BackendError, ConfigurationError, FitError
@@ -22,6 +25,7 @@ from gpuclust.pipeline import batches, sweep
 from gpuclust.pipeline.batches import choose
 from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, DiskWriter, MemoryBlocks, Request, Run
 from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import KILLED, MemoryRecorder
 
@@ -282,3 +286,33 @@ def test_errors_of_a_connection_are_one_line(workers, free_port, monkeypatch, tm
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(BackendError, match=r"needs Dask .*pip install 'gpuclust\[dask\]'"):
         connect(WorkersConfig(name="dask", address="tcp://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        KMeansConfig(name="kmeans", n_clusters=4, n_init=2, max_iter=15),
+        GmmConfig(name="gmm", n_clusters=3, max_iter=6, n_init=1),
+    ],
+    ids=lambda config: config.name,
+)
+def test_a_fit_on_workers_has_the_bits_of_a_fit_here(workers, quiet, config):
+    rng = np.random.default_rng(1)
+    X = (rng.normal(size=(300_000, 7)) + 3 * rng.integers(0, 4, (300_000, 1))).astype(np.float32)
+
+    def fitted(blocks):
+        (result,) = fit(FitInput(blocks, 0, CpuBackend(), ResultCache(0), "x"), [config])
+        return result
+
+    expected = fitted(MemoryBlocks(X))
+    for n_shards in (1, 2, 3):
+        there = dask_blocks(X, LOCAL, quiet, n_shards=n_shards)
+        if n_shards == 2:  # a worker ends during the fit
+            victim = next(iter(workers.everywhere(os.getpid).values()))
+            threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
+        found = fitted(there)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.confidence, expected.confidence)
+        assert found.metrics == expected.metrics
+        for name, value in expected.parameters.items():
+            np.testing.assert_array_equal(found.parameters[name], value)
