@@ -22,7 +22,7 @@ INSIDE = {
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > lloyd > assign_cuda init > fit > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > blocks gpu",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
-    "data": "encoding in_memory lists medians remote > files > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",
+    "data": "encoding in_memory lists medians remote > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > hdbscan kmeans mixture > __init__",
     "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",

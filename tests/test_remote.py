@@ -18,12 +18,12 @@ import gpuclust as gc
 from gpuclust.cli import main
 from gpuclust.compose import compose
 from gpuclust.config import DataConfig
-from gpuclust.data import remote
+from gpuclust.data import remote, remote_folders
 from gpuclust.data.files import find_files, short_name, split_paths
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.source import fingerprint
-from gpuclust.errors import DataError, GpuclustError
+from gpuclust.errors import DataError, ExportError, GpuclustError
 from gpuclust.tracks.catalogue import catalogue
 from tests.remote_servers import moto_server, web_server
 
@@ -193,3 +193,33 @@ def test_the_command_line(s3: str, folder: Path, tmp_path: Path, monkeypatch: py
     assert main(["predict", "out", f"{s3}/all.parquet", "--out", "rows.parquet", "--max-outside", "1"]) == 0
     labels = pq.read_table("rows.parquet")["cluster"].to_numpy()
     np.testing.assert_array_equal(labels, pq.read_table("out/assignments.parquet")["cluster"].to_numpy())
+    _exports_in_a_store(s3, monkeypatch, tmp_path, capsys, labels)
+
+
+def _exports_in_a_store(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: np.ndarray
+) -> None:
+    """The export of the last run is written into the store, refused where one is, replaced, read by predict and in Python."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there = f"{s3}/exports/mine"
+    store, root = remote.open_store(there)
+    assert main(["export", "best", "--out", there]) == 0
+    with store.open_output_stream(f"{root}/model/old.npz") as out:
+        out.write(b"of an earlier version")
+    capsys.readouterr()
+    assert main(["export", "best", "--out", there]) == 2
+    assert f"{there} exists; name another --out, or replace it with --force" in capsys.readouterr().err
+    assert main(["export", "best", "--out", there, "--force", "--html"]) == 0
+    files = {p.relative_to("out").as_posix() for p in Path("out").rglob("*") if p.is_file()}
+    assert set(remote_folders._names(there, "read")) == files | {"report.html"}
+    assert main(["predict", there, f"{s3}/all.parquet", "--out", "again.parquet", "--max-outside", "1"]) == 0
+    np.testing.assert_array_equal(labels, pq.read_table("again.parquet")["cluster"].to_numpy())
+    assert len(gc.open_export(there)) == ROWS
+    again = gc.load_model(there).predict(pq.read_table("again.parquet").to_pandas())
+    np.testing.assert_array_equal(again["cluster"], labels)
+    with pytest.raises(ExportError, match=r"is not an export: it has no manifest.json"):
+        gc.open_export(f"{s3}/parts")
+    with store.open_output_stream(f"{root}/manifest.json") as out:
+        out.write(b'{"sha256": {"../../escaped": "0"}}')
+    with pytest.raises(ExportError, match=r"names the file '../../escaped' outside the folder"):
+        gc.open_export(there)

@@ -204,7 +204,7 @@ def load_model(folder: str | Path) -> Model:
     Parameters
     ----------
     folder : str or Path
-        The folder that `Run.export` or ``gpuclust export`` wrote, or its sub-folder ``model``.
+        The folder that `Run.export` or ``gpuclust export`` wrote, or its address in an object store; or its sub-folder ``model``.
 
     Returns
     -------
@@ -216,9 +216,10 @@ def load_model(folder: str | Path) -> Model:
     ModelError
         Where the folder has no model, or a damaged one.
     """
+    from gpuclust.data.remote_folders import local_export
     from gpuclust.model.bundle import Bundle
 
-    folder = Path(folder)
+    folder = local_export(folder)
     return Model(Bundle.load(folder / "model" if (folder / "model").is_dir() else folder))
 
 
@@ -228,7 +229,7 @@ def open_export(folder: str | Path) -> Library:
     Parameters
     ----------
     folder : str or Path
-        The folder that `Run.export` or ``gpuclust export`` wrote.
+        The folder that `Run.export` or ``gpuclust export`` wrote, or its address in an object store, of which a copy is made.
 
     Returns
     -------
@@ -241,9 +242,10 @@ def open_export(folder: str | Path) -> Library:
     ExportError, ModelError
         Where the folder is not an export, or a damaged one.
     """
+    from gpuclust.data.remote_folders import local_export
     from gpuclust.serve.library import Library
 
-    return Library.open(Path(folder))
+    return Library.open(local_export(folder))
 
 
 def _default(**parameters: Any) -> Estimator:

@@ -50,10 +50,28 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _refuse_existing(force: bool, **paths: Path | None) -> None:
+def _place(text: str) -> Path | str:
+    """A folder, or an address as it is written."""
+    return text if "://" in text else Path(text)
+
+
+def _export_folder(text: str) -> Path:
+    """An export folder; of one in an object store a copy."""
+    if "://" not in text:
+        return Path(text)
+    from gpuclust.data.remote_folders import local_export
+
+    return local_export(text)
+
+
+def _refuse_existing(force: bool, **paths: Path | str | None) -> None:
     """Raise ExportError if the file or folder of an option exists and may not be replaced: before heavy modules are imported."""
     for option, path in paths.items():
-        if path is not None and path.exists() and not force:
+        if isinstance(path, str):
+            from gpuclust.data.remote_folders import refuse_existing
+
+            refuse_existing(path, force)
+        elif path is not None and path.exists() and not force:
             raise ExportError(f"{path} exists; name another --{option}, or replace it with --force")
 
 
@@ -64,7 +82,9 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument(
         "run", metavar="best|RUN_ID", help="best: the choice of the latest sweep; or a job, or a sweep (its chosen job)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--out", type=_place, metavar="DIR", help="the folder to write, or an address such as s3://bucket/folder"
+    )
     parser.add_argument(
         "--html",
         type=Path,
@@ -123,7 +143,7 @@ def _export(arguments: list[str]) -> int:
     with TemporaryDirectory() as temporary, Live(1) as live:
         done = export(
             run,
-            options.out or Path(temporary) / "export",
+            options.out if isinstance(options.out, Path) else Path(temporary) / "export",
             recorder=recorder,
             context=context_for(config, live),
             form=options.format,
@@ -137,6 +157,12 @@ def _export(arguments: list[str]) -> int:
 
             live.stage("writing the page to send")
             page = write_share_page(done.folder, done.folder / "report.html" if page == Path() else page, force=True)
+        if isinstance(options.out, str):
+            from gpuclust.data.remote_folders import upload
+
+            live.stage("uploading")
+            upload(done.folder, options.out)
+            page = page if options.html != Path() else f"{options.out}/report.html"
     for warning in done.warnings:
         print(f"warning: {warning}")
     written = ", ".join(str(path) for path in (options.out, page) if path is not None)
@@ -195,7 +221,7 @@ def _predict(arguments: list[str]) -> int:
         "Assign the rows of a file to the clusters of an exported model, and compare them with its training rows. "
         "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("rows", metavar="FILE", help="the rows: any file or address supported by data.path")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
@@ -242,7 +268,7 @@ def _serve(arguments: list[str]) -> int:
     parser = command_parser(
         "serve", "Serve an export as a JSON API: search, clusters, playlists, assignment of new rows."
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
     parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="allowed CORS origins")
@@ -282,10 +308,10 @@ def _access_options(parser: argparse.ArgumentParser) -> None:
 
 def _explore(arguments: list[str]) -> int:
     parser = command_parser("explore", "Explore an export in the browser: map, clusters, search, playlists.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="default: 8501")
-    parser.add_argument("--compare", type=Path, metavar="DIR", help="another export, to compare its clusters")
+    parser.add_argument("--compare", type=_export_folder, metavar="DIR", help="another export, to compare its clusters")
     parser.add_argument(
         "--previews",
         metavar="URL",
@@ -317,7 +343,7 @@ def _explore(arguments: list[str]) -> int:
 
 def _atlas(arguments: list[str]) -> int:
     parser = command_parser("atlas", "Open an export in Embedding Atlas, with its clusters, names and colours.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=5055, help="default: 5055")
     parser.add_argument(
@@ -337,7 +363,7 @@ def _playlist(arguments: list[str]) -> int:
     parser = command_parser(
         "playlist", "Make a playlist from an export: from a cluster, from liked items, or from target values."
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="an export folder")
+    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument(
         "--cluster", type=int, metavar="N", help="from this cluster, the items nearest to its centre first"
     )

@@ -62,7 +62,7 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        path = urlsplit(self.url).path if _scheme(self.url) in WEB else self.path
+        path = urlsplit(self.url).path if scheme_of(self.url) in WEB else self.path
         return PurePosixPath(unquote(path)).name
 
     @property
@@ -83,14 +83,14 @@ class RemoteFile:
 
     def arrow(self) -> Any:
         """The file as a pyarrow.NativeFile. Raises DataError where it cannot be opened."""
-        with _store_errors(self.url):
+        with store_errors(self.url):
             return self.store.open_input_file(self.path)
 
     def tag(self) -> str:
         """What the store says about the content: its ETag, else its time of change. Raises DataError."""
-        if _scheme(self.url) in WEB:
+        if scheme_of(self.url) in WEB:
             return self.etag
-        with _store_errors(self.url), self.store.open_input_file(self.path) as file:
+        with store_errors(self.url), self.store.open_input_file(self.path) as file:
             facts = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
         return facts.get("etag") or str(self.modified)
 
@@ -112,7 +112,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with _store_errors(self._url):
+        with store_errors(self._url):
             piece = self._file.read(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
@@ -143,8 +143,8 @@ def list_files(url: str, wanted: Callable[[str], bool]) -> list[RemoteFile]:
     """
     known = _listings.get(url)
     if known is None or time.monotonic() - known[0] > LISTING_SECONDS:
-        with _store_errors(url):
-            known = (time.monotonic(), _web_file(url) if _scheme(url) in WEB else _stored_files(url, wanted))
+        with store_errors(url):
+            known = (time.monotonic(), _web_file(url) if scheme_of(url) in WEB else _stored_files(url, wanted))
         _listings[url] = known
     return known[1]
 
@@ -152,7 +152,8 @@ def list_files(url: str, wanted: Callable[[str], bool]) -> list[RemoteFile]:
 _listings: dict[str, tuple[float, list[RemoteFile]]] = {}
 
 
-def _scheme(url: str) -> str:
+def scheme_of(url: str) -> str:
+    """``s3``, ``https`` and so on."""
     return url.partition("://")[0].lower()
 
 
@@ -213,7 +214,7 @@ def open_store(url: str) -> tuple[Any, str]:
     address, query = without_query(url)
     scheme, _, rest = address.partition("://")
     root, _, path = rest.partition("/")
-    with _store_errors(url):
+    with store_errors(url):
         store, base = _store(f"{scheme.lower()}://{root}{_with_endpoint(scheme.lower(), query)}")
     return store, f"{base.rstrip('/')}/{path}".strip("/")
 
@@ -303,17 +304,17 @@ def _digest(path: Path) -> str:
 
 
 @contextmanager
-def _store_errors(url: str) -> Iterator[None]:
-    """Errors of the stores' libraries as a DataError of one line: the address, what happened, what to do."""
+def store_errors(url: str, done: str = "read") -> Iterator[None]:
+    """Errors of the stores' libraries as a DataError of one line: the address, what cannot be ``done``, what to do."""
     try:
         yield
     except GpuclustError:
         raise
     except Exception as error:  # fsspec, aiohttp and pyarrow have trees of their own, and raise ValueError too
-        raise DataError(f"{url} {_reason(url, error)}") from error
+        raise DataError(f"{url} {_reason(url, error, done)}") from error
 
 
-def _reason(url: str, error: Exception) -> str:
+def _reason(url: str, error: Exception, done: str) -> str:
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for whatever happened
     text = f"{type(cause or error).__name__} {cause or error}"
     credentials = {
@@ -322,16 +323,16 @@ def _reason(url: str, error: Exception) -> str:
         "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
         "abfs": "the account's credentials (az login, or AZURE_STORAGE_KEY)",
         "abfss": "the account's credentials (az login, or AZURE_STORAGE_KEY)",
-    }.get(_scheme(url), "an address with a valid signature")
+    }.get(scheme_of(url), "an address with a valid signature")
     if re.search(r"NO_SUCH_BUCKET|NoSuchBucket|bucket .* not found", text, re.IGNORECASE):
         return "is in a bucket that does not exist; check the name of the bucket"
     if re.search(r"ACCESS_DENIED|403|401|INVALID_ACCESS_KEY|SIGNATURE|credential|Unauthenticated", text, re.IGNORECASE):
-        return f"cannot be read: access is denied; set {credentials}"
+        return f"cannot be {done}: access is denied; set {credentials}"
     if re.search(r"FileNotFoundError|404|NOT_FOUND|RESOURCE_NOT_FOUND", text):
         return "does not exist; check the address"
     if re.search(
         r"NETWORK_CONNECTION|resolve|curlCode|ClientConnect|Cannot connect|timed? ?out|Unavailable", text, re.IGNORECASE
     ):
-        endpoint = " and AWS_ENDPOINT_URL" if _scheme(url) == "s3" else ""
+        endpoint = " and AWS_ENDPOINT_URL" if scheme_of(url) == "s3" else ""
         return f"cannot be reached; check the network{endpoint}"
-    return f"cannot be read: {message_of(error) or type(error).__name__}"
+    return f"cannot be {done}: {message_of(error) or type(error).__name__}"

@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from gpuclust.data.files import TableFile
 from gpuclust.data.frames import iter_arrow, open_arrow
 from gpuclust.data.remote import arrow_input
 from gpuclust.data.schema import FileSchema, first_rows
-from gpuclust.data.source import CATALOGUE_ROWS, open_source
+from gpuclust.data.source import CATALOGUE_ROWS, CatalogueSource, open_source
 from gpuclust.data.table import CsvLayout
 from gpuclust.errors import DataError, message_of
 
@@ -48,24 +48,17 @@ def source_size(data: DataConfig) -> SourceSize:
         ConfigurationError: a named column does not exist.
         DataError: a file is missing, empty, damaged or not a table.
     """
-    if data.source == "catalogue":
-        return _catalogue_size(data)
-    source = open_source(data)
+    source = open_source(replace(data, n_rows=SAMPLE_ROWS) if data.source == "catalogue" else data)
     selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
+    n_features = len(selection.features)
+    if isinstance(source, CatalogueSource):
+        text = pa.Table.from_pandas(source.table[list(selection.role_columns)], preserve_index=False)
+        return SourceSize(data.n_rows or CATALOGUE_ROWS, True, n_features, text.nbytes / max(text.num_rows, 1))
     candidates = id_candidates(selection, source.keys, source.kinds)
     used = dict.fromkeys([*selection.role_columns, *selection.features, *candidates.all])
-    text = [name for name in used if name not in selection.features]
+    text_columns = [name for name in used if name not in selection.features and name in source.schema.kinds]
     n_rows, exact = _n_rows(source.schema)
-    widths = _widths(source.schema, [name for name in text if name in source.schema.kinds])
-    return SourceSize(n_rows, exact, len(selection.features), sum(widths.values()))
-
-
-def _catalogue_size(data: DataConfig) -> SourceSize:
-    n_rows = data.n_rows or CATALOGUE_ROWS
-    source = open_source(DataConfig(source="catalogue", preset=data.preset, n_rows=SAMPLE_ROWS, seed=data.seed))
-    selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
-    text = pa.Table.from_pandas(source.table[list(selection.role_columns)], preserve_index=False)
-    return SourceSize(n_rows, True, len(selection.features), text.nbytes / max(text.num_rows, 1))
+    return SourceSize(n_rows, exact, n_features, sum(_widths(source.schema, text_columns).values()))
 
 
 def _n_rows(schema: FileSchema) -> tuple[int, bool]:
