@@ -184,7 +184,14 @@ class RunContext:
 
     def scratch(self, job: Job) -> Scratch | None:
         """The folder for the rows of a job's table; None where they are held in memory."""
-        return self.storage.folder(self.memory or self.storage.plan(job, self.backend.name))
+        return self.storage.folder(self._plan(job))
+
+    def memory_limit(self, job: Job) -> int:
+        """The bytes that the process may take while it computes a job."""
+        return self._plan(job).limit
+
+    def _plan(self, job: Job) -> MemoryPlan:
+        return self.memory or self.storage.plan(job, self.backend.name)
 
 
 def with_size(job: Job, metrics: Mapping[str, float]) -> Job:

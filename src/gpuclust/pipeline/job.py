@@ -131,6 +131,7 @@ def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[C
         backend=context.backend,
         cache=context.cache,
         progress=_progress(context, [_fitting(jobs, job) for job in jobs], len(jobs), 0.0),
+        memory=context.memory_limit(jobs[0]),
     )
 
 

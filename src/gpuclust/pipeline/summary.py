@@ -271,7 +271,8 @@ def _preferred(
         return None, None
     job = dense.outcome.job
     matrix = jobs.get_matrix(job, context)
-    data = FitInput(matrix.X, job.config.seed, context.backend, context.cache, matrix.key)
+    limit = context.memory_limit(job)
+    data = FitInput(matrix.X, job.config.seed, context.backend, context.cache, matrix.key, memory=limit)
     measure = resolve(str(algorithm_of(job.config.cluster).density_validity))
     values = measure(data, job.config.cluster, [f.clustering.labels for f in finalists])
     validity = {f.outcome.job.name: value for f, value in zip(finalists, values, strict=True)}
