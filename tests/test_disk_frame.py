@@ -38,10 +38,10 @@ def frame():
 
 
 def written(frame, scratch, step=50_000):
-    writer = DiskFrameWriter(scratch, ["x", "y"])
-    for start in range(0, len(frame), step):
-        writer.append(frame[start : start + step].reset_index(drop=True))
-    return writer.close()
+    with DiskFrameWriter(scratch, ["x", "y"]) as writer:
+        for start in range(0, len(frame), step):
+            writer.append(frame[start : start + step].reset_index(drop=True))
+        return writer.close()
 
 
 def test_the_frame_is_the_pandas_frame(frame, scratch):
@@ -94,6 +94,15 @@ def test_a_scratch_folder_is_removed(tmp_path):
         ):
             scratch.require(scratch.free_bytes + 10**15)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("name", ["features", "columns"])
+def test_a_full_disk_is_one_line(frame, scratch, monkeypatch, name):
+    file = scratch.file
+    monkeypatch.setattr(scratch, "file", lambda wanted: Path("/dev/full") if wanted == name else file(wanted))
+    with pytest.raises(BackendError, match=r"cannot hold the rows: .*; set memory\.folder to a larger disk"):
+        written(frame, scratch)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -17,13 +17,16 @@ import pytest
 import gpuclust as gc
 from gpuclust.cli import main
 from gpuclust.compose import compose
-from gpuclust.config import DataConfig
+from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data import remote, remote_folders
+from gpuclust.data.clean import clean
 from gpuclust.data.files import find_files, short_name, split_paths
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.source import fingerprint
+from gpuclust.data.stream import read_streamed
 from gpuclust.errors import DataError, ExportError, GpuclustError
+from gpuclust.runtime.scratch import Scratch
 from gpuclust.tracks.catalogue import catalogue
 from tests.remote_servers import moto_server, web_server
 
@@ -78,6 +81,15 @@ def table_of(path: str) -> pd.DataFrame:
 )
 def test_a_store_gives_the_table_of_the_local_file(folder: Path, s3: str, name: str) -> None:
     pd.testing.assert_frame_equal(table_of(f"{s3}/{name}"), table_of(f"{folder}/{name}"))
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.csv.gz", "all.feather", "parts"])
+def test_a_store_is_read_in_batches(folder: Path, s3: str, name: str, tmp_path: Path) -> None:
+    with Scratch(tmp_path) as scratch:
+        data = DataConfig(path=f"{s3}/{name}", preset="tracks")
+        table = read_streamed(data, CleanConfig(), PandasFrames(), scratch, batch_rows=700)
+        local = read(DataConfig(path=f"{folder}/{name}", preset="tracks"), PandasFrames())
+        pd.testing.assert_frame_equal(table.frame.to_pandas(), clean(local, CleanConfig(), PandasFrames()).frame)
 
 
 def test_labels_are_those_of_the_local_file(folder: Path, s3: str) -> None:

@@ -162,7 +162,7 @@ def regroup(tables: Iterator[Any], rows: int) -> Iterator[Any]:
 
 
 class BatchedFrames(PandasFrames):
-    """Readers whose result stays on disk. CSV is parsed once, into an Arrow file in the scratch folder."""
+    """Readers whose result stays on disk. CSV is parsed once, and a remote file read once, into an Arrow file in the scratch folder."""
 
     def __init__(self, scratch: Scratch, block_bytes: int = 1 << 20) -> None:
         super().__init__(block_bytes)
@@ -214,7 +214,7 @@ class BatchedFrames(PandasFrames):
             raise self._scratch.full(error) from error
 
     def remove_parsed(self) -> None:
-        """Remove the Arrow files that CSV files were parsed into; what was read cannot be read again."""
+        """Remove the Arrow files that CSV and remote files were copied into; what was read cannot be read again."""
         for path in self._parsed:
             path.unlink(missing_ok=True)
 
@@ -232,10 +232,26 @@ class BatchedFrames(PandasFrames):
                 raise DataError(f"{path} is not a whole {form} file: {message_of(error)}") from error
 
         try:
+            if isinstance(path, RemoteFile):  # every pass but this one reads the copy
+                return self._copied(file_schema(path, form.lower(), columns), read(columns))
             schema, n_rows, with_nulls = facts(path, columns)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a whole {form} file: {message_of(error)}") from error
         return BatchedColumns([_ArrowColumns(schema, n_rows, with_nulls, read)])
+
+    def _copied(self, schema: Any, tables: Iterator[Any]) -> BatchedColumns:
+        """The columns of a remote file, copied to an Arrow file in the scratch folder. Categories become their values."""
+        kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types]
+        schema = pa.schema(list(zip(schema.names, kinds, strict=True)))
+        out, n_rows, with_nulls = self._scratch.file("copy"), 0, set()
+        self._parsed.append(out)
+        with pa.OSFile(str(out), "wb") as file, self._writer(file, schema) as writer:
+            for table in tables:
+                n_rows += len(table)
+                with_nulls |= _with_nulls(iter([table]))
+                for batch in table.cast(schema).to_batches():
+                    self._write(writer, batch)
+        return BatchedColumns([_ArrowColumns(schema, n_rows, with_nulls, lambda names: _parsed_tables(out, names))])
 
     def concat(self, frames: Sequence[Any]) -> Any:
         return BatchedColumns([file for columns in frames for file in columns._files])
@@ -250,11 +266,16 @@ def _is_number(column: Any, decimal: str) -> bool:
 
 def parquet_tables(path: TableFile, names: Sequence[str]) -> Iterator[Any]:
     """Columns of a Parquet file in tables of at most `BATCH_ROWS` rows; `unique_names` renames repeated columns."""
-    file = pq.ParquetFile(arrow_input(path), pre_buffer=isinstance(path, RemoteFile))
+    remote = isinstance(path, RemoteFile)
+    file = pq.ParquetFile(arrow_input(path), pre_buffer=remote)
     plain = unique_and_named(file.schema_arrow.names)
-    for batch in file.iter_batches(BATCH_ROWS, columns=list(names) if plain else None):
-        table = pa.Table.from_batches([batch])
-        yield (table if plain else table.rename_columns(unique_names(table.column_names))).select(list(names))
+    every = range(file.num_row_groups)
+    for groups in (
+        [[group] for group in every] if remote else [list(every)]
+    ):  # all that is asked for at once is buffered
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(names) if plain else None):
+            table = pa.Table.from_batches([batch])
+            yield (table if plain else table.rename_columns(unique_names(table.column_names))).select(list(names))
 
 
 def feather_tables(path: TableFile, names: Sequence[str]) -> Iterator[Any]:
@@ -278,11 +299,20 @@ def _parsed_tables(path: Path, names: Sequence[str]) -> Iterator[Any]:
             yield pa.Table.from_batches([reader.get_batch(i)]).select(list(names))
 
 
+def file_schema(path: TableFile, format: str, columns: Sequence[str]) -> Any:
+    """The schema of columns of a file."""
+    if format == "parquet":
+        schema = pq.read_schema(arrow_input(path))
+    else:
+        with open_arrow(path) as reader:
+            schema = reader.schema
+    names = unique_names(schema.names)
+    return pa.schema([(name, schema.field(names.index(name)).type) for name in columns])
+
+
 def _parquet_facts(path: TableFile, columns: Sequence[str]) -> tuple[Any, int, set[str]]:
     """The schema of columns, the number of rows, and the columns of whole numbers or booleans with a missing value."""
-    file = pq.ParquetFile(arrow_input(path), pre_buffer=isinstance(path, RemoteFile))
-    names = unique_names(file.schema_arrow.names)
-    schema = pa.schema([(name, file.schema_arrow.field(names.index(name)).type) for name in columns])
+    file, schema = pq.ParquetFile(path), file_schema(path, "parquet", columns)
     unknown, with_nulls = set(_may_change(schema)), set()
     if unique_and_named(file.schema_arrow.names):
         for i in range(file.metadata.num_columns):
@@ -304,9 +334,7 @@ def _null_count(chunk: Any) -> int | None:
 
 def _feather_facts(path: TableFile, columns: Sequence[str]) -> tuple[Any, int, set[str]]:
     """As `_parquet_facts`."""
-    with open_arrow(path) as reader:
-        names = unique_names(reader.schema.names)
-        schema = pa.schema([(name, reader.schema.field(names.index(name)).type) for name in columns])
+    schema = file_schema(path, "feather", columns)
     n_rows, with_nulls = 0, set()
     wanted = list(_may_change(schema)) or list(columns)[:1]
     for table in feather_tables(path, wanted):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.config import DataConfig
-from gpuclust.data.batches import BATCH_ROWS, BatchedFrames, feather_tables, parquet_tables, regroup
+from gpuclust.data.batches import BATCH_ROWS, BatchedFrames, feather_tables, file_schema, parquet_tables, regroup
 from gpuclust.data.disk_frame import GROUP_ROWS, DiskFrame
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.join import LoadedJoin, key_format
@@ -76,9 +76,8 @@ def _binary_batches(source: FileSource, names: list[str], readers: BatchedFrames
     del readers
     files = source.schema.files
     tables = parquet_tables if files.format == "parquet" else feather_tables
-    schemas = [next(iter(tables(file, names)), None) for file in files.paths]
-    known = [table.schema for table in schemas if table is not None]
-    same = all(schema.equals(known[0]) for schema in known)
+    first, *others = [file_schema(file, files.format, names) for file in files.paths]
+    same = all(schema.equals(first) for schema in others)
     for file in files.paths:
         for table in tables(file, names):
             yield table if same else pa.table({name: table[name].cast(pa.string()) for name in names})

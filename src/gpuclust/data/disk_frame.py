@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from gpuclust.data.frames import arrow_to_pandas
-from gpuclust.errors import DataError, message_of
+from gpuclust.errors import BackendError, DataError, message_of
 
 if TYPE_CHECKING:
     from gpuclust.runtime.blocks import DiskBlocks, DiskWriter
@@ -285,9 +286,11 @@ class DiskFrameWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:  # the files are removed with the scratch folder
-            self._values.close()
-            if self._file is not None:
-                self._file.close()
+            with suppress(BackendError, OSError):  # the disk may be full
+                self._values.close()
+            with suppress(OSError):
+                if self._file is not None:
+                    self._file.close()
 
     def close(self) -> DiskFrame:
         """End the files; the frame."""

@@ -20,7 +20,7 @@ from gpuclust.data.lists import join_items
 if TYPE_CHECKING:
     from gpuclust.runtime.scratch import Scratch
 
-MEMORY_BYTES = 1 << 26
+MEMORY_BYTES = 1 << 25
 """Bytes of keys in memory; more are written to files."""
 N_FILES = 256
 _HASH_KEYS = ("gpuclust 1st half", "gpuclust 2nd half")
