@@ -240,9 +240,9 @@ def test_hdbscan_of_a_sample(groups: tuple[np.ndarray, np.ndarray], tmp_path: Pa
             fitted(blocks, request, replace(request, min_cluster_size=200)), (found, finer), strict=True
         ):
             assert_same(one, expected)
-    data = FitInput(X, 0, BACKEND, ResultCache(), "m")
-    (validity,) = density_validity(data, request, [found.labels])
-    assert validity == pytest.approx(found.metrics["relative_validity"])
+    for rows_ in (X, MemoryBlocks(X)):
+        data = FitInput(rows_, 0, BACKEND, ResultCache(), "m")
+        assert density_validity(data, request, [found.labels]) == pytest.approx([found.metrics["relative_validity"]])
     for memory, note in ((1, "tree of 1,000 of 24,000 rows"), (10**10, "")):
         (by_memory,) = fitted(MemoryBlocks(X), replace(request, sample_rows="auto"), memory=memory)
         assert isinstance(by_memory, Clustering)

@@ -109,6 +109,8 @@ def test_the_tree_of_hdbscan_is_of_a_sample_where_it_does_not_fit() -> None:
     assert hdbscan_rows(4 * 10**9, 20) < hdbscan_rows(4 * 10**9, 10)
     found = forecast(compose(["data.n_rows=40000000", "cluster=hdbscan", "memory.limit=4GB"]))
     assert found.tree_rows == tree_rows(40_000_000, 10, 4 * 10**9) == TREE_SAMPLE
+    asked = ["data.n_rows=40000000", "cluster=hdbscan", "cluster.sample_rows=90000", "memory.limit=4GB"]
+    assert forecast(compose(asked)).tree_rows == 90_000
     assert tree_rows(2000, 10, 1) == hdbscan_rows(1, 10) < 2000
     assert tree_rows(10_000, 10, 4 * 10**9) == 10_000
     assert f"HDBSCAN's tree of {found.tree_rows:,} of 40,000,000 rows" in found.text

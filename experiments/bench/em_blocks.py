@@ -1,6 +1,6 @@
 """The EM pass over a matrix on disk, compared with the pass over the same matrix in memory.
 
-    python experiments/bench/em_blocks.py                       # 4 million rows x 11, about a minute on two cores
+    python experiments/bench/em_blocks.py                       # 8 million rows x 11, about a minute on two cores
     python experiments/bench/em_blocks.py --rows 40000000       # 1.8 GB on disk and in memory
 
 The statistics of both must have the same bits. "Cold" passes begin with the file out of the page cache (posix_fadvise). The peak of
@@ -64,7 +64,7 @@ def peak_mb() -> float:
 def main() -> None:
     """Print and write the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=4_000_000)
+    parser.add_argument("--rows", type=int, default=8_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the matrix is written for the time of the bench")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)

@@ -150,7 +150,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     if rung == DISK:
         seconds *= constants()["seconds"]["disk"]
         trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
-        of_trees = (tree_rows(need.n_rows, need.n_columns, limit) for need in trees)
+        of_trees = (need.tree_rows(limit) for need in trees)
         rows = min(of_trees, default=largest.n_rows)
         rows_of_tree = rows if rows < largest.n_rows else None
     return Forecast(
@@ -258,6 +258,11 @@ class _Need:
             self.algorithm: work * _cores_factor() * (1 + refits),
             "silhouette": pairs * self.n_columns * _cores_factor() if score.silhouette else 0.0,
         }
+
+    def tree_rows(self, limit: int) -> int:
+        """The rows that HDBSCAN's tree is built of, from disk."""
+        asked = self.config.cluster.sample_rows  # type: ignore[attr-defined]
+        return min(asked, self.n_rows) if isinstance(asked, int) else tree_rows(self.n_rows, self.n_columns, limit)
 
     @property
     def resident_bytes(self) -> int:

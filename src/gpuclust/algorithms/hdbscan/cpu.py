@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -33,9 +34,8 @@ def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> li
     sampled: dict[tuple[int, int], list[int]] = {}  # rows and min_samples of a tree -> its cuts
     n_rows, samples = len(data.X), [sample_of(data, config) for config in configs]
     for i, (config, sample) in enumerate(zip(configs, samples, strict=True)):
-        built = tree(
-            data, config.min_samples, sample, grow, lambda done, i=i: data.progress((i + 0.95 * done) / len(configs))
-        )  # type: ignore[misc]
+        progress = partial(_report, data.progress, i, len(configs))
+        built = tree(data, config.min_samples, sample, grow, progress)
         if built.n_rows not in points:
             points[built.n_rows] = data.backend.to_host(_rows(data, sample))
         if sample is not None:
@@ -50,6 +50,11 @@ def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> li
         for i, result in zip(cuts, extended, strict=True):
             results[i] = result
     return results
+
+
+def _report(progress: Progress, i: int, count: int, done: float) -> None:
+    """Report the share of all cuts that is done: the first ``i``, and a part of the tree of the next."""
+    progress((i + 0.95 * done) / count)
 
 
 def tree(

@@ -56,9 +56,10 @@ class FittedRows:
         return rows, density
 
     def _workspace(self, queries: LeafTiles) -> SearchWorkspace:
-        widths = (self._leaves.tiles.shape[2], queries.tiles.shape[2], queries.tiles.shape[2])
-        arrays = (workspace(width, np.float32) for width in widths)
-        return SearchWorkspace(*arrays, np.empty(STACK_SIZE, np.int64), np.empty(STACK_SIZE, np.float32))
+        of_leaf, of_query = self._leaves.tiles.shape[2], queries.tiles.shape[2]
+        distances, to_boxes, limits = (workspace(width, np.float32) for width in (of_leaf, of_query, of_query))
+        nodes, bounds = np.empty(STACK_SIZE, np.int64), np.empty(STACK_SIZE, np.float32)
+        return SearchWorkspace(distances, to_boxes, limits, nodes, bounds)
 
 
 @compiled(fastmath=False)

@@ -47,7 +47,7 @@ def settings_of(config: GmmConfig, seed: int) -> dict[str, Any]:
 
 
 def _fit(data: FitInput, config: GmmConfig) -> FitResult:
-    X, distinct = data.X, data.distinct
+    X, distinct = np.asarray(data.X), data.distinct
     settings = settings_of(config, data.seed)
     if config.engine == "library":
         return result_of(X, _fit_sklearn(X, settings), "library")
