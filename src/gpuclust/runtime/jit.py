@@ -6,7 +6,9 @@ are needed later, and this process reads them from the cache on disk.
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -49,7 +52,9 @@ def compiled(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., 
 def _ignore_cache_errors(cache: Any) -> None:
     """Compile without the cache where its folder has become full, damaged or missing since the import.
 
-    Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for.
+    Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for. The folder is locked
+    meanwhile: numba writes the list of versions before the version itself, and without a lock two processes that compile one kernel
+    for two types could each load the other's version.
     """
     load, save, module = cache.load_overload, cache.save_overload, cache._py_func.__module__
 
@@ -59,7 +64,8 @@ def _ignore_cache_errors(cache: Any) -> None:
                 module
             )  # before loading: it may save and end in between
             try:
-                found = load(*args)
+                with _lock(cache.cache_path):
+                    found = load(*args)
             except (OSError, EOFError, UnpicklingError):
                 return None
             if found is not None or not coming:
@@ -68,9 +74,25 @@ def _ignore_cache_errors(cache: Any) -> None:
 
     def save_if_possible(*args: Any) -> None:
         with suppress(OSError, EOFError, UnpicklingError):
-            save(*args)
+            Path(cache.cache_path).mkdir(parents=True, exist_ok=True)
+            with _lock(cache.cache_path):
+                save(*args)
 
     cache.load_overload, cache.save_overload = load_if_possible, save_if_possible
+
+
+@contextmanager
+def _lock(folder: str) -> Iterator[None]:
+    """Exclude other processes from a folder, as far as it exists and its file system has locks."""
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @dataclass
