@@ -72,7 +72,7 @@ class BlockPasses(EMBackend):
     def _moments(self, X: RowBlocks, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
         assert not len(labels), "labels of all rows are for rows in memory"
         assert sample_weight is None, "weights are for rows in memory"
-        return statistics_of(X.reduce(moments_part, c), c, float(len(X)))
+        return statistics_of(X.reduce(moments_part, c, len(X)), c, float(len(X)))
 
     def _scores(
         self, X: RowBlocks, sample_weight: Array | None, c: KernelParameters, responsibilities: bool

@@ -20,6 +20,7 @@ from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Run
 from gpuclust.runtime.threads import in_threads
 
 MIN_CHUNK = 16 * ROWS
+MAX_CHUNKS = 64  # of a matrix, where its blocks have more than two: a call costs as much as some hundred rows
 MAX_PARTIALS = 16 * 2**20  # bytes of partial statistics that may wait to be merged
 
 Chunk = tuple[int, int]
@@ -51,7 +52,7 @@ class CpuPasses(EMBackend):
         """The statistics about the centres, merged over the blocks, then about the means."""
         weight = _weights(sample_weight)
         tree = MergeTree(-(-len(X) // BLOCK_ROWS))
-        for block, sums in enumerate(block_sums(X, labels, weight, c)):
+        for block, sums in enumerate(block_sums(X, labels, weight, c, len(X))):
             tree.put(0, block, sums)
         return statistics_of(tree.value, c, _total(weight, len(X)))
 
@@ -78,8 +79,10 @@ class CpuPasses(EMBackend):
         return EMScores(*out[:3], float(log_likelihood), float(entropy), shares if responsibilities else None)
 
 
-def block_sums(X: np.ndarray, labels: Array, weight: np.ndarray, c: KernelParameters) -> Iterator[np.ndarray]:
-    """For each block of X the log-likelihood without the base, and the count, sums and scatter of each component about the
+def block_sums(
+    X: np.ndarray, labels: Array, weight: np.ndarray, c: KernelParameters, n_rows: int
+) -> Iterator[np.ndarray]:
+    """For each block of X, which are all or some of a matrix of ``n_rows`` rows, the log-likelihood without the base, and the count, sums and scatter of each component about the
     centres, in one line (m,) float64. ``labels`` (n,), or (0,) for an E-step; ``weight`` (n,) float64, or (0,)."""
     k, d = c.centres.shape
     flat, row_stride, column_stride = _flat(X)
@@ -95,7 +98,7 @@ def block_sums(X: np.ndarray, labels: Array, weight: np.ndarray, c: KernelParame
         return line
 
     partial_bytes = 8 * (c.factors.size + k * d + k)
-    blocks = chunks_of_blocks(len(X), partial_bytes=partial_bytes)
+    blocks = chunks_of_blocks(len(X), partial_bytes=partial_bytes, most=max(2, MAX_CHUNKS // -(-n_rows // BLOCK_ROWS)))
     step = max(1, MAX_PARTIALS // (partial_bytes * max(map(len, blocks), default=1)))
     for first in range(0, len(blocks), step):
         yield from merged_chunks(blocks[first : first + step], accumulate)
@@ -134,9 +137,9 @@ def score_part(run: Run, c: KernelParameters, means: np.ndarray) -> ScoredRun:
     return ScoredRun(labels, confidence, distance, np.array(totals))
 
 
-def moments_part(run: Run, c: KernelParameters) -> list[np.ndarray]:
+def moments_part(run: Run, c: KernelParameters, n_rows: int) -> list[np.ndarray]:
     """The lines of `block_sums` of a run, for the E-step."""
-    return list(block_sums(run.X, NO_LABELS, NO_WEIGHT, c))
+    return list(block_sums(run.X, NO_LABELS, NO_WEIGHT, c, n_rows))
 
 
 def statistics_of(line: np.ndarray, c: KernelParameters, total: float) -> EMStatistics:
@@ -152,12 +155,12 @@ def _parts(line: np.ndarray, c: KernelParameters) -> tuple[np.ndarray, np.ndarra
 
 
 @lru_cache(maxsize=64)
-def chunks_of_blocks(n: int, *, partial_bytes: int) -> list[list[Chunk]]:
-    """The rows (start, stop) of the chunks of each block. They depend on the sizes alone."""
+def chunks_of_blocks(n: int, *, partial_bytes: int, most: int = MAX_CHUNKS) -> list[list[Chunk]]:
+    """The rows (start, stop) of the chunks of each block, at most ``most`` in each. They depend on the sizes alone."""
     blocks = []
     for first in range(0, n, BLOCK_ROWS):
         n_rows = min(BLOCK_ROWS, n - first)
-        n_chunks = max(1, min(n_rows // MIN_CHUNK, MAX_PARTIALS // partial_bytes))
+        n_chunks = max(1, min(n_rows // MIN_CHUNK, MAX_PARTIALS // partial_bytes, most))
         length = -(-n_rows // (n_chunks * ROWS)) * ROWS
         blocks.append([(first + at, first + min(at + length, n_rows)) for at in range(0, n_rows, length)])
     return blocks
