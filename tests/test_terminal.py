@@ -103,7 +103,8 @@ def outcome(name: str = "kmeans k=5", **more: Any) -> Any:
         "fit_seconds": 3.0,
     }
     defaults = {"error": None, "resumed": False, "metrics": metrics}
-    job = SimpleNamespace(name=name, config=Config(cluster=algorithms()[name.partition(" ")[0]].config()))
+    config = Config(cluster=algorithms()[name.partition(" ")[0]].config())
+    job = SimpleNamespace(name=name, config=config, share=more.pop("share", 1.0))
     return SimpleNamespace(**{"job": job, **defaults, **more})
 
 
@@ -174,6 +175,8 @@ def test_the_bar_moves_while_jobs_are_fitted_together_and_estimates_the_time_lef
             display.finished(outcome())
         assert bar.completed == 9
         assert bar.fields["finished"] == 9
+        display.finished(outcome(share=1 / 4))
+        assert bar.fields["finished"] == 9, "a fit on a share of the rows is no job of the sweep"
 
 
 def test_durations_and_numbers() -> None:

@@ -183,7 +183,9 @@ def _progress(context: RunContext, texts: Sequence[str], n_jobs: int, begins: fl
 
 
 def say_table(job: Job, lines: str, context: RunContext) -> None:
-    """Print the summary and the warnings of a job's table, after what varies in it."""
+    """Print the summary and the warnings of a job's table, after what varies in it; nothing of a share of its rows."""
+    if job.share < 1:
+        return
     words = [f"{key}={value}" for key, value in job.swept.items() if key.split(".")[0] in ("data", "clean")]
     for line in lines.splitlines():
         context.say(f"{' '.join(words)}: {line}" if words else line)
