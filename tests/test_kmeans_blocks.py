@@ -158,13 +158,12 @@ def test_sums_of_all_rows_are_exact_on_the_grid():
     X[5, 1] = 1e9
     frame = frame_of(MemoryBlocks(X))
     tile = tile_rows(X[:256], frame).values.reshape(4, 256).astype(np.float64)
-    rounding = frame.rounding[:, None]
-    grid = np.spacing(rounding)
-    values = (tile + rounding) - rounding
-    assert (np.round(values / grid) == values / grid).all()
-    assert (np.abs(values - tile) <= grid / 2).all()
-    assert (len(X) * np.abs(values).max(axis=1) / grid[:, 0] < 2**53).all()
+    grid = np.spacing(frame.rounding)[:, None]
+    assert (np.round(tile / grid) == tile / grid).all()
+    exact = ((X[:256] - frame.origin) * frame.scale).T
+    assert (np.abs(tile - exact) <= grid / 2 + 2.0**-24 * np.abs(exact)).all()
     ranges = (X.max(axis=0) - X.min(axis=0)) * frame.scale
+    assert (len(X) * ranges / grid[:, 0] < 2**53).all()
     assert (
         grid[:, 0] <= ranges * 2.0**-34
     ).all()  # relative to the feature's own range: 17 bits for the number of rows

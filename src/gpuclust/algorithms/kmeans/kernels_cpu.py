@@ -3,7 +3,7 @@
 A tile of 256 rows (`gpuclust.runtime.nearest`) is read once, and every fit uses it while it is in cache. Distances are compared
 in float32 on centred rows; where the best two are closer than the rounding error could be, the row is assigned again in float64,
 so that the labels are those of float64. Only rows whose label changed update the statistics: they move from one cluster's
-float64 sums to another's, as the float32 values that are in cache, rounded to a grid on which float64 sums are exact (`Frame.rounding`).
+float64 sums to another's, as the float32 values that are in cache, which are on a grid on which float64 sums are exact (`Frame.rounding`).
 So the sums are those of the labels alone: labels that are kept, lost or found elsewhere give the same bits. With weights that are not
 whole numbers the sums are not exact; then they are the same for the same history of labels.
 
@@ -88,6 +88,7 @@ class PassWorkspace(NamedTuple):
     """Arrays that one thread of `lloyd_chunks` writes to: one tile and one fit."""
 
     tile: np.ndarray  # (n_features * ROWS,) float32, where the rows are not in tiles already
+    norms: np.ndarray  # (ROWS,) float32, of the rows of that tile
     scores: np.ndarray  # (GROUP * ROWS,) float32
     best_two: np.ndarray  # (2 * ROWS,) float32, the least score of each row, then the second least of each
     nearest: np.ndarray  # (ROWS,) int32, the nearest centre of each row
@@ -134,16 +135,15 @@ def _assign_exactly(X, row, origin, scale, centers, clusters):  # type: ignore[n
 
 
 @compiled(inner=True)
-def _transfer(tile, r, rounding, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
+def _transfer(tile, r, n_features, mass, old, new, sums, masses, sizes):  # type: ignore[no-untyped-def]
     """Move row r of a tile, of weight `mass`, from cluster `old` to cluster `new` in the statistics of one chunk."""
-    n_features = len(rounding)
     leave, enter = old * n_features, new * n_features
     masses[old] -= mass
     masses[new] += mass
     sizes[old] -= 1
     sizes[new] += 1
     for f in range(n_features):
-        value = mass * ((tile[f * ROWS + r] + rounding[f]) - rounding[f])
+        value = mass * tile[f * ROWS + r]
         sums[leave + f] -= value
         sums[enter + f] += value
 
@@ -166,7 +166,7 @@ def lloyd_chunks(  # type: ignore[no-untyped-def]
     X, weight, origin, scale, rounding, values, max_norm,  # rows, their `Frame`, and `Tiles` or none
     first, n_clusters, centers64, centers32, half_norms, error_bound, features,  # `Centers`
     all_sums, all_masses, all_sizes,  # `ChunkStatistics`
-    own_tile, scores, best_two, nearest, flags, words, busy, moved,  # `PassWorkspace`
+    own_tile, norms, scores, best_two, nearest, flags, words, busy, moved,  # `PassWorkspace`
     fits, labels, unset, first_chunk, last_chunk,
 ):  # fmt: skip
     """Label the rows of some chunks by the centres of `fits`; the changes of the statistics of each chunk.
@@ -190,7 +190,10 @@ def lloyd_chunks(  # type: ignore[no-untyped-def]
             if len(max_norm):
                 tile, norm = values[start * n_features : (start + ROWS) * n_features], max_norm[t]
             else:
-                tile, norm = own_tile, fill_tile(X, start, min(ROWS, n_rows - start), origin, scale, own_tile)
+                tile, norm = (
+                    own_tile,
+                    fill_tile(X, start, min(ROWS, n_rows - start), origin, scale, rounding, norms, own_tile),
+                )
             for fit in fits:
                 c0, clusters = first[fit], (first[fit], n_clusters[fit])
                 _label_tile(tile, clusters, centers32, half_norms, features, scores, best_two, nearest)
@@ -210,7 +213,7 @@ def lloyd_chunks(  # type: ignore[no-untyped-def]
                     mass = weight[start + r] if len(weight) else 1.0
                     if mass > 0:
                         old = c0 + old if old != unset else unlabelled
-                        _transfer(tile, r, rounding, mass, old, c0 + new, sums, masses, sizes)
+                        _transfer(tile, r, n_features, mass, old, c0 + new, sums, masses, sizes)
 
 
 @compiled()
@@ -262,8 +265,8 @@ def update_means(fits, first, n_clusters, found, total, state):  # type: ignore[
 
 
 @compiled()
-def move_centers(fits, all_centers, means, moved):  # type: ignore[no-untyped-def]
-    """Make the means the centres, with their float32 form and error bounds; `moved` is the squared shift."""
+def move_centers(fits, all_centers, grid, means, moved):  # type: ignore[no-untyped-def]
+    """Make the means the centres, with their float32 form and error bounds; `moved` is the squared shift. ``grid`` is `Frame.grid`."""
     first, n_clusters, centers, centers32, half_norms, error_bound, _ = all_centers
     n_features = centers.shape[1]
     for fit in fits:
@@ -278,9 +281,9 @@ def move_centers(fits, all_centers, means, moved):  # type: ignore[no-untyped-de
             half_norms[c] = norm / 2
             largest = max(largest, math.sqrt(norm))
         # Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1: each of two scores is wrong by at most
-        # (n_features + 6) units of |x||c| + |c|²/2, rounding of x and c included; doubled as a safety margin.
+        # (n_features + 6) units of |x||c| + |c|²/2, rounding of x and c included, and x is moved to the grid; doubled as a safety margin.
         unit = 4 * (n_features + 6) * UNIT
-        error_bound[fit, 0], error_bound[fit, 1] = unit * largest, unit * largest**2 / 2 + 1e-36
+        error_bound[fit, 0], error_bound[fit, 1] = unit * largest, (unit * largest / 2 + 2 * grid) * largest + 1e-36
 
 
 @compiled()
@@ -315,8 +318,8 @@ class LloydStatistics:
     inertia: float  # weighted sum of squared distances to the centres given
 
 
-def make_centers(starts: Sequence[np.ndarray]) -> Centers:
-    """The centres of several fits, each (n_clusters, n_features), made ready for a pass."""
+def make_centers(starts: Sequence[np.ndarray], grid: float) -> Centers:
+    """The centres of several fits, each (n_clusters, n_features), made ready for a pass over rows rounded to a grid (`Frame.grid`)."""
     n_features = starts[0].shape[1]
     first = np.cumsum([0, *(len(padded(start)) for start in starts)])
     n_fits, n_centers = len(starts), int(first[-1])
@@ -326,7 +329,7 @@ def make_centers(starts: Sequence[np.ndarray]) -> Centers:
         unrolled(n_features),
     )  # fmt: skip
     means = np.concatenate([padded(np.asarray(start, np.float64)) for start in starts])
-    move_centers(np.arange(n_fits), centers, means, np.zeros(n_fits))
+    move_centers(np.arange(n_fits), centers, grid, means, np.zeros(n_fits))
     return centers
 
 
@@ -334,6 +337,6 @@ def pass_workspace(n_features: int) -> PassWorkspace:
     """The arrays of one thread."""
     flags = workspace(ROWS, np.uint8)
     return PassWorkspace(
-        workspace(n_features * ROWS, np.float32), workspace(GROUP * ROWS, np.float32), workspace(2 * ROWS, np.float32),
+        workspace(n_features * ROWS, np.float32), workspace(ROWS, np.float32), workspace(GROUP * ROWS, np.float32), workspace(2 * ROWS, np.float32),
         workspace(ROWS, np.int32), flags, flags.view(np.uint64), np.zeros(ROWS // 8, np.int64), np.zeros(ROWS, np.int64),
     )  # fmt: skip

@@ -154,7 +154,8 @@ class LloydBatch:
 
     def __init__(self, rows: LloydRows, starts: Sequence[np.ndarray]) -> None:
         self.rows = rows
-        self.centers = make_centers(starts)
+        self._grid = rows.frame.grid
+        self.centers = make_centers(starts, self._grid)
         self.assigned = self.centers.float64.copy()
         """The centres by which the last pass assigned the rows."""
         n_fits, (n_centers, n_features) = len(starts), self.centers.float64.shape
@@ -190,7 +191,7 @@ class LloydBatch:
 
     def move(self, fits: np.ndarray) -> None:
         """Make the means the centres; `state.moved` is then the squared length of that move."""
-        move_centers(fits, self.centers, self.state.means, self.state.moved)
+        move_centers(fits, self.centers, self._grid, self.state.means, self.state.moved)
 
     def relocate(self, fits: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Give each empty cluster of `fits` the row farthest from its centre, taken out of the cluster it is in, as scikit-learn does.
@@ -211,9 +212,8 @@ class LloydBatch:
     def _move_empty(self, fit: int, exact: ClusterSums, farthest: FarthestRows) -> bool:
         sums, masses = exact
         # Centres are means of rows rounded to float32 and to the grid.
-        frame, unit = self.rows.frame, 2 * UNIT
-        grid = np.spacing(self.rows.frame.rounding).max()
-        if farthest.squares[0] <= sums.shape[1] * max(unit, grid) ** 2:
+        frame = self.rows.frame
+        if farthest.squares[0] <= max(sums.shape[1] * (2 * UNIT) ** 2, self._grid**2):
             return False
         empty = np.flatnonzero(self.total.sizes[self.of(fit)] == 0)
         for i, cluster in enumerate(empty[: len(farthest.squares)]):

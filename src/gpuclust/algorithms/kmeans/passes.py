@@ -32,6 +32,7 @@ from gpuclust.runtime.nearest import ROWS
 from gpuclust.runtime.threads import in_threads
 
 LABELS, TILES = "kmeans labels", "kmeans tiles"  # keys of a run's cache
+UNSET = {1: 255, 2: 65535}  # the label of a row that has none yet, by the bytes of a label
 SCRATCH_BYTES = 16 * 2**20  # of the arrays of a pass, to be kept for the next
 
 
@@ -84,15 +85,15 @@ class _KeptLabels:
 
 def _no_labels(batch: str, n_rows: int, centers: Centers) -> _KeptLabels:
     n_fits, (n_centers, n_features) = len(centers.n_clusters), centers.float64.shape
-    dtype = np.uint8 if centers.n_clusters.max() <= np.iinfo(np.uint8).max else np.uint16
-    labels = np.full((n_fits, -(-n_rows // ROWS) * ROWS), np.iinfo(dtype).max, dtype)
+    dtype = np.uint8 if centers.n_clusters.max() <= UNSET[1] else np.uint16
+    labels = np.full((n_fits, -(-n_rows // ROWS) * ROWS), UNSET[dtype().itemsize], dtype)
     total = Sums(np.zeros((n_centers, n_features)), np.zeros(n_centers), np.zeros(n_centers, np.int64))
     return _KeptLabels(batch, labels, total, np.zeros(n_fits, np.int64))
 
 
 def label_bytes(centers: Sequence[np.ndarray]) -> int:
     """Bytes a row and fit that a batch with these starting centres keeps."""
-    return 1 if max(len(start) for start in centers) <= np.iinfo(np.uint8).max else 2
+    return 1 if max(len(start) for start in centers) <= UNSET[1] else 2
 
 
 class _Scratch(threading.local):
@@ -140,7 +141,7 @@ def _label(run: Run, seen: RowFrame, kept: _KeptLabels, centers: Centers, fits: 
     n_centers, n_features = centers.float64.shape
     n_chunks = max(1, min(MAX_CHUNKS, -(-len(X) // ROWS) // CHUNK_TILES))
     chunks, workspaces = _scratch.of(n_chunks, n_centers, n_features)
-    tiles, weight, unset = _tiles_of(run, seen), _weight_of(run, seen), int(np.iinfo(kept.labels.dtype).max)
+    tiles, weight, unset = _tiles_of(run, seen), _weight_of(run, seen), UNSET[kept.labels.itemsize]
 
     def work(first: int, last: int) -> None:
         lloyd_chunks(
@@ -183,7 +184,7 @@ def labels_of(run: Run, seen: RowFrame, key: PassKey, centers: np.ndarray) -> np
     kept = run.cache.get(LABELS)
     if kept is not None and kept.batch == key.batch and kept.number[key.fit] == key.number:
         return kept.labels[key.fit, : len(run.X)]
-    alone = make_centers([centers])
+    alone = make_centers([centers], seen.frame.grid)
     kept = _no_labels("", len(run.X), alone)
     _label(run, seen, kept, alone, np.arange(1))
     return kept.labels[0, : len(run.X)]

@@ -32,6 +32,11 @@ class Frame(NamedTuple):
     variance: float  # mean over the features, unweighted as in scikit-learn
     sum_sq_norm: float  # unweighted sum of the squared norms
 
+    @property
+    def grid(self) -> float:
+        """The norm of a row whose every value is one step of the grid; rounding to the grid moves a row by half of it at most."""
+        return float(np.sqrt((np.spacing(self.rounding) ** 2).sum()))
+
     def to_tiled(self, centers: np.ndarray) -> np.ndarray:
         """Centres (n_clusters, n_features) float64 in these coordinates, from those of X."""
         return (np.asarray(centers, np.float64) - self.origin) * self.scale
@@ -42,7 +47,7 @@ class Frame(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Rows in the coordinates of a frame."""
+    """Rows in the coordinates of a frame, rounded to float32 and then to the grid of the frame."""
 
     values: np.ndarray  # float32, (n_tiles, n_features, ROWS) flattened; rows missing from the last tile are at zero
     max_norm: np.ndarray  # (n_tiles,) float64, the largest norm in a tile
@@ -145,34 +150,41 @@ def frame_of(blocks: RowBlocks) -> Frame:
 
 
 @compiled(inner=True)
-def fill_tile(X, start, n, origin, scale, tile):  # type: ignore[no-untyped-def]
-    """Fill a tile with n rows from row start on, and with zeros; their largest norm."""
-    n_features = X.shape[1]
-    largest = 0.0
-    for r in range(n):
-        norm = 0.0
-        for f in range(n_features):
-            z = (X[start + r, f] - origin[f]) * scale
-            tile[f * ROWS + r] = z
-            norm += z * z
-        largest = max(largest, norm)
-    for r in range(n, ROWS):
-        for f in range(n_features):
-            tile[f * ROWS + r] = 0
+def fill_tile(X, start, n, origin, scale, rounding, norms, tile):  # type: ignore[no-untyped-def]
+    """Fill a tile with n rows from row start on, and with zeros; their largest norm. ``norms`` (ROWS,) float32 is overwritten."""
+    rows = X[start : start + n]
+    for r in range(ROWS):
+        norms[r] = 0
+    for f in range(X.shape[1]):
+        column, center, to_grid = tile[f * ROWS : (f + 1) * ROWS], origin[f], rounding[f]
+        for r in range(n):
+            value = np.float32((np.float32((rows[r, f] - center) * scale) + to_grid) - to_grid)
+            column[r] = value
+            norms[r] += value * value
+        for r in range(n, ROWS):
+            column[r] = 0
+    largest = np.float32(0)
+    for r in range(ROWS):
+        largest = max(largest, norms[r])
     return math.sqrt(largest)
 
 
 @compiled()
-def _fill_tiles(X, origin, scale, first, last, values, max_norm):  # type: ignore[no-untyped-def]
+def _fill_tiles(X, origin, scale, rounding, norms, first, last, values, max_norm):  # type: ignore[no-untyped-def]
     size = X.shape[1] * ROWS
     for t in range(first, last):
         n = min(ROWS, len(X) - t * ROWS)
-        max_norm[t] = fill_tile(X, t * ROWS, n, origin, scale, values[t * size : (t + 1) * size])
+        max_norm[t] = fill_tile(X, t * ROWS, n, origin, scale, rounding, norms, values[t * size : (t + 1) * size])
 
 
 def tile_rows(X: np.ndarray, frame: Frame) -> Tiles:
     """Tiles of a C-contiguous matrix (n_samples, n_features) in the coordinates of a frame."""
     n_tiles = -(-len(X) // ROWS)
     tiles = Tiles(workspace(n_tiles * X.shape[1] * ROWS, np.float32), np.empty(n_tiles))
-    in_threads(n_tiles, lambda first, last: _fill_tiles(X, frame.origin, frame.scale, first, last, *tiles))
+
+    def fill(first: int, last: int) -> None:
+        norms = workspace(ROWS, np.float32)
+        _fill_tiles(X, frame.origin, frame.scale, frame.rounding, norms, first, last, *tiles)
+
+    in_threads(n_tiles, fill)
     return tiles
