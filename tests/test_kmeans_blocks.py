@@ -9,7 +9,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from gpuclust.algorithms.kmeans import ALGORITHM, KMeansConfig, passes
-from gpuclust.algorithms.kmeans.fit import KMeansRequest, fit_centers, fit_kmeans
+from gpuclust.algorithms.kmeans.fit import KMeansRequest, fit_centers, fit_kmeans, use_fused
 from gpuclust.algorithms.kmeans.lloyd import LloydBatch, exact_centers, rows_in_blocks, rows_in_memory, run_lloyd
 from gpuclust.algorithms.kmeans.tiled_matrix import frame_of, tile_rows
 from gpuclust.algorithms.registry import FitInput
@@ -197,8 +197,23 @@ def test_starts_share_each_read(tmp_path, monkeypatch):
 
 
 def test_scikit_learn_needs_the_rows_in_memory():
+    blocks = MemoryBlocks(clusters(n_rows=BLOCK_ROWS + 1))
     with pytest.raises(ConfigurationError, match=r"engine=library needs all rows in memory; use cluster\.engine=fused"):
-        ALGORITHM.fitter("blocks")(given(MemoryBlocks(clusters(n_rows=100))), [KMeansConfig(engine="library")])
+        ALGORITHM.fitter("blocks")(given(blocks), [KMeansConfig(engine="library")])
+
+
+@pytest.mark.parametrize("engine", ["auto", "library"])
+def test_rows_of_one_block_are_fitted_as_in_memory(engine):
+    X = clusters(n_rows=700)
+    configs = [KMeansConfig(n_clusters=k, n_init=1, engine=engine) for k in (3, 300)]  # 300: auto is scikit-learn
+    expected = ALGORITHM.fitter("cpu")(given(X), configs)
+    for found, wanted in zip(ALGORITHM.fitter("blocks")(given(MemoryBlocks(X)), configs), expected, strict=True):
+        assert_same_result(found, wanted)
+    assert expected[1].engine == "library"
+
+
+def test_auto_does_not_depend_on_whether_rows_fit_in_memory():
+    assert all(use_fused(BLOCK_ROWS + 1, d, k) for d, k in ((2, 2), (500, 10), (5, 2000)))
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -10,10 +11,11 @@ from psutil import virtual_memory
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.cpu import Assigned, centroid_confidence, requests_of
+from gpuclust.algorithms.kmeans.cpu import fit as fit_in_memory
 from gpuclust.algorithms.kmeans.fit import FittedCenters, block_squares, fit_centers
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import ConfigurationError
-from gpuclust.runtime.blocks import MergeTree, Request, RowBlocks, Run
+from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Request, RowBlocks, Run
 from gpuclust.runtime.jit import schedule_precompile
 from gpuclust.runtime.nearest import nearest_two
 
@@ -22,16 +24,18 @@ LABEL_SHARE = 2
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
-    """Fit several configurations to `RowBlocks`, all their starts in shared passes.
+    """Fit several configurations to `RowBlocks`, all their starts in shared passes; the rows of one block are fitted in memory.
 
-    Raises ConfigurationError for ``engine=library``: scikit-learn needs all rows in memory.
+    Raises ConfigurationError for ``engine=library`` with more rows: scikit-learn needs all of them in memory.
     """
+    blocks = data.X
+    assert isinstance(blocks, RowBlocks)
+    if len(blocks) <= BLOCK_ROWS:
+        return fit_in_memory(replace(data, X=blocks.take(np.arange(len(blocks)))), configs)
     if any(config.engine == "library" for config in configs):
         raise ConfigurationError(
             "cluster.engine=library needs all rows in memory; use cluster.engine=fused or memory.mode=resident"
         )
-    blocks = data.X
-    assert isinstance(blocks, RowBlocks)
     schedule_precompile("kmeans", blocks)
     room = virtual_memory().total // 2 if data.memory is None else data.memory
     requests = requests_of(configs, data.seed)

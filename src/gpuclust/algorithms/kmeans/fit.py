@@ -52,11 +52,14 @@ class KMeansFit(FittedCenters):
 
 
 def use_fused(n_samples: int, n_features: int, n_clusters: int) -> bool:
-    """Whether this engine is faster than scikit-learn at equal or lower inertia.
+    """Whether ``engine=auto`` is this engine, not scikit-learn.
 
     Up to 128 features and 256 clusters, which is as far as experiments/bench/kmeans.py looks, an iteration takes less than
-    half of scikit-learn's time everywhere; beyond, matrix products may win.
+    scikit-learn's time everywhere; beyond, matrix products may win. Tables of more than one block always take this engine, so that
+    labels do not depend on whether they fit in memory.
     """
+    if n_samples > BLOCK_ROWS:
+        return n_clusters <= MAX_CLUSTERS
     return n_features <= 128 and n_clusters <= min(256, n_samples)
 
 
