@@ -21,7 +21,7 @@ from gpuclust.data.frames import PandasFrames
 from gpuclust.data.medians import means, medians
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
-from gpuclust.errors import GpuclustError
+from gpuclust.errors import DataError, GpuclustError
 from gpuclust.runtime.scratch import Scratch
 
 FRAMES = PandasFrames()
@@ -297,3 +297,20 @@ def test_files_without_rows(tmp_path, scratch, form):
         with pytest.raises(type(expected.value)) as got:
             read_streamed(data, CleanConfig(), FRAMES, scratch)
         assert str(got.value) == str(expected.value)
+
+
+def test_objects(tmp_path, scratch):
+    """Booleans with missing values are objects in pandas; values of several types cannot be read in batches."""
+    n = 300
+    frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "y": np.arange(n) % 7 + 0.5})
+    frame["g"] = pd.array([None] * 200 + [True, None] * 50, dtype="boolean")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    frame.to_parquet(folder / "a.parquet")
+    data = DataConfig(path=str(folder), roles=RolesConfig(group="g"))
+    assert_same(data, CleanConfig(), scratch)
+    frame.assign(g="text").to_parquet(folder / "b.parquet")
+    with pytest.raises(
+        DataError, match=r"'g' has values of several types and cannot be read in batches; .* memory\.mode=resident"
+    ):
+        read_streamed(data, CleanConfig(), FRAMES, scratch)

@@ -250,7 +250,7 @@ class DiskFrameWriter:
         table = None
         if self._schema is not None:
             kinds = zip(self._schema.names, self._schema.types, strict=True)
-            columns = [_whole(pa.array(frame[name], kind, from_pandas=True)) for name, kind in kinds]
+            columns = [_to_arrow(frame[name], name, kind) for name, kind in kinds]
             table = pa.Table.from_arrays(columns, schema=self._schema)
         self.write(frame[list(self._features)].to_numpy(np.float64), table)
 
@@ -307,8 +307,15 @@ class DiskFrameWriter:
         return DiskFrame(storage, list(self._dtypes.index))
 
 
-def _whole(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _to_arrow(column: pd.Series, name: str, kind: Any = None) -> Any:
+    """A column as an Arrow array. Raises DataError for values of several types."""
+    try:
+        found = pa.array(column, kind, from_pandas=True)
+    except (pa.ArrowException, TypeError) as error:
+        raise DataError(
+            f"{name!r} has values of several types and cannot be read in batches; make them one type, or use memory.mode=resident"
+        ) from error
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def _arrow_type(column: pd.Series) -> Any:
@@ -322,5 +329,9 @@ def _arrow_type(column: pd.Series) -> Any:
         return pa.timestamp(dtype.unit, str(dtype.tz))
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pa.from_numpy_dtype(dtype)
-    found = pa.array(column, from_pandas=True).type
-    return pa.string() if pa.types.is_null(found) else found
+    found = _to_arrow(column, str(column.name)).type
+    if pa.types.is_null(
+        found
+    ):  # no value yet: pandas has booleans with missing values as objects, and before version 3 also text
+        return pa.string() if pd.__version__ < "3" else pa.bool_()
+    return found
