@@ -28,6 +28,8 @@ QUIET_BYTES, QUIET_SECONDS = 2e9, 60
 """A job in memory that needs less than these, and less than half of the limit, is not announced."""
 DEVICE_SHARE = 0.8
 """The share of a GPU's memory that a job may take."""
+TREE_SHARE = 0.8
+"""The share of the memory beyond the libraries that HDBSCAN's tree may take; the rest is for blocks and results."""
 RESULT_BYTES = 12
 """Bytes a row of the labels, the confidences and the distances, which stay in memory."""
 TREE_SAMPLE = 250_000
@@ -181,7 +183,7 @@ def tree_rows(n_rows: int, n_columns: int, limit: int) -> int:
 def hdbscan_rows(limit: int, n_columns: int) -> int:
     """The number of rows whose HDBSCAN tree a process of ``limit`` bytes can build, in ``n_columns`` dimensions."""
     c = constants()["memory"]
-    room = limit - c["disk_base"]
+    room = TREE_SHARE * (limit - c["disk_base"])
     return max(int(room / (c["tree_row"] + c["tree_number"] * n_columns)), 1000)
 
 
@@ -232,7 +234,7 @@ class _Need:
         """Constant -> what it is multiplied by in the peak of a mode; ``fixed`` are bytes. A sample is drawn after the file is read."""
         n, size = float(self.size.n_rows), self.size
         if mode == DISK:
-            run = RUN_BLOCKS * BLOCK_ROWS * 8.0 * (size.n_features + self.n_columns)
+            run = min(n, RUN_BLOCKS * BLOCK_ROWS) * 8.0 * (size.n_features + self.n_columns)
             return {"disk_base": 1.0, "disk_row": n, "fixed": run + n * RESULT_BYTES}
         return {
             "base": 1.0,
