@@ -118,7 +118,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0)
     options = parser.parse_args()
     n, d, k = options.rows, options.features, options.components
-    dask_module.DASHBOARD = None
     heading("Rows on Dask workers", f"{n:,} generated rows, {d} features, mixture of {k} full components, float32")
     config = WorkersConfig(name="dask", count=2)
     with tempfile.TemporaryDirectory() as folder:

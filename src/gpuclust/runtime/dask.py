@@ -31,8 +31,6 @@ MAX_LOCAL = 4
 """Processes that are started on this machine unless `workers.count` says how many."""
 LOOK_SECONDS = 2.0
 """The time between two looks at which workers there are."""
-DASHBOARD: str | None = "127.0.0.1:0"
-"""Where Dask shows what processes of this machine do: at any free port. None: nowhere."""
 RETRIES = 3
 
 T = TypeVar("T")
@@ -137,7 +135,13 @@ class Workers:
                 return True
             except TimeoutError:
                 self.require_workers()
+                self.unpin(futures)
                 return False
+
+    def unpin(self, futures: Sequence[Any]) -> None:
+        """Let tasks be made again on any worker. When all workers have ended, Dask would wait for the one that a task was placed on."""
+        with self.one_line_errors(), suppress(KeyError):  # a task that Dask has forgotten
+            self.client.sync(self.client.scheduler.set_restrictions, worker={future.key: None for future in futures})
 
     def results(self, futures: Sequence[Any]) -> list[Any]:
         """The results of tasks, in their order, when all have ended. Raises the exception of one that failed."""
@@ -340,12 +344,14 @@ def _on_this_machine(count: int | None) -> Workers:
     from distributed import Client, LocalCluster
 
     n_workers = count or min(MAX_LOCAL, dask.system.CPU_COUNT)
+    # Dask gives up a process that is missing so long after it ended, even where it was started again and has just ended once more.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day", "distributed.scheduler.allowed-failures": 20})
     try:
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=DASHBOARD,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
     except Exception as error:

@@ -156,6 +156,7 @@ class DaskBlocks(RowBlocks):
         self._workers, self._source, self._path = workers, source, path
         self._precompile, self._say = precompile, say
         self._released: set[int] = set()
+        self._moved: list[Any] = []
         self._next_look = 0.0
         found = workers.survey()
         self._addresses = [worker.address for worker in found]
@@ -182,6 +183,9 @@ class DaskBlocks(RowBlocks):
                 raise found.error
             by_shard.append(unpacked(found))
         self._released -= released
+        if self._moved:
+            self._workers.unpin(self._moved)
+            self._moved = []
         return [self._merged(request, [found[i] for found in by_shard]) for i, request in enumerate(requests)]
 
     def _merged(self, request: Request, parts: Sequence[Any]) -> Any:
@@ -229,6 +233,7 @@ class DaskBlocks(RowBlocks):
         for i, shard in enumerate(self._shards):
             stage(f"{verb} rows to {many}", i / len(self._shards))
             self._workers.finish(shard)
+        self._workers.unpin(self._shards)
 
     def _balance(self) -> None:
         """Load a shard on each worker that joined, in place of a lost one, while another worker has several."""
@@ -251,6 +256,7 @@ class DaskBlocks(RowBlocks):
             if idle and n_held[address] > 1:
                 n_held[address] -= 1
                 self._shards[i] = self._place(self._specs[i], idle.pop())
+                self._moved.append(self._shards[i])
 
 
 def _rows(source: LocalBlocks, start: int, stop: int) -> np.ndarray:
