@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gpuclust.compose import Plan
-from gpuclust.config import Config
+from gpuclust.config import AUTO, Config
 from gpuclust.data.source import fingerprint
 from gpuclust.errors import ConfigurationError
 from gpuclust.pipeline.context import RunContext
@@ -53,6 +53,11 @@ def start(plan: Plan, display: Any, command: str) -> RunContext:
     memory = plan_memory([job.config for job in plan.jobs], backend=context.choice.name)
     if memory.forecast.noteworthy:
         display.say(memory.reason)
+    for job in plan.jobs if memory.forecast.tree_rows is not None else ():
+        if (
+            getattr(job.config.cluster, "sample_rows", None) == AUTO
+        ):  # the sample changes the result, so it is a part of the job's key
+            job.config.cluster.sample_rows = memory.forecast.tree_rows  # type: ignore[attr-defined]
     return replace(context, memory=memory)
 
 
