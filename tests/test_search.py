@@ -26,6 +26,7 @@ from gpuclust.pipeline.context import Job, Outcome
 from gpuclust.pipeline.schedule import Grid, Schedule, is_worse
 from gpuclust.pipeline.sweep_result import leaderboard
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.forecast import forecast
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FINISHED
 
@@ -321,6 +322,13 @@ def test_an_interval_has_values_in_a_search() -> None:
     assert len(shares) == 101
     assert (shares[0], shares[50], shares[-1]) == (0.5, 0.7, 0.9)
     assert (p.is_search, p.n_jobs) == (True, 5)
+
+
+def test_the_time_of_a_search_is_that_of_its_trials() -> None:
+    def seconds(*overrides: str) -> float:
+        return forecast([job.config for job in planned(*overrides).jobs]).seconds
+
+    assert 0.3 < seconds(*SEARCH) / seconds(SEARCH[0]) < 0.45, "14 of 38 jobs"
 
 
 def test_what_has_no_effect_is_said() -> None:

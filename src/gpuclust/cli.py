@@ -210,7 +210,7 @@ def _show_cost(planned: Plan, *, comment: bool) -> None:
 
     configs = [job.config for job in planned.jobs]
     found = forecast(configs, backend=select_backend(configs[0].backend.name).name)
-    jobs = f"{len(configs)} jobs, " if len(configs) > 1 else ""
+    jobs = f"{planned.n_jobs} jobs, " if planned.n_jobs > 1 else ""
     for line in (f"{jobs}{found.summary}", *found.details):
         print(f"# {line}" if comment else line)
 

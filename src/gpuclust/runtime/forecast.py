@@ -149,6 +149,8 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
             terms["read"] = 0.0
         unread.discard(repr(job.data))
         seconds += _total(terms, "seconds")
+    if jobs[0].sweep.search != "grid":  # of these jobs it runs so many
+        seconds *= min(1.0, jobs[0].sweep.n_trials / len(jobs))
     if rung == DISK:
         seconds *= constants()["seconds"]["disk"]
         trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
