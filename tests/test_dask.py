@@ -15,19 +15,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.registry import FitInput, fit
 from gpuclust.compose import plan
-from gpuclust.config import WorkersConfig
+from gpuclust.config import ScoreConfig, WorkersConfig
 from gpuclust.errors import BackendError, ConfigurationError, FitError
+from gpuclust.metrics.validity import score
 from gpuclust.pipeline import batches, sweep
 from gpuclust.pipeline.batches import choose
 from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, DiskWriter, MemoryBlocks, Request, Run
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.order_statistics import medians
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import KILLED, MemoryRecorder
+from tests.test_cluster import matrix_of
 
 pytest.importorskip("distributed", reason="rows on workers need gpuclust[dask]")
 
@@ -316,3 +320,19 @@ def test_a_fit_on_workers_has_the_bits_of_a_fit_here(workers, quiet, config):
         assert found.metrics == expected.metrics
         for name, value in expected.parameters.items():
             np.testing.assert_array_equal(found.parameters[name], value)
+
+
+def test_scores_and_medians_on_workers_are_those_of_memory(workers, rows, quiet):
+    X = rows[: 3 * BLOCK_ROWS + 17].astype(np.float64)  # as raw features are
+    labels = np.random.default_rng(1).integers(-1, 3, len(X)).astype(np.int32)
+    sizes, nothing = np.bincount(labels[labels >= 0]), np.empty(0, np.float32)
+    found = Clustering(
+        "kmeans", labels, sizes, np.empty((3, 0)), nothing, None, {}, {}, {}, True, "", (), None, 0.0
+    )  # fmt: skip
+    sides = []
+    for blocks in (MemoryBlocks(X), dask_blocks(X, LOCAL, quiet, n_shards=3)):
+        matrix = replace(matrix_of(X[:1]), X=blocks)
+        (scores,) = score(matrix, [found], ScoreConfig(exact_limit=10, sample_size=50), seed=0, backend=CpuBackend())
+        sides.append((scores.metrics, medians(blocks, labels, 3).tolist()))
+    assert "silhouette_with_noise" in sides[0][0]
+    assert sides[0] == sides[1]

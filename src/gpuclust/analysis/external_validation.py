@@ -105,14 +105,14 @@ def compare_to_reference(
     a row without labels is ignored. ``centers`` (n_clusters, n_columns) are the centres of the clusters, for the spread.
     """
     n_clusters = len(centers)
-    table = np.zeros(len(values) * (n_clusters + 1), np.int64)
+    counts = np.zeros(len(values) * (n_clusters + 1), np.int64)
     for start in range(0, len(codes), PART):
         own = labels[rows[start : start + PART]].astype(np.int64)
         pairs = codes[start : start + PART].astype(np.int64) * (n_clusters + 1) + np.where(
             own == NOISE, n_clusters, own
         )
-        table += np.bincount(pairs, minlength=len(table))
-    table = table.reshape(len(values), n_clusters + 1)
+        counts += np.bincount(pairs, minlength=len(counts))
+    table = counts.reshape(len(values), n_clusters + 1)
     clustered = table[:, :n_clusters]
     every, inside = agreement(table), agreement(clustered)
     groups = _spreads(clustered, centers, values)

@@ -70,7 +70,8 @@ def feature_statistics(raw: Array | RowBlocks, *, plain: bool = False) -> Featur
     off = sums[0, 0] / n
     deviation = xp.sqrt(xp.maximum(sums[0, 1] / n - off**2, 0.0))
     moments = on_host(xp.stack([means[1], _variance(sums[1], n)])) if plain else None
-    return FeatureStatistics(n, *map(on_host, (means[0] + off, deviation, found.lowest, found.highest)), moments)
+    mean, spread, lowest, highest = map(on_host, (means[0] + off, deviation, found.lowest, found.highest))
+    return FeatureStatistics(n, mean, spread, lowest, highest, moments)
 
 
 def _totals(run: Run, origins: Array) -> list[Totals]:
