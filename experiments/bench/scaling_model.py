@@ -4,7 +4,8 @@
 
 Two parts of the model are measured on this machine: the kernels' time for a row, on one thread, and the time of an empty pass of
 `gpuclust.runtime.dask_blocks` with 16, 64 and 256 workers that live in one process beside their scheduler. A straight line through the
-latter gives the overhead of any number of workers. The third part is assumed: machines of 16 cores of which 90 % count, and a network
+CPU time of scheduler and client, which work one after the other, gives the overhead of any number of workers; the wall time, in which the
+workers of this one process wait for one another, is recorded beside it. The third part is assumed: machines of 16 cores of which 90 % count, and a network
 whose figures are below. The result is a table, results/scaling_model.json, and results/scaling_model.png.
 """
 
@@ -33,6 +34,7 @@ KERNEL_ROWS, FEATURES, CLUSTERS = 1_000_000, 11, 10
 CORES, EFFICIENCY = 16, 0.9
 BYTES_PER_SECOND = 1.25e9  # 10 Gbit/s at the scheduler, through which all statistics go
 ROUND_TRIP_SECONDS = 0.5e-3
+BASE_SECONDS = 0.010  # of any pass on workers: an empty pass on two of them, by dask_rows.py
 MACHINES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 ROWS = (10**7, 10**8, 10**9, 10**10, 10**11)
 
@@ -103,14 +105,20 @@ def empty_pass(n_workers: int, folder: Path) -> dict[str, float]:
         blocks = dask_blocks(writer.close(), config, Silent(), n_shards=n_workers)
         blocks.reduce(nothing)
         process, seconds = psutil.Process(scheduler.pid), []
-        before = sum(process.cpu_times()[:2])
+        before, own = sum(process.cpu_times()[:2]), time.process_time()
         for _ in range(EMPTY_PASSES):
             began = time.perf_counter()
             blocks.reduce(nothing)
             seconds.append(time.perf_counter() - began)
         cpu = (sum(process.cpu_times()[:2]) - before) / EMPTY_PASSES
+        client_cpu = (time.process_time() - own) / EMPTY_PASSES
         dask_module.close()
-        return {"minimum": min(seconds), "median": float(np.median(seconds)), "scheduler_cpu": cpu}
+        return {
+            "minimum": min(seconds),
+            "median": float(np.median(seconds)),
+            "scheduler_cpu": cpu,
+            "client_cpu": client_cpu,
+        }
     finally:
         for started in (workers, scheduler):
             if started is not None:
@@ -216,11 +224,11 @@ def main() -> None:
         empty = {n: empty_pass(n, Path(folder)) for n in WORKERS}
     for n, found in empty.items():
         print(
-            f"an empty pass on {n} workers: {1e3 * found['minimum']:.0f} ms at least, scheduler "
-            f"{1e3 * found['scheduler_cpu'] / n:.2f} ms of CPU for a worker"
+            f"an empty pass on {n} workers: {1e3 * found['minimum']:.0f} ms at least; for a worker {1e3 * found['scheduler_cpu'] / n:.2f} ms "
+            f"of CPU of the scheduler and {1e3 * found['client_cpu'] / n:.2f} ms of the client"
         )
-    slope, base = np.polyfit(WORKERS, [empty[n]["minimum"] for n in WORKERS], 1)
-    line = (max(float(base), 0.0), float(slope))
+    slope, base = np.polyfit(WORKERS, [empty[n]["scheduler_cpu"] + empty[n]["client_cpu"] for n in WORKERS], 1)
+    line = (max(float(base), BASE_SECONDS), float(slope))
     print(f"overhead of a pass: {1e3 * line[0]:.1f} ms + {1e3 * line[1]:.2f} ms for each worker")
     table = {
         name: {str(n): {str(m): pass_seconds(name, n, m, cost, line) for m in MACHINES} for n in ROWS}
@@ -237,7 +245,7 @@ def main() -> None:
         "scaling_model",
         {
             "environment": facts, "model": True, "measured": {"nanoseconds_a_row": costs, "empty_pass_seconds": empty},
-            "assumed": {"cores": CORES, "efficiency": EFFICIENCY, "bytes_per_second": BYTES_PER_SECOND, "round_trip_seconds": ROUND_TRIP_SECONDS},
+            "assumed": {"cores": CORES, "efficiency": EFFICIENCY, "bytes_per_second": BYTES_PER_SECOND, "round_trip_seconds": ROUND_TRIP_SECONDS, "base_seconds": BASE_SECONDS},
             "overhead_seconds": {"base": line[0], "per_worker": line[1]}, "seconds": table,
         },
     )  # fmt: skip

@@ -272,15 +272,14 @@ def _size(path: str) -> int | None:
 
 def _held(matrix: Matrix, job: Job, context: RunContext) -> Matrix:
     """The matrix with its rows on the workers, once for all jobs with this matrix."""
-    if not isinstance(matrix.X, np.ndarray | LocalBlocks):
+    X = matrix.X
+    if not isinstance(X, np.ndarray | LocalBlocks):
         return matrix  # on a GPU, or on the workers already
 
     def make() -> Any:
         c = job.config
-        compile_first = (warm_up, (c.cluster, matrix.X.dtype.name, matrix.X.shape[1]))
-        return dask_blocks(
-            matrix.X, c.workers, context.display, folder=scratch_folder(c.memory), precompile=compile_first
-        )
+        compile_first = (warm_up, (c.cluster, X.dtype.name, X.shape[1]))
+        return dask_blocks(X, c.workers, context.display, folder=scratch_folder(c.memory), precompile=compile_first)
 
     return replace(matrix, X=context.cache.get_or_create(f"workers-{matrix.key}", make))
 
@@ -291,5 +290,6 @@ def warm_up(config: ClusterConfig, dtype: str, n_columns: int) -> None:
         return
     n_rows = 2_000_000 // n_columns + BLOCK_ROWS  # from 2 million values on a mixture is fitted in the dtype itself
     X = np.random.default_rng(0).normal(size=(n_rows, n_columns)).astype(dtype)
-    short = replace(config, **({"max_iter": 2} if hasattr(config, "max_iter") else {}))
+    settings: dict[str, Any] = {"max_iter": 2} if hasattr(config, "max_iter") else {}
+    short = replace(config, **settings)
     fit(FitInput(MemoryBlocks(X), 0, CpuBackend(), ResultCache(0), "warm-up"), [short])
