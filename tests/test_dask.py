@@ -25,6 +25,7 @@ from gpuclust.errors import BackendError, ConfigurationError, FitError
 from gpuclust.metrics.validity import score
 from gpuclust.pipeline import batches, sweep
 from gpuclust.pipeline.batches import choose
+from gpuclust.reducers.pca import fit_components
 from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, DiskWriter, MemoryBlocks, Request, Run
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
@@ -322,7 +323,7 @@ def test_a_fit_on_workers_has_the_bits_of_a_fit_here(workers, quiet, config):
             np.testing.assert_array_equal(found.parameters[name], value)
 
 
-def test_scores_and_medians_on_workers_are_those_of_memory(workers, rows, quiet):
+def test_scores_medians_and_components_on_workers_are_those_of_memory(workers, rows, quiet):
     X = rows[: 3 * BLOCK_ROWS + 17].astype(np.float64)  # as raw features are
     labels = np.random.default_rng(1).integers(-1, 3, len(X)).astype(np.int32)
     sizes, nothing = np.bincount(labels[labels >= 0]), np.empty(0, np.float32)
@@ -333,6 +334,7 @@ def test_scores_and_medians_on_workers_are_those_of_memory(workers, rows, quiet)
     for blocks in (MemoryBlocks(X), dask_blocks(X, LOCAL, quiet, n_shards=3)):
         matrix = replace(matrix_of(X[:1]), X=blocks)
         (scores,) = score(matrix, [found], ScoreConfig(exact_limit=10, sample_size=50), seed=0, backend=CpuBackend())
-        sides.append((scores.metrics, medians(blocks, labels, 3).tolist()))
+        components = fit_components(blocks, CpuBackend()).components
+        sides.append((scores.metrics, medians(blocks, labels, 3).tolist(), components.tolist()))
     assert "silhouette_with_noise" in sides[0][0]
     assert sides[0] == sides[1]

@@ -205,7 +205,7 @@ class MemoryBlocks(LocalBlocks):
 
     def __init__(self, X: Any) -> None:
         super().__init__(X.shape, X.dtype)
-        self.X = np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
+        self.X = np.require(X, requirements=["C", "ALIGNED"]) if isinstance(X, np.ndarray) else X
 
     @property
     def nbytes(self) -> int:
