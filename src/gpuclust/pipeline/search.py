@@ -73,7 +73,7 @@ class Search:
         self._stage = 0
         self._scores: list[list[float]] = [[] for _ in shares]  # on each share
         with _quiet():
-            direction = "maximize" if HIGHER_IS_BETTER[self._metric] else "minimize"
+            direction: Any = "maximize" if HIGHER_IS_BETTER[self._metric] else "minimize"
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(FIRST_ROUND, self._n_trials))
             self._study = optuna.create_study(direction=direction, sampler=sampler)
 

@@ -241,7 +241,7 @@ class DiskBlocks(LocalBlocks):
     def read(self, start: int, stop: int, out: np.ndarray | None = None, file: int | None = None) -> np.ndarray:
         """Rows ``start`` to ``stop``; into ``out`` (at least as many rows) where it is given."""
         rows = np.empty((stop - start, self.shape[1]), self.dtype) if out is None else out[: stop - start]
-        view, at = memoryview(rows.reshape(-1).view(np.uint8)), 0
+        view, at = memoryview(rows.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type]
         offset = (self.first_row + start) * self._row_bytes
         opened = os.open(self.path, os.O_RDONLY) if file is None else file
         try:

@@ -170,7 +170,7 @@ class MlflowRecorder(Recorder):
         environment = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
         uri, experiment = tracking_service._tracking_uri, fluent._active_experiment_id
         mlflow.set_tracking_uri(self.uri)
-        fluent._active_experiment_id = self.experiment_id
+        fluent._active_experiment_id = self.experiment_id  # type: ignore[assignment]
         try:
             yield
         finally:
