@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuclust.compose import compose, plan
-from gpuclust.config import Config, DataConfig, MemoryConfig, bytes_of, validate
+from gpuclust.config import Config, DataConfig, MemoryConfig, WorkersConfig, bytes_of, validate
 from gpuclust.data.source_size import source_size
 from gpuclust.errors import BackendError, ConfigurationError
 from gpuclust.runtime import forecast as module
@@ -72,6 +72,9 @@ def test_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plan_memory(with_memory(limit="200MB"))
     with pytest.raises(BackendError, match=r"memory\.mode=resident; use memory.mode=auto"):
         plan_memory(with_memory(limit=needs - 1, mode="resident"))
+    spread = replace(with_memory(limit=needs - 1, folder=str(tmp_path)), workers=WorkersConfig(name="dask", use="rows"))
+    assert plan_memory(spread).mode == "cluster"
+    assert "rows on the workers of the cluster" in plan_memory(spread).reason
     monkeypatch.setattr(module, "free_bytes", lambda folder: 1000)
     with pytest.raises(BackendError, match=r"temporary files of .* exceed the 0.00 GB free in .*set memory.folder"):
         plan_memory(with_memory(limit=needs - 1))

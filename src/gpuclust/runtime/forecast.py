@@ -205,16 +205,16 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
         return RESIDENT, ""
     free = free_bytes(folder)
     if disk_bytes <= limit and scratch <= free:
+        if workers is not None and workers.name != "here" and workers.use == "rows":
+            return CLUSTER, "prepared in temporary files"
         never = "" if on_device else "the GPU takes blocks from pinned host memory; this was never run"
         return DISK, never or ("memory.mode=disk" if memory.mode == DISK and fits else "")
     missing = (
         f"temporary files of {_gigabytes(scratch)} exceed the {_gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
         if scratch > free
-        else f"streaming from disk needs {_gigabytes(disk_bytes)}"
+        else f"streaming from disk needs {_gigabytes(disk_bytes)}; raise memory.limit"
     )
-    if workers is not None and getattr(workers, "name", "here") != "here" and getattr(workers, "use", AUTO) != "jobs":
-        return CLUSTER, ""
-    return REFUSE, f"{missing}; or use data.n_rows for a sample, or workers=dask with more machines"
+    return REFUSE, f"{missing}, or use data.n_rows for a sample"
 
 
 class _Need:
