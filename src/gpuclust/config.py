@@ -88,7 +88,7 @@ def bytes_of(size: float | str) -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """A constraint: ``auto``, or a size of memory of at least ``low`` bytes (see `bytes_of`)."""
+    """A constraint: ``auto``, or an amount of memory of at least ``low`` bytes (see `bytes_of`)."""
 
     low: int
 
@@ -180,8 +180,8 @@ class DataConfig:
     preset: str = one_of("none", "none", "tracks")
     """``tracks``: the usual names of audio features and roles are known."""
     path: Any = None
-    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, a pattern such as ``tracks-*.parquet``, or a list of these
-    (kept as one text). ``s3://``, ``gs://``, ``abfs://`` and ``https://`` addresses are read where they are."""
+    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, a pattern such as ``tracks-*.parquet``, or a list of these (stored
+    as one text). ``s3://``, ``gs://``, ``abfs://`` and ``https://`` addresses are read directly."""
     where: str | None = None
     """Where to download the file; shown when it is missing."""
     features: list[str] = field(default_factory=list)
@@ -288,33 +288,36 @@ class BackendConfig:
 
 @dataclass
 class MemoryConfig:
-    """How much memory a job may take, and what happens to a table that needs more. No result depends on it."""
+    """The memory that a job may take, and what happens to a table that needs more. It changes no result, except that HDBSCAN may build its
+    tree from a sample of the rows (``cluster.sample_rows``)."""
 
     limit: int | float | str = field(default=AUTO, metadata={"constraint": Size(100 * 10**6)})
-    """The memory that the process may take, as in ``4GB``; ``auto``: what the machine, its cgroup and RLIMIT_AS leave."""
+    """The memory that the process may take, as in ``4GB``; ``auto``: what the machine, its cgroup and RLIMIT_AS leave free."""
     mode: str = one_of(AUTO, AUTO, "resident", "disk")
-    """``resident``: all rows are in memory; ``disk``: blocks of rows are read from a temporary file; ``auto``: ``disk`` where the
+    """``resident``: all rows are held in memory; ``disk``: blocks of rows are read from temporary files; ``auto``: ``disk`` if the
     forecast is above the limit."""
     folder: str | None = None
-    """The folder of the temporary files; null: the system's (TMPDIR), or /var/tmp where that one is in memory."""
+    """The folder of the temporary files; null: the system's (TMPDIR), or /var/tmp if TMPDIR is in memory."""
 
 
 @dataclass
 class WorkersConfig:
-    """Which processes compute: this one, or the workers of a Dask cluster."""
+    """The processes that compute: this process, or the workers of a Dask cluster."""
 
     name: str = one_of("here", "here", "dask")
     """``here``: this process; ``dask``: the workers of a Dask cluster."""
     address: str | None = None
-    """The address of the Dask scheduler, as in tcp://HOST:8786; null: DASK_SCHEDULER_ADDRESS, else processes of this machine."""
+    """The address of the Dask scheduler, as in tcp://HOST:8786; null: DASK_SCHEDULER_ADDRESS, else workers that are started on this
+    machine."""
     scheduler_file: str | None = None
-    """The file in which ``dask scheduler --scheduler-file`` wrote its address; in place of an address."""
+    """The file that ``dask scheduler --scheduler-file`` wrote; instead of an address."""
     count: int | None = number(None, low=1)
-    """The number of processes to start on this machine (null: one for each core, up to 4), or of workers of a cluster to wait for
-    (null: 1)."""
+    """The number of processes to start on this machine (null: one for each core, up to 4), or the number of workers of a cluster to wait
+    for (null: 1)."""
     use: str = one_of("auto", "auto", "jobs", "rows")
-    """``jobs``: each worker runs whole jobs of the sweep; ``rows``: each worker holds a part of the rows of every job; ``auto``: jobs
-    where the table fits the memory of a worker and there are enough jobs, else rows where they are worth it."""
+    """``jobs``: each worker runs whole jobs of the sweep; ``rows``: each worker holds a part of the rows of every job; ``auto``: jobs if
+    the table fits in the memory of a worker and there are enough jobs, else rows if a pass takes much longer than its overhead on workers,
+    else neither."""
 
 
 def default_experiment() -> str:
@@ -356,9 +359,9 @@ class SweepConfig:
     n_trials: int = number(25, low=1)
     """The number of combinations that a search tries."""
     prune: bool = True
-    """Whether a search fits each trial on 1/16 and on 1/4 of the rows first, and stops those that are worse than most."""
+    """Whether a search first fits each trial on 1/16 and on 1/4 of the rows, and stops the trials that are worse than the median."""
     patience: int = number(0, low=0)
-    """Stop after this many sizes in turn (a search: trials) without improvement of the metric; 0: never."""
+    """Stop after this many sizes (in a search: trials) in a row without improvement of the metric; 0: never."""
     budget: str | None = field(default=None, metadata={"constraint": Duration()})
     """No new job starts after this time, such as 90s, 10min or 2h; null: no limit."""
 

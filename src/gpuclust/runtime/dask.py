@@ -26,11 +26,11 @@ from gpuclust.errors import BackendError, ConfigurationError, GpuclustError
 
 CONNECT_SECONDS = 10.0
 WORKER_SECONDS = 30.0
-"""How long a cluster without workers is waited for."""
+"""How long gpuclust waits for a worker when a cluster has none."""
 MAX_LOCAL = 4
-"""Processes that are started on this machine unless `workers.count` says how many."""
+"""The largest number of workers that are started on this machine if `workers.count` is not given."""
 LOOK_SECONDS = 2.0
-"""The time between two looks at which workers there are."""
+"""The time between two checks of the list of workers."""
 RETRIES = 3
 
 T = TypeVar("T")
@@ -43,7 +43,8 @@ def no_display(_: str, __: float = 0.0) -> None:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker: its address, its machine, the cores of this, the memory limit in bytes (None: no limit), and its versions."""
+    """One worker: its address, its machine and the machine's cores, its memory limit in bytes (None: no limit), and its package
+    versions."""
 
     address: str
     host: str
@@ -53,7 +54,8 @@ class Worker:
 
 
 class Workers:
-    """A connection to the scheduler of a cluster. Its methods raise BackendError, in one line, where the cluster cannot be used."""
+    """A connection to the scheduler of a cluster. Its methods raise BackendError, with a message of one line, if the cluster cannot be
+    used."""
 
     def __init__(self, client: Any, cluster: Any = None) -> None:
         self.client, self._cluster = client, cluster
@@ -62,7 +64,7 @@ class Workers:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection still stands."""
+        """Whether the connection is still open."""
         return self.client.status == "running"
 
     def close(self) -> None:
@@ -79,12 +81,12 @@ class Workers:
             return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def everywhere(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-        """What a function gives on each worker: address -> the result, or the exception."""
+        """Call a function on each worker: address -> its result, or its exception."""
         with self.one_line_errors():
             return dict(self.client.run(function, *args, on_error="return"))
 
     def survey(self) -> list[Worker]:
-        """All workers. Raises BackendError for one with another version of gpuclust or of Python, or that does not answer."""
+        """All workers. Raises BackendError if one has another version of gpuclust or of Python, or does not answer."""
         own = ".".join(platform.python_version_tuple()[:2])
         for address, found in self.everywhere(platform.python_version).items():
             if not str(found).startswith(f"{own}."):
@@ -104,7 +106,8 @@ class Workers:
         return [replace(workers[address], address=address) for address in sorted(workers)]
 
     def submit(self, function: Callable[..., Any], *args: Any, name: str, address: str, retries: int = 0) -> Any:
-        """A task on a worker, or elsewhere when that has ended: its future. ``name`` is shown in Dask's dashboard."""
+        """Start a task on a worker, or on another one if that worker has ended; return its future. ``name`` is shown in Dask's
+        dashboard."""
         key = f"gpuclust-{name}-{uuid.uuid4().hex}"
         with self.one_line_errors():
             return self.client.submit(
@@ -112,19 +115,19 @@ class Workers:
             )
 
     def map(self, function: Callable[..., Any], *iterables: Sequence[Any], name: str) -> list[Any]:
-        """Tasks ``function(*arguments)``, each where its arguments that are futures are: their futures."""
+        """Start tasks ``function(*arguments)``, each on the worker that holds its arguments; return their futures."""
         with self.one_line_errors():
             return list(self.client.map(function, *iterables, key=f"gpuclust-{name}", pure=False, retries=RETRIES))
 
     def holders(self, futures: Sequence[Any]) -> list[str | None]:
-        """The worker that holds the result of each task; None where none does at this moment."""
+        """The worker that holds the result of each task; None if no worker holds it at this moment."""
         with self.one_line_errors():
             found = self.client.who_has(futures)
         return [next(iter(found.get(future.key, ())), None) for future in futures]
 
     def wait(self, futures: Sequence[Any], *, for_one: bool = False) -> bool:
-        """Wait for up to `LOOK_SECONDS` until tasks, or one of them, have ended; whether they have. Raises BackendError where the cluster
-        has had no worker for a while."""
+        """Wait for up to `LOOK_SECONDS` until all tasks (or one of them) have ended; return whether they have. Raises BackendError if the
+        cluster has had no worker for `WORKER_SECONDS`."""
         import distributed
 
         until = "FIRST_COMPLETED" if for_one else "ALL_COMPLETED"
@@ -139,7 +142,8 @@ class Workers:
                 return False
 
     def unpin(self, futures: Sequence[Any]) -> None:
-        """Let tasks be made again on any worker. When all workers have ended, Dask would wait for the one that a task was placed on."""
+        """Allow tasks to run again on any worker. Otherwise, when all workers have ended, Dask would wait for the worker that a task was
+        assigned to."""
         with self.one_line_errors(), suppress(KeyError):  # a task that Dask has forgotten
             self.client.sync(self.client.scheduler.set_restrictions, worker={future.key: None for future in futures})
 
@@ -159,7 +163,7 @@ class Workers:
                 future.result()
 
     def require_workers(self) -> None:
-        """Raise BackendError where the cluster has had no worker for `WORKER_SECONDS`."""
+        """Raise BackendError if the cluster has had no worker for `WORKER_SECONDS`."""
         now = time.monotonic()
         if self.addresses():
             self._alone_since = None
@@ -196,7 +200,8 @@ class Workers:
 
 
 class Tasks(Generic[T]):
-    """Calls of a function on the workers of a cluster, at most one at a time on each. A call whose worker ends is made again on another."""
+    """Calls of a function on the workers of a cluster, at most one at a time on each. If a worker ends, its call is repeated on another
+    worker."""
 
     def __init__(self, workers: Workers, function: Callable[[T], Any]) -> None:
         self._workers, self._function = workers, function
@@ -208,7 +213,7 @@ class Tasks(Generic[T]):
 
     @property
     def free(self) -> list[str]:
-        """The workers that have no call."""
+        """The workers that are idle."""
         busy = {address for _, address in self._running.values()}
         return [address for address in self._workers.addresses() if address not in busy]
 
@@ -218,12 +223,13 @@ class Tasks(Generic[T]):
         self._running[future] = (item, self.free[0])
 
     def ended(self) -> list[tuple[T, Any]]:
-        """Wait until a call ends, for up to `LOOK_SECONDS`: the items of those that ended, each with its result or the exception."""
+        """Wait for up to `LOOK_SECONDS` until a call ends; return the items of all calls that ended, each with its result or its
+        exception."""
         self._workers.wait(list(self._running), for_one=True)
         return [(self._running.pop(f)[0], self._outcome(f)) for f in list(self._running) if f.done()]
 
     def cancel(self) -> None:
-        """Start no call again, and forget those that run."""
+        """Cancel all calls that have not ended."""
         if self._running:
             with suppress(Exception):  # the cluster may have ended first
                 self._workers.client.cancel(list(self._running), force=True)
@@ -238,7 +244,7 @@ class Tasks(Generic[T]):
 
 
 def _about(dask_worker: Any) -> Worker:
-    """On a worker, which Dask gives as the argument: what it is."""
+    """On a worker, which Dask passes as the argument: its description."""
     import dask.system
 
     limit = dask_worker.memory_manager.memory_limit
@@ -250,10 +256,11 @@ _open: dict[tuple[Any, ...], Workers] = {}
 
 
 def connect(config: WorkersConfig, say: Say = no_display) -> Workers:
-    """The workers of a configuration, once for a process: those of a scheduler, or processes that are started on this machine.
+    """The workers of a configuration, connected once per process: those of a scheduler, or workers that are started on this machine.
+    ``say`` receives a line that describes them.
 
-    ``say`` receives a line with what is used. Raises BackendError where Dask is not installed, no scheduler or no worker answers, or
-    versions differ, and ConfigurationError where an address and a file are both given.
+    Raises BackendError if Dask is not installed, no scheduler or no worker answers, or versions differ, and ConfigurationError if both an
+    address and a scheduler file are given.
     """
     key = (config.address, config.scheduler_file, config.count)
     if key in _open and _open[key].is_open:
@@ -273,7 +280,7 @@ def connect(config: WorkersConfig, say: Say = no_display) -> Workers:
 
 
 def close() -> None:
-    """End all connections of `connect`."""
+    """Close all connections that `connect` opened."""
     while _open:
         _open.popitem()[1].close()
 
@@ -307,7 +314,7 @@ def _connected(config: WorkersConfig) -> Workers:
         raise BackendError(
             f"workers.scheduler_file={config.scheduler_file} does not exist; `dask scheduler --scheduler-file FILE` writes it"
         )
-    if os.environ.get("GPUCLUST_DEBUG") != "1":  # each lost worker would be logged, beside our one line
+    if os.environ.get("GPUCLUST_DEBUG") != "1":  # Dask would log each lost worker, in addition to our own line
         for name in ("distributed", "bokeh", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # rows are sent on purpose
@@ -339,12 +346,12 @@ def _connected(config: WorkersConfig) -> Workers:
 
 
 def _on_this_machine(count: int | None) -> Workers:
-    """A cluster of processes of this machine; those that end are started again."""
+    """A cluster of processes on this machine; a process that ends is started again."""
     import dask.system
     from distributed import Client, LocalCluster
 
     n_workers = count or min(MAX_LOCAL, dask.system.CPU_COUNT)
-    # Dask gives up a process that is missing so long after it ended, even where it was started again and has just ended once more.
+    # By default Dask gives up a worker that stays lost for a while, even if it was restarted and has just ended once more.
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day", "distributed.scheduler.allowed-failures": 20})
     try:
         cluster = LocalCluster(
@@ -365,7 +372,7 @@ def _on_this_machine(count: int | None) -> Workers:
 
 
 def _ignoring_interrupts() -> Any:
-    """A plug-in by which Ctrl-C in the terminal ends this process alone, which then ends its workers."""
+    """A plug-in that makes workers ignore Ctrl-C in the terminal, so that this process ends first and then closes its workers."""
     from distributed import WorkerPlugin
 
     class IgnoringInterrupts(WorkerPlugin):
@@ -376,9 +383,8 @@ def _ignoring_interrupts() -> Any:
 
 
 def use_cores(sharing: Mapping[str, int]) -> int:
-    """On a worker: let kernels use the cores of this machine, shared by the workers on it (host -> workers, where several).
-
-    The number of threads, which is set for the calling thread.
+    """On a worker: let kernels use this machine's cores, divided among its workers (``sharing``: host -> number of workers, where
+    several). Returns the number of threads, which is set for the calling thread.
     """
     import dask.system
 
@@ -389,7 +395,7 @@ def use_cores(sharing: Mapping[str, int]) -> int:
 
 
 def shared_hosts(found: Iterable[Worker]) -> dict[str, int]:
-    """The machines with several workers: host -> workers."""
+    """The machines with several workers: host -> number of workers."""
     return {host: n for host, n in Counter(worker.host for worker in found).items() if n > 1}
 
 
@@ -402,7 +408,7 @@ def memory_limit() -> float:
 
 
 def packed(content: Any) -> bytes:
-    """Any object, functions too, as bytes."""
+    """Any object, including a function, as bytes."""
     from distributed.protocol.pickle import dumps
 
     return bytes(dumps(content))

@@ -1,7 +1,8 @@
 """A matrix whose blocks of rows are on the workers of a Dask cluster.
 
-A pass is one task on each worker. A worker that ends loses nothing: Dask makes its tasks again on another one, and its rows are read
-from their file, or sent, again. So rows are arguments of tasks; they are neither scattered nor held by actors, which end with a worker.
+A pass is one task on each worker. If a worker ends, nothing is lost: Dask repeats its tasks on another worker, and its rows are read from
+their file, or sent, again. For this reason rows are arguments of tasks; data that is scattered, or held by actors, is lost with its
+worker.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from gpuclust.runtime.dask import (
 from gpuclust.runtime.passes import PerRow
 
 SEND_BYTES = 2**30
-"""Rows that are sent to the workers where these cannot read a file; the scheduler keeps a copy."""
+"""The most bytes of rows that are sent to workers that cannot read the file; the scheduler keeps a copy."""
 SHARE = 0.5
 """The share of a worker's memory limit that rows may take. Dask moves data to the disk from 0.6 on."""
 
@@ -74,13 +75,13 @@ class _Spec:
 
 @dataclass(frozen=True, eq=False)
 class _Shard:
-    """The blocks of a spec on a worker, in memory or read from the file in each pass, and what passes keep of them."""
+    """The blocks of a spec on a worker, in memory or read from the file in each pass, with the cache of the passes."""
 
     spec: _Spec
     blocks: LocalBlocks
 
     def __sizeof__(self) -> int:
-        """Bytes in memory, by which Dask makes a task where its rows are."""
+        """Bytes in memory; Dask uses them to run a task on the worker that holds its rows."""
         return self.blocks.nbytes + 1000
 
 
@@ -115,14 +116,14 @@ def _room() -> float:
 
 @dataclass(frozen=True)
 class _Failed:
-    """An error of our own: it would be the same again, so Dask need not try."""
+    """A GpuclustError, returned instead of raised: it would occur again, so Dask must not retry the task."""
 
     error: GpuclustError
 
 
 def _pass(shard: _Shard, message: bytes) -> bytes | _Failed:
-    """On a worker: of each request the complete sub-trees of its blocks, or its results run by run. Packed, as Dask would make arrays
-    of its own read-only."""
+    """On a worker: for each request, the complete sub-trees of its blocks, or its results run by run. They are packed as bytes, because
+    arrays that Dask sends are read-only."""
     requests, released = unpacked(message)
     for owner in released:
         shard.blocks.release(owner)
@@ -137,8 +138,9 @@ def _pass(shard: _Shard, message: bytes) -> bytes | _Failed:
 class DaskBlocks(RowBlocks):
     """A matrix whose blocks are on the workers of a cluster. ``source`` holds the rows too, for `take`.
 
-    Each worker has one shard of consecutive blocks, which it reads from ``path`` where that is given, else is sent. Where its memory is
-    too small it reads the file again in each pass. ``precompile``, a function and its arguments, is called on the workers meanwhile.
+    Each worker has one shard of consecutive blocks, which it reads from ``path`` if that is given; otherwise the rows are sent. A worker
+    with too little memory reads the file again in each pass. ``precompile``, a function and its arguments, is called on the workers at the
+    same time.
     """
 
     def __init__(
@@ -169,7 +171,7 @@ class DaskBlocks(RowBlocks):
         return self._source.take(rows)
 
     def release(self, owner: int) -> None:
-        """Forget what the passes of an owner keep: the workers do so before the next pass."""
+        """Delete what the passes of an owner have cached; the workers do so before the next pass."""
         self._released.add(owner)
 
     def passes(self, requests: Sequence[Request]) -> list[Any]:
@@ -198,7 +200,7 @@ class DaskBlocks(RowBlocks):
         return tree.value
 
     def _messages(self, requests: Sequence[Request], released: set[int]) -> list[bytes]:
-        """What each worker is sent: the requests, each argument that has a value for each row cut to the worker's rows."""
+        """The message to each worker: the requests, in which arguments with one value per row are cut to the worker's rows."""
         if not any(isinstance(arg, PerRow) for request in requests for arg in request.args):
             return [packed((list(requests), released))] * len(self._specs)
 
@@ -236,7 +238,7 @@ class DaskBlocks(RowBlocks):
         self._workers.unpin(self._shards)
 
     def _balance(self) -> None:
-        """Load a shard on each worker that joined, in place of a lost one, while another worker has several."""
+        """Move shards to workers that have joined, as long as another worker has several shards."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -248,7 +250,7 @@ class DaskBlocks(RowBlocks):
         if None in where:  # a shard is being loaded again: look later
             return
         if lost := set(self._addresses) - set(addresses):
-            self._say(f"a Dask worker ended ({', '.join(sorted(lost))}); its rows are on another")
+            self._say(f"a Dask worker ended ({', '.join(sorted(lost))}); another worker has its rows")
         self._addresses = addresses
         n_held = Counter(where)
         idle = [address for address in addresses if address not in n_held]
@@ -278,8 +280,8 @@ def dask_blocks(
 ) -> DaskBlocks:
     """The rows of X (n_rows, n_columns), an array on the host or blocks, on the workers of a configuration.
 
-    Workers read the file of `DiskBlocks` where all of them see it. Other rows are sent up to `SEND_BYTES`; an array that is larger is
-    written to ``folder`` (default: the folder of temporary files) if the workers see that. ``display`` has ``say`` and ``stage``.
+    If all workers can read the file of `DiskBlocks`, they do so. Other rows are sent, up to `SEND_BYTES`; a larger array is written to
+    ``folder`` (default: the folder of temporary files), which the workers must be able to read. ``display`` has ``say`` and ``stage``.
 
     Raises BackendError where the workers cannot be reached or cannot get the rows.
     """
@@ -320,7 +322,7 @@ def _unreadable(workers: Workers, path: Path, n_bytes: int) -> BackendError:
 
 
 def _visible(workers: Workers, path: Path) -> bool:
-    """Whether all workers see this very file."""
+    """Whether all workers can read this file."""
     path = path.absolute()
     found = workers.everywhere(_mark, str(path))
     return bool(found) and set(map(str, found.values())) == {_mark(str(path))}

@@ -1,4 +1,4 @@
-"""How much memory and time a job will take, and whether its rows stay in memory: decided before anything is read.
+"""A forecast of the memory and the time of jobs, and the decision where their rows are held, before any row is read.
 
 The model is linear in the rows, the numbers and the bytes of text, with constants in ``forecast.json`` that
 ``experiments/bench/forecast.py --fit`` measures on child processes and writes. Seconds are those of the machine that measured them,
@@ -25,22 +25,22 @@ from gpuclust.runtime.memory import free_bytes, memory_limit, scratch_folder
 RESIDENT, DISK, CLUSTER, REFUSE = "resident", "disk", "cluster", "refuse"
 
 QUIET_BYTES, QUIET_SECONDS = 2e9, 60
-"""A job in memory that needs less than these, and less than half of the limit, is not announced."""
+"""The forecast of a job in memory is not printed if it is below both, and below half of the limit."""
 DEVICE_SHARE = 0.8
 """The share of a GPU's memory that a job may take."""
 TREE_SHARE = 0.8
 """The share of the memory beyond the libraries that HDBSCAN's tree may take; the rest is for blocks and results."""
 RESULT_BYTES = 12
-"""Bytes a row of the labels, the confidences and the distances, which stay in memory."""
+"""Bytes per row of the labels, confidences and distances, which are always held in memory."""
 TREE_SAMPLE = 250_000
-"""Rows of the sample that HDBSCAN's tree is built of where the tree of all rows does not fit; fewer where this does not either."""
+"""The sample that HDBSCAN's tree is built from if the tree of all rows does not fit in memory; smaller if this does not fit either."""
 COORDINATE_BYTES = 12
-"""Bytes a row of the three coordinates of the map."""
+"""Bytes per row of the three coordinates of the map."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the jobs of a command will take.
+    """The forecast for the jobs of a command.
 
     ``resident_bytes`` and ``disk_bytes`` are peaks of the process with all rows in memory and with blocks of rows on disk;
     ``scratch_bytes`` is the size of the temporary files, ``pass_bytes`` what one pass over the matrix reads. ``rung`` is what will be done:
@@ -66,7 +66,7 @@ class Forecast:
 
     @property
     def noteworthy(self) -> bool:
-        """Whether the user is told: not of a job that is small for this machine."""
+        """Whether the forecast is printed before the work: not for a job that is small for this machine."""
         small = self.resident_bytes < min(QUIET_BYTES, self.limit / 2) and self.seconds < QUIET_SECONDS
         return self.rung != RESIDENT or not small
 
@@ -88,13 +88,13 @@ class Forecast:
 
     @property
     def summary(self) -> str:
-        """The line of `text` after the rows and the features that it is for, for ``--cost``."""
+        """The number of rows and features, then `text`: the first line of ``--cost``."""
         rows = f"{self.n_rows:,}" if self.exact_rows else f"about {_two_digits(self.n_rows):,}"
         return f"{rows} rows × {self.n_features} features: {self.text}"
 
     @property
     def details(self) -> tuple[str, ...]:
-        """The peak of each rung, a line each."""
+        """The peak memory of each way to hold the rows, one line each."""
         return (
             f"  in memory: {_gigabytes(self.resident_bytes)} at the peak",
             f"  on disk: {_gigabytes(self.disk_bytes)} at the peak, {_gigabytes(self.scratch_bytes)} of temporary files in {self.folder}, "
@@ -128,7 +128,7 @@ def plan_memory(configs: Config | Sequence[Config], *, backend: str = "cpu") -> 
 
 
 def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> Forecast:
-    """What jobs that run one after another in one process will take: the largest peak of any, and the seconds of all."""
+    """The forecast for jobs that run one after another in one process: the largest peak, and the sum of the seconds."""
     jobs = [configs] if isinstance(configs, Config) else list(configs)
     sizes: dict[str, SourceSize] = {}
     for job in jobs:
@@ -149,7 +149,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
             terms["read"] = 0.0
         unread.discard(repr(job.data))
         seconds += _total(terms, "seconds")
-    if jobs[0].sweep.search != "grid":  # of these jobs it runs so many
+    if jobs[0].sweep.search != "grid":  # a search runs only n_trials of these jobs
         seconds *= min(1.0, jobs[0].sweep.n_trials / len(jobs))
     if rung == DISK:
         seconds *= constants()["seconds"]["disk"]
@@ -177,7 +177,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
 
 
 def tree_rows(n_rows: int, n_columns: int, limit: int) -> int:
-    """The rows that HDBSCAN's tree is built of by ``cluster.sample_rows=auto``: all where it fits, else a sample."""
+    """The number of rows in HDBSCAN's tree with ``cluster.sample_rows=auto``: all rows if their tree fits, else a sample."""
     most = hdbscan_rows(limit, n_columns)
     return n_rows if n_rows <= most else min(most, TREE_SAMPLE)
 
@@ -190,7 +190,7 @@ def hdbscan_rows(limit: int, n_columns: int) -> int:
 
 
 def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, device: int | None) -> tuple[str, str]:
-    """The first rung of the ladder that holds the rows, and in words why the later ones, where it needs to be said."""
+    """How the rows are held, and the reason in words where the user needs it."""
     memory, workers = need.config.memory, getattr(need.config, "workers", None)
     fits = need.resident_bytes <= limit
     on_device = device is None or need.device_bytes <= device
@@ -207,8 +207,8 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
     if disk_bytes <= limit and scratch <= free:
         if workers is not None and workers.name != "here" and workers.use == "rows":
             return CLUSTER, "prepared in temporary files"
-        never = "" if on_device else "the GPU takes blocks from pinned host memory; this was never run"
-        return DISK, never or ("memory.mode=disk" if memory.mode == DISK and fits else "")
+        on_cpu = "" if on_device else "the table is too large for the GPU, so the CPU computes from blocks on disk"
+        return DISK, on_cpu or ("memory.mode=disk" if memory.mode == DISK and fits else "")
     missing = (
         f"temporary files of {_gigabytes(scratch)} exceed the {_gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
         if scratch > free
@@ -218,7 +218,7 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
 
 
 class _Need:
-    """What one job takes, by the constants."""
+    """The forecast for one job, from the constants."""
 
     def __init__(self, config: Config, size: SourceSize) -> None:
         self.config, self.size = config, size
@@ -264,7 +264,7 @@ class _Need:
         }
 
     def tree_rows(self, limit: int) -> int:
-        """The rows that HDBSCAN's tree is built of, from disk."""
+        """The number of rows in HDBSCAN's tree when the rows are on disk."""
         asked = self.config.cluster.sample_rows  # type: ignore[attr-defined]
         return min(asked, self.n_rows) if isinstance(asked, int) else tree_rows(self.n_rows, self.n_columns, limit)
 

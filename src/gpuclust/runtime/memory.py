@@ -1,4 +1,4 @@
-"""How much memory this process may take, and the folder for rows that do not fit in it."""
+"""The memory that this process may take, and the folder for rows that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ UNLIMITED = 2**60
 
 
 def memory_limit(config: MemoryConfig) -> int:
-    """The bytes that this process may take in all: ``memory.limit``, or what it has and what is left to it (`available_memory`)."""
+    """The bytes that this process may take in total: ``memory.limit``, or its present memory and what is still available
+    (`available_memory`)."""
     if config.limit != AUTO:
         return bytes_of(config.limit)
     return psutil.Process().memory_info().rss + available_memory()
 
 
 def available_memory() -> int:
-    """The bytes that this process can take in addition: the least of what the machine, its cgroups and its limits leave."""
+    """The bytes that this process can still take: the smallest amount that the machine, the cgroups and the limits of the process leave
+    free."""
     process = psutil.Process().memory_info()
     found = [psutil.virtual_memory().available, *_left_by_cgroups()]
     for limit, taken in (
@@ -44,7 +46,7 @@ def available_memory() -> int:
 
 
 def _left_by_cgroups() -> Iterator[int]:
-    """What the cgroup of this process and those above it leave; cached file pages count as free."""
+    """The bytes that each cgroup of this process leaves free; cached file pages count as free."""
     for folder, names in _cgroup_folders():
         with suppress(OSError, ValueError):  # the root has no limit, and "max" is no number
             limit = int((folder / names[0]).read_text())
@@ -96,12 +98,12 @@ def scratch_folder(config: MemoryConfig) -> Path:
     with suppress(OSError):
         usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=EFFECTIVE)
     if not usable:
-        raise BackendError(f"memory.folder={folder} cannot be written; name a folder on a disk with space")
+        raise BackendError(f"memory.folder={folder} cannot be written; name a folder on a disk with free space")
     return folder.absolute()
 
 
 def _in_memory(folder: Path) -> bool:
-    """Whether a folder is on tmpfs."""
+    """Whether a folder is in memory (tmpfs)."""
     mounted = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in (folder, *folder.parents)]
     return max(mounted, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs") if mounted else False
 
