@@ -51,12 +51,12 @@ def _store_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _place(text: str) -> Path | str:
-    """A folder, or an address as it is written."""
+    """A folder as a path, or an address as text."""
     return text if "://" in text else Path(text)
 
 
 def _export_folder(text: str) -> Path:
-    """An export folder; of one in an object store a copy."""
+    """An export folder; if it is in an object store, a local copy."""
     if "://" not in text:
         return Path(text)
     from gpuclust.data.remote_folders import local_export

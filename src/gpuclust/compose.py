@@ -45,7 +45,7 @@ from gpuclust.overrides import (
 from gpuclust.sanitize import mask
 
 MAX_JOBS = 10_000
-# A search tries so many values of an interval, at equal distances.
+# The number of evenly spaced values of an interval that a search can try.
 INTERVAL_VALUES = 101
 
 # Path -> the choice of the group ``data`` that its columns ask for: ``table`` or ``tracks``.
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def is_search(self) -> bool:
-        """Whether only some of the jobs are run, which a sampler chooses."""
+        """Whether a sampler chooses some of the jobs, and only these are run."""
         return self.is_sweep and self.jobs[0].config.sweep.search != "grid"
 
     @property
@@ -285,7 +285,7 @@ class _Bases:
         return [f"data={self._sniffed[path]}"]
 
     def is_search(self, studies: Override | None) -> bool:
-        """Whether the jobs are chosen by a sampler, which can try the values of an interval."""
+        """Whether a sampler chooses the jobs; it can try the values of an interval."""
         study = _values(studies)[0] if studies is not None else None
         return bool(self.base(study).sweep.search != "grid")
 

@@ -1,6 +1,6 @@
 """Where the batches of a sweep are computed: in this process, or as tasks on the workers of a Dask cluster.
 
-This process claims and records all jobs; a worker makes each table and each matrix once, and sends back what recording needs.
+This process claims and records all jobs. A worker reads each table and prepares each matrix once, and returns the results to record.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ MEMORY_SHARE = 0.8
 # Seconds of a pass on one core, for each row, cluster and feature, and the overhead of a pass on workers: measured.
 PASS_SECONDS = {"gmm": 1.4e-9, "kmeans": 0.3e-9}
 OVERHEAD_SECONDS, OVERHEAD_PER_WORKER = 0.010, 0.001
-# A pass on workers pays where it computes this many times its overhead.
-PAYS = 10.0
+# A pass runs on workers only if it would take at least this many times its overhead here.
+MIN_PASS_TO_OVERHEAD = 10.0
 
 
 class BatchRunner(Protocol):
     """Computes batches of jobs and records them."""
 
     def run(self, jobs: Sequence[Job], run_ids: Sequence[str]) -> list[Outcome]:
-        """Compute a batch, or begin to; the outcomes of the batches that have ended by now, not of this one alone."""
+        """Compute or start a batch; return the outcomes of all batches that have ended since the last call."""
 
     def rest(self) -> Iterator[list[Outcome]]:
         """The outcomes of the other batches, as they end."""
 
 
 @dataclass(frozen=True)
-class HereRunner:
+class LocalRunner:
     """Computes each batch in this process."""
 
     context: RunContext
@@ -75,7 +75,7 @@ class HereRunner:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What a worker is sent, and the runs that wait for it. ``sharing``: the machines with several workers."""
+    """A batch as it is sent to a worker. ``sharing``: the machines with several workers."""
 
     jobs: tuple[Job, ...]
     run_ids: tuple[str, ...]
@@ -104,7 +104,7 @@ class WorkersRunner:
         self._tasks: Tasks[_Batch] = Tasks(workers, _compute_batch)
 
     def run(self, jobs: Sequence[Job], run_ids: Sequence[str]) -> list[Outcome]:
-        """Begin a batch on a free worker; the outcomes of batches that end until another worker is free."""
+        """Start a batch on an idle worker; return the outcomes of the batches that end until another worker is idle."""
         pool = jobs[0].config.backend.pool_fraction
         self._tasks.start(_Batch(tuple(jobs), tuple(run_ids), self._context.choice, pool, self._sharing))
         outcomes: list[Outcome] = []
@@ -113,13 +113,13 @@ class WorkersRunner:
         return outcomes
 
     def rest(self) -> Iterator[list[Outcome]]:
-        """The outcomes of the batches that are still on workers."""
+        """The outcomes of the batches that workers still compute."""
         while self._tasks:
             if outcomes := self._ended():
                 yield outcomes
 
     def _ended(self) -> list[Outcome]:
-        """Wait for a while; the outcomes of the batches that ended."""
+        """Wait a few seconds; return the outcomes of the batches that ended."""
         n = len(self._tasks)
         self._context.display.stage(f"{n} {'batch' if n == 1 else 'batches'} of jobs on Dask workers")
         try:
@@ -141,7 +141,7 @@ class WorkersRunner:
 
 
 def _completed(job: Job, found: _Computed, context: RunContext) -> Result:
-    """The result with the table and the matrix that this process has, or makes once."""
+    """The result with the table and the matrix of this process, which reads and prepares them once."""
     return Result(
         get_table(job, context),
         get_matrix(job, context),
@@ -163,7 +163,7 @@ class _NoDisplay:
         """Nothing."""
 
 
-_busy = threading.Lock()  # of a worker with several threads: a batch uses all cores
+_busy = threading.Lock()  # for a worker with several threads: one batch uses all cores
 
 
 @cache
@@ -185,7 +185,7 @@ def _compute_batch(batch: _Batch) -> list[_Computed | Exception]:
 
 
 def connect_workers(job: Job, context: RunContext) -> None:
-    """Connect to the workers of a job, if it has some, before its table is read. Raises BackendError where none can be used."""
+    """Connect to the workers of a job, if it uses any, before its table is read. Raises BackendError if no worker can be used."""
     if job.config.workers.name != HERE:
         context.display.stage("connecting to Dask workers")
         connect(job.config.workers, context.say)
@@ -195,25 +195,25 @@ def runner(context: RunContext, parent: str | None, jobs: Sequence[Job]) -> Batc
     """Where the batches of the jobs are computed, as `with_workers` decided."""
     if context.batches_on == JOBS:
         return WorkersRunner(connect(jobs[0].config.workers), context, parent)
-    return HereRunner(context, parent)
+    return LocalRunner(context, parent)
 
 
 def with_workers(jobs: Sequence[Job], n_batches: int, n_rows: int, context: RunContext) -> RunContext:
-    """The context, with how its workers are used: they run whole batches, or they hold the rows of the matrices, or neither.
+    """The context with the decision how workers are used: they run whole batches, or hold the rows of the matrices, or are not used.
 
-    ``n_rows`` are those of the first job's table. Raises BackendError where the workers cannot be used as ``workers.use`` says.
+    ``n_rows`` is the number of rows of the first job's table. Raises BackendError if the workers cannot be used as ``workers.use`` says.
     """
     config = jobs[0].config.workers
     if config.name == HERE:
         return context
     workers = connect(config)
     found = workers.survey()
-    unseen = _unseen(jobs, workers)
+    unreadable = _unreadable(jobs, workers)
     use, why = config.use, "workers.use"
     if use == "auto":
-        use, why = choose(jobs, n_batches, n_rows, found, can_read=unseen is None)
-    if use == JOBS and unseen is not None:
-        raise BackendError(unseen)
+        use, why = choose(jobs, n_batches, n_rows, found, can_read=unreadable is None)
+    if use == JOBS and unreadable is not None:
+        raise BackendError(unreadable)
     words = {JOBS: f"{n_batches} batches of jobs on the workers", ROWS: "rows on the workers", HERE: "computing here"}
     context.say(f"Dask: {words[use]} ({why})")
     if use == ROWS:
@@ -224,7 +224,7 @@ def with_workers(jobs: Sequence[Job], n_batches: int, n_rows: int, context: RunC
 def choose(
     jobs: Sequence[Job], n_batches: int, n_rows: int, workers: Sequence[Worker], *, can_read: bool = True
 ) -> tuple[str, str]:
-    """How workers are used where the configuration leaves it open, and why: ``jobs``, ``rows`` or ``here``."""
+    """How workers are used with ``workers.use=auto`` (``jobs``, ``rows`` or ``here``), and why."""
     n = len(workers)
     memory = min((worker.memory for worker in workers if worker.memory), default=float("inf"))
     fits = can_read and forecast([job.config for job in jobs]).resident_bytes <= MEMORY_SHARE * memory
@@ -232,8 +232,10 @@ def choose(
         return JOBS, f"the table fits a worker, and there are {n_batches} batches for {n} workers"
     seconds = max(_pass_seconds(job, n_rows) for job in jobs)
     overhead = OVERHEAD_SECONDS + OVERHEAD_PER_WORKER * n
-    times = f"a pass takes about {1e3 * seconds:,.0f} ms here, and {1e3 * overhead:,.0f} ms to ask {n} workers"
-    if seconds >= PAYS * overhead:
+    times = (
+        f"a pass takes about {1e3 * seconds:,.0f} ms here, and its overhead on {n} workers is {1e3 * overhead:,.0f} ms"
+    )
+    if seconds >= MIN_PASS_TO_OVERHEAD * overhead:
         return ROWS, times
     if fits and n_batches > 1:
         return JOBS, f"the table fits a worker; {times}"
@@ -241,15 +243,15 @@ def choose(
 
 
 def _pass_seconds(job: Job, n_rows: int) -> float:
-    """The time of one pass over all rows in this process, roughly; 0 where the algorithm does not work in passes."""
+    """A rough estimate of the time of one pass over all rows in this process; 0 if the algorithm does not work in passes."""
     cluster = job.config.cluster
     n_features = len(job.config.data.features) or 10
     cost = PASS_SECONDS.get(cluster.name, 0.0) * getattr(cluster, "n_clusters", 1)
     return n_rows * n_features * cost / get_num_threads()
 
 
-def _unseen(jobs: Sequence[Job], workers: Workers) -> str | None:
-    """Why the workers cannot read the files of the jobs; None where they can."""
+def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:
+    """Why the workers cannot read the files of the jobs; None if they can."""
     paths = {p for job in jobs for p in (job.config.data.path, job.config.data.join.path) if p and "://" not in p}
     for path in sorted(paths):
         own = _size(path)
@@ -263,7 +265,7 @@ def _unseen(jobs: Sequence[Job], workers: Workers) -> str | None:
 
 
 def _size(path: str) -> int | None:
-    """The bytes of a file, or the number of entries of a folder; None where there is none."""
+    """The bytes of a file, or the number of entries of a folder; None if the path does not exist."""
     place = Path(path)
     if place.is_dir():
         return sum(1 for _ in place.iterdir())
@@ -285,7 +287,7 @@ def _held(matrix: Matrix, job: Job, context: RunContext) -> Matrix:
 
 
 def warm_up(config: ClusterConfig, dtype: str, n_columns: int) -> None:
-    """On a worker: compile what a fit of this algorithm to blocks of rows needs, by a fit to a few rows."""
+    """On a worker: compile the kernels of a fit to blocks of rows, by a fit to a small random matrix."""
     if "blocks" not in algorithm_of(config).fit:
         return
     n_rows = 2_000_000 // n_columns + BLOCK_ROWS  # from 2 million values on a mixture is fitted in the dtype itself

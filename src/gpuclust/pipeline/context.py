@@ -37,8 +37,8 @@ OF_THE_SPACE = ("data", "clean", "scale", "reduce", "dtype", "experiments")
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up. ``share`` is below 1
-    where it is a job of a search on a share of the rows, whose result is not one of the sweep's."""
+    """One configuration to run: its name among its sweep's, what varies in it, and the key that resume looks up. ``share`` is below 1 for
+    a fit of a search on a share of the rows; the sweep does not choose from these."""
 
     name: str
     config: Config
@@ -139,14 +139,14 @@ class Display(Protocol):
 
 
 class RowStorage:
-    """The folders for the rows of tables that are not held in memory, and the plans of jobs that no command decided for together."""
+    """The folders for the rows of tables that are not held in memory, and the memory plans of jobs that are run without a common plan."""
 
     def __init__(self) -> None:
         self._plans: dict[str, MemoryPlan] = {}
         self._scratch: dict[Path, Scratch] = {}
 
     def plan(self, job: Job, backend: str) -> MemoryPlan:
-        """How the rows of a job alone are held. Raises BackendError where neither memory nor disk can hold them."""
+        """How the rows of a single job are held. Raises BackendError if neither memory nor disk can hold them."""
         if job.key_of_table not in self._plans:
             self._plans[job.key_of_table] = plan_memory(job.config, backend=backend)
         return self._plans[job.key_of_table]

@@ -53,7 +53,8 @@ def record_all(
     context: RunContext,
     parent: str | None,
 ) -> list[Outcome]:
-    """Record what jobs found, or why they failed, on their runs. Raises RecordingError naming the jobs whose results were lost."""
+    """Record the results of jobs, or why they failed, on their runs. Raises RecordingError, which names the jobs whose results were
+    lost."""
     outcomes: list[Outcome] = []
     try:
         for job, run_id, result in zip(jobs, run_ids, results, strict=True):
@@ -183,7 +184,7 @@ def _progress(context: RunContext, texts: Sequence[str], n_jobs: int, begins: fl
 
 
 def say_table(job: Job, lines: str, context: RunContext) -> None:
-    """Print the summary and the warnings of a job's table, after what varies in it; nothing of a share of its rows."""
+    """Print the summary and the warnings of a job's table, after what varies in it; print nothing for a share of its rows."""
     if job.share < 1:
         return
     words = [f"{key}={value}" for key, value in job.swept.items() if key.split(".")[0] in ("data", "clean")]

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep run next, given how the others ended: all of a grid, or size by size until the scores get worse."""
+"""The jobs of a sweep that run next, given the outcomes so far: all jobs of a grid, or size by size until the scores stop improving."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Outcomes = Mapping[str, Outcome]
 class Schedule(Protocol):
     """A source of jobs, asked again as jobs end.
 
-    Equal outcomes give equal jobs in an equal order, however many run at once, so that a repeated command finds its finished
-    jobs, and processes that run the same sweep share them.
+    The same outcomes give the same jobs in the same order, however many run at once. A repeated command therefore finds its finished jobs,
+    and processes that run the same sweep share them.
     """
 
     def next(self, outcomes: Outcomes) -> Sequence[Job]:
@@ -32,12 +32,12 @@ class Schedule(Protocol):
         """The outcomes that the sweep chooses from, in the order of the jobs."""
 
     def coverage(self, outcomes: Outcomes) -> str:
-        """What a reader of the verdict must know: the jobs that were not run and why, in a sentence; empty if all were run."""
+        """A sentence for the verdict: the jobs that were not run, and why; empty if all were run."""
 
 
 class Grid:
-    """Every job. With ``patience`` the jobs of a line, which differ in their size alone, run in the order of their sizes, so many at
-    a time, until so many sizes in turn are no better by the metric than a smaller one."""
+    """Every job. With ``patience``, jobs that differ only in their size (a line) run in the order of their sizes, ``patience`` at a time,
+    until that many sizes in turn have not improved the metric."""
 
     def __init__(self, jobs: Sequence[Job], *, metric: str = AUTO, patience: int = 0) -> None:
         self._jobs, self._metric, self._patience = jobs, metric, patience
@@ -61,7 +61,7 @@ class Grid:
         return f"{jobs}, as {sizes} no better than a smaller one (sweep.patience={self._patience})."
 
     def _released(self, line: Sequence[Job], outcomes: Outcomes) -> Sequence[Job]:
-        """The jobs of a line that may run by now."""
+        """The jobs of a line that may run now."""
         if not self._patience:
             return line
         metric = objective(line, self._metric)
@@ -82,7 +82,7 @@ def objective(jobs: Sequence[Job], metric: str) -> str:
 
 
 def value_of(outcome: Outcome, metric: str) -> float | None:
-    """The score of a job; None where it failed or has none. Without noise the silhouette with noise is the silhouette."""
+    """The score of a job; None if it failed or has no score. Without noise the silhouette with noise is the silhouette."""
     value = outcome.metrics.get(metric)
     return outcome.metrics.get(ACROSS) if value is None and metric == ACROSS_WITH_NOISE else value
 
@@ -97,7 +97,7 @@ def is_worse(values: Sequence[float | None], metric: str, patience: int) -> bool
 
 
 def _lines(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs that differ in their size alone, in its order; sizes that are words, such as ``auto``, first."""
+    """Lists of jobs that differ only in their size, in ascending order; sizes that are words, such as ``auto``, come first."""
     lines: dict[Any, list[Job]] = {}
     for job in jobs:
         axis = algorithm_of(job.config.cluster).size_axis

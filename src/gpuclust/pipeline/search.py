@@ -1,7 +1,7 @@
-"""A search: a sampler chooses which jobs of a large grid to run, and trials that look bad on a share of the rows are stopped.
+"""A search: a sampler chooses the jobs of a large grid to run, and trials with low scores on a share of the rows are stopped.
 
 The sampler is Optuna's TPE (Bergstra, Bardenet, Bengio and Kegl 2011). Trials are asked for in rounds of a fixed size, and a round
-ends before the next begins, so that the trials depend on the seed and on the scores alone, not on how many jobs run at once. The
+ends before the next begins, so the trials depend only on the seed and the scores, not on how many jobs run at once. The
 pruner follows successive halving (Jamieson and Talwalkar 2016): it compares fits on an equal share of the rows.
 """
 
@@ -30,7 +30,7 @@ from gpuclust.pipeline.curves import sizes_in_words
 from gpuclust.pipeline.schedule import Outcomes, is_worse, objective, value_of
 from gpuclust.tracking.recorder import FINISHED
 
-# The first trials are random; the sampler needs so many before it can model the scores.
+# The first trials are random; the sampler needs this many before it can model the scores.
 FIRST_ROUND = 10
 ROUND = 5
 # Shares of the rows that a trial is fitted on before all rows, and the fewest rows that a share must have.
@@ -107,7 +107,7 @@ class Search:
         return worse or len(self._trials) >= self._n_trials
 
     def _ask(self, n: int) -> None:
-        """Open the next trials, each with a job that was not tried."""
+        """Start the next trials, each with a job that has not been tried."""
         self._stage = 0
         for _ in range(min(n, self._n_trials - len(self._trials))):
             asked = self._study.ask()
@@ -128,7 +128,7 @@ class Search:
             self._open.append(self._trials[-1])
 
     def _narrowed(self, choose: Callable[[Axis], int]) -> Job:
-        """The job that is left of the grid when one key after another has a value, whose place ``choose`` gives."""
+        """The job of the grid that remains when ``choose`` has given the index of a value for one key after another."""
         left = self._jobs
         for key in self._keys:
             axis = Axis.of(key, left)
@@ -153,7 +153,7 @@ class Search:
                 trial.asked.report(score, self._stage)
             if score is not None and better(self._metric, median(known), score):
                 self._study.tell(trial.asked, state=TrialState.PRUNED)
-            else:  # a fit that failed on few rows says nothing of all rows
+            else:  # a fit that failed on few rows may succeed on all rows
                 kept.append(trial)
         self._open, self._stage = kept, self._stage + 1
 
@@ -180,7 +180,7 @@ class Axis:
 
     @property
     def distribution(self) -> BaseDistribution:
-        """Over the places of the values: numbers are in order, words are not."""
+        """The distribution over the indices of the values: numbers are ordered, words are not."""
         places = range(len(self.values))
         return IntDistribution(0, places[-1]) if all(map(_is_number, self.values)) else CategoricalDistribution(places)
 
@@ -190,20 +190,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _suggested(trial: OptunaTrial, axis: Axis) -> int:
-    """The place of the value that the sampler takes."""
+    """The index of the value that the sampler chooses."""
     return int(trial._suggest(axis.name, axis.distribution))
 
 
 def _recorded(fixed: dict[str, Any], job: Job, axis: Axis) -> int:
-    """The place of the value that a job has, which is kept in ``fixed``."""
+    """The index of the value of a job, which is also stored in ``fixed``."""
     fixed[axis.name] = [repr(value) for value in axis.values].index(repr(job.swept.get(axis.key)))
     return int(fixed[axis.name])
 
 
 def search(jobs: Sequence[Job], table: Table, backend: str) -> Search:
-    """The search that the configuration of the jobs asks for. Their table is the one given, so that its shares can be fitted first.
+    """The search that the configuration of the jobs asks for. ``table`` is their table, of which shares are fitted first.
 
-    Raises ConfigurationError where the jobs have several spaces, whose scores the metric cannot compare.
+    Raises ConfigurationError if the jobs have several spaces, and the metric cannot compare scores between these.
     """
     c = jobs[0].config.sweep
     metric = objective(jobs, c.metric)
@@ -240,7 +240,7 @@ def on_share(job: Job, share: float, *, table: Table, backend: str) -> Job:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's messages."""
+    """Silence Optuna's messages."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

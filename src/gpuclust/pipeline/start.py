@@ -39,8 +39,8 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
 
 
 def start(plan: Plan, display: Any, command: str) -> RunContext:
-    """Check the files of a plan, and prepare what its jobs run with. A wrong path raises DataError before a store is made, and a search
-    without Optuna ConfigurationError."""
+    """Check the files of a plan, and prepare what its jobs run with. A wrong path raises DataError before a store is created, and a search
+    without Optuna raises ConfigurationError."""
     if plan.is_search and find_spec("optuna") is None:
         raise ConfigurationError("sweep.search=optuna needs Optuna; pip install 'gpuclust[optuna]'")
     for job in plan.jobs:
@@ -56,7 +56,7 @@ def start(plan: Plan, display: Any, command: str) -> RunContext:
     for job in plan.jobs if memory.forecast.tree_rows is not None else ():
         if (
             getattr(job.config.cluster, "sample_rows", None) == AUTO
-        ):  # the sample changes the result, so it is a part of the job's key
+        ):  # the sample changes the result, so it is part of the job's key
             job.config.cluster.sample_rows = memory.forecast.tree_rows  # type: ignore[attr-defined]
     return replace(context, memory=memory)
 

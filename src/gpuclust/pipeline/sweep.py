@@ -88,7 +88,7 @@ class Budget:
 
 
 def schedule_of(plan: Plan, jobs: Sequence[Job], context: RunContext) -> Schedule:
-    """Which jobs of a plan run, and in which order. A search that may try as many jobs as there are is a grid."""
+    """The jobs of a plan that run, and their order. A search that may try all jobs is run as a grid."""
     c = jobs[0].config.sweep
     if plan.is_search and plan.n_jobs < len(jobs):
         from gpuclust.pipeline.search import search
@@ -109,7 +109,7 @@ def _preload(job: Job, context: RunContext) -> int:
 
 
 def _resumed(schedule: Schedule, known: Outcomes, context: RunContext) -> dict[str, Outcome]:
-    """The outcomes that are known, and those of the further jobs that the store has as finished, by key."""
+    """The known outcomes, and those of further jobs that are finished in the store, by key."""
     finished = context.recorder.finished_jobs()
     done = dict(known)
     while ready := schedule.next(done):
@@ -217,7 +217,7 @@ def _sweep(
 
 
 def _coverage(schedule: Schedule, done: Outcomes, budget: str | None) -> str:
-    """What was not run and why, in sentences; empty where everything was."""
+    """Sentences that say what was not run, and why; empty if everything was run."""
     text = schedule.coverage(done)
     if not schedule.next(done):
         return text
@@ -236,8 +236,8 @@ def _outcomes(
     """Run the jobs of a schedule in batches, here or as another process runs the same job at this time; the outcomes are added to
     ``done`` and yielded as they end.
 
-    Jobs of other processes are awaited; a job whose process ended is run here. After the budget no job starts, except that one
-    job ends in any case.
+    Jobs of other processes are awaited; a job whose process ended is run here. After the budget no job starts, except that at least one
+    job always runs.
     """
     announced, on = False, runner(context, parent, schedule.next(done))
     while ready := schedule.next(done):
@@ -275,7 +275,7 @@ def _outcomes(
 
 
 def _seen(job: Job, since: int, context: RunContext) -> Claim:
-    """The job as another process has it, or nothing; it is not started."""
+    """The state of the job in another process, if any; the job is not started."""
     if not job.config.sweep.resume:
         return Claim()
     return Claim(run=context.recorder.taken(job_start(job, context), since))

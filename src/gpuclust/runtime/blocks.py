@@ -1,7 +1,8 @@
 """A matrix held in blocks of rows, in memory or on disk, and passes over all of its rows.
 
 A pass is a function of a few consecutive blocks, so that it can run wherever they are. Its results are merged in one fixed binary tree
-over the blocks, which follow from the number of rows alone: a sum has the same bits whoever holds the blocks, and however many hold them.
+over the blocks. The blocks depend only on the number of rows, so a sum has the same bits wherever the blocks are, and however many workers
+hold them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gpuclust.errors import BackendError
 BLOCK_ROWS = 65_536
 """Rows of a block. The last one may be shorter."""
 RUN_BLOCKS = 16
-"""Blocks that are read and passed over at once: the unit of memory and of parallel work."""
+"""Blocks that are read and processed together: the unit of memory and of parallel work."""
 
 T = TypeVar("T")
 Part = Callable[..., Any]
@@ -31,10 +32,11 @@ Part = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive blocks: what a pass is given.
+    """Consecutive blocks: the argument of a pass.
 
-    ``X`` (n, n_columns), C-contiguous. ``first_block`` is the number of its first block. ``cache`` holds what a pass keeps for the next
-    pass over the same rows by the same owner; it may be empty at any time (a worker was lost), so results must not depend on it.
+    ``X`` (n, n_columns), C-contiguous. ``first_block`` is the number of its first block. ``cache`` holds values that a pass keeps for the
+    next pass over the same rows by the same owner. It may be empty at any time, for example after a worker was lost, so results must not
+    depend on it.
     """
 
     X: np.ndarray
@@ -55,9 +57,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Request:
-    """A pass that is wanted: ``part(run, *args)``.
+    """A request for a pass: ``part(run, *args)``.
 
-    With ``add`` it gives a list of statistics, one for each block, which are merged by it; without, its results are collected run by run.
+    With ``add``, ``part`` returns a list with one statistic for each block, and ``add`` merges these. Without it, the results are
+    collected run by run.
     """
 
     part: Part
@@ -67,7 +70,7 @@ class Request:
 
 
 class MergeTree:
-    """Merges the values of blocks 0..n_blocks-1 in one fixed binary tree, in whatever order and groups they arrive."""
+    """Merges the values of blocks 0..n_blocks-1 in one fixed binary tree, independent of the order and the groups in which they arrive."""
 
     def __init__(self, n_blocks: int, add: Callable[[Any, Any], Any] = operator.add) -> None:
         self._widths = [n_blocks]
@@ -126,7 +129,7 @@ class RowBlocks(ABC):
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def reduce(self, part: Part, *args: Any, add: Callable[[Any, Any], Any] = operator.add) -> Any:
-        """Merge ``part(run, *args)``, which gives a list with one statistic for each block of the run."""
+        """Merge the results of ``part(run, *args)``, which returns a list with one statistic for each block of the run."""
         return self.passes([Request(part, args, add)])[0]
 
     def collect(self, part: Part, *args: Any) -> list[Any]:
@@ -163,7 +166,7 @@ class LocalBlocks(RowBlocks):
         return [collector.result for collector in self.collected(requests, self.n_blocks)]
 
     def collected(self, requests: Sequence[Request], n_blocks: int, first_block: int = 0) -> list[Collector]:
-        """What several passes find in these blocks, which are those from ``first_block`` on of a matrix of ``n_blocks``."""
+        """The results of several passes over these blocks, which start at ``first_block`` of a matrix of ``n_blocks``."""
         collectors = [Collector(n_blocks, request) for request in requests]
         for first, X in self.runs():
             for request, collector in zip(requests, collectors, strict=True):
@@ -177,7 +180,7 @@ class LocalBlocks(RowBlocks):
 
 
 class Collector:
-    """Runs one request on runs that arrive in order, and holds what it gives."""
+    """Applies one request to runs that arrive in order, and holds the results."""
 
     def __init__(self, n_blocks: int, request: Request) -> None:
         self._request = request
@@ -224,9 +227,9 @@ class MemoryBlocks(LocalBlocks):
 
 
 class DiskBlocks(LocalBlocks):
-    """Rows in a flat file, row after row. The next run is read while one is passed over; at most two are in memory.
+    """Rows in a flat file, row after row. The next run is read while the present one is processed; at most two are in memory.
 
-    ``first_row`` is the number of rows in the file before the first of these. Raises BackendError where the file cannot be read, or is
+    ``first_row`` is the number of rows in the file before the first of these. Raises BackendError if the file cannot be read, or is
     shorter than the rows.
     """
 
@@ -280,7 +283,7 @@ class DiskBlocks(LocalBlocks):
             os.close(file)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Rows by their numbers, each read alone or with its block where many of a block are wanted."""
+        """Rows by their numbers; a row is read alone, or with its block if many rows of the block are wanted."""
         rows = np.asarray(rows, dtype=np.int64)
         taken = np.empty((len(rows), self.shape[1]), self.dtype)
         order = np.argsort(rows, kind="stable")
@@ -327,7 +330,7 @@ class DiskWriter:
 
 
 class _Shared(RowBlocks):
-    """The blocks as one of several tasks sees them: each pass waits until all tasks want one."""
+    """The blocks for one of several tasks: each pass waits until all tasks have requested one."""
 
     def __init__(self, meeting: _Meeting, owner: int) -> None:
         super().__init__(meeting.blocks.shape, meeting.blocks.dtype)
@@ -343,7 +346,7 @@ class _Shared(RowBlocks):
 
 
 class _Meeting:
-    """Collects the requests of tasks in threads; the last one to ask makes the passes of all in one read."""
+    """Collects the requests of tasks in threads; the last task to make a request runs the passes of all in one read."""
 
     def __init__(self, blocks: RowBlocks, n_tasks: int) -> None:
         self.blocks = blocks
@@ -391,9 +394,9 @@ class _Meeting:
 
 
 def together(blocks: RowBlocks, tasks: Sequence[Callable[[RowBlocks], T]]) -> list[T | Exception]:
-    """The result, or the exception, of each task, whose passes over the blocks are made together: one read serves one pass of each.
+    """Run tasks whose passes over the blocks share each read; return the result, or the exception, of each task.
 
-    A task's result depends on the blocks and the task alone, not on the other tasks.
+    The result of a task depends only on the blocks and the task, not on the other tasks.
     """
     meeting = _Meeting(blocks, len(tasks))
 

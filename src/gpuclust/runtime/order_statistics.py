@@ -1,7 +1,7 @@
 """Exact order statistics, medians and quantiles of each column by radix selection: a few reads of the rows, whatever their number.
 
-A float64 becomes a 64-bit key in the same order. Each read counts the next bits of the keys of those rows whose earlier bits are the
-wanted value's. The counts are integers, so neither the order of the blocks nor the number of bits a read has any influence on the result.
+A float64 becomes a 64-bit key in the same order. Each read counts the next bits of the keys whose earlier bits equal those of the wanted
+value. The counts are integers, so the result depends neither on the order of the blocks nor on the number of bits per read.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _distinct(prefix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bits(n_prefixes: int) -> int:
-    """Bits of a read, by how many counters each bit doubles."""
+    """The number of bits per read, from the number of counters, which each bit doubles."""
     fitting = int(np.log2(max(COUNTERS_BYTES // (8 * n_prefixes), 1)))
     return min(max(fitting, LEAST_BITS), MOST_BITS)
 

@@ -1,4 +1,4 @@
-"""What the passes over blocks of rows share: values per row as arguments, the array module of a run, and arrays as blocks."""
+"""Helpers for passes over blocks of rows: values per row as arguments, the array module of a run, and arrays as blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class PerRow:
     """One value for each row of a matrix, as an argument of a pass.
 
-    ``values`` (n, ...) are those of the rows from ``first_row`` on. An executor elsewhere is sent only what its rows need (`slice`).
+    ``values`` (n, ...) are those of the rows from ``first_row`` on. A worker is sent only the values of its rows (`slice`).
     """
 
     values: np.ndarray

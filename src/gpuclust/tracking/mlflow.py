@@ -144,7 +144,7 @@ class MlflowRecorder(Recorder):
             self._share_view(self.client.get_experiment(self.experiment_id))
 
     def _share_view(self, experiment: Experiment) -> None:
-        """Write the views that are absent, or still as an earlier version wrote them; a view that a person changed is kept."""
+        """Write the views that are missing or unchanged since an earlier version wrote them; a view that a person changed is kept."""
         written = experiment.tags.get(VIEW_DIGESTS, "").split()
         found = {tag: experiment.tags.get(tag) for tag in SHARED_VIEWS}
         ours = {tag for tag, view in found.items() if view is None or view_digest(view) in written}
@@ -162,7 +162,8 @@ class MlflowRecorder(Recorder):
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        """MLflow's functions for models take the store and the experiment of the process; the program's own are set again after them.
+        """MLflow's functions for models use the store and the experiment of the process; afterwards those of the calling program are
+        restored.
 
         Without an active experiment MLflow keeps a model in "Default", even if its run is in another experiment. MLflow also sets
         environment variables, which the program and its children would see.

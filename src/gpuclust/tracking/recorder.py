@@ -32,7 +32,7 @@ LABELS, FINGERPRINT, FAILURE, VERSION = (
 COMMAND, VERDICT, VERDICT_KIND = "gpuclust.command", "gpuclust.verdict", "gpuclust.verdict_kind"
 # The rows kept of the rows read, why the others were dropped, and the features; then a line for each warning.
 TABLE = "gpuclust.table"
-# The memory and the time that were expected, and where the rows were held.
+# The expected memory and time, and where the rows were held.
 FORECAST = "gpuclust.forecast"
 
 # The address of the MLflow model of a run: ``models:/m-...``.
@@ -121,7 +121,7 @@ class Recorder(Protocol):
         or that failed there after ``since`` (milliseconds since 1970)."""
 
     def taken(self, start: RunStart, since: int) -> RecordedJob | None:
-        """The job that `claim` would find with another process, or finished; nothing is claimed."""
+        """The job that `claim` would find, finished or claimed by another process; nothing is claimed."""
 
     def start_job(self, start: RunStart, parent: str | None) -> str:
         """Start a run for a job under its parent and return its id, even if another process runs the same job."""
@@ -141,7 +141,7 @@ class Recorder(Protocol):
         """Add points to curves: step -> metric name -> value."""
 
     def missing_points(self, run_id: str, points: Mapping[int, Mapping[str, float]]) -> dict[int, dict[str, float]]:
-        """The points (step -> metric name -> value) that the curves of a run do not have."""
+        """The points (step -> metric name -> value) that are missing in the curves of a run."""
 
     def log_files(self, run_id: str, folder: Path) -> None:
         """Add every file of a folder, with its sub-folders, to a run's artifacts."""
