@@ -1,4 +1,4 @@
-"""Rows with their clusters, a batch at a time: the columns of a table, what a model predicts of them, and the files that hold both."""
+"""Rows with their clusters, a batch at a time: the columns of a table, the predictions of a model, and the files that hold both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gpuclust.runtime.blocks import BLOCK_ROWS, RowBlocks, Run
 from gpuclust.sanitize import safe_table
 
 BATCH_ROWS = 4 * BLOCK_ROWS
-"""Rows that are written at once: a row group of Parquet."""
+"""The number of rows that are written at once, as one Parquet row group."""
 
 
 def assign(bundle: Bundle, raw: RowBlocks) -> Assignment:

@@ -99,7 +99,7 @@ def _within(progress: Progress, start: float, end: float) -> Progress:
 def _batches(requests: Sequence[ClusterConfig], in_blocks: bool) -> list[list[int]]:
     """Neighbouring requests of an algorithm that fits several together, everything else alone.
 
-    In blocks, fits that share a step are one batch too: as tasks beside one another each would make the step.
+    In blocks, fits that share a step are also one batch: as separate tasks, each would repeat the step.
     """
     batches: list[list[int]] = []
     for i, request in enumerate(requests):
@@ -113,7 +113,7 @@ def _batches(requests: Sequence[ClusterConfig], in_blocks: bool) -> list[list[in
 
 
 def _fit(batches: Sequence[Sequence[ClusterConfig]], data: FitInput) -> list[FitResult | GpuclustError]:
-    """Fit batches that share each read of the blocks, or one batch; the result of each request."""
+    """Fit one batch, or batches that share each read of the blocks; return the result of each request."""
     if len(batches) == 1 or not isinstance(data.X, RowBlocks):
         return [found for batch in batches for found in _fit_batch(batch, data)]
     progress = _mean_progress(data.progress, len(batches))
@@ -130,7 +130,7 @@ def _fit(batches: Sequence[Sequence[ClusterConfig]], data: FitInput) -> list[Fit
 
 
 def _mean_progress(progress: Progress, n_tasks: int) -> list[Progress]:
-    """Receivers of the progress of tasks in threads, whose mean is passed on."""
+    """Progress functions for tasks in threads; their mean is reported."""
     done, lock = [0.0] * n_tasks, threading.Lock()
 
     def report(i: int, share: float) -> None:

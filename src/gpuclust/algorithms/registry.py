@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpuclust.runtime.deduplicate import Distinct
 
 IN_BLOCKS = "blocks"
-"""The key of ``Algorithm.fit`` for a matrix in blocks of rows, in place of a backend's name."""
+"""The key of ``Algorithm.fit`` for a matrix in blocks of rows, instead of a backend's name."""
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,8 @@ def categories(column: pd.Series) -> Categories:
 
 
 class CategoryEncoder:
-    """Encodes a column that arrives in parts.
-
-    Each part has codes into its own dictionary. The dictionaries are merged when those that wait are as long as the merged one, so
-    that a text is looked up a few times at most; what was merged keeps its codes.
+    """Encodes a column that arrives in parts. Each part has codes into its own dictionary. The waiting dictionaries are merged when
+    together they are as long as the merged one, so that a text is looked up only a few times; merged texts keep their codes.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""`BatchedFrames`: the readers of `Frames` for files that do not fit in memory. What they read is `BatchedColumns`: batches of rows."""
+"""`BatchedFrames`: the readers of `Frames` for files that do not fit in memory. They return `BatchedColumns`, which yield batches of
+rows."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ class _Columns(Protocol):
 
 
 class BatchedColumns:
-    """Columns of one or more files, read batch after batch: what a frame is for a table in memory.
+    """Columns of one or more files, read batch by batch; they take the place of a frame in memory.
 
     Every batch has the types of the whole column: a column of whole numbers is float64 if any of them is missing.
     """
@@ -75,7 +76,7 @@ class BatchedColumns:
                 yield frame.astype(other) if other else frame
 
     def to_text(self, name: str) -> None:
-        """Write a column of numbers as text, as it is text in another file."""
+        """Convert a column of numbers to text, because it is text in another file."""
         for file in self._files:
             assert isinstance(file, _ArrowColumns)
             file.to_text(name)
@@ -83,7 +84,7 @@ class BatchedColumns:
 
 
 def _common(dtypes: Sequence[Any]) -> Any:
-    """The type that pandas gives a column of parts of these types."""
+    """The type of a pandas column that is put together from parts of these types."""
     if all(dtype == dtypes[0] for dtype in dtypes):
         return dtypes[0]
     parts = [pd.Series([None if dtype.kind in "OM" else 0]).astype(dtype) for dtype in dtypes]
@@ -105,7 +106,7 @@ class _PandasColumns:
 class _ArrowColumns:
     """Columns of a file that Arrow reads. ``tables`` gives some of them in order, in tables of any size.
 
-    The columns ``numbers`` are written as text and become float64. ``decimal`` is their decimal mark.
+    The columns ``numbers`` hold text and are converted to float64. ``decimal`` is their decimal mark.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ def regroup(tables: Iterator[Any], rows: int) -> Iterator[Any]:
 
 
 class BatchedFrames(PandasFrames):
-    """Readers whose result stays on disk. CSV is parsed once, and a remote file read once, into an Arrow file in the scratch folder."""
+    """Readers whose result stays on disk. A CSV file or a remote file is read once and copied to an Arrow file in the scratch folder."""
 
     def __init__(self, scratch: Scratch, block_bytes: int = 1 << 20) -> None:
         super().__init__(block_bytes)
@@ -214,7 +215,7 @@ class BatchedFrames(PandasFrames):
             raise self._scratch.full(error) from error
 
     def remove_parsed(self) -> None:
-        """Remove the Arrow files that CSV and remote files were copied into; what was read cannot be read again."""
+        """Remove the Arrow copies of CSV and remote files; their columns cannot be read afterwards."""
         for path in self._parsed:
             path.unlink(missing_ok=True)
 
@@ -290,7 +291,7 @@ def feather_tables(path: TableFile, names: Sequence[str]) -> Iterator[Any]:
 
 
 def _parsed_tables(path: Path, names: Sequence[str]) -> Iterator[Any]:
-    """Columns of a file that `BatchedFrames` wrote. It is not mapped into memory, which may be limited."""
+    """Columns of a file that `BatchedFrames` wrote. The file is not memory-mapped, because the address space may be limited."""
     with pa.OSFile(str(path)) as file:
         every = pa.ipc.open_file(file).schema.names
         options = pa.ipc.IpcReadOptions(included_fields=[every.index(name) for name in names])

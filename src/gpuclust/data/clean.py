@@ -22,7 +22,7 @@ from gpuclust.data.table import Column, ExcludedColumn, Frame, Frames, Step, Tab
 from gpuclust.errors import CleaningError, ConfigurationError
 
 MEAN_ROWS = 65_536
-"""A mean is the sum of the sums over so many rows each, so that it has the same bits where the rows are not all in memory."""
+"""A mean is computed from partial sums over this many rows, so that it has the same bits for rows in memory and on disk."""
 MAX_MAGNITUDE = 1e75
 """The largest absolute value of a feature: fourth powers of it are still finite."""
 
@@ -74,14 +74,14 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
 
 
 def require_two_rows(n_rows: int) -> None:
-    """Raise CleaningError for a table of one row."""
+    """Raise CleaningError if the table has only one row."""
     if n_rows < 2:
-        raise CleaningError("the table has one row; clustering needs two at least")
+        raise CleaningError("the table has one row, and clustering needs at least two; use a larger file")
 
 
 @dataclass
 class Effects:
-    """What the rules for single rows did to some rows; the effects on a table are the sum of those on its parts."""
+    """The effects of the rules for single rows on some rows; the effects on a table are the sum of those on its parts."""
 
     n_rows: int = 0
     text: Counter[str] = field(default_factory=Counter)
@@ -233,12 +233,13 @@ class RowRules:
         return {name: counts[name] for name in self._features if counts[name]}
 
     def fills(self, values: np.ndarray, effects: Effects) -> dict[str, float]:
-        """The fill of every feature, as a row to predict may lack any. Raises CleaningError if a feature has no value."""
+        """The fill value of every feature, because a row to predict may lack any of them. Raises CleaningError if a feature has no
+        value."""
         n_rows = effects.kept[-1] if effects.kept else effects.n_rows
         for name in self._features:
             if effects.missing[name] == n_rows:
                 raise CleaningError(
-                    f"{name!r} has no value in any row, so no {self._nulls}; leave it out with data.exclude"
+                    f"{name!r} has no value in any row, so no {self._nulls} exists; leave it out with data.exclude"
                 )
         return dict(zip(self._features, values.tolist(), strict=True))
 
@@ -310,7 +311,7 @@ def _distinct_rows(table: Table, frame: Frame, mask: Any, by: str, frames: Frame
 
 
 def compared_columns(table: Table, frame: Frame) -> list[str]:
-    """The columns in which rows are compared by ``clean.duplicates=row``: all but an id that was made."""
+    """The columns that ``clean.duplicates=row`` compares: all except a generated id."""
     made = table.audit.source.get("id_made")
     return [column for column in frame.columns if not (made and column == table.roles.id)]
 

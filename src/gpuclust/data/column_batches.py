@@ -24,8 +24,8 @@ def other_columns_batches(
 ) -> Iterator[pa.Table]:
     """The columns of `gpuclust.data.read.other_columns`, with the same types, in Arrow tables of ``rows`` rows (the last may be shorter).
 
-    The tables are in the order of the rows of ``table``: the first has its rows 0 to ``rows`` - 1. There is no table where no column
-    is wanted. For a table in memory the columns are read at once. Raises DataError if the source has changed.
+    The tables are in the order of the rows of ``table``: the first has its rows 0 to ``rows`` - 1. There is no table if no column is
+    requested. For a table in memory the columns are read at once. Raises DataError if the source has changed.
     """
     if not isinstance(table.frame, DiskFrame):
         whole = other_columns(table, data, frames, names)

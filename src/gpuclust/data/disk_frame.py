@@ -1,4 +1,4 @@
-"""`DiskFrame`: a table's frame on disk. Features lie in a flat file of float64, the other columns in an Arrow file."""
+"""`DiskFrame`: a table's frame on disk. Features are in a flat file of float64, the other columns in an Arrow file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUP_ROWS = 65_536
 
 
 class _Storage:
-    """The files of a frame: ``values`` (n_rows, n_features) and ``others``, an Arrow file of the columns that are no features."""
+    """The files of a frame: ``values`` (n_rows, n_features) and ``others``, an Arrow file of the columns that are not features."""
 
     def __init__(
         self, scratch: Scratch, features: Sequence[str], values: DiskBlocks, others: Path | None, dtypes: pd.Series
@@ -43,8 +43,8 @@ class DiskFrame:
     """The frame of a `Table` that is not held in memory: its columns on disk, row after row.
 
     It has the columns and types of the pandas frame that it stands for, and only the operations that need little memory: `batches`,
-    `iloc`, ``frame[[columns]]`` (which copies nothing) and `values_of`. Its files lie in a scratch folder and are gone when that
-    is closed.
+    `iloc`, ``frame[[columns]]`` (which copies nothing) and `values_of`. Its files are in a scratch folder and are removed when that is
+    closed.
     """
 
     def __init__(self, storage: _Storage, columns: Sequence[str]) -> None:
@@ -137,7 +137,7 @@ class DiskFrame:
         return pd.concat(self.batches(), ignore_index=True)
 
     def remove(self) -> None:
-        """Remove the files of the frame, and so of all frames of its columns."""
+        """Remove the files of the frame. Frames of its columns use the same files."""
         self._storage.remove()
 
     def _values(self, names: Sequence[str], start: int, stop: int) -> np.ndarray | None:
@@ -255,7 +255,7 @@ class DiskFrameWriter:
         self.write(frame[list(self._features)].to_numpy(np.float64), table)
 
     def begin(self, dtypes: pd.Series, schema: Any) -> None:
-        """Set the columns: their types in pandas, and the Arrow schema of those that are no features, if there are any."""
+        """Set the columns: their types in pandas, and the Arrow schema of those that are not features, if there are any."""
         self._dtypes, self._schema = dtypes, schema
         if schema is not None:
             self._path = self._scratch.file("columns")

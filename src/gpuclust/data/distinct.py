@@ -1,7 +1,7 @@
-"""Rows that repeat an earlier one, among any number of rows in bounded memory.
+"""Find rows that repeat an earlier row, for any number of rows in bounded memory.
 
-A row is a key of one or two 64-bit words. Keys that do not fit in memory are written to files by their hash, so that equal keys are
-in one file, and each file is looked at alone. Numbers are their own keys; a text, or a row of several columns, has a 128-bit hash: two
+A row is a key of one or two 64-bit words. Keys that do not fit in memory are written to files by their hash, so that equal keys are in one
+file, and each file is processed alone. Numbers are their own keys; a text, or a row of several columns, has a 128-bit hash: two
 of n different texts have the same hash with probability n²/2^129, 1e-21 at a billion.
 """
 

@@ -56,7 +56,7 @@ class WholeColumn(Protocol):
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """What is known of numeric columns from one read: (n_columns,) arrays, and the first rows (at most 1,000, n_columns)."""
+    """A summary of numeric columns from one read: (n_columns,) arrays, and the first rows (at most 1,000, n_columns)."""
 
     n_rows: int
     missing: np.ndarray
@@ -125,7 +125,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of a column from one read."""
+    """The summary of one column from one read."""
 
     n_rows: int
     n_missing: int

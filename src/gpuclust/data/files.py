@@ -25,7 +25,7 @@ MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 FOOTER_BYTES = 1 << 16
 """Bytes of the request for a Parquet footer."""
 REQUESTS = 16
-"""Files that are asked for their fingerprint at once."""
+"""The number of files whose fingerprints are requested at once."""
 
 TableFile = Path | RemoteFile
 
@@ -59,7 +59,7 @@ def find_files(path: str) -> TableFiles:
 
 
 def join_paths(paths: Any) -> str | None:
-    """``data.path`` as one text: a path as it is, several as a JSON list (`split_paths` reads it)."""
+    """``data.path`` as one text: one path unchanged, several as a JSON list (`split_paths` reads it)."""
     if isinstance(paths, Sequence) and not isinstance(paths, str):
         texts = [str(path) for path in paths]
         return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
@@ -80,7 +80,7 @@ def split_paths(path: str) -> list[str]:
 
 
 def absolute_path(path: str) -> str:
-    """The path, or each of a list, with the current folder; addresses stay. Raises RuntimeError if the user of ``~name`` does not exist."""
+    """The absolute path, or those of a list; addresses are unchanged. Raises RuntimeError if the user of ``~name`` does not exist."""
     parts = [
         p if is_remote(p) else str(Path(p.removeprefix("file://")).expanduser().absolute()) for p in split_paths(path)
     ]
@@ -166,7 +166,7 @@ def _format(path: TableFile) -> str:
 def content_digest(files: TableFiles) -> str:
     """SHA-256 of the bytes of all files, in order. An unchanged file is not read again.
 
-    A remote file is not read: its digest is of its size and its ETag (else its time of change) and, for Parquet, of its footer.
+    A remote file is not read: its digest is computed from its size, its ETag (else its modification time) and, for Parquet, its footer.
     """
     with ThreadPoolExecutor(REQUESTS) as pool:  # a remote file costs two requests
         parts = list(pool.map(lambda path: _digest(path, files.format), files.paths))

@@ -1,4 +1,4 @@
-"""Means and medians of columns on disk: those that pandas gives for the same columns in memory."""
+"""Means and medians of columns on disk, equal to those of pandas for the same columns in memory."""
 
 from __future__ import annotations
 

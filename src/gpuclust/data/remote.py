@@ -1,7 +1,7 @@
-"""Files that are not on this machine: S3, Google Cloud Storage and Azure by pyarrow's file systems, web addresses by fsspec.
+"""Remote files: S3, Google Cloud Storage and Azure through pyarrow's file systems, web addresses through fsspec.
 
-Credentials are those of the stores' own tools: ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` (or a profile or a role),
-``AWS_ENDPOINT_URL`` for MinIO and other stores that speak S3's protocol, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT``.
+The credentials are those that the tools of the stores use: ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` (or a profile or a role),
+``AWS_ENDPOINT_URL`` for MinIO and other S3-compatible stores, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from gpuclust.errors import DataError, GpuclustError, message_of
 STORES = ("s3", "gs", "gcs", "abfs", "abfss")
 WEB = ("http", "https")
 BUFFER_BYTES = 4 << 20
-"""Bytes of one request where a file is read from its beginning to its end."""
+"""Bytes of one request when a whole file is read."""
 LISTING_SECONDS = 10.0
-"""How long a listing is used again: a sweep asks for the fingerprint of each of its jobs."""
+"""How long a listing is cached, because a sweep asks for the fingerprint of each of its jobs."""
 WILD = re.compile(r"[*?\[]")
 
 _ADDRESS = re.compile(rf"({'|'.join((*STORES, *WEB))})://", re.IGNORECASE)
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is the address of a file elsewhere."""
+    """Whether a path is the address of a remote file."""
     return _ADDRESS.match(path) is not None
 
 
@@ -46,7 +46,7 @@ class RemoteFile:
     """A file in a store or on the web, with the members of `pathlib.Path` that reading needs.
 
     ``store`` is a pyarrow file system and ``path`` the file's name in it. ``modified`` is in nanoseconds since 1970, 0 where it is not known;
-    ``etag`` is what a web server says about the content.
+    ``etag`` is a web server's identifier of the content.
     """
 
     url: str
@@ -71,7 +71,7 @@ class RemoteFile:
         return PurePosixPath(self.name).suffix
 
     def stat(self) -> os.stat_result:
-        """Its size and its time of change."""
+        """Its size and its modification time."""
         seconds = self.modified / 1e9
         return os.stat_result((0, 0, 0, 0, 0, 0, self.size, seconds, seconds, seconds))
 
@@ -87,7 +87,7 @@ class RemoteFile:
             return self.store.open_input_file(self.path)
 
     def tag(self) -> str:
-        """What the store says about the content: its ETag, else its time of change. Raises DataError."""
+        """The store's identifier of the content: the ETag, else the modification time. Raises DataError."""
         if scheme_of(self.url) in WEB:
             return self.etag
         with store_errors(self.url), self.store.open_input_file(self.path) as file:
@@ -131,15 +131,15 @@ class _Raw(io.RawIOBase):
 
 
 def arrow_input(file: Path | RemoteFile) -> Any:
-    """A file as pyarrow's readers take it."""
+    """The argument for pyarrow's readers."""
     return file.arrow() if isinstance(file, RemoteFile) else file
 
 
 def list_files(url: str, wanted: Callable[[str], bool]) -> list[RemoteFile]:
     """The file at an address, or the files below a folder or that match a pattern (``*``, ``?``, ``[...]``), sorted by path.
 
-    ``wanted`` says of a name below a folder whether it is that of a table. Raises DataError where there is nothing, or the store cannot be
-    reached or refuses.
+    ``wanted`` tells whether a name below a folder is that of a table file. Raises DataError if there is no file, or the store cannot be
+    reached or denies access.
     """
     known = _listings.get(url)
     if known is None or time.monotonic() - known[0] > LISTING_SECONDS:
@@ -210,7 +210,7 @@ def without_query(url: str) -> tuple[str, str]:
 
 
 def open_store(url: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it, without a slash at the end. Raises DataError where it cannot be used."""
+    """The file system of an address, and the path in it, without a slash at the end. Raises DataError if it cannot be used."""
     address, query = without_query(url)
     scheme, _, rest = address.partition("://")
     root, _, path = rest.partition("/")
@@ -229,7 +229,7 @@ def _store(url: str) -> tuple[Any, str]:
 
 
 def _with_endpoint(scheme: str, query: str) -> str:
-    """The parameters of an S3 address, with ``AWS_ENDPOINT_URL`` where they name no endpoint."""
+    """The parameters of an S3 address, with ``AWS_ENDPOINT_URL`` if they name no endpoint."""
     named = dict(parse_qsl(query.lstrip("?")))
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if scheme != "s3" or not endpoint or "endpoint_override" in named:
@@ -266,7 +266,7 @@ def _web() -> _Web:
 
 
 def _web_file(url: str) -> list[RemoteFile]:
-    """The file at a web address. A file of a server without ranges or without its size is downloaded."""
+    """The file at a web address. If the server does not support ranges or does not report the size, the file is downloaded."""
     web = _web()
     info = web.files.info(url)
     etag, size = str(info.get("ETag") or info.get("Last-Modified") or ""), info.get("size")
@@ -279,7 +279,7 @@ def _web_file(url: str) -> list[RemoteFile]:
 
 
 def _has_ranges(files: Any, url: str, size: int) -> bool:
-    """Whether the server gives the last byte alone."""
+    """Whether the server answers a request for the last byte alone."""
     with files.open(url, "rb", cache_type="none", size=size) as file:
         try:
             file.seek(size - 1)
@@ -305,17 +305,17 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def store_errors(url: str, done: str = "read") -> Iterator[None]:
-    """Errors of the stores' libraries as a DataError of one line: the address, what cannot be ``done``, what to do."""
+    """Convert errors of the stores' libraries to a DataError of one line: the address, what cannot be ``done``, and what to do."""
     try:
         yield
     except GpuclustError:
         raise
-    except Exception as error:  # fsspec, aiohttp and pyarrow have trees of their own, and raise ValueError too
+    except Exception as error:  # the libraries have their own exception classes, and also raise ValueError
         raise DataError(f"{url} {_reason(url, error, done)}") from error
 
 
 def _reason(url: str, error: Exception, done: str) -> str:
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for whatever happened
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for any error
     text = f"{type(cause or error).__name__} {cause or error}"
     credentials = {
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)",

@@ -1,4 +1,4 @@
-"""Export folders in an object store: written with the manifest last, read as a copy in the user's cache folder."""
+"""Export folders in an object store. The manifest is written last, and an export is read through a copy in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from gpuclust.model.manifest import MANIFEST, MAX_BYTES
 
 
 def refuse_existing(url: str, force: bool) -> None:
-    """Raise ExportError if there is something at an address and it may not be replaced, or if nothing can be written there."""
+    """Raise ExportError if files exist at an address and must not be replaced, or if the address cannot be written."""
     if _names(url, "written") and not force:
         raise ExportError(f"{url} exists; name another --out, or replace it with --force")
 
 
 def upload(folder: Path, url: str) -> None:
-    """Write the files of a folder below an address. The manifest is removed first and written last, so that an export with one is whole.
+    """Write the files of a folder below an address. The manifest is removed first and written last, so that an export with a manifest is
+    complete.
 
-    Files that an earlier export left there are removed. Raises DataError where the store cannot be reached or refuses.
+    Files that an earlier export left there are removed. Raises DataError if the store cannot be reached or denies access.
     """
     store, root = open_store(url)
     before = _names(url, "written")
@@ -97,7 +98,7 @@ def _writable_store(url: str) -> tuple[Any, str]:
 
 
 def _names(url: str, done: str) -> list[str]:
-    """The files below an address, by their path there."""
+    """The paths of the files below an address, relative to it."""
     from pyarrow.fs import FileSelector, FileType
 
     store, root = _writable_store(url)

@@ -1,4 +1,4 @@
-"""`RowStream`: the rows of an opened table in batches, with the made id, the sample and the joined columns."""
+"""`RowStream`: the rows of an opened table in batches, with the generated id, the sample and the joined columns."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RowStream:
         return source.describe_joined(self._join.result(self._matched), self._joined)
 
     def batches(self, names: Sequence[str], *, join: bool = False) -> Iterator[Batch]:
-        """Columns of all rows in order. With ``join`` the rows that find a match are counted although no joined column is read."""
+        """Columns of all rows in order. With ``join`` the rows with a match are counted even if no joined column is read."""
         names = list(dict.fromkeys(names))
         if self._join is None or self._form is None or not (join or set(names) & set(self._joined)):
             yield from self._batches(names)
@@ -79,7 +79,7 @@ class RowStream:
             yield Batch(result.frame[names], batch.rows)
 
     def _batches(self, names: Sequence[str]) -> Iterator[Batch]:
-        """Columns of the first table and the made id."""
+        """Columns of the first table and the generated id."""
         own = [name for name in dict.fromkeys(names) if name != self._made] or [self._loaded.columns[0]]
         start = 0
         for frame in self._loaded.batches(own, self._batch_rows):

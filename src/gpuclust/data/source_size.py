@@ -1,4 +1,4 @@
-"""How many rows a source has and how wide they are, from footers and a sample, before its rows are read."""
+"""The number of rows of a source and their width, from footers and a sample, before the rows are read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SourceSize:
 
 
 def source_size(data: DataConfig) -> SourceSize:
-    """The size of a source. Nothing but footers and a sample is read; the catalogue is generated in a sample.
+    """The size of a source. Only footers and a sample are read; for the catalogue, a sample is generated.
 
     Raises:
         ConfigurationError: a named column does not exist.
@@ -81,7 +81,7 @@ def _footer_rows(path: TableFile, format: str) -> int:
 
 
 def _csv_rows(path: TableFile, layout: CsvLayout) -> int:
-    """The estimated number of rows: the bytes of the file by those of a line in its beginning, without the header."""
+    """The estimated number of rows: the bytes of the file divided by the mean bytes of its first lines, without the header."""
     head, read = _beginning(path, layout)
     n_lines = head.count(b"\n")
     if not n_lines:
@@ -106,7 +106,7 @@ def _beginning(path: TableFile, layout: CsvLayout) -> tuple[bytes, int]:
 
 
 def _widths(schema: FileSchema, names: Sequence[str]) -> dict[str, float]:
-    """Mean bytes a row of some columns in memory, by the first rows of the first file."""
+    """The mean bytes per row of some columns in memory, from the first rows of the first file."""
     if not names:
         return {}
     files = schema.files

@@ -1,7 +1,7 @@
 """`read_streamed`: read and clean a table that does not fit in memory, with the result of `read` and `clean`.
 
-A few passes over the files look at what depends on all rows (types, ids, columns that are not measurements), each reading only the
-columns that it needs. One pass then cleans the rows batch by batch and writes those that are kept to the scratch folder. Medians, means
+A few passes over the files decide what depends on all rows (types, ids, columns that are not measurements); each reads only the columns
+that it needs. One pass then cleans the rows batch by batch and writes those that are kept to the scratch folder. Medians, means
 and repeated rows are found in what was written.
 """
 
@@ -50,7 +50,7 @@ def read_streamed(
     """Read and clean a table in bounded memory: the table that ``clean(read(data, frames), config, frames)`` gives, with a `DiskFrame`.
 
     ``batch_rows`` rows are in memory at a time; the result does not depend on it. Batches are pandas frames, also where ``frames`` are
-    those of a GPU. ``progress`` receives what is done, and the share of it that is done. `Table.rows` is memory-mapped.
+    those of a GPU. ``progress`` receives the name of the step and the share of it that is done. `Table.rows` is memory-mapped.
 
     Raises:
         ConfigurationError, DataError, CleaningError: as `read` and `clean`.
@@ -101,7 +101,7 @@ class TypedStream:
     types: StreamedTypes
 
     def batches(self) -> Iterator[pd.DataFrame]:
-        """All rows in order; as often as is needed."""
+        """All rows in order; may be called repeatedly."""
         return (self.types.apply(batch.frame) for batch in self.stream.batches(self.types.sources, join=True))
 
 
@@ -109,7 +109,7 @@ class TypedStream:
 def open_stream(
     data: DataConfig, frames: Frames, scratch: Scratch, *, batch_rows: int = BATCH_ROWS
 ) -> Iterator[TypedStream]:
-    """The rows that `read` gives, in batches, as long as the block runs. Raises as `read`."""
+    """A context with the rows that `read` returns, in batches. Raises the errors of `read`."""
     readers = BatchedFrames(scratch)
     try:
         opened = open_table(data, readers)
@@ -122,7 +122,7 @@ def open_stream(
 
 @dataclass(frozen=True)
 class _Written:
-    """The rows that the rules for single rows keep, on disk, their numbers in the source, and what the rules did."""
+    """The rows on disk that the rules for single rows keep, their numbers in the source, and the effects of the rules."""
 
     frame: DiskFrame
     rows: np.ndarray

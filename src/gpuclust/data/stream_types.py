@@ -97,7 +97,7 @@ class StreamedTypes:
 
     @classmethod
     def infer(cls, stream: RowStream, frames: Frames, scratch: Scratch) -> StreamedTypes:
-        """Decide the types by passes over the rows. Raises as `infer_types`."""
+        """Decide the types by passes over the rows. Raises the errors of `infer_types`."""
         opened, source = stream.opened, stream.opened.source
         selection = opened.selection
         typed = TypedColumns(None, dict(stream.roles))
@@ -215,7 +215,7 @@ def _head(stream: RowStream, names: Sequence[str]) -> pd.DataFrame:
 
 
 class _StreamedColumn:
-    """A `WholeColumn` that is read in batches, only as far as an answer needs."""
+    """A `WholeColumn` that is read in batches, only as far as needed for the answer."""
 
     def __init__(self, types: StreamedTypes, stream: RowStream, name: str, scratch: Scratch) -> None:
         self._types, self._stream, self._name, self._scratch = types, stream, name, scratch

@@ -144,7 +144,8 @@ def _shape(matrix: Matrix, clustering: Clustering) -> dict[str, float]:
 
 
 def _validities(X: Array | RowBlocks, clusterings: Sequence[Clustering]) -> list[tuple[dict[str, float], float]]:
-    """What passes over all rows give for each clustering, and the seconds that it took; of blocks, all share each read."""
+    """The results of passes over all rows for each clustering, and the seconds that they took; all clusterings share each read of
+    blocks."""
     tasks = [partial(_validity, clustering=clustering) for clustering in clusterings]
     began = time.perf_counter()
     if isinstance(X, RowBlocks):
@@ -193,7 +194,7 @@ def _moments(X: RowBlocks, clustering: Clustering) -> tuple[np.ndarray, np.ndarr
     labels = PerRow(clustering.labels)
     counts = clustering.sizes.astype(np.float64)
     sums = X.reduce(_cluster_sums, labels, k)
-    # The mean of the noise, in the last place, is used for nothing.
+    # The mean of the noise, in the last row, is not used.
     means = sums / np.maximum(np.append(counts, len(X) - counts.sum()), 1.0)[:, None]
     distance, squared = X.reduce(_cluster_spreads, labels, means)[:, :k]
     used = counts > 0

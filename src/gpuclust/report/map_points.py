@@ -1,4 +1,4 @@
-"""The rows of a map: an array in memory, or blocks of rows on disk that are read a few times. Both give the same map of all rows."""
+"""The rows of a map: an array in memory, or blocks of rows on disk that are read several times. Both give the same map of all rows."""
 
 from __future__ import annotations
 

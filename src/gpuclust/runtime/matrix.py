@@ -18,8 +18,8 @@ class Matrix:
     """The prepared rows: ``X`` (n_samples, n_columns) in the configured dtype, on the backend's device or in blocks.
 
     ``coordinates`` (n_samples, 3) float32 on the host, or in blocks if X is, are the first three principal components of the scaled
-    features. ``key`` names what made it; ``seconds`` is what that cost. ``n_distinct`` is how many different rows of
-    features the table has, None where they were not counted.
+    features. ``key`` identifies its source and configuration; ``seconds`` is the time of its preparation. ``n_distinct`` is the number of
+    distinct rows of features in the table, None if they were not counted.
     """
 
     X: Array | RowBlocks

@@ -1,4 +1,4 @@
-"""A folder for rows that are not held in memory. It is removed at the end of the process.
+"""A temporary folder for rows that are not held in memory. It is removed at the end of the process.
 
 The process holds a lock on the folder, so that the next process that uses the same place can recognise and remove the folders of
 processes that were killed.
@@ -60,7 +60,7 @@ class Scratch:
         return shutil.disk_usage(self.path).free
 
     def require(self, n_bytes: int) -> None:
-        """Raise BackendError if the disk has less space than a forecast says."""
+        """Raise BackendError if the disk has less free space than ``n_bytes``."""
         if (free := self.free_bytes) < n_bytes:
             raise BackendError(
                 f"{self.place} has {free / 2**30:,.1f} GiB free, and the job needs about {n_bytes / 2**30:,.1f} GiB there; "
@@ -68,7 +68,7 @@ class Scratch:
             )
 
     def full(self, error: OSError) -> BackendError:
-        """The error to raise where a file cannot be written."""
+        """The error to raise if a file cannot be written."""
         return BackendError(
             f"{self.place} cannot hold the rows: {error.strerror or error}; set memory.folder to a larger disk"
         )

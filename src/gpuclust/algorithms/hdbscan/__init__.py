@@ -19,8 +19,8 @@ class HdbscanConfig(ClusterConfig):
     """HDBSCAN* (Campello, Moulavi and Sander 2013).
 
     ``min_cluster_size`` without a value is the square root of the number of rows, at least 5 (`default_min_cluster_size`);
-    ``auto`` ranks all sizes and takes the best. With ``sample_rows`` the tree is built on a sample of the rows, drawn by the seed;
-    the other rows are placed in it as new rows are (`gpuclust.model.hdbscan`).
+    ``auto`` ranks all sizes and takes the best. With ``sample_rows`` the tree is built from a sample of the rows, drawn with the seed; the
+    other rows are assigned as new rows are (`gpuclust.model.hdbscan`).
     """
 
     name: str = one_of("hdbscan", "hdbscan")
@@ -37,14 +37,12 @@ class HdbscanConfig(ClusterConfig):
     allow_single_cluster: bool = False
     """Allow one cluster of all rows."""
     sample_rows: int | str = number(AUTO, low=2, or_text=(AUTO,))
-    """The number of rows that the tree is built on; ``auto``: all rows, or 250,000 where the tree of all does not fit into memory."""
+    """The number of rows that the tree is built from; ``auto``: all rows, or 250,000 if the tree of all rows does not fit in memory."""
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""
         if isinstance(self.sample_rows, int) and self.sample_rows <= self.min_samples:
-            return (
-                f"cluster.sample_rows={self.sample_rows} must be above cluster.min_samples={self.min_samples}; raise it"
-            )
+            return f"cluster.sample_rows={self.sample_rows} must be above cluster.min_samples={self.min_samples}; raise cluster.sample_rows"
         largest, smallest = self.max_cluster_size, self.min_cluster_size
         if largest is None or not isinstance(smallest, int) or largest >= smallest:
             return None
@@ -64,7 +62,7 @@ def for_subset(config: HdbscanConfig, share: float) -> HdbscanConfig:
 
 
 def sampling_note(metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """What is said of a fit whose tree is of a sample, from its metrics."""
+    """A note for the user about a fit whose tree is built from a sample, from the fit's metrics."""
     if "tree_rows" not in metrics:
         return ()
     return (
@@ -76,7 +74,8 @@ def sampling_note(metrics: Mapping[str, float]) -> tuple[str, ...]:
 def keep_labels(
     parameters: Mapping[str, np.ndarray], renumber: np.ndarray, labels: np.ndarray, confidence: np.ndarray
 ) -> Mapping[str, np.ndarray]:
-    """A prediction may place rows that are noise in the tree, so the labels and confidences of the rows in the tree are kept."""
+    """The labels and confidences of the rows in the tree are kept, because a prediction may assign rows to a cluster that are noise in the
+    tree."""
     if "sample" in parameters:
         parameters = {**parameters, "table_labels": labels, "table_confidence": confidence}
         labels, confidence = labels[parameters["sample"]], confidence[parameters["sample"]]

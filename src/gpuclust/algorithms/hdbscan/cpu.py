@@ -28,7 +28,8 @@ def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
 
 
 def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> list[FitResult]:
-    """Cut the trees that ``grow`` builds; where a tree is of a sample, place the other rows in its cuts, all in one read."""
+    """Cut the trees that ``grow`` builds; if a tree is built from a sample, assign the other rows to the clusters of its cuts, all in one
+    read."""
     results: list[FitResult] = []
     points: dict[int, np.ndarray] = {}  # the rows of each tree, on the host, by their number
     sampled: dict[tuple[int, int], list[int]] = {}  # rows and min_samples of a tree -> its cuts
@@ -62,7 +63,7 @@ def tree(
 ) -> SpanningTree:
     """The spanning tree of the matrix or of a sample of its rows, the expensive step: what ``grow`` builds, kept in the cache.
 
-    Raises FitError where there are too few rows.
+    Raises FitError if there are too few rows.
     """
     n_rows = len(data.X) if sample is None else len(sample)
     if min_samples >= n_rows:

@@ -1,6 +1,5 @@
-"""The fitted row that each of many new rows joins: `gpuclust.model.hdbscan.nearest_fitted`, compiled.
-
-New rows are searched for a leaf of their own KD-tree at a time in the KD-tree of the fitted rows, as in `knn`. Distances are then
+"""A compiled version of `gpuclust.model.hdbscan.nearest_fitted`: the fitted row that each of many new rows joins. The new rows have a
+KD-tree of their own; one of its leaves at a time is searched for in the KD-tree of the fitted rows, as in `knn`. Distances are then
 computed in float64, as SciPy's are: the two differ only between fitted rows at the same distance.
 """
 

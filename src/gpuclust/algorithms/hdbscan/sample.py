@@ -1,7 +1,7 @@
-"""HDBSCAN on a sample: which rows the tree is built on, the settings that fit their number, and the labels of all other rows.
+"""HDBSCAN on a sample: the rows that the tree is built from, the settings scaled to their number, and the labels of all other rows.
 
 The clusters of a sample agree with those of all rows; the border between a cluster and the noise is less exact, because the sample
-is less dense. ``min_samples`` stays: scaled with the sample it would find clusters that are not there.
+is less dense. ``min_samples`` is not scaled: a smaller value would find clusters that do not exist.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpuclust.runtime.forecast import tree_rows
 
 
 def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
-    """The numbers of the rows that the tree is built on, (m,) int64 ascending; None: all rows."""
+    """The numbers of the rows that the tree is built from, (m,) int64 ascending; None: all rows."""
     n_rows, n_columns = data.X.shape
     size = n_rows
     if isinstance(config.sample_rows, int):
@@ -38,14 +38,14 @@ def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
 
 
 def rows_of(data: FitInput, sample: np.ndarray | None) -> Array:
-    """The rows of the tree (m, n_columns): on the backend's device, or on the host where the matrix is in blocks."""
+    """The rows of the tree (m, n_columns): on the backend's device, or on the host if the matrix is in blocks."""
     if isinstance(data.X, RowBlocks):
         return data.X.take(np.arange(len(data.X)) if sample is None else sample)
     return data.X if sample is None else data.X[data.backend.to_device(sample)]
 
 
 def settings_of(config: HdbscanConfig, n_rows: int, share: float) -> HdbscanConfig:
-    """The configuration for the tree of a share of ``n_rows`` rows: the sizes of clusters shrink with them."""
+    """The configuration for the tree of a share of ``n_rows`` rows; the sizes of clusters are scaled by the share."""
     if config.min_cluster_size is None:
         config = replace(config, min_cluster_size=default_min_cluster_size(n_rows))
     if config.max_cluster_size is not None:
@@ -62,7 +62,7 @@ class _Placed:
 
 
 def place_part(run: Run, tree: dict[str, np.ndarray], cuts: list[dict[str, np.ndarray]]) -> _Placed:
-    """Place the rows of a run in the tree, once, and in each of its cuts."""
+    """Find the place of the rows of a run in the tree once, and their clusters in each of its cuts."""
     fitted = FittedRows(tree["points"], tree["core_distances"], int(tree["min_samples"]))
     falls = [fall(cut) for cut in cuts]
     labels = np.empty((len(cuts), len(run.X)), dtype=np.int32)

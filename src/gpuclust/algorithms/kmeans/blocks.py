@@ -1,4 +1,4 @@
-"""K-Means of a matrix that is not in memory: our own engine, with the results that it has in memory."""
+"""K-Means of a matrix that is not in memory, by our own engine; the results are equal to those in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpuclust.runtime.jit import schedule_precompile
 from gpuclust.runtime.nearest import nearest_two
 
 LABEL_SHARE = 2
-"""The fits that advance together keep their labels in this part of the memory that a fit may take."""
+"""The share of the memory of a fit that the labels of the fits that advance together may take."""
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:

@@ -42,7 +42,7 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
 
 
 def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansRequest]:
-    """What our own engine is to fit."""
+    """The request to our own engine."""
     return [
         KMeansRequest(c.n_clusters, seed=seed, n_init=c.n_init, init=c.init, max_iter=c.max_iter, tol=c.tol)
         for c in configs

@@ -54,7 +54,7 @@ class KMeansFit(FittedCenters):
 def use_fused(n_samples: int, n_features: int, n_clusters: int) -> bool:
     """Whether ``engine=auto`` is this engine, not scikit-learn.
 
-    Up to 128 features and 256 clusters, which is as far as experiments/bench/kmeans.py looks, an iteration takes less than
+    Up to 128 features and 256 clusters, the range of experiments/bench/kmeans.py, an iteration takes less than
     scikit-learn's time everywhere; beyond, matrix products may win. Tables of more than one block always take this engine, so that
     labels do not depend on whether they fit in memory.
     """

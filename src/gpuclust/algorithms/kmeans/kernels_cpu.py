@@ -76,7 +76,7 @@ class Sums(NamedTuple):
 
 
 class Means(NamedTuple):
-    """What follows from the statistics of several fits."""
+    """Quantities that are derived from the statistics of several fits."""
 
     means: np.ndarray  # (n_centers, n_features) float64
     changed: np.ndarray  # (n_fits,) int64, whether the last pass changed the statistics, and so the labels
@@ -229,7 +229,7 @@ def merge_chunks(fits, first, n_clusters, chunks, total):  # type: ignore[no-unt
                 sizes[c] += chunk_sizes[chunk, c]
                 for f in range(n_features):
                     sums[c, f] += chunk_sums[chunk, c * n_features + f]
-            if sizes[c] == 0:  # set to 0 exactly, as rounding of weights leaves a rest of the rows that came and went
+            if sizes[c] == 0:  # exactly 0: rounding of weights leaves a remainder of the rows that were removed
                 masses[c] = 0
                 for f in range(n_features):
                     sums[c, f] = 0
@@ -237,7 +237,7 @@ def merge_chunks(fits, first, n_clusters, chunks, total):  # type: ignore[no-unt
 
 @compiled()
 def update_means(fits, first, n_clusters, found, total, state):  # type: ignore[no-untyped-def]
-    """Make `found`, with the clusters of `fits` alone, the statistics; an empty cluster has the mean of the biggest one."""
+    """Store `found`, which has only the clusters of `fits`, as the statistics; an empty cluster gets the mean of the largest one."""
     found_sums, found_masses, found_sizes = found
     sums, masses, sizes = total
     means, changed, n_empty, _ = state

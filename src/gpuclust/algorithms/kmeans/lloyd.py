@@ -84,7 +84,7 @@ def run_lloyd(
     batch_bytes: int = BATCH_BYTES,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[LloydResult]:
-    """Run jobs to their ends, as many at once as may keep their labels in ``batch_bytes``, and at least one.
+    """Run jobs until they stop: as many at once as can keep their labels in ``batch_bytes``, but at least one.
 
     Centres are the means of rows rounded to float32; `exact_centers` are those of the rows themselves. ``progress`` receives the
     fraction of the jobs that have ended.
@@ -174,7 +174,7 @@ class LloydBatch:
         return slice(first, first + self.centers.n_clusters[fit])
 
     def key(self, fit: int) -> PassKey:
-        """The name of the labels that the last pass of a fit found."""
+        """The key of the labels that the last pass of a fit found."""
         return PassKey(self._name, fit, int(self._n_passes[fit]))
 
     def run_pass(self, fits: np.ndarray) -> None:

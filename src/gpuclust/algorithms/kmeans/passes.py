@@ -1,7 +1,7 @@
 """Passes of Lloyd's iterations over blocks of rows, wherever the rows are.
 
 Each function that takes a `Run` first is the part of a pass that `RowBlocks` runs where the rows are. Its result is the same with and
-without what the run's cache keeps: the labels of the last pass, which make the next one faster, and the tiles of rows in memory.
+without the contents of the run's cache: the labels of the last pass, which make the next pass faster, and the tiles of rows in memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCRATCH_BYTES = 16 * 2**20  # of the arrays of a pass, to be kept for the next
 
 
 class RowFrame(NamedTuple):
-    """How passes see the rows: a few plain values, which are sent to where the rows are."""
+    """How passes transform the rows: a few plain values, which are sent to the workers."""
 
     frame: Frame
     weight: np.ndarray  # (n_rows of all blocks,) float64, or empty where every row counts once
@@ -59,7 +59,7 @@ class LloydRows:
 
 
 class PassKey(NamedTuple):
-    """Names the labels that a pass found for one fit, so that a later pass may use them where they are kept."""
+    """The key of the labels that a pass found for one fit; a later pass uses these labels if they are cached."""
 
     batch: str
     fit: int
@@ -180,7 +180,8 @@ def add_sums(a: Sums | None, b: Sums | None) -> Sums | None:
 
 
 def labels_of(run: Run, seen: RowFrame, key: PassKey, centers: np.ndarray) -> np.ndarray:
-    """The labels (n_rows of the run,) that pass ``key`` found by these centres (n_clusters, n_features): kept, or found again."""
+    """The labels (n_rows of the run,) that pass ``key`` found by these centres (n_clusters, n_features): from the cache, or computed
+    again."""
     kept = run.cache.get(LABELS)
     if kept is not None and kept.batch == key.batch and kept.number[key.fit] == key.number:
         return kept.labels[key.fit, : len(run.X)]
@@ -212,7 +213,7 @@ def add_cluster_sums(a: ClusterSums, b: ClusterSums) -> ClusterSums:
 
 @dataclass(frozen=True)
 class FarthestRows:
-    """The rows farthest from their centres, at most ``wanted`` of them, in descending order; of equals the first row."""
+    """The rows farthest from their centres, at most ``wanted`` of them, in descending order; ties in the order of the rows."""
 
     wanted: int
     squares: np.ndarray  # (n,) float64, the squared distances, in the coordinates of the frame

@@ -22,7 +22,7 @@ MAX_CHUNKS = 64  # parts of a block whose moments are summed separately
 
 
 class Frame(NamedTuple):
-    """The coordinates z = (x - origin) * scale of a table, and what they are chosen by."""
+    """The coordinates z = (x - origin) * scale of a table, and the values that determine them."""
 
     origin: np.ndarray  # (n_features,) float64, the mean
     scale: float  # a power of two

@@ -22,9 +22,9 @@ from gpuclust.runtime.jit import schedule_precompile
 
 
 def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
-    """Fit each configuration to the blocks ``data.X`` (n_samples, n_columns), with the results of rows in memory.
+    """Fit each configuration to the blocks ``data.X`` (n_samples, n_columns), with the same results as for rows in memory.
 
-    Raises ConfigurationError for an engine or an initialisation that needs all rows at once, unless they are few.
+    Raises ConfigurationError for an engine or an initialisation that needs all rows at once, unless the matrix has at most `MAX_VALUES_FLOAT64` values.
     """
     return [_fit(data, config) for config in configs]
 
@@ -58,7 +58,7 @@ class BlockPasses(EMBackend):
         return X
 
     def host(self, X: Array) -> np.ndarray:
-        """Raises TypeError: the rows stay where they are."""
+        """Raises TypeError, because the rows are not copied to memory."""
         raise TypeError("rows in blocks are not copied to memory")
 
     def rows(self, X: RowBlocks, numbers: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class BlockPasses(EMBackend):
         return X.take(numbers)
 
     def reduce(self, X: RowBlocks, part: Part, *args: Any) -> Any:
-        """Merge the statistics of the blocks where these are."""
+        """Merge the statistics of the blocks, which are computed where the blocks are."""
         return X.reduce(part, *args)
 
     def _moments(self, X: RowBlocks, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:

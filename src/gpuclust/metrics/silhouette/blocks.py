@@ -19,7 +19,8 @@ def silhouette_blocks(
 ) -> list[SilhouetteResult]:
     """As `silhouette` for some ``rows`` of X (n_samples, n_features) in blocks, whose results it gives within 1e-9.
 
-    Distances are summed in float64 for each block, from sums of a few in the precision of X, which are of other rows than there.
+    Distances are summed in float64 for each block, from partial sums of a few distances in the precision of X; the partial sums group
+    other rows than `silhouette` does.
     """
     exponent = scale_exponent(float(X.reduce(_largest, add=np.maximum)), X.dtype)
     targets = np.ldexp(X.take(rows), -exponent)
