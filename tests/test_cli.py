@@ -132,7 +132,7 @@ def test_a_full_disk_is_one_line(
     assert main(["-m", "data.n_rows=300", "cluster.n_clusters=2,3", "report=none"]) == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("gpuclust: ")]
     assert "No space left on device: leaderboard.csv; check that it is writable and has space" in line
-    assert "2 of 2 jobs are recorded and kept; the same command goes on from there" in line
+    assert "2 of 2 jobs are recorded and kept; the same command continues from there" in line
 
 
 def test_a_path_is_clustered_and_no_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

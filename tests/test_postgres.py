@@ -193,7 +193,7 @@ def test_a_database_that_stops_during_a_sweep(comes_back: bool, postgres: Postgr
         assert process.returncode == 1, err
         complaints = [text for text in err.splitlines() if text.startswith("gpuclust: ")]
         assert len(complaints) == 1
-        assert "jobs are recorded and kept; the same command goes on from there" in complaints[0]
+        assert "jobs are recorded and kept; the same command continues from there" in complaints[0]
         lines = [
             text for text in err.splitlines() if not text.startswith("  ... ")
         ]  # a slow machine prints that it is at work

@@ -191,7 +191,7 @@ def test_a_budget_starts_no_further_job_and_the_same_command_goes_on(context: An
     assert [o.job.name for o in result.outcomes] == ["kmeans k=2"], "one job runs in any case"
     assert result.conclusion is not None
     assert "5 of 6 jobs were left out (K-Means k=3..7)" in result.conclusion.verdict.text
-    assert "The budget of 0.001s ended; the same command goes on from here." in result.conclusion.verdict.text
+    assert "The budget of 0.001s ended; the same command continues from here." in result.conclusion.verdict.text
     steps: list[int] = []
     log_points = context.recorder.log_points
     context.recorder.log_points = lambda run_id, points: (steps.extend(points), log_points(run_id, points))

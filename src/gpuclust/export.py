@@ -132,7 +132,7 @@ def refuse_existing(out: Path, force: bool) -> None:
 
 @dataclass(frozen=True)
 class ReloadedRun:
-    """A recorded job loaded again: its configuration, the table that was clustered, its model, and the clusters of the rows."""
+    """A recorded job that is loaded again: its configuration, the table that was clustered, its model, and the clusters of the rows."""
 
     job: Job
     table: Table

@@ -122,7 +122,7 @@ class _Rows:
 
 @contextmanager
 def _opened(path: str, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[_Rows]:
-    """The rows in memory, or where the forecast is that they do not fit, in batches that are read again when they are written."""
+    """The rows in memory; or, if the forecast is above the memory limit, in batches that are read a second time for the output."""
     data, frames = DataConfig(path=path, preset="tracks", features=list(features)), PandasFrames()
     try:
         if forecast(Config(data=data, memory=memory)).rung == RESIDENT:

@@ -1,4 +1,4 @@
-"""The rows of each cluster of a labelling, a chunk of rows at a time: no list of all rows is held."""
+"""The rows of each cluster of a labelling, a chunk of rows at a time, so that no list of all rows is held in memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Members:
         yield self._only
 
     def whole(self) -> dict[int, np.ndarray]:
-        """Cluster -> all its rows: 8 bytes a row of the table."""
+        """Cluster -> all its rows. This takes 8 bytes per row of the table."""
         parts: dict[int, list[np.ndarray]] = {c: [] for c in self.sizes}
         for chunk in self.chunks():
             for cluster, rows in chunk.items():

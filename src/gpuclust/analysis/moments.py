@@ -17,7 +17,7 @@ from gpuclust.runtime.passes import PerRow, each_block
 @dataclass(frozen=True)
 class Moments:
     """``count`` (n_groups,) int64 rows of each group, their ``mean`` (n_groups, n_columns), and ``squares`` (n_groups, n_columns), the
-    sums of the squared differences from it. ``a + b`` are those of the rows of both (Chan, Golub and LeVeque 1983)."""
+    sums of the squared differences from it. ``a + b`` are the moments of the rows of both (Chan, Golub and LeVeque 1983)."""
 
     count: np.ndarray
     mean: np.ndarray
@@ -37,16 +37,16 @@ class Moments:
 
 
 def moments(raw: RowBlocks, labels: np.ndarray | None = None, clusters: Sequence[int] = (0,)) -> Moments:
-    """The moments of each of ``clusters`` by labels (n_rows,) int32, or of all rows, in one read of the rows."""
+    """The moments of each of ``clusters`` of labels (n_rows,) int32, or of all rows, in one read of the rows."""
     found: Moments = raw.reduce(_of_blocks, None if labels is None else PerRow(labels), tuple(clusters))
     return found
 
 
 def moments_and_medians(raw: RowBlocks, rows: Members) -> tuple[Moments, np.ndarray]:
-    """The moments of each cluster, and its medians, exact: (n_clusters, n_columns).
+    """The moments of each cluster, and its exact medians (n_clusters, n_columns).
 
-    Both are the same to the last bit for rows in memory and on disk. Rows in memory are gathered and partitioned, which takes a third
-    of the time of the reads that select the medians of rows on disk.
+    Both are the same to the last bit for rows in memory and on disk. Rows in memory are gathered by cluster and partitioned, which takes a
+    third of the time of the reads that find the medians of rows on disk.
     """
     if isinstance(raw, MemoryBlocks):
         return _of_rows_in_memory(raw.X, rows)
@@ -106,5 +106,5 @@ def _put(found: Moments, group: int, values: np.ndarray) -> None:
 
 
 def _columns(rows: np.ndarray) -> np.ndarray:
-    """A copy (n_columns, n_rows) in which each column is contiguous: NumPy then sums it pairwise."""
+    """A copy (n_columns, n_rows) in which each column is contiguous, so that NumPy sums it pairwise."""
     return np.array(rows.T, order="C")

@@ -22,7 +22,7 @@ SHOWN = 5
 _ISSUE = re.compile(ISSUE)
 # So many more are looked at, because tables repeat a track under several ids.
 LOOKED_AT = 6 * SHOWN
-FIRST_LOOK = 8  # rows that are read first, as each is a read of the disk
+FIRST_LOOK = 8  # rows that are read first: each is one read of the disk
 # Where a clustering has no distances (HDBSCAN), the rows nearest the mean among this most certain share.
 MAX_CONFIDENCE_GAP = 0.1
 
@@ -97,7 +97,7 @@ def _first(parts: Iterable[Mapping[int, tuple[np.ndarray, np.ndarray]]]) -> dict
 
 
 def _smallest(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows with the smallest values, smallest first, ties in the order of the table; and their values."""
+    """The rows with the smallest values, smallest first (ties in the order of the table), and their values."""
     if len(rows) > LOOKED_AT:
         near = np.flatnonzero(values <= np.partition(values, LOOKED_AT - 1)[LOOKED_AT - 1])
         rows, values = rows[near], values[near]

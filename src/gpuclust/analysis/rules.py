@@ -109,7 +109,7 @@ def _path(tree: Any, node: int, stats: TableStats) -> Iterator[_Condition]:
 
 
 def _counts(run: Run, paths: Mapping[int, Sequence[_Condition]], labels: PerRow) -> np.ndarray:
-    """How many rows of a run meet each path, and how many of these are in its cluster: (n_paths, 2) int64."""
+    """The number of rows of a run that satisfy each path, and the number of these in its cluster: (n_paths, 2) int64."""
     own = labels.of(run)
     columns = {j: np.ascontiguousarray(run.X[:, j]) for path in paths.values() for j in {c.feature for c in path}}
     counts = []

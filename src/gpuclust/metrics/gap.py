@@ -60,9 +60,9 @@ def gap_statistic(
 ) -> Gap:
     """Tibshirani, Walther and Hastie (2001), with reference sets uniform in the box of the principal components.
 
-    X (n_samples, n_columns) is on the backend's device, or in blocks; of more than ``most_rows`` rows a sample is drawn with ``seed``. All sizes
-    from 1 to the largest of ``sizes`` are computed, as the rule compares neighbouring sizes. ``progress`` receives the fraction
-    done, in [0, 1]. The cost is ``n_references`` + 1 times that of K-Means for all sizes on the sampled rows.
+    X (n_samples, n_columns) is on the backend's device, or in blocks; if there are more than ``most_rows`` rows, a sample is drawn with
+    ``seed``. All sizes from 1 to the largest of ``sizes`` are computed, because the rule compares neighbouring sizes. ``progress``
+    receives the fraction done, in [0, 1]. The cost is ``n_references`` + 1 times that of K-Means for all sizes on the sampled rows.
     """
     rows = sample_rows(len(X), most_rows, seed)
     taken = X if len(rows) == len(X) and not isinstance(X, RowBlocks) else take_rows(X, rows, backend)

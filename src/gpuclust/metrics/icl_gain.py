@@ -119,7 +119,8 @@ def most_components(n_rows: int) -> int:
 def _whitening(X: RowBlocks, labels: PerRow, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The map (n_columns, rank) to coordinates in which the covariance of the ``n`` clustered rows is the identity, and their mean.
 
-    The eigenvectors are those of the covariance, or where there are fewer rows than columns, from those of the rows' products.
+    The eigenvectors are those of the covariance; if there are fewer rows than columns, they are computed from those of the Gram matrix of
+    the rows.
     """
     mean = X.reduce(_clustered_sum, labels) / n
     if n < X.shape[1]:

@@ -25,7 +25,7 @@ from gpuclust.runtime.passes import take_rows
 DISSOLVED, STABLE = 0.5, 0.75
 SPLITS = 5
 SEEDS = 5
-# Larger tables are sampled: an analysis refits a clustering twenty times or so.
+# Larger tables are sampled, because an analysis refits a clustering about twenty times.
 MAX_ROWS = 200_000
 # A bootstrap sample repeats rows, which HDBSCAN takes for dense regions: it gets this share of the rows instead, each once.
 SUBSET = 0.8
@@ -92,8 +92,8 @@ def stability(
 ) -> Stability:
     """Refit ``request`` on other rows and from other seeds, and compare with its ``labels`` (n_samples,), noise -1.
 
-    X (n_samples, n_columns) is on the backend's device, or in blocks. Of more than `MAX_ROWS` rows a sample is drawn with ``seed``,
-    and the refits are of the sample. A refit that fails counts as one in which every cluster dissolved.
+    X (n_samples, n_columns) is on the backend's device, or in blocks. If there are more than `MAX_ROWS` rows, a sample is drawn with
+    ``seed`` and refitted. A refit that fails counts as one in which every cluster dissolved.
     Bootstrap and thresholds: Hennig (2007), with clusters matched one to one by the Hungarian method on their Jaccard
     similarity; HDBSCAN on 80 % of the rows, its ``min_cluster_size`` scaled. Prediction strength: Tibshirani and Walther
     (2005), over random halves, each tested by the other. Seeds: adjusted Rand index of refits with the next seeds.

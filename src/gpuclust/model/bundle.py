@@ -29,9 +29,8 @@ UNPLACED = -2
 
 @dataclass(frozen=True)
 class Assignment:
-    """The clusters of rows: ``cluster`` (n,) int32, noise -1, and -2 where a feature was missing or out of bounds;
-    ``confidence`` (n,) float32 in [0, 1], NaN where not placed; ``distance`` (n,) float32 to the own centre, NaN where
-    there is none.
+    """The clusters of rows: ``cluster`` (n,) int32, noise -1, and -2 if a feature was missing or out of bounds; ``confidence`` (n,)
+    float32 in [0, 1], NaN for rows that were not assigned; ``distance`` (n,) float32 to the own centre, NaN if there is none.
     """
 
     cluster: np.ndarray
@@ -123,11 +122,9 @@ class Bundle:
         return found
 
     def training(self, n_rows: int, assign: Callable[[], Assignment]) -> Assignment:
-        """The job's own assignment of its training rows. ``assign`` gives what the model predicts of them, in the order in which they
-        were fitted.
-
-        For K-Means and mixtures that is the assignment; an HDBSCAN bundle keeps its labels, as what was noise in the tree may be
-        placed by `predict`. Raises ModelError when these are not as many rows as were fitted.
+        """The job's own assignment of its training rows. ``assign`` returns the predictions of the model for them, in the order in which
+        they were fitted. For K-Means and mixtures these are the assignment. An HDBSCAN bundle stores its labels, because `predict` may
+        assign a row to a cluster that is noise in the tree. Raises ModelError if the number of rows differs from that of the fit.
         """
         of = (
             "table" if "table_labels" in self.parameters else "training"
@@ -140,7 +137,7 @@ class Bundle:
         return Assignment(labels, confidence, np.full(n_rows, np.nan, dtype=np.float32))
 
     def _usable(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A copy of the rows, with what imputation learned; which of them are usable, (n,) bool."""
+        """A copy of the rows with missing values filled as in training, and a mask (n,) of the usable rows."""
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         if raw.ndim != 2 or raw.shape[1] != len(self.features):
             raise ModelError(

@@ -62,7 +62,7 @@ Nearest = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def arrays(options: Options) -> Mapping[str, ArraySpec]:
-    """The arrays of a model; ``sampled``: its tree is of a sample."""
+    """The arrays of a model; ``sampled``: its tree is built from a sample."""
     return SAMPLED if options.get("sampled") else ARRAYS
 
 
@@ -136,7 +136,7 @@ def nearest_fitted(parameters: Parameters) -> Nearest:
 
 
 def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
-    """The part of `place` that depends on the cut: labels and confidences, from the fitted rows and the densities."""
+    """The part of `place` that depends on the cut: labels and confidences from the fitted rows and the densities."""
     node_of, density_of = parameters["row_node"].astype(np.int64), parameters["row_density"].astype(np.float64)
     parent, birth = parameters["node_parent"], parameters["node_birth"]
     cluster_node, greatest = parameters["cluster_node"], parameters["cluster_density"]

@@ -177,7 +177,7 @@ class Novelty:
 
 @dataclass(frozen=True)
 class RangeCounts:
-    """Values of features outside the ranges of the training rows, for a comparison in parts: ``a + b`` are those of the rows of both.
+    """Values of features outside the ranges of the training rows, for a comparison in parts: ``a + b`` are the counts of the rows of both.
 
     ``features`` are those whose training range is known. Arrays (n_features,): ``known`` values, how many of them are ``outside`` the range
     or ``in_tails``, their ``min`` and ``max`` (NaN where there are none). ``rows_outside`` is the number of rows with a value outside.

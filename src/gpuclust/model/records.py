@@ -11,7 +11,7 @@ import numpy as np
 
 # The label of rows that are in no cluster.
 NOISE = -1
-# Rows whose labels are counted at once: what is made of them is 8 bytes a row.
+# Rows whose labels are counted at once; the copy for counting takes 8 bytes per row.
 STEP = 1 << 20
 # Above this share of noise a clustering is shown with a warning.
 MAX_QUIET_NOISE = 0.3

@@ -67,7 +67,7 @@ def span_of(values: np.ndarray, pad: float = 0.03, *, far: float = _FAR) -> tupl
 
 
 def span_ranks(n: int) -> tuple[int, int, int, int]:
-    """The ranks of the values among n that decide the range of an axis: the ends, and the ends of the middle 99.9 %."""
+    """The ranks among n values that determine the range of an axis: both ends, and both ends of the middle 99.9 %."""
     cut = int(n * _TRIM) if n > 1000 else 0
     return 0, cut, n - 1 - cut, n - 1
 
@@ -75,7 +75,7 @@ def span_ranks(n: int) -> tuple[int, int, int, int]:
 def span_between(
     low: float, inner_low: float, inner_high: float, high: float, pad: float = 0.03, *, far: float = _FAR
 ) -> tuple[float, float]:
-    """The range of one axis by the values at `span_ranks`."""
+    """The range of one axis from the values at `span_ranks`."""
     span = inner_high - inner_low
     if span > 0 and high - low > far * span:
         low, high = max(low, inner_low - 0.25 * span), min(high, inner_high + 0.25 * span)

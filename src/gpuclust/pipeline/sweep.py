@@ -62,7 +62,7 @@ def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
         context.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
         lost = isinstance(error, RecordingError)
         if lost or (done and isinstance(error, (InputError, OSError))):
-            kept = f"{len(done)} of {plan.n_jobs} jobs are recorded and kept; the same command goes on from there"
+            kept = f"{len(done)} of {plan.n_jobs} jobs are recorded and kept; the same command continues from there"
             raise RecordingError(f"{why(error)}; {kept}") from error
         raise
     return replace(result, seconds=time.perf_counter() - budget.began, repeated=repeated)
@@ -221,7 +221,7 @@ def _coverage(schedule: Schedule, done: Outcomes, budget: str | None) -> str:
     text = schedule.coverage(done)
     if not schedule.next(done):
         return text
-    return f"{text} The budget of {budget} ended; the same command goes on from here."
+    return f"{text} The budget of {budget} ended; the same command continues from here."
 
 
 def _outcomes(

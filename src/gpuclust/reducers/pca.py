@@ -1,4 +1,4 @@
-"""Principal components, by a pass over the rows; on a GPU, of rows that it holds, by cuML."""
+"""Principal components: by a pass over the rows, or by cuML for rows in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpuclust.runtime.passes import as_blocks, each_block
 
 @dataclass(frozen=True)
 class Products:
-    """Of some rows: the sum (n_features,), and the sum of the products of their features (n_features, n_features)."""
+    """The sum (n_features,) of some rows, and the sum of the products of their features (n_features, n_features)."""
 
     total: np.ndarray
     products: np.ndarray
@@ -28,9 +28,9 @@ class Products:
 def fit_components(raw: Array | RowBlocks, backend: Backend, scaling: Scaling | None = None) -> Projection:
     """All ``min(n_samples, n_features)`` principal components of the scaled rows; without ``scaling``, of the rows as they are.
 
-    ``raw`` (n_samples, n_features) float64 is on the backend's device, or in blocks. On a CPU they are the eigenvectors of the
-    covariance, in one read, as scikit-learn's ``svd_solver="covariance_eigh"`` has them; of no more rows than features, those of the
-    singular value decomposition.
+    ``raw`` (n_samples, n_features) float64 is on the backend's device, or in blocks. On a CPU they are the eigenvectors of the covariance,
+    computed in one read, as with scikit-learn's ``svd_solver="covariance_eigh"``; if there are no more rows than features, the singular
+    value decomposition is used.
     """
     if backend.name == "gpu" and not isinstance(raw, RowBlocks):
         from gpuclust.reducers.gpu import fit_components as fit_on_gpu

@@ -69,16 +69,15 @@ def prepare(
 
 
 def raw_features(table: Table, backend: Backend) -> Array | RowBlocks:
-    """The features of a table (n_rows, n_features) float64: on the backend's device, or in blocks where the table is on disk."""
+    """The features of a table (n_rows, n_features) float64: on the backend's device, or in blocks if the table is on disk."""
     if hasattr(table.frame, "values_of"):
         return table.frame.values_of(table.features)
     return backend.frames.to_matrix(table.frame, table.features)
 
 
 def _largest(table: Table, scaling: Scaling, statistics: FeatureStatistics) -> float:
-    """The greatest scaled value, without its sign; scaling keeps the order, so that the extremes are those of the raw values.
-
-    Raises ConfigurationError where distances between such values cannot be computed in float64.
+    """The largest absolute scaled value. Scaling keeps the order, so the extremes are those of the raw values. Raises ConfigurationError
+    if distances between such values cannot be computed in float64.
     """
     extremes = np.abs(scaling.transform(np.stack([statistics.lowest, statistics.highest]))).max(axis=0)
     largest = float(extremes.max())
@@ -111,7 +110,7 @@ def _projection(
 
 
 def _to_disk(raw: Any, preparation: Preparation, scratch: Scratch) -> tuple[DiskBlocks, DiskBlocks]:
-    """The matrix and the coordinates of blocks of raw features, written in one read of them."""
+    """Write the matrix and the coordinates of blocks of raw features, in one read of these."""
     X = scratch.writer("matrix", preparation.n_columns, preparation.dtype)
     coordinates = scratch.writer("coordinates", MAP_DIMENSIONS, np.float32)
     try:

@@ -1,6 +1,6 @@
-"""Scaling of each feature, by passes over the rows; on a GPU, of rows that it holds, by cuML's scalers.
+"""Scaling of each feature: by passes over the rows, or by cuML's scalers for rows in the memory of a GPU.
 
-The numbers are those of scikit-learn's scalers: the same operations, for each block of rows.
+The results equal those of scikit-learn's scalers: the same operations are applied to each block of rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Totals:
-    """Of some rows: ``sums`` (m, n_features), and the least and the greatest value of each feature."""
+    """``sums`` (m, n_features) of some rows, and the smallest and the largest value of each feature."""
 
     sums: Array
     lowest: Array
@@ -46,7 +46,7 @@ class FeatureStatistics:
     """Of all rows, for each feature, (n_features,) float64 on the host.
 
     ``mean`` and ``deviation`` (standard deviation) are exact however far the values are from 0. ``plain``: the mean and the variance in
-    the operations of scikit-learn, (2, n_features); None where no scaler needs them.
+    the operations of scikit-learn, (2, n_features); None if no scaler needs them.
     """
 
     n_rows: int
@@ -86,7 +86,7 @@ def _totals(run: Run, origins: Array) -> list[Totals]:
 
 
 def _extremes(X: Array) -> tuple[Array, Array]:
-    """The least and the greatest value of each column: many rows side by side, which NumPy compares several times as fast."""
+    """The smallest and the largest value of each column. Many rows are compared side by side, which is several times as fast in NumPy."""
     n, n_columns = X.shape
     whole = n // SIDE_BY_SIDE * SIDE_BY_SIDE
     if not whole:
@@ -123,8 +123,8 @@ def fit_scaling(
 ) -> Scaling:
     """The scaling of raw features (n_rows, n_features) float64, exact however far they are from 0 and however small.
 
-    ``raw`` is on the backend's device, or in blocks. Method ``none`` keeps the units and subtracts only what would cost precision:
-    a round number near the mean of a feature that is `FAR` from 0. Distances, and what follows from them, do not change.
+    ``raw`` is on the backend's device, or in blocks. Method ``none`` keeps the units. It subtracts only a round number near the mean of a
+    feature that is `FAR` from 0, to keep precision. Distances, and what follows from them, do not change.
 
     Raises ConfigurationError where a plug-in's scaler would need all rows of blocks in memory.
     """
@@ -196,13 +196,13 @@ def _moved_squares(run: Run, move: Move, centre: np.ndarray) -> list[np.ndarray]
 
 
 def _minmax(rows: RowBlocks, move: Move, found: FeatureStatistics) -> Scaling:
-    """The least value and the range; moving keeps the order."""
+    """The smallest value and the range; a shift keeps the order."""
     lowest, highest = move.applied(found.lowest), move.applied(found.highest)
     return Scaling("minmax", lowest, 1.0 / (1.0 / _without_constants(highest - lowest)))
 
 
 def _robust(rows: RowBlocks, move: Move, found: FeatureStatistics) -> Scaling:
-    """The median and the range of the middle half; moving keeps the order, so that the order statistics are of the raw values."""
+    """The median and the interquartile range. A shift keeps the order, so the order statistics are computed from the raw values."""
     from gpuclust.runtime.order_statistics import (
         QuantilePlaces,
         median_ranks,

@@ -50,11 +50,11 @@ def compiled(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., 
 
 
 def _ignore_cache_errors(cache: Any) -> None:
-    """Compile without the cache where its folder has become full, damaged or missing since the import.
+    """Compile without the cache if its folder has become full, damaged or missing since the import.
 
-    Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for. The folder is locked
-    meanwhile: numba writes the list of versions before the version itself, and without a lock two processes that compile one kernel
-    for two types could each load the other's version.
+    Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for. The folder is locked during
+    compilation: numba writes the list of versions before the version itself, so without a lock two processes that compile one kernel for
+    two types could each load the other's version.
     """
     load, save, module = cache.load_overload, cache.save_overload, cache._py_func.__module__
 
@@ -83,7 +83,7 @@ def _ignore_cache_errors(cache: Any) -> None:
 
 @contextmanager
 def _lock(folder: str) -> Iterator[None]:
-    """Exclude other processes from a folder, as far as it exists and its file system has locks."""
+    """Lock a folder against other processes, if it exists and its file system supports locks."""
     descriptor = None
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

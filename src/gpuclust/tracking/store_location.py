@@ -136,8 +136,8 @@ def _check_address(uri: str) -> None:
 
 
 def _with_driver(uri: str) -> str:
-    """The address of a PostgreSQL database that names no driver, with psycopg 3: SQLAlchemy 2.0 would look for psycopg2, and it does not
-    know ``postgres://``."""
+    """Add psycopg 3 to the address of a PostgreSQL database without a driver: SQLAlchemy 2.0 would import psycopg2, and does not accept
+    ``postgres://``."""
     scheme, separator, rest = uri.partition("://")
     return f"postgresql+psycopg://{rest}" if separator and scheme.lower() in ("postgresql", "postgres") else uri
 

@@ -1,7 +1,7 @@
 """The EM pass on a CPU: tiles of rows, transposed so that every inner loop runs over contiguous memory.
 
-Threads take chunks of rows. The statistics of the chunks of a block of rows (`gpuclust.runtime.blocks`) are added in order, those
-of the blocks in one fixed tree: the result has the same bits on any number of threads, and wherever the blocks are.
+Threads take chunks of rows. The statistics of the chunks of a block of rows (`gpuclust.runtime.blocks`) are added in order, and those of
+the blocks are merged in one fixed tree. The result therefore has the same bits with any number of threads, and wherever the blocks are.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class MixtureInit:
     def _of_random(
         self, X: Array, random_state: np.random.RandomState, sample_weight: np.ndarray | None
     ) -> MixtureParameters:
-        """Random responsibilities, a block of rows at a time; every mean is then near the middle of the data."""
+        """Random responsibilities, a block of rows at a time; every mean is then near the mean of the data."""
         k = self.settings.n_components
         middle = self.backend.reduce(X, _column_sums) / len(X)
         states = []
@@ -221,7 +221,7 @@ class MixtureInit:
 
 
 def draw_rows(random_state: np.random.RandomState, n_rows: int, size: int) -> np.ndarray:
-    """Different numbers of rows (size,) int64, in random order; without a permutation of all rows where these are many."""
+    """Distinct row numbers (size,) int64 in random order; if there are many rows, without a permutation of all of them."""
     if n_rows <= MAX_PERMUTED:
         return random_state.choice(n_rows, size=size, replace=False)
     return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint32)).choice(

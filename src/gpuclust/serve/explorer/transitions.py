@@ -41,7 +41,7 @@ class ClusterTransitions:
         return np.asarray(self.counts.sum(axis=axis)).ravel()
 
     def most_common(self, row: int, most: int) -> list[tuple[int, int]]:
-        """The columns with the most items of a row, and these items; at most so many, without empty ones."""
+        """The columns in which a row has the most items, at most ``most``, with the numbers of items; empty columns are left out."""
         counts = self.counts[row] if isinstance(self.counts, np.ndarray) else self.counts[[row]].toarray().ravel()
         order = counts.argsort(kind="stable")[::-1][:most]
         return [(int(j), int(counts[j])) for j in order if counts[j]]
