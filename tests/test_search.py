@@ -139,7 +139,7 @@ def test_a_search_ends_when_it_gets_no_better() -> None:
     sizes = follow(schedule, lambda k: 0.5, lambda ready: ready)
     assert 13 <= len(sizes) <= 13 + search_module.ROUND
     done = {job.key: ended(job, 0.5) for job in jobs if job.config.cluster.n_clusters in sizes}  # type: ignore[attr-defined]
-    assert "until 12 in turn were no better (sweep.patience=12)" in schedule.coverage(done)
+    assert "until 12 trials in a row were no better (sweep.patience=12)" in schedule.coverage(done)
 
 
 def test_patience_stops_each_line_after_its_best_size() -> None:
@@ -158,7 +158,7 @@ def test_patience_stops_each_line_after_its_best_size() -> None:
     for kind, sizes in tried.items():  # at least 3 sizes after the best, and less than 3 more
         assert sizes == list(range(2, sizes[-1] + 1))
         assert 3 <= sizes[-1] - peaks[kind] < 6
-    assert "as 3 sizes in turn were no better than a smaller one (sweep.patience=3)" in schedule.coverage(done)
+    assert "because 3 sizes in a row were no better than a smaller one (sweep.patience=3)" in schedule.coverage(done)
     assert not Grid(jobs[:5], patience=0).coverage({job.key: ended(job, 0.0) for job in jobs})
 
 
@@ -236,7 +236,10 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(context: Any, quiet:
     assert [o.job.key for o in result.outcomes] == [o.job.key for o in expected.outcomes]
     assert Counter(names(context)) == Counter(names(other)), "a job that had finished was not run again"
     assert result.conclusion is not None
-    assert "K-Means k=2..39 searched by 14 trials: what was not tried may be better." in result.conclusion.verdict.text
+    assert (
+        "K-Means k=2..39 searched by 14 trials; a job that was not tried may be better."
+        in result.conclusion.verdict.text
+    )
     again = run(context, *SEARCH)
     assert again.repeated
     assert again.parent == result.parent

@@ -50,7 +50,7 @@ def moments_and_medians(raw: RowBlocks, rows: Members) -> tuple[Moments, np.ndar
     """
     if isinstance(raw, MemoryBlocks):
         return _of_rows_in_memory(raw.X, rows)
-    groups = rows.labels - NOISE  # order_statistics leaves out what is below 0
+    groups = rows.labels - NOISE  # order_statistics ignores labels below 0
     mine = [c - NOISE for c in rows.clusters]
     sizes = np.zeros(max(mine, default=0) + 1, np.int64)
     sizes[mine] = list(rows.sizes.values())

@@ -138,7 +138,7 @@ class _Filter:
 
 
 class RowRules:
-    """The rules that look at single rows, so that a table can be cleaned part by part.
+    """The rules for single rows, so that a table can be cleaned part by part.
 
     Raises, in the constructor:
         ConfigurationError: a bound names no column, or a group is required and no column has that role.

@@ -82,7 +82,7 @@ class DiskFrame:
     def __getitem__(self, columns: Sequence[str]) -> DiskFrame:
         """A frame of some columns, in this order. Raises KeyError for a column that it does not have."""
         if isinstance(columns, str):
-            raise TypeError("a frame on disk gives frames of columns (frame[[name]]), not a column")
+            raise TypeError("a frame on disk returns frames of columns; use frame[[name]]")
         if missing := [name for name in columns if name not in self.columns]:
             raise KeyError(f"{missing} not in the columns")
         return DiskFrame(self._storage, list(columns))

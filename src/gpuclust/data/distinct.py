@@ -93,7 +93,7 @@ class DistinctRows:
         return np.sort(np.concatenate(found).astype(np.int64))
 
     def _repeated(self, records: np.ndarray) -> np.ndarray:
-        """Marks the records (n,) whose key is that of a record before."""
+        """A mask (n,) of the records that have the key of an earlier record."""
         marks = np.zeros(len(records), bool)
         order = np.argsort(records[:, 0], kind="stable")
         words = records[order, 0]
@@ -101,7 +101,7 @@ class DistinctRows:
         if self._width == 1:
             marks[order[1:][equal]] = True
             return marks
-        near = np.zeros(len(records), bool)  # records whose first word is that of another
+        near = np.zeros(len(records), bool)  # records that share their first word with another record
         near[1:] |= equal
         near[:-1] |= equal
         few = order[near]

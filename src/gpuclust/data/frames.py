@@ -45,7 +45,7 @@ def hash_rows(columns: Iterable[np.ndarray], n_rows: int) -> np.ndarray:
 @dataclass(frozen=True)
 class CsvOptions:
     """How a CSV file is parsed: the types of its columns, whether fields may contain line breaks, and the size of the part that
-    one thread parses. With ``as_text`` the columns of numbers are read as text, as one of them has a cell that is no number."""
+    one thread parses. With ``as_text`` the columns of numbers are read as text, because one of them has a cell that is not a number."""
 
     types: dict[str, Any]
     block_bytes: int

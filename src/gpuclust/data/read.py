@@ -43,7 +43,7 @@ def read(data: DataConfig, frames: Frames) -> Table:
 
 @dataclass(frozen=True)
 class OpenedTable:
-    """The columns of a source that a table is made of, as they were loaded, and what the audit says about them."""
+    """The columns of a source that a table uses, as they were loaded, and their entries in the audit."""
 
     data: DataConfig
     source: FileSource | CatalogueSource

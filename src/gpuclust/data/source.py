@@ -90,7 +90,7 @@ class FileSource:
         return [name for name in self.join.kinds if name in used] if self.join else []
 
     def describe_joined(self, joined: JoinResult, columns: Sequence[str]) -> LoadedTable:
-        """A frame with added columns, and what the audit says about them."""
+        """A frame with added columns, and their entries in the audit."""
         assert self.join is not None
         source = {"path": self.join.path, "columns": list(columns), "rows_matched": joined.rows_matched}
         return LoadedTable(joined.frame, {"join": source}, warnings=(joined.warning,) if joined.warning else ())

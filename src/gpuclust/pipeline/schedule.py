@@ -37,7 +37,7 @@ class Schedule(Protocol):
 
 class Grid:
     """Every job. With ``patience``, jobs that differ only in their size (a line) run in the order of their sizes, ``patience`` at a time,
-    until that many sizes in turn have not improved the metric."""
+    until that many sizes in a row have not improved the metric."""
 
     def __init__(self, jobs: Sequence[Job], *, metric: str = AUTO, patience: int = 0) -> None:
         self._jobs, self._metric, self._patience = jobs, metric, patience
@@ -57,8 +57,8 @@ class Grid:
         jobs = f"{len(left)} of {len(self._jobs)} jobs were left out ({sizes_in_words(left)})"
         if self.next(outcomes):
             return f"{jobs}."
-        sizes = "size was" if self._patience == 1 else f"{self._patience} sizes in turn were"
-        return f"{jobs}, as {sizes} no better than a smaller one (sweep.patience={self._patience})."
+        sizes = "one size was" if self._patience == 1 else f"{self._patience} sizes in a row were"
+        return f"{jobs}, because {sizes} no better than a smaller one (sweep.patience={self._patience})."
 
     def _released(self, line: Sequence[Job], outcomes: Outcomes) -> Sequence[Job]:
         """The jobs of a line that may run now."""

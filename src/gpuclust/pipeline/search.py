@@ -98,8 +98,8 @@ class Search:
         found = f"{sizes_in_words(self._jobs)} searched by {tried} trials"
         found += f", {whole} of them on all rows" if whole < tried else ""
         if tried < self._n_trials and not self.next(outcomes):
-            found += f", until {self._patience} in turn were no better (sweep.patience={self._patience})"
-        return f"{found}: what was not tried may be better."
+            found += f", until {self._patience} trials in a row were no better (sweep.patience={self._patience})"
+        return f"{found}; a job that was not tried may be better."
 
     def _is_complete(self) -> bool:
         values = [trial.value for trial in self._trials]
@@ -138,7 +138,7 @@ class Search:
         return left[0]
 
     def _judge(self, outcomes: Outcomes) -> None:
-        """Close the trials whose job has ended, or those that are worse than the median on their share of the rows."""
+        """Finish the trials whose job has ended, and stop those that are worse than the median on their share of the rows."""
         scores = [self._score(outcomes[trial.stages[self._stage].key]) for trial in self._open]
         is_last = self._stage == len(self._open[0].stages) - 1
         known = [] if is_last else self._scores[self._stage]
@@ -175,7 +175,7 @@ class Axis:
 
     @property
     def name(self) -> str:
-        """The name of the parameter: another one where the key has other values, as for another algorithm."""
+        """The name of the parameter; it differs if the key has other values, for example for another algorithm."""
         return f"{self.key} ({len(self.values)}: {self.values[0]}..{self.values[-1]})"
 
     @property

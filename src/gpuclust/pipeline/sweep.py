@@ -233,8 +233,8 @@ def _outcomes(
     since: int,
     context: RunContext,
 ) -> Iterator[Sequence[Outcome]]:
-    """Run the jobs of a schedule in batches, here or as another process runs the same job at this time; the outcomes are added to
-    ``done`` and yielded as they end.
+    """Run the jobs of a schedule in batches, unless another process is running the same job. The outcomes are added to ``done`` and
+    yielded as jobs end.
 
     Jobs of other processes are awaited; a job whose process ended is run here. After the budget no job starts, except that at least one
     job always runs.

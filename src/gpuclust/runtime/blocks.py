@@ -193,7 +193,7 @@ class Collector:
         if self.tree is None:
             self.found.append(result)
         else:
-            assert len(result) == len(run.edges), "a pass gives one statistic for each block"
+            assert len(result) == len(run.edges), "a pass must return one statistic for each block"
             for i, value in enumerate(result):
                 self.tree.put(0, run.first_block + i, value)
 

@@ -74,7 +74,7 @@ class CudfFrames:
         return cudf.DataFrame.from_arrow(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata())
 
     def to_pandas(self, frame: cudf.DataFrame) -> Any:
-        """The frame, also one on disk, as pandas, with the column types that PandasFrames gives."""
+        """The frame, which may be on disk, in pandas, with the column types of PandasFrames."""
         if not isinstance(frame, cudf.DataFrame):
             return frame.to_pandas()
         return arrow_to_pandas(frame.to_arrow(preserve_index=False))

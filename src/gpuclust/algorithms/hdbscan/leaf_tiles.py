@@ -111,7 +111,7 @@ def push_children(lower, upper, home, node, nodes, bounds, waiting):  # type: ig
 
 @compiled(inner=True, fastmath=False)
 def push_children_between(own_lower, own_upper, home, lower, upper, node, nodes, bounds, waiting):  # type: ignore[no-untyped-def]
-    """The same where `home` is a node of another tree, whose boxes are `own_lower` and `own_upper`."""
+    """The same if `home` is a node of another tree, with the boxes `own_lower` and `own_upper`."""
     for part in range(2):
         child, total = 2 * node + 2 - part, np.float32(0)
         for f in range(lower.shape[1]):

@@ -56,7 +56,7 @@ class LloydResult:
     assigned: np.ndarray  # the centres by which the last pass assigned the rows
     key: (
         PassKey | None
-    )  # of that pass; None where `centers` are not the means of its clusters, as an empty one was moved
+    )  # of that pass; None if `centers` are not the means of its clusters, because an empty one was moved
 
 
 def rows_in_memory(X: np.ndarray, weight: np.ndarray, frame: Frame | None = None) -> LloydRows:
@@ -196,7 +196,8 @@ class LloydBatch:
     def relocate(self, fits: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Give each empty cluster of `fits` the row farthest from its centre, taken out of the cluster it is in, as scikit-learn does.
 
-        Which fits of `among` had a cluster moved: none without such a row, as there are more clusters than distinct rows. One read.
+        Returns the fits of `among` in which a cluster was moved. If there are more clusters than distinct rows, no such row exists and
+        none is moved. One read.
         """
         moved = np.zeros(len(self._n_passes), bool)
         requests = []

@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
     @property
     def grid(self) -> float:
-        """The norm of a row whose every value is one step of the grid; rounding to the grid moves a row by half of it at most."""
+        """The norm of a row in which every value is one step of the grid; rounding to the grid moves a row by at most half of it."""
         return float(np.sqrt((np.spacing(self.rounding) ** 2).sum()))
 
     def to_tiled(self, centers: np.ndarray) -> np.ndarray:
