@@ -98,7 +98,8 @@ class Search:
         found = f"{sizes_in_words(self._jobs)} searched by {tried} trials"
         found += f", {whole} of them on all rows" if whole < tried else ""
         if tried < self._n_trials and not self.next(outcomes):
-            found += f", until {self._patience} trials in a row were no better (sweep.patience={self._patience})"
+            trials = "one trial was" if self._patience == 1 else f"{self._patience} trials in a row were"
+            found += f", until {trials} no better (sweep.patience={self._patience})"
         return f"{found}; a job that was not tried may be better."
 
     def _is_complete(self) -> bool:

@@ -54,9 +54,8 @@ class LloydResult:
     n_iter: int
     converged: bool
     assigned: np.ndarray  # the centres by which the last pass assigned the rows
-    key: (
-        PassKey | None
-    )  # of that pass; None if `centers` are not the means of its clusters, because an empty one was moved
+    # of that pass; None if `centers` are not the means of its clusters, because an empty one was moved
+    key: PassKey | None
 
 
 def rows_in_memory(X: np.ndarray, weight: np.ndarray, frame: Frame | None = None) -> LloydRows:
