@@ -24,13 +24,13 @@ if __name__ == "__main__":  # one thread for each process of the pool; the tests
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
-from gpuclust.analysis import dip, modes, structure  # noqa: E402
-from gpuclust.analysis.selection import knee, optimum  # noqa: E402
-from gpuclust.analysis.structure import Structure, find_structure  # noqa: E402
-from gpuclust.analysis.verdict import CLEAR, NONE, OPEN, Verdict, verdict  # noqa: E402
+from gpuclust.analysis import dip, modes, structure
+from gpuclust.analysis.selection import knee, optimum
+from gpuclust.analysis.structure import Structure, find_structure
+from gpuclust.analysis.verdict import CLEAR, NONE, OPEN, Verdict, verdict
 
-from .evidence import CACHE, Evidence, Lines, evidence  # noqa: E402
-from .tables import DEVELOPMENT_SEEDS, HELD_OUT_SEEDS, Table, tables  # noqa: E402
+from .evidence import CACHE, Evidence, Lines, evidence
+from .tables import DEVELOPMENT_SEEDS, HELD_OUT_SEEDS, Table, tables
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SWEEPS = ("kmeans", "gmm", "hdbscan", "all")
