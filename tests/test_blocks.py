@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -96,12 +99,34 @@ def test_tasks_share_each_read(rows, tmp_path, monkeypatch):
     np.testing.assert_array_equal(third[3], blocks.reduce(sums, 4))
 
 
-def test_a_failing_pass_fails_every_task_that_waits(rows):
+def test_a_failing_pass_fails_its_own_task_alone(rows):
     def fail(run):
-        raise BackendError("the disk is gone")
+        raise BackendError("this pass fails")
 
-    found = together(MemoryBlocks(rows), [lambda b: b.reduce(fail), lambda b: b.reduce(sums)])
-    assert all(isinstance(f, BackendError) for f in found)
+    failed, found = together(MemoryBlocks(rows), [lambda b: b.reduce(fail), lambda b: b.reduce(sums)])
+    assert isinstance(failed, BackendError)
+    np.testing.assert_array_equal(found, MemoryBlocks(rows).reduce(sums))
+
+
+def test_an_interrupt_ends_the_tasks_that_wait_for_a_pass(rows):
+    """The main thread is interrupted while one task computes without a pass, and the other waits for it."""
+    ended = []
+
+    def computes(blocks):
+        os.kill(os.getpid(), signal.SIGINT)  # delivered to the main thread
+        time.sleep(0.5)
+        blocks.reduce(sums)
+
+    def waits(blocks):
+        try:
+            blocks.reduce(sums)
+        except BackendError as error:
+            ended.append(str(error))
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        together(MemoryBlocks(rows), [waits, computes])
+    assert ended == ["the fits were interrupted"]
 
 
 def test_a_pass_keeps_what_its_owner_cached(rows):

@@ -80,7 +80,7 @@ def cluster(
     results: dict[int, Clustering | GpuclustError] = {}
     for group in [batches] if in_blocks and batches else [[batch] for batch in batches]:
         members = [i for batch in group for i in batch]
-        share = _within(progress, members[0] / len(requests), (members[-1] + 1) / len(requests))
+        share = _within(progress, min(members) / len(requests), (max(members) + 1) / len(requests))
         started = time.perf_counter()
         fits = _fit([[requests[i] for i in batch] for batch in group], replace(data, progress=share))
         seconds = (time.perf_counter() - started) / max(sum(isinstance(found, FitResult) for found in fits), 1)
@@ -99,16 +99,20 @@ def _within(progress: Progress, start: float, end: float) -> Progress:
 def _batches(requests: Sequence[ClusterConfig], in_blocks: bool) -> list[list[int]]:
     """Neighbouring requests of an algorithm that fits several together, everything else alone.
 
-    In blocks, fits that share a step are also one batch: as separate tasks, each would repeat the step.
+    In blocks, all requests of an algorithm whose fits share passes or a step are one batch: as separate tasks, each would repeat the
+    step and take memory of its own.
     """
     batches: list[list[int]] = []
+    latest: dict[str, list[int]] = {}
     for i, request in enumerate(requests):
         algorithm = algorithm_of(request)
         shares = algorithm.fits_together or (in_blocks and bool(algorithm.shared_step))
-        if shares and i > 0 and request.name == requests[i - 1].name:
-            batches[-1].append(i)
+        near = in_blocks or (i > 0 and request.name == requests[i - 1].name)
+        if shares and near and request.name in latest:
+            latest[request.name].append(i)
         else:
             batches.append([i])
+            latest[request.name] = batches[-1]
     return batches
 
 

@@ -151,6 +151,10 @@ class RowStorage:
             self._plans[job.key_of_table] = plan_memory(job.config, backend=backend)
         return self._plans[job.key_of_table]
 
+    def __del__(self) -> None:
+        for scratch in self._scratch.values():  # a program that fits many tables keeps no files of those that are done
+            scratch.close()
+
     def folder(self, plan: MemoryPlan) -> Scratch | None:
         """The folder of a plan; None where all rows are in memory."""
         if plan.mode == RESIDENT:

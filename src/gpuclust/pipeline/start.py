@@ -6,6 +6,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
+import psutil
+
 from gpuclust.compose import Plan
 from gpuclust.config import AUTO, Config
 from gpuclust.data.source import fingerprint
@@ -15,7 +17,7 @@ from gpuclust.pipeline.sweep import jobs_of, run
 from gpuclust.pipeline.sweep_result import SweepResult
 from gpuclust.runtime.backend import create_backend, select_backend
 from gpuclust.runtime.cache import ResultCache
-from gpuclust.runtime.forecast import plan_memory
+from gpuclust.runtime.forecast import RESIDENT, plan_memory, sample_of_tree
 from gpuclust.runtime.jit import notify_on_compile
 from gpuclust.tracking.recorder import MemoryRecorder, Recorder
 
@@ -53,12 +55,12 @@ def start(plan: Plan, display: Any, command: str) -> RunContext:
     memory = plan_memory([job.config for job in plan.jobs], backend=context.choice.name)
     if memory.forecast.noteworthy:
         display.say(memory.reason)
-    for job in plan.jobs if memory.forecast.tree_rows is not None else ():
-        if (
-            getattr(job.config.cluster, "sample_rows", None) == AUTO
-        ):  # the sample changes the result, so it is part of the job's key
-            job.config.cluster.sample_rows = memory.forecast.tree_rows  # type: ignore[attr-defined]
-    return replace(context, memory=memory)
+    for job in plan.jobs if memory.mode != RESIDENT else ():
+        cluster = job.config.cluster
+        if getattr(cluster, "sample_rows", None) == AUTO and (rows := sample_of_tree(job.config, memory.limit)):
+            cluster.sample_rows = rows  # type: ignore[attr-defined]  # it changes the result, so it is a part of the job's key
+    free = memory.limit - psutil.Process().memory_info().rss
+    return replace(context, memory=memory, cache=ResultCache(max(free, 0) // 2))
 
 
 def run_plan(plan: Plan, context: RunContext) -> SweepResult:

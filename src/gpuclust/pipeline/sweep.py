@@ -25,6 +25,7 @@ from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, con
 from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
 from gpuclust.runtime.backend import Backend
+from gpuclust.runtime.forecast import RESIDENT, RESULT_BYTES, MemoryPlan
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RUNNING, Claim, RecordedJob
 
@@ -242,7 +243,7 @@ def _outcomes(
     announced, on = False, runner(context, parent, schedule.next(done))
     while ready := schedule.next(done):
         ended, waiting = False, 0
-        for batch in batches(ready, n_rows):
+        for batch in batches(ready, n_rows, context.memory):
             if budget.is_over and schedule.ended(done):
                 claims = [_seen(job, since, context) for job in batch]
             else:
@@ -310,18 +311,28 @@ def _reported(run: RecordedJob, plan: Plan, schedule: Schedule, done: Outcomes, 
     return result
 
 
-def batches(jobs: Sequence[Job], n_rows: int) -> Iterator[list[Job]]:
+def batches(jobs: Sequence[Job], n_rows: int, memory: MemoryPlan | None = None) -> Iterator[list[Job]]:
     """Batches of jobs that share a matrix: of up to `MAX_BATCH` jobs where their silhouettes are expensive, else of one job.
 
-    A kill loses the results of one batch, so batches are larger only where that saves time.
+    A kill loses the results of one batch, so batches are larger only where that saves time, and no larger than their results fit in
+    memory.
     """
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.batch_key, []).append(job)
     for group in groups.values():
-        size = MAX_BATCH if _is_expensive(group[0], n_rows) else 1
+        size = min(MAX_BATCH, _most_results(n_rows, memory)) if _is_expensive(group[0], n_rows) else 1
         for at in range(0, len(group), size):
             yield group[at : at + size]
+
+
+def _most_results(n_rows: int, memory: MemoryPlan | None) -> int:
+    """How many jobs' results the memory holds at once. The forecast counts those of one."""
+    if memory is None or not n_rows:
+        return MAX_BATCH
+    found = memory.forecast
+    used = found.resident_bytes if memory.mode == RESIDENT else found.disk_bytes
+    return max(1, 1 + (memory.limit - used) // (RESULT_BYTES * n_rows))
 
 
 def _is_expensive(job: Job, n_rows: int) -> bool:

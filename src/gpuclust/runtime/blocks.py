@@ -360,7 +360,7 @@ class _Meeting:
         slot: list[Any] = []
         with self._changed:
             if self.stopped:
-                raise BackendError("the fits were interrupted")
+                raise _interrupted()
             self._waiting.append((requests, slot))
             self._serve()
             while not slot:
@@ -369,6 +369,15 @@ class _Meeting:
             raise slot[0]
         results: list[Any] = slot[0]
         return results
+
+    def stop(self) -> None:
+        """Let every task that waits for a pass, or asks for one later, end with an error."""
+        with self._changed:
+            self.stopped = True
+            for _, slot in self._waiting:
+                slot.append(_interrupted())
+            self._waiting = []
+            self._changed.notify_all()
 
     def leave(self, owner: int) -> None:
         """A task has ended."""
@@ -383,14 +392,23 @@ class _Meeting:
             return
         waiting, self._waiting = self._waiting, []
         try:
-            results = iter(self.blocks.passes([r for requests, _ in waiting for r in requests]))
-            for requests, slot in waiting:
-                slot.append([next(results) for _ in requests])
-        except BaseException as error:  # each waiting task raises it
-            for _, slot in waiting:
-                if not slot:
-                    slot.append(error)
+            self._pass(waiting)
+        except Exception:  # of one task: the passes of the others are made again without it
+            for one in waiting:
+                try:
+                    self._pass([one])
+                except Exception as error:
+                    one[1].append(error)
         self._changed.notify_all()
+
+    def _pass(self, waiting: Sequence[tuple[list[Request], list[Any]]]) -> None:
+        results = iter(self.blocks.passes([r for requests, _ in waiting for r in requests]))
+        for requests, slot in waiting:
+            slot.append([next(results) for _ in requests])
+
+
+def _interrupted() -> BackendError:
+    return BackendError("the fits were interrupted")
 
 
 def together(blocks: RowBlocks, tasks: Sequence[Callable[[RowBlocks], T]]) -> list[T | Exception]:
@@ -414,5 +432,5 @@ def together(blocks: RowBlocks, tasks: Sequence[Callable[[RowBlocks], T]]) -> li
         try:
             return list(pool.map(run, range(len(tasks))))
         except BaseException:  # Ctrl-C: no further pass begins
-            meeting.stopped = True
+            meeting.stop()
             raise

@@ -78,9 +78,15 @@ class ResultCache:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
         self.n_created[name.partition("-")[0]] += 1
         self._kept[name] = (thing, nbytes(thing))
-        while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.limit:
-            self._kept.popitem(last=False)
+        self._evict(name)
         return thing
+
+    def _evict(self, newest: str) -> None:
+        """Drop the least recently used results that take memory until the others fit; what is on disk takes none."""
+        for old in [kept for kept, (_, size) in self._kept.items() if size and kept != newest]:
+            if sum(size for _, size in self._kept.values()) <= self.limit:
+                return
+            del self._kept[old]
 
     def pop_seconds(self, name: str) -> float:
         """Return and reset the seconds spent creating this entry, so that the cost is logged on one job only."""

@@ -140,7 +140,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     limit, folder = memory_limit(config.memory), scratch_folder(config.memory)
     device = _device_limit() if backend == "gpu" else None
     device_bytes = largest.device_bytes if device is not None else None
-    disk_bytes, scratch = max(need.disk_bytes for need in needs), max(need.scratch_bytes for need in needs)
+    disk_bytes, scratch = max(need.disk_bytes for need in needs), _scratch_bytes(jobs, needs)
     rung, why = _rung(largest, disk_bytes, scratch, limit, folder, device)
     seconds, rows_of_tree, unread = 0.0, None, set(sizes)
     for job, need in zip(jobs, needs, strict=True):
@@ -151,8 +151,8 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
         seconds += _total(terms, "seconds")
     if jobs[0].sweep.search != "grid":  # a search runs only n_trials of these jobs
         seconds *= min(1.0, jobs[0].sweep.n_trials / len(jobs))
-    if rung == DISK:
-        seconds *= constants()["seconds"]["disk"]
+    seconds *= constants()["seconds"]["disk"] if rung == DISK else 1.0
+    if rung in (DISK, CLUSTER):
         trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
         of_trees = (need.tree_rows(limit) for need in trees)
         rows = min(of_trees, default=largest.n_rows)
@@ -236,8 +236,10 @@ class _Need:
         """Constant -> what it is multiplied by in the peak of a mode; ``fixed`` are bytes. A sample is drawn after the file is read."""
         n, size = float(self.size.n_rows), self.size
         if mode == DISK:
+            kept = float(self.n_rows)
             run = min(n, RUN_BLOCKS * BLOCK_ROWS) * 8.0 * (size.n_features + self.n_columns)
-            return {"disk_base": 1.0, "disk_row": n, "fixed": run + n * RESULT_BYTES}
+            drawn = 8 * n if kept < n else 0.0  # the numbers of the rows, of which a sample is drawn
+            return {"disk_base": 1.0, "disk_row": kept, "fixed": run + kept * RESULT_BYTES + drawn}
         return {
             "base": 1.0,
             "number": n * size.n_features,
@@ -289,9 +291,32 @@ class _Need:
         return self.n_rows * self.n_columns * self._itemsize
 
     @property
-    def scratch_bytes(self) -> int:
-        """The size of the temporary files: features in float64, other columns, the matrix and its coordinates."""
-        return int(self.n_rows * (8 * self.size.n_features + self.size.text_bytes + COORDINATE_BYTES)) + self.pass_bytes
+    def table_bytes(self) -> int:
+        """The size of a table's temporary files: features in float64, and the other columns."""
+        return int(self.n_rows * (8 * self.size.n_features + self.size.text_bytes))
+
+    @property
+    def matrix_bytes(self) -> int:
+        """The size of a matrix's temporary files, with its coordinates."""
+        return self.n_rows * COORDINATE_BYTES + self.pass_bytes
+
+
+def sample_of_tree(config: Config, limit: int) -> int | None:
+    """The number of rows in the HDBSCAN tree of a job whose rows are not in memory; None where it has all rows."""
+    need = _Need(config, source_size(config.data))
+    rows = need.tree_rows(limit)
+    return rows if rows < need.n_rows else None
+
+
+def _scratch_bytes(jobs: Sequence[Config], needs: Sequence[_Need]) -> int:
+    """The size of all temporary files of jobs: each table and each matrix once; they stay until the end of the process."""
+    tables: dict[str, int] = {}
+    matrices: dict[str, int] = {}
+    for job, need in zip(jobs, needs, strict=True):
+        table = f"{job.data} {job.clean}"
+        tables[table] = need.table_bytes
+        matrices[f"{table} {job.scale} {job.reduce} {job.dtype}"] = need.matrix_bytes
+    return sum(tables.values()) + sum(matrices.values())
 
 
 def memory_terms(config: Config, mode: str) -> dict[str, float]:
@@ -311,7 +336,11 @@ def _total(terms: Mapping[str, float], kind: str) -> float:
 
 def _kmeans_work(cluster: Any, n_rows: int, n_columns: int) -> float:
     """Distances from rows to centres, in all starts."""
-    return float(n_rows) * n_columns * getattr(cluster, "n_clusters", 8) * getattr(cluster, "n_init", 1)
+    sizes = (getattr(cluster, name, None) for name in ("n_clusters", "n_init"))
+    k, n_init = (
+        size if isinstance(size, (int, float)) else default for size, default in zip(sizes, (8, 1), strict=True)
+    )
+    return float(n_rows) * n_columns * k * n_init
 
 
 def _gmm_work(cluster: Any, n_rows: int, n_columns: int) -> float:
