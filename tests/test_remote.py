@@ -208,6 +208,35 @@ def test_the_command_line(s3: str, folder: Path, tmp_path: Path, monkeypatch: py
     _exports_in_a_store(s3, monkeypatch, tmp_path, capsys, labels)
 
 
+@pytest.mark.parametrize(
+    ("manifest", "left"),
+    [
+        (b'{"sha256": {"model/old.npz": "0", "gone": "0"}}', {"notes.txt", "model/mine.npz"}),
+        (b'{"sha256": {"../../all.csv": "0", "notes.txt": "0"}}', {"notes.txt", "model/mine.npz", "model/old.npz"}),
+        (b"no JSON", {"notes.txt", "model/mine.npz", "model/old.npz"}),
+        (None, {"notes.txt", "model/mine.npz", "model/old.npz"}),
+    ],
+)
+def test_an_export_replaces_the_files_of_an_earlier_export_and_no_others(
+    s3: str, tmp_path: Path, manifest: bytes | None, left: set[str]
+) -> None:
+    there = f"{s3}/shared-{len(manifest or b'')}"
+    store, root = remote.open_store(there)
+    files = dict.fromkeys(("notes.txt", "model/mine.npz", "model/old.npz", "model/new.npz"), b"before")
+    for name, content in (files | ({} if manifest is None else {"manifest.json": manifest})).items():
+        with store.open_output_stream(f"{root}/{name}", compression=None) as out:
+            out.write(content)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "new.npz").write_bytes(b"after")
+    (tmp_path / "manifest.json").write_text('{"sha256": {"model/new.npz": "0"}}')
+    with pytest.raises(ExportError, match=r"exists; name another --out, or replace it with --force"):
+        remote_folders.refuse_existing(there, force=False)
+    remote_folders.upload(tmp_path, there)
+    assert set(remote_folders._names(there, "read")) == {"model/new.npz", "manifest.json"} | left
+    with store.open_input_stream(f"{root}/model/new.npz") as file:
+        assert file.read() == b"after"
+
+
 def _exports_in_a_store(
     s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: np.ndarray
 ) -> None:
@@ -216,8 +245,6 @@ def _exports_in_a_store(
     there = f"{s3}/exports/mine"
     store, root = remote.open_store(there)
     assert main(["export", "best", "--out", there]) == 0
-    with store.open_output_stream(f"{root}/model/old.npz") as out:
-        out.write(b"of an earlier version")
     capsys.readouterr()
     assert main(["export", "best", "--out", there]) == 2
     assert f"{there} exists; name another --out, or replace it with --force" in capsys.readouterr().err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,17 +26,19 @@ def upload(folder: Path, url: str) -> None:
     """Write the files of a folder below an address. The manifest is removed first and written last, so that an export with a manifest is
     complete.
 
-    Files that an earlier export left there are removed. Raises DataError if the store cannot be reached or denies access.
+    Files that the manifest of an earlier export there lists are removed, and no others. Raises DataError if the store cannot be reached
+    or denies access.
     """
     store, root = open_store(url)
     before = _names(url, "written")
+    earlier = _listed_before(url, before)
     ours = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     with store_errors(url, "written"):
         if MANIFEST in before:
             store.delete_file(f"{root}/{MANIFEST}")
         for name in sorted(ours, key=lambda name: name == MANIFEST):
             if name == MANIFEST:
-                for other in set(before) - set(ours):
+                for other in earlier - set(ours):
                     store.delete_file(f"{root}/{other}")
             with (
                 ours[name].open("rb") as source,
@@ -77,6 +81,18 @@ def local_export(folder: str | Path) -> Path:
                     out.write(piece)
         (temporary / MANIFEST).write_bytes(content)
     return copy
+
+
+def _listed_before(url: str, names: Sequence[str]) -> set[str]:
+    """The files of the export at an address, of those that are there; none where its manifest is missing or damaged."""
+    store, root = open_store(url)
+    if MANIFEST not in names:
+        return set()
+    with store_errors(url), store.open_input_file(f"{root}/{MANIFEST}") as file:
+        content = file.read(MAX_BYTES + 1)
+    with suppress(ExportError):
+        return _listed(url, content) & set(names)
+    return set()
 
 
 def _listed(url: str, manifest: bytes) -> set[str]:
