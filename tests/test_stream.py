@@ -258,6 +258,21 @@ def test_distinct_rows_in_files(scratch, seed):
     assert list(scratch.path.glob("keys*")) == []
 
 
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_frequent_key_takes_little_disk_and_memory(scratch, numbered):
+    n = 100_000
+    keys = np.zeros((n, 2), np.uint64)
+    keys[::1000, 1] = np.arange(n // 1000)
+    with DistinctRows(scratch, width=2, numbered=numbered, memory_bytes=50_000) as distinct:
+        for start in range(0, n, 1000):
+            distinct.add(keys[start : start + 1000], np.arange(start, start + 1000) if numbered else None)
+        assert distinct.n_distinct() == n // 1000
+        assert sum(path.stat().st_size for path in scratch.path.glob("keys*")) < 10_000
+        if numbered:
+            expected = pd.DataFrame(keys).duplicated(keep="first").to_numpy()
+            assert np.array_equal(distinct.repeats(), np.flatnonzero(expected))
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 70_001])
 @pytest.mark.parametrize("most_near", [0, 50, 10**7])
 def test_medians_and_means_are_those_of_pandas(scratch, n, most_near, monkeypatch):
@@ -297,6 +312,20 @@ def test_files_without_rows(tmp_path, scratch, form):
         with pytest.raises(type(expected.value)) as got:
             read_streamed(data, CleanConfig(), FRAMES, scratch)
         assert str(got.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("batch_rows", [17, 100])
+def test_list_keys_of_a_join_that_are_missing_in_a_whole_batch(tmp_path, scratch, batch_rows):
+    n = 200
+    keys = [None] * 100 + ["['a', 'b']", "['c']"] * 50
+    frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "y": np.arange(n) % 7 + 0.5, "key": keys})
+    frame.to_parquet(tmp_path / "first.parquet")
+    pd.DataFrame({"key": ["a", "b", "c"], "kind": ["p", "q", "r"]}).to_csv(tmp_path / "second.csv", index=False)
+    join = JoinConfig(path=str(tmp_path / "second.csv"), left="key")
+    data = DataConfig(path=str(tmp_path / "first.parquet"), join=join, roles=RolesConfig(group="kind"))
+    expected = clean(read(data, FRAMES), CleanConfig(), FRAMES)
+    got = read_streamed(data, CleanConfig(), FRAMES, scratch, batch_rows=batch_rows)
+    assert got.frame.to_pandas().equals(expected.frame)
 
 
 def test_objects(tmp_path, scratch):

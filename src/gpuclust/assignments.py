@@ -18,9 +18,9 @@ from gpuclust.algorithms.registry import get_algorithm, resolve
 from gpuclust.analysis.noise import NoiseAssignment, assign_noise
 from gpuclust.config import DataConfig, did_you_mean
 from gpuclust.data.column_batches import other_columns_batches
-from gpuclust.data.disk_frame import DiskFrame
+from gpuclust.data.disk_frame import NO_VALUE_YET, DiskFrame
 from gpuclust.data.table import Frame, Frames, Table
-from gpuclust.errors import ConfigurationError
+from gpuclust.errors import ConfigurationError, DataError, message_of
 from gpuclust.model.bundle import Assignment, Bundle, Prediction
 from gpuclust.model.manifest import ADDED
 from gpuclust.runtime.blocks import BLOCK_ROWS, RowBlocks, Run
@@ -88,11 +88,21 @@ def frame_batches(frame: Frame, frames: Frames) -> Iterator[pa.Table]:
 
 
 def tables_of(frames: Iterable[pd.DataFrame]) -> Iterator[pa.Table]:
-    """Frames of the same columns as Arrow tables of one schema."""
+    """Frames of the same columns as Arrow tables of one schema, that of the first. Raises DataError for values of several types."""
     schema = None
     for frame in frames:
-        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
-        schema = table.schema
+        try:
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
+        except (pa.ArrowException, TypeError) as error:
+            raise DataError(
+                f"a column has values of several types and cannot be read in batches: {message_of(error)}"
+            ) from error
+        if schema is None:
+            fields = [
+                field.with_type(NO_VALUE_YET) if pa.types.is_null(field.type) else field for field in table.schema
+            ]
+            schema = pa.schema(fields)
+            table = table.cast(schema)
         yield table
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 65_536
 """Rows of a record batch of the Arrow file, and of a batch unless another number is wanted."""
+NO_VALUE_YET = pa.string() if pd.__version__ < "3" else pa.bool_()
+"""The Arrow type of a column of objects without a value so far: pandas has booleans with missing values as objects, and before version 3
+also text."""
 
 
 class _Storage:
@@ -330,8 +333,4 @@ def _arrow_type(column: pd.Series) -> Any:
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return pa.from_numpy_dtype(dtype)
     found = _to_arrow(column, str(column.name)).type
-    if pa.types.is_null(
-        found
-    ):  # no value yet: pandas has booleans with missing values as objects, and before version 3 also text
-        return pa.string() if pd.__version__ < "3" else pa.bool_()
-    return found
+    return NO_VALUE_YET if pa.types.is_null(found) else found

@@ -39,6 +39,7 @@ class DistinctRows:
         self._scratch, self._width, self._numbered, self._memory_bytes = scratch, width, numbered, memory_bytes
         self._waiting: list[np.ndarray] = []
         self._files: list[Path] = []
+        self._found: list[np.ndarray] = []
         self.n_rows = 0
 
     def add(self, keys: np.ndarray, rows: np.ndarray | None = None) -> None:
@@ -56,6 +57,10 @@ class DistinctRows:
         """Write the waiting keys to files, equal keys to the same file."""
         records = np.concatenate(self._waiting)
         self._waiting = []
+        repeated = self._repeated(records)
+        if self._numbered:
+            self._found.append(records[repeated, -1].astype(np.int64))
+        records = records[~repeated]  # else the file of a frequent key would have a record for each of its rows
         if not self._files:
             self._files = [self._scratch.file("keys") for _ in range(N_FILES)]
         place = (mix(len(records), [records[:, 0]], 0) % np.uint64(N_FILES)).astype(np.int64)
@@ -89,8 +94,8 @@ class DistinctRows:
     def repeats(self) -> np.ndarray:
         """The numbers (n,) int64 of the rows whose key is that of an earlier row, in order."""
         assert self._numbered
-        found = [part[self._repeated(part), -1] for part in self._parts()]
-        return np.sort(np.concatenate(found).astype(np.int64))
+        found = [part[self._repeated(part), -1].astype(np.int64) for part in self._parts()]
+        return np.sort(np.concatenate([*self._found, *found]))
 
     def _repeated(self, records: np.ndarray) -> np.ndarray:
         """A mask (n,) of the records that have the key of an earlier record."""

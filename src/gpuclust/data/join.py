@@ -162,6 +162,8 @@ def _as_lists(column: Any, style: str | None) -> tuple[_Items, bool]:
     """Flatten a column of lists, of lists written as text in a style, or of single values; also return whether it had lists."""
     values = pa.array(column) if column.dtype == TEXT_LIST else pa.array(column.astype(object), from_pandas=True)
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if pa.types.is_null(values.type):  # all are missing
+        values = values.cast(pa.string())
     if style and pa.types.is_string(values.type):
         values = parse_lists(values, style)
     if pa.types.is_list(values.type):
