@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gpuclust.config import DataConfig, JoinConfig, RolesConfig
 from gpuclust.data.encoding import detect_encoding
-from gpuclust.data.files import _file_digest
+from gpuclust.data.files import _file_digest, find_files
 from gpuclust.data.frames import TEXT_LIST, LineCounter, PandasFrames
 from gpuclust.data.lists import list_style, parse_list
 from gpuclust.data.read import read
@@ -715,6 +715,29 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
         table(tmp_path / "trakcs.csv")
     with pytest.raises(DataError, match="does not exist"):
         fingerprint(DataConfig(path=str(tmp_path / "no" / "such.csv")))
+
+
+def test_patterns_in_any_part_of_a_path(tmp_path, monkeypatch):
+    for name in ("one/t.csv", "two/t.csv", "two/u.csv", "[x]/t.csv", "[x]/a*.csv", "x/t.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x,y\n1,2\n3,4\n")
+    monkeypatch.chdir(tmp_path)
+
+    def found(path):
+        return [os.path.relpath(file) for file in find_files(path).paths]
+
+    for above in ("", f"{tmp_path}/"):
+        assert found(f"{above}[ot]*/t.csv") == ["one/t.csv", "two/t.csv"]
+        assert found(f"{above}tw?/*.csv") == ["two/t.csv", "two/u.csv"]
+        assert found(f"{above}**/u.csv") == ["two/u.csv"]
+        assert (
+            found(f"{above}[x]/t.csv") == found(f"{above}[x]/t*.csv") == ["[x]/t.csv"]
+        )  # a literal folder comes first
+        assert found(f"{above}[x]/a*.csv") == ["[x]/a*.csv"]
+        with pytest.raises(DataError, match=r"\*/none\.csv matches no file; check the pattern"):
+            find_files(f"{above}*/none.csv")
+        with pytest.raises(DataError, match=r"none\.csv does not exist; check the path"):
+            find_files(f"{above}[x]/none.csv")
 
 
 def test_a_folder_without_tables_is_refused(tmp_path):

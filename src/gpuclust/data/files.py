@@ -103,9 +103,11 @@ def _local_files(path: str) -> list[Path]:
         return files
     if place.is_file():
         return [place]
-    if WILD.search(place.name) and not os.path.lexists(place):
-        matching = sorted(Path(found) for found in glob(str(place), recursive=True) if Path(found).is_file())  # noqa: PTH207
-        if matching:
+    above = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    pattern = str(place.relative_to(above))
+    if WILD.search(pattern):  # in the part of the path that does not exist as it is written
+        found = (above / name for name in glob(pattern, root_dir=above, recursive=True))  # noqa: PTH207
+        if matching := sorted(file for file in found if file.is_file()):
             return matching
         raise DataError(f"{path} matches no file; check the pattern")
     raise DataError(_missing_reason(path, place))
