@@ -112,6 +112,15 @@ def test_every_job_of_a_small_grid_can_be_tried() -> None:
     assert sorted(sizes) == list(range(2, 14))
 
 
+def test_files_of_equal_content_are_searched_once(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("x,y\n" + "".join(f"{i % 7}.5,{i % 11}.25\n" for i in range(100)))
+    jobs = jobs_of("data=table", f"data.path={tmp_path}/a.csv,{tmp_path}/b.csv", "cluster.n_clusters=range(2,8)")
+    assert len(jobs) == 12
+    sizes = follow(Search(jobs, n_trials=12, metric="auto", seed=0), lambda k: k / 100, lambda ready: ready)
+    assert sorted(sizes) == list(range(2, 8))
+
+
 def test_trials_that_are_worse_on_a_share_of_the_rows_are_stopped() -> None:
     jobs = jobs_of("cluster.n_clusters=range(2,100)")
 

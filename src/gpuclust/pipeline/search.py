@@ -64,6 +64,7 @@ class Search:
         shares: Sequence[float] = (),
         on_share: Callable[[Job, float], Job] | None = None,
     ) -> None:
+        jobs = list({job.key: job for job in reversed(jobs)}.values())[::-1]  # files of equal content give equal jobs
         self._jobs, self._n_trials, self._patience = jobs, min(n_trials, len(jobs)), patience
         self._metric = objective(jobs, metric)
         self._shares, self._on_share = shares, on_share
