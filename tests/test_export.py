@@ -30,6 +30,7 @@ from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
+from gpuclust.pipeline.context import RowStorage
 from gpuclust.pipeline.run_files import leaderboard_csv
 from gpuclust.pipeline.run_log import bundle_of, training_of
 from gpuclust.predict import predict
@@ -238,6 +239,18 @@ def test_a_file_that_changed_is_not_exported_and_one_that_moved_is(
     with pytest.raises(ExportError, match="has changed since run"):
         exported(tracked, recorder, tmp_path / "out2", data_path=str(moved))
     assert not (tmp_path / "out2").exists()
+
+
+def test_the_memory_and_the_workers_of_the_run_do_not_matter(
+    tracked: Any, recorder: MlflowRecorder, tracks: Path, tmp_path: Path
+) -> None:
+    """They may be those of another machine."""
+    scratch = tmp_path / "scratch"
+    run(tracked, tracks, "cluster.n_clusters=3", f"memory.folder={scratch}", "memory.limit=100GB")
+    scratch.rmdir()
+    scratch.touch()
+    found = exported(dataclasses.replace(tracked, storage=RowStorage()), recorder, tmp_path / "out")
+    assert verify(found.folder)["config"]["memory"]["folder"] is None
 
 
 def test_a_folder_is_whole_or_not_there(

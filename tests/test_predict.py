@@ -145,6 +145,8 @@ def test_rows_that_do_not_fit_in_memory_are_placed_as_those_that_do(
 ) -> None:
     frame = pd.concat([gaps(tracks(1000, seed)) for seed in range(70)], ignore_index=True)
     frame["duration_ms"] = frame["duration_ms"].fillna(0).astype(int)
+    if name == "gmm":  # a boolean column without a value in the first batch
+        frame["genre"] = pd.array([None] * 66_000 + [True, None] * 2000, dtype="boolean")
     rows = tmp_path / f"rows.{form}"
     frame.to_csv(rows, index=False) if form == "csv" else frame.to_parquet(rows)
     for module in (assignments, predict_module):
@@ -164,6 +166,13 @@ def test_rows_that_do_not_fit_in_memory_are_placed_as_those_that_do(
     resident, disk = (pq.ParquetFile(tmp_path / f"{mode}.parquet") for mode in ("resident", "disk"))
     assert disk.num_row_groups == 2
     assert resident.read().equals(disk.read())
+
+
+def test_the_report_hides_secrets(exports: dict[str, Path], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.parquet?token=hidden-0815"
+    tracks(100, 1).to_parquet(rows)
+    predict(exports["kmeans"], rows, tmp_path / "out.csv", report=tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["rows_of"] == f"{tmp_path}/rows.parquet?token=***"
 
 
 def test_a_heavy_tailed_column_in_another_unit_is_seen_in_its_tails() -> None:

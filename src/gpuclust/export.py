@@ -22,6 +22,7 @@ from gpuclust.analysis.table_stats import feature_blocks
 from gpuclust.assignments import SourceColumns, assign, free_names, with_assignments, write_tables
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
+from gpuclust.config import MemoryConfig, WorkersConfig
 from gpuclust.data.table import Table
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.folders import whole_folder
@@ -152,6 +153,8 @@ def reload_run(
         config = from_yaml(path.read_text(encoding="utf-8"))
     if data_path is not None:
         config.data.path = data_path
+    if context.memory is None:  # the limit, the folder and the workers of the run may be those of another machine
+        config.memory, config.workers = MemoryConfig(), WorkersConfig()
     job = make_job(config, run.name, {}, context.backend.name)
     if job.fingerprint != run.tags.get(tags.FINGERPRINT):
         raise ExportError(

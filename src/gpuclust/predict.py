@@ -30,6 +30,7 @@ from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run
 from gpuclust.runtime.forecast import RESIDENT, forecast
 from gpuclust.runtime.memory import scratch_folder
 from gpuclust.runtime.scratch import Scratch
+from gpuclust.sanitize import mask
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def predict(
             tables = with_assignments(given.columns, bundle, given.raw, assigned)
             write_tables(tables, **{out.suffix[1:]: temporary})
     if report is not None:
-        content = {"model": str(folder), "rows_of": str(rows), "out": str(out), "max_outside": max_outside}
+        content = {"model": mask(str(folder)), "rows_of": mask(str(rows)), "out": str(out), "max_outside": max_outside}
         content |= {"exceeding": [f.feature for f in exceeding]} | novelty.to_dict()
         with _whole_file(report, "--report") as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
