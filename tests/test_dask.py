@@ -272,6 +272,8 @@ def test_errors_of_a_connection_are_one_line(workers, free_port, monkeypatch, tm
         connect(WorkersConfig(name="dask", address=address, scheduler_file="s.json"))
     with pytest.raises(BackendError, match=r"scheduler_file=.*s\.json does not exist"):
         connect(WorkersConfig(name="dask", scheduler_file=str(tmp_path / "s.json")))
+    with pytest.raises(BackendError, match=r"scheduler_file=~nosuchuser/s\.json: there is no user of that name"):
+        connect(WorkersConfig(name="dask", scheduler_file="~nosuchuser/s.json"))
     with pytest.raises(BackendError, match=r"2 of 3 workers are at the Dask scheduler .* or lower workers\.count"):
         connect(WorkersConfig(name="dask", address=workers.scheduler, count=3))
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", workers.scheduler)

@@ -177,6 +177,13 @@ def test_a_scratch_folder_that_cannot_be_written_is_refused(locked: Path) -> Non
         memory.scratch_folder(MemoryConfig(folder=str(locked / "below")))
 
 
+def test_a_scratch_folder_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(
+        BackendError, match=r"^memory\.folder=~nosuchuser/x: there is no user of that name; give the path"
+    ):
+        memory.scratch_folder(MemoryConfig(folder="~nosuchuser/x"))
+
+
 def run(*arguments: str, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "gpuclust", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=True

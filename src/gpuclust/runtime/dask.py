@@ -310,7 +310,13 @@ def _connected(config: WorkersConfig) -> Workers:
         raise BackendError(f"workers=dask needs Dask (no module {error.name}): pip install 'gpuclust[dask]'") from error
     if config.address and config.scheduler_file:
         raise ConfigurationError("workers.address and workers.scheduler_file are both given; give one of them")
-    if config.scheduler_file and not Path(config.scheduler_file).expanduser().is_file():
+    try:
+        file = str(Path(config.scheduler_file).expanduser()) if config.scheduler_file else None
+    except RuntimeError as error:
+        raise BackendError(
+            f"workers.scheduler_file={config.scheduler_file}: there is no user of that name; give the path in full"
+        ) from error
+    if file and not Path(file).is_file():
         raise BackendError(
             f"workers.scheduler_file={config.scheduler_file} does not exist; `dask scheduler --scheduler-file FILE` writes it"
         )
@@ -321,7 +327,6 @@ def _connected(config: WorkersConfig) -> Workers:
     address = config.address or (None if config.scheduler_file else dask.config.get("scheduler-address", None))
     if address is None and config.scheduler_file is None:
         return _on_this_machine(config.count)
-    file = str(Path(config.scheduler_file).expanduser()) if config.scheduler_file else None
     where = address or file
     try:
         client = Client(address, scheduler_file=file, timeout=CONNECT_SECONDS, set_as_default=False)

@@ -89,7 +89,12 @@ def scratch_folder(config: MemoryConfig) -> Path:
     Raises BackendError where it is not a folder that can be written.
     """
     if config.folder is not None:
-        folder = Path(config.folder).expanduser()
+        try:
+            folder = Path(config.folder).expanduser()
+        except RuntimeError as error:
+            raise BackendError(
+                f"memory.folder={config.folder}: there is no user of that name; give the path in full"
+            ) from error
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
     else:
