@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import signal
 import time
 
@@ -67,6 +68,20 @@ def test_disk_and_memory_give_the_same_bits(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RUN_BLOCKS", 1)
     np.testing.assert_array_equal(on_disk.reduce(sums, 2.0), expected)
     np.testing.assert_array_equal(np.concatenate(on_disk.collect(numbers)), np.arange(len(rows)))
+
+
+def test_rows_that_were_moved_are_aligned_and_bring_no_cache(rows):
+    blocks, sent = MemoryBlocks(rows[:99].copy()), []
+    blocks.reduce(sums)
+    assert blocks._caches
+    message = pickle.dumps(blocks, protocol=5, buffer_callback=sent.append)
+    (shifted,) = (memoryview(b"." + bytes(buffer.raw()))[1:] for buffer in sent)
+    assert not np.frombuffer(shifted, rows.dtype).flags.aligned
+    moved = pickle.loads(message, buffers=[shifted])
+    assert moved.X.flags.aligned
+    assert moved.X.flags.writeable
+    assert not moved._caches
+    np.testing.assert_array_equal(moved.reduce(sums), blocks.reduce(sums))
 
 
 def test_rows_are_taken_by_number_in_any_order(rows, tmp_path):

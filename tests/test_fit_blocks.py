@@ -18,6 +18,7 @@ from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.hdbscan.cpu import density_validity
 from gpuclust.algorithms.hdbscan.place import FittedRows
 from gpuclust.algorithms.hdbscan.predict import soft_membership
+from gpuclust.algorithms.hdbscan.sample import sample_of
 from gpuclust.algorithms.mixture import GmmConfig, short_em
 from gpuclust.algorithms.mixture.init import MAX_PERMUTED, draw_rows
 from gpuclust.algorithms.registry import Algorithm, FitInput
@@ -36,6 +37,7 @@ from gpuclust.runtime.blocks import (
     Request,
     RowBlocks,
     Run,
+    together,
 )
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
@@ -244,10 +246,20 @@ def test_hdbscan_of_a_sample(groups: tuple[np.ndarray, np.ndarray], tmp_path: Pa
         data = FitInput(rows_, 0, BACKEND, ResultCache(), "m")
         assert density_validity(data, request, [found.labels]) == pytest.approx([found.metrics["relative_validity"]])
     for memory, note in ((1, "tree of 1,000 of 24,000 rows"), (10**10, "")):
-        (by_memory,) = fitted(MemoryBlocks(X), replace(request, sample_rows="auto"), memory=memory)
+        (by_memory,) = fitted(on_disk(tmp_path, X), replace(request, sample_rows="auto"), memory=memory)
         assert isinstance(by_memory, Clustering)
         assert by_memory.n_clusters == 6
         assert note in "; ".join(by_memory.notes)
+
+    def sample(blocks: RowBlocks) -> np.ndarray | None:
+        data = FitInput(blocks, 0, BACKEND, ResultCache(), "m", memory=1)
+        return sample_of(data, replace(request, sample_rows="auto"))
+
+    # Rows that are in memory are not sampled, as those of an array, also where fits share the reads.
+    assert [sample(MemoryBlocks(X)), *together(MemoryBlocks(X), [sample])] == [None, None]
+    (few,) = together(on_disk(tmp_path, X), [sample])
+    assert isinstance(few, np.ndarray)
+    assert len(few) == 1000
 
 
 @pytest.mark.parametrize(

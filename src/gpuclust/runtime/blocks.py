@@ -105,6 +105,8 @@ class RowBlocks(ABC):
     """A matrix of ``shape`` (n_rows, n_columns) and ``dtype`` float32 or float64, in blocks of `BLOCK_ROWS` rows."""
 
     ndim = 2
+    in_memory = False
+    """Whether this process holds all rows in memory, even if others hold them too."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -157,6 +159,9 @@ class LocalBlocks(RowBlocks):
         super().__init__(shape, dtype)
         self._caches: dict[int, dict[int, dict[Any, Any]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_caches": {}}
+
     @abstractmethod
     def runs(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in order: the number of the first block, and up to `RUN_BLOCKS` blocks, valid until the next step."""
@@ -206,9 +211,16 @@ class Collector:
 class MemoryBlocks(LocalBlocks):
     """The rows of an array X (n_rows, n_columns) in memory: NumPy, or CuPy, whose runs are CuPy arrays too."""
 
+    in_memory = True
+
     def __init__(self, X: Any) -> None:
         super().__init__(X.shape, X.dtype)
         self.X = np.require(X, requirements=["C", "ALIGNED"]) if isinstance(X, np.ndarray) else X
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.X, np.ndarray):  # Dask's bytes of moved rows are read-only, and may begin at any address
+            self.X = np.require(self.X, requirements=["C", "ALIGNED", "WRITEABLE"])
 
     @property
     def nbytes(self) -> int:
@@ -334,6 +346,7 @@ class _Shared(RowBlocks):
 
     def __init__(self, meeting: _Meeting, owner: int) -> None:
         super().__init__(meeting.blocks.shape, meeting.blocks.dtype)
+        self.in_memory = meeting.blocks.in_memory
         self._meeting, self._owner = meeting, owner
 
     def passes(self, requests: Sequence[Request]) -> list[Any]:

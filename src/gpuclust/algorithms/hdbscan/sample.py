@@ -24,12 +24,13 @@ from gpuclust.runtime.forecast import tree_rows
 
 
 def sample_of(data: FitInput, config: HdbscanConfig) -> np.ndarray | None:
-    """The numbers of the rows that the tree is built from, (m,) int64 ascending; None: all rows."""
+    """The numbers of the rows that the tree is built from, (m,) int64 ascending; None: all rows. Rows that this process holds in memory are
+    sampled only if ``sample_rows`` is a number, wherever passes over them are made."""
     n_rows, n_columns = data.X.shape
     size = n_rows
     if isinstance(config.sample_rows, int):
         size = config.sample_rows
-    elif isinstance(data.X, RowBlocks):
+    elif isinstance(data.X, RowBlocks) and not data.X.in_memory:
         limit = psutil.virtual_memory().total // 2 if data.memory is None else data.memory
         size = tree_rows(n_rows, n_columns, limit)
     if size >= n_rows:
