@@ -10,17 +10,21 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from gpuclust.algorithms import registry
 from gpuclust.algorithms.cluster import Clustering
+from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.registry import FitInput, fit
 from gpuclust.compose import plan
 from gpuclust.config import ScoreConfig, WorkersConfig
+from gpuclust.data.files import join_paths
 from gpuclust.errors import BackendError, ConfigurationError, FitError
 from gpuclust.metrics.validity import score
 from gpuclust.pipeline import batches, sweep
@@ -29,6 +33,7 @@ from gpuclust.reducers.pca import fit_components
 from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, DiskWriter, MemoryBlocks, Request, Run
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.forecast import plan_memory
 from gpuclust.runtime.order_statistics import medians
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import KILLED, MemoryRecorder
@@ -107,10 +112,11 @@ def test_workers_read_the_file_that_they_see(workers, rows, quiet, tmp_path, mon
     expected = MemoryBlocks(rows[BLOCK_ROWS : 5 * BLOCK_ROWS]).reduce(sums)
     np.testing.assert_array_equal(dask_blocks(half, LOCAL, quiet).reduce(sums), expected)
     in_memory = dask_blocks(rows, LOCAL, quiet, folder=tmp_path)  # too large to send: written to a file first
-    (copy,) = tmp_path.glob("gpuclust-rows-*")
+    assert (in_memory.in_memory, there.in_memory) == (True, False)
+    (copy,) = tmp_path.glob("gpuclust-*/rows-*")
     np.testing.assert_array_equal(in_memory.reduce(sums), there.reduce(sums))
     del in_memory
-    assert not copy.exists()
+    assert not copy.parent.exists()
 
 
 def test_a_worker_without_room_reads_its_file_again_in_each_pass(workers, rows, quiet, tmp_path):
@@ -138,6 +144,9 @@ def test_rows_that_the_workers_cannot_read_are_sent_up_to_a_limit(workers, rows,
     monkeypatch.setattr(blocks_module, "SEND_BYTES", 1000)
     with pytest.raises(BackendError, match=r"cannot read .*/x, .*set memory\.folder to a folder on a file system"):
         dask_blocks(on_disk, LOCAL, quiet)
+    with pytest.raises(BackendError, match=r"cannot read .*/rows-1, .*set memory\.folder to"):
+        dask_blocks(rows, LOCAL, quiet, folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_what_an_owner_keeps_stays_on_the_worker_until_it_is_released(workers, rows, quiet):
@@ -164,6 +173,26 @@ def test_a_killed_worker_changes_no_bit(workers, rows, quiet, monkeypatch, n_kil
         assert time.monotonic() < deadline
         time.sleep(0.1)
         np.testing.assert_array_equal(there.reduce(sums), expected)
+
+
+def test_a_cluster_without_workers_is_waited_for(workers, rows, quiet, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    addresses, first = workers.addresses, iter([[], []])
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "addresses", lambda: next(first, addresses()))
+        tasks = module.Tasks(workers, abs)
+        tasks.start(-3)
+    while not (ended := tasks.ended()):
+        assert tasks
+    assert ended == [(-3, 3)]
+    assert tasks.ended() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "addresses", list)
+        patch.setattr(module, "WORKER_SECONDS", 0.05)
+        for call in (lambda: tasks.start(1), tasks.ended, lambda: dask_blocks(rows, LOCAL, quiet)):
+            with pytest.raises(BackendError, match=r"no worker is left at tcp://.*; start workers with `dask worker"):
+                call()
+            workers._alone_since = None
 
 
 QUICK = ["data=catalogue", "data.n_rows=600", "report=none", "cluster.n_init=1", "cluster=kmeans,gmm", "cluster.n_clusters=2,3,4"]  # fmt: skip
@@ -237,6 +266,56 @@ def test_a_file_that_workers_cannot_read_is_named_before_anything_is_recorded(wo
     with pytest.raises(BackendError, match=r"cannot read .*t\.csv; put it on a file system that all machines share"):
         sweep.run(planned, sweep.jobs_of(planned, context.backend), context)
     assert not context.recorder.runs
+
+
+def test_files_of_a_list_and_of_a_pattern_are_looked_for_on_the_workers(context, tmp_path):
+    (job,) = jobs_like(context)
+
+    def reason(*paths):
+        """Why the files cannot be read on a worker that has no b.csv."""
+        for name in "ab":
+            (tmp_path / f"{name}.csv").write_text("x,y\n1,2\n")
+        data = replace(job.config.data, path=join_paths([str(path) for path in paths]))
+
+        def everywhere(function, path):
+            (tmp_path / "b.csv").unlink(missing_ok=True)
+            return {"tcp://a": function(path)}
+
+        fake = SimpleNamespace(everywhere=everywhere)
+        return batches._unreadable([replace(job, config=replace(job.config, data=data))], fake)
+
+    assert f"tcp://a cannot read {tmp_path / 'b.csv'};" in reason("s3://bucket/x.csv", tmp_path / "b.csv")
+    for path in (tmp_path / "*.csv", tmp_path, f"file://{tmp_path}/b.csv"):
+        assert f"tcp://a cannot read {path};" in reason(path)
+    assert reason(tmp_path / "a.csv", "https://host/x.csv") is None
+    assert reason("s3://bucket/x-*.csv") is None
+
+
+def test_a_matrix_stays_here_where_workers_cannot_fit_it(workers, context, rows, monkeypatch):
+    kmeans, gmm = jobs_like(context, "cluster=kmeans,gmm", "workers=dask", "workers.count=2", "workers.use=rows")
+    monkeypatch.setitem(registry.algorithms(), "gmm", replace(registry.get_algorithm("gmm"), fit={"cpu": fail}))
+    monkeypatch.setattr(batches, "warm_up", print)
+    matrix, said = replace(matrix_of(rows[:2000]), key="m"), []
+    context = replace(context, say=said.append, memory=plan_memory(kmeans.config, backend="cpu"))
+    hold = batches.with_workers([kmeans, gmm], 2, 2000, context).hold
+    assert isinstance(hold(matrix, [kmeans]).X, blocks_module.DaskBlocks)
+    assert hold(matrix, [kmeans, gmm]) is matrix
+    assert batches.with_workers([gmm], 1, 2000, context).hold(matrix, [gmm]) is matrix
+    gpu = SimpleNamespace(name="gpu")
+    assert batches.with_workers([kmeans], 1, 2000, replace(context, backend=gpu)).batches_on == "here"
+    assert said == [
+        "Dask: rows on the workers (workers.use)",
+        "Dask: computing here (cluster=gmm needs all rows in memory)",
+        "Dask: computing here (the matrix is in the memory of the GPU)",
+    ]
+
+
+def test_workers_compile_a_fit_but_build_no_tree(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(batches, "fit", lambda data, configs: fitted.append(configs[0].name))
+    for config in (HdbscanConfig(), KMeansConfig()):
+        batches.warm_up(config, "float32", 9)
+    assert fitted == ["kmeans"]
 
 
 def jobs_like(context, *overrides):

@@ -9,18 +9,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numba import get_num_threads
 
 from gpuclust.algorithms.cluster import Clustering
-from gpuclust.algorithms.registry import FitInput, algorithm_of, fit
+from gpuclust.algorithms.registry import IN_BLOCKS, FitInput, algorithm_of, fit
 from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import ClusterConfig
-from gpuclust.errors import BackendError
+from gpuclust.data.files import find_files, split_paths
+from gpuclust.data.remote import is_remote
+from gpuclust.errors import BackendError, DataError
 from gpuclust.metrics.validity import Scores
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.job import compute_all, get_matrix, get_table, record_all
@@ -214,10 +215,15 @@ def with_workers(jobs: Sequence[Job], n_batches: int, n_rows: int, context: RunC
         use, why = choose(jobs, n_batches, n_rows, found, can_read=unreadable is None)
     if use == JOBS and unreadable is not None:
         raise BackendError(unreadable)
+    if use == ROWS and context.scratch(jobs[0]) is None:  # the matrix is one array
+        if context.backend.name == "gpu":
+            use, why = HERE, "the matrix is in the memory of the GPU"
+        elif not any(map(_in_blocks, jobs)):
+            use, why = HERE, f"cluster={jobs[0].config.cluster.name} needs all rows in memory"
     words = {JOBS: f"{n_batches} batches of jobs on the workers", ROWS: "rows on the workers", HERE: "computing here"}
     context.say(f"Dask: {words[use]} ({why})")
     if use == ROWS:
-        return replace(context, hold=lambda matrix, job: _held(matrix, job, context))
+        return replace(context, hold=lambda matrix, batch: _held(matrix, batch, context))
     return replace(context, batches_on=use)
 
 
@@ -252,8 +258,8 @@ def _pass_seconds(job: Job, n_rows: int) -> float:
 
 def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:
     """Why the workers cannot read the files of the jobs; None if they can."""
-    paths = {p for job in jobs for p in (job.config.data.path, job.config.data.join.path) if p and "://" not in p}
-    for path in sorted(paths):
+    given = {name for job in jobs for name in (job.config.data.path, job.config.data.join.path) if name}
+    for path in sorted({part for name in given for part in split_paths(name) if not is_remote(part)}):
         own = _size(path)
         for address, found in workers.everywhere(_size, path).items():
             if found != own:
@@ -265,21 +271,31 @@ def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:
 
 
 def _size(path: str) -> int | None:
-    """The bytes of a file, or the number of entries of a folder; None if the path does not exist."""
-    place = Path(path)
-    if place.is_dir():
-        return sum(1 for _ in place.iterdir())
-    return place.stat().st_size if place.is_file() else None
+    """The bytes of a file, or of the files in a folder or of a pattern; None if they cannot be read."""
+    try:
+        return sum(file.stat().st_size for file in find_files(path).paths)
+    except (DataError, OSError):
+        return None
 
 
-def _held(matrix: Matrix, job: Job, context: RunContext) -> Matrix:
-    """The matrix with its rows on the workers, once for all jobs with this matrix."""
+def _in_blocks(job: Job) -> bool:
+    """Whether the algorithm of a job can fit blocks of rows."""
+    return IN_BLOCKS in algorithm_of(job.config.cluster).fit
+
+
+def _held(matrix: Matrix, jobs: Sequence[Job], context: RunContext) -> Matrix:
+    """The matrix of a batch with its rows on the workers, once for all batches with this matrix.
+
+    An array stays here if it is on a GPU, or if an algorithm of the batch cannot fit blocks of rows.
+    """
     X = matrix.X
     if not isinstance(X, np.ndarray | LocalBlocks):
-        return matrix  # on a GPU, or on the workers already
+        return matrix
+    if isinstance(X, np.ndarray) and not all(map(_in_blocks, jobs)):
+        return matrix
 
     def make() -> Any:
-        c = job.config
+        c = jobs[0].config
         compile_first = (warm_up, (c.cluster, X.dtype.name, X.shape[1]))
         return dask_blocks(X, c.workers, context.display, folder=scratch_folder(c.memory), precompile=compile_first)
 
@@ -287,8 +303,12 @@ def _held(matrix: Matrix, job: Job, context: RunContext) -> Matrix:
 
 
 def warm_up(config: ClusterConfig, dtype: str, n_columns: int) -> None:
-    """On a worker: compile the kernels of a fit to blocks of rows, by a fit to a small random matrix."""
-    if "blocks" not in algorithm_of(config).fit:
+    """On a worker: compile the kernels of a fit to blocks of rows, by a fit to a small random matrix.
+
+    Nothing is compiled for an algorithm with a shared step: the process that runs the job computes it (HDBSCAN's tree).
+    """
+    algorithm = algorithm_of(config)
+    if IN_BLOCKS not in algorithm.fit or algorithm.shared_step:
         return
     n_rows = 2_000_000 // n_columns + BLOCK_ROWS  # from 2 million values on a mixture is fitted in the dtype itself
     X = np.random.default_rng(0).normal(size=(n_rows, n_columns)).astype(dtype)

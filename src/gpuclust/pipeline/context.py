@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -169,7 +169,7 @@ class RunContext:
     """What jobs run with: the backend and why it was chosen, the shared cache, the recorder and the display.
 
     ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs. With Dask workers (`gpuclust.pipeline.batches`),
-    ``batches_on`` is ``jobs`` where they compute whole batches, and ``hold`` puts the rows of a job's matrix on them.
+    ``batches_on`` is ``jobs`` where they compute whole batches, and ``hold`` puts the rows of the matrix of a batch of jobs on them.
     ``memory`` says where jobs hold their rows; None: in memory.
     """
 
@@ -182,7 +182,7 @@ class RunContext:
     say: Callable[[str], None] = lambda text: None
     work: Callable[[float], None] = lambda units: None
     batches_on: str = "here"
-    hold: Callable[[Matrix, Job], Matrix] = lambda matrix, job: matrix
+    hold: Callable[[Matrix, Sequence[Job]], Matrix] = lambda matrix, jobs: matrix
     memory: MemoryPlan | None = None
     storage: RowStorage = field(default_factory=RowStorage)
 

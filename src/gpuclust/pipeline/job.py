@@ -74,7 +74,7 @@ def record_all(
 def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustError]:
     """Read, clean, prepare, cluster, score and describe; recording nothing."""
     table = get_table(jobs[0], context)
-    matrix = context.hold(get_matrix(jobs[0], context), jobs[0])
+    matrix = context.hold(get_matrix(jobs[0], context), jobs)
     clusterings = _cluster(jobs, matrix, context)
     scores = iter(_score(jobs, matrix, [c for c in clusterings if isinstance(c, Clustering)], context))
     return [

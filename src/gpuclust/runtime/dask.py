@@ -80,10 +80,22 @@ class Workers:
         with self.one_line_errors():
             return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
 
+    def wait_for_worker(self) -> list[str]:
+        """Wait until the cluster has a worker; return the addresses of all. Raises BackendError after `WORKER_SECONDS`."""
+        while not (found := self.addresses()):
+            self.require_workers()
+            time.sleep(LOOK_SECONDS)
+        self._alone_since = None
+        return found
+
     def everywhere(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-        """Call a function on each worker: address -> its result, or its exception."""
+        """Call a function on each worker, of which there is at least one: address -> its result, or its exception."""
+        self.wait_for_worker()
         with self.one_line_errors():
-            return dict(self.client.run(function, *args, on_error="return"))
+            found = dict(self.client.run(function, *args, on_error="return"))
+        if not found:  # the last worker has ended since
+            raise BackendError(self._no_worker)
+        return found
 
     def survey(self) -> list[Worker]:
         """All workers. Raises BackendError if one has another version of gpuclust or of Python, or does not answer."""
@@ -135,6 +147,7 @@ class Workers:
             try:
                 with self.client.as_current():
                     distributed.wait(futures, timeout=LOOK_SECONDS, return_when=until)
+                self._alone_since = None
                 return True
             except TimeoutError:
                 self.require_workers()
@@ -170,9 +183,11 @@ class Workers:
             return
         self._alone_since = self._alone_since or now
         if now - self._alone_since > WORKER_SECONDS:
-            raise BackendError(
-                f"no worker is left at {self.scheduler}; start workers with `dask worker {self.scheduler}` and run the same command again"
-            )
+            raise BackendError(self._no_worker)
+
+    @property
+    def _no_worker(self) -> str:
+        return f"no worker is left at {self.scheduler}; start workers with `dask worker {self.scheduler}` and run the same command again"
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
@@ -218,13 +233,18 @@ class Tasks(Generic[T]):
         return [address for address in self._workers.addresses() if address not in busy]
 
     def start(self, item: T) -> None:
-        """Call the function with an item on a free worker."""
-        future = self._workers.submit(self._function, item, name="jobs", address=self.free[0])
-        self._running[future] = (item, self.free[0])
+        """Call the function with an item on a free worker; if none is free, on another. Waits for a worker if there is none, and raises
+        BackendError as `Workers.wait_for_worker` does."""
+        address = (self.free or self._workers.wait_for_worker())[0]
+        future = self._workers.submit(self._function, item, name="jobs", address=address)
+        self._running[future] = (item, address)
 
     def ended(self) -> list[tuple[T, Any]]:
         """Wait for up to `LOOK_SECONDS` until a call ends; return the items of all calls that ended, each with its result or its
-        exception."""
+        exception. If no call runs, wait for a worker."""
+        if not self._running:
+            self._workers.wait_for_worker()
+            return []
         self._workers.wait(list(self._running), for_one=True)
         return [(self._running.pop(f)[0], self._outcome(f)) for f in list(self._running) if f.done()]
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 import time
-import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -29,7 +27,6 @@ from gpuclust.errors import BackendError, GpuclustError
 from gpuclust.runtime.blocks import (
     BLOCK_ROWS,
     DiskBlocks,
-    DiskWriter,
     LocalBlocks,
     MemoryBlocks,
     MergeTree,
@@ -50,6 +47,7 @@ from gpuclust.runtime.dask import (
     use_cores,
 )
 from gpuclust.runtime.passes import PerRow
+from gpuclust.runtime.scratch import Scratch
 
 SEND_BYTES = 2**30
 """The most bytes of rows that are sent to workers that cannot read the file; the scheduler keeps a copy."""
@@ -155,6 +153,7 @@ class DaskBlocks(RowBlocks):
         say: Say = no_display,
     ) -> None:
         super().__init__(source.shape, source.dtype)
+        self.in_memory = source.in_memory
         self._workers, self._source, self._path = workers, source, path
         self._precompile, self._say = precompile, say
         self._released: set[int] = set()
@@ -281,7 +280,7 @@ def dask_blocks(
     """The rows of X (n_rows, n_columns), an array on the host or blocks, on the workers of a configuration.
 
     If all workers can read the file of `DiskBlocks`, they do so. Other rows are sent, up to `SEND_BYTES`; a larger array is written to
-    ``folder`` (default: the folder of temporary files), which the workers must be able to read. ``display`` has ``say`` and ``stage``.
+    a `Scratch` in ``folder``, which the workers must be able to read. ``display`` has ``say`` and ``stage``.
 
     Raises BackendError where the workers cannot be reached or cannot get the rows.
     """
@@ -289,26 +288,25 @@ def dask_blocks(
     workers = connect(config, say)
     source = MemoryBlocks(X) if isinstance(X, np.ndarray) else X
     path: Path | None = None
-    if isinstance(source, DiskBlocks):
-        path = source.path.absolute() if _visible(workers, source.path) else None
-        if path is None and source.total_bytes > SEND_BYTES:
-            raise _unreadable(workers, source.path, source.total_bytes)
-    elif source.total_bytes > SEND_BYTES:
-        path = _written(source, Path(folder or tempfile.gettempdir()))
-        if not _visible(workers, path):
-            path.unlink()
-            raise _unreadable(workers, path, source.total_bytes)
-    blocks = DaskBlocks(
-        workers, source, path=path, n_shards=n_shards, precompile=precompile, stage=display.stage, say=say
-    )
-    if path is not None and not isinstance(source, DiskBlocks):
-        weakref.finalize(blocks, path.unlink, missing_ok=True)
+    with ExitStack() as on_error:
+        if isinstance(source, DiskBlocks):
+            path = source.path.absolute() if _visible(workers, source.path) else None
+            if path is None and source.total_bytes > SEND_BYTES:
+                raise _unreadable(workers, source.path, source.total_bytes)
+        elif source.total_bytes > SEND_BYTES:
+            path = _written(source, on_error.enter_context(Scratch(folder)))
+            if not _visible(workers, path):
+                raise _unreadable(workers, path, source.total_bytes)
+        blocks = DaskBlocks(
+            workers, source, path=path, n_shards=n_shards, precompile=precompile, stage=display.stage, say=say
+        )
+        weakref.finalize(blocks, on_error.pop_all().close)
     return blocks
 
 
-def _written(source: LocalBlocks, folder: Path) -> Path:
+def _written(source: LocalBlocks, scratch: Scratch) -> Path:
     """The rows in a flat file of a folder."""
-    writer = DiskWriter(folder / f"gpuclust-rows-{uuid.uuid4().hex}.bin", source.shape[1], source.dtype)
+    writer = scratch.writer("rows", source.shape[1], source.dtype)
     for _, X in source.runs():
         writer.append(X)
     return writer.close().path.absolute()
