@@ -22,6 +22,7 @@ from gpuclust.assignments import SourceColumns, assign, with_assignments, write_
 from gpuclust.choice import find
 from gpuclust.compare import matches_csv, table_csv
 from gpuclust.compose import plan
+from gpuclust.data.disk_frame import NO_VALUE_YET
 from gpuclust.data.stream import read_streamed
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.export import Exported, export, find_run
@@ -408,9 +409,11 @@ def test_a_table_on_disk_is_exported_as_in_memory(
     frame["whole"] = pd.array(rng.integers(0, 9, n), dtype="Int64")
     frame.loc[::7, "whole"] = None
     frame.loc[::50, "b"] = None
+    frame["genre"] = pd.array([None] * n, dtype="boolean")
     path = tmp_path / f"table.{form}"
     frame.to_csv(path, index=False) if form == "csv" else frame.to_parquet(path)
     overrides = [f"data.path={path}", "data=table", "data.features=[a,b,x]", "data.roles.title=name", "report=none"]
+    overrides += ["data.roles.group=genre"] if form == "parquet" else []
     (job,) = sweep.jobs_of(plan([*overrides, f"cluster={algorithm}"], multirun=False), context.backend)
     (result,) = jobs.compute([job], context)
     bundle = bundle_of(job.config, result.table, result.matrix, result.clustering, result.profile)
@@ -429,6 +432,7 @@ def test_a_table_on_disk_is_exported_as_in_memory(
     memory, disk = (pq.ParquetFile(tmp_path / f"{where}.parquet") for where in ("memory", "disk"))
     assert disk.num_row_groups == 1 + (algorithm == "kmeans" and result.table.n_rows > BLOCK_ROWS)
     assert memory.read().equals(disk.read())
+    assert form == "csv" or memory.schema_arrow.field("genre").type == NO_VALUE_YET
     assert (tmp_path / "memory.csv").read_bytes() == (tmp_path / "disk.csv").read_bytes()
     names = {"id", "name", "a", "b", "x_source", "code", "whole", "cluster", "confidence", "x", "y", "z"}
     assert names <= set(disk.schema_arrow.names)

@@ -81,7 +81,7 @@ class SourceColumns:
 def frame_batches(frame: Frame, frames: Frames) -> Iterator[pa.Table]:
     """A frame in Arrow tables of `BATCH_ROWS` rows."""
     if not isinstance(frame, DiskFrame):
-        whole = pa.Table.from_pandas(frames.to_pandas(frame), preserve_index=False).replace_schema_metadata(None)
+        (whole,) = tables_of([frames.to_pandas(frame)])
         yield from (whole.slice(start, BATCH_ROWS) for start in range(0, whole.num_rows, BATCH_ROWS))
         return
     yield from tables_of(frame.batches(rows=BATCH_ROWS))
@@ -95,7 +95,7 @@ def tables_of(frames: Iterable[pd.DataFrame]) -> Iterator[pa.Table]:
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
         except (pa.ArrowException, TypeError) as error:
             raise DataError(
-                f"a column has values of several types and cannot be read in batches: {message_of(error)}"
+                f"a column has values of several types; make them one type ({message_of(error)})"
             ) from error
         if schema is None:
             fields = [

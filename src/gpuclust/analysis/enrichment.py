@@ -31,7 +31,7 @@ def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequ
 
     A value of which a row has several (a list of genres) counts each time. ``labels`` (n_rows,) int.
     """
-    if column is None or not len(column.values):
+    if column is None or not column.totals.sum():
         return dict.fromkeys(clusters, Top())
     own, codes, counts = _pairs(column, labels)
     starts = np.searchsorted(own, [*clusters])
