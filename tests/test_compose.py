@@ -234,6 +234,7 @@ def test_a_path_needs_no_quotes_of_hydra(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).touch()
         assert compose([f"data.path={tmp_path / name}"]).data.path == str(tmp_path / name)
         assert compose([f"data.path=~/{name}"]).data.path == f"~/{name}"
+    assert compose(["memory.folder=~/scratch"]).memory.folder == "~/scratch"
     assert [j.config.data.path for j in plan(["data.path=~/p.csv,~/q.csv"], multirun=True).jobs] == [
         "~/p.csv",
         "~/q.csv",

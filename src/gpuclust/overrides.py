@@ -18,7 +18,7 @@ WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "memory", "workers",
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 
 STUDIES = "experiments"
-PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file")
+PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file", "memory.folder")
 # Names that other libraries use for a key.
 SYNONYMS = {
     "cluster.n_components": "cluster.n_clusters",
