@@ -80,14 +80,14 @@ def test_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plan_memory(with_memory(limit=needs - 1))
 
 
-def test_a_table_that_does_not_fit_the_gpu_is_streamed_and_the_line_says_that_this_was_never_run(
+def test_a_table_that_does_not_fit_the_gpu_is_streamed_and_computed_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_device_limit", lambda: 10**9)
     found = forecast(with_memory(limit="1TB"), backend="gpu")
     assert found.rung == "disk"
     assert "GB of the GPU's 1.0 GB: streams from disk" in found.text
-    assert "never run" in found.text
+    assert "the CPU computes from blocks on disk" in found.text
     monkeypatch.setattr(module, "_device_limit", lambda: 10**11)
     assert forecast(with_memory(limit="1TB"), backend="gpu").rung == "resident"
 

@@ -178,6 +178,7 @@ def test_the_model_loads_and_predicts_through_mlflow(uri: str, tmp_path: Path, m
     recorder = MlflowRecorder(uri)
     (job,) = recorder.jobs()
     assert main(["data.n_rows=500", "cluster.n_clusters=3", f"tracking.uri={uri}", "report=none"]) == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # gpuclust leaves MLflow's state of the program as it was
     (model_id,) = [m.model_id for m in recorder.client.get_run(job.run_id).outputs.model_outputs]
     model = mlflow.pyfunc.load_model(f"models:/{model_id}")
     kept = recorder.client.get_logged_model(model_id)
@@ -303,7 +304,8 @@ def test_the_ui_starts_and_names_the_chart_view(recorder: MlflowRecorder) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(["--port", "99999"], "outside 1 to 65535"), (["--host", "no.such.invalid"], "no address")]
+    ("options", "said"),
+    [(["--port", "99999"], "outside 1 to 65535"), (["--host", "no.such.invalid"], "not an address")],
 )
 def test_the_ui_refuses_a_port_or_host_that_cannot_be(
     options: list[str], said: str, uri: str, capsys: pytest.CaptureFixture[str]

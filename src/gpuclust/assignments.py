@@ -19,7 +19,7 @@ from gpuclust.analysis.noise import NoiseAssignment, assign_noise
 from gpuclust.config import DataConfig, did_you_mean
 from gpuclust.data.column_batches import other_columns_batches
 from gpuclust.data.disk_frame import NO_VALUE_YET, DiskFrame
-from gpuclust.data.table import Frame, Frames, Table
+from gpuclust.data.table import Frames, Table
 from gpuclust.errors import ConfigurationError, DataError, message_of
 from gpuclust.model.bundle import Assignment, Bundle, Prediction
 from gpuclust.model.manifest import ADDED
@@ -78,7 +78,7 @@ class SourceColumns:
             yield columns
 
 
-def frame_batches(frame: Frame, frames: Frames) -> Iterator[pa.Table]:
+def frame_batches(frame: Any, frames: Frames) -> Iterator[pa.Table]:
     """A frame in Arrow tables of `BATCH_ROWS` rows."""
     if not isinstance(frame, DiskFrame):
         (whole,) = tables_of([frames.to_pandas(frame)])

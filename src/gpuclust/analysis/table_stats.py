@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from gpuclust.analysis.members import CHUNK_ROWS
 from gpuclust.analysis.moments import moments
 from gpuclust.data.disk_frame import DiskFrame
-from gpuclust.data.table import Frame, Frames, Table
+from gpuclust.data.table import Frames, Table
 from gpuclust.model.records import Example
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks
 
@@ -78,7 +78,7 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
     roles = {
         role: column for role, column in table.roles.named().items() if role in (*SHOWN_ROLES, "group", "popularity")
     }
-    frame = table.frame[list(dict.fromkeys(roles.values()))]
+    frame: Any = table.frame[list(dict.fromkeys(roles.values()))]
     if isinstance(frame, DiskFrame):
         shown: Any = frame
         wanted = _columns(roles, "group", "creator", "popularity")
@@ -109,7 +109,7 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
 
 def feature_blocks(table: Table, frames: Frames) -> RowBlocks:
     """The features of a table (n_rows, n_features) float64 in original units, on the host or on disk."""
-    frame: Frame = table.frame
+    frame: Any = table.frame
     if isinstance(frame, DiskFrame):
         return frame.values_of(table.features)
     host = frames.to_pandas(frame[list(table.features)])
