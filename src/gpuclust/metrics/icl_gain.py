@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, sizes_of
 from gpuclust.runtime.backend import Array
 from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.passes import OneByOne, PerRow, as_blocks, each_block, on_host, xp_of
@@ -42,7 +42,7 @@ def split_gain(X: Array | RowBlocks, labels: np.ndarray) -> float:
     of the rows and one eigendecomposition of size min(n, n_columns).
     """
     rows, own = as_blocks(X), PerRow(labels)
-    sizes = np.bincount(labels[labels != NOISE])
+    sizes = sizes_of(labels, int(labels.max(initial=NOISE)) + 1)
     present = np.flatnonzero(sizes)
     if len(present) < 2:
         return float("nan")
