@@ -30,6 +30,8 @@ DEVICE_SHARE = 0.8
 """The share of a GPU's memory that a job may take."""
 TREE_SHARE = 0.8
 """The share of the memory beyond the libraries that HDBSCAN's tree may take; the rest is for blocks and results."""
+MAX_OVERESTIMATE = 1.3
+"""How many times the peak a forecast may be: a job from disk is refused only where it certainly exceeds the limit."""
 RESULT_BYTES = 12
 """Bytes per row of the labels, confidences and distances, which are always held in memory."""
 TREE_SAMPLE = 250_000
@@ -204,7 +206,7 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
     if memory.mode == AUTO and fits and on_device:
         return RESIDENT, ""
     free = free_bytes(folder)
-    if disk_bytes <= limit and scratch <= free:
+    if disk_bytes <= MAX_OVERESTIMATE * limit and scratch <= free:
         if workers is not None and workers.name != "here" and workers.use == "rows":
             return CLUSTER, "prepared in temporary files"
         on_cpu = "" if on_device else "the table is too large for the GPU, so the CPU computes from blocks on disk"
