@@ -276,7 +276,7 @@ def test_a_frequent_key_takes_little_disk_and_memory(scratch, numbered):
 @pytest.mark.parametrize("n", [1, 2, 5, 70_001])
 @pytest.mark.parametrize("most_near", [0, 50, 10**7])
 def test_medians_and_means_are_those_of_pandas(scratch, n, most_near, monkeypatch):
-    monkeypatch.setattr(medians_module, "MOST_NEAR", most_near)
+    monkeypatch.setattr(medians_module, "MAX_SORTED", most_near)
     rng = np.random.default_rng(n)
     X = np.stack(
         [rng.normal(size=n) * 1e-300, rng.integers(-3, 3, n).astype(float), np.exp(20 * rng.normal(size=n))], axis=1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpuclust.model.records import NOISE
+from gpuclust.model.records import NOISE, sizes_of
 from gpuclust.runtime.blocks import BLOCK_ROWS, RUN_BLOCKS
 
 CHUNK_ROWS = BLOCK_ROWS * RUN_BLOCKS
@@ -27,13 +27,10 @@ class Members:
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels
         self._only: dict[int, np.ndarray] | None = None
-        counts = np.zeros(0, np.int64)
-        for start in range(0, len(labels), CHUNK_ROWS):
-            found = np.bincount(labels[start : start + CHUNK_ROWS] - NOISE, minlength=len(counts))
-            found[: len(counts)] += counts
-            counts = found
-        present = [int(i) + NOISE for i in np.flatnonzero(counts)]
-        self.sizes = {c: int(counts[c - NOISE]) for c in sorted(present, key=lambda c: (c == NOISE, c))}
+        sizes = sizes_of(labels)
+        self.sizes = {c: int(sizes[c]) for c in np.flatnonzero(sizes).tolist()}
+        if n_noise := len(labels) - int(sizes.sum()):
+            self.sizes[NOISE] = n_noise
 
     @property
     def clusters(self) -> tuple[int, ...]:

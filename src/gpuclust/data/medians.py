@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 READ_ROWS = 65_536
 """Rows that are read at a time; `gpuclust.data.clean` adds up a mean in the same parts."""
-MOST_NEAR = 1 << 22
+MAX_SORTED = 1 << 22
 """Values that are sorted in memory to find the medians."""
 _BITS = 16
 _SIGN = np.uint64(1 << 63)
@@ -66,7 +66,7 @@ def medians(values: DiskBlocks) -> np.ndarray:
                 found[j, i] |= np.uint64(digit << (64 - _BITS - done))
                 n_near += int(counts[i][digit])
         done += _BITS
-        if n_near <= MOST_NEAR or done == 64:
+        if n_near <= MAX_SORTED or done == 64:
             return _middle(values, found, ranks, done)
 
 

@@ -42,7 +42,7 @@ def split_gain(X: Array | RowBlocks, labels: np.ndarray) -> float:
     of the rows and one eigendecomposition of size min(n, n_columns).
     """
     rows, own = as_blocks(X), PerRow(labels)
-    sizes = sizes_of(labels, int(labels.max(initial=NOISE)) + 1)
+    sizes = sizes_of(labels)
     present = np.flatnonzero(sizes)
     if len(present) < 2:
         return float("nan")

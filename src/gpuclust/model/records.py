@@ -20,8 +20,12 @@ Fraction = Annotated[float, "in [0, 1], never NaN"]
 MIN_TYPICAL_LIFT = 1.2
 
 
-def sizes_of(labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Rows of each cluster, (n_clusters,) int64, of labels (n_samples,) int32; noise is left out."""
+def sizes_of(labels: np.ndarray, n_clusters: int | None = None) -> np.ndarray:
+    """Rows of each cluster, (n_clusters,) int64, of labels (n_samples,) int32; noise is left out.
+
+    ``n_clusters`` is by default the highest label plus 1.
+    """
+    n_clusters = int(labels.max(initial=NOISE)) + 1 if n_clusters is None else n_clusters
     counts = np.zeros(n_clusters + 1, dtype=np.int64)
     for start in range(0, len(labels), STEP):  # bincount copies its argument as int64
         counts += np.bincount(labels[start : start + STEP] + 1, minlength=n_clusters + 1)

@@ -170,7 +170,7 @@ class RunContext:
 
     ``say`` prints a line for the user; ``work`` receives how much of the batch is done, in jobs. With Dask workers (`gpuclust.pipeline.batches`),
     ``batches_on`` is ``jobs`` where they compute whole batches, and ``hold`` puts the rows of the matrix of a batch of jobs on them.
-    ``memory`` says where jobs hold their rows; None: in memory.
+    ``memory`` says where all jobs hold their rows; None: it is decided for each table.
     """
 
     backend: Backend

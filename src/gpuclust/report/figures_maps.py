@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gpuclust.analysis.members import Members
 from gpuclust.pages.palette import cluster_color
 from gpuclust.pages.raster import Frame, paint
 from gpuclust.pages.text import count
@@ -67,10 +68,8 @@ def cluster_map(
 
 def present_clusters(labels: np.ndarray) -> tuple[list[int], dict[int, float]]:
     """The clusters that have rows, noise last, and each one's share of all rows."""
-    sizes = np.bincount(labels + 1) if len(labels) else np.zeros(1, int)
-    present = [int(i) - 1 for i in np.flatnonzero(sizes)]
-    shares = {c: float(sizes[c + 1]) / max(len(labels), 1) for c in present}
-    return [c for c in present if c >= 0] + [c for c in present if c < 0], shares
+    sizes = Members(labels).sizes
+    return list(sizes), {c: size / len(labels) for c, size in sizes.items()}
 
 
 def draw_rows(axes: Axes, points: HeldPoints | StreamedPoints) -> Frame:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpuclust.model.records import sizes_of
 from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.passes import PerRow
 from gpuclust.runtime.threads import in_threads
 
 KEY_BITS = 64
-MOST_BITS, LEAST_BITS = 11, 4  # a read; counters of 11 bits and one column fit the first-level cache
+MAX_BITS, MIN_BITS = 11, 4  # a read; counters of 11 bits and one column fit the first-level cache
 COUNTERS_BYTES = 32 << 20  # of one run; for many groups and columns a read takes fewer bits
 TILE = 1024  # rows that are counted column by column while they are in the cache
 SIGN = np.uint64(1 << 63)
@@ -77,7 +78,7 @@ def _add(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | No
 def order_statistics(blocks: RowBlocks, ranks: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Values of each column by their rank, 0 for the smallest, exact; -0.0 counts as 0.0. The columns are finite.
 
-    ``ranks`` (n_ranks,) int64 of all rows: the result is (n_ranks, n_columns) float64. With ``labels`` (n_rows,) int32, negative
+    ``ranks`` (n_ranks,) int64 of all rows: the result is (n_ranks, n_columns) float64. With ``labels`` (n_rows,) int32, -1
     for rows that are left out, ``ranks`` is (n_groups, n_ranks) among the rows of each group, and the result
     (n_groups, n_ranks, n_columns). A rank below 0 gives NaN.
     """
@@ -119,7 +120,7 @@ def _distinct(prefix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _bits(n_prefixes: int) -> int:
     """The number of bits per read, from the number of counters, which each bit doubles."""
     fitting = int(np.log2(max(COUNTERS_BYTES // (8 * n_prefixes), 1)))
-    return min(max(fitting, LEAST_BITS), MOST_BITS)
+    return min(max(fitting, MIN_BITS), MAX_BITS)
 
 
 def medians(blocks: RowBlocks, labels: np.ndarray | None = None, n_groups: int | None = None) -> np.ndarray:
@@ -185,10 +186,4 @@ class QuantilePlaces:
 
 def _sizes(blocks: RowBlocks, labels: np.ndarray | None, n_groups: int | None) -> np.ndarray:
     """Number of rows of each group, (n_groups,) int64."""
-    if labels is None:
-        return np.array([len(blocks)])
-    sizes = np.zeros(int(labels.max(initial=-1)) + 1 if n_groups is None else n_groups, np.int64)
-    for start in range(0, len(labels), 1 << 20):
-        part = labels[start : start + (1 << 20)]
-        sizes += np.bincount(part[part >= 0], minlength=len(sizes))
-    return sizes
+    return np.array([len(blocks)]) if labels is None else sizes_of(labels, n_groups)

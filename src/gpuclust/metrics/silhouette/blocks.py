@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuclust.metrics.silhouette.joint_labels import Array, check_clusters, group_rows
 from gpuclust.metrics.silhouette.score import SilhouetteResult, scale_exponent, summarise
-from gpuclust.model.records import NOISE, sizes_of
+from gpuclust.model.records import sizes_of
 from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.passes import OneByOne, PerRow, each_block
 
@@ -46,7 +46,7 @@ class Numbering:
 
 
 def _number(labels: Array, number: int) -> Numbering:
-    found = Numbering(sizes_of(labels, int(labels.max(initial=NOISE)) + 1))
+    found = Numbering(sizes_of(labels))
     check_clusters(found.weights, number)
     return found
 
