@@ -167,8 +167,8 @@ def test_web_addresses(folder: Path, ranges: bool, name: str) -> None:
         assert short_name(f"{address}/{name}?sig=1") == name
         whole = [request for request in seen if request == f"GET /{name}"]
         assert len(whole) == (0 if ranges else 1)
-        with pytest.raises(DataError, match=r"none.csv does not exist; check the address"):
-            find_files(f"{address}/none.csv")
+        with pytest.raises(DataError, match=r"none-401.csv does not exist; check the address"):
+            find_files(f"{address}/none-401.csv")
 
 
 @pytest.mark.parametrize(
