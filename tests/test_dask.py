@@ -124,7 +124,9 @@ def test_a_worker_without_room_reads_its_file_again_in_each_pass(workers, rows, 
     try:
         on_disk = written(tmp_path / "x", rows)
         there = dask_blocks(on_disk, LOCAL, quiet)
-        held = workers.everywhere(_bytes_held, str(on_disk.path))  # shards of an earlier test stay until Dask releases them
+        held = workers.everywhere(
+            _bytes_held, str(on_disk.path)
+        )  # shards of an earlier test stay until Dask releases them
         assert list(held.values()) == [[0], [0]]
         np.testing.assert_array_equal(there.reduce(sums), MemoryBlocks(rows).reduce(sums))
     finally:

@@ -317,7 +317,12 @@ def store_errors(url: str, done: str = "read") -> Iterator[None]:
 def _reason(url: str, error: Exception, done: str) -> str:
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for any error
     text = f"{type(cause or error).__name__} {cause or error}"
-    for name in (url, url.partition("?")[0], urlsplit(url).path, urlsplit(url).netloc):  # an address may contain 401 or 404
+    for name in (
+        url,
+        url.partition("?")[0],
+        urlsplit(url).path,
+        urlsplit(url).netloc,
+    ):  # an address may contain 401 or 404
         text = text.replace(name, " ") if len(name) > 1 else text
     credentials = {
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)",
@@ -328,7 +333,9 @@ def _reason(url: str, error: Exception, done: str) -> str:
     }.get(scheme_of(url), "an address with a valid signature")
     if re.search(r"NO_SUCH_BUCKET|NoSuchBucket|bucket .* not found", text, re.IGNORECASE):
         return "is in a bucket that does not exist; check the name of the bucket"
-    if re.search(r"ACCESS_DENIED|\b40[13]\b|INVALID_ACCESS_KEY|SIGNATURE|credential|Unauthenticated", text, re.IGNORECASE):
+    if re.search(
+        r"ACCESS_DENIED|\b40[13]\b|INVALID_ACCESS_KEY|SIGNATURE|credential|Unauthenticated", text, re.IGNORECASE
+    ):
         return f"cannot be {done}: access is denied; set {credentials}"
     if re.search(r"FileNotFoundError|\b404\b|NOT_FOUND|RESOURCE_NOT_FOUND", text):
         return "does not exist; check the address"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PickleError
 from typing import Any
 
 from numba import config, njit
@@ -27,6 +27,18 @@ PRECOMPILE = "gpuclust.metrics.precompile"
 SILHOUETTE_KERNELS = "gpuclust.metrics.silhouette.kernels_cpu"
 POLL_SECONDS = 0.02  # between two looks into the cache for what the worker compiles
 FASTMATH = {"contract", "nnan", "nsz"}
+# What reading or writing a cache raises where its folder is full, missing or damaged: pickle's manual names these.
+CACHE_ERRORS = (
+    OSError,
+    EOFError,
+    PickleError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
 
 
 def compiled(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -43,13 +55,13 @@ def compiled(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., 
             kernel = njit(cache=True, **options)(function)
         except RuntimeError:  # numba's answer where no folder is writable
             return njit(**options)(function)
-        _ignore_cache_errors(kernel._cache)
+        ignore_cache_errors(kernel._cache)
         return kernel
 
     return decorate
 
 
-def _ignore_cache_errors(cache: Any) -> None:
+def ignore_cache_errors(cache: Any) -> None:
     """Compile without the cache if its folder has become full, damaged or missing since the import.
 
     Numba would raise an error from the first call. A kernel that the worker is still to compile is waited for. The folder is locked during
@@ -66,14 +78,14 @@ def _ignore_cache_errors(cache: Any) -> None:
             try:
                 with _lock(cache.cache_path):
                     found = load(*args)
-            except (OSError, EOFError, UnpicklingError):
+            except CACHE_ERRORS:
                 return None
             if found is not None or not coming:
                 return found
             time.sleep(POLL_SECONDS)
 
     def save_if_possible(*args: Any) -> None:
-        with suppress(OSError, EOFError, UnpicklingError):
+        with suppress(*CACHE_ERRORS):
             Path(cache.cache_path).mkdir(parents=True, exist_ok=True)
             with _lock(cache.cache_path):
                 save(*args)
