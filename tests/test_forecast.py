@@ -154,6 +154,22 @@ def test_the_limit_is_what_rlimit_leaves() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_limit_on_address_space_is_not_spent_on_reserves() -> None:
+    """A command under RLIMIT_AS takes its memory from few arenas; by default Arrow alone reserves 1 GiB."""
+    code = (
+        "import resource, psutil, sys; from gpuclust import cli;"
+        "limit = 8 * 10**9 if sys.argv[1] == 'limit' else resource.RLIM_INFINITY;"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); assert cli.main(['--version']) == 0;"
+        "import pyarrow as pa; before = psutil.Process().memory_info().vms;"
+        "column = pa.array(range(10**5)).cast('int32'); print(psutil.Process().memory_info().vms - before)"
+    )
+    grown = []
+    for how in ("limit", "none"):
+        done = subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True, timeout=60)
+        grown.append(int(done.stdout.split()[-1]))
+    assert grown[0] < 1e8 < 9e8 < grown[1]
+
+
 def test_the_limit_is_what_the_cgroup_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "memory"
     folder.mkdir()

@@ -86,13 +86,14 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
     else:
         shown = frames.to_pandas(frame)
         parts = [shown]
-    categories_of = {roles[role]: CategoryEncoder() for role in ("group", "creator") if role in roles}
-    popularity: list[np.ndarray] = []
+    n_rows = len(shown)
+    categories_of = {roles[role]: CategoryEncoder(n_rows) for role in ("group", "creator") if role in roles}
+    popularity = _Values(n_rows, np.float64) if "popularity" in roles else None
     for part in parts:
         for column, encoder in categories_of.items():
             encoder.add(part[column])
-        if "popularity" in roles:
-            popularity.append(_numbers(part[roles["popularity"]]))
+        if popularity is not None:
+            popularity.extend(_numbers(part[roles["popularity"]]))
     found = {column: encoder.close() for column, encoder in categories_of.items()}
     own = {role: roles[role] for role in SHOWN_ROLES if role in roles}
     return TableStats(
@@ -101,7 +102,7 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
         std=whole.std[0],
         groups=found.get(roles.get("group", "")),
         creators=found.get(roles.get("creator", "")),
-        popularity=np.concatenate(popularity) if popularity else None,
+        popularity=None if popularity is None else popularity.array,
         shown=shown[_columns(own, *own)],
         roles=own,
     )
@@ -131,9 +132,31 @@ def _numbers(column: Any) -> np.ndarray:
 
 def categories(column: pd.Series) -> Categories:
     """The categories of a column of texts, of numbers, or of lists of texts; each item of a list counts."""
-    encoder = CategoryEncoder()
+    encoder = CategoryEncoder(len(column))
     encoder.add(column)
     return encoder.close()
+
+
+class _Values:
+    """An array that grows at its end; ``size`` values are expected, so that no second copy is in memory."""
+
+    def __init__(self, size: int, dtype: Any) -> None:
+        self._room, self._size = np.empty(size, dtype), 0
+
+    def extend(self, part: np.ndarray) -> None:
+        """The next values."""
+        size = self._size + len(part)
+        if size > len(self._room):
+            self._room = np.concatenate(
+                [self.array, np.empty(max(size, 2 * len(self._room)) - self._size, self._room.dtype)]
+            )
+        self._room[self._size : size] = part
+        self._size = size
+
+    @property
+    def array(self) -> np.ndarray:
+        """The values so far, a view."""
+        return self._room[: self._size]
 
 
 class CategoryEncoder:
@@ -141,12 +164,12 @@ class CategoryEncoder:
     together they are as long as the merged one, so that a text is looked up only a few times; merged texts keep their codes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_rows: int = 0) -> None:
         self._n_rows = 0
-        self._codes: list[np.ndarray] = []
+        self._codes = _Values(n_rows, np.int32)
         self._rows: list[np.ndarray | tuple[int, int]] = []  # a range where value i is that of row i
         self._merged: pa.Array | None = None
-        self._waiting: list[pa.Array] = []
+        self._waiting: list[tuple[slice, pa.Array]] = []  # the codes that have a dictionary of their own
 
     def add(self, column: pd.Series) -> None:
         """The next rows."""
@@ -161,20 +184,22 @@ class CategoryEncoder:
             rows = np.flatnonzero(present) if rows is None else rows[present]
         start, self._n_rows = self._n_rows, self._n_rows + len(column)
         self._rows.append((start, self._n_rows) if rows is None else (rows + start).astype(np.int32))
-        self._codes.append(encoded.indices.drop_null().to_numpy())
-        self._waiting.append(encoded.dictionary)
-        if self._merged is None or sum(map(len, self._waiting)) >= len(self._merged):
+        first = len(self._codes.array)
+        self._codes.extend(encoded.indices.drop_null().to_numpy())
+        self._waiting.append((slice(first, len(self._codes.array)), encoded.dictionary))
+        if self._merged is None or sum(len(d) for _, d in self._waiting) >= len(self._merged):
             self._merge()
 
     def _merge(self) -> None:
         if self._merged is None:
-            self._merged, self._waiting = self._waiting[0], []
+            self._merged = self._waiting.pop()[1]
             return
-        dictionaries = _of_one_type([self._merged, *self._waiting])
+        dictionaries = _of_one_type([self._merged, *(dictionary for _, dictionary in self._waiting)])
         merged = pa.concat_arrays(dictionaries).dictionary_encode()
-        codes, at = merged.indices.to_numpy(), len(self._merged)
-        for i, dictionary in enumerate(self._waiting, start=len(self._codes) - len(self._waiting)):
-            self._codes[i] = codes[at : at + len(dictionary)][self._codes[i]]
+        new_codes, at = merged.indices.to_numpy(), len(self._merged)
+        codes = self._codes.array
+        for part, dictionary in self._waiting:
+            codes[part] = new_codes[at : at + len(dictionary)][codes[part]]
             at += len(dictionary)
         self._merged, self._waiting = merged.dictionary, []
 
@@ -186,10 +211,12 @@ class CategoryEncoder:
         order = pc.array_sort_indices(self._merged).to_numpy()
         place = np.empty(len(order), dtype=np.int32)
         place[order] = np.arange(len(order), dtype=np.int32)
-        totals = np.zeros(len(order), np.int64)
-        for i, codes in enumerate(self._codes):
-            self._codes[i] = place[codes]
-            totals += np.bincount(self._codes[i], minlength=len(order))
+        totals, codes = np.zeros(len(order), np.int64), self._codes.array
+        step = max(CHUNK_ROWS, len(order))
+        for start in range(0, len(codes), step):
+            part = codes[start : start + step]
+            part[:] = place[part]
+            totals += np.bincount(part, minlength=len(order))
         values = self._merged.take(pa.array(order))
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             values = pa.array([_text(v) for v in values.to_pylist()], pa.string())
@@ -197,7 +224,7 @@ class CategoryEncoder:
         if not all(isinstance(part, tuple) for part in self._rows):
             parts = [np.arange(*part, dtype=np.int32) if isinstance(part, tuple) else part for part in self._rows]
             rows = np.concatenate(parts)
-        return Categories(np.concatenate(self._codes), rows, values, totals)
+        return Categories(codes, rows, values, totals)
 
 
 def _of_one_type(dictionaries: Sequence[pa.Array]) -> list[pa.Array]:
