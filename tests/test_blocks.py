@@ -70,6 +70,24 @@ def test_disk_and_memory_give_the_same_bits(rows, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.concatenate(on_disk.collect(numbers)), np.arange(len(rows)))
 
 
+@pytest.mark.parametrize("advice", [module.MADV_POPULATE_READ, 9999], ids=["mapped", "read"])
+@pytest.mark.parametrize("first_row", [0, 5])
+def test_rows_on_disk_are_the_same_mapped_and_read(advice, first_row, rows, tmp_path, monkeypatch):
+    """A system that cannot map the pages reads them; the rows may begin anywhere in the file, and a pass may change its copy."""
+    monkeypatch.setattr(module, "MADV_POPULATE_READ", advice)
+    monkeypatch.setattr(module, "RUN_BLOCKS", 1)
+    written(tmp_path / "x", rows)
+    blocks = DiskBlocks(tmp_path / "x", (len(rows) - first_row, 3), rows.dtype, first_row)
+    for _ in range(2):
+        at = 0
+        for first, X in blocks.runs():
+            assert first * BLOCK_ROWS == at
+            np.testing.assert_array_equal(X, rows[first_row + at : first_row + at + BLOCK_ROWS])
+            at += len(X)
+            X[:] = 0
+        assert at == len(blocks)
+
+
 def test_rows_that_were_moved_are_aligned_and_bring_no_cache(rows):
     blocks, sent = MemoryBlocks(rows[:99].copy()), []
     blocks.reduce(sums)
@@ -161,3 +179,5 @@ def test_a_short_file_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(b"\0" * 16)
     with pytest.raises(BackendError, match=r"shorter than its 10 rows"):
         DiskBlocks(tmp_path / "x", (10, 2), np.float32).take(np.array([9]))
+    with pytest.raises(BackendError, match=r"shorter than its 10 rows"):
+        DiskBlocks(tmp_path / "x", (10, 2), np.float32).reduce(sums)

@@ -7,6 +7,7 @@ hold them.
 
 from __future__ import annotations
 
+import mmap
 import operator
 import os
 import threading
@@ -25,6 +26,8 @@ BLOCK_ROWS = 65_536
 """Rows of a block. The last one may be shorter."""
 RUN_BLOCKS = 16
 """Blocks that are read and processed together: the unit of memory and of parallel work."""
+
+MADV_POPULATE_READ = 22  # of Linux 5.14 and later; Python has no name for it
 
 T = TypeVar("T")
 Part = Callable[..., Any]
@@ -239,7 +242,7 @@ class MemoryBlocks(LocalBlocks):
 
 
 class DiskBlocks(LocalBlocks):
-    """Rows in a flat file, row after row. The next run is read while the present one is processed; at most two are in memory.
+    """Rows in a flat file, row after row. The next run is brought into memory while the present one is processed; at most two are there.
 
     ``first_row`` is the number of rows in the file before the first of these. Raises BackendError if the file cannot be read, or is
     shorter than the rows.
@@ -276,23 +279,36 @@ class DiskBlocks(LocalBlocks):
         """All rows in order."""
         step = BLOCK_ROWS * RUN_BLOCKS
         starts = range(0, len(self), step)
-        buffers = [np.empty((min(step, len(self)), self.shape[1]), self.dtype) for _ in range(min(2, len(starts)))]
         file = os.open(self.path, os.O_RDONLY)
         pool = ThreadPoolExecutor(1, thread_name_prefix="gpuclust-read")
         try:
 
-            def read(i: int) -> np.ndarray:
-                return self.read(starts[i], min(starts[i] + step, len(self)), buffers[i % 2], file)
+            def load(start: int) -> np.ndarray:
+                return self._mapped(start, min(start + step, len(self)), file)
 
-            coming = pool.submit(read, 0)
-            for i, start in enumerate(starts):
+            coming = pool.submit(load, 0)
+            for start in starts:
                 X = coming.result()
-                if i + 1 < len(starts):
-                    coming = pool.submit(read, i + 1)
+                if start + step < len(self):
+                    coming = pool.submit(load, start + step)
                 yield start // BLOCK_ROWS, X
         finally:
             pool.shutdown()
             os.close(file)
+
+    def _mapped(self, start: int, stop: int, file: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` in the page cache of the system, without a copy; a copy where the system cannot do that.
+
+        The pages are private to the process and in memory when this returns, so an error of the disk is an exception here.
+        """
+        begin, end = ((self.first_row + row) * self._row_bytes for row in (start, stop))
+        first = begin - begin % mmap.ALLOCATIONGRANULARITY
+        try:
+            pages = mmap.mmap(file, end - first, flags=mmap.MAP_PRIVATE, offset=first)
+            pages.madvise(MADV_POPULATE_READ)
+        except (OSError, ValueError, AttributeError):
+            return self.read(start, stop, file=file)
+        return np.frombuffer(pages, self.dtype, offset=begin - first).reshape(stop - start, self.shape[1])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Rows by their numbers; a row is read alone, or with its block if many rows of the block are wanted."""
