@@ -24,6 +24,11 @@ with suppress(ModuleNotFoundError):  # a machine that runs the GPU's tests alone
     settings.register_profile("wander", deadline=None, print_blob=True)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":  # a test of kernels, in a process of its own
+    from tests.gpu_fakes import simulator
+
+    simulator.install()
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

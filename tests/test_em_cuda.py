@@ -21,9 +21,11 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
+from tests.gpu_fakes import simulator
 from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 
+simulator.install()
 em_cuda.MAX_THREADS = 32  # the simulator runs a Python thread for each
 em_cuda.MAX_BLOCKS = 2  # so that blocks take several tiles
 device = em_backend("cuda")

@@ -18,8 +18,10 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
+from tests.gpu_fakes import simulator
 from gpuclust.algorithms.kmeans import kernels_cuda as lloyd_cuda
 
+simulator.install()
 given = np.load(sys.argv[1])
 lloyd_cuda.THREADS = 16  # the simulator runs a Python thread for each
 lloyd_cuda.MIN_THREADS = 4

@@ -18,9 +18,11 @@ SIMULATED = """
 import sys
 import numpy as np
 from numba import cuda
+from tests.gpu_fakes import simulator
 from gpuclust.metrics.silhouette import kernels_cuda as module
 from gpuclust.errors import FitError
 
+simulator.install()
 given = np.load(sys.argv[1])
 module.THREADS = 32  # the simulator runs a Python thread for each
 for name, value in zip(given["names"], given["numbers"]):
