@@ -72,8 +72,8 @@ def assert_equal(results, expected, tolerance):
     [
         ("float64", 3, False, False, {}),
         ("float32", 1, True, False, {}),
-        ("float64", 5, True, True, {"STRETCH": 16}),  # several stretches, which end inside cells
-        ("float32", 5, False, True, {"STRETCH": 30, "SUMS_BYTES": 8 * 48 * 32 * 3}),  # and several launches
+        ("float64", 5, True, True, {"STRETCH": 16, "LEVELS": 2}),  # several stretches, which end inside cells
+        ("float32", 5, False, True, {"STRETCH": 30, "MOST_TARGETS": 1, "SUMS_BYTES": 8 * 48 * 32 * 3}),  # and launches
         ("float64", 40, False, False, {"SHARED_BYTES": 3 * 40 * 8}),  # a tile of three rows
     ],
 )
@@ -108,6 +108,21 @@ def test_simulated_equals_cpu(tmp_path, dtype, n_features, sampled, weighted, co
         np.testing.assert_allclose(found[f"samples_{i}"], wanted.samples, rtol=0, atol=TOLERANCE[dtype])
         assert found["score"][i] == pytest.approx(wanted.score, abs=TOLERANCE[dtype])
         assert found["error"][i] == pytest.approx(wanted.standard_error, abs=TOLERANCE[dtype])
+
+
+def test_a_launch_fills_the_device_or_its_share_of_memory():
+    """The review's case: stretches follow from the blocks of one launch, not from those of all targets."""
+    from gpuclust.metrics.silhouette.kernels_cuda import BLOCKS, Launch
+
+    width, gib = 512, 1 << 30
+    every = Launch.of(1_160_000, 1_160_000, 10, width, 4 * gib)
+    assert every.step >= 1_160_000
+    assert every.splits == 2
+    sample = Launch.of(10_000, 1_160_000, 10, width, 4 * gib)
+    assert sample.splits * sample.step // width >= BLOCKS
+    many = Launch.of(1_160_000, 1_160_000, 3_000, width, 4 * gib)
+    assert many.splits * many.step // width == 4 * gib // (8 * 3_000 * width)
+    assert Launch.of(100, 100, 5, width, gib).splits == 1
 
 
 @pytest.fixture

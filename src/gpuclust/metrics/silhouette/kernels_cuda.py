@@ -1,7 +1,7 @@
 """The silhouette pass on a GPU, by numba.cuda; the same sums as on the CPU, in the same order of cells.
 
-A thread owns one scored row and walks over the sorted rows, which its block brings to shared memory a tile at a time.
-Blocks of one scored row but different stretches of the sorted rows write float64 sums of their own, which a second
+A thread owns a few scored rows, in registers, and walks over the sorted rows, which its block brings to shared memory a tile at a
+time. Blocks of one scored row but different stretches of the sorted rows write float64 sums of their own, which a second
 kernel merges in a fixed order: there are no atomics, and a result does not change from run to run.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
-from numba import cuda
+from numba import cuda, float64, uint32, uint64
 
 from gpuclust.errors import FitError
 from gpuclust.metrics.silhouette.joint_labels import Array, Cells, positions, sort_into_cells
@@ -26,13 +27,19 @@ from gpuclust.metrics.silhouette.score import (
     summarise,
 )
 from gpuclust.runtime.jit import ignore_small_grid_warnings
+from gpuclust.runtime.jit_cuda import cuda_kernel
 
 THREADS = 128
-SHARED_BYTES = 32 << 10  # of one tile of sorted rows
+MOST_TARGETS = 4  # of one thread: a value of shared memory is then read once for four distances
+POINT_BYTES = 256  # of registers for the rows of a thread's targets
+SHARED_BYTES = 16 << 10  # of one tile of sorted rows
 RUN = 32  # rows added in the input precision before the sum goes on in float64
-BLOCKS = 2048  # wanted at once; few scored rows are spread over several stretches of the sorted rows to get there
+BLOCKS = 4096  # wanted in a launch: several for each place on the device, so that the last ones leave few places empty
 STRETCH = 4096  # sorted rows that a block takes at least
-SUMS_BYTES = 512 << 20  # of device memory for the sums of one launch
+SUMS_BYTES = 512 << 20  # of device memory for the sums of one launch, or
+SUMS_SHARE = 0.05  # of it if that is more: thousands of clusters need it so that a launch fills the device
+LEVELS = 16  # labelings whose sums are written once for each run of a cluster's rows; others, once for each cell
+LARGEST_BLOCKS = 512  # of the kernel that finds the largest magnitude
 
 
 def silhouette_cuda(
@@ -47,7 +54,7 @@ def silhouette_cuda(
     """As `silhouette`, for a float32 or float64 matrix that lies on the device.
 
     `X`, and the labelings and weights where they lie there too, come as any object with `__cuda_array_interface__`
-    (NumPy arrays are copied to the device). Memory: a sorted copy of `X` and at most 512 MB of sums.
+    (NumPy arrays are copied to the device). Memory: a sorted copy of `X`, and sums of at most 512 MB or a twentieth of the device's.
     """
     with ignore_small_grid_warnings():
         return _silhouette(X, labelings, rows, return_samples, sample_weight, progress)
@@ -91,157 +98,246 @@ def _on_host(array: Any) -> Array:
 
 def _largest(X: Any) -> float:
     """Largest magnitude in X, NaN if it holds one."""
-    largest = cuda.to_device(np.zeros(min(BLOCKS * THREADS, len(X)), X.dtype))
-    _largest_kernel[-(-len(largest) // THREADS), THREADS](X, largest)
+    blocks = min(LARGEST_BLOCKS, -(-len(X) // THREADS))
+    largest = cuda.device_array(blocks, X.dtype)
+    _largest_kernel(numba.from_dtype(X.dtype), THREADS)[blocks, THREADS](X, largest)
     return float(np.max(largest.copy_to_host()))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The shape of a launch: ``step`` targets, each compared with the sources in ``splits`` stretches."""
+
+    step: int
+    splits: int
+
+    @classmethod
+    def of(cls, n_targets: int, n_sources: int, n_sums: int, width: int, sums_bytes: int) -> Launch:
+        """For blocks of ``width`` targets: as many targets as the sums fit in memory, and then as many stretches as fill the device."""
+        fitting = max(1, sums_bytes // (8 * n_sums * width))
+        blocks = min(-(-n_targets // width), fitting)
+        splits = max(1, min(-(-BLOCKS // blocks), n_sources // STRETCH, fitting // blocks))
+        return cls(blocks * width, splits)
+
+
+def _sums_bytes() -> int:
+    total = cuda.current_context().get_memory_info()[1]  # infinite in the simulator
+    return int(max(SUMS_BYTES, SUMS_SHARE * total)) if math.isfinite(total) else SUMS_BYTES
+
+
+def targets_per_thread(n_features: int, dtype: Any) -> int:
+    """The number of targets of a thread, whose rows fit in its registers."""
+    return max(1, min(MOST_TARGETS, POINT_BYTES // (n_features * dtype.itemsize)))
 
 
 def _run(
     X: Any, scale: float, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
 ) -> Array:
     """Coefficients (n_labelings, n_targets) of the targets, in as many launches as their sums need."""
-    n_sources, n_sums = len(cells.order), int(cells.first[-1])
-    sources = cuda.device_array((n_sources, X.shape[1]), X.dtype)
-    _gather_kernel[-(-n_sources // THREADS), THREADS](X, cuda.to_device(cells.order), X.dtype.type(scale), sources)
-    blocks = -(-len(targets) // THREADS)
-    splits = max(1, min(BLOCKS // blocks, -(-n_sources // STRETCH), SUMS_BYTES // (8 * n_sums * THREADS)))
-    step = max(1, min(blocks, SUMS_BYTES // (8 * n_sums * splits * THREADS))) * THREADS
-    sums = cuda.device_array((splits, n_sums, min(step, len(targets))), np.float64)
-    rows = (cuda.to_device(weight[cells.order]), cuda.to_device(cells.starts), cuda.to_device(cells.sums))
+    n_sources, n_sums, n_features = len(cells.order), int(cells.first[-1]), X.shape[1]
+    dtype, each = X.dtype, targets_per_thread(n_features, X.dtype)
+    sources = cuda.device_array(n_sources * (n_features + 1), dtype)
+    _gather_kernel[-(-n_sources // THREADS), THREADS](
+        X, cuda.to_device(cells.order), dtype.type(scale), cuda.to_device(weight[cells.order]), sources
+    )
+    launch = Launch.of(len(targets), n_sources, n_sums, THREADS * each, _sums_bytes())
+    sums = cuda.device_array((launch.splits, n_sums, min(launch.step, len(targets))), np.float64)
+    table = [cuda.to_device(array) for array in (cells.starts, _first_changes(cells.sums), cells.sums)]
     clusters = (cuda.to_device(cells.first), cuda.to_device(cells.weights))
     values = np.empty((len(cells.sums_of), len(targets)))
-    add_kernel = _add_kernel(X.shape[1], numba.from_dtype(X.dtype))
+    add_kernel = _add_kernel(n_features, numba.from_dtype(dtype), each, THREADS, SHARED_BYTES)
     position = positions(cells, targets)
-    for begin in range(0, len(targets), step):
-        part = slice(begin, min(begin + step, len(targets)))
+    for begin in range(0, len(targets), launch.step):
+        part = slice(begin, min(begin + launch.step, len(targets)))
         own = cuda.to_device(np.ascontiguousarray(cells.sums_of[:, targets[part]]))
+        n_own = own.shape[1]
+        grid = (-(-n_own // (THREADS * each)), launch.splits)
+        add_kernel[grid, THREADS](cuda.to_device(position[part]), sources, n_sources, *table, sums)
         part_values = cuda.device_array(own.shape, np.float64)
-        grid = -(-own.shape[1] // THREADS)
-        add_kernel[(grid, splits), THREADS](cuda.to_device(position[part]), sources, *rows, sums)
-        _coefficient_kernel[(grid, own.shape[0]), THREADS](sums, *clusters, own, part_values)
+        _coefficient_kernel[(-(-n_own // THREADS), own.shape[0]), THREADS](sums, *clusters, own, part_values)
         values[:, part] = part_values.copy_to_host()
         if progress is not None:
             progress(part.stop / len(targets))
     return values
 
 
-@cuda.jit
-def _largest_kernel(X, largest):  # type: ignore[no-untyped-def]
-    """largest[i] = the largest magnitude in rows i, i + m, ... of X (n, d), or NaN; largest (m,) of X's dtype, zeros at first."""
-    thread = cuda.grid(1)
-    if thread >= largest.shape[0]:
-        return
-    found = largest[thread]
-    for i in range(thread, X.shape[0], largest.shape[0]):
-        for f in range(X.shape[1]):
-            magnitude = abs(X[i, f])
-            if magnitude > found or math.isnan(magnitude):  # once NaN, nothing compares greater
-                found = magnitude
-    largest[thread] = found
-
-
-@cuda.jit
-def _gather_kernel(X, order, scale, sources):  # type: ignore[no-untyped-def]
-    """sources (m, d) = scale times rows order (m,) int64 of X (n, d), all but ``order`` of X's dtype."""
-    i = cuda.grid(1)
-    if i < order.shape[0]:
-        for f in range(X.shape[1]):
-            sources[i, f] = X[order[i], f] * scale
+def _first_changes(cell_sums: Array) -> Array:
+    """The first labeling in which each cell (n_cells, n_labelings) has another sum than the next one, (n_cells,) int32; 0 for the last."""
+    changes = np.zeros(len(cell_sums), np.int32)
+    changes[:-1] = (cell_sums[1:] != cell_sums[:-1]).argmax(axis=1)
+    return changes
 
 
 @cache
-def _add_kernel(n_features: int, dtype: Any) -> Any:
-    """The kernel of the distances, for one number of features, so that a row of them stays in registers."""
-    tile = max(1, min(64, SHARED_BYTES // (n_features * dtype.bitwidth // 8)))
+def _largest_kernel(dtype: Any, threads: int) -> Any:
+    """The kernel that finds the largest magnitude of a matrix."""
 
-    @cuda.jit
-    def add(targets, sources, weight, starts, cell_sums, sums):  # type: ignore[no-untyped-def]
+    @cuda_kernel()
+    def largest_magnitudes(X, largest):  # type: ignore[no-untyped-def]
+        """largest[block] = the largest magnitude in the rows of X (n, d) that the block reads, or NaN; largest (n_blocks,) of X's dtype."""
+        shared = cuda.shared.array(threads, dtype)
+        t = cuda.threadIdx.x
+        found = dtype(0)
+        for i in range(cuda.grid(1), X.shape[0], cuda.gridsize(1)):
+            for f in range(X.shape[1]):
+                magnitude = abs(X[uint64(i), uint32(f)])
+                if magnitude > found or math.isnan(magnitude):  # once NaN, nothing compares greater
+                    found = magnitude
+        shared[t] = found
+        cuda.syncthreads()
+        if t == 0:
+            for i in range(1, threads):
+                if shared[i] > found or math.isnan(shared[i]):
+                    found = shared[i]
+            largest[cuda.blockIdx.x] = found
+
+    return largest_magnitudes
+
+
+@cuda_kernel()
+def _gather_kernel(X, order, scale, weight, sources):  # type: ignore[no-untyped-def]
+    """Rows of sources (m * (d + 1),): scale times row order[i] of X (n, d), and weight[i]; order (m,) int64, all others of X's dtype."""
+    i = cuda.grid(1)
+    if i < order.shape[0]:
+        row, at = uint64(order[i]), uint64(i) * uint64(X.shape[1] + 1)
+        for f in range(X.shape[1]):
+            sources[at] = X[row, uint32(f)] * scale
+            at += uint64(1)
+        sources[at] = weight[i]
+
+
+@cache
+def _add_kernel(n_features: int, dtype: Any, each: int, threads: int, shared_bytes: int) -> Any:
+    """The kernel of the distances for one number of features, so that the rows of ``each`` targets stay in a thread's registers."""
+    width = n_features + 1
+    tile = max(1, min(128, shared_bytes // (width * dtype.bitwidth // 8)))
+    n_shared, n_point, n_kept, span = tile * width, n_features * each, LEVELS * each, threads * each
+
+    @cuda_kernel(fastmath=True)  # for the square root of float32: within 2 units of the last place, 1.5 times as fast
+    def add_distances(targets, sources, n_sources, starts, changes, cell_sums, sums):  # type: ignore[no-untyped-def]
         """Write the weighted sums of the distances from each target to one stretch of the sources, cluster by cluster.
 
-        ``targets`` (n_targets,) int64 are the targets' positions in ``sources`` (m, n_features), rows sorted by cell;
-        ``weight`` (m,). ``starts`` (n_cells + 1,) int64 are the first rows of the cells, ``cell_sums`` (n_cells,
-        n_labelings) int32 the sum that a cell counts in, -1 for noise. ``sums`` (n_splits, n_sums, n_targets) float64.
+        ``targets`` (n_targets,) int64 are the targets' positions in ``sources`` (n_sources * width,), the rows sorted by cell, each with its
+        weight after it. ``starts`` (n_cells + 1,) int64 are the first rows of the cells, ``cell_sums`` (n_cells, n_labelings) int32
+        the sum that a cell counts in, -1 for noise, and ``changes`` (n_cells,) the first labeling in which the next cell counts
+        in another one. ``sums`` (n_splits, n_sums, n_targets or more) float64.
+
+        A sum is written when the sorted rows leave its cluster, not after each cell. ``kept`` holds what was added since then for each of
+        the first LEVELS labelings: the sum of a labeling is also the next part of the sum of the labeling before it.
         """
-        tile_rows = cuda.shared.array((tile, n_features), dtype)
-        tile_weight = cuda.shared.array(tile, dtype)
-        point = cuda.local.array(n_features, dtype)
-        split = cuda.blockIdx.y
-        target = cuda.grid(1)
-        row = targets[min(target, targets.shape[0] - 1)]  # threads past the end help to load, and keep nothing
-        for f in range(n_features):
-            point[f] = sources[row, f]
-        if target < targets.shape[0]:
-            for s in range(sums.shape[1]):
-                sums[split, s, target] = 0.0
-        begin = sources.shape[0] * split // cuda.gridDim.y
-        end = sources.shape[0] * (split + 1) // cuda.gridDim.y
+        rows = cuda.shared.array(n_shared, dtype)
+        point = cuda.local.array(n_point, dtype)
+        square = cuda.local.array(each, dtype)
+        run = cuda.local.array(each, dtype)
+        total = cuda.local.array(each, float64)
+        kept = cuda.local.array(n_kept, float64)
+        t, split = cuda.threadIdx.x, uint32(cuda.blockIdx.y)
+        n_targets, n_labelings = targets.shape[0], cell_sums.shape[1]
+        n_levels = min(n_labelings, LEVELS)
+        mine = cuda.blockIdx.x * span + t
+        for j in range(each):
+            row = uint64(targets[uint32(min(mine + j * threads, n_targets - 1))]) * uint64(width)
+            for f in range(n_features):
+                point[j * n_features + f] = sources[row + uint64(f)]
+            total[j] = 0.0
+            if mine + j * threads < n_targets:
+                for s in range(sums.shape[1]):
+                    sums[split, uint32(s), uint32(mine + j * threads)] = 0.0
+        for i in range(n_levels * each):
+            kept[uint32(i)] = 0.0
+        begin = n_sources * cuda.blockIdx.y // cuda.gridDim.y
+        end = n_sources * (cuda.blockIdx.y + 1) // cuda.gridDim.y
         cell = _cell_of(starts, begin)
-        cell_total = 0.0
+        cell_end = starts[uint64(cell + 1)]
         for first in range(begin, end, tile):
             n_rows = min(tile, end - first)
-            for i in range(cuda.threadIdx.x, n_rows * n_features, cuda.blockDim.x):
-                tile_rows[i // n_features, i % n_features] = sources[first + i // n_features, i % n_features]
-            for i in range(cuda.threadIdx.x, n_rows, cuda.blockDim.x):
-                tile_weight[i] = weight[first + i]
+            origin = uint64(first) * uint64(width)
+            for i in range(t, n_rows * width, threads):
+                rows[uint32(i)] = sources[origin + uint64(i)]
             cuda.syncthreads()
             done = 0
             while done < n_rows:
-                run_end = min(n_rows, done + RUN, starts[cell + 1] - first)
-                run = dtype(0)
-                for i in range(done, run_end):
-                    square = dtype(0)
+                run_end = min(n_rows, done + RUN, cell_end - first)
+                for j in range(each):
+                    run[j] = dtype(0)
+                at = uint32(done * width)
+                for _ in range(run_end - done):
+                    for j in range(each):
+                        square[j] = dtype(0)
                     for f in range(n_features):
-                        difference = point[f] - tile_rows[i, f]
-                        square += difference * difference
-                    run += tile_weight[i] * math.sqrt(square)
-                cell_total += run
+                        x = rows[at + uint32(f)]
+                        for j in range(each):
+                            difference = point[j * n_features + f] - x
+                            square[j] += difference * difference
+                    row_weight = rows[at + uint32(n_features)]
+                    for j in range(each):
+                        run[j] += row_weight * math.sqrt(square[j])
+                    at += uint32(width)
+                for j in range(each):
+                    total[j] += run[j]
                 done = run_end
-                if first + done == starts[cell + 1] or first + done == end:
-                    if target < targets.shape[0]:
-                        for labeling in range(cell_sums.shape[1]):
-                            s = cell_sums[cell, labeling]
-                            if s >= 0:
-                                sums[split, s, target] += cell_total
-                    cell_total = 0.0
+                if first + done == cell_end or first + done == end:
+                    for labeling in range(n_levels, n_labelings):
+                        s = cell_sums[uint64(cell), uint32(labeling)]
+                        if s >= 0:
+                            for j in range(each):
+                                if mine + j * threads < n_targets:
+                                    sums[split, uint32(s), uint32(mine + j * threads)] += total[j]
+                    for j in range(each):
+                        kept[uint32((n_levels - 1) * each + j)] += total[j]
+                        total[j] = 0.0
+                    last = changes[uint64(cell)] if first + done < end else 0
+                    for labeling in range(n_levels - 1, last - 1, -1):
+                        s = cell_sums[uint64(cell), uint32(labeling)]
+                        for j in range(each):
+                            here = uint32(labeling * each + j)
+                            if s >= 0 and mine + j * threads < n_targets:
+                                sums[split, uint32(s), uint32(mine + j * threads)] += kept[here]
+                            if labeling > 0:
+                                kept[here - uint32(each)] += kept[here]
+                            kept[here] = 0.0
                     cell += 1
+                    if first + done < end:
+                        cell_end = starts[uint64(cell + 1)]
             cuda.syncthreads()
 
-    return add
+    return add_distances
 
 
-@cuda.jit(device=True)
+@cuda_kernel(device=True)
 def _cell_of(starts, i):  # type: ignore[no-untyped-def]
     """The cell that sorted row i is in, by bisection of starts (n_cells + 1,) int64."""
     low, high = 0, starts.shape[0] - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if starts[middle] <= i:
+        if starts[uint64(middle)] <= i:
             low = middle
         else:
             high = middle
     return low
 
 
-@cuda.jit
+@cuda_kernel()
 def _coefficient_kernel(sums, first, cluster_weight, own_sums, values):  # type: ignore[no-untyped-def]
     """Merge the stretches in order, then values (n_labelings, n_targets) float64 = (b - a) / max(a, b).
 
-    ``sums`` (n_splits, n_sums, n_targets) float64; ``first`` (n_labelings + 1,) int64, the first sum of each labeling;
+    ``sums`` (n_splits, n_sums, n_targets or more) float64; ``first`` (n_labelings + 1,) int64, the first sum of each labeling;
     ``cluster_weight`` (n_sums,) float64; ``own_sums`` (n_labelings, n_targets) int32, the sum of the target's own cluster, -1
     for noise, whose value is 0.
     """
-    target, labeling = cuda.grid(1), cuda.blockIdx.y
+    target, labeling = uint32(cuda.grid(1)), uint32(cuda.blockIdx.y)
     if target >= values.shape[1]:
         return
     own = own_sums[labeling, target]
     a, b = 0.0, math.inf
-    for cluster in range(first[labeling], first[labeling + 1]):
+    for cluster in range(first[labeling], first[labeling + uint32(1)]):
         total = 0.0
         for split in range(sums.shape[0]):
-            total += sums[split, cluster, target]
+            total += sums[uint32(split), uint32(cluster), target]
+        weight = cluster_weight[uint32(cluster)]
         if cluster == own:
-            a = total / (cluster_weight[own] - 1) if cluster_weight[own] > 1 else -1.0
+            a = total / (weight - 1) if weight > 1 else -1.0
         else:
-            b = min(b, total / cluster_weight[cluster])
+            b = min(b, total / weight)
     larger = max(a, b)
     values[labeling, target] = (b - a) / larger if own >= 0 and a >= 0 and larger > 0 else 0.0
