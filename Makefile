@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RAPIDS := .venv-rapids
+NVDISASM := nvidia-cuda-nvdisasm==13.5.*  # counts the instructions of our kernels, tests/gpu_kernels
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 INSTALLED := $(VENV)/.installed
@@ -53,13 +54,14 @@ lowest: ## the lower bounds of pyproject.toml, installed and tried on Python 3.1
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest-constraints.txt --editable '.[serve]'
 	$(LOWEST)/bin/python tests/lowest.py
 
-contract: ## every call that gpu.py makes against the real RAPIDS (about 5 GB, no GPU needed)
+contract: ## every call that gpu.py makes against the real RAPIDS, and our kernels compiled (about 5 GB, no GPU needed)
 	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.installed
 	$(RAPIDS)/bin/python -m tests.contract.check_gpu
+	$(RAPIDS)/bin/python -m tests.gpu_kernels.check
 
 $(RAPIDS)/.installed: pyproject.toml
 	test -x $(RAPIDS)/bin/python || $(PYTHON) -m venv $(RAPIDS)
-	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu]'
+	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu]' $(NVDISASM)
 	@touch $@
 
 bench: install ## one script per performance claim; results under experiments/bench/results

@@ -51,10 +51,13 @@ class _KeyedByContent:
         self.__module__ = function.__module__
         self._function, self._options = function, options
 
+    def content(self) -> list[str]:
+        """What the compiled code depends on, as text that is the same in every process."""
+        return [repr(sorted(self._options.items())), *_content(self._function, set())]
+
     @property
     def __code__(self) -> Any:
-        content = (repr(sorted(self._options.items())), *_content(self._function, set()))
-        return SimpleNamespace(co_code=sha256("\n".join(content).encode()).digest())
+        return SimpleNamespace(co_code=sha256("\n".join(self.content()).encode()).digest())
 
 
 def _content(function: Any, seen: set[Any]) -> Iterator[str]:
