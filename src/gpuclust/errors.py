@@ -12,6 +12,7 @@ GpuclustError
 │   └── ModelError             a model bundle is damaged, or rows do not match it
 └── JobError                   exit status 1: one job failed, the others are kept
     ├── FitError               an algorithm failed to fit
+    ├── DeviceLost             the GPU failed, and no later job of the process can use it
     └── RecordingError         a result could not be recorded; results recorded earlier are kept
 """
 
@@ -77,6 +78,10 @@ class JobError(GpuclustError):
 
 class FitError(JobError):
     """An algorithm failed to fit the matrix with these parameters."""
+
+
+class DeviceLost(JobError):
+    """The GPU failed in a way that ends its use by this process; results recorded earlier are kept."""
 
 
 class RecordingError(JobError):

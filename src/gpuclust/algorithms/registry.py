@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gpuclust.config import ClusterConfig, Config, flatten, plugins
-from gpuclust.errors import ConfigurationError, GpuclustError
+from gpuclust.errors import ConfigurationError, DeviceLost, GpuclustError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,12 +217,14 @@ def get_algorithm(name: str) -> Algorithm:
 
 
 def fit(request: FitInput, configs: Sequence[ClusterConfig]) -> list[FitResult | GpuclustError]:
-    """Fit configurations of one algorithm; one that fails gives its error in its place."""
+    """Fit configurations of one algorithm; one that fails gives its error in its place. Raises DeviceLost."""
     from gpuclust.runtime.blocks import RowBlocks
 
     where = IN_BLOCKS if isinstance(request.X, RowBlocks) else request.backend.name
     try:
         return list(algorithm_of(configs[0]).fitter(where)(request, configs))
+    except DeviceLost:
+        raise  # the other configurations would fail too
     except GpuclustError as error:
         if len(configs) == 1:
             return [error]

@@ -21,7 +21,7 @@ from gpuclust.data.clean import clean
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
 from gpuclust.data.table import Table
-from gpuclust.errors import GpuclustError, RecordingError, TrackingError, why
+from gpuclust.errors import DeviceLost, GpuclustError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import Scores, score
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import fail, record, table_lines
@@ -33,7 +33,7 @@ def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent
     """Run jobs that share a matrix (`Job.batch_key`) and record each on its run. A job that fails is a FAILED outcome and run; the
     others go on.
 
-    Raises RecordingError naming the jobs whose results were lost.
+    Raises RecordingError naming the jobs whose results were lost, and DeviceLost where no other job can run on the GPU.
     """
     return record_all(jobs, run_ids, compute_all(jobs, context), context, parent)
 
@@ -54,7 +54,7 @@ def record_all(
     parent: str | None,
 ) -> list[Outcome]:
     """Record the results of jobs, or why they failed, on their runs. Raises RecordingError, which names the jobs whose results were
-    lost."""
+    lost; and DeviceLost where that is why jobs failed, once this is recorded."""
     outcomes: list[Outcome] = []
     try:
         for job, run_id, result in zip(jobs, run_ids, results, strict=True):
@@ -68,6 +68,9 @@ def record_all(
     except (TrackingError, OSError) as error:
         lost = ", ".join(job.name for job in jobs[len(outcomes) :])
         raise RecordingError(f"{lost} could not be recorded: {why(error)}") from error
+    for result in results:
+        if isinstance(result, DeviceLost):
+            raise result
     return outcomes
 
 
@@ -95,9 +98,11 @@ def get_table(job: Job, context: RunContext) -> Table:
             table = read_streamed(data, rules, frames, scratch, progress=context.display.stage)
         else:
             context.display.stage("reading")
-            table = read(data, frames)
+            with context.backend.errors("reading the table"):
+                table = read(data, frames)
             context.display.stage("cleaning")
-            table = clean(table, rules, frames)
+            with context.backend.errors("cleaning the table"):
+                table = clean(table, rules, frames)
         say_table(job, table_lines(table), context)
         return table
 
@@ -111,35 +116,38 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
         table = get_table(job, context)
         context.display.stage("preparing")
         c = job.config
-        return prepare(
-            table,
-            c.scale,
-            c.reduce,
-            dtype=c.dtype,
-            key=job.key_of_matrix,
-            backend=context.backend,
-            scratch=context.scratch(job),
-        )
+        with context.backend.errors("scaling and reducing"):
+            return prepare(
+                table,
+                c.scale,
+                c.reduce,
+                dtype=c.dtype,
+                key=job.key_of_matrix,
+                backend=context.backend,
+                scratch=context.scratch(job),
+            )
 
     return context.cache.get_or_create(job.key_of_matrix, make)
 
 
 def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
-    return cluster(
-        matrix,
-        [job.config.cluster for job in jobs],
-        seed=jobs[0].config.seed,
-        backend=context.backend,
-        cache=context.cache,
-        progress=_progress(context, [_fitting(jobs, job) for job in jobs], len(jobs), 0.0),
-        memory=context.memory_limit(jobs[0]),
-    )
+    with context.backend.errors("the clustering"):
+        return cluster(
+            matrix,
+            [job.config.cluster for job in jobs],
+            seed=jobs[0].config.seed,
+            backend=context.backend,
+            cache=context.cache,
+            progress=_progress(context, [_fitting(jobs, job) for job in jobs], len(jobs), 0.0),
+            memory=context.memory_limit(jobs[0]),
+        )
 
 
 def _score(jobs: Sequence[Job], matrix: Matrix, clusterings: Sequence[Clustering], context: RunContext) -> list[Scores]:
     config = jobs[0].config
     progress = _progress(context, [f"scoring {_names(jobs)}"], len(jobs), 0.5)
-    return score(matrix, clusterings, config.score, seed=config.seed, backend=context.backend, progress=progress)
+    with context.backend.errors("the scores"):
+        return score(matrix, clusterings, config.score, seed=config.seed, backend=context.backend, progress=progress)
 
 
 def _names(jobs: Sequence[Job]) -> str:
@@ -149,10 +157,12 @@ def _names(jobs: Sequence[Job]) -> str:
 def _result(
     job: Job, table: Table, matrix: Matrix, clustering: Clustering, scores: Scores, context: RunContext
 ) -> Result:
-    described = describe(
-        job, table, clustering.labels, context, distance=clustering.distance, confidence=clustering.confidence
-    )
-    diagnostics = diagnose(job, table, matrix, clustering, context)
+    with context.backend.errors("the profile"):
+        described = describe(
+            job, table, clustering.labels, context, distance=clustering.distance, confidence=clustering.confidence
+        )
+    with context.backend.errors("the diagnostics"):
+        diagnostics = diagnose(job, table, matrix, clustering, context)
     seconds = {
         "load_seconds": context.cache.pop_seconds(job.key_of_table),
         "prepare_seconds": context.cache.pop_seconds(job.key_of_matrix),

@@ -16,7 +16,7 @@ from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, 
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
 from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
-from gpuclust.errors import GpuclustError, JobError
+from gpuclust.errors import DeviceLost, GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
 from gpuclust.metrics.gap import Gap, expected_seconds, gap_statistic
 from gpuclust.model.records import NOISE
@@ -223,6 +223,8 @@ def _fit_to_rows(
     clustering = clustering or next((f.clustering for f in finalists if f.outcome is chosen), None)
     try:
         labels = (clustering or rebuild(chosen.job, context, expect=chosen.labels).clustering).labels
+    except DeviceLost:
+        raise
     except GpuclustError:
         return None
     features = jobs.get_table(chosen.job, context).features
@@ -257,6 +259,8 @@ def _finalists(finished: Sequence[Outcome], config: Config, context: RunContext)
         context.display.stage(f"computing {outcome.job.name} again, to compare")
         try:
             found.append(BestOfAlgorithm(outcome, rebuild(outcome.job, context, expect=outcome.labels).clustering))
+        except DeviceLost:
+            raise
         except GpuclustError:  # recorded elsewhere, or by other versions: it cannot be compared
             continue
     return found

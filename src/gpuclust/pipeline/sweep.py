@@ -14,7 +14,7 @@ from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, sel
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import Plan
 from gpuclust.config import seconds_of
-from gpuclust.errors import InputError, RecordingError, why
+from gpuclust.errors import DeviceLost, InputError, RecordingError, why
 from gpuclust.pipeline.batches import connect_workers, runner, with_workers
 from gpuclust.pipeline.context import Job, Outcome, RunContext, make_job, with_size
 from gpuclust.pipeline.curves import curves, job_name
@@ -46,7 +46,8 @@ def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
 
     The first table is read and prepared before anything is recorded, so that wrong input leaves no run behind. A sweep that is
     finished is reported, not recorded again. On an interrupt the runs end as KILLED, finished jobs are kept, and the interrupt
-    is raised again. Raises RecordingError when some results were recorded and the others could not be.
+    is raised again. Raises RecordingError when some results were recorded and the others could not be, and DeviceLost when the
+    GPU failed during a job, whose run ends as FAILED, and cannot run the others.
     """
     budget, since = Budget.of(jobs[0]), int(time.time() * 1000)
     context.recorder.close_stale()
@@ -61,10 +62,11 @@ def run(plan: Plan, jobs: Sequence[Job], context: RunContext) -> SweepResult:
             result = _single(jobs[0], schedule, done, since, context)
     except BaseException as error:
         context.recorder.abandon(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
-        lost = isinstance(error, RecordingError)
+        lost = isinstance(error, (RecordingError, DeviceLost))
         if lost or (done and isinstance(error, (InputError, OSError))):
             kept = f"{len(done)} of {plan.n_jobs} jobs are recorded and kept; the same command continues from there"
-            raise RecordingError(f"{why(error)}; {kept}") from error
+            kind = DeviceLost if isinstance(error, DeviceLost) else RecordingError
+            raise kind(f"{why(error)}; {kept}") from error
         raise
     return replace(result, seconds=time.perf_counter() - budget.began, repeated=repeated)
 
@@ -209,7 +211,8 @@ def _sweep(
                 curve_log.add_recorded(schedule.ended(done))
         outcomes = tuple(schedule.ended(done))
         context.display.stage("choosing")
-        conclusion = conclude(outcomes, curves(outcomes, plan), first, context)
+        with context.backend.errors("the choice"):
+            conclusion = conclude(outcomes, curves(outcomes, plan), first, context)
         conclusion = conclusion.with_coverage(_coverage(schedule, done, first.sweep.budget))
         result = SweepResult(outcomes, conclusion.selection, claim.run_id, 0.0, conclusion)
         log_sweep(result, conclusion, plan, context)

@@ -7,6 +7,7 @@ What is computed there is in `gpuclust.algorithms`, `gpuclust.reducers` and `gpu
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -45,6 +46,9 @@ class Backend(Protocol):
 
     def to_device(self, array: np.ndarray) -> Array:
         """The array in this backend's memory."""
+
+    def errors(self, what: str) -> AbstractContextManager[None]:
+        """A context in which errors of the device's libraries become a FitError that says that ``what`` failed, or DeviceLost."""
 
 
 @dataclass(frozen=True)

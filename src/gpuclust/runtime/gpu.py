@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from gpuclust.errors import FitError, GpuclustError, message_of
+from gpuclust.errors import BackendError, GpuclustError, message_of
+from gpuclust.runtime.gpu_errors import failure_of
 
 MIN_CAPABILITY = (7, 0)
 """Volta: the oldest devices that RAPIDS supports (with CUDA 13 Turing, 7.5)."""
@@ -81,7 +82,12 @@ class GpuBackend:
         """``pool_fraction`` is the largest share of the currently free GPU memory that the memory pool may take; 0: no pool."""
         from gpuclust.runtime.cudf_frames import CudfFrames
 
-        set_up_memory(pool_fraction)
+        try:
+            set_up_memory(pool_fraction)
+        except Exception as error:
+            raise BackendError(
+                f"the GPU cannot be used: {type(error).__name__}: {message_of(error)}; is another process using its memory?"
+            ) from error
         self.frames = CudfFrames()
 
     @cached_property
@@ -98,6 +104,10 @@ class GpuBackend:
     def to_device(self, array: np.ndarray) -> cp.ndarray:
         """A copy in GPU memory."""
         return cp.asarray(array)
+
+    def errors(self, what: str) -> AbstractContextManager[None]:
+        """See `device_errors`."""
+        return device_errors(what)
 
 
 def set_up_memory(pool_fraction: float) -> None:
@@ -120,19 +130,18 @@ def set_up_memory(pool_fraction: float) -> None:
 
 @contextmanager
 def device_errors(what: str) -> Iterator[None]:
-    """Convert errors of the GPU libraries to a FitError with the step that failed and what to do."""
+    """Convert any error to a FitError with the step that failed and what to do, or to DeviceLost where the GPU cannot be used any more;
+    errors of gpuclust and of the file system stay as they are."""
     try:
         yield
     except GpuclustError:
         raise
-    except (MemoryError, RuntimeError, ValueError) as error:
-        text = message_of(error)
-        if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
-            raise FitError(
-                f"the GPU has too little memory for {what} ({text}); use dtype=float32, fewer rows, "
-                "a higher backend.pool_fraction, or backend=cpu"
-            ) from error
-        raise FitError(f"{what} failed on the GPU: {text}; try backend=cpu") from error
+    except Exception as error:  # CUDA, NVVM, numba and CuPy have types of their own, most of them not RuntimeErrors
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # of a file; a library that cannot be loaded has no number
+            raise
+        raise failure_of(error, what, cp.cuda.runtime.deviceSynchronize) from error
 
 
 def _driver() -> str:
