@@ -144,3 +144,55 @@ def test_a_kernel_is_compiled_once_and_again_after_a_change_or_damage(tmp_path: 
         path.write_bytes(path.read_bytes()[:100])
     assert compiled(3) == ["0", "1"]
     assert compiled(3) == ["1", "0"]
+
+
+# What the driver would receive; the arrays are only addresses.
+LAUNCHED = """
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import numba.cuda.dispatcher as dispatcher
+from numba.cuda import types
+from numba.cuda.codegen import CUDACodeLibrary
+from numba.cuda.cudadrv import devices
+from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+device = SimpleNamespace(compute_capability=(9, 0), id=0)
+devices.get_context = lambda *_: SimpleNamespace(device=device)
+dispatcher.get_current_device = lambda: device
+dispatcher._Kernel.bind = lambda kernel: kernel.library.get_cubin()
+CUDACodeLibrary.get_cufunc = lambda library: SimpleNamespace(kernel=library.name)
+sent = []
+dispatcher.launch = lambda stream, config, *rest: sent.append((int(stream.handle), str(config), *map(str, rest)))
+sys.path.insert(0, sys.argv[1])
+from kernels import make
+
+from gpuclust.runtime.jit_cuda import RepeatedLaunch
+
+
+class Memory:
+    size, device_ctypes_pointer = 4096, ctypes.c_void_p(64)
+
+
+array = DeviceNDArray((1000,), (4,), np.float32, gpu_data=Memory())
+kernel = make(3)
+kernel[200, 128, 0, 512](array)
+launch = RepeatedLaunch(kernel, 200, 128, array, shared=512)
+for _ in range(3):
+    launch()
+print(len(sent), len(set(sent)), "64" in sent[0])
+"""
+
+
+def test_a_repeated_launch_gives_the_driver_what_an_ordinary_one_gives(tmp_path: Path) -> None:
+    if not RAPIDS_PYTHON.exists():
+        pytest.skip("RAPIDS is not installed in .venv-rapids: run make contract")
+    assert run(LAUNCHED, write(tmp_path), python=RAPIDS_PYTHON) == ["4", "1", "True"]
+
+
+def test_the_simulator_repeats_a_launch(tmp_path: Path) -> None:
+    code = SIMULATED.replace("make(4)[1, 8](x)", "launch = RepeatedLaunch(make(4), 1, 8, x)\nlaunch()\nlaunch()")
+    code = code.replace("from kernels", "from gpuclust.runtime.jit_cuda import RepeatedLaunch\nfrom kernels")
+    assert run(code, write(tmp_path), NUMBA_ENABLE_CUDASIM="1") == ["24.0", "28.0", "32.0"]

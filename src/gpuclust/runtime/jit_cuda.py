@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
@@ -83,3 +85,50 @@ def _code(code: CodeType) -> Iterator[str]:
             yield from _code(constant)
         else:
             yield repr(constant)
+
+
+class RepeatedLaunch:
+    """Launches of a kernel with the same arguments, as in the iterations of a fit whose arrays are kept.
+
+    numba prepares the arguments of every launch again, which takes the host several microseconds for each array: more than many of
+    our kernels run. Here the first call launches as usual and keeps what numba gives to the driver; the others give that to the driver.
+    Arrays must not be replaced between the calls, numbers are those of the first call.
+    """
+
+    def __init__(self, kernel: Any, blocks: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
+        """``blocks`` of ``threads``, each with ``shared`` bytes of shared memory besides what the kernel declares."""
+        self._arguments = arguments  # keeps the arrays alive
+        self._configured = kernel[blocks, threads, 0, shared]
+        self._repeat: Callable[[], Any] | None = None
+
+    def __call__(self) -> None:
+        """Start the kernel; it is not waited for."""
+        if self._repeat is not None:
+            self._repeat()
+            return
+        with _kept_launch() as kept:
+            self._configured(*self._arguments)
+        if kept:
+            self._repeat = partial(*kept)
+
+
+@contextmanager
+def _kept_launch() -> Iterator[list[Any]]:
+    """Yield a list that receives the function by which numba launches a kernel, and its arguments; nothing in the simulator."""
+    kept: list[Any] = []
+    if config.ENABLE_CUDASIM:
+        yield kept
+        return
+    from numba.cuda import dispatcher
+
+    launch = dispatcher.launch
+
+    def keep(*arguments: Any) -> Any:
+        kept[:] = [launch, *arguments]
+        return launch(*arguments)
+
+    dispatcher.launch = keep
+    try:
+        yield kept
+    finally:
+        dispatcher.launch = launch
