@@ -18,7 +18,7 @@ ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", 
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
     "algorithms": "registry > cluster hdbscan kmeans mixture",
-    "algorithms/hdbscan": "__init__ kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > place predict > sample > cpu > gpu",
+    "algorithms/hdbscan": "__init__ distances kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > place predict > sample > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > lloyd > assign_cuda init > fit > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu init > fit > short_em > cpu > blocks gpu",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",

@@ -38,6 +38,9 @@ class HdbscanConfig(ClusterConfig):
     """Allow one cluster of all rows."""
     sample_rows: int | str = number(AUTO, low=2, or_text=(AUTO,))
     """The number of rows that the tree is built from; ``auto``: all rows, or 250,000 if the tree of all rows does not fit in memory."""
+    exact: bool | None = None
+    """On a GPU, whether the CPU builds the exact spanning tree, or cuML an approximate one; null: exact for at most 8 columns. The CPU's tree
+    is always exact."""
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""

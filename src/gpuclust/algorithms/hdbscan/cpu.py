@@ -19,12 +19,22 @@ from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.cache import key
 from gpuclust.runtime.jit import schedule_precompile
 
-Grow = Callable[[Array, int, Progress], SpanningTree]
+EXACT_COLUMNS = 8
+"""Up to this many columns a GPU takes the exact tree of the CPU by default: its KD-tree is fast there."""
+Grow = Callable[[Array, HdbscanConfig, Progress], SpanningTree]
 
 
 def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
     """Cut the tree of ``data.X`` (n_samples, n_columns), in memory or in blocks, for each configuration."""
-    return fit_cuts(data, configs, _build_tree)
+    return fit_cuts(data, configs, build_tree)
+
+
+def is_exact(data: FitInput, config: HdbscanConfig) -> bool:
+    """Whether a configuration takes the exact tree, which the CPU builds: always, but for rows on a GPU that ``cluster.exact`` leaves to
+    cuML."""
+    if data.backend.name != "gpu" or isinstance(data.X, RowBlocks):
+        return True
+    return data.X.shape[1] <= EXACT_COLUMNS if config.exact is None else config.exact
 
 
 def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> list[FitResult]:
@@ -32,15 +42,15 @@ def fit_cuts(data: FitInput, configs: Sequence[HdbscanConfig], grow: Grow) -> li
     read."""
     results: list[FitResult] = []
     points: dict[int, np.ndarray] = {}  # the rows of each tree, on the host, by their number
-    sampled: dict[tuple[int, int], list[int]] = {}  # rows and min_samples of a tree -> its cuts
+    sampled: dict[tuple[int, int, bool], list[int]] = {}  # rows, min_samples and exactness of a tree -> its cuts
     n_rows, samples = len(data.X), [sample_of(data, config) for config in configs]
     for i, (config, sample) in enumerate(zip(configs, samples, strict=True)):
         progress = partial(_report, data.progress, i, len(configs))
-        built = tree(data, config.min_samples, sample, grow, progress)
+        built = tree(data, config, sample, grow, progress)
         if built.n_rows not in points:
             points[built.n_rows] = data.backend.to_host(_rows(data, sample))
         if sample is not None:
-            sampled.setdefault((len(sample), config.min_samples), []).append(i)
+            sampled.setdefault((len(sample), config.min_samples, is_exact(data, config)), []).append(i)
             config = settings_of(config, n_rows, len(sample) / n_rows)
         results.append(fit_cut(points[built.n_rows], built, config))
         data.progress((i + 1) / len(configs))
@@ -59,18 +69,19 @@ def _report(progress: Progress, i: int, count: int, done: float) -> None:
 
 
 def tree(
-    data: FitInput, min_samples: int, sample: np.ndarray | None, grow: Grow, progress: Progress = lambda _: None
+    data: FitInput, config: HdbscanConfig, sample: np.ndarray | None, grow: Grow, progress: Progress = lambda _: None
 ) -> SpanningTree:
     """The spanning tree of the matrix or of a sample of its rows, the expensive step: what ``grow`` builds, kept in the cache.
 
     Raises FitError if there are too few rows.
     """
     n_rows = len(data.X) if sample is None else len(sample)
-    if min_samples >= n_rows:
-        raise FitError(f"{n_rows:,} rows are too few for min_samples={min_samples}; lower cluster.min_samples")
+    if config.min_samples >= n_rows:
+        raise FitError(f"{n_rows:,} rows are too few for min_samples={config.min_samples}; lower cluster.min_samples")
     # Further cluster sizes, methods and epsilons are cuts of one tree.
-    name = key("tree", data.key, min_samples, *_of_sample(data, sample))
-    return data.cache.get_or_create(name, lambda: grow(_rows(data, sample), min_samples, progress))
+    approximate = () if is_exact(data, config) else ("approximate",)
+    name = key("tree", data.key, config.min_samples, *approximate, *_of_sample(data, sample))
+    return data.cache.get_or_create(name, lambda: grow(_rows(data, sample), config, progress))
 
 
 def _rows(data: FitInput, sample: np.ndarray | None) -> Array:
@@ -85,9 +96,10 @@ def _of_sample(data: FitInput, sample: np.ndarray | None) -> tuple[int, ...]:
     return () if sample is None else (len(sample), data.seed)
 
 
-def _build_tree(X: np.ndarray, min_samples: int, progress: Progress = lambda _: None) -> SpanningTree:
+def build_tree(X: np.ndarray, config: HdbscanConfig, progress: Progress = lambda _: None) -> SpanningTree:
+    """The exact tree of X (n_samples, n_columns) on the host."""
     schedule_precompile("hdbscan", X, ["gpuclust.algorithms.hdbscan.condense"])
-    return spanning_tree(X, min_samples=min_samples, progress=progress)
+    return spanning_tree(X, min_samples=config.min_samples, progress=progress)
 
 
 def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResult:
@@ -122,7 +134,7 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
 def density_validity(data: FitInput, config: HdbscanConfig, labelings: Sequence[np.ndarray]) -> list[float]:
     """The relative validity of each labeling (n_samples,) int32, noise -1, on the spanning tree of the matrix or of its sample."""
     sample = sample_of(data, config)
-    built = tree(data, config.min_samples, sample, lambda X, m, done: _build_tree(data.backend.to_host(X), m, done))
+    built = tree(data, config, sample, lambda X, config, done: build_tree(data.backend.to_host(X), config, done))
     return [relative_validity(built.edges, labels if sample is None else labels[sample]) for labels in labelings]
 
 
