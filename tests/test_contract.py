@@ -256,6 +256,19 @@ def test_what_a_gpu_library_raises_becomes_one_line_with_what_to_do():
     assert lines[3] == "ours"
 
 
+def test_the_memory_pool_of_the_driver_takes_its_first_size():
+    code = """if True:
+        import rmm.mr
+        try:
+            rmm.mr.CudaAsyncMemoryResource(initial_pool_size=2**20)
+        except RuntimeError as error:  # there is no driver
+            print(error)
+    """
+    done = with_rapids("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "cudaMallocAsync not supported" in done.stdout
+
+
 def test_the_gpu_backend_fits_rapids():
     done = with_rapids("-m", "tests.contract.check_gpu")
     assert done.returncode == 0, done.stdout + done.stderr

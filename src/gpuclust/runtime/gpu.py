@@ -111,20 +111,22 @@ class GpuBackend:
 
 
 def set_up_memory(pool_fraction: float) -> None:
-    """Create one memory pool for cuML, cuDF and CuPy in this process; a pool that exists already is kept."""
+    """Create one memory pool for cuML, cuDF and CuPy in this process; one that the program has set up is kept.
+
+    The CUDA driver keeps the pool: it grows by what is asked for and has no fragments that an allocation would not fit in, up to
+    ``pool_fraction`` of the memory that is free now.
+    """
     import rmm.mr
     from rmm.allocators.cupy import rmm_cupy_allocator
 
-    resource = rmm.mr.get_current_device_resource()
-    if pool_fraction > 0 and not isinstance(resource, rmm.mr.PoolMemoryResource):
+    if pool_fraction > 0 and type(rmm.mr.get_current_device_resource()) is rmm.mr.CudaMemoryResource:
         free, _ = rmm.mr.available_device_memory()
-        most = int(free * pool_fraction) // 256 * 256
-        pool = rmm.mr.PoolMemoryResource(
-            rmm.mr.CudaMemoryResource(),
-            initial_pool_size=min(FIRST_POOL_BYTES, most),
-            maximum_pool_size=most,
-        )
-        rmm.mr.set_current_device_resource(pool)
+        limit = int(free * pool_fraction) // 256 * 256
+        try:
+            pool = rmm.mr.CudaAsyncMemoryResource(initial_pool_size=min(FIRST_POOL_BYTES, limit))
+        except RuntimeError:  # virtual GPUs whose driver has no pools
+            pool = rmm.mr.PoolMemoryResource(rmm.mr.CudaMemoryResource(), min(FIRST_POOL_BYTES, limit), limit)
+        rmm.mr.set_current_device_resource(rmm.mr.LimitingResourceAdaptor(pool, limit))
     cp.cuda.set_allocator(rmm_cupy_allocator)
 
 

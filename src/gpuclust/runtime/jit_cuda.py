@@ -109,7 +109,7 @@ class RepeatedLaunch:
         with _kept_launch() as kept:
             self._configured(*self._arguments)
         if kept:
-            self._repeat = partial(*kept)
+            self._repeat = partial(kept[0], *kept[1:])
 
 
 @contextmanager
