@@ -16,6 +16,7 @@ from gpuclust.config import CleanConfig, DataConfig, JoinConfig, RolesConfig
 from gpuclust.data import medians as medians_module
 from gpuclust.data.clean import clean
 from gpuclust.data.column_batches import other_columns_batches
+from gpuclust.data.disk_frame import DiskFrameWriter
 from gpuclust.data.distinct import DistinctRows
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.medians import means, medians
@@ -329,7 +330,7 @@ def test_list_keys_of_a_join_that_are_missing_in_a_whole_batch(tmp_path, scratch
 
 
 def test_objects(tmp_path, scratch):
-    """Booleans with missing values are objects in pandas; values of several types cannot be read in batches."""
+    """Booleans with missing values are objects in pandas."""
     n = 300
     frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=n), "y": np.arange(n) % 7 + 0.5})
     frame["g"] = pd.array([None] * 200 + [True, None] * 50, dtype="boolean")
@@ -338,8 +339,87 @@ def test_objects(tmp_path, scratch):
     frame.to_parquet(folder / "a.parquet")
     data = DataConfig(path=str(folder), roles=RolesConfig(group="g"))
     assert_same(data, CleanConfig(), scratch)
-    frame.assign(g="text").to_parquet(folder / "b.parquet")
-    with pytest.raises(
-        DataError, match=r"'g' has values of several types and cannot be read in batches; .* memory\.mode=resident"
-    ):
+
+
+def test_values_of_several_types_are_one_line(scratch):
+    text, lists = ([value] for value in ("text", ["a list"]))
+    message = r"'g' has values of several types .* memory\.mode=resident"
+    with DiskFrameWriter(scratch, ["x"]) as writer:
+        writer.append(pd.DataFrame({"x": [0.5], "g": text}))
+        with pytest.raises(DataError, match=message):
+            writer.append(pd.DataFrame({"x": [0.5], "g": lists}))
+        writer.close()
+
+
+KINDS = {
+    "number": pd.array([1, None], dtype="Int64"),
+    "whole": pd.array([1, 2], dtype="int64"),
+    "text": pd.array(["1", "rock"], dtype="str"),
+    "digits": pd.array(["1", "2"], dtype="str"),
+    "boolean": pd.array([True, None], dtype="boolean"),
+    "empty": [None, None],
+    "date": pd.to_datetime(["2020-01-01", "2021-01-01"]),
+    "list": [["a"], ["b"]],
+}
+
+
+@pytest.mark.parametrize("format", ["parquet", "feather"])
+def test_columns_whose_type_differs_between_files(format, tmp_path, scratch):
+    """Numbers, booleans and text become text, numbers and booleans numbers, the same in memory and in batches."""
+    random = np.random.default_rng(0)
+    expected = {
+        ("number", "text"): ["1", None, "1", "rock"],
+        ("whole", "text"): ["1", "2", "1", "rock"],
+        ("text", "number"): ["1", "rock", "1", None],
+        ("boolean", "text"): ["True", None, "1", "rock"],
+        ("empty", "text"): [None, None, "1", "rock"],
+        ("boolean", "whole"): [1.0, None, 1.0, 2.0],
+        ("whole", "boolean"): [1.0, 2.0, 1.0, None],
+        ("empty", "whole"): [None, None, 1.0, 2.0],
+    }
+    for (first, second), values in expected.items():
+        folder = tmp_path / f"{first}-{second}"
+        folder.mkdir()
+        for name, kind in (("a", first), ("b", second)):
+            frame = pd.DataFrame({"x": random.normal(size=2), "y": random.normal(size=2), "g": KINDS[kind]})
+            getattr(frame, f"to_{format}")(folder / f"{name}.{format}")
+        data = DataConfig(path=str(folder), roles=RolesConfig(group="g"))
+        found = assert_same(data, CleanConfig(), scratch)
+        column = found.frame.to_pandas()["g"]
+        assert [None if pd.isna(value) else value for value in column] == values
+
+
+def test_other_columns_of_several_types_are_exported_as_one(tmp_path, scratch):
+    """Each column by itself: numbers stay numbers, and lists beside text become JSON."""
+    random = np.random.default_rng(0)
+    for name, whole, several in (("a", [1, 2**60 + 1], "list"), ("b", [0.5, 2.0], "text")):
+        frame = pd.DataFrame({"x": random.normal(size=2), "y": random.normal(size=2), "same": [7, 8]})
+        frame.assign(number=whole, several=KINDS[several]).to_parquet(tmp_path / f"{name}.parquet")
+    data = DataConfig(path=str(tmp_path), features=("x", "y"))
+    assert_same(data, CleanConfig(), scratch)
+    found = other_columns(read(data, FRAMES), data, FRAMES)
+    assert found.select(["same", "number", "several"]).to_pydict() == {
+        "same": [7, 8, 7, 8],
+        "number": [1.0, 2.0**60, 0.5, 2.0],
+        "several": ['["a"]', '["b"]', "1", "rock"],
+    }
+
+
+def test_digits_in_one_file_and_numbers_in_another_are_a_feature(tmp_path, scratch):
+    random = np.random.default_rng(0)
+    for name, n in (("a", "digits"), ("b", "whole")):
+        pd.DataFrame({"x": random.normal(size=2), "n": KINDS[n]}).to_parquet(tmp_path / f"{name}.parquet")
+    found = assert_same(DataConfig(path=str(tmp_path), features=("x", "n")), CleanConfig(), scratch)
+    np.testing.assert_array_equal(found.frame.to_pandas()["n"], [1.0, 2.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(("first", "second"), [("date", "text"), ("list", "whole"), ("list", "text")])
+def test_types_that_have_nothing_in_common_are_one_line(first, second, tmp_path, scratch):
+    for name, kind in (("a", first), ("b", second)):
+        pd.DataFrame({"x": [0.5, 1.5], "g": KINDS[kind]}).to_parquet(tmp_path / f"{name}.parquet")
+    data = DataConfig(path=str(tmp_path), roles=RolesConfig(group="g"))
+    message = rf"'g' is {first} in .*a\.parquet and \w+ in b\.parquet; write the files of a folder with the same types"
+    with pytest.raises(DataError, match=message):
+        read(data, FRAMES)
+    with pytest.raises(DataError, match=message):
         read_streamed(data, CleanConfig(), FRAMES, scratch)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -75,11 +74,11 @@ class BatchedColumns:
                 other = {name: self.dtypes[name] for name in names if frame[name].dtype != self.dtypes[name]}
                 yield frame.astype(other) if other else frame
 
-    def to_text(self, name: str) -> None:
-        """Convert a column of numbers to text, because it is text in another file."""
+    def convert(self, name: str, how: Callable[[Any], Any]) -> None:
+        """Convert a column, a part at a time, because its type in another table is not the same."""
         for file in self._files:
             assert isinstance(file, _ArrowColumns)
-            file.to_text(name)
+            file.convert(name, how)
         self.dtypes[name] = _common([file.dtypes[name] for file in self._files])
 
 
@@ -119,7 +118,7 @@ class _ArrowColumns:
         decimal: str = ".",
     ) -> None:
         self.n_rows, self._tables, self._numbers, self._decimal = n_rows, tables, numbers or set(), decimal
-        self._as_text: set[str] = set()
+        self._conversions: dict[str, Callable[[Any], Any]] = {}
         types = {name: pa.float64() if name in self._numbers else schema.field(name).type for name in schema.names}
         empty = [pa.nulls(int(name in with_nulls), kind) for name, kind in types.items()]
         self.dtypes = {
@@ -133,19 +132,27 @@ class _ArrowColumns:
                 if name in self._numbers:
                     table = table.set_column(i, name, numbers_if_all(table[name], self._decimal))
             frame = arrow_to_pandas(table)
-            for name in self._as_text.intersection(names):
-                frame[name] = as_text(frame[name])
+            for name, convert in self._conversions.items():
+                if name in names:
+                    frame[name] = convert(frame[name])
             yield frame
 
-    def to_text(self, name: str) -> None:
-        if self.dtypes[name].kind == "f":
-            self._as_text.add(name)
-            self.dtypes[name] = as_text(pd.Series([1.0, np.nan])).dtype
+    def convert(self, name: str, how: Callable[[Any], Any]) -> None:
+        self._conversions[name] = how
+        self.dtypes[name] = how(pd.Series([], dtype=self.dtypes[name])).dtype
 
 
 def as_text(column: Any) -> Any:
-    """Numbers as text; a missing number is a missing text."""
-    return column.astype("str").where(column.notna())
+    """A column of numbers, booleans or text as text, a whole number without a decimal point; a missing value is a missing text."""
+    text = column.astype("str")
+    if column.dtype.kind == "f":
+        text = text.str.replace(r"\.0$", "", regex=True)
+    return text.where(column.notna())
+
+
+def as_float64(column: Any) -> Any:
+    """Numbers or booleans as float64."""
+    return column.astype("float64")
 
 
 def regroup(tables: Iterator[Any], rows: int) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from gpuclust.config import DataConfig
 from gpuclust.data.batches import BATCH_ROWS, BatchedFrames, feather_tables, file_schema, parquet_tables, regroup
 from gpuclust.data.disk_frame import GROUP_ROWS, DiskFrame
-from gpuclust.data.frames import PandasFrames
+from gpuclust.data.frames import PandasFrames, common_schema, with_schema
 from gpuclust.data.join import LoadedJoin, key_format
 from gpuclust.data.load import load_columns
 from gpuclust.data.read import other_columns, wanted_columns
@@ -72,15 +72,14 @@ def _source_batches(source: FileSource, names: list[str], readers: BatchedFrames
 
 
 def _binary_batches(source: FileSource, names: list[str], readers: BatchedFrames) -> Iterator[pa.Table]:
-    """Columns of Parquet or Feather files with their own types, or as text where the types differ between files."""
+    """Columns of Parquet or Feather files with their own types, or with one that holds the values of all files where these differ."""
     del readers
     files = source.schema.files
     tables = parquet_tables if files.format == "parquet" else feather_tables
-    first, *others = [file_schema(file, files.format, names) for file in files.paths]
-    same = all(schema.equals(first) for schema in others)
+    schema = common_schema([file_schema(file, files.format, names) for file in files.paths])
     for file in files.paths:
         for table in tables(file, names):
-            yield table if same else pa.table({name: table[name].cast(pa.string()) for name in names})
+            yield with_schema(table, schema)
 
 
 def _csv_batches(source: FileSource, names: list[str], readers: BatchedFrames) -> Iterator[pa.Table]:

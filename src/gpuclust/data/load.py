@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from gpuclust.data.batches import BatchedColumns, as_text
+from gpuclust.data.batches import BatchedColumns, as_float64, as_text
 from gpuclust.data.files import TableFile
 from gpuclust.data.schema import FileSchema
 from gpuclust.data.sniff import sniff, utf8_stream
@@ -54,19 +55,25 @@ def load_columns(
     """Load columns of the files.
 
     A CSV column of kind ``number`` or ``empty`` is float64 if all of its cells can be; the columns ``text`` stay as they
-    are written.
+    are written. A Parquet or Feather column that is text in one file and numbers or booleans in another is text, one of numbers
+    and booleans is float64. Raises DataError for other columns whose types differ between the files.
     """
     files = schema.files
     if files.format != "csv":
         reader = frames.read_parquet if files.format == "parquet" else frames.read_feather
-        return LoadedColumns(frames.concat([reader(file, columns) for file in files.paths]))
+        conversions = {name: _to_one_type(schema, name) for name in schema.differing if name in columns}
+        parts = [reader(file, columns) for file in files.paths]
+        for name, how in conversions.items():
+            if how is not None:
+                _convert(parts, name, how)
+        return LoadedColumns(frames.concat(parts))
     numbers = [name for name in columns if schema.kinds[name] in ("number", "empty") and name not in text]
     as_numbers = set(numbers)
-    as_text = [name for name in columns if name not in as_numbers]
+    texts = [name for name in columns if name not in as_numbers]
     parts, layouts, bad = [], [], []
     numeric = frozenset(name for name, kind in schema.kinds.items() if kind == "number")
     for file, layout in zip(files.paths, schema.layouts, strict=True):
-        part, layout, records = _load_csv(file, layout, frames, numbers, as_text, numeric)
+        part, layout, records = _load_csv(file, layout, frames, numbers, texts, numeric)
         parts.append(part)
         layouts.append(layout)
         if records.n_lines:
@@ -105,12 +112,34 @@ def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:
     """Convert a column to text in all files if it is text in one of them."""
     for name in numbers if len(parts) > 1 else ():
         if len({part.dtypes[name].kind for part in parts}) > 1:
-            for part in parts:
-                if isinstance(part, BatchedColumns):
-                    part.to_text(name)
-                elif part.dtypes[name].kind == "f":
-                    part[name] = as_text(part[name])
+            _convert(parts, name, as_text)
     return parts
+
+
+def _to_one_type(schema: FileSchema, name: str) -> Callable[[Any], Any] | None:
+    """The conversion of a column of binary files whose kind differs between them, if it needs one.
+
+    Raises DataError where no type holds the values of all files.
+    """
+    files = dict(zip(schema.differing[name], schema.files.paths, strict=True))
+    files.pop("empty", None)
+    if files.keys() <= {"text", "number", "boolean"} and (len(files) > 1 or "text" in files):
+        return as_text if "text" in files else as_float64
+    if len(files) > 1:
+        (kind, file), (other_kind, other_file) = sorted(files.items())[:2]
+        raise DataError(
+            f"{name!r} is {kind} in {file} and {other_kind} in {other_file.name}; write the files of a folder with the same types"
+        )
+    return None
+
+
+def _convert(parts: list[Frame], name: str, how: Callable[[Any], Any]) -> None:
+    """Convert a column in all files."""
+    for part in parts:
+        if isinstance(part, BatchedColumns):
+            part.convert(name, how)
+        else:
+            part[name] = how(part[name])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -29,13 +29,15 @@ class FileSchema:
 
     ``kinds`` maps a column to ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
     ``layouts`` has one entry per CSV file and is empty for binary formats. ``keys`` are the text and integer columns
-    whose first values are all present and distinct.
+    whose first values are all present and distinct. ``differing`` has the kinds, one per file, of the columns of binary
+    files whose kind is not the same in all of them.
     """
 
     files: TableFiles
     kinds: dict[str, str]
     layouts: tuple[CsvLayout, ...] = ()
     keys: tuple[str, ...] = ()
+    differing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def decimal(self) -> str:
@@ -81,9 +83,11 @@ def _schema_of(files: TableFiles, versions: tuple[tuple[int, int] | None, ...]) 
                 f"{file} and {files.paths[0].name} differ in column {sorted(different)[0]!r}; "
                 "keep files with the same columns in a folder"
             )
-    merged = {name: _merge_kinds([k[name] for k in kinds]) for name in kinds[0]}
+    of_files = {name: tuple(k[name] for k in kinds) for name in kinds[0]}
+    merged = {name: _merge_kinds(found) for name, found in of_files.items()}
+    differing = {name: found for name, found in of_files.items() if len(set(found)) > 1 and not layouts}
     shared = [n for n in keys[0] if merged[n] in ("number", "text") and all(n in other for other in keys[1:])]
-    return FileSchema(files, merged, layouts, tuple(shared))
+    return FileSchema(files, merged, layouts, tuple(shared), differing)
 
 
 def kind_of(type_: Any) -> str:

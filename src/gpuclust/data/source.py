@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from gpuclust.config import DataConfig
 from gpuclust.data.columns import ColumnSelection, IdCandidates, matches_preset
 from gpuclust.data.files import content_digest, find_files
-from gpuclust.data.frames import read_arrow
+from gpuclust.data.frames import common_schema, read_arrow, with_schema
 from gpuclust.data.join import Join, JoinResult, join_columns, open_join
 from gpuclust.data.load import LoadedColumns, load_columns
 from gpuclust.data.schema import FileSchema, read_schema
@@ -113,9 +113,8 @@ class FileSource:
             text = {name: pa.array(frame[name], pa.string(), from_pandas=True) for name in names}
             return pa.table({name: _narrowest_type(column, self.decimal) for name, column in text.items()})
         parts = [read_arrow(file, files.format, names) for file in files.paths]
-        if all(part.schema.equals(parts[0].schema) for part in parts):
-            return pa.concat_tables(parts)
-        return pa.concat_tables([pa.table({n: part[n].cast(pa.string()) for n in names}) for part in parts])
+        schema = common_schema([part.schema for part in parts])
+        return pa.concat_tables([with_schema(part, schema) for part in parts])
 
     def _describe(self, loaded: LoadedColumns) -> dict[str, Any]:
         """How the files are written, for the audit."""
