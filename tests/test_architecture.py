@@ -24,7 +24,7 @@ INSIDE = {
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
     "data": "encoding in_memory lists medians remote > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > hdbscan kmeans mixture > __init__",
-    "metrics": "agreement dbcv gap icl_gain silhouette > precompile stability validity",
+    "metrics": "agreement dbcv gap grouped_sums_cuda silhouette > grouped_sums > icl_gain > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",

@@ -6,20 +6,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.config import ScoreConfig
 from gpuclust.data.table import sample_rows
-from gpuclust.metrics.icl_gain import split_gain
+from gpuclust.metrics.grouped_sums import (
+    ClusterProducts,
+    cluster_products,
+    column_sums_of_run,
+    spreads_of_run,
+)
+from gpuclust.metrics.icl_gain import adds_products, gain_of_products, split_gain
 from gpuclust.metrics.silhouette import silhouettes
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.backend import Array, Backend, Progress
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run, together
 from gpuclust.runtime.matrix import Matrix
-from gpuclust.runtime.passes import PerRow, each_block, on_host, xp_of
+from gpuclust.runtime.passes import PerRow, add_some, each_block
 
 # Whether a higher value is better, for every metric by which a sweep can choose its best job.
 HIGHER_IS_BETTER: dict[str, bool] = {
@@ -166,13 +171,20 @@ def _validity(X: RowBlocks, clustering: Clustering) -> dict[str, float]:
     """The indices that passes over all rows give; none where clusters cannot be compared."""
     if not scorable(clustering):
         return {}
-    gain = split_gain(X, clustering.labels)
-    return {**_dispersion(X, clustering), **({"split_gain": gain} if np.isfinite(gain) else {})}
+    labels, products = PerRow(clustering.labels), None
+    if adds_products(X, int(clustering.sizes.sum())):
+        products = cluster_products(X, labels, len(clustering.sizes))
+        gain = gain_of_products(products)
+    else:
+        gain = split_gain(X, clustering.labels)
+    return {**_dispersion(X, clustering, labels, products), **({"split_gain": gain} if np.isfinite(gain) else {})}
 
 
-def _dispersion(X: RowBlocks, clustering: Clustering) -> dict[str, float]:
+def _dispersion(
+    X: RowBlocks, clustering: Clustering, labels: PerRow, products: ClusterProducts | None
+) -> dict[str, float]:
     """Calinski and Harabasz (1974) and Davies and Bouldin (1979), as scikit-learn defines them, in float64."""
-    counts, means, spread, within = _moments(X, clustering)
+    counts, means, spread, within = _moments(X, clustering, labels, products)
     overall = counts @ means / counts.sum()
     between = float(counts @ ((means - overall) ** 2).sum(axis=1))
     n, k = int(counts.sum()), len(counts)
@@ -187,46 +199,63 @@ def _dispersion(X: RowBlocks, clustering: Clustering) -> dict[str, float]:
     }
 
 
-def _moments(X: RowBlocks, clustering: Clustering) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _moments(
+    X: RowBlocks, clustering: Clustering, labels: PerRow, products: ClusterProducts | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """For the clusters that have rows: counts (k,), means (k, d), mean distances to the mean (k,), and the total sum of squares
-    within clusters; all float64. Two reads."""
+    within clusters; all float64. Two reads, or one where the products are known."""
     k = len(clustering.sizes)
-    labels = PerRow(clustering.labels)
     counts = clustering.sizes.astype(np.float64)
-    sums = X.reduce(_cluster_sums, labels, k)
     # The mean of the noise, in the last row, is not used.
-    means = sums / np.maximum(np.append(counts, len(X) - counts.sum()), 1.0)[:, None]
-    distance, squared = X.reduce(_cluster_spreads, labels, means)[:, :k]
+    if products is None:
+        sums = X.reduce(_cluster_sums, labels, k, add=add_some)
+        means = sums / np.maximum(np.append(counts, len(X) - counts.sum()), 1.0)[:, None]
+    else:
+        means = np.zeros((k + 1, X.shape[1]))
+        means[:k] = products.origin + products.sums / np.maximum(counts, 1.0)[:, None]
+    distance, squared = X.reduce(_cluster_spreads, labels, means, add=add_some)[:, :k]
     used = counts > 0
     return counts[used], means[:k][used], distance[used] / counts[used], float(squared[used].sum())
 
 
-def _own(labels: np.ndarray, k: int, xp: Any) -> Any:
-    """Labels (n,) int64 on the device, noise as k."""
-    return xp.asarray(np.where(labels == NOISE, k, labels).astype(np.int64))
+def _own(labels: np.ndarray, k: int) -> np.ndarray:
+    """Labels (n,) int64, noise as k."""
+    return np.where(labels == NOISE, k, labels).astype(np.int64)
 
 
-def _cluster_sums(run: Run, labels: PerRow, k: int) -> list[np.ndarray]:
-    """Of each block, the sums of the rows of each cluster and of the noise: (k + 1, d) float64 on the host."""
-    xp, own = xp_of(run.X), labels.of(run)
+def _cluster_sums(run: Run, labels: PerRow, k: int) -> Sequence[np.ndarray | None]:
+    """Of each block, the sums of the rows of each cluster and of the noise: (k + 1, d) float64; on a device of all blocks together."""
+    if not isinstance(run.X, np.ndarray):
+        first, *none = column_sums_of_run(run, labels, k, np.zeros((k + 1, run.X.shape[1])))
+        return [_noise_last(first)[:, 0], *none]
+    own = labels.of(run)
 
     def of(start: int, stop: int) -> np.ndarray:
-        X, cluster = run.X[start:stop].astype(np.float64), _own(own[start:stop], k, xp)
-        columns = [xp.bincount(cluster, weights=X[:, j], minlength=k + 1) for j in range(X.shape[1])]
-        return on_host(xp.stack(columns, axis=1))
+        X, cluster = run.X[start:stop].astype(np.float64), _own(own[start:stop], k)
+        columns = [np.bincount(cluster, weights=X[:, j], minlength=k + 1) for j in range(X.shape[1])]
+        return np.stack(columns, axis=1)
 
     return each_block(run, of)
 
 
-def _cluster_spreads(run: Run, labels: PerRow, means: np.ndarray) -> list[np.ndarray]:
-    """Of each block, the sums for each cluster of the distances from its mean, and of their squares: (2, k + 1) float64."""
-    xp, own, k = xp_of(run.X), labels.of(run), len(means) - 1
-    centers = xp.asarray(means)
+def _cluster_spreads(run: Run, labels: PerRow, means: np.ndarray) -> Sequence[np.ndarray | None]:
+    """Of each block, the sums for each cluster of the distances from its mean, and of their squares: (2, k + 1) float64; on a device of
+    all blocks together."""
+    own, k = labels.of(run), len(means) - 1
+    if not isinstance(run.X, np.ndarray):
+        first, *none = spreads_of_run(run, labels, k, np.roll(means, 1, axis=0))
+        return [_noise_last(first).T, *none]
 
     def of(start: int, stop: int) -> np.ndarray:
-        cluster = _own(own[start:stop], k, xp)
-        squares = ((run.X[start:stop].astype(np.float64) - centers[cluster]) ** 2).sum(axis=1)
-        sums = [xp.bincount(cluster, weights=w, minlength=k + 1) for w in (xp.sqrt(squares), squares)]
-        return on_host(xp.stack(sums))
+        cluster = _own(own[start:stop], k)
+        squares = ((run.X[start:stop].astype(np.float64) - means[cluster]) ** 2).sum(axis=1)
+        sums = [np.bincount(cluster, weights=w, minlength=k + 1) for w in (np.sqrt(squares), squares)]
+        return np.stack(sums)
 
     return each_block(run, of)
+
+
+def _noise_last(sums: np.ndarray | None) -> np.ndarray:
+    """The sums (k + 1, ...) of groups of which the noise is the first, with the noise last."""
+    assert sums is not None, "the first block has the sums of the run"
+    return np.roll(sums, -1, axis=0)

@@ -110,6 +110,8 @@ class RowBlocks(ABC):
     ndim = 2
     in_memory = False
     """Whether this process holds all rows in memory, even if others hold them too."""
+    on_device = False
+    """Whether the runs are arrays on a GPU."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
@@ -218,7 +220,8 @@ class MemoryBlocks(LocalBlocks):
 
     def __init__(self, X: Any) -> None:
         super().__init__(X.shape, X.dtype)
-        self.X = np.require(X, requirements=["C", "ALIGNED"]) if isinstance(X, np.ndarray) else X
+        self.on_device = not isinstance(X, np.ndarray)
+        self.X = X if self.on_device else np.require(X, requirements=["C", "ALIGNED"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -362,7 +365,7 @@ class _Shared(RowBlocks):
 
     def __init__(self, meeting: _Meeting, owner: int) -> None:
         super().__init__(meeting.blocks.shape, meeting.blocks.dtype)
-        self.in_memory = meeting.blocks.in_memory
+        self.in_memory, self.on_device = meeting.blocks.in_memory, meeting.blocks.on_device
         self._meeting, self._owner = meeting, owner
 
     def passes(self, requests: Sequence[Request]) -> list[Any]:

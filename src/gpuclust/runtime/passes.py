@@ -65,6 +65,16 @@ def each_block(run: Run, make: Callable[[int, int], T]) -> list[T]:
     return [found[start] for start, _ in run.edges]
 
 
+def for_whole_run(run: Run, value: T) -> list[T | None]:
+    """The statistics of a run's blocks where one stands for all of them, in the place of the first; for `add_some`."""
+    return [value, *[None] * (len(run.edges) - 1)]
+
+
+def add_some(a: Any, b: Any) -> Any:
+    """The sum of two statistics, of which None adds nothing."""
+    return b if a is None else a if b is None else a + b
+
+
 def xp_of(X: Any) -> ModuleType:
     """The module of an array: numpy or cupy."""
     return np if isinstance(X, np.ndarray) else sys.modules[type(X).__module__.partition(".")[0]]
