@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import float32, float64, int32, int64
 
 from gpuclust.metrics.silhouette import kernels_cuda
@@ -11,27 +12,31 @@ from tests.gpu_kernels.case import Case, Loop, array
 def cases() -> list[Case]:
     found = []
     for dtype in (float32, float64):
+        of_numpy = np.dtype(str(dtype))
         for d in (5, 11):
-            # A pair takes d multiplications with addition for the squares, and a square root.
-            pair = Loop(marker="MUFU.RSQ" if dtype is float32 else "MUFU.RSQ64H")
+            # A pair takes d subtractions, d multiplications with addition, and a square root.
+            pair = Loop(marker="MUFU.SQRT|MUFU.RSQ" if dtype is float32 else "MUFU.RSQ64H")
+            each = kernels_cuda.targets_per_thread(d, of_numpy)
             found.append(
                 Case(
                     name=f"silhouette_add_{d}_{dtype}",
-                    function=kernels_cuda._add_kernel(d, dtype),
+                    function=kernels_cuda._add_kernel(d, dtype, each, kernels_cuda.THREADS, kernels_cuda.SHARED_BYTES),
                     signature=(
-                        array(int64, 1), array(dtype, 2), array(dtype, 1), array(int64, 1), array(int32, 2), array(float64, 3),
+                        array(int64, 1), array(dtype, 1), int64, array(int64, 1), array(int32, 1), array(int32, 2),
+                        array(float64, 3),
                     ),
-                    max_registers=128,
-                    max_shared=33 << 10,
+                    max_registers=128 if dtype is float32 else 144,
+                    max_shared=17 << 10,
                     loops={"pair": pair},
                     threads=kernels_cuda.THREADS,
                     unit="pair",
+                    max_stack=8 * kernels_cuda.LEVELS * each,  # the sums of the labelings
                 )
             )  # fmt: skip
         found += [
             Case(
                 name=f"silhouette_largest_{dtype}",
-                function=kernels_cuda._largest_kernel,
+                function=kernels_cuda._largest_kernel(dtype, kernels_cuda.THREADS),
                 signature=(array(dtype, 2), array(dtype, 1)),
                 max_registers=64,
                 max_shared=2 << 10,
@@ -41,7 +46,7 @@ def cases() -> list[Case]:
             Case(
                 name=f"silhouette_gather_{dtype}",
                 function=kernels_cuda._gather_kernel,
-                signature=(array(dtype, 2), array(int64, 1), dtype, array(dtype, 2)),
+                signature=(array(dtype, 2), array(int64, 1), dtype, array(dtype, 1), array(dtype, 1)),
                 max_registers=64,
                 max_shared=2 << 10,
                 loops={},
