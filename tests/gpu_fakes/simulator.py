@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def _kernel_module() -> type:
         def __init__(self, grid: Any, block: Any, dynamic: int) -> None:
             super().__init__(grid, block, dynamic)
             self._shared, self._local = Shared(dynamic), Local()
-            self.swapped: list[tuple[dict[str, Any], str, Any]] = []
+            self.swapped: list[Callable[[], None]] = []
             self.known: set[int] = set()
 
         @property
@@ -243,15 +244,36 @@ def _kernel_module() -> type:
             return any(self._lanes(mask, predicate).values())
 
         def swap(self, function: Any) -> None:
-            """Let a function see this module as its global ``cuda``."""
+            """Let a function see this module as its global ``cuda``, and NumPy's types for numba's, whose calls take a hundred times as
+            long."""
+            if id(function) in self.known:
+                return
+            self.known.add(id(function))
             names = function.__globals__
             if id(names) not in self.known:
-                from numba import cuda
-
                 self.known.add(id(names))
-                for name in [name for name, value in names.items() if value is cuda]:
-                    self.swapped.append((names, name, cuda))
-                    names[name] = self
+                for name, value in list(names.items()):
+                    other = self.replacement(value)
+                    if other is not None:
+                        self.swapped.append(partial(names.__setitem__, name, value))
+                        names[name] = other
+            for cell in function.__closure__ or ():
+                value = cell.cell_contents
+                other = self.replacement(value)
+                if other is not None:
+                    self.swapped.append(partial(setattr, cell, "cell_contents", value))
+                    cell.cell_contents = other
+
+        def replacement(self, value: Any) -> Any:
+            """What a kernel sees instead of a global or a variable of its factory; None for the thing itself."""
+            from numba import cuda
+            from numba.core import types
+
+            if value is cuda:
+                return self
+            if isinstance(value, (types.Integer, types.Float)):
+                return _dtype(value).type
+            return None
 
     return KernelModule
 
@@ -333,8 +355,8 @@ def run(function: Any, grid: Any, threads: Any, dynamic: int, arguments: list[An
                 block.run()
     finally:
         numba_kernel._kernel_context = None
-        for names, name, value in module.swapped:
-            names[name] = value
+        for restore in module.swapped:
+            restore()
 
 
 def _blocks(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:

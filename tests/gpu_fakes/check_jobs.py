@@ -1,0 +1,71 @@
+"""Whole jobs on the stand-ins: every algorithm, initialisation, engine and type of number, from a frame to an export and its predictions.
+
+Run by `tests.test_gpu_fakes` in a process of its own.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
+
+import gpuclust as gc
+from gpuclust.algorithms.hdbscan import HdbscanConfig
+from gpuclust.algorithms.kmeans import KMeansConfig
+from gpuclust.algorithms.mixture import GmmConfig
+from gpuclust.config import ClusterConfig
+
+FEATURES = ("a", "b", "c")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """150 rows in three groups that do not overlap, with an id and a text column."""
+    rng = np.random.default_rng(0)
+    group = np.arange(150) % 3
+    centres = np.array([[0, 0, 0], [8, 1, 0], [0, 7, 5]])[group]
+    frame = pd.DataFrame(centres + rng.normal(size=(150, 3)), columns=list(FEATURES))
+    frame.insert(0, "id", [f"t{i}" for i in range(150)])
+    return frame.assign(genre=np.array(["jazz", "pop", "rock"])[group])
+
+
+def scaled(frame: pd.DataFrame) -> np.ndarray:
+    values = frame[list(FEATURES)].to_numpy()
+    return (values - values.mean(axis=0)) / values.std(axis=0)
+
+
+KMEANS = [KMeansConfig(n_clusters=3, n_init=2, max_iter=10, engine=engine, init=init)
+          for engine, init in product(("auto", "library", "fused"), ("k-means++", "random"))]  # fmt: skip
+MIXTURES = [GmmConfig(n_clusters=3, max_iter=4, engine=engine, init_params=init)
+            for engine, init in product(("auto", "library", "fused"), ("kmeans", "k-means++", "random", "random_from_data"))]  # fmt: skip
+SHAPES = [GmmConfig(n_clusters=3, max_iter=4, covariance_type=shape, engine=engine)
+          for engine, shape in product(("auto", "library"), ("tied", "diag", "spherical"))]  # fmt: skip
+TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method)
+         for size, method in product((15, "auto"), ("eom", "leaf"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("configs", [KMEANS, MIXTURES, SHAPES, TREES], ids=["kmeans", "mixture", "shapes", "hdbscan"])
+def test_every_job_of_a_sweep_ends_with_a_model_that_serves(
+    table: pd.DataFrame, configs: list[ClusterConfig], dtype: str, tmp_path: Any
+) -> None:
+    found = gc.sweep(table, *configs, config={"dtype": dtype}, backend="gpu", tracking=None, progress=False)
+    board = found.leaderboard
+    assert list(board["failure"]) == [""] * len(configs)
+    X = scaled(table)
+    for number, run in enumerate(found.runs):
+        labels, metrics = run.labels_, run.metrics
+        assert labels.dtype == np.int32
+        if metrics["n_clusters"] > 1 and (labels >= 0).all():
+            tolerance = 1e-4 if dtype == "float32" else 1e-9
+            assert metrics["silhouette"] == pytest.approx(silhouette_score(X, labels), abs=tolerance)
+            assert metrics["davies_bouldin"] == pytest.approx(davies_bouldin_score(X, labels), rel=tolerance)
+            assert metrics["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(X, labels), rel=tolerance)
+        folder = run.export(tmp_path / str(number))
+        served = gc.load_model(folder).predict(table)
+        np.testing.assert_array_equal(served["cluster"], labels)
+        assert len(gc.open_export(folder).table) == 150 if hasattr(gc.open_export(folder), "table") else True
