@@ -44,8 +44,8 @@ MIXTURES = [GmmConfig(n_clusters=3, max_iter=4, engine=engine, init_params=init)
             for engine, init in product(("auto", "library", "fused"), ("kmeans", "k-means++", "random", "random_from_data"))]  # fmt: skip
 SHAPES = [GmmConfig(n_clusters=3, max_iter=4, covariance_type=shape, engine=engine)
           for engine, shape in product(("auto", "library"), ("tied", "diag", "spherical"))]  # fmt: skip
-TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method)
-         for size, method in product((15, "auto"), ("eom", "leaf"))]  # fmt: skip
+TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method, exact=exact)
+         for size, method, exact in product((15, "auto"), ("eom", "leaf"), (False, True))]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

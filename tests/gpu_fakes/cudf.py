@@ -58,7 +58,7 @@ def plain(column: pd.Series) -> pd.Series:
     if isinstance(dtype, (pd.ArrowDtype, pd.CategoricalDtype, np.dtype)):
         return column
     if column.isna().any():
-        return column.astype(object) if dtype.kind == "b" else column.astype("float64")
+        return column.astype(object).where(column.notna(), None) if dtype.kind == "b" else column.astype("float64")
     return column.astype(dtype.numpy_dtype)
 
 

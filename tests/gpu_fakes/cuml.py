@@ -128,6 +128,31 @@ class HDBSCAN(Estimator):
             to_host(edges.nbytes, "cuML's tree")
 
 
+class NearestNeighbors(Estimator):
+    """cuML's, by brute force; the distances are those of `float32_distances`."""
+
+    package = "cuml.neighbors"
+
+    def _fit(self, X: np.ndarray, sample_weight: Any) -> None:
+        self._X = X.astype(np.float32)
+
+    def kneighbors(self, *args: Any, **kwargs: Any) -> Any:
+        """The neighbours of rows, nearest first, and their distances unless ``return_distance=False``."""
+        bound = bind("cuml.neighbors.NearestNeighbors.kneighbors", args, kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        k = given["n_neighbors"] or self.n_neighbors  # type: ignore[attr-defined]
+        rows = self._X if given["X"] is None else matrix_of(given["X"]).astype(np.float32)
+        if not 1 <= k <= min(len(self._X), 1024):
+            raise ValueError(f"n_neighbors={k} must be 1 to {len(self._X)}")
+        launch("cuml.neighbors.NearestNeighbors.kneighbors")
+        both = np.concatenate([rows, self._X])
+        distance = float32_distances(both)[: len(rows), len(rows) :]
+        near = np.argsort(distance, axis=1, kind="stable")[:, :k].astype(np.int64)
+        found = wrap(np.take_along_axis(distance, near, axis=1)), wrap(near)
+        return found if given["return_distance"] else found[1]
+
+
 def float32_distances(X: np.ndarray) -> np.ndarray:
     """|x|² + |y|² - 2xy, in float32, as cuVS computes it: (n, n)."""
     norms = (X * X).sum(axis=1, dtype=np.float32)
@@ -219,7 +244,7 @@ def make() -> dict[str, StandIn]:
             "cuml.neighbors",
         )
     }  # fmt: skip
-    for cls in (KMeans, HDBSCAN, PCA, StandardScaler, MinMaxScaler, RobustScaler):
+    for cls in (KMeans, HDBSCAN, NearestNeighbors, PCA, StandardScaler, MinMaxScaler, RobustScaler):
         setattr(found[cls.package], cls.__name__, cls)
     found["cuml.cluster.hdbscan.hdbscan"]._HDBSCANState = _HDBSCANState
     found["cuml"].__version__ = "26.10.00"
