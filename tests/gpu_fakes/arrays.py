@@ -271,11 +271,16 @@ for _name in (
     *COMPARISONS,
 ):
     _operator(_name)
-for _name in ("neg", "pos", "abs", "invert"):
 
-    def _unary(self: ndarray, function: Any = getattr(operator, _name)) -> Any:
+
+def _unary(function: Any) -> Any:
+    def apply(self: ndarray) -> Any:
         launch(f"cupy.{function.__name__}")
         return wrap(function(self._memory))
 
-    setattr(ndarray, f"__{_name}__", _unary)
+    return apply
+
+
+for _function in (operator.neg, operator.pos, operator.abs, operator.invert):
+    setattr(ndarray, f"__{_function.__name__}__", _unary(_function))
 ndarray.__module__ = "cupy"

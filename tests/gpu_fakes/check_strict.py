@@ -329,10 +329,16 @@ def test_the_functions_written_here_have_the_recorded_parameters():
     import cudf
     import cupy as cp
 
-    for module, names in ((cp, ("array", "asarray", "ascontiguousarray", "asnumpy", "empty", "empty_like", "bincount")), (cudf, ("concat",))):
+    for module, names in (
+        (cp, ("array", "asarray", "ascontiguousarray", "asnumpy", "empty", "empty_like", "bincount")),
+        (cudf, ("concat",)),
+    ):
         for name in names:
             own = list(inspect.signature(getattr(module, name)).parameters)
             line = recorded()[f"{module.__name__}.{name}"]
-            assert [p for p in own if p not in ("kwargs",)] == [p for p in own if p in line and p != "kwargs"], (name, line)
+            assert [p for p in own if p not in ("kwargs",)] == [p for p in own if p in line and p != "kwargs"], (
+                name,
+                line,
+            )
     assert known("cupy.ndarray.sum")
     assert not known("cupy.ndarray.sumsum")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import operator
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,8 @@ TEXT = "string[pyarrow]"
 def nullable(column: pd.Series) -> pd.Series:
     """A column of pandas with a type that has nulls."""
     dtype = column.dtype
-    if (
-        isinstance(dtype, pd.ArrowDtype)
-        or (isinstance(dtype, pd.api.extensions.ExtensionDtype)
-        and str(dtype) in NULLABLE.values())
+    if isinstance(dtype, pd.ArrowDtype) or (
+        isinstance(dtype, pd.api.extensions.ExtensionDtype) and str(dtype) in NULLABLE.values()
     ):
         return column
     if isinstance(dtype, pd.CategoricalDtype):
@@ -358,34 +357,41 @@ def _of_arrow(column: Any) -> pd.Series:
     return pd.Series(column.to_pandas())
 
 
-def _operators() -> None:
-    names = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor"]
-    for name in names:
-        function = getattr(operator, f"{name}_" if name in ("and", "or") else name)
-
-        def forward(self: Any, other: Any, function: Any = function, name: str = name) -> Any:
-            if isinstance(other, (pd.Series, pd.DataFrame)):
-                raise TypeError(f"a column on the host in {name}")
-            launch(f"cudf.{name}")
-            return wrapped(function(self._inside, unwrapped(other)))
-
-        def backward(self: Any, other: Any, function: Any = function, name: str = name) -> Any:
-            launch(f"cudf.{name}")
-            return wrapped(function(other, self._inside))
-
-        setattr(_Frame, f"__{name}__", forward)
-        if name not in ("lt", "le", "gt", "ge", "eq", "ne"):
-            setattr(_Frame, f"__r{name}__", backward)
-    for name in ("neg", "invert", "abs"):
-
-        def unary(self: Any, function: Any = getattr(operator, name)) -> Any:
-            launch(f"cudf.{function.__name__}")
-            return wrapped(function(self._inside))
-
-        setattr(_Frame, f"__{name}__", unary)
+OPERATORS = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow, operator.lt, operator.le,
+    operator.gt, operator.ge, operator.eq, operator.ne, operator.and_, operator.or_, operator.xor,
+)  # fmt: skip
 
 
-_operators()
+def _binary(function: Any) -> tuple[Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        if isinstance(other, (pd.Series, pd.DataFrame)):
+            raise TypeError(f"a column on the host in {function.__name__}")
+        launch(f"cudf.{function.__name__}")
+        return wrapped(function(self._inside, unwrapped(other)))
+
+    def backward(self: Any, other: Any) -> Any:
+        launch(f"cudf.{function.__name__}")
+        return wrapped(function(other, self._inside))
+
+    return forward, backward
+
+
+def _unary(function: Any) -> Any:
+    def apply(self: Any) -> Any:
+        launch(f"cudf.{function.__name__}")
+        return wrapped(function(self._inside))
+
+    return apply
+
+
+for _function in OPERATORS:
+    _name, (_forward, _backward) = _function.__name__.strip("_"), _binary(_function)
+    setattr(_Frame, f"__{_name}__", _forward)
+    if _name not in ("lt", "le", "gt", "ge", "eq", "ne"):
+        setattr(_Frame, f"__r{_name}__", _backward)
+for _function in (operator.neg, operator.invert, operator.abs):
+    setattr(_Frame, f"__{_function.__name__}__", _unary(_function))
 
 
 def concat(objs: Sequence[Any], axis: int = 0, join: str = "outer", ignore_index: bool = False, **kwargs: Any) -> Any:
@@ -419,7 +425,7 @@ def read_csv(filepath_or_buffer: Any, *args: Any, **kwargs: Any) -> Any:
     bound = bind("cudf.read_csv", (filepath_or_buffer, *args), kwargs)
     bound.apply_defaults()
     given = bound.arguments
-    raw = filepath_or_buffer.read() if hasattr(filepath_or_buffer, "read") else open(filepath_or_buffer, "rb").read()  # noqa: SIM115
+    raw = filepath_or_buffer.read() if hasattr(filepath_or_buffer, "read") else Path(filepath_or_buffer).read_bytes()
     text = raw.decode() if isinstance(raw, bytes) else raw
     records = split_records(text, (given["delimiter"] or given["sep"]), given["quotechar"], given["lineterminator"])
     records = [r for r in records if not given["skip_blank_lines"] or r != [""]][int(given["skiprows"] or 0) :]

@@ -1,0 +1,17 @@
+"""A pytest plug-in that installs the stand-ins before any test module is imported."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu_fakes.install import install
+
+install()
+
+
+@pytest.fixture(autouse=True)
+def small_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches for a start take few rows and runs, because every thread of a kernel runs in Python here."""
+    from gpuclust.algorithms.mixture import short_em
+
+    monkeypatch.setattr(short_em, "ROUNDS", ((100, 3, 3), (150, 2, 2)))
