@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 RAPIDS := .venv-rapids
 NVDISASM := nvidia-cuda-nvdisasm==13.5.*  # counts the instructions of our kernels, tests/gpu_kernels
+SANITIZER := nvidia-cuda-sanitizer-api==13.*  # compute-sanitizer
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install run test browser coverage check docs constraints lowest contract bench ui clean
+.PHONY: help install run test browser coverage check docs constraints lowest contract gpu-check bench ui clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
 
 install: $(INSTALLED) ## make .venv and install gpuclust into it
 
@@ -62,6 +63,15 @@ contract: ## every call that gpu.py makes against the real RAPIDS, and our kerne
 $(RAPIDS)/.installed: pyproject.toml
 	test -x $(RAPIDS)/bin/python || $(PYTHON) -m venv $(RAPIDS)
 	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu]' $(NVDISASM)
+	@touch $@
+
+gpu-check: ## on a machine with a GPU: its tests, then compute-sanitizer over the CUDA kernels; results as JSON
+	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "make gpu-check needs a GPU: nvidia-smi finds none"; exit 2; }
+	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.checks
+	$(RAPIDS)/bin/python experiments/gpu_check.py
+
+$(RAPIDS)/.checks: $(RAPIDS)/.installed
+	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu,serve,dev]' $(SANITIZER)
 	@touch $@
 
 bench: install ## one script per performance claim; results under experiments/bench/results

@@ -15,7 +15,7 @@ class Loop:
     ``marker`` is a regular expression for a line of machine code ("FFMA", r"LDG\\.E\\.64", "LDS"); the loop is the one with the most such
     lines, those of loops inside it not counted. ``per_step`` is how many such lines one step of the source's loop has, so that a loop that the
     compiler unrolled, and a loop that is written out d times, are counted by the step. "" stands for the instructions outside all
-    loops. ``steps`` is the number of steps for one unit of work (a row, a pair, a cell). Where several loops have the marker, ``needs`` and
+    loops. ``steps`` is the number of steps, of all threads together, for one unit of work (a row, a pair, a cell). Where several loops have the marker, ``needs`` and
     ``lacks`` are expressions that lines of the loop must, and must not, match.
     """
 

@@ -71,16 +71,17 @@ def count(code: Code, loop: Loop) -> dict[str, float] | None:
     """Instructions for one step of a loop, by unit, and "all"; None if no loop of the machine code has its marker."""
     outside, *inside = code.bodies()
     candidates = inside if loop.marker else [outside]
-    best, most = None, 0
+    best: list[str] = []
+    most = (0, 0)
     for body in candidates:
         text = "\n".join(body)
         if all(re.search(need, text) for need in loop.needs) and not any(re.search(lack, text) for lack in loop.lacks):
-            matching = sum(bool(re.search(loop.marker, line)) for line in body)
-            if matching > most:
-                best, most = body, matching
-    if best is None:
+            score = (sum(bool(re.search(loop.marker, line)) for line in body), -len(body))
+            if score[0] and score > most:
+                best, most = body, score
+    if not best:
         return None
-    steps = most / loop.per_step if loop.marker else 1.0
+    steps = most[0] / loop.per_step if loop.marker else 1.0
     found: dict[str, float] = {"all": len(best)}
     for line in best:
         found[pipe(line)] = found.get(pipe(line), 0) + 1
@@ -149,7 +150,8 @@ def main() -> int:
                         f"{case.name:32} sm_{device:4} {now['registers']:4} registers {now['shared']:6} bytes  {loops}"
                     )
             if arguments.update:
-                kept[case.name] = {**kept.get(case.name, {}), **found}
+                steps = {name: loop.steps for name, loop in case.loops.items()}
+                kept[case.name] = {**kept.get(case.name, {}), "unit": case.unit, "steps": steps, **found}
             lines += problems(case, found, kept.get(case.name, {}))
     names = {case.name for found in by_module.values() for case in found}
     if set(arguments.modules) == set(MODULES):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 REGISTERS, FRAME = 0x2F, 0x11  # attributes of .nv.info: registers, and bytes of the stack, of a function
@@ -71,9 +73,9 @@ def _sections(elf: bytes) -> list[tuple[str, int, bytes, int]]:
 
 def disassembler() -> str:
     """The path of nvdisasm: on PATH or in the CUDA wheels of this Python."""
-    import nvidia.cu13
-
-    found = shutil.which("nvdisasm") or shutil.which("nvdisasm", path=str(Path(nvidia.cu13.__path__[0]) / "bin"))
+    wheels = find_spec("nvidia.cu13")
+    folders = [Path(place) / "bin" for place in (wheels and wheels.submodule_search_locations) or ()]
+    found = shutil.which("nvdisasm", path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)]))
     if found is None:
         raise NoDisassembler("nvdisasm is not installed in .venv-rapids: run make contract")
     return found

@@ -1,0 +1,186 @@
+"""MODEL: the time of each pass on a GPU, from the instructions of the compiled kernels and the bytes that they move.
+
+    python experiments/bench/gpu_model.py       # a second; it needs no GPU. Nothing in its table has been measured on one
+
+tests/gpu_kernels/counts.json has the instructions of one step of each loop, counted in the machine code for an H100 (sm_90), with the unit
+that executes them; results/gpu_kernels_0_1_0.json has the same for version 0.1.0. A kernel takes as long as the busiest unit of
+the multiprocessors, or the memory, whichever is longer, divided by EFFICIENCY. An iteration adds the launches, and what the host does while
+the device waits. Where the host does not wait for the device, its time counts only if it is longer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, write
+
+COUNTS = Path(__file__).resolve().parents[2] / "tests" / "gpu_kernels" / "counts.json"
+BEFORE = RESULTS / "gpu_kernels_0_1_0.json"
+DEVICE = "90"
+ROWS = 1_160_000
+
+MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.7e9, 3.35e12  # of an H100 SXM; bytes a second
+WARPS_A_CLOCK = {
+    # Instructions of a warp that one multiprocessor executes in a clock, from the table of arithmetic throughputs in NVIDIA's programming
+    # guide. "all" is what its four schedulers issue.
+    "all": 4.0, "fp32": 4.0, "integer": 2.0, "multiply": 2.0, "fp64": 2.0, "memory": 1.0, "special": 0.5, "control": 4.0,
+}  # fmt: skip
+EFFICIENCY = 0.7  # of the bound: memory is waited for, and the last blocks leave places empty
+LAUNCH_US = 3.0  # from one kernel's start to the next one's, on the device
+REPEATED_LAUNCH_US = 5.0  # of the host: 1.2 measured for the arguments, the rest is the driver's
+ARRAY_US = 7.0  # of the host for each array of an ordinary launch of numba-cuda 0.30; measured on one core at 2.1 GHz
+LOOK_US = 25.0  # a download of a few bytes, which waits for the device
+LOOK_EVERY = 8  # iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """``units`` of work (rows, pairs, cells) of a kernel in counts.json; ``name`` is its case."""
+
+    name: str
+    units: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One way to do it. ``moved`` bytes of device memory; ``arrays`` of ordinary launches, ``launches`` that are repeated; ``waiting_us`` of the
+    host while the device waits, as estimated in the review of 0.1.0; ``looks``: the host looks every LOOK_EVERY times."""
+
+    kernels: tuple[Kernel, ...]
+    moved: float
+    arrays: int = 0
+    launches: int = 0
+    waiting_us: float = 0.0
+    looks: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """An iteration or a pass on ROWS rows, in 0.1.0 and today, and the target in microseconds."""
+
+    name: str
+    before: Version | None
+    after: Version
+    target_us: float | None
+
+
+def table(n_rows: float, n_features: int, itemsize: int = 4) -> float:
+    """Bytes of a matrix."""
+    return n_rows * n_features * itemsize
+
+
+def bound_us(kernel: Kernel, counts: dict[str, Any]) -> dict[str, float] | None:
+    """Microseconds that each unit of the device needs at least for a kernel, None if its instructions have not been counted."""
+    case = counts.get(kernel.name, {})
+    loops = case.get(DEVICE, {}).get("loops")
+    if not loops:
+        return None
+    busy: dict[str, float] = {}
+    for name, loop in loops.items():
+        for unit, number in loop.items():
+            warps = number * case["steps"][name] * kernel.units / 32
+            busy[unit] = busy.get(unit, 0.0) + 1e6 * warps / (WARPS_A_CLOCK[unit] * MULTIPROCESSORS * CLOCK)
+    return busy
+
+
+def modelled(version: Version, counts: dict[str, Any]) -> dict[str, Any] | None:
+    """Microseconds of one iteration and of its parts, None if the instructions of a kernel have not been counted."""
+    kernels = [bound_us(kernel, counts) for kernel in version.kernels]
+    if any(busy is None for busy in kernels):
+        return None
+    busiest = [max(busy, key=busy.__getitem__) for busy in kernels if busy is not None]
+    compute = sum(max(busy.values()) for busy in kernels if busy is not None)
+    memory = 1e6 * version.moved / BANDWIDTH
+    launches = version.launches or len(version.kernels)
+    device = max(compute, memory) / EFFICIENCY + LAUNCH_US * launches
+    host = ARRAY_US * version.arrays + REPEATED_LAUNCH_US * version.launches
+    look = LOOK_US / LOOK_EVERY if version.looks else 0.0
+    total = device + host + version.waiting_us if version.waiting_us else max(device, host) + look
+    return {
+        "total_us": total, "device_us": device, "host_us": host + version.waiting_us + look,
+        "compute_bound_us": compute, "memory_bound_us": memory, "busiest_unit": busiest,
+    }  # fmt: skip
+
+
+def lloyd(n_features: int, n_clusters: int, target_us: float | None, device_us: float, host_us: float) -> Work:
+    """An iteration of K-Means; the estimates of the review for 0.1.0 are of its merging kernel and its host."""
+    return Work(
+        name=f"Lloyd iteration, d={n_features} k={n_clusters}",
+        before=Version(
+            kernels=(Kernel(name=f"lloyd_pass_{n_features}_{n_clusters}_float32", units=ROWS),),
+            moved=table(ROWS, n_features), waiting_us=device_us + host_us,
+        ),
+        after=Version(
+            kernels=(Kernel(name=f"lloyd_pass_{n_features}", units=ROWS),),
+            moved=table(ROWS, n_features), launches=2, looks=True,
+        ),
+        target_us=target_us,
+    )  # fmt: skip
+
+
+def em(n_features: int, n_components: int, target_us: float, host_us: float) -> Work:
+    """An iteration of EM with full covariances."""
+    return Work(
+        name=f"EM iteration, d={n_features} k={n_components}",
+        before=Version(
+            kernels=(Kernel(name=f"em_tiles_{n_features}_{n_components}_float32", units=ROWS),),
+            moved=table(ROWS, n_features), waiting_us=host_us,
+        ),
+        after=Version(
+            kernels=(Kernel(name=f"em_pass_{n_features}_{n_components}_float32", units=ROWS),),
+            moved=table(ROWS, n_features), launches=3, looks=True,
+        ),
+        target_us=target_us,
+    )  # fmt: skip
+
+
+def silhouette(dtype: str) -> Work:
+    """The exact silhouette of one labeling: every pair of rows."""
+    kernels = (Kernel(name=f"silhouette_add_11_{dtype}", units=float(ROWS) ** 2),)
+    version = Version(kernels=kernels, moved=table(ROWS, 11))
+    return Work(name=f"exact silhouette, 11 features, {dtype}", before=version, after=version, target_us=2.5e6)
+
+
+WORKS = (
+    lloyd(5, 10, 60, 500, 600),
+    lloyd(11, 10, None, 500, 600),
+    em(5, 5, 80, 1500),
+    em(11, 10, 400, 2500),
+    silhouette("float32"),
+    silhouette("float64"),
+)
+
+
+def shown(found: dict[str, Any] | None) -> str:
+    """Microseconds, with the busiest unit of the kernel that takes longest."""
+    if found is None:
+        return "not counted"
+    limit = "memory" if found["memory_bound_us"] > found["compute_bound_us"] else "+".join(found["busiest_unit"])
+    return f"{found['total_us']:11,.0f} (device {found['device_us']:,.0f}, bound {found['compute_bound_us']:,.0f} by {limit})"
+
+
+def main() -> None:
+    """Print the table and write results/gpu_model.json."""
+    before, after = json.loads(BEFORE.read_text()), json.loads(COUNTS.read_text())
+    print(f"MODEL, not measured: microseconds on an H100, {ROWS:,} rows, {EFFICIENCY:.0%} of the roofline")
+    record: dict[str, Any] = {
+        "model": True,
+        "device": "H100 SXM, sm_90",
+        "rows": ROWS,
+        "efficiency": EFFICIENCY,
+        "works": {},
+    }
+    for work in WORKS:
+        then = modelled(work.before, before) if work.before is not None else None
+        now = modelled(work.after, after)
+        target = f"; target {work.target_us:,.0f}" if work.target_us else ""
+        print(f"{work.name:42} 0.1.0: {shown(then):60} now: {shown(now)}{target}")
+        record["works"][work.name] = {"version_0_1_0": then, "now": now, "target_us": work.target_us}
+    write("gpu_model", record)
+
+
+if __name__ == "__main__":
+    main()
