@@ -28,7 +28,7 @@ from gpuclust.data.frames import (
 )
 from gpuclust.data.remote import RemoteFile, arrow_input
 from gpuclust.data.sniff import utf8_stream
-from gpuclust.data.table import CsvLayout, unique_names
+from gpuclust.data.table import CsvLayout, CsvRows, unique_names
 from gpuclust.errors import DataError, message_of
 
 if TYPE_CHECKING:
@@ -177,9 +177,7 @@ class BatchedFrames(PandasFrames):
         self._scratch = scratch
         self._parsed: list[Path] = []
 
-    def read_csv(
-        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
-    ) -> tuple[Any, int]:
+    def read_csv(self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]) -> CsvRows:
         numeric: set[str] = set()
 
         def parse(how: CsvOptions) -> ParsedCsv:
@@ -209,7 +207,7 @@ class BatchedFrames(PandasFrames):
         columns = _ArrowColumns(
             schema, parsed.n_rows, set(), lambda names: _parsed_tables(file, names), numeric, layout.decimal
         )
-        return BatchedColumns([columns]), parsed.n_more
+        return CsvRows(BatchedColumns([columns]), parsed.n_more)
 
     @staticmethod
     def _writer(file: Any, schema: Any) -> Any:

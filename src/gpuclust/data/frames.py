@@ -19,7 +19,7 @@ import pyarrow.parquet
 from gpuclust.data.files import TableFile
 from gpuclust.data.remote import RemoteFile, arrow_input
 from gpuclust.data.sniff import utf8_stream
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Frames, unique_names
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, CsvRows, Frames, unique_names
 from gpuclust.errors import DataError, message_of
 
 MAX_BLOCK_BYTES = 1 << 28
@@ -137,9 +137,7 @@ class PandasFrames(Frames):
         """``block_bytes`` is the size of the part of a CSV file that one thread parses; a record may be longer."""
         self.block_bytes = block_bytes
 
-    def read_csv(
-        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
-    ) -> tuple[pd.DataFrame, int]:
+    def read_csv(self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]) -> CsvRows:
         def parse(how: CsvOptions) -> ParsedCsv:
             with utf8_stream(path, layout) as stream:
                 counted = LineCounter(stream)
@@ -151,7 +149,7 @@ class PandasFrames(Frames):
         if how.as_text:
             columns = [numbers_if_all(table[name], layout.decimal) for name in numbers]
             table = pa.table([*columns, *(table[name] for name in text)], names=[*numbers, *text])
-        return arrow_to_pandas(table.select([*numbers, *text])), parsed.n_more
+        return CsvRows(arrow_to_pandas(table.select([*numbers, *text])), parsed.n_more)
 
     def read_parquet(self, path: TableFile, columns: Sequence[str]) -> pd.DataFrame:
         try:
@@ -310,13 +308,19 @@ def numbers_if_all(column: Any, decimal: str) -> Any:
 
 def arrow_to_pandas(table: Any) -> pd.DataFrame:
     """Convert an Arrow table to pandas with the column types of `Frames`."""
-    wanted = [_plain_type(kind) or kind for kind in table.schema.types]
-    if wanted != table.schema.types:
-        columns = [column.cast(kind) for column, kind in zip(table.columns, wanted, strict=True)]
-        table = pa.Table.from_arrays(columns, names=table.column_names)
+    table = with_plain_types(table)
     # A separate block per column needs no second copy, but thousands of blocks are slow.
     alone = table.num_columns <= MAX_SEPARATE_COLUMNS
     return table.to_pandas(types_mapper=_mapper, ignore_metadata=True, split_blocks=alone)
+
+
+def with_plain_types(table: Any) -> Any:
+    """An Arrow table whose columns have the types that those of `Frames` are made of."""
+    wanted = [_plain_type(kind) or kind for kind in table.schema.types]
+    if wanted == table.schema.types:
+        return table
+    columns = [column.cast(kind) for column, kind in zip(table.columns, wanted, strict=True)]
+    return pa.Table.from_arrays(columns, names=table.column_names)
 
 
 def _plain_type(kind: Any) -> Any:

@@ -11,7 +11,7 @@ from gpuclust.data.batches import BatchedColumns, as_float64, as_text
 from gpuclust.data.files import TableFile
 from gpuclust.data.schema import FileSchema
 from gpuclust.data.sniff import sniff, utf8_stream
-from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, Frame, Frames
+from gpuclust.data.table import NULL_SPELLINGS, CsvLayout, CsvRows, Frame, Frames
 from gpuclust.errors import DataError
 
 MAX_BAD_SHARE = 0.01
@@ -28,6 +28,8 @@ class LoadedColumns:
     frame: Frame
     layouts: tuple[CsvLayout, ...] = ()
     bad: tuple[tuple[TableFile, BadRecords], ...] = ()
+    readers: tuple[str, ...] = ()
+    """Who read the CSV files and why, each sentence once: see `gpuclust.data.table.CsvRows`."""
 
     @property
     def n_bad(self) -> int:
@@ -70,15 +72,17 @@ def load_columns(
     numbers = [name for name in columns if schema.kinds[name] in ("number", "empty") and name not in text]
     as_numbers = set(numbers)
     texts = [name for name in columns if name not in as_numbers]
-    parts, layouts, bad = [], [], []
+    parts, layouts, bad, readers = [], [], [], []
     numeric = frozenset(name for name, kind in schema.kinds.items() if kind == "number")
     for file, layout in zip(files.paths, schema.layouts, strict=True):
-        part, layout, records = _load_csv(file, layout, frames, numbers, texts, numeric)
-        parts.append(part)
+        rows, layout, records = _load_csv(file, layout, frames, numbers, texts, numeric)
+        parts.append(rows.frame)
+        readers.append(rows.reader)
         layouts.append(layout)
         if records.n_lines:
             bad.append((file, records))
-    return LoadedColumns(frames.concat(_same_types(parts, numbers)), tuple(layouts), tuple(bad))
+    named = tuple(dict.fromkeys(filter(None, readers)))
+    return LoadedColumns(frames.concat(_same_types(parts, numbers)), tuple(layouts), tuple(bad), named)
 
 
 def _load_csv(
@@ -88,24 +92,24 @@ def _load_csv(
     numbers: Sequence[str],
     text: Sequence[str],
     numeric: frozenset[str],
-) -> tuple[Frame, CsvLayout, BadRecords]:
+) -> tuple[CsvRows, CsvLayout, BadRecords]:
     """Load one file. If its bytes do not fit the encoding found in the sample, detect it again from the whole file."""
     try:
-        frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
+        rows = frames.read_csv(file, layout, numbers=numbers, text=text)
     except UnicodeError:
         whole = sniff(file, whole=True).layout
         layout = replace(layout, encoding=whole.encoding, damaged=whole.damaged)
         try:
-            frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
+            rows = frames.read_csv(file, layout, numbers=numbers, text=text)
         except UnicodeError:
             layout = replace(layout, damaged=True)
-            frame, n_more = frames.read_csv(file, layout, numbers=numbers, text=text)
-    records = find_bad_records(file, layout, numeric) if n_more > 0 else BadRecords()
-    if records.n_broken > max(10, len(frame)):
+            rows = frames.read_csv(file, layout, numbers=numbers, text=text)
+    records = find_bad_records(file, layout, numeric) if rows.n_more > 0 else BadRecords()
+    if records.n_broken > max(10, len(rows.frame)):
         raise DataError(
             f"{file} is not a table: {records.n_broken:,} records do not have the {len(layout.columns)} fields of its header"
         )
-    return frame, layout, records
+    return rows, layout, records
 
 
 def _same_types(parts: list[Frame], numbers: Sequence[str]) -> list[Frame]:

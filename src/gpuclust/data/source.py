@@ -138,6 +138,8 @@ class FileSource:
                 "index_column": layout.columns[0] if layout.index_column else None,
                 "records_left_out": loaded.n_bad,
             }
+        if loaded.readers:
+            description["reader"] = "; ".join(loaded.readers)
         return description
 
 

@@ -155,6 +155,16 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return list(taken)
 
 
+@dataclass(frozen=True)
+class CsvRows:
+    """What was read of a delimited file: its rows, how many more lines than rows it has, and, where a backend has several readers, which
+    one read it and why, for the audit."""
+
+    frame: Frame
+    n_more: int = 0
+    reader: str = ""
+
+
 class Frames(Protocol):
     """The operations for which pandas and cuDF differ. All other code uses the methods that both have.
 
@@ -165,10 +175,8 @@ class Frames(Protocol):
 
     name: str
 
-    def read_csv(
-        self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]
-    ) -> tuple[Frame, int]:
-        """Read columns of a delimited file, numbers first; also return how many more lines than rows the file has.
+    def read_csv(self, path: TableFile, layout: CsvLayout, *, numbers: Sequence[str], text: Sequence[str]) -> CsvRows:
+        """Read columns of a delimited file, numbers first.
 
         A column of ``numbers`` is float64 if each of its cells is a number or a null spelling, else text. A column of
         ``text`` is always text. Records with more or fewer fields than the header are skipped. Fields in quotes may
