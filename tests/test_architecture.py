@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "describe", "commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "describe", "parity", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -31,7 +31,7 @@ INSIDE = {
     "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
     "report": "map_points page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
-    "runtime": "blocks cache cpu cudf_frames deduplicate dask gpu_errors jit memory threads > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics > matrix",
+    "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs atlas routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",

@@ -57,7 +57,7 @@ LINES = [
     ("gpuclust predict out/ t", {"tracks.csv"}, set()),
     ("gpuclust predict out/ m", {"my table.csv"}, set()),
     ("gpuclust describe tracks.csv data.roles.i", {"data.roles.id="}, set()),
-    ("gpuclust doctor ", {"--help"}, {"tracks.csv"}),
+    ("gpuclust doctor ", {"--help", "--parity"}, {"tracks.csv"}),
     ("gpuclust nosuch", set(), {"--out"}),
     ("gpuclust 'unclosed", set(), set()),
 ]

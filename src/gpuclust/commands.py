@@ -459,7 +459,27 @@ def _doctor(arguments: list[str]) -> int:
     parser = command_parser(
         "doctor", "Show the selected device and why it was selected, the tracking store and the versions."
     )
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--parity",
+        action="store_true",
+        help="run small jobs of each algorithm on each backend, and compare the results",
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="with --parity: write the results, for another machine"
+    )
+    parser.add_argument(
+        "--with",
+        type=Path,
+        metavar="FILE",
+        dest="others",
+        help="with --parity: compare with the results of another machine",
+    )
+    parser.add_argument("--json", action="store_true", help="with --parity: print the comparison as JSON")
+    options = parser.parse_args(arguments)
+    if options.parity:
+        return _parity(options)
+    if options.save or options.others or options.json:
+        raise ConfigurationError("--save, --with and --json belong to gpuclust doctor --parity")
 
     from gpuclust.export import versions
     from gpuclust.runtime.backend import create_backend, select_backend
@@ -472,6 +492,19 @@ def _doctor(arguments: list[str]) -> int:
     for package, found in versions().items():
         print(f"{package:<14}{found}")
     return 0
+
+
+def _parity(options: argparse.Namespace) -> int:
+    """Print how far the results of the backends agree; exit status 1 where they do not."""
+    import json
+
+    from gpuclust.parity import parity, save
+
+    card = parity(options.others, report=lambda text: print(f"{text} ...", file=sys.stderr))
+    if options.save is not None:
+        save(card, options.save)
+    print(json.dumps(card.to_dict(), indent=1) if options.json else "\n".join(card.lines()))
+    return 1 if card.failures else 0
 
 
 SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
