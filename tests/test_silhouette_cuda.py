@@ -116,12 +116,12 @@ def test_a_launch_fills_the_device_or_its_share_of_memory():
 
     width, gib = 512, 1 << 30
     every = Launch.of(1_160_000, 1_160_000, 10, width, 4 * gib)
-    assert every.step >= 1_160_000
-    assert every.splits == 2
+    assert every.step * 1_160_000 <= 2e11
+    assert every.splits * every.step // width >= BLOCKS
     sample = Launch.of(10_000, 1_160_000, 10, width, 4 * gib)
     assert sample.splits * sample.step // width >= BLOCKS
     many = Launch.of(1_160_000, 1_160_000, 3_000, width, 4 * gib)
-    assert many.splits * many.step // width == 4 * gib // (8 * 3_000 * width)
+    assert many.splits * many.step // width > 300  # two for each of the 132 multiprocessors of an H100
     assert Launch.of(100, 100, 5, width, gib).splits == 1
 
 

@@ -95,6 +95,8 @@ def test_exact_up_to_the_limit_of_pairs() -> None:
     config = ScoreConfig(exact_limit=10_000, sample_size=10)
     assert silhouette_rows(100, config, 0) is None
     assert silhouette_rows(101, config, 0) is not None
+    assert silhouette_rows(1000, config, 0, "gpu") is None  # a hundred times as many pairs
+    assert silhouette_rows(1001, config, 0, "gpu") is not None
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ class ScoreConfig:
     silhouette: bool = True
     """Whether the silhouette is computed."""
     exact_limit: float = number(2e10, low=0)
-    """The number of pairs of rows up to which the silhouette is exact."""
+    """The number of pairs of rows up to which the silhouette is exact; on a GPU 100 times as many."""
     sample_size: int = number(10_000, low=2)
     """The rows of a sampled silhouette; each is compared with all rows."""
     stability: int = number(0, low=0, high=1000)

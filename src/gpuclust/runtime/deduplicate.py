@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,11 @@ MIN_SHARE_FITS, MIN_ROWS_FITS = 0.5, 200_000
 class Distinct:
     """The distinct rows of a matrix of n rows, in the order of their first occurrences.
 
-    ``X`` (n_distinct, n_features) in the matrix's dtype; ``first`` (n_distinct,) int64, the row where each occurs first;
-    ``inverse`` (n,) int64, which of them each row is; ``counts`` (n_distinct,) float64, how often each occurs.
+    ``X`` (n_distinct, n_features) in the matrix's dtype and where the matrix is; on the host ``first`` (n_distinct,) int64, the row where
+    each occurs first; ``inverse`` (n,) int64, which of them each row is; ``counts`` (n_distinct,) float64, how often each occurs.
     """
 
-    X: np.ndarray
+    X: Any
     first: np.ndarray
     inverse: np.ndarray
     counts: np.ndarray
@@ -47,22 +48,33 @@ def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
     return n_distinct is not None and n_rows >= MIN_ROWS_FITS and n_distinct <= (1 - MIN_SHARE_FITS) * n_rows
 
 
-def distinct_rows(X: np.ndarray) -> Distinct:
-    """Find the distinct rows of X (n, n_features), float32 or float64 and finite, exactly; 0.0 and -0.0 are the same."""
-    _, first, inverse, counts = np.unique(
-        hash_rows(X.T, len(X)), return_index=True, return_inverse=True, return_counts=True
+def distinct_rows(X: Any) -> Distinct:
+    """Find the distinct rows of X (n, n_features), a NumPy or CuPy array of float32 or float64 and finite, exactly; 0.0 and -0.0 are the
+    same."""
+    xp: Any = np
+    if not isinstance(X, np.ndarray):
+        import cupy
+
+        xp = cupy
+    _, first, inverse, counts = xp.unique(
+        hash_rows(X.T, len(X), xp), return_index=True, return_inverse=True, return_counts=True
     )
     if not _all_equal(X, first, inverse):  # two different rows share a hash: the slow way
+        if xp is not np:
+            of_host = distinct_rows(X.get())
+            return replace(of_host, X=xp.asarray(of_host.X))
         _, first, inverse, counts = np.unique(
             X + 0.0, axis=0, return_index=True, return_inverse=True, return_counts=True
         )
-    order = np.argsort(first)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
+    order = xp.argsort(first)
+    rank = xp.empty(len(order), np.int64)
+    rank[order] = xp.arange(len(order))
     first = first[order]
-    return Distinct(np.ascontiguousarray(X[first]), first, rank[inverse.reshape(-1)], counts[order].astype(np.float64))
+    rows = xp.ascontiguousarray(X[first])
+    found = (first, rank[inverse.reshape(-1)], counts[order].astype(np.float64))
+    return Distinct(rows, *(found if xp is np else map(xp.asnumpy, found)))
 
 
-def _all_equal(X: np.ndarray, first: np.ndarray, inverse: np.ndarray) -> bool:
+def _all_equal(X: Any, first: Any, inverse: Any) -> bool:
     """Whether every row equals the first of its hash; column by column, without a second matrix."""
     return all(bool((X[first, j][inverse] == X[:, j]).all()) for j in range(X.shape[1]))

@@ -51,8 +51,8 @@ class Matrix:
 
     @cached_property
     def distinct(self) -> Distinct | None:
-        """The distinct rows, found at the first use, where scoring them alone pays; only of one array on the host."""
-        if not isinstance(self.X, np.ndarray) or not worth_deduplicating(self.n_distinct, self.n_rows):
+        """The distinct rows, found at the first use, where scoring them alone pays; only of one array."""
+        if isinstance(self.X, RowBlocks) or not worth_deduplicating(self.n_distinct, self.n_rows):
             return None
         found = distinct_rows(self.X)
         return found if worth_deduplicating(len(found.X), self.n_rows) else None

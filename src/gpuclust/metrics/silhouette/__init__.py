@@ -32,13 +32,14 @@ def silhouettes(
     if isinstance(X, RowBlocks):
         assert rows is not None, "all rows of a matrix in blocks are scored in memory"
         return silhouette_blocks(X, labelings, rows, progress=progress)
+    weight = None
+    if distinct is not None and rows is None:
+        X, weight = distinct.X, distinct.counts
+        labelings = [labels[distinct.first] for labels in labelings]
     if backend.name == "gpu":
         from gpuclust.metrics.silhouette.kernels_cuda import silhouette_cuda
         from gpuclust.runtime.gpu import device_errors
 
         with device_errors("the silhouette"):
-            return silhouette_cuda(X, labelings, rows=rows, progress=progress)
-    if distinct is not None and rows is None:
-        once = [labels[distinct.first] for labels in labelings]
-        return silhouette(distinct.X, once, sample_weight=distinct.counts, progress=progress)
-    return silhouette(X, labelings, rows=rows, progress=progress)
+            return silhouette_cuda(X, labelings, rows=rows, sample_weight=weight, progress=progress)
+    return silhouette(X, labelings, rows=rows, sample_weight=weight, progress=progress)

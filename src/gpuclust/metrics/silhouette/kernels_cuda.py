@@ -38,6 +38,9 @@ BLOCKS = 4096  # wanted in a launch: several for each place on the device, so th
 STRETCH = 4096  # sorted rows that a block takes at least
 SUMS_BYTES = 512 << 20  # of device memory for the sums of one launch, or
 SUMS_SHARE = 0.05  # of it if that is more: thousands of clusters need it so that a launch fills the device
+LAUNCH_PAIRS = (
+    2e11  # of one launch: 0.2 s on an H100, so that progress is shown and a display's watchdog does not end it
+)
 LEVELS = 16  # labelings whose sums are written once for each run of a cluster's rows; others, once for each cell
 LARGEST_BLOCKS = 512  # of the kernel that finds the largest magnitude
 
@@ -113,9 +116,9 @@ class Launch:
 
     @classmethod
     def of(cls, n_targets: int, n_sources: int, n_sums: int, width: int, sums_bytes: int) -> Launch:
-        """For blocks of ``width`` targets: as many targets as the sums fit in memory, and then as many stretches as fill the device."""
+        """For blocks of ``width`` targets: as many targets as a launch may take, and then as many stretches as fill the device."""
         fitting = max(1, sums_bytes // (8 * n_sums * width))
-        blocks = min(-(-n_targets // width), fitting)
+        blocks = min(-(-n_targets // width), fitting, max(1, int(LAUNCH_PAIRS) // (n_sources * width)))
         splits = max(1, min(-(-BLOCKS // blocks), n_sources // STRETCH, fitting // blocks))
         return cls(blocks * width, splits)
 
