@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = {
     "PIL": "pillow", "hydra": "hydra-core", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "yaml": "pyyaml",
     "pydantic_core": "pydantic",  # which pins its version
-    "cuml": "cuml-cu13", "cudf": "cudf-cu13", "cupy": "cupy-cuda13x", "rmm": "rmm-cu13",
+    "cuml": "cuml-cu13", "cudf": "cudf-cu13", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x", "rmm": "rmm-cu13",
 }  # fmt: skip
 
 
