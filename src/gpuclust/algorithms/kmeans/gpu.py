@@ -1,7 +1,8 @@
 """K-Means on the GPU.
 
-Engine ``library`` is cuML, followed by iterations in float64 until scikit-learn's criterion is met. Engine ``fused`` runs the
-restarts on a sample on the host, as on the CPU, and continues from the best centres on all rows with our own Lloyd pass.
+Engine ``library`` is cuML, whose float32 sums depend on the order of its threads; our own Lloyd iterations, whose sums do not, continue from
+its rounded centres until no label changes. Engine ``fused`` is our own from the start: the search of `init` on samples, then the
+iterations on all rows. Both keep the rows, the centres and the stopping rule on the device.
 """
 
 from __future__ import annotations
@@ -13,56 +14,58 @@ import cupy as cp
 import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
-from gpuclust.algorithms.kmeans.assign_cuda import LloydState, nearest_two, refine_float64, run_lloyd_gpu
-from gpuclust.algorithms.kmeans.cpu import packed
-from gpuclust.algorithms.kmeans.fit import fit_centers as fit_on_host
-from gpuclust.algorithms.kmeans.init import KMeansRequest
+from gpuclust.algorithms.kmeans.assign_cuda import assign
+from gpuclust.algorithms.kmeans.cpu import Assigned, requests_of
+from gpuclust.algorithms.kmeans.lloyd_cuda import (
+    DeviceJob,
+    DeviceResult,
+    DeviceRows,
+    exact_centers,
+    round_centers,
+    rows_on_device,
+    run_lloyd,
+)
+from gpuclust.algorithms.kmeans.search_cuda import choose_starts
 from gpuclust.algorithms.registry import FitInput, FitResult
-from gpuclust.data.table import sample_rows
 from gpuclust.runtime.gpu import device_errors
-
-SAMPLE_ROWS = 32_768
-GROUPS = 3
-"""The number of restarts of a request that continue from the sample to all rows."""
 
 QUIET_TOLERANCE = 2.0**-40
 """A tolerance so small that cuML's test of the cost, in the precision of the matrix, does not stop it."""
 
+FINISH_ITER = 1000
+"""The largest number of iterations that finish cuML's, which are not counted in ``max_iter``."""
+
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
-    """Fit several configurations; engine ``fused`` is our own Lloyd pass, any other cuML."""
+    """Fit several configurations; engine ``fused`` is our own, any other cuML finished by our own iterations."""
+    with device_errors("K-Means"):
+        rows = rows_on_device(data.X, cp)
     results: dict[int, FitResult] = {}
     fused = [i for i, config in enumerate(configs) if config.engine == "fused"]
     if fused:
         with device_errors("K-Means"):
-            results |= zip(fused, fit_fused(data.X, [configs[i] for i in fused], data.seed), strict=True)
+            results |= zip(fused, fit_fused(rows, [configs[i] for i in fused], data.seed), strict=True)
         data.progress(len(results) / len(configs))
     for i in sorted(set(range(len(configs))) - set(fused)):
         with device_errors(f"K-Means with {configs[i].n_clusters} clusters"):
-            results[i] = fit_library(data.X, configs[i], data.seed)
+            results[i] = fit_library(rows, configs[i], data.seed)
         data.progress(len(results) / len(configs))
     return [results[i] for i in range(len(configs))]
 
 
-def fit_library(X: cp.ndarray, request: KMeansConfig, seed: int) -> FitResult:
-    """cuML's K-Means with scikit-learn's meanings of ``init``, ``n_init``, ``max_iter`` and ``tol``.
+def fit_library(rows: DeviceRows, config: KMeansConfig, seed: int) -> FitResult:
+    """cuML's K-Means with scikit-learn's meanings of ``init``, ``n_init``, ``max_iter`` and ``tol``, finished until no label changes.
 
-    X is (n_samples, n_features) on the device. cuML sums in the precision of X, so float64 iterations from its centres follow;
-    labels, distances and inertia come from the final centres, in float64.
+    Where cuML stops at ``max_iter``, one iteration follows.
     """
-    mean: cp.ndarray = X.mean(axis=0, dtype=np.float64)
-    variance: cp.ndarray = X.var(axis=0, dtype=np.float64)
-    least_move = request.tol * float(variance.mean())
-    start, n_iter = _cuml_centers(X, mean, request, seed, least_move)
-    remaining = max(1, request.max_iter - n_iter)
-    centers, finishing, settled = refine_float64(X, start, least_move=least_move, max_iter=remaining, xp=cp)
-    return assigned(X, centers, n_iter + finishing, settled, "library")
+    start, n_iter = _cuml_centers(rows, config, seed)
+    max_iter = FINISH_ITER if n_iter < config.max_iter else 1
+    (result,) = run_lloyd(rows, [DeviceJob(0, round_centers(rows, start), max_iter, 0.0)])
+    return _result(rows, result, n_iter + result.n_iter, "library")
 
 
-def _cuml_centers(
-    X: cp.ndarray, mean: cp.ndarray, request: KMeansConfig, seed: int, least_move: float
-) -> tuple[cp.ndarray, int]:
-    """cuML's centres (n_clusters, n_features) float64 in the coordinates of X, and its number of iterations.
+def _cuml_centers(rows: DeviceRows, config: KMeansConfig, seed: int) -> tuple[cp.ndarray, int]:
+    """cuML's centres (n_clusters, n_features) float64 in the coordinates of the frame, and its number of iterations.
 
     cuML stops when the squared shift of the centres is below ``tol``, as scikit-learn does with tol * mean variance. It also stops
     when the cost falls by a fraction below ``tol``, and does not accept 0 (cuVS, kmeans.cuh). The matrix is therefore
@@ -71,52 +74,37 @@ def _cuml_centers(
     """
     from cuml.cluster import KMeans
 
+    least_move = config.tol * rows.frame.variance / rows.frame.scale**2
     zoom = 2.0 ** round(math.log2(QUIET_TOLERANCE / least_move) / 2) if least_move > 0 else 1.0
-    centred: cp.ndarray = ((X - mean) * zoom).astype(X.dtype)
+    centred: cp.ndarray = ((rows.X - rows.origin) * zoom).astype(rows.X.dtype)
     model = KMeans(
-        n_clusters=request.n_clusters,
-        init=request.init,
-        n_init=request.n_init,
-        max_iter=request.max_iter,
+        n_clusters=config.n_clusters,
+        init=config.init,
+        n_init=config.n_init,
+        max_iter=config.max_iter,
         tol=least_move * zoom**2 or np.finfo(np.float64).tiny,
         random_state=seed,
         output_type="cupy",
     ).fit(centred)
-    centers: cp.ndarray = model.cluster_centers_.astype(np.float64) / zoom + mean
+    centers: cp.ndarray = model.cluster_centers_.astype(np.float64) * (rows.frame.scale / zoom)
     return centers, int(model.n_iter_)
 
 
-def fit_fused(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
+def fit_fused(rows: DeviceRows, configs: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
     """Fit several K-Means to one matrix with shared passes over it; the result is the same in every run."""
-    variance: cp.ndarray = X.var(axis=0, dtype=np.float64)
-    spread = float(variance.mean())
-    descents = [
-        [LloydState(start, request.tol * spread, request.max_iter) for start in starts]
-        for request, starts in zip(requests, _starts(X, requests, seed), strict=True)
-    ]
-    run_lloyd_gpu(X, [descent for group in descents for descent in group])
-    best = [min(group, key=lambda descent: descent.inertia) for group in descents]
-    return [assigned(X, cp.asarray(d.centers), d.n_iter, d.settled, "fused") for d in best]
+    starts = choose_starts(rows, requests_of(configs, seed))
+    jobs = [DeviceJob(0, start, configs[i].max_iter, configs[i].tol * rows.frame.variance) for i, start in starts]
+    best: dict[int, DeviceResult] = {}
+    for (i, _), result in zip(starts, run_lloyd(rows, jobs), strict=True):
+        if i not in best or result.inertia < best[i].inertia:
+            best[i] = result
+    return [_result(rows, best[i], best[i].n_iter, "fused") for i in range(len(configs))]
 
 
-def _starts(X: cp.ndarray, requests: Sequence[KMeansConfig], seed: int) -> list[list[np.ndarray]]:
-    """For each request the best centres of up to GROUPS groups of its restarts, found on a sample."""
-    most = max(request.n_clusters for request in requests)
-    size = SAMPLE_ROWS if most <= SAMPLE_ROWS // 128 else len(X)
-    sample: np.ndarray = cp.asnumpy(X[cp.asarray(sample_rows(len(X), size, seed))])
-    wanted = []
-    for request in requests:
-        groups = np.array_split(np.arange(request.n_init), min(GROUPS, request.n_init))
-        for group in groups:
-            own = KMeansRequest(request.n_clusters, seed + int(group[0]), len(group), request.init)
-            wanted.append(own)
-    found = iter(fit_on_host(sample, wanted))
-    return [[next(found).centers for _ in range(min(GROUPS, r.n_init))] for r in requests]
-
-
-def assigned(X: cp.ndarray, centers: cp.ndarray, n_iter: int, settled: bool, engine: str) -> FitResult:
-    """The result for given centres (n_clusters, n_features): labels, confidence, distances and inertia, in float64 on the device."""
-    centers = cp.ascontiguousarray(centers)
-    labels, nearest, second = nearest_two(X, centers, cp)
-    host: list[np.ndarray] = [cp.asnumpy(array) for array in (labels, nearest, second, centers)]
-    return packed(host[0], host[1], host[2], host[3], n_iter, settled, engine)
+def _result(rows: DeviceRows, result: DeviceResult, n_iter: int, engine: str) -> FitResult:
+    """The rows assigned to the centres of a result: labels, confidence, distances and inertia, in float64 on the device."""
+    centers = exact_centers(rows, result)
+    found = assign(rows.X, centers, cp)
+    host: list[np.ndarray] = [cp.asnumpy(array) for array in (found.labels, found.confidence, found.distance, centers)]
+    assigned = Assigned(host[0], host[1], host[2], float(found.squares.sum()))
+    return assigned.result(host[3], n_iter, result.converged, engine)

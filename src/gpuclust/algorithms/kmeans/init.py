@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,14 @@ PARENTS = 5  # solutions whose centres the trials of a round move
 KEPT = 2  # solutions of a sample that go on to all rows
 ROWS_PER_CLUSTER = 64  # of a sample, at least; with more clusters the restarts run on all rows
 SAMPLE_TOL = 1e-3  # what is left to move is moved on all rows
+
+
+class _HasInertia(Protocol):
+    @property
+    def inertia(self) -> float: ...
+
+
+Solution = TypeVar("Solution", bound=_HasInertia)
 
 
 @dataclass(frozen=True)
@@ -83,18 +92,31 @@ def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tu
 
 def _sample(rows: LloydRows, seed: tuple[int, int], size: int) -> _Sample:
     """A seeded sample without replacement, in the order of the rows; the rows themselves where they are few."""
-    n_rows, weight = len(rows.blocks), rows.seen.weight
-    if n_rows <= 2 * size:
-        chosen = np.arange(n_rows)
-    else:
-        chosen = np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
+    chosen, weight = sample_numbers(len(rows.blocks), seed, size), rows.seen.weight
     return _Sample(rows.blocks.take(chosen), weight[chosen] if len(weight) else weight, rows.frame)
+
+
+def sample_numbers(n_rows: int, seed: tuple[int, int], size: int) -> np.ndarray:
+    """The numbers of the rows of a seeded sample, ascending; of all rows where they are at most twice its size."""
+    if n_rows <= 2 * size:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False, shuffle=False))
+
+
+def restart_generators(request: KMeansRequest, restarts: range, number: int) -> list[np.random.Generator]:
+    """The generators of some of a request's restarts on the sample of this number."""
+    return [np.random.default_rng((request.seed, request.n_clusters, number, restart)) for restart in restarts]
+
+
+def trial_generator(request: KMeansRequest, number: int) -> np.random.Generator:
+    """The generator of the trials of a request's search on the sample of this number."""
+    return np.random.default_rng((request.seed, request.n_clusters, number, request.n_init, 1))
 
 
 def _seeds(sample: _Sample, request: KMeansRequest, restarts: range, number: int) -> list[np.ndarray]:
     """Starting centres of some of a request's restarts, on the sample of this number."""
     k, weight = request.n_clusters, sample.weight
-    generators = [np.random.default_rng((request.seed, k, number, restart)) for restart in restarts]
+    generators = restart_generators(request, restarts, number)
     if request.init == "k-means++":
         counted = weight if len(weight) else np.ones(len(sample.X))
         chosen = plus_plus(tile_rows(sample.X, sample.frame), counted, k, generators)
@@ -116,8 +138,7 @@ def _search(
         request = requests[i]
         seeds = _seeds(sample, request, range(number, request.n_init, SAMPLES), number)
         trials += [(len(searches), seed) for seed in seeds]
-        generator = np.random.default_rng((request.seed, request.n_clusters, number, request.n_init, 1))
-        searches.append(_Search(i, request.n_init if request.n_init > 1 else 0, generator, []))
+        searches.append(_Search(i, request.n_init if request.n_init > 1 else 0, trial_generator(request, number), []))
     for _ in range(1 + SWAPS):
         limits = [requests[searches[s].owner] for s, _ in trials]
         jobs = [
@@ -127,7 +148,7 @@ def _search(
         for (s, _), outcome in zip(trials, run_lloyd(rows, jobs), strict=True):
             searches[s].best.append(outcome)
         for search in searches:
-            search.best[:] = _distinct(search.best, PARENTS)
+            search.best[:] = distinct_solutions(search.best, PARENTS)
         trials = [(s, start) for s, search in enumerate(searches) for start in _swapped(sample, search)]
         if not trials:
             break
@@ -135,9 +156,9 @@ def _search(
     return [(search.owner, outcome.centers) for search, n in kept for outcome in search.best[:n]]
 
 
-def _distinct(outcomes: list[LloydResult], n: int) -> list[LloydResult]:
+def distinct_solutions(outcomes: list[Solution], n: int) -> list[Solution]:
     """The n of least inertia that differ in it by more than what SAMPLE_TOL leaves open."""
-    best: list[LloydResult] = []
+    best: list[Solution] = []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.inertia):
         if len(best) < n and (not best or outcome.inertia > best[-1].inertia * (1 + 1e-4)):
             best.append(outcome)

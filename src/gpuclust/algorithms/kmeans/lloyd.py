@@ -127,10 +127,27 @@ def exact_centers(rows: LloydRows, outcomes: Sequence[LloydResult]) -> list[np.n
         if outcome.key is not None
     ]
     found = iter(rows.blocks.passes(requests) if requests else [])
-    return [o.centers if o.key is None else _means(next(found)) * rows.frame.scale for o in outcomes]
+    return [o.centers if o.key is None else means_of(next(found)) * rows.frame.scale for o in outcomes]
 
 
-def _means(found: ClusterSums) -> np.ndarray:
+def fill_empty(exact: ClusterSums, empty: np.ndarray, farthest: FarthestRows, grid: float) -> bool:
+    """Move the farthest rows from their clusters to the ``empty`` ones; False, and nothing is moved, where all rows are on their centres.
+
+    Changes ``exact``, the sums of all clusters of a fit. ``grid`` is `Frame.grid`.
+    """
+    sums, masses = exact
+    # Centres are means of rows rounded to float32 and to the grid.
+    if farthest.squares[0] <= max(sums.shape[1] * (2 * UNIT) ** 2, grid**2):
+        return False
+    for i, cluster in enumerate(empty[: len(farthest.squares)]):
+        sums[farthest.labels[i]] -= farthest.values[i]
+        sums[cluster] = farthest.values[i]
+        masses[farthest.labels[i]] -= farthest.masses[i]
+        masses[cluster] = farthest.masses[i]
+    return True
+
+
+def means_of(found: ClusterSums) -> np.ndarray:
     """Means of the clusters; an empty one is given the biggest one's, as in scikit-learn."""
     sums, masses = found
     source = np.where(masses > 0, np.arange(len(masses)), np.argmax(masses))
@@ -210,18 +227,10 @@ class LloydBatch:
         return moved[among]
 
     def _move_empty(self, fit: int, exact: ClusterSums, farthest: FarthestRows) -> bool:
-        sums, masses = exact
-        # Centres are means of rows rounded to float32 and to the grid.
-        frame = self.rows.frame
-        if farthest.squares[0] <= max(sums.shape[1] * (2 * UNIT) ** 2, self._grid**2):
-            return False
         empty = np.flatnonzero(self.total.sizes[self.of(fit)] == 0)
-        for i, cluster in enumerate(empty[: len(farthest.squares)]):
-            sums[farthest.labels[i]] -= farthest.values[i]
-            sums[cluster] = farthest.values[i]
-            masses[farthest.labels[i]] -= farthest.masses[i]
-            masses[cluster] = farthest.masses[i]
-        self.state.means[self.of(fit)] = _means(exact) * frame.scale
+        if not fill_empty(exact, empty, farthest, self._grid):
+            return False
+        self.state.means[self.of(fit)] = means_of(exact) * self.rows.frame.scale
         return True
 
     def inertia(self, fit: int) -> float:

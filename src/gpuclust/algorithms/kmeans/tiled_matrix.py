@@ -138,6 +138,11 @@ def _moments(X: np.ndarray, start: int, stop: int) -> BlockMoments:
 def frame_of(blocks: RowBlocks) -> Frame:
     """The coordinates for a matrix, by one pass over it. Raises ValueError where it holds NaN or infinity."""
     moments: BlockMoments = blocks.reduce(block_moments)
+    return frame_from(moments)
+
+
+def frame_from(moments: BlockMoments) -> Frame:
+    """The coordinates for rows with these moments. Raises ValueError where they hold NaN or infinity."""
     if not np.isfinite(moments.mean).all():
         raise ValueError("X holds NaN, infinity or values too large to add up")
     # Sums of n_rows multiples of 2^e / 2^(52 - log2(n_rows)), none above 2^e, are exact in float64, and have a bit to spare.

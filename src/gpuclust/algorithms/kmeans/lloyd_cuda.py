@@ -1,0 +1,299 @@
+"""Lloyd's iterations to their end on a GPU: as `lloyd`, with the centres and the stopping rule on the device.
+
+The fits of a batch advance together in two launches an iteration. The host reads their state every PASSES_A_LOOK iterations; it computes only
+the new centres of fits with empty clusters, which are rare. Arrays of rows and centres are those of ``xp``, which is cupy, or numpy under
+numba's simulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuclust.algorithms.kmeans.assign_cuda import assign, cluster_sums, to_host
+from gpuclust.algorithms.kmeans.kernels_cuda import (
+    DONE,
+    EMPTY,
+    EXPLAINED,
+    FIRST_CENTER,
+    FIRST_ROW,
+    GIVEN,
+    LEAST_MOVE,
+    MAX_ITER,
+    MAX_PART_BITS,
+    MAX_REGISTER_FEATURES,
+    MOVE_THREADS,
+    N_CLUSTERS,
+    N_ITER,
+    N_PLAN,
+    N_ROWS,
+    N_STATE,
+    NO_SUMS,
+    PART_BITS,
+    RELOCATED,
+    SETTLED,
+    STARTING,
+    STATUS,
+    THREADS,
+    TILE,
+    fill_tiles,
+    move_centers,
+    pass_kernel,
+    wide_pass,
+)
+from gpuclust.algorithms.kmeans.lloyd import fill_empty, means_of
+from gpuclust.algorithms.kmeans.passes import ClusterSums, FarthestRows
+from gpuclust.algorithms.kmeans.tiled_matrix import BlockMoments, Frame, frame_from
+from gpuclust.errors import FitError
+from gpuclust.runtime.backend import Array
+from gpuclust.runtime.jit import ignore_small_grid_warnings
+from gpuclust.runtime.jit_cuda import RepeatedLaunch
+from gpuclust.runtime.nearest import FAR, GROUP
+
+PASSES_A_LOOK = 8
+BLOCKS = 1056  # of a pass, about: 8 for each of the 132 multiprocessors of an H100
+MAX_CELLS = 3072  # float64 sums that a block keeps in shared memory
+MAX_NEAR = 4096  # float32 values of the centres that `pass_kernel` keeps in shared memory
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Some of the rows of a matrix, one after another from a multiple of TILE on, that a fit is fitted to."""
+
+    first_row: int
+    n_rows: int
+    sum_sq_norm: float  # in the coordinates of the frame
+
+
+@dataclass(frozen=True)
+class DeviceRows:
+    """Rows on the device, in sets."""
+
+    X: Array  # (n, n_features) float32 or float64
+    values: Array  # (n_tiles * n_features * TILE,) float32, the rows as tiles in the coordinates of the frame
+    frame: Frame
+    table: Array  # (2 n_features + 1,) float64: the frame's origin, rounding and scale
+    sets: tuple[RowSet, ...]
+    xp: Any
+
+    @property
+    def origin(self) -> Array:
+        """The frame's origin (n_features,) on the device."""
+        return self.table[: self.X.shape[1]]
+
+    def to_tiled(self, rows: Array) -> Array:
+        """Rows or centres (n, n_features) on the device in the coordinates of the frame, float64."""
+        return (rows - self.origin) * self.frame.scale
+
+    def from_tiled(self, centers: Array) -> Array:
+        """Centres (n, n_features) on the device in the coordinates of X."""
+        return centers / self.frame.scale + self.origin
+
+
+@dataclass(frozen=True)
+class DeviceJob:
+    """One fit: the set of rows, its first centres (n_clusters, n_features) on the device in the coordinates of the frame, its limits."""
+
+    rows: int
+    start: Array
+    max_iter: int
+    least_move: float  # squared, in the coordinates of the frame
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """Where a run of Lloyd's iterations ended; arrays (n_clusters, n_features) float64 on the device."""
+
+    centers: Array
+    assigned: Array  # the centres by which the last pass assigned the rows
+    inertia: float
+    n_iter: int
+    converged: bool
+    relocated: (
+        bool  # the last iteration moved an empty cluster: `centers` are not the means of the last pass's clusters
+    )
+
+
+def rows_on_device(X: Array, xp: Any) -> DeviceRows:
+    """The rows of a matrix (n_samples, n_features) float32 or float64 on the device, in one set. Raises FitError for NaN or infinity."""
+    X = xp.ascontiguousarray(X)
+    n_rows, n_features = X.shape
+    # One copy to the host
+    moments = xp.stack(
+        [X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64), X.min(axis=0), X.max(axis=0)]
+    )
+    mean, variance, low, high = to_host(moments, xp)
+    try:
+        if not np.isfinite(mean).all():
+            raise ValueError("X holds NaN, infinity or values too large to add up")
+        found = BlockMoments(n_rows, mean, variance, low, high)
+        found = BlockMoments(n_rows, mean, variance * n_rows * found.scale**2, low, high)
+        frame = frame_from(found)
+    except ValueError as error:
+        raise FitError(f"{error}; clean or scale the features first") from None
+    table = xp.asarray(np.concatenate([frame.origin, frame.rounding, [frame.scale]]))
+    return _with_tiles(X, frame, table, (RowSet(0, n_rows, frame.sum_sq_norm),), xp)
+
+
+def rows_of_samples(rows: DeviceRows, samples: Sequence[np.ndarray]) -> DeviceRows:
+    """Samples of the rows, each the numbers of some, as sets of their own."""
+    xp, first, sets, chosen = rows.xp, 0, [], []
+    for sample in samples:
+        n_padded = -(-len(sample) // TILE) * TILE
+        chosen.append(np.concatenate([sample, np.repeat(sample[-1:], n_padded - len(sample))]))
+        sets.append((first, len(sample)))
+        first += n_padded
+    X = xp.ascontiguousarray(rows.X[xp.asarray(np.concatenate(chosen))])
+    norms = (rows.to_tiled(X) ** 2).sum(axis=1)
+    sums = to_host(xp.stack([norms[start : start + n].sum() for start, n in sets]), xp)
+    found = tuple(RowSet(start, n, float(total)) for (start, n), total in zip(sets, sums, strict=True))
+    return _with_tiles(X, rows.frame, rows.table, found, xp)
+
+
+def _with_tiles(X: Array, frame: Frame, table: Array, sets: tuple[RowSet, ...], xp: Any) -> DeviceRows:
+    n_tiles = -(-len(X) // TILE)
+    values = xp.empty(n_tiles * X.shape[1] * TILE, dtype=np.float32)
+    with ignore_small_grid_warnings():
+        fill_tiles[n_tiles, TILE](X, table, values)
+    return DeviceRows(X, values, frame, table, sets, xp)
+
+
+class DeviceBatch:
+    """K-Means fits in progress: their centres, sums and state on the device. See `move_centers` for the arrays."""
+
+    def __init__(self, rows: DeviceRows, jobs: Sequence[DeviceJob]) -> None:
+        self.rows, self.jobs, self.xp = rows, jobs, rows.xp
+        n_clusters = [len(job.start) for job in jobs]
+        padded = [-(-k // GROUP) * GROUP for k in n_clusters]
+        self.first = np.concatenate([[0], np.cumsum(padded)])
+        n_features, n_centers = rows.X.shape[1], int(self.first[-1])
+        self.plan = np.zeros((len(jobs), N_PLAN), np.int64)
+        self.plan[:, FIRST_ROW] = [rows.sets[job.rows].first_row for job in jobs]
+        self.plan[:, N_ROWS] = [rows.sets[job.rows].n_rows for job in jobs]
+        self.plan[:, FIRST_CENTER], self.plan[:, N_CLUSTERS] = self.first[:-1], n_clusters
+        self.plan[:, PART_BITS] = [part_bits(k * (n_features + 1)) for k in n_clusters]
+        self.state = np.zeros((len(jobs), N_STATE))
+        self.state[:, STATUS] = STARTING
+        self.state[:, LEAST_MOVE] = [job.least_move for job in jobs]
+        self.state[:, MAX_ITER] = [job.max_iter for job in jobs]
+        xp, shape = self.xp, (n_centers, n_features)
+        self.means, self.centers, self.assigned = xp.zeros(shape), xp.zeros(shape), xp.zeros(shape)
+        for i, job in enumerate(jobs):
+            self.means[self.of(i)] = job.start
+        self.totals, self.sums = (xp.zeros(n_centers * (n_features + 1)) for _ in range(2))
+        floats = xp.zeros((n_centers, n_features + 1), dtype=np.float32)
+        floats[:, 0] = FAR
+        self.floats = floats.reshape(-1)
+        self.on_device = xp.asarray(self.plan), xp.asarray(self.state)
+
+    def of(self, fit: int) -> slice:
+        """The clusters of a fit in the arrays of all fits."""
+        return slice(int(self.first[fit]), int(self.first[fit]) + int(self.plan[fit, N_CLUSTERS]))
+
+    def run(self) -> None:
+        """Advance all fits to their end."""
+        running = np.arange(len(self.jobs))
+        while len(running):
+            self._iterate(running)
+            self.state = to_host(self.on_device[1], self.xp)
+            empty = np.flatnonzero(self.state[:, STATUS] == EMPTY)
+            for fit in empty.tolist():
+                self._relocate(fit)
+            if len(empty):
+                self.on_device = self.on_device[0], self.xp.asarray(self.state)
+            running = np.flatnonzero(self.state[:, STATUS] != DONE)
+
+    def _iterate(self, fits: np.ndarray) -> None:
+        """PASSES_A_LOOK iterations of these fits."""
+        rows, n_features = self.rows, self.rows.X.shape[1]
+        plan, state = self.on_device
+        own = self.plan[fits]
+        n_cells = own[:, N_CLUSTERS] * (n_features + 1)
+        n_near = int(n_cells.max()) if n_features <= MAX_REGISTER_FEATURES else 0
+        kernel = pass_kernel(n_features) if n_near and n_near <= MAX_NEAR else wide_pass
+        n_sums = np.where(own[:, PART_BITS] == NO_SUMS, 0, n_cells << (own[:, PART_BITS] % NO_SUMS))
+        near = 4 * n_cells if kernel is not wide_pass else 0
+        n_tiles = -(-int(own[:, N_ROWS].max()) // TILE)
+        grid = (len(fits), max(1, min(n_tiles, -(-BLOCKS // len(fits)))))
+        chosen, grid_step = self.xp.asarray(fits.astype(np.int32)), rows.frame.grid
+        run_pass = RepeatedLaunch(
+            kernel, grid, THREADS, rows.X, rows.values, rows.table, chosen, plan, state, self.centers, self.floats, self.totals,
+            shared=int((8 * n_sums + near).max()),
+        )  # fmt: skip
+        move = RepeatedLaunch(
+            move_centers, len(self.jobs), MOVE_THREADS, plan, grid_step, self.totals, self.sums, self.means, self.centers,
+            self.assigned, self.floats, state,
+        )  # fmt: skip
+        with ignore_small_grid_warnings():
+            for _ in range(PASSES_A_LOOK):
+                run_pass()
+                move()
+
+    def _relocate(self, fit: int) -> None:
+        """Give each empty cluster of a fit the row farthest from its centre, as `LloydBatch.relocate` does; for the next iteration."""
+        rows, xp, frame = self.rows, self.xp, self.rows.frame
+        own = rows.sets[self.jobs[fit].rows]
+        X = rows.X[own.first_row : own.first_row + own.n_rows]
+        found = assign(X, rows.from_tiled(self.centers[self.of(fit)]), xp)
+        exact = ClusterSums(*cluster_sums(X, found.labels, rows.origin, int(self.plan[fit, N_CLUSTERS]), xp))
+        empty = np.flatnonzero(exact.masses == 0)
+        wanted = min(max(1, len(empty)), own.n_rows)
+        numbers = xp.argsort(-found.squares, kind="stable")[:wanted]
+        farthest = FarthestRows(
+            wanted, to_host(found.squares[numbers], xp) * frame.scale**2, to_host(numbers, xp),
+            to_host(found.labels[numbers], xp), to_host(X[numbers] - rows.origin, xp), np.ones(wanted),
+        )  # fmt: skip
+        fill_empty(exact, empty, farthest, frame.grid)
+        self.means[self.of(fit)] = xp.asarray(means_of(exact) * frame.scale)
+        self.state[fit, STATUS] = GIVEN
+
+    def results(self) -> list[DeviceResult]:
+        """Where the fits ended."""
+        found = []
+        for i, job in enumerate(self.jobs):
+            own, state = self.of(i), self.state[i]
+            inertia = self.rows.sets[job.rows].sum_sq_norm - float(state[EXPLAINED])
+            found.append(
+                DeviceResult(
+                    self.centers[own], self.assigned[own], inertia, int(state[N_ITER]), bool(state[SETTLED]),
+                    bool(state[RELOCATED]),
+                )
+            )  # fmt: skip
+        return found
+
+
+def run_lloyd(rows: DeviceRows, jobs: Sequence[DeviceJob]) -> list[DeviceResult]:
+    """Run jobs until they stop, all of them together."""
+    if not jobs:
+        return []
+    batch = DeviceBatch(rows, jobs)
+    batch.run()
+    return batch.results()
+
+
+def exact_centers(rows: DeviceRows, result: DeviceResult) -> Array:
+    """The centres of a result as means of the rows themselves in float64, in the coordinates of X: (n_clusters, n_features) on the device."""
+    if result.relocated:
+        return rows.from_tiled(result.centers)
+    labels = assign(rows.X, rows.from_tiled(result.assigned), rows.xp).labels
+    sums = ClusterSums(*cluster_sums(rows.X, labels, rows.origin, len(result.assigned), rows.xp))
+    return rows.xp.asarray(means_of(sums)) + rows.origin
+
+
+def round_centers(rows: DeviceRows, centers: Array) -> Array:
+    """Centres (n_clusters, n_features) rounded to a coarse grid, so that centres that differ by rounding errors become equal.
+
+    A step is at most a quarter of the standard deviation for each cluster of a row of them. All in the coordinates of the frame.
+    """
+    step = 2.0 ** math.floor(math.log2(math.sqrt(rows.frame.variance) / (4 * len(centers)) or 1.0))
+    return rows.xp.rint(centers / step) * step
+
+
+def part_bits(n_cells: int) -> int:
+    """How many threads, as a power of two, add one column to n_cells sums of their own in a block's shared memory; NO_SUMS if none can."""
+    fitting = MAX_CELLS // n_cells
+    return min(MAX_PART_BITS, fitting.bit_length() - 1) if fitting else NO_SUMS
