@@ -130,14 +130,15 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
     import cupy as cp
     from cuml.cluster import KMeans as CumlKMeans
 
-    from gpuclust.algorithms.kmeans.assign_cuda import LloydState, run_lloyd_gpu
+    from gpuclust.algorithms.kmeans.lloyd_cuda import DeviceJob, rows_on_device, run_lloyd
 
     there, centers = cp.asarray(X), cp.asarray(start.astype(X.dtype))
+    on_device = rows_on_device(there, cp)
+    first_centers = on_device.to_tiled(cp.asarray(start))
 
     def ours(length: int) -> tuple[np.ndarray, int]:
-        descent = LloydState(start.copy(), -1.0, length)
-        run_lloyd_gpu(there, [descent])
-        return descent.centers, descent.n_iter
+        (found,) = run_lloyd(on_device, [DeviceJob(0, first_centers, length, -1.0)])
+        return cp.asnumpy(on_device.from_tiled(found.centers)), found.n_iter
 
     def cuml(length: int) -> tuple[np.ndarray, int]:
         tol = float(np.finfo(np.float64).tiny)  # cuML does not accept 0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cuda, float32, float64, int32, uint64
+from numba import cuda, float64, int32, uint64
 
 from gpuclust.runtime.backend import Array
 from gpuclust.runtime.jit import ignore_small_grid_warnings
@@ -33,7 +33,7 @@ class Assignment:
     squares: Array  # float64, of these distances
 
 
-@lru_cache(maxsize=None)
+@cache
 def nearest_kernel(n_features: int) -> Any:
     """The kernel that assigns rows of this number of features."""
 

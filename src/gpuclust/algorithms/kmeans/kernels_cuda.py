@@ -13,10 +13,10 @@ negative indices to signed ones.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-from numba import cuda, float32, float64, int32, uint32, uint64
+from numba import cuda, float32, float64, uint32, uint64
 
 from gpuclust.algorithms.kmeans.kernels_cpu import UNIT
 from gpuclust.runtime.jit_cuda import cuda_kernel
@@ -125,7 +125,7 @@ def _add_own(own, n_cells, bits, totals, home):  # type: ignore[no-untyped-def]
         cell += uint64(THREADS)
 
 
-@lru_cache(maxsize=None)
+@cache
 def pass_kernel(n_features: int) -> Any:
     """The pass for rows of this number of features, at most MAX_REGISTER_FEATURES."""
     columns = n_features + 1
@@ -316,7 +316,7 @@ def move_centers(plan, grid, totals, sums, means, centers, assigned, floats, sta
     columns = n_features + uint64(1)
     found = cuda.shared.array((4, MOVE_THREADS), float64)
     status = state[fit, STATUS]
-    if status == DONE or status == EMPTY:
+    if status in (DONE, EMPTY):
         return
     n_clusters, first = uint64(plan[fit, N_CLUSTERS]), uint64(plan[fit, FIRST_CENTER])
     if status == RUNNING:

@@ -121,11 +121,10 @@ class DeviceResult:
 def rows_on_device(X: Array, xp: Any) -> DeviceRows:
     """The rows of a matrix (n_samples, n_features) float32 or float64 on the device, in one set. Raises FitError for NaN or infinity."""
     X = xp.ascontiguousarray(X)
-    n_rows, n_features = X.shape
+    n_rows = len(X)
     # One copy to the host
-    moments = xp.stack(
-        [X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64), X.min(axis=0), X.max(axis=0)]
-    )
+    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    moments = xp.stack([X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64), low, high])
     mean, variance, low, high = to_host(moments, xp)
     try:
         if not np.isfinite(mean).all():

@@ -8,7 +8,7 @@ Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful s
 
 from __future__ import annotations
 
-from numba import cuda, float32, float64, int64
+from numba import cuda, float32, float64, int64, uint64
 
 from gpuclust.algorithms.kmeans.kernels_cuda import FIRST_CENTER, FIRST_ROW, N_CLUSTERS, N_ROWS, TILE
 from gpuclust.runtime.jit_cuda import cuda_kernel
@@ -21,10 +21,14 @@ MAX_TRIALS = 16  # candidates of a centre, 2 + log k
 @cuda_kernel(device=True)
 def _square(values, row, center, n_features, offset, step):  # type: ignore[no-untyped-def]
     """The squared distance of a row of the tiles to the coordinates ``center[offset]``, ``center[offset + step]``, ..."""
-    square, at = float32(0), (row // TILE) * n_features * TILE + row % TILE
-    for f in range(n_features):
-        difference = values[at + f * TILE] - center[offset + f * step]
+    square, f, other = float32(0), uint64(0), uint64(offset)
+    at = uint64(row // TILE) * uint64(n_features * TILE) + uint64(row % TILE)
+    while f < uint64(n_features):
+        difference = values[at] - center[other]
         square += difference * difference
+        at += uint64(TILE)
+        other += uint64(step)
+        f += uint64(1)
     return square
 
 
