@@ -53,7 +53,7 @@ def cases() -> list[Case]:
         max_shared=5 << 10,
         threads=kernels_cuda.MOVE_THREADS,
         # One feature of a centre
-        loops={"move": Loop(marker=r"STG\.E ", needs=("F2F",))},
+        loops={"move": Loop(marker="STG", per_step=3, needs=("F2F",))},
         unit="cell",
     )  # fmt: skip
     fill = Case(
@@ -63,7 +63,7 @@ def cases() -> list[Case]:
         max_registers=64,
         max_shared=1 << 10,
         threads=kernels_cuda.TILE,
-        loops={"value": Loop(marker=r"STG\.E ")},
+        loops={"value": Loop(marker="STG")},
         unit="cell",
     )
     return [*found, wide, move, fill, *_seeding()]
