@@ -305,6 +305,10 @@ class DataFrame(_Frame):
     def to_numpy(self, dtype: Any = None, copy: bool = True, na_value: Any = None) -> np.ndarray:
         return self.to_cupy(dtype, copy, na_value).get()
 
+    def nans_to_nulls(self) -> Any:
+        launch("cudf.DataFrame.nans_to_nulls")
+        return DataFrame(self._inside.copy())  # columns of pandas that have nulls hold no NaN
+
     def copy(self, deep: bool = True) -> Any:
         return DataFrame(self._inside.copy(deep=deep))
 
@@ -439,6 +443,7 @@ def read_csv(filepath_or_buffer: Any, *args: Any, **kwargs: Any) -> Any:
     frame = pd.DataFrame(rows, columns=names, dtype=object)
     wanted = given["usecols"] or names
     missing = {"", *(given["na_values"] or ()), *(DEFAULT_NA if given["keep_default_na"] else ())}
+    missing = missing if given["na_filter"] else set()
     columns = {}
     for name in frame.columns:
         if name in wanted:

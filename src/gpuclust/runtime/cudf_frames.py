@@ -108,7 +108,7 @@ def _parse(
         header=0 if layout.header else None,
         names=list(layout.columns),
         usecols=wanted,
-        dtype=str,
+        dtype="str",
         na_filter=False,
         index_col=False,
         compression=None,
