@@ -20,6 +20,7 @@ from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks
 from gpuclust.runtime.passes import PerRow
 
 SIMULATED = """
+import dataclasses
 import sys
 import numpy as np
 from numba import cuda
@@ -32,8 +33,8 @@ given = np.load(sys.argv[1])
 module.THREADS, module.MERGED = 64, 16
 module.SEGMENT, module.TILE_ROWS = 50, 7  # several segments of a cluster, and several tiles of a segment
 X = cuda.to_device(given["X"])
-order, *others = vars(module.sort_rows(given["labels"], int(given["n_clusters"]), np)).values()
-rows = module.SortedRows(cuda.to_device(order), *others)
+rows = module.sort_rows(given["labels"], int(given["n_clusters"]), np)
+rows = dataclasses.replace(rows, order=cuda.to_device(rows.order))
 centers = given["centers"]
 found = {"columns": module.column_sums(X, rows, centers), "spreads": module.spreads(X, rows, centers)}
 if X.shape[1] <= MAX_COLUMNS:

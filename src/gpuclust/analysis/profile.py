@@ -122,7 +122,7 @@ def with_rules(described: Profile, stats: TableStats, labels: np.ndarray, *, see
 
 def _describe(stats: TableStats, members: Members, features: Sequence[str]) -> dict[int, dict[str, FeatureStats]]:
     """Cluster -> feature -> its figures."""
-    found, medians = moments_and_medians(stats.raw, members)
+    found, medians = moments_and_medians(stats.summed, members)
     std = found.std
     z, z_se = (found.mean - stats.mean) / stats.scale, std / np.sqrt(found.count)[:, None] / stats.scale
     figures = np.stack([found.mean, medians, std, z, z_se], axis=2).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from gpuclust.data.disk_frame import DiskFrame
 from gpuclust.data.table import Frames, Table
 from gpuclust.model.records import Example
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks
+from gpuclust.runtime.passes import on_host
 
 SHOWN_ROLES = ("id", "title", "creator")
 
@@ -44,7 +45,7 @@ class TableStats:
 
     ``raw``: the features (n_rows, n_features) float64 in original units, in memory or on disk; ``mean`` and ``std`` (n_features,) of all
     rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the frame (pandas or `DiskFrame`) and ``roles`` its columns
-    of the roles id, title and creator, if they exist.
+    of the roles id, title and creator, if they exist. ``on_device`` copies the features to one array on the GPU if the table is there.
     """
 
     raw: RowBlocks
@@ -55,6 +56,12 @@ class TableStats:
     popularity: np.ndarray | None
     shown: Any
     roles: Mapping[str, str]
+    on_device: Callable[[], RowBlocks] | None = None
+
+    @property
+    def summed(self) -> RowBlocks:
+        """The features where sums of them are computed: on the GPU if the table is there."""
+        return self.raw if self.on_device is None else self.on_device()
 
     @property
     def scale(self) -> np.ndarray:
@@ -105,7 +112,16 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
         popularity=None if popularity is None else popularity.array,
         shown=shown[_columns(own, *own)],
         roles=own,
+        on_device=_device_blocks(table, frames),
     )
+
+
+def _device_blocks(table: Table, frames: Frames) -> Callable[[], RowBlocks] | None:
+    """What copies the features of a table on a GPU (n_rows, n_features) float64 to one array there; None of another table."""
+    if frames.name != "cudf" or isinstance(table.frame, DiskFrame):
+        return None
+    frame: Any = table.frame[list(table.features)]
+    return lambda: MemoryBlocks(frames.to_matrix(frame, table.features))
 
 
 def feature_blocks(table: Table, frames: Frames) -> RowBlocks:
@@ -113,6 +129,8 @@ def feature_blocks(table: Table, frames: Frames) -> RowBlocks:
     frame: Any = table.frame
     if isinstance(frame, DiskFrame):
         return frame.values_of(table.features)
+    if frames.name == "cudf":
+        return MemoryBlocks(on_host(frames.to_matrix(frame, table.features)))
     host = frames.to_pandas(frame[list(table.features)])
     raw = np.empty(host.shape)
     for j, name in enumerate(table.features):

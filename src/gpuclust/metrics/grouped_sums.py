@@ -14,7 +14,7 @@ from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.passes import PerRow, add_some, for_whole_run, on_host, xp_of
 
 SORTED = "rows sorted by cluster"  # key of a run's cache
-ORIGIN_ROWS = 256  # whose mean is the origin of products, so that they do not cancel
+ORIGIN_ROWS = 16  # whose mean is the origin of products, so that columns far from 0 lose no digits
 MAX_COLUMNS = 64  # up to which the kernel of the products is the faster way
 
 

@@ -29,10 +29,13 @@ MERGED = 32  # sums that one block of the merge adds up, each in THREADS / MERGE
 class SortedRows:
     """The rows of a matrix in the order of their clusters, noise first.
 
-    On the device: ``order`` (n_rows,) int64, their numbers; ``segments`` (n_segments, 3) int64, the first row, the end and the group of each
-    segment; ``first`` (n_clusters + 2,) int64, the first segment of each group. Group 0 is the noise, group c + 1 is cluster c.
+    On the device: ``labels`` (n_rows,) int32; ``order`` (n_rows,) int64, the numbers of the sorted rows; ``segments`` (n_segments, 3) int64,
+    the first row, the end and the group of each segment; ``first`` (n_clusters + 2,) int64, the first segment of each group. Group 0 is the
+    noise, group c + 1 is cluster c. ``sizes`` (n_clusters + 1,) int64 are the rows of each group, on the host.
     """
 
+    sizes: np.ndarray
+    labels: Any
     order: Any
     segments: Any
     first: Any
@@ -40,21 +43,22 @@ class SortedRows:
     @property
     def n_groups(self) -> int:
         """The number of clusters, and one for the noise."""
-        return len(self.first) - 1
+        return len(self.sizes)
 
 
 def sort_rows(labels: np.ndarray, n_clusters: int, xp: Any) -> SortedRows:
     """Sort the rows of labels (n_rows,) int32 on the host, -1 for noise. ``xp`` is cupy, or numpy in the simulator. The labels are the
     only large upload."""
     sizes = np.bincount(labels - NOISE, minlength=n_clusters + 1)
-    order = xp.argsort(xp.asarray(labels), kind="stable")
+    on_device = xp.asarray(labels)
+    order = xp.argsort(on_device, kind="stable")
     ends = np.cumsum(sizes)
     n_segments = -(-sizes // SEGMENT)
     first = np.concatenate([[0], np.cumsum(n_segments)])
     group = np.repeat(np.arange(len(sizes)), n_segments)
     start = (ends - sizes)[group] + (np.arange(len(group)) - first[group]) * SEGMENT
     segments = np.stack([start, np.minimum(start + SEGMENT, ends[group]), group], axis=1)
-    return SortedRows(order, cuda.to_device(segments), cuda.to_device(first))
+    return SortedRows(sizes, on_device, order, cuda.to_device(segments), cuda.to_device(first))
 
 
 def column_sums(X: Any, rows: SortedRows, centers: np.ndarray) -> np.ndarray:
