@@ -15,7 +15,7 @@ PLAN, STATE, SUMS = array(int64, 2), array(float64, 2), array(float64, 1)
 def cases() -> list[Case]:
     found = [
         Case(
-            name=f"lloyd_pass_{d}_{dtype}",
+            name=f"lloyd_pass_{d}",
             function=kernels_cuda.pass_kernel(d),
             signature=_pass_signature(dtype),
             max_registers=128,

@@ -24,8 +24,8 @@ class KMeansConfig(ClusterConfig):
     tol: float = number(1e-4, low=0)
     """Stop when the squared move of the centres is below this share of the mean variance, as in scikit-learn."""
     engine: str = one_of("auto", "auto", "library", "fused")
-    """``fused``: the kernels of gpuclust; ``library``: scikit-learn or cuML; ``auto``: the faster of the two; on a CPU always ``fused``
-    above 65,536 rows."""
+    """``fused``: the kernels of gpuclust; ``library``: scikit-learn or cuML; ``auto``: on a CPU the faster of the two, always ``fused``
+    above 65,536 rows; on a GPU ``library``."""
 
 
 ALGORITHM = Algorithm(

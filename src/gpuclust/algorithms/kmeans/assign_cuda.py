@@ -21,6 +21,7 @@ THREADS = 256
 LANES, PARTS, CLUSTERS = 32, 4, 16  # of a block of `add_rows`: columns, parts of its rows, clusters
 CELLS = CLUSTERS * PARTS * LANES  # sums of a block
 MAX_RANGES = 512  # of rows, that blocks of `add_rows` add up separately
+MAX_PARTIAL = 2**24  # sums of all ranges: 128 MiB
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def cluster_sums(X: Array, labels: Array, origin: Array, n_clusters: int, xp: An
     depends on the shape of X alone, so two runs agree to the bit.
     """
     n_rows, n_features = X.shape
-    n_ranges = max(1, min(MAX_RANGES, n_rows // (PARTS * LANES)))
+    n_ranges = max(1, min(MAX_RANGES, n_rows // (PARTS * LANES), MAX_PARTIAL // (n_clusters * (n_features + 1))))
     partial = xp.empty((n_ranges, n_clusters, n_features + 1), dtype=np.float64)
     grid = (n_ranges, -(-n_clusters // CLUSTERS), -(-(n_features + 1) // LANES))
     with ignore_small_grid_warnings():

@@ -286,9 +286,12 @@ def exact_centers(rows: DeviceRows, result: DeviceResult) -> Array:
 def round_centers(rows: DeviceRows, centers: Array) -> Array:
     """Centres (n_clusters, n_features) rounded to a coarse grid, so that centres that differ by rounding errors become equal.
 
-    A step is at most a quarter of the standard deviation for each cluster of a row of them. All in the coordinates of the frame.
+    A step is at most a quarter of the standard deviation, less where so many clusters lie closer: it shrinks with the side of the cube that
+    one of them has. All in the coordinates of the frame.
     """
-    step = 2.0 ** math.floor(math.log2(math.sqrt(rows.frame.variance) / (4 * len(centers)) or 1.0))
+    n_clusters, n_features = centers.shape
+    finest = math.sqrt(rows.frame.variance) / (4 * n_clusters ** (1 / n_features))
+    step = 2.0 ** math.floor(math.log2(finest)) if finest > 0 else 1.0
     return rows.xp.rint(centers / step) * step
 
 
