@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,3 +131,36 @@ def test_scores_on_a_gpu_read_the_rows_twice_and_agree(monkeypatch: pytest.Monke
     assert found["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(host, labels[kept]), rel=1e-9)
     assert found["davies_bouldin"] == pytest.approx(davies_bouldin_score(host, labels[kept]), rel=1e-9)
     assert _dispersion(MemoryBlocks(X), clustering, PerRow(labels), None).items() <= expected.items()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("d", [1, 5, 11, 64, 70, 300])
+def test_sums_on_a_device_are_those_of_numpy_in_every_run(dtype: str, d: int) -> None:
+    cuda = pytest.importorskip("numba.cuda")
+    if not cuda.is_available():
+        pytest.skip("no CUDA GPU on this machine")
+    from gpuclust.metrics import grouped_sums_cuda as module
+
+    X, labels = clustered(20_000, d, dtype)
+    rows = module.sort_rows(labels, 5, np)
+    rows = replace(rows, order=cuda.to_device(rows.order))
+    centers = np.random.default_rng(0).normal(size=(6, d)) + 20
+    given = cuda.to_device(X)
+
+    def sums() -> list[np.ndarray]:
+        found = [module.column_sums(given, rows, centers), module.spreads(given, rows, centers)]
+        return found if d > MAX_COLUMNS else [*found, module.products(given, rows, centers[0])]
+
+    found = sums()
+    for one, again in zip(found, sums(), strict=True):
+        np.testing.assert_array_equal(one, again)
+    for c in range(-1, 5):
+        gaps = X[labels == c].astype(np.float64) - centers[c + 1]
+        squares = (gaps**2).sum(axis=1)
+        # 5,000 terms in another order
+        np.testing.assert_allclose(found[0][c + 1], [gaps.sum(axis=0), (gaps**2).sum(axis=0)], rtol=1e-10, atol=1e-8)
+        np.testing.assert_allclose(found[1][c + 1], [np.sqrt(squares).sum(), squares.sum()], rtol=1e-12)
+        if d <= MAX_COLUMNS:
+            ones = np.c_[X[labels == c].astype(np.float64) - centers[0], np.ones((labels == c).sum())]
+            np.testing.assert_allclose(found[2][c + 1], ones.T @ ones, rtol=1e-10, atol=1e-8)

@@ -10,9 +10,9 @@ import numpy as np
 
 from gpuclust.analysis.members import Members, members
 from gpuclust.model.records import NOISE
-from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks, MergeTree, RowBlocks, Run
+from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, RowBlocks, Run
 from gpuclust.runtime.order_statistics import median_ranks, middle, order_statistics
-from gpuclust.runtime.passes import PerRow, each_block, on_host, xp_of
+from gpuclust.runtime.passes import PerRow, array_of, each_block, on_host, xp_of
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def moments_and_medians(raw: RowBlocks, rows: Members) -> tuple[Moments, np.ndar
     digits. Rows in memory are gathered by cluster and partitioned, which takes a third of the time of the reads that find the medians of rows
     on disk. Rows on a GPU are sorted there.
     """
-    if isinstance(raw, MemoryBlocks) and raw.on_device:
-        return _of_rows_on_device(raw.X, rows)
-    if isinstance(raw, MemoryBlocks):
-        return _of_rows_in_memory(raw.X, rows)
+    X = array_of(raw)
+    if X is not None:
+        return _of_rows_on_device(X, rows) if raw.on_device else _of_rows_in_memory(X, rows)
     groups = rows.labels - NOISE  # order_statistics ignores labels below 0
     mine = [c - NOISE for c in rows.clusters]
     sizes = np.zeros(max(mine, default=0) + 1, np.int64)

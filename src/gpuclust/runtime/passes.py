@@ -91,6 +91,11 @@ def as_blocks(X: Any) -> RowBlocks:
     return X if isinstance(X, RowBlocks) else MemoryBlocks(X)
 
 
+def array_of(X: Any) -> Any:
+    """The array of blocks in memory; None of other blocks."""
+    return X.X if isinstance(X, MemoryBlocks) else None
+
+
 def take_rows(X: Any, rows: np.ndarray, backend: Backend) -> Any:
     """Rows by their numbers (n,) of X, an array on the backend's device or blocks: an array on its device."""
     return backend.to_device(X.take(rows)) if isinstance(X, RowBlocks) else X[backend.to_device(rows)]
