@@ -73,7 +73,7 @@ def fit_kmeans(
     """`fit_centers` to a matrix in memory with non-negative weights (n_samples,), and the rows assigned to the centres."""
     X, weight = _checked(X, sample_weight)
     for request in requests:
-        _check_request(request, len(X))
+        check_request(request, len(X))
     found = _fit(_rows(X, weight), requests, progress=progress)
     return [_assigned(X, weight, fit) for fit in found]
 
@@ -96,7 +96,7 @@ def fit_centers(
     if not isinstance(X, RowBlocks):
         X = _checked(X, None)[0]
     for request in requests:
-        _check_request(request, len(X))
+        check_request(request, len(X))
     rows = _rows(X, np.empty(0))
     try:
         return _fit(rows, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
@@ -205,7 +205,8 @@ def _checked(X: np.ndarray, sample_weight: np.ndarray | None) -> tuple[np.ndarra
     return X, weight
 
 
-def _check_request(request: KMeansRequest, n_rows: int) -> None:
+def check_request(request: KMeansRequest, n_rows: int) -> None:
+    """Raise FitError for a request that cannot be fitted to n_rows rows."""
     k = request.n_clusters
     if not 1 <= k <= n_rows:
         raise FitError(f"n_clusters={k} for {n_rows:,} rows; choose 1 to {n_rows:,}")

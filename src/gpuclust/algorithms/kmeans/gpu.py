@@ -16,6 +16,7 @@ import numpy as np
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.assign_cuda import assign
 from gpuclust.algorithms.kmeans.cpu import Assigned, requests_of
+from gpuclust.algorithms.kmeans.fit import check_request
 from gpuclust.algorithms.kmeans.lloyd_cuda import (
     DeviceJob,
     DeviceResult,
@@ -92,7 +93,10 @@ def _cuml_centers(rows: DeviceRows, config: KMeansConfig, seed: int) -> tuple[cp
 
 def fit_fused(rows: DeviceRows, configs: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
     """Fit several K-Means to one matrix with shared passes over it; the result is the same in every run."""
-    starts = choose_starts(rows, requests_of(configs, seed))
+    requests = requests_of(configs, seed)
+    for request in requests:
+        check_request(request, len(rows.X))
+    starts = choose_starts(rows, requests)
     jobs = [DeviceJob(0, start, configs[i].max_iter, configs[i].tol * rows.frame.variance) for i, start in starts]
     best: dict[int, DeviceResult] = {}
     for (i, _), result in zip(starts, run_lloyd(rows, jobs), strict=True):

@@ -91,6 +91,7 @@ def plus_plus(values, n_features, plan, draws, first_draw, closest, chosen):  # 
         _running_sums(closest, start, n_rows, c == 0, sums)
         same = c == 0 or not sums[TILE] > 0.0  # every row is on a centre already
         if same and c > 0:
+            cuda.syncthreads()  # all threads have read the sum
             _running_sums(closest, start, n_rows, True, sums)
         trials = 1 if c == 0 else n_trials
         if t < trials:
