@@ -60,6 +60,23 @@ def test_two_runs_of_cuml_give_the_same_labels(n_clusters: int) -> None:
     assert first.converged
 
 
+def test_errors_of_the_sums_of_cuml_do_not_change_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors are much larger than cuML's, so that they change rows of a small table."""
+    made, numbers, once = gpu._cuml_centers, iter(range(4)), []
+
+    def inexact(rows: Any, config: KMeansConfig, seed: int) -> tuple[cp.ndarray, int]:
+        once.append(once[0] if once else made(rows, config, seed))
+        centers, n_iter = once[0]
+        error = 5e-3 * rows.frame.variance**0.5 * np.random.default_rng(next(numbers)).normal(size=centers.shape)
+        return centers + cp.asarray(error), n_iter
+
+    monkeypatch.setattr(gpu, "_cuml_centers", inexact)
+    X, config = groups(300, 2, spread=3.0), KMeansConfig(n_clusters=3, n_init=1, tol=1e-2)
+    first, *others = (fitted(X, config)[0] for _ in range(4))
+    for other in others:
+        np.testing.assert_array_equal(first.labels, other.labels)
+
+
 @pytest.mark.parametrize("engine", ["library", "fused"])
 def test_more_than_256_features(engine: str) -> None:
     X = groups(90, 260)
