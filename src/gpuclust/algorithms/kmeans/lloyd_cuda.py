@@ -181,8 +181,8 @@ class DeviceBatch:
         self.state[:, MAX_ITER] = [job.max_iter for job in jobs]
         xp, shape = self.xp, (n_centers, n_features)
         self.means, self.centers, self.assigned = xp.zeros(shape), xp.zeros(shape), xp.zeros(shape)
-        for i, job in enumerate(jobs):
-            self.means[self.of(i)] = job.start
+        numbers = np.concatenate([first + np.arange(k) for first, k in zip(self.first[:-1], n_clusters, strict=True)])
+        self.means[xp.asarray(numbers)] = xp.concatenate([job.start for job in jobs])
         self.totals, self.sums = (xp.zeros(n_centers * (n_features + 1)) for _ in range(2))
         floats = xp.zeros((n_centers, n_features + 1), dtype=np.float32)
         floats[:, 0] = FAR
