@@ -22,30 +22,35 @@ import sys
 import numpy as np
 from numba import cuda
 from tests.gpu_fakes import simulator
-from gpuclust.algorithms.mixture import kernels_cuda as em_cuda
+from gpuclust.algorithms.mixture import em_cuda, kernels_cuda
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 
 simulator.install()
-em_cuda.MAX_THREADS = 32  # the simulator runs a Python thread for each
-em_cuda.MAX_BLOCKS = 2  # so that blocks take several tiles
-device = em_backend("cuda")
-given = np.load(sys.argv[1])
-X, labels = cuda.to_device(given["X"]), given["labels"]
-weight = given["weight"] if given["weight"].size else None
-parameters = (given["weights"], given["means"], given["cholesky"], str(given["covariance_type"]))
-em = device.em_pass(X, *parameters, weight)
-by_label = device.label_pass(X, labels, given["means"], parameters[3], weight)
-scores = device.score_pass(X, *parameters, weight, True)
-model = GaussianMixture(
-    len(given["means"]), covariance_type=parameters[3], max_iter=1, device="cuda", kmeans=lambda *_: np.abs(labels)
-).fit(X, weight)
-out = {f"em_{name}": value for name, value in vars(em).items()}
-out |= {f"label_{name}": value for name, value in vars(by_label).items()}
-out |= {f"score_{name}": value for name, value in vars(scores).items()}
-np.savez(sys.argv[2], fitted=model.covariances_, bound=model.lower_bound_, **out)
+em_cuda.TOTAL_WARPS, em_cuda.ROWS_IN_REGISTERS = 2, 2  # so that blocks take several tiles, and add to their lines more than once
+em_cuda.MERGERS, kernels_cuda.M_STEP_THREADS = 2, 4
+names = ("weights", "means", "covariances", "precisions_cholesky", "lower_bounds")
+for number in range(int(sys.argv[2])):
+    given = np.load(f"{sys.argv[1]}/given{number}.npz")
+    em_cuda.WARPS = int(given["warps"])
+    kernels_cuda.WHOLE, kernels_cuda.BLOCK = (dict.fromkeys(("float32", "float64"), n) for n in given["features"].tolist())
+    for function in (em_cuda.em_launch, em_cuda.score_launch, kernels_cuda.em_tiles, kernels_cuda.score_rows):
+        function.cache_clear()
+    device = em_backend("cuda")
+    X, labels = cuda.to_device(given["X"]), given["labels"]
+    weight = given["weight"] if given["weight"].size else None
+    parameters = (given["weights"], given["means"], given["cholesky"], str(given["covariance_type"]))
+    em = device.em_pass(X, *parameters, weight)
+    by_label = device.label_pass(X, labels, given["means"], parameters[3], weight)
+    scores = device.score_pass(X, *parameters, weight, True)
+    model = GaussianMixture(
+        len(given["means"]), covariance_type=parameters[3], max_iter=2, device=device, kmeans=lambda *_: np.abs(labels)
+    ).fit(X, weight)
+    out = {f"em_{name}": value for name, value in vars(em).items()}
+    out |= {f"label_{name}": value for name, value in vars(by_label).items()}
+    out |= {f"score_{name}": value for name, value in vars(scores).items()}
+    out |= {f"fitted_{name}": getattr(model, f"{name}_") for name in names}
+    np.savez(f"{sys.argv[1]}/found{number}.npz", **out)
 """
-
-
 def example(n: int, d: int, k: int, covariance_type: str, dtype: str, weighted: bool) -> dict[str, Any]:
     """A small matrix, parameters, labels (-1 for rows to leave out) and weights."""
     random = np.random.default_rng(n)
@@ -78,39 +83,45 @@ def on_the_cpu(given: dict[str, Any]) -> dict[str, np.ndarray]:
         "score": cpu.score_pass(given["X"], *parameters, weight, True),
     }
     model = GaussianMixture(
-        len(given["means"]), covariance_type=kind, max_iter=1, kmeans=lambda *_: np.abs(given["labels"])
+        len(given["means"]), covariance_type=kind, max_iter=2, kmeans=lambda *_: np.abs(given["labels"])
     ).fit(given["X"], weight)
     named = {f"{part}_{name}": np.asarray(v) for part, result in found.items() for name, v in vars(result).items()}
-    return named | {"fitted": model.covariances_, "bound": np.asarray(model.lower_bound_)}
+    names = ("weights", "means", "covariances", "precisions_cholesky", "lower_bounds")
+    return named | {f"fitted_{name}": np.asarray(getattr(model, f"{name}_")) for name in names}
 
 
-@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
-@pytest.mark.parametrize(
-    ("n", "d", "k", "dtype", "weighted"),
-    [
-        (150, 3, 2, "float64", True),
-        (150, 3, 2, "float32", False),
-        (33, 1, 3, "float64", False),
-        (40, 6, 1, "float32", True),
-    ],
-)
-def test_simulated_device_agrees(
-    n: int, d: int, k: int, dtype: str, weighted: bool, covariance_type: str, tmp_path: Path
-) -> None:
-    given = example(n, d, k, covariance_type, dtype, weighted)
-    np.savez(tmp_path / "given.npz", **given)
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any], Any]]:
+    """Small examples, and the results of all of them from one process with the simulator."""
+    folder = tmp_path_factory.mktemp("em")
+    cases = []
+    for n, d, k, dtype, weighted, warps, features in (
+        (70, 3, 2, "float64", True, 1, (8, 8)),  # a warp for each component, tiles of all rows
+        (70, 3, 2, "float32", False, 4, (8, 8)),  # two warps for each component
+        (66, 3, 2, "float64", False, 1, (1, 2)),  # the triangle in squares, more parts than warps
+        (33, 1, 3, "float64", False, 1, (8, 8)),
+    ):
+        for covariance_type in COVARIANCE_TYPES:
+            given = example(n, d, k, covariance_type, dtype, weighted)
+            np.savez(folder / f"given{len(cases)}.npz", **given, warps=warps, features=features)
+            cases.append(given)
     done = subprocess.run(
-        [sys.executable, "-c", SIMULATED, tmp_path / "given.npz", tmp_path / "found.npz"],
+        [sys.executable, "-c", SIMULATED, folder, str(len(cases))],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
     )
     assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "found.npz")
+    return [(given, np.load(folder / f"found{number}.npz")) for number, given in enumerate(cases)]
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_simulated_device_agrees(number: int, simulated: list[tuple[dict[str, Any], Any]]) -> None:
+    given, found = simulated[number]
+    tolerance = TOLERANCE[given["X"].dtype.name]
     for name, expected in on_the_cpu(given).items():
-        atol = TOLERANCE[dtype]
-        np.testing.assert_allclose(found[name], expected, rtol=atol, atol=atol, err_msg=name)
+        np.testing.assert_allclose(found[name], expected, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def device() -> Any:

@@ -95,7 +95,7 @@ class RepeatedLaunch:
     Arrays must not be replaced between the calls, numbers are those of the first call.
     """
 
-    def __init__(self, kernel: Any, blocks: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
+    def __init__(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any, shared: int = 0) -> None:
         """``blocks`` of ``threads``, each with ``shared`` bytes of shared memory besides what the kernel declares."""
         self._arguments = arguments  # keeps the arrays alive
         self._configured = kernel[blocks, threads, 0, shared]

@@ -11,9 +11,10 @@ import numpy as np
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.cpu import MAX_VALUES_FLOAT64, result_of, settings_of
 from gpuclust.algorithms.mixture.cpu import fit as fit_in_memory
-from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMStatistics, KernelParameters
+from gpuclust.algorithms.mixture.em import Array, EMScores, EMStatistics, KernelParameters
 from gpuclust.algorithms.mixture.em_cpu import moments_part, statistics_of
 from gpuclust.algorithms.mixture.fit import GaussianMixture
+from gpuclust.algorithms.mixture.m_step import HostIterations
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import ConfigurationError
@@ -50,7 +51,7 @@ def _needs_memory(setting: str, other: str) -> ConfigurationError:
     return ConfigurationError(f"{setting} needs all rows in memory; use {other} or memory.mode=resident")
 
 
-class BlockPasses(EMBackend):
+class BlockPasses(HostIterations):
     """The passes of EM over `RowBlocks`, without weights of rows; their results have the bits of passes over rows in memory."""
 
     def matrix(self, X: RowBlocks) -> RowBlocks:
@@ -58,12 +59,14 @@ class BlockPasses(EMBackend):
         return X
 
     def host(self, X: Array) -> np.ndarray:
-        """Raises TypeError, because the rows are not copied to memory."""
+        """Rows that are in memory. Raises TypeError for blocks, because their rows are not copied to memory."""
+        if isinstance(X, np.ndarray):
+            return X
         raise TypeError("rows in blocks are not copied to memory")
 
-    def rows(self, X: RowBlocks, numbers: np.ndarray) -> np.ndarray:
-        """Rows by their numbers."""
-        return X.take(numbers)
+    def take(self, X: RowBlocks, numbers: np.ndarray) -> np.ndarray:
+        """Rows by their numbers, in float64 in host memory."""
+        return X.take(numbers).astype(np.float64)
 
     def reduce(self, X: RowBlocks, part: Part, *args: Any) -> Any:
         """Merge the statistics of the blocks, which are computed where the blocks are."""

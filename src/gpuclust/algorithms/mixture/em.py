@@ -64,6 +64,16 @@ class EMScores:
     responsibilities: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class EMSettings:
+    """When iterations of EM stop, and what the M-step adds to the diagonal of a covariance; names as in scikit-learn."""
+
+    covariance_type: str
+    reg_covar: float
+    tol: float
+    max_iter: int
+
+
 class EMBackend(ABC):
     """One device's passes. X (n, d) is float32 or float64, sample_weight (n,) or None; parameters are NumPy arrays."""
 
@@ -75,9 +85,20 @@ class EMBackend(ABC):
     def host(self, X: Array) -> np.ndarray:
         """X in host memory."""
 
-    def rows(self, X: Array, numbers: np.ndarray) -> np.ndarray:
-        """Rows of X by their numbers, in host memory."""
-        return self.host(X)[numbers]
+    def take(self, X: Array, numbers: np.ndarray) -> Array:
+        """Rows of X by their numbers in this device's memory, in float64 on the host."""
+        return self.host(X)[numbers].astype(np.float64)
+
+    def nearest(self, X: Array, centres: np.ndarray) -> Array:
+        """The nearest of the centres (k, d) to each row, (n,) int32 in this device's memory."""
+        rows = self.host(X)
+        return ((centres**2).sum(axis=1) - 2 * rows @ centres.T).argmin(axis=1).astype(np.int32)
+
+    def labels(
+        self, X: Array, weights: np.ndarray, means: np.ndarray, precisions_cholesky: np.ndarray, covariance_type: str
+    ) -> Array:
+        """The most probable component of each row, (n,) int32 in this device's memory."""
+        return self.score_pass(X, weights, means, precisions_cholesky, covariance_type).labels
 
     def reduce(self, X: Array, part: Part, *args: Any) -> Any:
         """Merge the statistics ``part(run, *args)`` of the blocks of X, computed from host memory."""

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMStatistics, KernelParameters, recentre
+from gpuclust.algorithms.mixture.em import Array, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.algorithms.mixture.kernels_cpu import ROWS, KernelArrays, Moments, RowRange, RowScores, em_chunk
+from gpuclust.algorithms.mixture.m_step import HostIterations
 from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Run
 from gpuclust.runtime.threads import in_threads
 
@@ -32,7 +33,7 @@ NO_SCORES = {
 }
 
 
-class CpuPasses(EMBackend):
+class CpuPasses(HostIterations):
     """The passes in host memory, by the kernels of `kernels_cpu` in threads."""
 
     def matrix(self, X: Array) -> np.ndarray:

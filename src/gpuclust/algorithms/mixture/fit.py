@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMScores, EMSettings
 from gpuclust.algorithms.mixture.init import MixtureInit, MixtureSettings
-from gpuclust.algorithms.mixture.m_step import MixtureParameters, m_step, n_parameters, precisions
+from gpuclust.algorithms.mixture.m_step import EMRun, IteratingBackend, n_parameters, precisions, total_weight
 from gpuclust.errors import ConfigurationError, FitError, ModelError
 
 
@@ -28,13 +28,6 @@ class Evaluation(EMScores):
     bic: float = np.nan
     aic: float = np.nan
     icl: float = np.nan
-
-
-@dataclass(frozen=True)
-class _Run:
-    parameters: MixtureParameters
-    lower_bounds: list[float]
-    converged: bool
 
 
 @dataclass(eq=False, repr=False)
@@ -75,8 +68,9 @@ class GaussianMixture(MixtureSettings):
         _check_matrix(device, X, self.n_components)
         self.check_start(X.shape[1])
         start = MixtureInit(self, device)
+        settings = EMSettings(self.covariance_type, self.reg_covar, self.tol, self.max_iter)
         random_state = _random_state(self.random_state)
-        best: _Run | None = None
+        best: EMRun | None = None
         failure: FitError | None = None
         for attempt in range(self.n_init):
 
@@ -85,7 +79,8 @@ class GaussianMixture(MixtureSettings):
                     progress((attempt + share) / self.n_init)
 
             try:
-                run = self._run(device, X, start.parameters(X, random_state, sample_weight), sample_weight, report)
+                initial = start.parameters(X, random_state, sample_weight)
+                run = device.iterate(X, initial, settings, sample_weight, report)
             except FitError as error:
                 failure = error
                 continue
@@ -97,30 +92,7 @@ class GaussianMixture(MixtureSettings):
         self._keep(best, X.shape[1])
         return self
 
-    def _run(
-        self,
-        device: EMBackend,
-        X: Array,
-        parameters: MixtureParameters,
-        sample_weight: Array | None,
-        report: Callable[[float], None],
-    ) -> _Run:
-        """EM from one start: a pass is the E-step of these parameters and the sums of the next."""
-        resolution = 10 * float(np.finfo(X.dtype).eps)
-        lower_bounds: list[float] = []
-        for iteration in range(1, self.max_iter + 1):
-            p = parameters
-            statistics = device.em_pass(
-                X, p.weights, p.means, p.precisions_cholesky, self.covariance_type, sample_weight
-            )
-            parameters = m_step(statistics, p.means, self.covariance_type, self.reg_covar, resolution)
-            lower_bounds.append(statistics.log_likelihood / _total(sample_weight, X))
-            report(iteration / self.max_iter)
-            if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < self.tol:
-                return _Run(parameters, lower_bounds, converged=True)
-        return _Run(parameters, lower_bounds, converged=False)
-
-    def _keep(self, run: _Run, n_features: int) -> None:
+    def _keep(self, run: EMRun, n_features: int) -> None:
         self.weights_ = run.parameters.weights
         self.means_ = run.parameters.means
         self.covariances_ = run.parameters.covariances
@@ -142,7 +114,7 @@ class GaussianMixture(MixtureSettings):
         The ``responsibilities`` (n_samples, n_components), in X's dtype, only when asked for.
         """
         scores = self._score(X, sample_weight, responsibilities)
-        found = information_criteria(scores, self.covariance_type, self.means_, _total(sample_weight, X))
+        found = information_criteria(scores, self.covariance_type, self.means_, total_weight(sample_weight, X))
         return Evaluation(**vars(scores), bic=found["bic"], aic=found["aic"], icl=found["icl"])
 
     def _score(self, X: Array, sample_weight: Array | None = None, responsibilities: bool = False) -> EMScores:
@@ -158,7 +130,7 @@ class GaussianMixture(MixtureSettings):
         parameters = (self.weights_, self.means_, self.precisions_cholesky_, self.covariance_type)
         return device.score_pass(X, *parameters, sample_weight, responsibilities)
 
-    def _em_backend(self) -> EMBackend:
+    def _em_backend(self) -> IteratingBackend:
         return em_backend(self.device) if isinstance(self.device, str) else self.device
 
 
@@ -180,22 +152,18 @@ def _check_matrix(device: EMBackend, X: Any, n_components: int) -> None:
         raise FitError("the matrix has missing or infinite values; drop or fill them (clean.nulls)")
 
 
-def _total(sample_weight: Array | None, X: Array) -> float:
-    return float(len(X)) if sample_weight is None else float(sample_weight.sum())
-
-
 def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
     return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
 
 
-def em_backend(device: str) -> EMBackend:
+def em_backend(device: str) -> IteratingBackend:
     """The EM passes of ``cpu`` or ``cuda``. Raises ConfigurationError for another name."""
     if device == "cpu":
         from gpuclust.algorithms.mixture.em_cpu import CpuPasses
 
         return CpuPasses()
     if device == "cuda":
-        from gpuclust.algorithms.mixture.kernels_cuda import CudaPasses
+        from gpuclust.algorithms.mixture.em_cuda import CudaPasses
 
         return CudaPasses()
     raise ConfigurationError(f"device={device!r} has no EM pass; choose cpu or cuda")

@@ -174,7 +174,8 @@ class MixtureInit:
             _, chosen = kmeans_plusplus(
                 self.backend.host(X), self.settings.n_components, sample_weight=weight, random_state=random_state
             )
-        return self._of_rows(X, self.backend.rows(X, chosen).astype(np.float64), weight)
+        means = self.backend.host(self.backend.take(X, chosen)).astype(np.float64)
+        return self._of_rows(X, means, weight)
 
     def _of_labels(self, X: Array, labels: np.ndarray, sample_weight: Array | None) -> MixtureParameters:
         """Two reads: the means, then the scatter about them."""

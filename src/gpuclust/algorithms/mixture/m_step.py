@@ -1,15 +1,17 @@
-"""The four covariance types of a Gaussian mixture: the M-step and what follows from its parameters.
+"""The four covariance types of a Gaussian mixture: the M-step, the iterations with it on the host, and what follows from the parameters.
 
 Shapes are scikit-learn's: ``full`` (k, d, d), ``tied`` (d, d), ``diag`` (k, d), ``spherical`` (k,).
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from gpuclust.algorithms.mixture.em import EMStatistics
+from gpuclust.algorithms.mixture.em import Array, EMBackend, EMSettings, EMStatistics
 from gpuclust.errors import ConfigurationError, FitError
 
 
@@ -23,6 +25,64 @@ class MixtureParameters:
     precisions_cholesky: np.ndarray
 
 
+@dataclass(frozen=True)
+class EMRun:
+    """The last parameters of a run, and the mean log-likelihood of a row before each M-step."""
+
+    parameters: MixtureParameters
+    lower_bounds: list[float]
+    converged: bool
+
+
+class IteratingBackend(EMBackend):
+    """An `EMBackend` that also iterates: `HostIterations` with the M-step on the host, or on its device."""
+
+    @abstractmethod
+    def iterate(
+        self,
+        X: Array,
+        parameters: MixtureParameters,
+        settings: EMSettings,
+        sample_weight: Array | None,
+        report: Callable[[float], None],
+    ) -> EMRun:
+        """EM on a `matrix` from given parameters; ``report`` receives the fraction of ``max_iter`` that is done.
+
+        Raises FitError where a component becomes empty or collapses, or sums are not finite.
+        """
+
+
+class HostIterations(IteratingBackend):
+    """Iterations with passes on any device and the M-step on the host."""
+
+    def iterate(
+        self,
+        X: Array,
+        parameters: MixtureParameters,
+        settings: EMSettings,
+        sample_weight: Array | None,
+        report: Callable[[float], None],
+    ) -> EMRun:
+        """A pass is the E-step of these parameters and the sums of the next."""
+        kind = settings.covariance_type
+        resolution = 10 * float(np.finfo(X.dtype).eps)
+        lower_bounds: list[float] = []
+        for iteration in range(1, settings.max_iter + 1):
+            p = parameters
+            statistics = self.em_pass(X, p.weights, p.means, p.precisions_cholesky, kind, sample_weight)
+            parameters = m_step(statistics, p.means, kind, settings.reg_covar, resolution)
+            lower_bounds.append(statistics.log_likelihood / total_weight(sample_weight, X))
+            report(iteration / settings.max_iter)
+            if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < settings.tol:
+                return EMRun(parameters, lower_bounds, converged=True)
+        return EMRun(parameters, lower_bounds, converged=False)
+
+
+def total_weight(sample_weight: Array | None, X: Array) -> float:
+    """The sum of the weights of the rows."""
+    return float(len(X)) if sample_weight is None else float(sample_weight.sum())
+
+
 def m_step(
     statistics: EMStatistics, means: np.ndarray, covariance_type: str, reg_covar: float, resolution: float
 ) -> MixtureParameters:
@@ -33,15 +93,10 @@ def m_step(
     """
     counts = statistics.counts
     if not np.isfinite(statistics.sums).all():
-        raise FitError(
-            "the mixture's sums are not finite; remove missing and infinite values (clean.nulls) and scale the features"
-        )
+        raise not_finite()
     empty = np.flatnonzero(counts <= resolution)
     if empty.size:
-        raise FitError(
-            f"component {empty[0]} of {len(counts)} became empty (weight {counts[empty[0]]:.1e}); lower "
-            "cluster.n_clusters, raise cluster.reg_covar, or start with other means (seed, cluster.init_params)"
-        )
+        raise empty_component(int(empty[0]), len(counts), counts[empty[0]])
     moved = statistics.sums / counts[:, None]
     covariances = _covariances(statistics, moved, covariance_type, reg_covar)
     return MixtureParameters(
@@ -70,7 +125,7 @@ def precisions_cholesky(covariances: np.ndarray, covariance_type: str) -> np.nda
     """Upper triangular U with U U^T the precision (``diag``, ``spherical``: its square root). Raises FitError."""
     if covariance_type in ("diag", "spherical"):
         if not (covariances > 0).all():
-            raise _ill_defined(np.flatnonzero(~(covariances > 0).reshape(len(covariances), -1).all(axis=1))[0])
+            raise ill_defined(np.flatnonzero(~(covariances > 0).reshape(len(covariances), -1).all(axis=1))[0])
         return 1.0 / np.sqrt(covariances)
     if covariance_type == "tied":
         return _inverse(_cholesky(covariances, 0)).T
@@ -81,7 +136,7 @@ def _cholesky(covariance: np.ndarray, component: int) -> np.ndarray:
     try:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
-        raise _ill_defined(component) from None
+        raise ill_defined(component) from None
 
 
 def _inverse(lower: np.ndarray) -> np.ndarray:
@@ -98,7 +153,23 @@ def _inverse(lower: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _ill_defined(component: int) -> FitError:
+def not_finite() -> FitError:
+    """The error for statistics that are not finite."""
+    return FitError(
+        "the mixture's sums are not finite; remove missing and infinite values (clean.nulls) and scale the features"
+    )
+
+
+def empty_component(component: int, n_components: int, weight: float) -> FitError:
+    """The error for a component without rows."""
+    return FitError(
+        f"component {component} of {n_components} became empty (weight {weight:.1e}); lower "
+        "cluster.n_clusters, raise cluster.reg_covar, or start with other means (seed, cluster.init_params)"
+    )
+
+
+def ill_defined(component: int) -> FitError:
+    """The error for a covariance that is not positive definite."""
     return FitError(
         f"the covariance of component {component} is not positive definite (single, equal or collapsed rows); lower "
         "cluster.n_clusters, raise cluster.reg_covar, or scale the features"
