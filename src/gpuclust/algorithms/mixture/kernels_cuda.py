@@ -164,8 +164,7 @@ def _e_step(block: int, whole: bool, diagonal: bool, dtype: str, rows: int) -> A
             at = x0 + types.uint32(r) * threads
             if whole:
                 for i in range(block):
-                    x[r * block + i] = real(X[row, i])
-                    shared[at] = x[r * block + i]
+                    shared[at] = real(X[row, types.uint32(i)])
                     at += stride
             else:
                 i = types.uint32(0)
@@ -177,6 +176,9 @@ def _e_step(block: int, whole: bool, diagonal: bool, dtype: str, rows: int) -> A
                     shared[at] = real(1) if i == d else real(0)
                     at += stride
                     i += types.uint32(1)
+        if whole:
+            for e in range(both):  # one flat loop, which is always written out, so that the arrays are registers
+                x[e] = shared[x0 + types.uint32(e % block) * stride + types.uint32(e // block) * threads]
 
         at = share0
         record = types.uint32(0)
@@ -188,16 +190,14 @@ def _e_step(block: int, whole: bool, diagonal: bool, dtype: str, rows: int) -> A
             for r in range(rows):
                 value[r] = shared[constant]
             for part in range(n_blocks):
-                for b in range(block):
-                    for r in range(rows):
-                        y[r * block + b] = records[offset + types.uint32(b)]
+                for e in range(both):
+                    y[e] = records[offset + types.uint32(e % block)]
                 if diagonal:
                     feature = x0 + types.uint32(block * part) * stride
-                    for b in range(block):
-                        for r in range(rows):
-                            z = x[r * block + b] if whole else shared[feature + types.uint32(r) * threads]
-                            y[r * block + b] += records[factor + types.uint32(b)] * (z - records[centre + types.uint32(b)])
-                        feature += stride
+                    for e in range(both):
+                        b = types.uint32(e % block)
+                        z = x[e] if whole else shared[feature + b * stride + types.uint32(e // block) * threads]
+                        y[e] += records[factor + b] * (z - records[centre + b])
                     centre += types.uint32(block)
                     factor += types.uint32(block)
                 elif whole:
@@ -221,9 +221,8 @@ def _e_step(block: int, whole: bool, diagonal: bool, dtype: str, rows: int) -> A
                         at_centre += types.uint32(1)
                         factor += types.uint32(block)
                 offset += types.uint32(block)
-                for r in range(rows):
-                    for b in range(block):
-                        value[r] -= y[r * block + b] * y[r * block + b]
+                for e in range(both):
+                    value[e // block] -= y[e] * y[e]
             for r in range(rows):
                 shared[at + types.uint32(r) * threads] = value[r]
                 if c == 0 or value[r] > top[r]:
