@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,8 @@ for number in range(int(sys.argv[2])):
     out |= {f"fitted_{name}": getattr(model, f"{name}_") for name in names}
     np.savez(f"{sys.argv[1]}/found{number}.npz", **out)
 """
+
+
 def example(n: int, d: int, k: int, covariance_type: str, dtype: str, weighted: bool) -> dict[str, Any]:
     """A small matrix, parameters, labels (-1 for rows to leave out) and weights."""
     random = np.random.default_rng(n)

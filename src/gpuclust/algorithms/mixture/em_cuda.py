@@ -279,9 +279,7 @@ class CudaPasses(IteratingBackend):
     ) -> tuple[EMScores, np.ndarray]:
         """As `mixture.cpu.score_rows`, on the device: scores in float64 whatever X is, and the distances to the own means."""
         X, p = self.matrix(X), parameters
-        c = kernel_parameters(
-            p["weights"], p["means"], p["precisions_cholesky"], covariance_type, np.dtype(np.float64)
-        )
+        c = kernel_parameters(p["weights"], p["means"], p["precisions_cholesky"], covariance_type, np.dtype(np.float64))
         labels, confidence, distance, _, _, totals = self._score_arrays(X, None, c, distances=True)
         log_likelihood, entropy = totals.copy_to_host().sum(axis=0)
         log_likelihood += c.base * len(X)

@@ -211,7 +211,7 @@ def _e_step(block: int, whole: bool, diagonal: bool, dtype: str, rows: int) -> A
                 else:
                     feature = x0
                     at_centre = centre
-                    for i in range(block * (part + 1)):
+                    for _ in range(block * (part + 1)):
                         for r in range(rows):
                             diff[r] = shared[feature + types.uint32(r) * threads] - records[at_centre]
                         for b in range(block):
@@ -407,7 +407,9 @@ def em_tiles(shape: Shape) -> Any:
                 item = first_item + warp % groups
                 inside = item < n_items
                 c = min(item, n_items - 1) // parts
-                low = min(item, n_items - 1) % parts  # a part multiplies features of block `high` by those of block `low`
+                low = (
+                    min(item, n_items - 1) % parts
+                )  # a part multiplies features of block `high` by those of block `low`
                 high = low
                 if not (whole or diagonal):
                     high = 0
@@ -466,7 +468,9 @@ def em_tiles(shape: Shape) -> Any:
                                 sums[e0 + e] = real(0)
                         cuda.syncthreads()
                         e = e0 + cuda.threadIdx.x % 32
-                        entry = entry_of(e, high, low, d) if inside and cuda.threadIdx.x % 32 < chunk and e < n_sums else -1
+                        entry = (
+                            entry_of(e, high, low, d) if inside and cuda.threadIdx.x % 32 < chunk and e < n_sums else -1
+                        )
                         if entry >= 0:
                             found = 0.0
                             at = scratch0 + types.uint32(33) * lane
@@ -613,7 +617,7 @@ def m_step(merged, state, records, work, k, d, block, kind, reg_covar, resolutio
     c = cuda.blockIdx.x
     t = cuda.threadIdx.x
     threads = cuda.blockDim.x
-    matrices = kind == FULL or kind == TIED
+    matrices = kind <= TIED  # FULL or TIED
     entries = (d + 1) * (d + 2) // 2 if matrices else 2 * d + 1
     padded = block if block == d else (d // block + 1) * block
     n_blocks = padded // block

@@ -43,17 +43,11 @@ def short_em_init(covariance_type: str, reg_covar: float, device: IteratingBacke
         if n_components == 1:  # every initialisation leads to the only optimum
             runs = 1
         starts = (_start(passes, on_host, n_components, random_state) for _ in range(runs))
-        found = [
-            short_run(sample[:rows], iterations, kmeans=start)
-            for start in starts
-            if start is not None
-        ]
+        found = [short_run(sample[:rows], iterations, kmeans=start) for start in starts if start is not None]
         for rows, iterations, runs in later:
             best_runs = sorted((m for m in found if m is not None), key=lambda m: -m.lower_bound_)[:runs]
             found = [
-                short_run(sample[:rows], iterations, **onward)
-                for m in best_runs
-                for onward in _next_round(passes, m)
+                short_run(sample[:rows], iterations, **onward) for m in best_runs for onward in _next_round(passes, m)
             ]
         finished = [m for m in found if m is not None]
         if not finished:
@@ -104,9 +98,7 @@ def _next_round(passes: IteratingBackend, found: GaussianMixture) -> tuple[dict[
     return same_parameters, {"kmeans": lambda X, *_: passes.labels(X, *parameters)}
 
 
-def _short_run(
-    passes: IteratingBackend, sample: Array, iterations: int, **settings: Any
-) -> GaussianMixture | None:
+def _short_run(passes: IteratingBackend, sample: Array, iterations: int, **settings: Any) -> GaussianMixture | None:
     """A mixture after a few iterations, or None if a component became empty."""
     model = GaussianMixture(max_iter=iterations, random_state=0, device=passes, **settings)
     try:
