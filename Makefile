@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 NEWEST := .venv-newest
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install run test browser coverage check docs constraints lowest contract gpu-check bench ui clean
+.PHONY: help install run test browser coverage check docs constraints lowest contract gpu-check bench gpu-bench ui clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -77,6 +77,13 @@ $(RAPIDS)/.checks: $(RAPIDS)/.installed
 bench: install ## one script per performance claim; results under experiments/bench/results
 	@for script in experiments/bench/*.py; do \
 	  case $$script in */common.py) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1 ;; esac; \
+	done
+
+gpu-bench: ## on a machine with a GPU: the benches' parts there, whole fits included; results/NAME_gpu.json
+	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "make gpu-bench needs a GPU: nvidia-smi finds none"; exit 2; }
+	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.checks
+	@for script in $$(grep -l gpu_too experiments/bench/*.py); do \
+	  case $$script in */common.py) ;; *) echo "== $$script"; $(RAPIDS)/bin/python $$script --gpu || exit 1 ;; esac; \
 	done
 
 ui: install ## the MLflow UI on the runs of this folder

@@ -161,6 +161,50 @@ def gpu_too(name: str, compare: Callable[[], dict[str, Any]]) -> None:
     write(f"{name}_gpu", {"device": device, **compare()})
 
 
+def whole_fits(X: np.ndarray, configs: dict[str, list[Any]], repeats: int = 3) -> dict[str, dict[str, Any]]:
+    """Fits as in a job, from the choice of the start to the labels on the host: on the GPU for each name, and on the CPU under "cpu".
+
+    ``configs`` are fits of one algorithm that are made together; those of the CPU are the first ones. The matrix is where the backend has it
+    before the clock starts, kernels are compiled. Gives the median seconds of each, the ARI of each with the labels of the CPU, the engines, and
+    whether a second fit on the GPU gives the same labels in every row.
+    """
+    import cupy as cp
+    from sklearn.metrics import adjusted_rand_score
+
+    from gpuclust.algorithms.registry import FitInput, FitResult, fit
+    from gpuclust.runtime.backend import Backend
+    from gpuclust.runtime.cache import ResultCache
+    from gpuclust.runtime.cpu import CpuBackend
+    from gpuclust.runtime.gpu import GpuBackend
+
+    gpu, cpu = GpuBackend(), CpuBackend()
+    there = cp.asarray(X)
+
+    def fitted(rows: Any, backend: Backend, wanted: list[Any]) -> list[FitResult]:
+        results = fit(FitInput(rows, 0, backend, ResultCache(0), "bench"), wanted)
+        failed = [result for result in results if not isinstance(result, FitResult)]
+        assert not failed, failed
+        return [result for result in results if isinstance(result, FitResult)]
+
+    runs: dict[str, Callable[[], list[FitResult]]] = {
+        name: lambda wanted=wanted: fitted(there, gpu, wanted) for name, wanted in configs.items()
+    }
+    runs["cpu"] = lambda: fitted(X, cpu, next(iter(configs.values())))
+    first = {name: run() for name, run in runs.items()}  # compiles
+    again = {name: runs[name]() for name in configs}
+    seconds = interleaved({name: synchronised(run) for name, run in runs.items()}, repeats)
+    found = {}
+    for name, results in first.items():
+        pairs = list(zip(results, first["cpu"], strict=True))
+        agreement = [float(adjusted_rand_score(one.labels, expected.labels)) for one, expected in pairs]
+        found[name] = {"seconds": seconds[name], "adjusted_rand": agreement, "engines": [one.engine for one in results]}
+        if name in again:
+            same = zip(results, again[name], strict=True)
+            found[name]["same_labels_again"] = all(np.array_equal(one.labels, other.labels) for one, other in same)
+        print(f"whole fits, {name:>8}: {seconds[name]:7.3f} s, ARI with the CPU's {min(agreement):.4f} at least")
+    return found
+
+
 def synchronised(function: Callable[[], object]) -> Callable[[], object]:
     """The function, followed by waiting for the device, so that its time includes its work there."""
     import cupy

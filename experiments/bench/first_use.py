@@ -1,6 +1,6 @@
 """First use: the time that a job spends on compiling its kernels, once on each machine, by algorithm.
 
-    python experiments/bench/first_use.py            # about two minutes on two cores
+    python experiments/bench/first_use.py            # about two minutes on two cores; --gpu runs only the part on a GPU
 
 Each job runs in its own process on 20,000 generated tracks, in turn with an empty cache of compiled kernels and with the cache that
 this run has filled. The difference of the medians is the cost of compilation. Both runs must give the same results, and only
@@ -18,8 +18,9 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from common import heading, write
+from common import gpu_too, heading, only_gpu, write
 
 from gpuclust.pipeline.start import COMPILING
 
@@ -27,18 +28,21 @@ ALGORITHMS = ("kmeans", "gmm", "hdbscan")
 ROWS = 20_000
 LIMIT = 10.0  # seconds of compiling
 REPEATS = 2
+# Of numba, CuPy, cuDF and the driver.
+CACHES = ("NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "LIBCUDF_KERNEL_CACHE_PATH", "CUDA_CACHE_PATH")
 SAYS = COMPILING.partition(":")[0]
 
 
-def job(algorithm: str, cache: Path, folder: Path) -> tuple[float, float, str]:
+def job(algorithm: str, cache: Path, folder: Path, backend: str = "cpu") -> tuple[float, float, str]:
     """Seconds of a job with this cache, its processor seconds, and its output."""
-    command = [sys.executable, "-m", "gpuclust", f"data.n_rows={ROWS}", f"cluster={algorithm}", "tracking=none"]
+    options = [f"data.n_rows={ROWS}", f"cluster={algorithm}", "tracking=none", f"backend={backend}"]
+    command = [sys.executable, "-m", "gpuclust", *options]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+        env={**os.environ, **{name: str(cache / name) for name in CACHES}},
         capture_output=True,
         text=True,
         check=False,
@@ -57,19 +61,26 @@ def scores(printed: str) -> str:
 
 
 def main() -> None:
-    facts = heading("First use", f"one job on {ROWS:,} generated tracks, with an empty and with a full cache")
+    if not only_gpu(__doc__ or ""):
+        facts = heading("First use", f"one job on {ROWS:,} generated tracks, with an empty and with a full cache")
+        write("first_use", {"environment": facts, **measured("cpu")})
+    gpu_too("first_use", lambda: measured("gpu"))
+
+
+def measured(backend: str) -> dict[str, Any]:
+    """Seconds of the first job and of another one for each algorithm."""
     record: dict[str, dict[str, float]] = {}
     with TemporaryDirectory() as root:
-        job("kmeans", Path(root) / "kept", Path(root))  # the operating system's caches are warm for all
+        job("kmeans", Path(root) / "kept", Path(root), backend)  # the operating system's caches are warm for all
         for algorithm in ALGORITHMS:
             first, again = [], []
             for i in range(REPEATS):
                 cache = Path(root) / f"{algorithm}-{i}"
-                *seconds, cold = job(algorithm, cache, Path(root))
+                *seconds, cold = job(algorithm, cache, Path(root), backend)
                 first.append(seconds)
-                *seconds, warm = job(algorithm, cache, Path(root))
+                *seconds, warm = job(algorithm, cache, Path(root), backend)
                 again.append(seconds)
-                assert SAYS in cold, cold
+                assert backend == "gpu" or SAYS in cold, cold
                 assert SAYS not in warm, warm
                 assert scores(cold) == scores(warm), (cold, warm)
             medians = [[statistics.median(column) for column in zip(*runs, strict=True)] for runs in (first, again)]
@@ -86,17 +97,8 @@ def main() -> None:
                 f"wanted); load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
-    write(
-        "first_use",
-        {
-            "environment": facts,
-            "n_rows": ROWS,
-            "repeats": REPEATS,
-            "limit_seconds": LIMIT,
-            "load": os.getloadavg()[0],
-            "seconds": record,
-        },
-    )
+    load = os.getloadavg()[0]
+    return {"n_rows": ROWS, "repeats": REPEATS, "limit_seconds": LIMIT, "load": load, "seconds": record}
 
 
 if __name__ == "__main__":

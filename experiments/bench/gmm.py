@@ -4,7 +4,7 @@
 
 An iteration is the work of `fit` between two tests of convergence: scikit-learn's `_e_step` and `_m_step`, and our `em_pass`
 and `m_step`, from the same parameters. Their results are compared first. On a GPU, our CUDA pass is compared with scikit-learn's
-array API on CuPy, as cuML has no mixtures.
+array API on CuPy, as cuML has no mixtures, and whole fits, with the search for their start, are compared with those of the CPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 os.environ["SCIPY_ARRAY_API"] = "1"  # scikit-learn requires it; SciPy reads it when it is imported
 
 import numpy as np
-from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
+from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, whole_fits, write
 from sklearn import config_context
 from sklearn.mixture import GaussianMixture as Reference
 
@@ -167,7 +167,11 @@ def on_gpu() -> dict[str, Any]:
         )
         case = {"covariance_type": covariance_type, "dtype": dtype, "seconds": seconds, "ratio": ratio}
         found.append(case | {"log_likelihood_difference": difference, "array_api_difference": theirs_differs})
-    return {"n_rows": ROWS, "n_components": COMPONENTS, "data": source, "cases": found}
+    from gpuclust.algorithms.mixture import GmmConfig
+
+    engines = {name: [GmmConfig(n_clusters=COMPONENTS, engine=name)] for name in ("auto", "library")}
+    fits = whole_fits(rows.astype(np.float32), engines)
+    return {"n_rows": ROWS, "n_components": COMPONENTS, "data": source, "cases": found, "whole_fits": fits}
 
 
 def main() -> None:

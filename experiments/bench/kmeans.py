@@ -6,7 +6,8 @@ First checks that both reach the same inertia and the same labels from the same 
 difference between a long and a short run from the same centres, divided by the difference of their iterations, so that it does not
 include any preparation; the sweep is timed as a whole. An iteration is also timed in processor seconds of one thread, which other
 work on the machine affects least; the grid of shapes is timed in this way only. On a GPU, an iteration of our CUDA pass is
-compared with cuML's K-Means called directly, and with flash-kmeans where it is installed.
+compared with cuML's K-Means called directly, and with flash-kmeans where it is installed; then whole fits, with their starts, for k = 2 to
+10 with ten restarts each, by each engine and on the CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from typing import Any
 
 import numba
 import numpy as np
-from common import enlarged, generated, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
+from common import (
+    enlarged,
+    generated,
+    gpu_too,
+    heading,
+    interleaved,
+    only_gpu,
+    real_tracks,
+    synchronised,
+    whole_fits,
+    write,
+)
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin_min
@@ -36,6 +48,7 @@ WORSE = 1.0005  # the largest inertia allowed, as a multiple of scikit-learn's
 SHORT, LONG = 1, 11  # iterations
 REPEATS = 5
 ITERATION_REPEATS = 15  # more than elsewhere, as the difference of two short runs is noisy
+GPU_LENGTHS = (8, 88)  # iterations; the host looks at a fit on the device every eight
 GRID_ROWS = 40_000
 GRID = [(d, k) for d in (2, 8, 32, 128) for k in (4, 16, 64, 256)]
 
@@ -163,7 +176,11 @@ def gpu_runs(X: np.ndarray, start: np.ndarray) -> Runs:
 
 
 def on_gpu() -> dict[str, Any]:
-    """An iteration on the device, after a check that all reach the same inertia."""
+    """An iteration on the device, after a check that all reach the same inertia, and whole fits."""
+    from gpuclust.algorithms.kmeans import KMeansConfig
+
+    short, long = GPU_LENGTHS
+    configs: dict[str, list[KMeansConfig]] = {}
     narrow, what = real_tracks(5)
     record: dict[str, Any] = {"data": what, "rows": ROWS}
     for dtype in (np.float64, np.float32):
@@ -172,20 +189,24 @@ def on_gpu() -> dict[str, Any]:
         runs = gpu_runs(X, start)
         inertia, made = {}, {}
         for who, run in runs.items():
-            centers, made[who] = run(LONG)
-            made[who] -= run(SHORT)[1]
+            centers, made[who] = run(long)
+            made[who] -= run(short)[1]
             distances = pairwise_distances_argmin_min(X, centers.astype(dtype))[1].astype(np.float64)
             inertia[who] = float((distances**2).sum())
             assert abs(inertia[who] / inertia["ours"] - 1) < 1e-3, f"{who} and ours end apart: {inertia}"
         functions = {
             f"{who}_{length}": synchronised(lambda run=run, length=length: run(length))
             for who, run in runs.items()
-            for length in (SHORT, LONG)
+            for length in GPU_LENGTHS
         }
         seconds = interleaved(functions, REPEATS)
-        each = {who: (seconds[f"{who}_{LONG}"] - seconds[f"{who}_{SHORT}"]) / made[who] for who in runs}
+        each = {who: (seconds[f"{who}_{long}"] - seconds[f"{who}_{short}"]) / made[who] for who in runs}
         print(f"{name}: an iteration " + ", ".join(f"{who} {1e3 * value:.3f} ms" for who, value in each.items()))
         record[name] = {"seconds": each, "inertia": inertia, "iterations": made}
+    rows = enlarged(narrow, ROWS).astype(np.float32)
+    for engine in ("auto", "library", "fused"):
+        configs[engine] = [KMeansConfig(n_clusters=k, n_init=RESTARTS, engine=engine) for k in SIZES]
+    record["whole_fits"] = whole_fits(rows, configs, 1)
     return record
 
 

@@ -14,7 +14,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from common import gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
+from common import enlarged, gpu_too, heading, interleaved, only_gpu, real_tracks, synchronised, write
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_chunked, silhouette_score
 from sklearn.metrics.cluster._unsupervised import _silhouette_reduce
@@ -25,6 +25,7 @@ AGREEMENT_ROWS = 20_000
 SCORED_ROWS = 2_000
 SIZES = range(2, 11)
 REPEATS = 3
+MANY_ROWS = 1_160_000  # on a GPU
 
 
 def scikit_learn_rows(X: np.ndarray, labels: np.ndarray, n_rows: int) -> np.ndarray:
@@ -94,6 +95,11 @@ def on_gpu() -> dict[str, Any]:
         )
         record[name] = {"seconds": seconds, "ratio": ratio, "ratio_nine_to_one": nine}
         record[name] |= {"score_difference": difference, "cuml_score_difference": cuml_differs}
+    many = cp.asarray(enlarged(X, MANY_ROWS).astype(np.float32))
+    labels = cp.arange(MANY_ROWS, dtype=np.int32) % SIZES[-1]
+    exact_many = {"ours": synchronised(lambda: silhouette_cuda(many, [labels]))}
+    record["exact_1160k_float32"] = interleaved(exact_many, REPEATS)
+    print(f"exact, {MANY_ROWS:,} rows, float32: {record['exact_1160k_float32']['ours']:.2f} s")
     return record
 
 

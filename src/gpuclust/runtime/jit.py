@@ -138,13 +138,13 @@ class CompileWorker:
 
 
 _worker: CompileWorker | None = None
-_listening = False
+_listener: _Listener | None = None
 
 
 def set_worker(worker: CompileWorker) -> None:
     """Within `notify_on_compile`: the worker to start if a kernel has to be compiled. Only the first one registered is used."""
     global _worker
-    if _listening and _worker is None:
+    if _listener is not None and _worker is None:
         _worker = worker
 
 
@@ -170,10 +170,14 @@ class _Listener(event.Listener):
         self._callback: Callable[[], None] | None = callback
         self._depth, self._gc_was_enabled = 0, False
 
-    def on_start(self, event: Any) -> None:
+    def report(self) -> None:
+        """Call the callback, if this is the first time."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
+
+    def on_start(self, event: Any) -> None:
+        self.report()
         if self._depth == 0:
             self._gc_was_enabled = gc.isenabled()
             gc.disable()
@@ -191,16 +195,22 @@ class _Listener(event.Listener):
 @contextmanager
 def notify_on_compile(callback: Callable[[], None]) -> Iterator[None]:
     """Call ``callback`` once if, within the context, a kernel is not in the cache and has to be compiled."""
-    global _worker, _listening
-    _listening = True
+    global _worker, _listener
+    _listener = _Listener(callback)
     try:
-        with event.install_listener("numba:compile", _Listener(callback)):
+        with event.install_listener("numba:compile", _listener):
             yield
     finally:
-        _listening = False
+        _listener = None
         if _worker is not None:
             _worker.stop()
             _worker = None
+
+
+def report_compile() -> None:
+    """Within `notify_on_compile`: tell that something is compiled of which numba gives no event."""
+    if _listener is not None:
+        _listener.report()
 
 
 def schedule_precompile(algorithm: str, X: Any, modules: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from numba import config, cuda
 
-from gpuclust.runtime.jit import ignore_cache_errors
+from gpuclust.runtime.jit import ignore_cache_errors, report_compile
 
 
 def cuda_kernel(*, device: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -36,9 +36,23 @@ def cuda_kernel(*, device: bool = False, **options: Any) -> Callable[[Callable[.
             return cuda.jit(**options)(function)
         kernel._cache._py_func = _KeyedByContent(function, options)
         ignore_cache_errors(kernel._cache)
+        _report_misses(kernel._cache)
         return kernel
 
     return decorate
+
+
+def _report_misses(cache: Any) -> None:
+    """Report that a kernel is compiled where it is not in the cache: numba.cuda gives no event of it."""
+    load = cache.load_overload
+
+    def load_or_report(*args: Any) -> Any:
+        found = load(*args)
+        if found is None:
+            report_compile()
+        return found
+
+    cache.load_overload = load_or_report
 
 
 class _KeyedByContent:
