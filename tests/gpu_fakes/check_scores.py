@@ -17,7 +17,7 @@ from gpuclust.config import ScoreConfig
 from gpuclust.metrics import grouped_sums_cuda
 from gpuclust.metrics.grouped_sums import ORIGIN_ROWS
 from gpuclust.metrics.icl_gain import split_gain
-from gpuclust.metrics.silhouette import kernels_cuda
+from gpuclust.metrics.silhouette import kernels_cuda, silhouettes
 from gpuclust.metrics.validity import _validities, score
 from gpuclust.runtime.blocks import MemoryBlocks
 from gpuclust.runtime.cpu import CpuBackend
@@ -111,3 +111,19 @@ def test_distinct_rows_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(
             "gpuclust.runtime.deduplicate.hash_rows", lambda columns, n_rows, xp: xp.arange(n_rows, dtype=np.uint64) % 7
         )
+
+
+def test_the_silhouette_of_distinct_rows_copies_no_more_than_their_labels_and_numbers() -> None:
+    X, labels = table()
+    X, labels = np.repeat(X, 3, axis=0), np.repeat(labels, 3)
+    labelings = [labels, np.where(labels < 0, N_CLUSTERS, labels).astype(np.int32)]
+    expected = silhouettes(X, labelings, backend=CpuBackend(), distinct=distinct_rows(X))
+    rows = distinct_rows(cp.asarray(X))
+    with DEVICE.measure() as counts:
+        found = silhouettes(cp.asarray(X), labelings, backend=GpuBackend(), distinct=rows)
+    for wanted, got in zip(expected, found, strict=True):
+        assert got.score == pytest.approx(wanted.score, abs=1e-12)
+        assert (got.standard_error, got.n_scored) == (0.0, wanted.n_scored)
+    large = [event.n_bytes for event in counts.of(UP) if event.n_bytes >= 4 * N_ROWS][1:]  # but for X itself
+    assert sorted(large) == [4 * N_ROWS, 4 * N_ROWS, 8 * N_ROWS], counts.table()  # two labelings and the counts
+    assert counts.largest(DOWN) < 4 * N_ROWS, counts.table()

@@ -57,7 +57,15 @@ def cases() -> list[Case]:
         Case(
             name="silhouette_coefficient",
             function=kernels_cuda._coefficient_kernel,
-            signature=(array(float64, 3), array(int64, 1), array(float64, 1), array(int32, 2), array(float64, 2)),
+            signature=(
+                array(float64, 3),
+                array(int64, 1),
+                array(float64, 1),
+                array(int32, 2),
+                int64,
+                int64,
+                array(float64, 2),
+            ),
             max_registers=96,
             max_shared=2 << 10,
             loops={"part": Loop(marker="DADD")},

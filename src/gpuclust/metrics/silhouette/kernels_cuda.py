@@ -28,6 +28,7 @@ from gpuclust.metrics.silhouette.score import (
 )
 from gpuclust.runtime.jit import ignore_small_grid_warnings
 from gpuclust.runtime.jit_cuda import cuda_kernel
+from gpuclust.runtime.passes import on_host, xp_of
 
 THREADS = 128
 MOST_TARGETS = 4  # of one thread: a value of shared memory is then read once for four distances
@@ -71,19 +72,37 @@ def _silhouette(
     sample_weight: Any | None,
     progress: Callable[[float], None] | None,
 ) -> list[SilhouetteResult]:
+    xp = np if isinstance(X, np.ndarray) or hasattr(X, "__cuda_ndarray__") else xp_of(X)
     X = _on_device(X)
     if X.ndim != 2 or 0 in X.shape or X.dtype not in (np.float32, np.float64):
         raise FitError(
             f"silhouette: X is {X.dtype} of shape {X.shape}; give float32 or float64 (n_samples, n_features)"
         )
     scale = 2.0 ** -scale_exponent(_largest(X), X.dtype)
-    weight = check_weights(None if sample_weight is None else _on_host(sample_weight), len(X), X.dtype)
-    cells = sort_into_cells([_on_host(labels) for labels in labelings], len(X), weight)
-    targets = choose_targets(rows, cells, len(X))
-    values = _run(X, scale, weight, cells, targets, progress)
+    if sample_weight is None:
+        weight = xp.ones(len(X), X.dtype)
+    else:
+        weight = xp.asarray(check_weights(_on_host(sample_weight), len(X), X.dtype))
+    cells = sort_into_cells([_on_host(labels) for labels in labelings], len(X), weight, xp)
+    targets = choose_targets(rows, cells, len(X), xp)
+    own = xp.ascontiguousarray(cells.sums_of[:, targets])
+    values = _run(X, scale, weight, cells, targets, own, progress, xp)
+    if rows is None and not return_samples and xp is not np:
+        return _means(xp.asarray(values), own, weight[targets], xp)
     return summarise(
-        values, cells.sums_of[:, targets], weight[targets], cells.n_clustered, return_samples=return_samples
+        values.copy_to_host(), on_host(own), on_host(weight[targets]), cells.n_clustered, return_samples=return_samples
     )
+
+
+def _means(values: Any, own: Any, weight: Any, xp: Any) -> list[SilhouetteResult]:
+    """`summarise` on the device where every clustered row was scored."""
+    found = []
+    for row_values, clusters in zip(values, own, strict=True):
+        scored = clusters >= 0
+        weights = xp.where(scored, weight, 0).astype(np.float64)
+        sums = on_host(xp.stack([(row_values * weights).sum(), weights.sum(), scored.sum().astype(np.float64)]))
+        found.append(SilhouetteResult(float(sums[0] / sums[1]), 0.0, int(sums[2]), None))
+    return found
 
 
 def _on_device(array: Any) -> Any:
@@ -134,33 +153,39 @@ def targets_per_thread(n_features: int, dtype: Any) -> int:
 
 
 def _run(
-    X: Any, scale: float, weight: Array, cells: Cells, targets: Array, progress: Callable[[float], None] | None
-) -> Array:
-    """Coefficients (n_labelings, n_targets) of the targets, in as many launches as their sums need."""
+    X: Any,
+    scale: float,
+    weight: Any,
+    cells: Cells,
+    targets: Any,
+    own: Any,
+    progress: Callable[[float], None] | None,
+    xp: Any,
+) -> Any:
+    """Coefficients (n_labelings, n_targets) on the device of the targets, whose own sums are ``own``, in as many launches as they need."""
     n_sources, n_sums, n_features = len(cells.order), int(cells.first[-1]), X.shape[1]
     dtype, each = X.dtype, targets_per_thread(n_features, X.dtype)
     sources = cuda.device_array(n_sources * (n_features + 1), dtype)
     _gather_kernel[-(-n_sources // THREADS), THREADS](
-        X, cuda.to_device(cells.order), dtype.type(scale), cuda.to_device(weight[cells.order]), sources
+        X, _on_device(cells.order), dtype.type(scale), _on_device(weight[cells.order]), sources
     )
     launch = Launch.of(len(targets), n_sources, n_sums, THREADS * each, _sums_bytes())
     sums = cuda.device_array((launch.splits, n_sums, min(launch.step, len(targets))), np.float64)
     table = [cuda.to_device(array) for array in (cells.starts, _first_changes(cells.sums), cells.sums)]
     clusters = (cuda.to_device(cells.first), cuda.to_device(cells.weights))
-    values = np.empty((len(cells.sums_of), len(targets)))
+    own, position = _on_device(own), _on_device(positions(cells, targets, xp))
+    values = cuda.device_array(own.shape, np.float64)
     add_kernel = _add_kernel(n_features, numba.from_dtype(dtype), each, THREADS, SHARED_BYTES)
-    position = positions(cells, targets)
     for begin in range(0, len(targets), launch.step):
-        part = slice(begin, min(begin + launch.step, len(targets)))
-        own = cuda.to_device(np.ascontiguousarray(cells.sums_of[:, targets[part]]))
-        n_own = own.shape[1]
-        grid = (-(-n_own // (THREADS * each)), launch.splits)
-        add_kernel[grid, THREADS](cuda.to_device(position[part]), sources, n_sources, *table, sums)
-        part_values = cuda.device_array(own.shape, np.float64)
-        _coefficient_kernel[(-(-n_own // THREADS), own.shape[0]), THREADS](sums, *clusters, own, part_values)
-        values[:, part] = part_values.copy_to_host()
+        end = min(begin + launch.step, len(targets))
+        grid = (-(-(end - begin) // (THREADS * each)), launch.splits)
+        add_kernel[grid, THREADS](position[begin:end], sources, n_sources, *table, sums)
+        _coefficient_kernel[(-(-(end - begin) // THREADS), own.shape[0]), THREADS](
+            sums, *clusters, own, begin, end, values
+        )
         if progress is not None:
-            progress(part.stop / len(targets))
+            cuda.synchronize()
+            progress(end / len(targets))
     return values
 
 
@@ -321,22 +346,23 @@ def _cell_of(starts, i):  # type: ignore[no-untyped-def]
 
 
 @cuda_kernel()
-def _coefficient_kernel(sums, first, cluster_weight, own_sums, values):  # type: ignore[no-untyped-def]
-    """Merge the stretches in order, then values (n_labelings, n_targets) float64 = (b - a) / max(a, b).
+def _coefficient_kernel(sums, first, cluster_weight, own_sums, begin, end, values):  # type: ignore[no-untyped-def]
+    """Merge the stretches in order, then values (n_labelings, n_targets) float64 = (b - a) / max(a, b), for the targets begin to end.
 
-    ``sums`` (n_splits, n_sums, n_targets or more) float64; ``first`` (n_labelings + 1,) int64, the first sum of each labeling;
+    ``sums`` (n_splits, n_sums, end - begin or more) float64; ``first`` (n_labelings + 1,) int64, the first sum of each labeling;
     ``cluster_weight`` (n_sums,) float64; ``own_sums`` (n_labelings, n_targets) int32, the sum of the target's own cluster, -1
     for noise, whose value is 0.
     """
-    target, labeling = uint32(cuda.grid(1)), uint32(cuda.blockIdx.y)
-    if target >= values.shape[1]:
+    column, labeling = uint32(cuda.grid(1)), uint32(cuda.blockIdx.y)
+    target = uint64(column) + uint64(begin)
+    if target >= uint64(end):
         return
     own = own_sums[labeling, target]
     a, b = 0.0, math.inf
     for cluster in range(first[labeling], first[labeling + uint32(1)]):
         total = 0.0
         for split in range(sums.shape[0]):
-            total += sums[uint32(split), uint32(cluster), target]
+            total += sums[uint32(split), uint32(cluster), column]
         weight = cluster_weight[uint32(cluster)]
         if cluster == own:
             a = total / (weight - 1) if weight > 1 else -1.0

@@ -106,14 +106,14 @@ def check_weights(sample_weight: Array | None, n_samples: int, dtype: Any) -> Ar
     return weight
 
 
-def choose_targets(rows: Array | None, cells: Cells, n_samples: int) -> Array:
-    """The rows to score, int64: the given ones, by default all that are in a cluster of some labeling."""
+def choose_targets(rows: Array | None, cells: Cells, n_samples: int, xp: Any = np) -> Any:
+    """The rows to score, int64, where the cells are: the given ones, by default all that are in a cluster of some labeling."""
     if rows is None:
-        return np.flatnonzero(cells.sums_of.max(axis=0) >= 0)
+        return xp.flatnonzero(cells.sums_of.max(axis=0) >= 0)
     rows = np.asarray(rows, np.int64)
     if rows.ndim != 1 or not len(rows) or rows[0] < 0 or rows[-1] >= n_samples or (np.diff(rows) <= 0).any():
         raise FitError(f"silhouette: rows must be distinct, ascending row numbers below {n_samples:,}")
-    return rows
+    return xp.asarray(rows)
 
 
 def summarise(
