@@ -12,7 +12,7 @@ import gpuclust
 
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
-ORDER = ("sanitize", "errors", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
+ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
          "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "describe", "parity", "commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
@@ -39,7 +39,7 @@ INSIDE = {
     "tracking": "carried claims pyfunc recorder store_location > opening > mlflow > ui",
     "tracks": "catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
 }
-SERVE = {"sanitize", "errors", "model", "tracks", "pages", "serve"}
+SERVE = {"sanitize", "errors", "resources", "model", "tracks", "pages", "serve"}
 HEAVY = {
     "mlflow": ("tracking/",),
     "hydra": ("compose.py", "cli.py"),

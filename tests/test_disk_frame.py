@@ -89,10 +89,6 @@ def test_a_scratch_folder_is_removed(tmp_path):
         scratch.file("a").write_bytes(b"1")
         assert scratch.file("a") != scratch.file("a")
         assert scratch.path.name.startswith(f"gpuclust-{os.getpid()}-")
-        with pytest.raises(
-            BackendError, match=r"GiB free, and the job needs about .* set memory.folder to a larger disk"
-        ):
-            scratch.require(scratch.free_bytes + 10**15)
     assert list((tmp_path / "new").iterdir()) == []
 
 

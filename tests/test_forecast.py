@@ -16,6 +16,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
+from gpuclust import resources
 from gpuclust.compose import compose, plan
 from gpuclust.config import Config, DataConfig, MemoryConfig, WorkersConfig, bytes_of, validate
 from gpuclust.data.source_size import source_size
@@ -147,7 +148,7 @@ def test_the_limit_is_what_rlimit_leaves() -> None:
     """A process of its own with 3 GB of address space: it may take what is left of them."""
     code = (
         "import resource, psutil; resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9));"
-        "from gpuclust.runtime.memory import available_memory;"
+        "from gpuclust.resources import available_memory;"
         "left = 3 * 10**9 - psutil.Process().memory_info().vms; found = available_memory();"
         "assert abs(found - left) < 5e7 or found < left, (found, left)"
     )
@@ -177,10 +178,10 @@ def test_the_limit_is_what_the_cgroup_leaves(tmp_path: Path, monkeypatch: pytest
     (folder / "memory.usage_in_bytes").write_text("700000000\n")
     (folder / "memory.stat").write_text("cache 5\ntotal_inactive_file 200000000\n")
     names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    monkeypatch.setattr(memory, "_cgroup_folders", lambda: iter([(folder, names)]))
-    assert memory.available_memory() == 500_000_000
+    monkeypatch.setattr(resources, "_cgroup_folders", lambda: iter([(folder, names)]))
+    assert resources.available_memory() == 500_000_000
     monkeypatch.undo()
-    assert 0 < memory.available_memory() < 2**60
+    assert 0 < resources.available_memory() < 2**60
 
 
 def test_the_scratch_folder(tmp_path: Path) -> None:

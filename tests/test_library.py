@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,8 @@ from gpuclust.errors import ExportError, ModelError
 from gpuclust.model.manifest import read_manifest
 from gpuclust.serve.averages import min_count_of
 from gpuclust.serve.export_info import describe_numbers
+from gpuclust.serve.export_reader import index_bytes, read_assignments
+from gpuclust.serve.index import locate
 from gpuclust.serve.index.locate import find_or_build
 from gpuclust.serve.index.open import open_index
 from gpuclust.serve.library import Library
@@ -158,6 +162,37 @@ def test_it_needs_nothing_of_the_machinery(folder: Path) -> None:
         "heavy = {'mlflow', 'hydra', 'sklearn', 'numba', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=60, env={**os.environ})
+
+
+def test_an_index_that_does_not_fit_in_memory_is_one_line(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Before anything is read: what is needed, what is there, and what to do; nothing is left behind."""
+    copied = tmp_path / "export"
+    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns(".index"))
+    n_rows, needed = index_bytes(read_manifest(copied))
+    assert n_rows == read_manifest(copied).text["rows"]["kept"]
+    monkeypatch.setattr(locate, "available_memory", lambda: needed - 1)
+    message = (
+        rf"\({n_rows:,} rows\) needs about 0.1\d? GB of memory while it is built, and 0.1\d? GB are free; use a machine"
+    )
+    with pytest.raises(ExportError, match=message):
+        Library.open(copied)
+    assert [path.name for path in (copied / ".index").iterdir()] == ["lock"]
+    monkeypatch.setattr(locate, "available_memory", lambda: needed)
+    Library.open(copied).close()
+
+
+def test_other_columns_of_the_source_are_not_read(folder: Path, tmp_path: Path) -> None:
+    """They would only cost memory: the index has roles, features, what was added, and albums, addresses and durations."""
+    copied = tmp_path / "export"
+    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns(".index"))
+    table = pq.read_table(copied / "assignments.parquet")
+    added = {name: pa.array(["x"] * len(table)) for name in ("Mood", "Album")}
+    pq.write_table(
+        pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **added}), copied / "assignments.parquet"
+    )
+    found = read_assignments(read_manifest(sealed(copied)))
+    assert found.column_names == [*table.column_names, "Album"]
+    assert found.select(table.column_names).equals(read_assignments(read_manifest(folder)))
 
 
 @pytest.mark.parametrize("ask", ["at", "item", "search", "cluster_items", "similar", "averages"])

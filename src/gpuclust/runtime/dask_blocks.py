@@ -24,6 +24,7 @@ import numpy as np
 
 from gpuclust.config import WorkersConfig
 from gpuclust.errors import BackendError, GpuclustError
+from gpuclust.resources import gigabytes
 from gpuclust.runtime.blocks import (
     BLOCK_ROWS,
     DiskBlocks,
@@ -49,7 +50,7 @@ from gpuclust.runtime.dask import (
 from gpuclust.runtime.passes import PerRow
 from gpuclust.runtime.scratch import Scratch
 
-SEND_BYTES = 2**30
+SEND_BYTES = 10**9
 """The most bytes of rows that are sent to workers that cannot read the file; the scheduler keeps a copy."""
 SHARE = 0.5
 """The share of a worker's memory limit that rows may take. Dask moves data to the disk from 0.6 on."""
@@ -314,7 +315,7 @@ def _written(source: LocalBlocks, scratch: Scratch) -> Path:
 
 def _unreadable(workers: Workers, path: Path, n_bytes: int) -> BackendError:
     return BackendError(
-        f"the Dask workers at {workers.scheduler} cannot read {path.absolute()}, and {n_bytes / 2**30:,.1f} GiB are too many to send; "
+        f"the Dask workers at {workers.scheduler} cannot read {path.absolute()}, and {gigabytes(n_bytes)} are too many to send; "
         "set memory.folder to a folder on a file system that all machines share"
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 from gpuclust.config import AUTO, Config
 from gpuclust.data.source_size import SourceSize, source_size
 from gpuclust.errors import BackendError
+from gpuclust.resources import gigabytes
 from gpuclust.runtime.blocks import BLOCK_ROWS, RUN_BLOCKS
 from gpuclust.runtime.memory import free_bytes, memory_limit, scratch_folder
 
@@ -75,12 +76,12 @@ class Forecast:
     @property
     def text(self) -> str:
         """One line: ``needs 31 GB of 24: streams from disk, 3.4 GB read a pass, about 6 min``."""
-        needs = f"needs {_gigabytes(self.resident_bytes)} of {_gigabytes(self.limit).removesuffix(' GB')}"
+        needs = f"needs {gigabytes(self.resident_bytes)} of {gigabytes(self.limit).removesuffix(' GB')}"
         if self.device_bytes is not None and self.device_limit is not None and self.device_bytes > self.device_limit:
-            needs = f"needs {_gigabytes(self.device_bytes)} of the GPU's {_gigabytes(self.device_limit)}"
+            needs = f"needs {gigabytes(self.device_bytes)} of the GPU's {gigabytes(self.device_limit)}"
         does = {
             RESIDENT: "all rows in memory",
-            DISK: f"streams from disk, {_gigabytes(self.pass_bytes)} read a pass",
+            DISK: f"streams from disk, {gigabytes(self.pass_bytes)} read a pass",
             CLUSTER: "rows on the workers of the cluster",
             REFUSE: "cannot run",
         }[self.rung]
@@ -98,9 +99,9 @@ class Forecast:
     def details(self) -> tuple[str, ...]:
         """The peak memory of each way to hold the rows, one line each."""
         return (
-            f"  in memory: {_gigabytes(self.resident_bytes)} at the peak",
-            f"  on disk: {_gigabytes(self.disk_bytes)} at the peak, {_gigabytes(self.scratch_bytes)} of temporary files in {self.folder}, "
-            f"{_gigabytes(self.pass_bytes)} read a pass",
+            f"  in memory: {gigabytes(self.resident_bytes)} at the peak",
+            f"  on disk: {gigabytes(self.disk_bytes)} at the peak, {gigabytes(self.scratch_bytes)} of temporary files in {self.folder}, "
+            f"{gigabytes(self.pass_bytes)} read a pass",
         )
 
 
@@ -212,9 +213,9 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
         on_cpu = "" if on_device else "the table is too large for the GPU, so the CPU computes from blocks on disk"
         return DISK, on_cpu or ("memory.mode=disk" if memory.mode == DISK and fits else "")
     missing = (
-        f"temporary files of {_gigabytes(scratch)} exceed the {_gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
+        f"temporary files of {gigabytes(scratch)} exceed the {gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
         if scratch > free
-        else f"streaming from disk needs {_gigabytes(disk_bytes)}; raise memory.limit"
+        else f"streaming from disk needs {gigabytes(disk_bytes)}; raise memory.limit"
     )
     return REFUSE, f"{missing}, or use data.n_rows for a sample"
 
@@ -380,12 +381,6 @@ def _device_limit() -> int:
 def _two_digits(number: float) -> int:
     """A whole number rounded to two digits."""
     return round(round(number, 1 - int(math.log10(number)))) if number >= 1 else 0
-
-
-def _gigabytes(size: float) -> str:
-    """``31 GB``, ``3.4 GB`` or ``0.05 GB``."""
-    gigabytes = size / 1e9
-    return f"{gigabytes:.{0 if gigabytes >= 9.95 else 1 if gigabytes >= 0.995 else 2}f} GB"
 
 
 def _duration(seconds: float) -> str:

@@ -54,19 +54,6 @@ class Scratch:
         """A writer of rows (n, n_columns) to a new file."""
         return DiskWriter(self.file(name), n_columns, dtype)
 
-    @property
-    def free_bytes(self) -> int:
-        """Bytes that are free on the disk."""
-        return shutil.disk_usage(self.path).free
-
-    def require(self, n_bytes: int) -> None:
-        """Raise BackendError if the disk has less free space than ``n_bytes``."""
-        if (free := self.free_bytes) < n_bytes:
-            raise BackendError(
-                f"{self.place} has {free / 2**30:,.1f} GiB free, and the job needs about {n_bytes / 2**30:,.1f} GiB there; "
-                "free some space, or set memory.folder to a larger disk"
-            )
-
     def full(self, error: OSError) -> BackendError:
         """The error to raise if a file cannot be written."""
         return BackendError(

@@ -7,7 +7,7 @@ compared with the manifest, and the clusters are validated by a schema.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, BinaryIO
 
@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from gpuclust.errors import ExportError, message_of
-from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, Manifest, opened, verify
+from gpuclust.model.manifest import ADDED, ASSIGNMENTS, CLUSTERS, Manifest, opened, verify
 from gpuclust.model.records import NOISE, Cluster, FeatureStats, Rule
 from gpuclust.model.schema import one_line
+from gpuclust.resources import gigabytes
+from gpuclust.tracks.presets import ALBUM_COLUMNS, DURATION_COLUMNS, URL_COLUMNS
 
 _STATS = tuple(f.name for f in fields(FeatureStats))
 _RULE = {f.name: "rule" if f.name == "text" else f"rule_{f.name}" for f in fields(Rule)}
@@ -33,19 +35,34 @@ MAX_RATIO, FREE_BYTES = 500, 64 << 20
 BYTES_A_VALUE = 8
 READ_AT_ONCE = 1 << 20  # bytes of a file that is read whole
 MAX_TEXT_BYTES = 2 << 30  # of a column, as Arrow numbers the bytes of one
+TAKEN = {"confidence", "distance", *ALBUM_COLUMNS, *URL_COLUMNS, *DURATION_COLUMNS}
+"""The columns in lower case that are read where they exist, beside the features, the roles and what every export has."""
+
+INDEX_BYTES, INDEX_ROW, INDEX_VALUES = 100_000_000, 300, 4.5
+"""The memory of the build of an index: all together, for each row, and for each byte of the columns that are read."""
+SMALLER = "use a machine with more memory, or export a job of fewer rows (data.n_rows)"
 
 
 def read_assignments(manifest: Manifest) -> pa.Table:
-    """The rows of the export, checked against the manifest. Raises ExportError."""
-    with opened(manifest.folder, ASSIGNMENTS) as file:
-        verify(file, manifest, ASSIGNMENTS)
-        table = _parquet(file, manifest, ASSIGNMENTS)
+    """The rows of the export, checked against the manifest: features, roles, what the clustering added, and the columns of `TAKEN`.
+
+    Raises ExportError.
+    """
     path = manifest.folder / ASSIGNMENTS
     needed = {*manifest.roles.values(), *manifest.features.values(), "cluster", "x", "y", "z"}
-    if missing := needed - set(table.column_names):
-        raise ExportError(f"{path} lacks {', '.join(sorted(missing))[:500]}, which the manifest names; export it again")
-    if repeated := [name for name in needed if table.column_names.count(name) > 1]:
-        raise ExportError(f"{path} has two columns named {repeated[0]}; export it again")
+
+    def wanted(names: list[str]) -> list[str]:
+        if missing := needed - set(names):
+            raise ExportError(
+                f"{path} lacks {', '.join(sorted(missing))[:500]}, which the manifest names; export it again"
+            )
+        if repeated := [name for name in needed if names.count(name) > 1]:
+            raise ExportError(f"{path} has two columns named {repeated[0]}; export it again")
+        return [name for name in names if name in needed or (name.lower() in TAKEN and names.count(name) == 1)]
+
+    with opened(manifest.folder, ASSIGNMENTS) as file:
+        verify(file, manifest, ASSIGNMENTS)
+        table = _parquet(file, manifest, ASSIGNMENTS, wanted)
     kept = (manifest.text.get("rows") or {}).get("kept")
     if kept is not None and kept != table.num_rows:
         raise ExportError(f"{path} has {table.num_rows:,} rows, the manifest says {kept:,}; export it again")
@@ -61,8 +78,10 @@ def read_assignments(manifest: Manifest) -> pa.Table:
     return table
 
 
-def _parquet(file: BinaryIO, manifest: Manifest, name: str) -> pa.Table:
-    """A Parquet file, read once its footer is found plausible. Raises ExportError."""
+def _parquet(
+    file: BinaryIO, manifest: Manifest, name: str, wanted: Callable[[list[str]], list[str] | None] = lambda _: None
+) -> pa.Table:
+    """A Parquet file, read once its footer is found plausible; ``wanted`` chooses among its columns. Raises ExportError."""
     path = manifest.folder / name
     try:
         size = os.fstat(file.fileno()).st_size
@@ -70,9 +89,11 @@ def _parquet(file: BinaryIO, manifest: Manifest, name: str) -> pa.Table:
         found = pq.ParquetFile(source)
         _check_footer(found.metadata, size)
         texts = [f.name for f in found.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        columns = wanted(found.schema_arrow.names)
         table = pq.ParquetFile(source, metadata=found.metadata, read_dictionary=texts).read(
-            use_threads=size > READ_AT_ONCE
+            columns, use_threads=size > READ_AT_ONCE
         )
+        table = table if columns is None else table.select(columns)
         for i, column in enumerate(table.columns):
             if pa.types.is_dictionary(column.type):
                 table = table.set_column(i, table.field(i).name, _decoded(column))
@@ -80,7 +101,7 @@ def _parquet(file: BinaryIO, manifest: Manifest, name: str) -> pa.Table:
     except ExportError:
         raise
     except MemoryError as error:
-        raise ExportError(f"{path} does not fit into memory") from error
+        raise ExportError(f"{path} does not fit into memory{f' ({error})' if str(error) else ''}; {SMALLER}") from error
     except Exception as error:  # pyarrow raises Arrow's, Python's and NumPy's errors on a damaged file
         reason = message_of(error) or type(error).__name__
         raise ExportError(f"{path} is damaged ({reason}); export it again") from error
@@ -88,7 +109,7 @@ def _parquet(file: BinaryIO, manifest: Manifest, name: str) -> pa.Table:
 
 
 def _check_footer(metadata: Any, size: int) -> None:
-    """Raises ValueError when a file announces more than it can hold, or than this machine can."""
+    """Raises ValueError when a file announces more than it can hold, and MemoryError when it announces more than this machine can."""
     n_rows, n_columns, n_groups = metadata.num_rows, metadata.num_columns, metadata.num_row_groups
     if n_columns > MAX_COLUMNS:
         raise ValueError(f"it has {n_columns:,} columns, more than {MAX_COLUMNS:,}")
@@ -108,7 +129,25 @@ def _check_footer(metadata: Any, size: int) -> None:
         raise ValueError(f"it unpacks to {sum(unpacked):,} bytes from {size:,}")
     needed = max(sum(unpacked), BYTES_A_VALUE * max(sum(values), n_rows * n_columns))
     if needed > _memory():
-        raise ValueError(f"it needs {needed / 2**30:,.0f} GiB of memory, this machine has {_memory() / 2**30:,.0f}")
+        raise MemoryError(f"it needs {gigabytes(needed)}, this machine has {gigabytes(_memory())}")
+
+
+def index_bytes(manifest: Manifest) -> tuple[int, int]:
+    """The number of rows, and an estimate of the memory that the index of an export needs while it is built, from the footer of its rows.
+
+    Measured on exports of 100,000 to 400,000 rows with and without text: 0.9 to 1.5 times what it took. Raises ExportError.
+    """
+    with opened(manifest.folder, ASSIGNMENTS) as file:
+        try:
+            found = pq.ParquetFile(file)
+            groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+            names = {*manifest.roles.values(), *manifest.features.values(), *ADDED}
+            chunks = [group.column(j) for group in groups for j in range(found.metadata.num_columns)]
+            own = [c for c in chunks if (name := c.path_in_schema.split(".")[0]) in names or name.lower() in TAKEN]
+            size = sum(chunk.total_uncompressed_size for chunk in own)
+            return found.metadata.num_rows, int(INDEX_BYTES + INDEX_ROW * found.metadata.num_rows + INDEX_VALUES * size)
+        except (pa.ArrowException, OSError):
+            return 0, 0  # the rows are read next, and the error is raised then
 
 
 def _memory() -> int:

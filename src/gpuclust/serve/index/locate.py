@@ -23,6 +23,8 @@ from typing import Any
 
 from gpuclust.errors import ExportError, GpuclustError, message_of
 from gpuclust.model.manifest import ASSIGNMENTS, Manifest, opened, verify
+from gpuclust.resources import available_memory, gigabytes
+from gpuclust.serve.export_reader import SMALLER, index_bytes
 from gpuclust.serve.index.build import VERSION, Progress, build, stamp_of
 
 FOLDER, INFO = ".index", "index.json"
@@ -120,12 +122,18 @@ def _build_in(parent: Path, key: str, manifest: Manifest, progress: Progress) ->
 
 def _build_checked(manifest: Manifest, folder: Path, progress: Progress) -> None:
     """Build an index; convert the errors caused by a damaged export to ExportError."""
+    n_rows, needed = index_bytes(manifest)
+    if needed > (free := available_memory()):
+        raise ExportError(
+            f"the index of {manifest.folder} ({n_rows:,} rows) needs about {gigabytes(needed)} of memory while it is built, and "
+            f"{gigabytes(free)} are free; {SMALLER}"
+        )
     try:
         build(manifest, folder, progress)
     except (OSError, sqlite3.Error, GpuclustError):
         raise
     except MemoryError as error:
-        raise ExportError(f"{manifest.folder} does not fit into memory") from error
+        raise ExportError(f"{manifest.folder} does not fit into memory; {SMALLER}") from error
     except Exception as error:  # Arrow, NumPy and Python raise many types of errors for damaged data
         reason = message_of(error) or type(error).__name__
         raise ExportError(f"{manifest.folder} is damaged ({reason}); export it again") from error
