@@ -29,15 +29,13 @@ MAX_REGISTER_FEATURES = 32  # of a row that is kept in registers
 MOVE_THREADS = 128
 MAX_PART_BITS = 5  # 2**5 threads, a warp, add one column each to sums of their own
 NO_SUMS = 63  # PART_BITS of a fit whose sums do not fit in shared memory
-SUM_LANES, SUM_PARTS, SUM_CLUSTERS = 32, 4, 16  # columns, parts of the rows and clusters of a block of `add_rows`
 
 # The columns of the plan of a fit, int64
-FIRST_ROW, N_ROWS, FIRST_CENTER, N_CLUSTERS, PART_BITS, N_PLAN = 0, 1, 2, 3, 4, 5
+FIRST_ROW, N_ROWS, FIRST_CENTER, N_CLUSTERS, PART_BITS = range(5)
+N_PLAN = 5
 # The columns of the state of a fit, float64
-STATUS, N_ITER, CHANGED, N_EMPTY, MOVED, EXPLAINED, SETTLED, RELOCATED, LEAST_MOVE, MAX_ITER, SLOPE, SLACK, N_STATE = (
-    *range(12),
-    12,
-)
+STATUS, N_ITER, CHANGED, N_EMPTY, MOVED, EXPLAINED, SETTLED, RELOCATED, LEAST_MOVE, MAX_ITER, SLOPE, SLACK = range(12)
+N_STATE = 12
 # Values of STATUS
 DONE, RUNNING, EMPTY, STARTING, GIVEN = 0.0, 1.0, 2.0, 3.0, 4.0
 """A fit that is EMPTY waits for the host to relocate its empty clusters. STARTING and GIVEN: its next centres are in ``means``."""

@@ -245,7 +245,7 @@ def lloyd_pass(
 ) -> list[LloydStatistics]:
     """One pass over a C-contiguous float32 or float64 matrix for several sets of centres.
 
-    Each is (n_clusters, n_features) in the coordinates of X. `kernels_cuda.lloyd_pass` is the same on a GPU.
+    Each is (n_clusters, n_features) in the coordinates of X.
     """
     weight = np.empty(0) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float64)
     rows = rows_in_memory(X, weight)

@@ -8,7 +8,7 @@ numba's simulator.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,7 +187,7 @@ class DeviceBatch:
         floats = xp.zeros((n_centers, n_features + 1), dtype=np.float32)
         floats[:, 0] = FAR
         self.floats = floats.reshape(-1)
-        self.on_device = xp.asarray(self.plan), xp.asarray(self.state)
+        self.plan_on_device, self.state_on_device = xp.asarray(self.plan), xp.array(self.state)
 
     def of(self, fit: int) -> slice:
         """The clusters of a fit in the arrays of all fits."""
@@ -196,41 +196,46 @@ class DeviceBatch:
     def run(self) -> None:
         """Advance all fits to their end."""
         running = np.arange(len(self.jobs))
+        n_launched, iterate = len(running), self._iteration(running)
         while len(running):
-            self._iterate(running)
-            self.state = to_host(self.on_device[1], self.xp)
+            if 2 * len(running) <= n_launched:  # blocks of fits that have ended return at once
+                n_launched, iterate = len(running), self._iteration(running)
+            with ignore_small_grid_warnings():
+                for _ in range(PASSES_A_LOOK):
+                    iterate()
+            self.state = to_host(self.state_on_device, self.xp)
             empty = np.flatnonzero(self.state[:, STATUS] == EMPTY)
             for fit in empty.tolist():
                 self._relocate(fit)
             if len(empty):
-                self.on_device = self.on_device[0], self.xp.asarray(self.state)
+                self.state_on_device[:] = self.xp.asarray(self.state)
             running = np.flatnonzero(self.state[:, STATUS] != DONE)
 
-    def _iterate(self, fits: np.ndarray) -> None:
-        """PASSES_A_LOOK iterations of these fits."""
+    def _iteration(self, fits: np.ndarray) -> Callable[[], None]:
+        """A function that starts one iteration of these fits."""
         rows, n_features = self.rows, self.rows.X.shape[1]
-        plan, state = self.on_device
         own = self.plan[fits]
         n_cells = own[:, N_CLUSTERS] * (n_features + 1)
-        n_near = int(n_cells.max()) if n_features <= MAX_REGISTER_FEATURES else 0
-        kernel = pass_kernel(n_features) if n_near and n_near <= MAX_NEAR else wide_pass
+        in_registers = n_features <= MAX_REGISTER_FEATURES and n_cells.max() <= MAX_NEAR
+        kernel = pass_kernel(n_features) if in_registers else wide_pass
         n_sums = np.where(own[:, PART_BITS] == NO_SUMS, 0, n_cells << (own[:, PART_BITS] % NO_SUMS))
-        near = 4 * n_cells if kernel is not wide_pass else 0
+        shared = int((8 * n_sums + (4 * n_cells if in_registers else 0)).max())
         n_tiles = -(-int(own[:, N_ROWS].max()) // TILE)
         grid = (len(fits), max(1, min(n_tiles, -(-BLOCKS // len(fits)))))
-        chosen, grid_step = self.xp.asarray(fits.astype(np.int32)), rows.frame.grid
         run_pass = RepeatedLaunch(
-            kernel, grid, THREADS, rows.X, rows.values, rows.table, chosen, plan, state, self.centers, self.floats, self.totals,
-            shared=int((8 * n_sums + near).max()),
+            kernel, grid, THREADS, rows.X, rows.values, rows.table, self.xp.asarray(fits.astype(np.int32)), self.plan_on_device,
+            self.state_on_device, self.centers, self.floats, self.totals, shared=shared,
         )  # fmt: skip
         move = RepeatedLaunch(
-            move_centers, len(self.jobs), MOVE_THREADS, plan, grid_step, self.totals, self.sums, self.means, self.centers,
-            self.assigned, self.floats, state,
+            move_centers, len(self.jobs), MOVE_THREADS, self.plan_on_device, rows.frame.grid, self.totals, self.sums, self.means,
+            self.centers, self.assigned, self.floats, self.state_on_device,
         )  # fmt: skip
-        with ignore_small_grid_warnings():
-            for _ in range(PASSES_A_LOOK):
-                run_pass()
-                move()
+
+        def iterate() -> None:
+            run_pass()
+            move()
+
+        return iterate
 
     def _relocate(self, fit: int) -> None:
         """Give each empty cluster of a fit the row farthest from its centre, as `LloydBatch.relocate` does; for the next iteration."""
