@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuclust.algorithms.mixture import short_em
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
+from gpuclust.errors import FitError
 
 # The same terms in another order, of sums of a few hundred terms up to 100: float64 to 1e-12, float32 to 1e-7 a term.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-4}
@@ -123,6 +126,115 @@ def test_simulated_device_agrees(number: int, simulated: list[tuple[dict[str, An
     tolerance = TOLERANCE[given["X"].dtype.name]
     for name, expected in on_the_cpu(given).items():
         np.testing.assert_allclose(found[name], expected, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+RUNS = """
+import json
+import numpy as np
+from numba import cuda
+from tests.gpu_fakes import simulator
+from tests.gpu_fakes.device import DEVICE, DOWN, LAUNCH, UP
+from gpuclust.algorithms.mixture import em_cuda, kernels_cuda, short_em
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
+from gpuclust.errors import FitError
+from tests.test_em_cuda import BOTH, given_start
+
+simulator.install()
+em_cuda.WARPS, em_cuda.TOTAL_WARPS, em_cuda.LOOK_EVERY = 1, 2, 2
+em_cuda.MERGERS, kernels_cuda.M_STEP_THREADS = 2, 4
+short_em.ROUNDS = BOTH["rounds"]
+X = BOTH["X"]
+out = {}
+passes = em_backend("cuda")
+there = cuda.to_device(X)
+with DEVICE.measure() as counts:
+    model = GaussianMixture(2, device=passes, **given_start(X), tol=BOTH["tol"]).fit(there)
+out["converged"] = [model.n_iter_, model.converged_, model.lower_bounds_, model.means_.tolist()]
+out["up"], out["down"] = ([event.n_bytes for event in counts.of(kind)] for kind in (UP, DOWN))
+out["launches"] = dict(counts.launches())
+for name, rows in BOTH["failing"].items():
+    try:
+        GaussianMixture(2, device=passes, reg_covar=0, **given_start(rows, name)).fit(cuda.to_device(rows))
+    except FitError as error:
+        out[name] = str(error)
+start = short_em.short_em_init("full", 1e-6, passes)
+searched = GaussianMixture(2, kmeans=start, random_state=0, max_iter=2, device=passes).fit(there)
+out["searched"] = [searched.lower_bounds_, searched.means_.tolist()]
+print(json.dumps(out))
+"""
+
+
+def given_start(X: np.ndarray, name: str = "") -> dict[str, Any]:
+    """A start that needs no pass: two components at the first and the last row, or far from it."""
+    means = X[[0, -1]] + ([[0.0], [1e6]] if name == "empty" else 0.0)
+    return {"weights_init": [0.5, 0.5], "means_init": means, "precisions_init": np.stack([np.eye(X.shape[1])] * 2)}
+
+
+def _both() -> dict[str, Any]:
+    """What the simulated run and this process fit: rows in two groups, and rows on which a fit fails."""
+    X = np.random.default_rng(0).normal(size=(50, 2)) + np.repeat([[0.0], [5.0]], 25, axis=0)
+    ill_defined, missing = np.round(X), X.copy()
+    ill_defined[:, 1] = 3  # a column without variance, in numbers that give no rounding errors
+    missing[3, 1] = np.nan
+    failing = {"ill_defined": ill_defined, "empty": X, "missing": missing}
+    return {"X": X, "tol": 0.02, "rounds": ((30, 3, 2), (40, 2, 1)), "failing": failing}
+
+
+BOTH = _both()
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_run_on_the_device_ends_as_on_the_host(runs: dict[str, Any]) -> None:
+    host = GaussianMixture(2, **given_start(BOTH["X"]), tol=BOTH["tol"]).fit(BOTH["X"])
+    n_iter, converged, bounds, means = runs["converged"]
+    assert (n_iter, converged) == (host.n_iter_, True)
+    assert n_iter % 2, "it ends between two looks of the host, and later launches leave the result as it is"
+    np.testing.assert_allclose(bounds, host.lower_bounds_, rtol=1e-11)
+    np.testing.assert_allclose(means, host.means_, rtol=1e-11)
+
+
+def test_an_iteration_copies_nothing(runs: dict[str, Any]) -> None:
+    n_iter = runs["converged"][0]
+    iterations = n_iter + 1  # until the next look
+    assert runs["launches"] == {
+        f"algorithms.mixture.kernels_cuda.{name}": iterations for name in ("kernel", "merge", "m_step")
+    }
+    # The parameters and the cells that say that nothing has failed, once; a look of the host; the state at the end.
+    k, d = 2, 2
+    assert runs["up"] == [8 * k * (2 + 2 * d + d * d), 8 * (4 + 2 * k)]
+    assert runs["down"] == [8 * 4] * (iterations // 2) + [8 * (4 + 2 * k + 200 + k * (1 + d + 2 * d * d))]
+
+
+def test_the_device_names_the_component_that_fails(runs: dict[str, Any]) -> None:
+    for name in ("ill_defined", "empty"):
+        with pytest.raises(FitError) as host:
+            rows = BOTH["failing"][name]
+            GaussianMixture(2, reg_covar=0, **given_start(rows, name)).fit(rows)
+        assert runs[name] == str(host.value)
+    assert "not finite" in runs["missing"]
+
+
+def test_the_search_for_a_start_runs_on_the_device(runs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the sample are taken by a kernel: numba's arrays take no index arrays."""
+    monkeypatch.setattr(short_em, "ROUNDS", BOTH["rounds"])
+    start = short_em.short_em_init("full", 1e-6)
+    host = GaussianMixture(2, kmeans=start, random_state=0, max_iter=2).fit(BOTH["X"])
+    bounds, means = runs["searched"]
+    np.testing.assert_allclose(bounds, host.lower_bounds_, rtol=1e-9)
+    np.testing.assert_allclose(means, host.means_, rtol=1e-9, atol=1e-9)
 
 
 def device() -> Any:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.mixture.em import COVARIANCE_TYPES, Array, EMBackend, EMStatistics
-from gpuclust.algorithms.mixture.m_step import MixtureParameters, cholesky_of_precisions, m_step, shape
+from gpuclust.algorithms.mixture.m_step import (
+    IteratingBackend,
+    MixtureParameters,
+    cholesky_of_precisions,
+    m_step,
+    shape,
+)
 from gpuclust.errors import ConfigurationError
 from gpuclust.runtime.blocks import BLOCK_ROWS, Run
 
@@ -84,7 +90,7 @@ class MixtureSettings:
     ``kmeans(X, n_components, random_state, sample_weight)`` gives the start of ``init_params="kmeans"``: labels (n,), or
     the first `MixtureParameters` themselves. It is scikit-learn's K-Means with one start unless another is given. On a
     device it gets X there, scikit-learn's a copy.
-    ``device`` is ``cpu``, ``cuda``, or any `gpuclust.algorithms.mixture.em.EMBackend`.
+    ``device`` is ``cpu``, ``cuda``, or any `gpuclust.algorithms.mixture.m_step.IteratingBackend`.
     """
 
     n_components: int = 1
@@ -100,7 +106,7 @@ class MixtureSettings:
     precisions_init: np.ndarray | None = None
     random_state: int | np.random.RandomState | None = None
     kmeans: KMeansStart = kmeans_labels
-    device: str | EMBackend = "cpu"
+    device: str | IteratingBackend = "cpu"
 
     def check(self) -> None:
         """Raises ConfigurationError for a parameter out of its range."""
