@@ -206,6 +206,20 @@ def test_the_same_seed_gives_the_same_labels(blobs: tuple[np.ndarray, np.ndarray
         np.testing.assert_array_equal(first.labels, second.labels)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of arithmetic with NaN
+def test_a_library_mixture_that_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Cholesky factorisation that leaves NaN, as CuPy's does, instead of an error, as NumPy's does."""
+    from sklearn.mixture import _gaussian_mixture
+
+    computed = _gaussian_mixture._compute_precision_cholesky
+    monkeypatch.setattr(_gaussian_mixture, "_compute_precision_cholesky", lambda *a, **k: np.nan * computed(*a, **k))
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    request = GmmConfig(n_clusters=2, engine="library")
+    (found,) = cluster(matrix_of(X), [request], seed=0, backend=BACKEND, cache=ResultCache())
+    assert isinstance(found, FitError)
+    assert "the mixture of 2 components cannot be fitted" in str(found)
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("engine", ["library", "fused"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -220,8 +220,8 @@ def test_an_iteration_copies_nothing(runs: dict[str, Any]) -> None:
 
 def test_the_device_names_the_component_that_fails(runs: dict[str, Any]) -> None:
     for name in ("ill_defined", "empty"):
+        rows = BOTH["failing"][name]
         with pytest.raises(FitError) as host:
-            rows = BOTH["failing"][name]
             GaussianMixture(2, reg_covar=0, **given_start(rows, name)).fit(rows)
         assert runs[name] == str(host.value)
     assert "not finite" in runs["missing"]
