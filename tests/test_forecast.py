@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuclust import resources
+from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.compose import compose, plan
 from gpuclust.config import Config, DataConfig, MemoryConfig, WorkersConfig, bytes_of, validate
 from gpuclust.data.source_size import source_size
@@ -81,14 +82,20 @@ def test_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plan_memory(with_memory(limit=needs - 1))
 
 
-def test_a_table_that_does_not_fit_the_gpu_is_streamed_and_computed_on_the_cpu(
+def test_a_table_that_does_not_fit_the_gpu_has_its_matrix_in_pinned_memory_or_on_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_device_limit", lambda: 10**9)
     found = forecast(with_memory(limit="1TB"), backend="gpu")
-    assert found.rung == "disk"
-    assert "GB of the GPU's 1.0 GB: streams from disk" in found.text
-    assert "the CPU computes from blocks on disk" in found.text
+    assert found.rung == "pinned"
+    assert "GB of the GPU's 1.0 GB: the matrix in page-locked memory" in found.text
+    assert "the CPU computes the fits" in found.text
+    assert found.disk_bytes < found.pinned_bytes < found.resident_bytes
+    mixture = replace(with_memory(limit="1TB"), cluster=GmmConfig())
+    assert "each pass of EM streams to it" in forecast(mixture, backend="gpu").text
+    assert forecast(with_memory(limit=found.pinned_bytes - 1), backend="gpu").rung == "disk"
+    assert forecast(with_memory(limit="1TB", mode="disk"), backend="gpu").rung == "disk"
+    assert forecast(with_memory(limit=found.pinned_bytes), backend="cpu").rung == "disk"
     monkeypatch.setattr(module, "_device_limit", lambda: 10**11)
     assert forecast(with_memory(limit="1TB"), backend="gpu").rung == "resident"
 

@@ -24,7 +24,7 @@ from gpuclust.model.records import noise_warning
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
 from gpuclust.runtime.backend import Backend, BackendChoice
 from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
-from gpuclust.runtime.forecast import RESIDENT, MemoryPlan, plan_memory
+from gpuclust.runtime.forecast import PINNED, RESIDENT, MemoryPlan, plan_memory
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.scratch import Scratch
 from gpuclust.sanitize import mask
@@ -160,7 +160,7 @@ class RowStorage:
         if plan.mode == RESIDENT:
             return None
         if plan.folder not in self._scratch:
-            self._scratch[plan.folder] = Scratch(plan.folder)
+            self._scratch[plan.folder] = Scratch(plan.folder, pinned=plan.mode == PINNED)
         return self._scratch[plan.folder]
 
 

@@ -25,7 +25,7 @@ from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, con
 from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
 from gpuclust.runtime.backend import Backend
-from gpuclust.runtime.forecast import RESIDENT, RESULT_BYTES, MemoryPlan
+from gpuclust.runtime.forecast import PINNED, RESIDENT, RESULT_BYTES, MemoryPlan
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.recorder import FAILED, FINISHED, KILLED, RUNNING, Claim, RecordedJob
 
@@ -334,7 +334,7 @@ def _most_results(n_rows: int, memory: MemoryPlan | None) -> int:
     if memory is None or not n_rows:
         return MAX_BATCH
     found = memory.forecast
-    used = found.resident_bytes if memory.mode == RESIDENT else found.disk_bytes
+    used = {RESIDENT: found.resident_bytes, PINNED: found.pinned_bytes}.get(memory.mode, found.disk_bytes)
     return max(1, 1 + (memory.limit - used) // (RESULT_BYTES * n_rows))
 
 

@@ -109,9 +109,9 @@ def _projection(
     return fitted
 
 
-def _to_disk(raw: Any, preparation: Preparation, scratch: Scratch) -> tuple[DiskBlocks, DiskBlocks]:
-    """Write the matrix and the coordinates of blocks of raw features, in one read of these."""
-    X = scratch.writer("matrix", preparation.n_columns, preparation.dtype)
+def _to_disk(raw: Any, preparation: Preparation, scratch: Scratch) -> tuple[RowBlocks, DiskBlocks]:
+    """Write the matrix, where ``scratch`` keeps matrices, and the coordinates of blocks of raw features, in one read of these."""
+    X = scratch.matrix_writer(preparation.n_columns, preparation.dtype)
     coordinates = scratch.writer("coordinates", MAP_DIMENSIONS, np.float32)
     try:
         for _, rows in raw.runs():

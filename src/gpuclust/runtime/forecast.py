@@ -23,7 +23,7 @@ from gpuclust.resources import gigabytes
 from gpuclust.runtime.blocks import BLOCK_ROWS, RUN_BLOCKS
 from gpuclust.runtime.memory import free_bytes, memory_limit, scratch_folder
 
-RESIDENT, DISK, CLUSTER, REFUSE = "resident", "disk", "cluster", "refuse"
+RESIDENT, PINNED, DISK, CLUSTER, REFUSE = "resident", "pinned", "disk", "cluster", "refuse"
 
 QUIET_BYTES, QUIET_SECONDS = 2e9, 60
 """The forecast of a job in memory is not printed if it is below both, and below half of the limit."""
@@ -45,9 +45,10 @@ COORDINATE_BYTES = 12
 class Forecast:
     """The forecast for the jobs of a command.
 
-    ``resident_bytes`` and ``disk_bytes`` are peaks of the process with all rows in memory and with blocks of rows on disk;
+    ``resident_bytes``, ``pinned_bytes`` and ``disk_bytes`` are peaks of the process with all rows in memory, with the matrix in page-locked
+    memory and the table on disk, and with blocks of rows on disk;
     ``scratch_bytes`` is the size of the temporary files, ``pass_bytes`` what one pass over the matrix reads. ``rung`` is what will be done:
-    ``resident``, ``disk``, ``cluster`` or ``refuse``. ``limit`` is the memory that the process may take, ``seconds`` the time of all jobs.
+    ``resident``, ``pinned``, ``disk``, ``cluster`` or ``refuse``. ``limit`` is the memory that the process may take, ``seconds`` the time of all jobs.
     ``tree_rows``: the rows that HDBSCAN's tree is built of, where not all fit. ``device_bytes`` and ``device_limit`` are of a GPU.
     """
 
@@ -66,6 +67,7 @@ class Forecast:
     tree_rows: int | None = None
     device_bytes: int | None = None
     device_limit: int | None = None
+    pinned_bytes: int = 0
 
     @property
     def noteworthy(self) -> bool:
@@ -81,6 +83,7 @@ class Forecast:
             needs = f"needs {gigabytes(self.device_bytes)} of the GPU's {gigabytes(self.device_limit)}"
         does = {
             RESIDENT: "all rows in memory",
+            PINNED: f"the matrix in page-locked memory, {gigabytes(self.pass_bytes)} read a pass",
             DISK: f"streams from disk, {gigabytes(self.pass_bytes)} read a pass",
             CLUSTER: "rows on the workers of the cluster",
             REFUSE: "cannot run",
@@ -107,7 +110,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a job holds its rows: ``mode`` is ``resident``, ``disk`` or ``cluster``; ``limit`` the bytes that the process may take;
+    """How a job holds its rows: ``mode`` is ``resident``, ``pinned``, ``disk`` or ``cluster``; ``limit`` the bytes that the process may take;
     ``folder`` where temporary files go; ``reason`` the forecast in words."""
 
     mode: str
@@ -143,8 +146,10 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     limit, folder = memory_limit(config.memory), scratch_folder(config.memory)
     device = _device_limit() if backend == "gpu" else None
     device_bytes = largest.device_bytes if device is not None else None
-    disk_bytes, scratch = max(need.disk_bytes for need in needs), _scratch_bytes(jobs, needs)
-    rung, why = _rung(largest, disk_bytes, scratch, limit, folder, device)
+    disk_bytes = max(need.disk_bytes for need in needs)
+    tables, matrices = _file_bytes(jobs, needs)
+    pinned_bytes, scratch = disk_bytes + matrices, tables + matrices
+    rung, why = _rung(largest, disk_bytes, pinned_bytes, scratch, limit, folder, device)
     seconds, rows_of_tree, unread = 0.0, None, set(sizes)
     for job, need in zip(jobs, needs, strict=True):
         terms = need.time_terms()
@@ -155,7 +160,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
     if jobs[0].sweep.search != "grid":  # a search runs only n_trials of these jobs
         seconds *= min(1.0, jobs[0].sweep.n_trials / len(jobs))
     seconds *= constants()["seconds"]["disk"] if rung == DISK else 1.0
-    if rung in (DISK, CLUSTER):
+    if rung in (PINNED, DISK, CLUSTER):
         trees = [need for need in needs if need.config.cluster.name == "hdbscan"]
         of_trees = (need.tree_rows(limit) for need in trees)
         rows = min(of_trees, default=largest.n_rows)
@@ -176,6 +181,7 @@ def forecast(configs: Config | Sequence[Config], *, backend: str = "cpu") -> For
         tree_rows=rows_of_tree,
         device_bytes=device_bytes,
         device_limit=device,
+        pinned_bytes=pinned_bytes,
     )
 
 
@@ -192,7 +198,9 @@ def hdbscan_rows(limit: int, n_columns: int) -> int:
     return max(int(room / (c["tree_row"] + c["tree_number"] * n_columns)), 1000)
 
 
-def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, device: int | None) -> tuple[str, str]:
+def _rung(
+    need: _Need, disk_bytes: int, pinned_bytes: int, scratch: int, limit: int, folder: Path, device: int | None
+) -> tuple[str, str]:
     """How the rows are held, and the reason in words where the user needs it."""
     memory, workers = need.config.memory, getattr(need.config, "workers", None)
     fits = need.resident_bytes <= limit
@@ -208,10 +216,14 @@ def _rung(need: _Need, disk_bytes: int, scratch: int, limit: int, folder: Path, 
         return RESIDENT, ""
     free = free_bytes(folder)
     if disk_bytes <= MAX_OVERESTIMATE * limit and scratch <= free:
-        if workers is not None and workers.name != "here" and workers.use == "rows":
+        on_workers = workers is not None and workers.name != "here"
+        if on_workers and workers.use == "rows":
             return CLUSTER, "prepared in temporary files"
-        on_cpu = "" if on_device else "the table is too large for the GPU, so the CPU computes from blocks on disk"
-        return DISK, on_cpu or ("memory.mode=disk" if memory.mode == DISK and fits else "")
+        if on_device:
+            return DISK, "memory.mode=disk" if memory.mode == DISK and fits else ""
+        streams = "each pass of EM streams to it" if need.algorithm == "gmm" else "the CPU computes the fits"
+        in_memory = memory.mode == AUTO and pinned_bytes <= limit and not on_workers
+        return PINNED if in_memory else DISK, f"the table is too large for the GPU, so {streams}"
     missing = (
         f"temporary files of {gigabytes(scratch)} exceed the {gigabytes(free)} free in {folder}; set memory.folder to a larger disk"
         if scratch > free
@@ -311,15 +323,15 @@ def sample_of_tree(config: Config, limit: int) -> int | None:
     return rows if rows < need.n_rows else None
 
 
-def _scratch_bytes(jobs: Sequence[Config], needs: Sequence[_Need]) -> int:
-    """The size of all temporary files of jobs: each table and each matrix once; they stay until the end of the process."""
+def _file_bytes(jobs: Sequence[Config], needs: Sequence[_Need]) -> tuple[int, int]:
+    """The sizes of all tables and of all matrices of jobs on disk, each once: they stay until the end of the process."""
     tables: dict[str, int] = {}
     matrices: dict[str, int] = {}
     for job, need in zip(jobs, needs, strict=True):
         table = f"{job.data} {job.clean}"
         tables[table] = need.table_bytes
         matrices[f"{table} {job.scale} {job.reduce} {job.dtype}"] = need.matrix_bytes
-    return sum(tables.values()) + sum(matrices.values())
+    return sum(tables.values()), sum(matrices.values())
 
 
 def memory_terms(config: Config, mode: str) -> dict[str, float]:

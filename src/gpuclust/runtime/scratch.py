@@ -18,6 +18,7 @@ from gpuclust.errors import BackendError
 from gpuclust.folders import locked, new_locked_folder
 from gpuclust.runtime.blocks import DiskWriter
 from gpuclust.runtime.memory import default_folder
+from gpuclust.runtime.pinned import PinnedWriter
 
 MARK = "scratch"
 """The file that tells a scratch folder from a user's folder of a similar name."""
@@ -31,7 +32,9 @@ class Scratch:
     opens a scratch folder in the same place. Raises BackendError if no folder can be made there.
     """
 
-    def __init__(self, place: Path | None = None) -> None:
+    def __init__(self, place: Path | None = None, *, pinned: bool = False) -> None:
+        """With ``pinned`` matrices are in page-locked host memory (`gpuclust.runtime.pinned`), not in files."""
+        self.pinned = pinned
         self.place = Path(place or default_folder()).expanduser()
         try:
             self.place.mkdir(parents=True, exist_ok=True)
@@ -53,6 +56,10 @@ class Scratch:
     def writer(self, name: str, n_columns: int, dtype: Any) -> DiskWriter:
         """A writer of rows (n, n_columns) to a new file."""
         return DiskWriter(self.file(name), n_columns, dtype)
+
+    def matrix_writer(self, n_columns: int, dtype: Any) -> DiskWriter | PinnedWriter:
+        """A writer of the rows (n, n_columns) of a matrix, which fits read many times."""
+        return PinnedWriter(n_columns, dtype) if self.pinned else self.writer("matrix", n_columns, dtype)
 
     def full(self, error: OSError) -> BackendError:
         """The error to raise if a file cannot be written."""
