@@ -20,7 +20,7 @@ INSIDE = {
     "algorithms": "registry > cluster hdbscan kmeans mixture",
     "algorithms/hdbscan": "__init__ distances kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > place predict > sample > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > assign_cuda lloyd seeding_cuda > init lloyd_cuda > fit search_cuda > cpu > blocks gpu",
-    "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu em_cuda init > fit > short_em > cpu > blocks gpu",
+    "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu em_cuda init > fit stream_cuda > short_em > cpu > blocks gpu",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > profile verdict > arrow_schema",
     "data": "encoding in_memory lists medians remote > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches clean disk_frame distinct schema > load > join > source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > hdbscan kmeans mixture > __init__",

@@ -321,7 +321,8 @@ def test_the_hdbscan_tree_weighs_the_same(gpu, tracks_11):
     trees = [spanning_tree(X, min_samples=15), fit_tree(gpu.to_device(X), 15)]
     # Every minimum spanning tree has the same weight; the row itself not counted among its 15 neighbours on both.
     assert trees[1].edges[:, 2].sum() == pytest.approx(trees[0].edges[:, 2].sum(), rel=1e-4)
-    np.testing.assert_allclose(trees[1].core_distances, trees[0].core_distances, atol=2e-3)  # as above
+    # The CPU's are float32, and a neighbour that cuML's rounded distances miss is off by less than their error.
+    np.testing.assert_allclose(trees[1].core_distances, trees[0].core_distances, atol=1e-4)
 
 
 def test_hdbscan_says_how_many_samples_it_takes(gpu):

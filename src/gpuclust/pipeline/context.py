@@ -155,12 +155,14 @@ class RowStorage:
         for scratch in self._scratch.values():  # a program that fits many tables keeps no files of those that are done
             scratch.close()
 
-    def folder(self, plan: MemoryPlan) -> Scratch | None:
+    def folder(self, plan: MemoryPlan, backend: Backend) -> Scratch | None:
         """The folder of a plan; None where all rows are in memory."""
         if plan.mode == RESIDENT:
             return None
         if plan.folder not in self._scratch:
-            self._scratch[plan.folder] = Scratch(plan.folder, pinned=plan.mode == PINNED)
+            self._scratch[plan.folder] = Scratch(
+                plan.folder, pinned=backend.host_array if plan.mode == PINNED else None
+            )
         return self._scratch[plan.folder]
 
 
@@ -188,7 +190,7 @@ class RunContext:
 
     def scratch(self, job: Job) -> Scratch | None:
         """The folder for the rows of a job's table; None where they are held in memory."""
-        return self.storage.folder(self._plan(job))
+        return self.storage.folder(self._plan(job), self.backend)
 
     def memory_limit(self, job: Job) -> int:
         """The bytes that the process may take while it computes a job."""

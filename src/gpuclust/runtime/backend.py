@@ -47,6 +47,9 @@ class Backend(Protocol):
     def to_device(self, array: np.ndarray) -> Array:
         """The array in this backend's memory."""
 
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array in host memory from which copies to the device are fast; its values are undefined."""
+
     def errors(self, what: str) -> AbstractContextManager[None]:
         """A context in which errors of the device's libraries become a FitError that says that ``what`` failed, or DeviceLost."""
 

@@ -7,6 +7,7 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class CpuBackend:
     def to_device(self, array: np.ndarray) -> np.ndarray:
         """The array itself."""
         return array
+
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array, whose values are undefined."""
+        return np.empty(shape, dtype)
 
     def errors(self, what: str) -> AbstractContextManager[None]:
         """Errors as they are."""

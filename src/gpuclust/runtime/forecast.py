@@ -216,13 +216,13 @@ def _rung(
         return RESIDENT, ""
     free = free_bytes(folder)
     if disk_bytes <= MAX_OVERESTIMATE * limit and scratch <= free:
-        on_workers = workers is not None and workers.name != "here"
-        if on_workers and workers.use == "rows":
+        use = workers.use if workers is not None and workers.name != "here" else None
+        if use == "rows":
             return CLUSTER, "prepared in temporary files"
         if on_device:
             return DISK, "memory.mode=disk" if memory.mode == DISK and fits else ""
         streams = "each pass of EM streams to it" if need.algorithm == "gmm" else "the CPU computes the fits"
-        in_memory = memory.mode == AUTO and pinned_bytes <= limit and not on_workers
+        in_memory = memory.mode == AUTO and pinned_bytes <= limit and use is None
         return PINNED if in_memory else DISK, f"the table is too large for the GPU, so {streams}"
     missing = (
         f"temporary files of {gigabytes(scratch)} exceed the {gigabytes(free)} free in {folder}; set memory.folder to a larger disk"

@@ -105,6 +105,15 @@ class GpuBackend:
         """A copy in GPU memory."""
         return cp.asarray(array)
 
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array in page-locked memory, or in other memory where the system does not let so much be locked."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            locked = cp.cuda.alloc_pinned_memory(size)
+        except Exception:  # copies from other memory are slower, not wrong
+            return np.empty(shape, dtype)
+        return np.frombuffer(locked, np.uint8, size).view(dtype).reshape(shape)
+
     def errors(self, what: str) -> AbstractContextManager[None]:
         """See `device_errors`."""
         return device_errors(what)

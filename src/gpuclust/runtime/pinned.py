@@ -1,12 +1,12 @@
 """Blocks of rows in page-locked ("pinned") host memory, for a matrix that is larger than the memory of the GPU.
 
 A GPU copies from such memory at the full speed of its bus, several times faster than from other memory, so that the passes of a fit can
-stream the rows to it. The blocks work without a GPU too, in other memory.
+stream the rows to it. The blocks work in any memory of the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,8 @@ from gpuclust.runtime.blocks import BLOCK_ROWS, RUN_BLOCKS, LocalBlocks
 RUN_ROWS = BLOCK_ROWS * RUN_BLOCKS
 
 
-def pinned_array(shape: tuple[int, int], dtype: Any) -> np.ndarray:
-    """A new array on the host, page-locked where CUDA can lock it. Its values are undefined."""
-    try:
-        from cupyx import empty_pinned
-    except ImportError:
-        return np.empty(shape, dtype)
-    try:
-        found: np.ndarray = empty_pinned(shape, dtype)
-    except Exception:  # the system limits how much memory may be locked; copies from other memory are slower, not wrong
-        return np.empty(shape, dtype)
-    return found
+Allocate = Callable[[tuple[int, int], np.dtype[Any]], np.ndarray]
+"""Gives a new array on the host: `gpuclust.runtime.backend.Backend.host_array`."""
 
 
 class PinnedBlocks(LocalBlocks):
@@ -58,9 +49,10 @@ class PinnedBlocks(LocalBlocks):
 
 
 class PinnedWriter:
-    """Takes rows from the first to the last, and gives them as `PinnedBlocks`."""
+    """Takes rows from the first to the last, and gives them as `PinnedBlocks`, in arrays from ``allocate``."""
 
-    def __init__(self, n_columns: int, dtype: Any) -> None:
+    def __init__(self, n_columns: int, dtype: Any, allocate: Allocate) -> None:
+        self._allocate = allocate
         self._n_columns, self._dtype = n_columns, np.dtype(dtype)
         self._parts: list[np.ndarray] = []
         self._free = 0  # rows of the last part that are not filled
@@ -70,7 +62,7 @@ class PinnedWriter:
         assert rows.shape[1:] == (self._n_columns,)
         while len(rows):
             if not self._free:
-                self._parts.append(pinned_array((RUN_ROWS, self._n_columns), self._dtype))
+                self._parts.append(self._allocate((RUN_ROWS, self._n_columns), self._dtype))
                 self._free = RUN_ROWS
             start, n = RUN_ROWS - self._free, min(self._free, len(rows))
             self._parts[-1][start : start + n] = rows[:n]

@@ -18,7 +18,7 @@ from gpuclust.errors import BackendError
 from gpuclust.folders import locked, new_locked_folder
 from gpuclust.runtime.blocks import DiskWriter
 from gpuclust.runtime.memory import default_folder
-from gpuclust.runtime.pinned import PinnedWriter
+from gpuclust.runtime.pinned import Allocate, PinnedWriter
 
 MARK = "scratch"
 """The file that tells a scratch folder from a user's folder of a similar name."""
@@ -32,9 +32,9 @@ class Scratch:
     opens a scratch folder in the same place. Raises BackendError if no folder can be made there.
     """
 
-    def __init__(self, place: Path | None = None, *, pinned: bool = False) -> None:
-        """With ``pinned`` matrices are in page-locked host memory (`gpuclust.runtime.pinned`), not in files."""
-        self.pinned = pinned
+    def __init__(self, place: Path | None = None, *, pinned: Allocate | None = None) -> None:
+        """With ``pinned`` matrices are in host memory that it gives (`gpuclust.runtime.pinned`), not in files."""
+        self._pinned = pinned
         self.place = Path(place or default_folder()).expanduser()
         try:
             self.place.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,9 @@ class Scratch:
 
     def matrix_writer(self, n_columns: int, dtype: Any) -> DiskWriter | PinnedWriter:
         """A writer of the rows (n, n_columns) of a matrix, which fits read many times."""
-        return PinnedWriter(n_columns, dtype) if self.pinned else self.writer("matrix", n_columns, dtype)
+        if self._pinned is not None:
+            return PinnedWriter(n_columns, dtype, self._pinned)
+        return self.writer("matrix", n_columns, dtype)
 
     def full(self, error: OSError) -> BackendError:
         """The error to raise if a file cannot be written."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from gpuclust.algorithms.mixture import GmmConfig
 from gpuclust.algorithms.mixture.cpu import MAX_VALUES_FLOAT64, result_of, settings_of
 from gpuclust.algorithms.mixture.cpu import fit as fit_in_memory
-from gpuclust.algorithms.mixture.em import Array, EMScores, EMStatistics, KernelParameters
+from gpuclust.algorithms.mixture.em import Array, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.algorithms.mixture.em_cpu import moments_part, statistics_of
 from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.m_step import HostIterations
@@ -43,8 +45,17 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
         raise _needs_memory("cluster.init_params=k-means++", "cluster.init_params=kmeans")
     schedule_precompile("gmm", blocks)
     init = short_em_init(config.covariance_type, config.reg_covar)
-    mixture = GaussianMixture(**settings_of(config, data.seed), kmeans=init, device=BlockPasses())
+    mixture = GaussianMixture(**settings_of(config, data.seed), kmeans=init, device=BlockPasses(_streamed(data)))
     return result_of(blocks, mixture.fit(blocks, progress=data.progress), "fused")
+
+
+def _streamed(data: FitInput) -> Part | None:
+    """The part of a pass that copies the rows to the GPU, where one is used."""
+    if data.backend.name != "gpu":
+        return None
+    from gpuclust.algorithms.mixture.stream_cuda import StreamedSums
+
+    return StreamedSums()
 
 
 def _needs_memory(setting: str, other: str) -> ConfigurationError:
@@ -52,7 +63,13 @@ def _needs_memory(setting: str, other: str) -> ConfigurationError:
 
 
 class BlockPasses(HostIterations):
-    """The passes of EM over `RowBlocks`, without weights of rows; their results have the bits of passes over rows in memory."""
+    """The passes of EM over `RowBlocks`, without weights of rows; their results have the bits of passes over rows in memory.
+
+    With ``streamed`` the E-step is computed by it, run by run: ``streamed(run, KernelParameters)`` gives the statistics about the centres.
+    """
+
+    def __init__(self, streamed: Part | None = None) -> None:
+        self._streamed = streamed
 
     def matrix(self, X: RowBlocks) -> RowBlocks:
         """The blocks themselves."""
@@ -75,6 +92,8 @@ class BlockPasses(HostIterations):
     def _moments(self, X: RowBlocks, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
         assert not len(labels), "labels of all rows are for rows in memory"
         assert sample_weight is None, "weights are for rows in memory"
+        if self._streamed is not None:
+            return recentre(reduce(operator.add, X.collect(self._streamed, c)), c, float(len(X)))
         return statistics_of(X.reduce(moments_part, c, len(X)), c, float(len(X)))
 
     def _scores(

@@ -289,16 +289,23 @@ class CudaPasses(IteratingBackend):
         return scores, distance.copy_to_host()
 
     def _moments(self, X: Array, labels: Array, sample_weight: Array | None, c: KernelParameters) -> EMStatistics:
-        kind = "full" if c.matrices else "diag"
-        space = self._workspace(X, len(c.constants), kind, 0)
         weight, total = self._weights(sample_weight, len(X))
+        return recentre(self._sums(X, labels, weight, c), c, total)
+
+    def sums(self, X: Array, c: KernelParameters) -> EMStatistics:
+        """The statistics of the rows about the centres of ``c``, to which those of other rows can be added; the log-likelihood lacks the
+        base."""
+        return self._sums(X, np.empty(0, np.int32), self._weights(None, len(X))[0], c)
+
+    def _sums(self, X: Array, labels: Array, weight: Array, c: KernelParameters) -> EMStatistics:
+        space = self._workspace(X, len(c.constants), "full" if c.matrices else "diag", 0)
         if isinstance(labels, np.ndarray):
             labels = cuda.to_device(labels.astype(np.int32))
         space.start(c, 0.0)
         with ignore_small_grid_warnings():
             for launch in space.statistics(X, weight, _device(labels)):
                 launch()
-        return recentre(space.found(c), c, total)
+        return space.found(c)
 
     def _scores(self, X: Array, sample_weight: Array | None, c: KernelParameters, responsibilities: bool) -> EMScores:
         arrays = self._score_arrays(X, sample_weight, c, log_prob=True, responsibilities=responsibilities)
