@@ -32,7 +32,7 @@ from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.dask import Tasks, Worker, Workers, connect, shared_hosts, use_cores
 from gpuclust.runtime.dask_blocks import dask_blocks
-from gpuclust.runtime.forecast import forecast
+from gpuclust.runtime.forecast import forecast, pass_seconds
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.memory import scratch_folder
 from gpuclust.tracking.recorder import MemoryRecorder
@@ -41,8 +41,7 @@ HERE, JOBS, ROWS = "here", "jobs", "rows"
 
 # The share of a worker's memory that a job may take.
 MEMORY_SHARE = 0.8
-# Seconds of a pass on one core, for each row, cluster and feature, and the overhead of a pass on workers: measured.
-PASS_SECONDS = {"gmm": 1.4e-9, "kmeans": 0.3e-9}
+# The overhead of a pass on workers: measured.
 OVERHEAD_SECONDS, OVERHEAD_PER_WORKER = 0.010, 0.001
 # A pass runs on workers only if it would take at least this many times its overhead here.
 MIN_PASS_TO_OVERHEAD = 10.0
@@ -236,7 +235,7 @@ def choose(
     fits = can_read and forecast([job.config for job in jobs]).resident_bytes <= MEMORY_SHARE * memory
     if fits and n_batches > 1 and n_batches >= n:
         return JOBS, f"the table fits a worker, and there are {n_batches} batches for {n} workers"
-    seconds = max(_pass_seconds(job, n_rows) for job in jobs)
+    seconds = max(pass_seconds(job.config, n_rows) for job in jobs) / get_num_threads()
     overhead = OVERHEAD_SECONDS + OVERHEAD_PER_WORKER * n
     times = (
         f"a pass takes about {1e3 * seconds:,.0f} ms here, and its overhead on {n} workers is {1e3 * overhead:,.0f} ms"
@@ -246,14 +245,6 @@ def choose(
     if fits and n_batches > 1:
         return JOBS, f"the table fits a worker; {times}"
     return HERE, times
-
-
-def _pass_seconds(job: Job, n_rows: int) -> float:
-    """A rough estimate of the time of one pass over all rows in this process; 0 if the algorithm does not work in passes."""
-    cluster = job.config.cluster
-    n_features = len(job.config.data.features) or 10
-    cost = PASS_SECONDS.get(cluster.name, 0.0) * getattr(cluster, "n_clusters", 1)
-    return n_rows * n_features * cost / get_num_threads()
 
 
 def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:

@@ -316,6 +316,13 @@ class _Need:
         return self.n_rows * COORDINATE_BYTES + self.pass_bytes
 
 
+def pass_seconds(config: Config, n_rows: int) -> float:
+    """A rough estimate of the seconds of one pass of a fit over all rows, on one core; 0 if the algorithm does not work in passes."""
+    cluster = config.cluster
+    cost = constants()["pass_seconds"].get(cluster.name, 0.0) * getattr(cluster, "n_clusters", 1)
+    return float(n_rows * (len(config.data.features) or 10) * cost)
+
+
 def sample_of_tree(config: Config, limit: int) -> int | None:
     """The number of rows in the HDBSCAN tree of a job whose rows are not in memory; None where it has all rows."""
     need = _Need(config, source_size(config.data))
