@@ -317,6 +317,7 @@ def move_centers(plan, grid, totals, sums, means, centers, assigned, floats, sta
     if status in (DONE, EMPTY):
         return
     n_clusters, first = uint64(plan[fit, N_CLUSTERS]), uint64(plan[fit, FIRST_CENTER])
+    n_used = n_clusters if n_clusters < uint64(MOVE_THREADS) else uint64(MOVE_THREADS)  # threads with a cluster
     if status == RUNNING:
         changed, n_empty, c = 0.0, 0.0, t
         while c < n_clusters:
@@ -336,10 +337,11 @@ def move_centers(plan, grid, totals, sums, means, centers, assigned, floats, sta
             c += uint64(MOVE_THREADS)
         found[0, t], found[1, t] = changed, n_empty
         cuda.syncthreads()
-        changed, n_empty = 0.0, 0.0
-        for i in range(MOVE_THREADS):
+        changed, n_empty, i = 0.0, 0.0, uint64(0)
+        while i < n_used:
             changed = max(changed, found[0, i])
             n_empty += found[1, i]
+            i += uint64(1)
         if t == 0:
             state[fit, CHANGED], state[fit, N_EMPTY] = changed, n_empty
         if n_empty > 0.0:
@@ -369,11 +371,12 @@ def move_centers(plan, grid, totals, sums, means, centers, assigned, floats, sta
     found[0, t] = largest
     cuda.syncthreads()
     if t == 0:
-        moved, explained, largest = 0.0, 0.0, 0.0
-        for i in range(MOVE_THREADS):
+        moved, explained, largest, i = 0.0, 0.0, 0.0, uint64(0)
+        while i < n_used:
             moved += found[2, i]
             explained += found[3, i]
             largest = max(largest, found[0, i])
+            i += uint64(1)
         _close_iteration(state, fit, status, moved, explained)
         # The bound of `kernels_cpu.move_centers`
         largest, unit = math.sqrt(largest), 4.0 * (float64(n_features) + 6.0) * UNIT
