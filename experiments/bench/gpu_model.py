@@ -144,6 +144,22 @@ def silhouette(dtype: str) -> Work:
     return Work(name=f"exact silhouette, 11 features, {dtype}", before=version, after=version, target_us=2.5e6)
 
 
+def scores() -> Work:
+    """Davies-Bouldin, Calinski-Harabasz and the split gain of one clustering of 11 features. Version 0.1.0 called `bincount` 230 times, each
+    of which waited for the device: 25 to 50 ms, by the estimate of its review."""
+    gathered = 2 * (1.75 * table(ROWS, 11) + 8 * ROWS)  # rows of 44 bytes are read in sectors of 32; and their numbers
+    return Work(
+        name="other scores of a clustering, 11 features",
+        before=Version(kernels=(), moved=0.0, waiting_us=37_500),
+        after=Version(
+            kernels=(Kernel(name="grouped_products_11_float32", units=ROWS), Kernel(name="grouped_spreads_float32", units=ROWS)),
+            moved=gathered + 100 * ROWS,  # the sort reads and writes labels and numbers in four steps
+            arrays=16, waiting_us=770 + 3 * LOOK_US + 300,  # the labels at 6 GB/s, three downloads, the small uploads and the sort's launches
+        ),
+        target_us=None,
+    )  # fmt: skip
+
+
 WORKS = (
     lloyd(5, 10, 60, 500, 600),
     lloyd(11, 10, None, 500, 600),
@@ -151,6 +167,7 @@ WORKS = (
     em(11, 10, 400, 2500),
     silhouette("float32"),
     silhouette("float64"),
+    scores(),
 )
 
 

@@ -11,45 +11,41 @@ ROWS = (array(int64, 1), array(int64, 2))  # their order and their segments
 
 
 def cases() -> list[Case]:
-    found = []
-    for dtype in (float32, float64):
-        for d in (5, 11, 33):
-            cells = (d + 1) * (d + 2) // 2
-            found.append(
-                Case(
-                    name=f"grouped_products_{d}_{dtype}",
-                    function=kernels._product_kernel(d, kernels.THREADS, kernels.TILE_ROWS),
-                    signature=(array(dtype, 2), *ROWS, array(float64, 1), array(float64, 2)),
-                    max_registers=64,
-                    max_shared=12 << 10,
-                    loops={
-                        "product": Loop(marker="DFMA", steps=cells, lacks=("BAR",)),
-                        "value": Loop(marker="LDG", needs=("STS",), lacks=("BAR",), per_step=3, steps=d + 1),
-                    },
-                    threads=kernels.THREADS,
-                )
-            )  # fmt: skip
-        found += [
-            Case(
-                name=f"grouped_columns_{dtype}",
-                function=kernels._column_kernel(kernels.THREADS),
-                signature=(array(dtype, 2), *ROWS, array(float64, 2), int64, array(float64, 2)),
-                max_registers=64,
-                max_shared=5 << 10,
-                loops={"value": Loop(marker="DFMA", steps=11)},
-                threads=kernels.THREADS,
-            ),
-            Case(
-                name=f"grouped_spreads_{dtype}",
-                function=kernels._spread_kernel(kernels.THREADS),
-                signature=(array(dtype, 2), *ROWS, array(float64, 2), array(float64, 2)),
-                max_registers=64,
-                max_shared=5 << 10,
-                loops={"value": Loop(marker="DFMA", needs=("LDG",), lacks=("MUFU",), steps=11)},
-                threads=kernels.THREADS,
-            ),
-        ]
-    found.append(
+    found = [
+        Case(
+            name=f"grouped_products_{d}_{dtype}",
+            function=kernels._product_kernel(d, kernels.THREADS, kernels.TILE_ROWS),
+            signature=(array(dtype, 2), *ROWS, array(float64, 1), array(float64, 2)),
+            max_registers=64,
+            max_shared=12 << 10,
+            loops={
+                "product": Loop(marker="DFMA", steps=(d + 1) * (d + 2) // 2, lacks=("BAR",)),
+                "value": Loop(marker="LDG", needs=("STS",), lacks=("BAR",), per_step=3, steps=d + 1),
+            },
+            threads=kernels.THREADS,
+        )
+        for d, dtype in ((11, float32), (33, float64))
+    ]
+    return [
+        *found,
+        Case(
+            name="grouped_columns_float64",  # of a profile, of the features in original units
+            function=kernels._column_kernel(kernels.THREADS),
+            signature=(array(float64, 2), *ROWS, array(float64, 2), int64, array(float64, 2)),
+            max_registers=64,
+            max_shared=5 << 10,
+            loops={"value": Loop(marker="DFMA", steps=11)},
+            threads=kernels.THREADS,
+        ),
+        Case(
+            name="grouped_spreads_float32",
+            function=kernels._spread_kernel(kernels.THREADS),
+            signature=(array(float32, 2), *ROWS, array(float64, 2), array(float64, 2)),
+            max_registers=64,
+            max_shared=5 << 10,
+            loops={"value": Loop(marker="DFMA", needs=("LDG",), lacks=("MUFU",), steps=11)},
+            threads=kernels.THREADS,
+        ),
         Case(
             name="grouped_merge",
             function=kernels._merge_kernel(kernels.THREADS, kernels.MERGED),
@@ -59,6 +55,5 @@ def cases() -> list[Case]:
             loops={"segment": Loop(marker="LDG")},
             threads=kernels.THREADS,
             unit="cell",
-        )
-    )
-    return found
+        ),
+    ]
