@@ -106,7 +106,8 @@ def get_table(job: Job, context: RunContext) -> Table:
         say_table(job, table_lines(table), context)
         return table
 
-    return context.cache.get_or_create(job.key_of_table, make)
+    with context.backend.errors("the table"):  # the cache asks for its size
+        return context.cache.get_or_create(job.key_of_table, make)
 
 
 def get_matrix(job: Job, context: RunContext) -> Matrix:
@@ -127,7 +128,8 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
                 scratch=context.scratch(job),
             )
 
-    return context.cache.get_or_create(job.key_of_matrix, make)
+    with context.backend.errors("the matrix"):
+        return context.cache.get_or_create(job.key_of_matrix, make)
 
 
 def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:

@@ -125,8 +125,10 @@ def log_model(
 ) -> None:
     """Keep the job's bundle as its run's model."""
     with TemporaryDirectory() as folder:
-        bundle = bundle_of(job.config, table, matrix, clustering, described).save(Path(folder) / "bundle")
-        context.recorder.log_model(run_id, bundle, table.features, job.name)
+        with context.backend.errors("the model"):
+            bundle = bundle_of(job.config, table, matrix, clustering, described)
+        saved = bundle.save(Path(folder) / "bundle")
+        context.recorder.log_model(run_id, saved, table.features, job.name)
 
 
 def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clustering, described: Profile) -> Bundle:
