@@ -16,9 +16,9 @@ PARTS = {
     "frames": "files are read to the same rows and bits as on the CPU, by the reader that the audit names",
     "scores": "the scores and the profile, and what they copy",
     "kmeans": "both engines of K-Means against the CPU, and the same labels in every run",
-    # "jobs": "every algorithm, initialisation, engine and dtype through a sweep, a model, an export and predictions",
-    # "copies": "what moves between host and device in an iteration and in a job",
-    # "failures": "an error of the device fails its job, or ends the sweep with one line",
+    "jobs": "every algorithm, initialisation, engine and dtype through a sweep, a model, an export and predictions",
+    "copies": "what moves between host and device in an iteration and in a job",
+    "failures": "an error of the device fails its job, or ends the sweep with one line",
 }
 
 

@@ -65,7 +65,9 @@ def test_an_iteration_copies_nothing_and_a_look_less_than_the_parameters(
     X = cp.asarray(matrix(dtype)[: None if run is lloyd else 64])  # the simulator takes its time for EM
     short, long = run(X, look), run(X, 2 * look)
     assert sum(long.launches().values()) - sum(short.launches().values()) == launches * look
-    moved = [Counter((e.kind, e.n_bytes) for e in c.events if e.kind != LAUNCH and not result(e)) for c in (short, long)]
+    moved = [
+        Counter((e.kind, e.n_bytes) for e in c.events if e.kind != LAUNCH and not result(e)) for c in (short, long)
+    ]
     assert set((moved[1] - moved[0]).elements()) == copies, long.table()
     assert max(n_bytes for _, n_bytes in copies) < 8 * K * D
 

@@ -10,10 +10,11 @@ install()
 
 
 @pytest.fixture(autouse=True)
-def small_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches for a start take few rows and runs, because every thread of a kernel runs in Python here."""
+def small_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of few threads, and searches for a start on few rows, because every thread of a kernel runs in Python here."""
     from gpuclust.algorithms.mixture import em_cuda, kernels_cuda, short_em
 
-    monkeypatch.setattr(short_em, "ROUNDS", ((100, 3, 3), (150, 2, 2)))
-    for module, name, value in ((em_cuda, "WARPS", 1), (em_cuda, "MERGERS", 2), (kernels_cuda, "M_STEP_THREADS", 4)):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(short_em, "ROUNDS", ((50, 2, 2), (60, 1, 1)))
+    monkeypatch.setattr(em_cuda, "WARPS", 1)
+    monkeypatch.setattr(em_cuda, "MERGERS", 2)
+    monkeypatch.setattr(kernels_cuda, "M_STEP_THREADS", 4)

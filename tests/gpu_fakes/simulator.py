@@ -160,6 +160,22 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
 
 
+class _NumpyTypes:
+    """NumPy's types for the names of ``numba.types``."""
+
+    def __getattr__(self, name: str) -> Any:
+        import numba
+
+        found = getattr(numba.types, name)
+        if isinstance(found, (numba.types.Integer, numba.types.Float)):
+            found = _dtype(found).type
+        setattr(self, name, found)
+        return found
+
+
+NUMPY_TYPES = _NumpyTypes()
+
+
 def _kernel_module() -> type:
     """The class of the ``cuda`` that a running kernel sees."""
     from numba.cuda.simulator.kernelapi import FakeCUDAModule
@@ -266,11 +282,14 @@ def _kernel_module() -> type:
 
         def replacement(self, value: Any) -> Any:
             """What a kernel sees instead of a global or a variable of its factory; None for the thing itself."""
+            import numba
             from numba import cuda
             from numba.core import types
 
             if value is cuda:
                 return self
+            if value is numba.types:
+                return NUMPY_TYPES
             if isinstance(value, (types.Integer, types.Float)):
                 return _dtype(value).type
             return None
