@@ -210,7 +210,7 @@ def test_an_iteration_copies_nothing(runs: dict[str, Any]) -> None:
     n_iter = runs["converged"][0]
     iterations = n_iter + 1  # until the next look
     assert runs["launches"] == {
-        f"algorithms.mixture.kernels_cuda.{name}": iterations for name in ("kernel", "merge", "m_step")
+        f"algorithms.mixture.kernels_cuda.{name}": iterations for name in ("em_tiles_kernel", "merge", "m_step_kernel")
     }
     # The parameters and the cells that say that nothing has failed, once; a look of the host; the state at the end.
     k, d = 2, 2

@@ -84,7 +84,7 @@ def cases() -> list[Case]:
     found.append(
         Case(
             name="em_m_step_float32",
-            function=kernels_cuda.m_step,
+            function=kernels_cuda.m_step(True),
             signature=(
                 array(float64, 1), array(float64, 1), array(float32, 1), array(float64, 4), int64, int64, int64, int64,
                 float64, float64, float64, float64, int64,

@@ -165,7 +165,7 @@ class Workspace:
     def m_step(self, settings: EMSettings, resolution: float, total: float) -> RepeatedLaunch:
         """The launch that replaces the parameters by those that the statistics make likeliest."""
         return RepeatedLaunch(
-            kernels.m_step, self.k, kernels.M_STEP_THREADS,
+            kernels.m_step(self.kind <= kernels.TIED), self.k, kernels.M_STEP_THREADS,
             self.merged, self.state, self.records, self.work, self.k, self.d, self.launch.shape.block, self.kind,
             settings.reg_covar, resolution, settings.tol, total, self.max_iter,
         )  # fmt: skip

@@ -19,17 +19,17 @@ from gpuclust.runtime.gpu import device_errors
 def fit(data: FitInput, configs: Sequence[GmmConfig]) -> list[FitResult]:
     """Fit each configuration to ``data.X`` (n_samples, n_columns) on the device."""
     results = []
-    passes = CudaPasses()  # its memory serves all fits
     for config in configs:
         with device_errors(f"the mixture of {config.n_clusters} components"):
-            results.append(_fit(data, config, passes))
+            results.append(_fit(data, config))
     return results
 
 
-def _fit(data: FitInput, config: GmmConfig, passes: CudaPasses) -> FitResult:
+def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     if config.engine == "library":
         host = FitInput(cp.asnumpy(data.X), data.seed, data.backend, data.cache, data.key, progress=data.progress)
         return fit_on_host(host, [config])[0]
+    passes = CudaPasses()  # its memory serves the search for a start and the fit
     X = passes.matrix(data.X)
     init = short_em_init(config.covariance_type, config.reg_covar, passes)
     mixture = GaussianMixture(**settings_of(config, data.seed), kmeans=init, device=passes)

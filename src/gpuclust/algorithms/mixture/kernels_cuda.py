@@ -322,7 +322,7 @@ def em_tiles(shape: Shape) -> Any:
     entry_of = _entry_of(block, whole, diagonal)
 
     @cuda_kernel(max_registers=shape.max_registers)
-    def kernel(X, weight, labels, records, partial, state, k, tiles_to_add):  # type: ignore[no-untyped-def]
+    def em_tiles_kernel(X, weight, labels, records, partial, state, k, tiles_to_add):  # type: ignore[no-untyped-def]
         """Write the statistics of the rows of X (n, d) about the centres to ``partial``.
 
         ``weight`` (n,) float64, or (0,) where every row counts once; ``labels`` (n,) int32 make the responsibilities 0 or 1, with (0,) they
@@ -491,7 +491,7 @@ def em_tiles(shape: Shape) -> Any:
             for i in range(lines):
                 partial[cuda.blockIdx.x * lines + i, k * entries] = mine if i == 0 else 0.0
 
-    return kernel
+    return em_tiles_kernel
 
 
 @lru_cache
@@ -503,7 +503,7 @@ def score_rows(shape: Shape) -> Any:
     e_step = _e_step(block, whole, diagonal, shape.dtype, rows)
 
     @cuda_kernel()
-    def kernel(X, weight, records, k, base, labels, confidence, distance, log_prob, shares, totals):  # type: ignore[no-untyped-def]
+    def score_rows_kernel(X, weight, records, k, base, labels, confidence, distance, log_prob, shares, totals):  # type: ignore[no-untyped-def]
         """Write the scores of the rows of X (n, d).
 
         ``weight`` (n,) float64, or (0,) where every row counts once; ``records`` (k * record,) real; ``base`` is added to each log p(x). Results: ``labels`` (n,) int32,
@@ -564,7 +564,7 @@ def score_rows(shape: Shape) -> Any:
             totals[cuda.blockIdx.x, 0] = log_likelihood
             totals[cuda.blockIdx.x, 1] = entropy
 
-    return kernel
+    return score_rows_kernel
 
 
 @cuda_kernel()
@@ -602,164 +602,171 @@ def merge(partial, state, merged):  # type: ignore[no-untyped-def]
         merged[entry] = found
 
 
-@cuda_kernel()
-def m_step(merged, state, records, work, k, d, block, kind, reg_covar, resolution, tol, total, max_iter):  # type: ignore[no-untyped-def]
-    """The M-step: block c leaves the parameters of component c in the state and in its record.
+@lru_cache
+def m_step(matrices: bool) -> Any:
+    """The kernel of the M-step, for covariances that are ``matrices`` (FULL and TIED) or not."""
 
-    ``merged`` (k * entries + 1,), ``state`` of `state_layout` and ``work`` (k, 2, d, d) are float64, ``records`` (k * record,) real. ``block`` is that
-    of the `Shape` of the records, ``kind`` one of FULL, TIED, DIAG, SPHERICAL; ``total`` the sum of the weights. Where a component is not finite,
-    empty (weight of ``resolution`` or less) or ill-defined, or the mean log-likelihood changes by less than ``tol``, the state says after which
-    iteration the run is done; kernels of later iterations then leave everything as it is.
-    """
-    iteration = int(state[ITERATION])
-    if state[DONE] != 0.0 and state[DONE] < iteration:
-        return
-    c = cuda.blockIdx.x
-    t = cuda.threadIdx.x
-    threads = cuda.blockDim.x
-    matrices = kind <= TIED  # FULL or TIED
-    entries = (d + 1) * (d + 2) // 2 if matrices else 2 * d + 1
-    padded = block if block == d else (d // block + 1) * block
-    n_blocks = padded // block
-    size = 2 + 2 * padded + (block * block * n_blocks * (n_blocks + 1) // 2 if matrices else padded)
-    record = c * size
-    line = c * entries
-    first_sum = entries - 1 - d
-    failures, counts = HEADER, HEADER + k
-    lower_bounds = counts + k
-    weights = lower_bounds + max_iter
-    means = weights + k
-    covariances = means + k * d
-    per_component = d * d if matrices else d if kind == DIAG else 1
-    cholesky = covariances + (per_component if kind == TIED else k * per_component)
-    own = 0 if kind == TIED else c * per_component
-    writes = kind != TIED or c == 0
+    @cuda_kernel()
+    def m_step_kernel(merged, state, records, work, k, d, block, kind, reg_covar, resolution, tol, total, max_iter):  # type: ignore[no-untyped-def]
+        """The M-step: block c leaves the parameters of component c in the state and in its record.
 
-    if c == 0 and t == 0:
-        bound = (merged[k * entries] + state[BASE] * total) / total
-        state[lower_bounds + iteration - 1] = bound
-        if iteration > 1 and abs(bound - state[lower_bounds + iteration - 2]) < tol:
-            state[CONVERGED] = 1.0
-            state[DONE] = iteration
-    count = merged[line + entries - 1]
-    failure = 0
-    for i in range(d):
-        if not math.isfinite(merged[line + first_sum + i]):
-            failure = NOT_FINITE
-    if failure == 0 and count <= resolution:
-        failure = EMPTY
-    if failure != 0:
-        if t == 0:
-            state[failures + c] = failure
-            state[counts + c] = count
-            state[DONE] = iteration
-        return
-    all_counts = 0.0
-    for q in range(k):
-        all_counts += merged[q * entries + entries - 1]
-    weight = count / all_counts
-    for i in range(t, d, threads):
-        mean = float(records[record + 2 + i]) + merged[line + first_sum + i] / count
-        state[means + c * d + i] = mean
-        records[record + 2 + i] = mean  # rounded to the type of the records
-    cuda.syncthreads()
+        ``merged`` (k * entries + 1,), ``state`` of `state_layout` and ``work`` (k, 2, d, d) are float64, ``records`` (k * record,) real. ``block`` is that
+        of the `Shape` of the records, ``kind`` one of FULL, TIED, DIAG, SPHERICAL; ``total`` the sum of the weights. Where a component is not finite,
+        empty (weight of ``resolution`` or less) or ill-defined, or the mean log-likelihood changes by less than ``tol``, the state says after which
+        iteration the run is done; kernels of later iterations then leave everything as it is.
+        """
+        iteration = int(state[ITERATION])
+        if state[DONE] != 0.0 and state[DONE] < iteration:
+            return
+        c = cuda.blockIdx.x
+        t = cuda.threadIdx.x
+        threads = cuda.blockDim.x
+        entries = (d + 1) * (d + 2) // 2 if matrices else 2 * d + 1
+        padded = block if block == d else (d // block + 1) * block
+        n_blocks = padded // block
+        size = 2 + 2 * padded + (block * block * n_blocks * (n_blocks + 1) // 2 if matrices else padded)
+        record = c * size
+        line = c * entries
+        first_sum = entries - 1 - d
+        failures, counts = HEADER, HEADER + k
+        lower_bounds = counts + k
+        weights = lower_bounds + max_iter
+        means = weights + k
+        covariances = means + k * d
+        per_component = d * d if matrices else d if kind == DIAG else 1
+        cholesky = covariances + (per_component if kind == TIED else k * per_component)
+        own = 0 if kind == TIED else c * per_component
+        writes = kind != TIED or c == 0
 
-    log_det = 0.0
-    ill_defined = False
-    if matrices:
-        for p in range(t, d * d, threads):
-            i = p // d
-            j = p % d
-            if j <= i:
-                value = 0.0
-                for q in range(0 if kind == TIED else c, k if kind == TIED else c + 1):
-                    at = q * entries
-                    n_q = merged[at + entries - 1]
-                    moved = merged[at + first_sum + i] / n_q
-                    value += merged[at + i * (i + 1) // 2 + j] - moved * merged[at + first_sum + j]
-                value /= all_counts if kind == TIED else count
-                if i == j:
-                    value += reg_covar
-                work[c, 0, i, j] = value
-                if writes:
-                    state[covariances + own + i * d + j] = value
-                    state[covariances + own + j * d + i] = value
-        for j in range(d):  # Cholesky, a column at a time
-            cuda.syncthreads()
-            pivot = work[c, 0, j, j]
-            if not pivot > 0.0:
-                ill_defined = True
-                break
-            root = math.sqrt(pivot)
-            cuda.syncthreads()
-            for i in range(j + t, d, threads):
-                work[c, 0, i, j] /= root
-            cuda.syncthreads()
-            m = d - j - 1
-            for p in range(t, m * m, threads):
-                i = j + 1 + p // m
-                q = j + 1 + p % m
-                if q <= i:
-                    work[c, 0, i, q] -= work[c, 0, i, j] * work[c, 0, q, j]
-        if not ill_defined:
-            for j in range(t, d, threads):  # the inverse, a column for each thread
-                for i in range(d):
-                    value = 1.0 if i == j else 0.0
-                    for q in range(j, i):
-                        value -= work[c, 0, i, q] * work[c, 1, q, j]
-                    work[c, 1, i, j] = value / work[c, 0, i, i] if i >= j else 0.0
-            cuda.syncthreads()
-            for i in range(d):
-                log_det += math.log(work[c, 1, i, i])
-            for p in range(t, d * d if writes else 0, threads):
-                state[cholesky + own + p] = work[c, 1, p % d, p // d]
-    else:
-        value = 0.0
+        if c == 0 and t == 0:
+            bound = (merged[k * entries] + state[BASE] * total) / total
+            state[lower_bounds + iteration - 1] = bound
+            if iteration > 1 and abs(bound - state[lower_bounds + iteration - 2]) < tol:
+                state[CONVERGED] = 1.0
+                state[DONE] = iteration
+        count = merged[line + entries - 1]
+        failure = 0
         for i in range(d):
-            moved = merged[line + first_sum + i] / count
-            variance = merged[line + i] / count - moved * moved + reg_covar
-            if kind == SPHERICAL:
-                value += variance / d
-            else:
-                ill_defined = ill_defined or not variance > 0.0
-                log_det -= 0.5 * math.log(max(variance, TINY))
-                if t == 0:
-                    work[c, 0, 0, i] = variance
-        if kind == SPHERICAL:
-            ill_defined = not value > 0.0
-            log_det = -0.5 * d * math.log(max(value, TINY))
+            if not math.isfinite(merged[line + first_sum + i]):
+                failure = NOT_FINITE
+        if failure == 0 and count <= resolution:
+            failure = EMPTY
+        if failure != 0:
             if t == 0:
-                for i in range(d):
-                    work[c, 0, 0, i] = value
+                state[failures + c] = failure
+                state[counts + c] = count
+                state[DONE] = iteration
+            return
+        all_counts = 0.0
+        for q in range(k):
+            all_counts += merged[q * entries + entries - 1]
+        weight = count / all_counts
+        for i in range(t, d, threads):
+            mean = float(records[record + 2 + i]) + merged[line + first_sum + i] / count
+            state[means + c * d + i] = mean
+            records[record + 2 + i] = mean  # rounded to the type of the records
         cuda.syncthreads()
-    if ill_defined:
-        if t == 0:
-            state[failures + c] = ILL_DEFINED
-            state[DONE] = iteration
-        return
 
-    half = math.sqrt(0.5)
-    at_offset = record + 2 + padded
-    at_factor = at_offset + padded
-    for j in range(t, d, threads):
-        offset = 0.0
-        part = j // block
-        for i in range(0 if matrices else j, j + 1):
-            factor = work[c, 1, j, i] if matrices else 1.0 / math.sqrt(work[c, 0, 0, j])
-            offset += factor * (float(records[record + 2 + i]) - state[means + c * d + i])
-            if matrices:
-                records[at_factor + block * block * (part * (part + 1) // 2) + i * block + j % block] = half * factor
-            else:
-                records[at_factor + j] = half * factor
-                if kind == DIAG:
-                    state[covariances + own + j] = work[c, 0, 0, j]
-                    state[cholesky + own + j] = factor
-        records[at_offset + j] = half * offset
-    if t == 0:
-        constant = math.log(weight) + log_det - 0.5 * d * math.log(2.0 * math.pi)
-        state[weights + c] = weight
-        records[record] = constant
-        records[record + 1] = constant - float(records[record])
-        if kind == SPHERICAL:
-            state[covariances + c] = work[c, 0, 0, 0]
-            state[cholesky + c] = 1.0 / math.sqrt(work[c, 0, 0, 0])
+        log_det = 0.0
+        ill_defined = False
+        if matrices:
+            for p in range(t, d * d, threads):
+                i = p // d
+                j = p % d
+                if j <= i:
+                    value = 0.0
+                    for q in range(0 if kind == TIED else c, k if kind == TIED else c + 1):
+                        at = q * entries
+                        n_q = merged[at + entries - 1]
+                        moved = merged[at + first_sum + i] / n_q
+                        value += merged[at + i * (i + 1) // 2 + j] - moved * merged[at + first_sum + j]
+                    value /= all_counts if kind == TIED else count
+                    if i == j:
+                        value += reg_covar
+                    work[c, 0, i, j] = value
+                    if writes:
+                        state[covariances + own + i * d + j] = value
+                        state[covariances + own + j * d + i] = value
+            for j in range(d):  # Cholesky, a column at a time
+                cuda.syncthreads()
+                pivot = work[c, 0, j, j]
+                if not pivot > 0.0:
+                    ill_defined = True
+                    break
+                root = math.sqrt(pivot)
+                cuda.syncthreads()
+                for i in range(j + t, d, threads):
+                    work[c, 0, i, j] /= root
+                cuda.syncthreads()
+                m = d - j - 1
+                for p in range(t, m * m, threads):
+                    i = j + 1 + p // m
+                    q = j + 1 + p % m
+                    if q <= i:
+                        work[c, 0, i, q] -= work[c, 0, i, j] * work[c, 0, q, j]
+            if not ill_defined:
+                for j in range(t, d, threads):  # the inverse, a column for each thread
+                    for i in range(d):
+                        value = 1.0 if i == j else 0.0
+                        for q in range(j, i):
+                            value -= work[c, 0, i, q] * work[c, 1, q, j]
+                        work[c, 1, i, j] = value / work[c, 0, i, i] if i >= j else 0.0
+                cuda.syncthreads()
+                for i in range(d):
+                    log_det += math.log(work[c, 1, i, i])
+                for p in range(t, d * d if writes else 0, threads):
+                    state[cholesky + own + p] = work[c, 1, p % d, p // d]
+        else:
+            value = 0.0
+            for i in range(d):
+                moved = merged[line + first_sum + i] / count
+                variance = merged[line + i] / count - moved * moved + reg_covar
+                if kind == SPHERICAL:
+                    value += variance / d
+                else:
+                    ill_defined = ill_defined or not variance > 0.0
+                    log_det -= 0.5 * math.log(max(variance, TINY))
+                    if t == 0:
+                        work[c, 0, 0, i] = variance
+            if kind == SPHERICAL:
+                ill_defined = not value > 0.0
+                log_det = -0.5 * d * math.log(max(value, TINY))
+                if t == 0:
+                    for i in range(d):
+                        work[c, 0, 0, i] = value
+            cuda.syncthreads()
+        if ill_defined:
+            if t == 0:
+                state[failures + c] = ILL_DEFINED
+                state[DONE] = iteration
+            return
+
+        half = math.sqrt(0.5)
+        at_offset = record + 2 + padded
+        at_factor = at_offset + padded
+        for j in range(t, d, threads):
+            offset = 0.0
+            part = j // block
+            for i in range(0 if matrices else j, j + 1):
+                factor = work[c, 1, j, i] if matrices else 1.0 / math.sqrt(work[c, 0, 0, j])
+                offset += factor * (float(records[record + 2 + i]) - state[means + c * d + i])
+                if matrices:
+                    records[at_factor + block * block * (part * (part + 1) // 2) + i * block + j % block] = (
+                        half * factor
+                    )
+                else:
+                    records[at_factor + j] = half * factor
+                    if kind == DIAG:
+                        state[covariances + own + j] = work[c, 0, 0, j]
+                        state[cholesky + own + j] = factor
+            records[at_offset + j] = half * offset
+        if t == 0:
+            constant = math.log(weight) + log_det - 0.5 * d * math.log(2.0 * math.pi)
+            state[weights + c] = weight
+            records[record] = constant
+            records[record + 1] = constant - float(records[record])
+            if kind == SPHERICAL:
+                state[covariances + c] = work[c, 0, 0, 0]
+                state[cholesky + c] = 1.0 / math.sqrt(work[c, 0, 0, 0])
+
+    return m_step_kernel
