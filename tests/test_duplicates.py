@@ -70,7 +70,7 @@ def test_distinct_rows_are_those_of_numpy(n: int, n_distinct: int, d: int, dtype
 def test_two_rows_with_one_hash_are_still_two(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     X = repeated(2_000, 300, 3, seed)
     expected = distinct_rows(X)
-    monkeypatch.setattr(module, "hash_rows", lambda columns, n_rows, xp: np.arange(n_rows, dtype=np.uint64) % 7)
+    monkeypatch.setattr(module, "hash_rows", lambda columns, n_rows, zeros: np.arange(n_rows, dtype=np.uint64) % 7)
     found = distinct_rows(X)
     assert np.array_equal(found.X, expected.X)
     assert np.array_equal(found.inverse, expected.inverse)

@@ -5,7 +5,9 @@ Run by `tests.test_gpu_fakes` in a process of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import cupy as cp
 import numpy as np
@@ -101,6 +103,11 @@ def test_the_profile_is_that_of_the_cpu() -> None:
     assert len(counts.of(DOWN)) == 3, counts.table()  # the sums, the squares, and the medians
 
 
+def all_alike(columns: object, n_rows: int, zeros: Callable[..., Any]) -> Any:
+    """A hash that all rows share."""
+    return zeros(n_rows, np.uint64)
+
+
 def test_distinct_rows_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.repeat(table()[0], 3, axis=0)
     for _ in range(2):
@@ -108,9 +115,7 @@ def test_distinct_rows_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(found.X.get(), expected.X)
         for name in ("first", "inverse", "counts"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-        monkeypatch.setattr(
-            "gpuclust.runtime.deduplicate.hash_rows", lambda columns, n_rows, xp: xp.arange(n_rows, dtype=np.uint64) % 7
-        )
+        monkeypatch.setattr("gpuclust.runtime.deduplicate.hash_rows", all_alike)
 
 
 def test_the_silhouette_of_distinct_rows_copies_no_more_than_their_labels_and_numbers() -> None:

@@ -27,12 +27,12 @@ MAX_SEPARATE_COLUMNS = 64
 TEXT_LIST = pd.ArrowDtype(pa.list_(pa.string()))
 
 
-def hash_rows(columns: Iterable[Any], n_rows: int, xp: Any = np) -> Any:
+def hash_rows(columns: Iterable[Any], n_rows: int, zeros: Callable[..., Any] = np.zeros) -> Any:
     """A 64-bit hash of each row, (n_rows,) uint64, from columns (n_rows,) of float32 or float64; 0.0 and -0.0 are the same.
 
-    Each column is mixed in by the finalizer of MurmurHash3. ``xp`` is the module of the columns: numpy or cupy.
+    Each column is mixed in by the finalizer of MurmurHash3. ``zeros`` is that of the module of the columns, numpy or cupy.
     """
-    hashed = xp.zeros(n_rows, np.uint64)
+    hashed = zeros(n_rows, np.uint64)
     for column in columns:
         hashed += (column + column.dtype.type(0)).view(np.uint32 if column.dtype == np.float32 else np.uint64)
         hashed ^= hashed >> np.uint64(33)

@@ -124,7 +124,7 @@ def _silhouettes(
                 owners.append((i, "silhouette_with_noise"))
     if not labelings:
         return {}, ()
-    rows = silhouette_rows(matrix.n_rows, config, seed, backend.name)
+    rows = silhouette_rows(matrix.n_rows, config, seed, "cpu" if matrix.in_blocks else backend.name)
     if rows is None:  # few enough rows for every pair of them
         matrix = matrix.resident(backend)
     results: dict[int, dict[str, float]] = {i: {} for i, _ in owners}

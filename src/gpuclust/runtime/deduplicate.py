@@ -57,7 +57,7 @@ def distinct_rows(X: Any) -> Distinct:
 
         xp = cupy
     _, first, inverse, counts = xp.unique(
-        hash_rows(X.T, len(X), xp), return_index=True, return_inverse=True, return_counts=True
+        hash_rows(X.T, len(X), xp.zeros), return_index=True, return_inverse=True, return_counts=True
     )
     if not _all_equal(X, first, inverse):  # two different rows share a hash: the slow way
         if xp is not np:
