@@ -179,6 +179,7 @@ def test_a_glob_takes_every_choice_that_fits() -> None:
         "none",
         "robust",
         "standard",
+        "unit",
     ]
     kept = plan(["scale=glob([*m*,r*],exclude=minmax)"], multirun=True).jobs
     assert [j.config.scale.method for j in kept] == ["robust"]

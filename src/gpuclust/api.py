@@ -62,8 +62,10 @@ def fit(
     experiment : str, optional
         The MLflow experiment; by default the environment variable MLFLOW_EXPERIMENT_NAME, else "gpuclust".
     features : sequence of str, optional
-        The columns to cluster; by default every column of numbers that is not an id, a flag or a label.
-    scale : {"standard", "minmax", "robust", "none"}, default="standard"
+        The columns to cluster: numbers, or lists of numbers (vectors); by default every column of numbers that is not an id, a flag or a
+        label.
+    scale : {"standard", "minmax", "robust", "unit", "none"}, default="standard"
+        "unit" divides each row by its length.
     reduce : int, float, "pca" or "none", default="none"
         The number of principal components, or the share of the variance in (0, 1) that they keep.
     clean : mapping or str, optional

@@ -19,13 +19,14 @@ from gpuclust.analysis.noise import NoiseAssignment, assign_noise
 from gpuclust.config import DataConfig, did_you_mean
 from gpuclust.data.column_batches import other_columns_batches
 from gpuclust.data.disk_frame import NO_VALUE_YET, DiskFrame
-from gpuclust.data.table import Frames, Table
+from gpuclust.data.table import Frames, Table, sample_rows
 from gpuclust.errors import ConfigurationError, DataError, message_of
 from gpuclust.model.bundle import Assignment, Bundle, Prediction
-from gpuclust.model.manifest import ADDED
+from gpuclust.model.manifest import ADDED, MAX_POINT_COLUMNS
 from gpuclust.runtime.blocks import BLOCK_ROWS, RowBlocks, Run
 from gpuclust.sanitize import safe_table
 
+POINT_SAMPLE = 20_000
 BATCH_ROWS = 4 * BLOCK_ROWS
 """The number of rows that are written at once, as one Parquet row group."""
 
@@ -43,6 +44,27 @@ def _assign(run: Run, bundle: Bundle) -> Assignment:
     return bundle.assign(run.X)
 
 
+def neighbour_points(bundle: Bundle, raw: RowBlocks) -> np.ndarray:
+    """Rows of raw features in the first principal components of the prepared space, as many as `MAX_POINT_COLUMNS`: (n_rows, m) float32.
+
+    The components are those of a sample of the rows.
+    """
+    rows = sample_rows(len(raw), POINT_SAMPLE, 0)
+    sample = bundle.points(raw.take(rows)).astype(np.float64)
+    mean = sample.mean(axis=0)
+    sample -= mean
+    if sample.shape[1] <= MAX_POINT_COLUMNS:
+        directions = np.eye(sample.shape[1])
+    else:
+        _, vectors = np.linalg.eigh(sample.T @ sample)
+        directions = vectors[:, : -MAX_POINT_COLUMNS - 1 : -1]
+    return np.concatenate(raw.collect(_projected, bundle, mean, directions))
+
+
+def _projected(run: Run, bundle: Bundle, mean: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    return ((bundle.points(run.X) - mean) @ directions).astype(np.float32)
+
+
 class SourceColumns:
     """The columns of a source that an export has, in Arrow tables of `BATCH_ROWS` rows: the id, every role column, the features, then
     the other columns of the source (all of them, or those named by ``keep``); a row for each row of the table.
@@ -51,13 +73,14 @@ class SourceColumns:
     """
 
     def __init__(self, table: Table, data: DataConfig, frames: Frames, keep: Sequence[str] | None = None) -> None:
-        known = (*table.roles.columns, *table.features, *table.other_columns)
+        vectors = [column.name for column in table.vectors]
+        known = (*table.roles.columns, *table.column_features, *vectors, *table.other_columns)
         for name in keep or ():
             if name not in known:
                 near = did_you_mean(name, known) or f"; it has {', '.join(known[:12])}"
                 raise ConfigurationError(f"--keep {name}: {data.path or 'the catalogue'} has no such column{near}")
         self._table, self._data, self._frames = table, data, frames
-        self._own = list(dict.fromkeys((*table.roles.columns, *table.features)))
+        self._own = list(dict.fromkeys((*table.roles.columns, *table.column_features)))
         wanted = table.other_columns if keep is None else keep
         self._others = [name for name in dict.fromkeys(wanted) if name not in self._own]
 

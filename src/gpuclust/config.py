@@ -22,6 +22,7 @@ from gpuclust import errors
 from gpuclust.errors import ConfigurationError
 
 AUTO = "auto"
+UNIT, COSINE = "unit", "cosine"
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,9 @@ class CleanConfig:
 class ScaleConfig:
     """How each feature is centred and scaled."""
 
-    method: str = one_of("standard", "standard", "minmax", "robust", "none", plugins="scalers")
-    """``standard``: mean 0, standard deviation 1; ``minmax``: 0 to 1; ``robust``: median 0, interquartile range 1."""
+    method: str = one_of("standard", "standard", "minmax", "robust", "unit", "none", plugins="scalers")
+    """``standard``: mean 0, standard deviation 1; ``minmax``: 0 to 1; ``robust``: median 0, interquartile range 1; ``unit``: each row is
+    divided by its length."""
 
 
 @dataclass
@@ -318,6 +320,18 @@ class WorkersConfig:
     """``jobs``: each worker runs whole jobs of the sweep; ``rows``: each worker holds a part of the rows of every job; ``auto``: jobs if
     the table fits in the memory of a worker and there are enough jobs, else rows if a pass takes much longer than its overhead on workers,
     else neither."""
+
+
+def unit_rows(config: Config) -> bool:
+    """Whether prepared rows are divided by their length, because the algorithm compares them by their cosine. Rows that ``scale=unit``
+    has made so need no second division."""
+    cosine = getattr(config.cluster, "metric", None) == COSINE
+    return cosine and not (config.scale.method == UNIT and config.reduce.method == "none")
+
+
+def needs_length(config: Config) -> bool:
+    """Whether rows of zeros cannot be clustered: they have no direction."""
+    return config.scale.method == UNIT or (unit_rows(config) and config.scale.method == "none")
 
 
 def default_experiment() -> str:

@@ -19,7 +19,7 @@ from gpuclust import __version__
 from gpuclust.algorithms.registry import algorithm_of, algorithms
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.table_stats import feature_blocks
-from gpuclust.assignments import SourceColumns, assign, free_names, with_assignments, write_tables
+from gpuclust.assignments import SourceColumns, assign, free_names, neighbour_points, with_assignments, write_tables
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
 from gpuclust.config import MemoryConfig, WorkersConfig
@@ -27,8 +27,9 @@ from gpuclust.data.table import Table
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Assignment, Bundle
-from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL
+from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL, POINTS
 from gpuclust.model.records import NOISE, noise_warning
+from gpuclust.model.vectors import source_columns
 from gpuclust.pages.palette import cluster_color
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, make_job
@@ -101,7 +102,7 @@ def export(
         tables = with_assignments(
             columns,
             bundle,
-            jobs.table_stats(job, table, context).raw,
+            feature_blocks(table, context.backend.frames),
             assigned,
             rescue=True,
             progress=lambda done: context.display.stage("writing", done),
@@ -109,6 +110,8 @@ def export(
         csv = (folder / ASSIGNMENTS).with_suffix(".csv") if form == "csv" else None
         write_tables(tables, parquet=folder / ASSIGNMENTS, csv=csv)
         pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
+        if table.vectors:
+            np.save(folder / POINTS, neighbour_points(bundle, feature_blocks(table, context.backend.frames)))
         bundle.save(folder / MODEL)
         renamed = {name: free for name, free in free_names(columns.names).items() if name != free}
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
@@ -167,7 +170,7 @@ def reload_run(
         bundle = _whole_bundle(folder)
     table = jobs.get_table(job, context)
     if bundle is not None and bundle.features != table.features:  # an earlier version took other columns by default
-        config.data.features = list(bundle.features)
+        config.data.features = list(source_columns(bundle.features))
         job = make_job(config, run.name, {}, context.backend.name)
         table = jobs.get_table(job, context)
     if bundle is None:
@@ -228,7 +231,8 @@ def _manifest(
         "size_keys": {name: known.size_key for name, known in algorithms().items()},
         "config": mask(asdict(config)),
         "roles": table.roles.named(),
-        "features": list(table.features),
+        "features": list(table.column_features),
+        "vectors": {column.name: column.size for column in table.vectors},
         "colors": {str(c): cluster_color(int(c)) for c in np.unique(assigned.cluster)},
         "rows": {
             "read": table.audit.rows_read,

@@ -4,7 +4,7 @@ the rows that the model was fitted on."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -21,15 +21,18 @@ from gpuclust.data.batches import regroup
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.data.stream import open_stream
+from gpuclust.data.vectors import VectorColumn
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import MODEL
 from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, RangeCounts, compare, count_outside
 from gpuclust.model.schema import Details
+from gpuclust.model.vectors import listed, vector_columns, without_vectors
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run
 from gpuclust.runtime.forecast import RESIDENT, forecast
 from gpuclust.runtime.memory import scratch_folder
 from gpuclust.runtime.scratch import Scratch
+from gpuclust.runtime.vector_blocks import VectorBlocks
 from gpuclust.sanitize import mask
 
 
@@ -124,27 +127,44 @@ class _Rows:
 @contextmanager
 def _opened(path: str, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[_Rows]:
     """The rows in memory; or, if the forecast is above the memory limit, in batches that are read a second time for the output."""
-    data, frames = DataConfig(path=path, preset="tracks", features=list(features)), PandasFrames()
+    columns = without_vectors(features)
+    vectors = {name: place.stop - place.start for name, place in vector_columns(features).items()}
+    data = DataConfig(path=path, preset="tracks", features=[*columns, *vectors])
+    frames = PandasFrames()
     try:
         if forecast(Config(data=data, memory=memory)).rung == RESIDENT:
             table = read(data, frames)
-            yield _Rows(frame_batches(table.frame, frames), MemoryBlocks(_raw(table.frame, features, frames, path)))
+            raw = _raw(table.frame, columns, frames, path)
+            _check_sizes(table.vectors, vectors, path)
+            blocks = VectorBlocks(raw, table.vectors) if vectors else MemoryBlocks(raw)
+            yield _Rows(frame_batches(table.frame, frames), blocks)
             return
         with Scratch(scratch_folder(memory)) as scratch, open_stream(data, frames, scratch) as stream:
             writer = scratch.writer("features", len(features), np.float64)
             for frame in stream.batches():
                 writer.append(_raw(frame, features, frames, path))
-            columns = regroup(tables_of(stream.batches()), BATCH_ROWS)
-            yield _Rows(columns, writer.close())
+            parts = regroup(tables_of(stream.batches()), BATCH_ROWS)
+            yield _Rows(parts, writer.close())
     except DataError as error:
-        raise DataError(f"{error} (the model needs: {', '.join(features)})") from error
+        raise DataError(f"{error} (the model needs: {', '.join(listed(features))})") from error
+
+
+def _check_sizes(vectors: Sequence[VectorColumn], sizes: Mapping[str, int], path: str) -> None:
+    """Raise ModelError for a column of vectors of another length than the model's."""
+    for name, size in sizes.items():
+        found = next((column.size for column in vectors if column.name == name), None)
+        if found != size:
+            has = "is no list of numbers" if found is None else f"has vectors of {found:,} numbers"
+            raise ModelError(f"{path}: the column {name!r} {has}, and the model takes vectors of {size:,}")
 
 
 def _raw(frame: pd.DataFrame, features: Sequence[str], frames: PandasFrames, path: str) -> np.ndarray:
     if missing := set(features) - set(frame.columns):
         raise ModelError(f"{path} lacks {', '.join(sorted(missing))}, which the model needs")
-    columns = (frame[f] if frame[f].dtype.kind in "iuf" else frames.to_numeric(frame[f]) for f in features)
-    return np.column_stack([column.to_numpy(dtype=np.float64) for column in columns])
+    if not features:
+        return np.empty((len(frame), 0))
+    values = (frame[f] if frame[f].dtype.kind in "iuf" else frames.to_numeric(frame[f]) for f in features)
+    return np.column_stack([column.to_numpy(dtype=np.float64) for column in values])
 
 
 def _count_outside(run: Run, details: Details, features: Sequence[str]) -> RangeCounts:

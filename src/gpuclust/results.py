@@ -365,6 +365,8 @@ class Model:
         import pandas as pd
 
         from gpuclust.data.in_memory import to_arrow
+        from gpuclust.model.rows import to_matrix
+        from gpuclust.model.vectors import listed, vector_columns
 
         if not hasattr(rows, "columns"):
             rows = rows.get() if hasattr(rows, "__cuda_array_interface__") else rows
@@ -375,8 +377,11 @@ class Model:
                     f"the rows are not numbers of shape (n_rows, {len(self.features)}): {error}"
                 ) from error
         frame = rows if isinstance(rows, pd.DataFrame) else to_arrow(rows).table.to_pandas()
+        if any(name in frame.columns for name in vector_columns(self.features)):
+            raw, index = to_matrix(frame, self.features)
+            return index, raw
         if missing := [name for name in self.features if name not in frame.columns]:
-            raise ModelError(f"the rows have no column {', '.join(missing)}, which the model needs")
+            raise ModelError(f"the rows have no column {', '.join(listed(missing))}, which the model needs")
         columns = [pd.to_numeric(frame[name].astype(object), errors="coerce") for name in self.features]
         values = np.column_stack([column.to_numpy(np.float64, na_value=np.nan) for column in columns])
         return frame.index, values

@@ -69,7 +69,7 @@ def run_diagnostics(
 ) -> Diagnostics:
     """Compute what ``config.score.stability`` and ``config.analysis`` ask for of a clustering of the table.
 
-    ``raw`` (n_rows, n_features) float64 are the original features; ``reference`` (n_rows,) is the column of ``config.analysis.reference``. ``report`` receives what is being done, with its cost before it starts, and the
+    ``raw`` (n_rows, n_features) float64 are the original features that are columns; ``reference`` (n_rows,) is the column of ``config.analysis.reference``. ``report`` receives what is being done, with its cost before it starts, and the
     fraction done.
     """
     labels = clustering.labels
@@ -94,7 +94,7 @@ def run_diagnostics(
     return Diagnostics(
         stability=stable,
         reference=_reference(clustering, reference),
-        noise=_noise(clustering, raw, table.features),
+        noise=_noise(clustering, raw, table.column_features),
         dbcv=validity,
         dbcv_rows=rows,
     )

@@ -33,7 +33,7 @@ def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequ
     """
     if column is None or not column.totals.sum():
         return dict.fromkeys(clusters, Top())
-    own, codes, counts = _pairs(column, labels)
+    own, codes, counts = pairs(column, labels)
     starts = np.searchsorted(own, [*clusters])
     stops = np.searchsorted(own, [*clusters], side="right")
     overall = column.totals / column.totals.sum()
@@ -43,7 +43,7 @@ def top_categories(column: Categories | None, labels: np.ndarray, clusters: Sequ
     }
 
 
-def _pairs(column: Categories, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pairs(column: Categories, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each (cluster, code) that occurs, sorted, and how often."""
     n_codes, n_values = len(column.values), len(column.codes)
     n_keys = (int(labels.max(initial=NOISE)) - NOISE + 1) * n_codes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,9 +14,12 @@ from gpuclust.pages.text import SECONDS, measure, percent, unit_of, without_unit
 from gpuclust.tracks.presets import PRESETS
 
 if TYPE_CHECKING:
-    from gpuclust.model.records import Cluster
+    from gpuclust.model.records import CategoryShare, Cluster, Term
 
 MAX_WORDS = 3
+MAX_GROUPS = 2  # in the name of a cluster of vectors
+MIN_GROUP_LIFT, MIN_GROUP_SHARE = 2.0, 0.1  # of such a group
+MAX_TERMS = 6  # words in a description
 MIN_Z = 0.5  # minimum distance of a mean from the overall mean in standard deviations
 MIN_STANDARD_ERRORS = 3.0  # and in standard errors
 MIN_CONTRAST = 0.5  # minimum difference to the nearest cluster in standard deviations
@@ -125,6 +130,33 @@ def names(
     return tuple(found)
 
 
+def names_of_words(
+    terms: Sequence[Sequence[Term]], groups: Sequence[Sequence[CategoryShare]], others: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """A distinct name for each cluster of vectors: the groups that are typical of it, else its first words, else its name by features,
+    else ``Cluster N``. Clusters with equal groups also have their first word; names that are still equal are numbered."""
+    typical = [[s.value for s in _typical(shares)[:MAX_GROUPS]] for shares in groups]
+    taken = Counter(map(tuple, typical))
+    found: list[str] = []
+    seen: dict[str, int] = {}
+    for i, (words, parts) in enumerate(zip(terms, typical, strict=True)):
+        if not parts:
+            parts = [word.value for word in words[:MAX_WORDS]]
+        elif taken[tuple(parts)] > 1:
+            parts = [*parts, *(word.value for word in words[:1])]
+        name = " · ".join(parts) or (others[i] if others else f"Cluster {i}")
+        name = name[:1].upper() + name[1:]
+        seen[name] = number = seen.get(name, 0) + 1
+        found.append(name if number == 1 else f"{name} ({number})")
+    return tuple(found)
+
+
+def _typical(shares: Sequence[CategoryShare]) -> list[CategoryShare]:
+    """The groups with a large share of a cluster and a large lift, the most telling first."""
+    found = [s for s in dict.fromkeys(shares) if s.lift >= MIN_GROUP_LIFT and s.fraction >= MIN_GROUP_SHARE]
+    return sorted(found, key=lambda s: (-s.fraction * math.log(s.lift), s.value))
+
+
 def _parts(z: np.ndarray, z_se: np.ndarray, cluster: int, near: int) -> list[Part]:
     """The features in the name of a cluster, and the level of each."""
     own, error = z[cluster], z_se[cluster]
@@ -179,7 +211,11 @@ def sentence(cluster: Cluster, overall: Mapping[str, float], neighbour: Cluster 
     ``overall`` are the means of all rows.
     """
     start = f"{cluster.size:,} rows ({percent(cluster.fraction)}){' in no cluster' if cluster.cluster < 0 else ''}"
-    said = [f"{start}: {_extreme_features(cluster, overall, spoken)}", _vs_nearest(cluster, neighbour, spoken)]
+    what = _extreme_features(cluster, overall, spoken) if cluster.features else ""
+    if cluster.top_terms:
+        words = ", ".join(term.value for term in cluster.top_terms[:MAX_TERMS])
+        what = f"{what}; words: {words}" if what else f"words: {words}"
+    said = [f"{start}: {what}" if what else start, _vs_nearest(cluster, neighbour, spoken)]
     return " ".join(f"{text}." for text in (*said, _top_groups(cluster)) if text)
 
 
@@ -209,6 +245,8 @@ def _extreme_features(cluster: Cluster, overall: Mapping[str, float], spoken: Vo
 def _vs_nearest(cluster: Cluster, neighbour: Cluster | None, spoken: Vocabulary) -> str:
     if neighbour is None:
         return ""
+    if not cluster.features:
+        return f"Closest cluster: {neighbour.cluster}"
     pairs = list(zip(cluster.features.values(), neighbour.features.values(), strict=True))
     i = max(range(len(pairs)), key=lambda i: abs(pairs[i][0].z - pairs[i][1].z))
     own, other = pairs[i]

@@ -18,7 +18,11 @@ from gpuclust.analysis.moments import moments_and_medians
 from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import rules
 from gpuclust.analysis.table_stats import TableStats
+from gpuclust.analysis.terms import top_terms
+from gpuclust.model.preparation import unit_rows
 from gpuclust.model.records import NOISE, Cluster, FeatureStats
+from gpuclust.runtime.blocks import RowBlocks, Run
+from gpuclust.runtime.passes import PerRow
 from gpuclust.sanitize import safe_row
 
 
@@ -36,7 +40,9 @@ class Profile:
 
     def z(self) -> np.ndarray:
         """(n_clusters, n_features) float64: the z-scores of `proper`."""
-        return np.array([[c.features[f].z for f in self.features] for c in self.proper]).reshape(-1, len(self.features))
+        return np.array([[c.features[f].z for f in self.features] for c in self.proper]).reshape(
+            len(self.proper), len(self.features)
+        )
 
     def to_json(self) -> str:
         """The records as JSON."""
@@ -83,13 +89,24 @@ def profile(
     described = _describe(stats, members, features)
     proper = [c for c in members.clusters if c != NOISE]
     z, z_se = (_matrix([described[c] for c in proper], which, len(features)) for which in ("z", "z_se"))
-    spoken, nearest = naming.vocabulary(features, preset), naming.nearest(z)
-    named = naming.names(z, z_se, spoken, _matrix([described[c] for c in proper], "mean", len(features)), nearest)
-    names = {NOISE: "Noise"} | dict(zip(proper, named, strict=True))
-    near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, nearest, strict=True)}
+    means = {c: np.array([p.mean for p in described[c].values()]) for c in proper}
+    if stats.vectors is not None:
+        means = _vector_means(stats.vectors, labels, proper)
+    spoken = naming.vocabulary(features, preset)
+    nearest = naming.nearest(z if stats.vectors is None else _directions(list(means.values())))
     groups = top_categories(stats.groups, labels, members.clusters)
     creators = top_categories(stats.creators, labels, members.clusters)
-    means = {c: np.array([p.mean for p in described[c].values()]) for c in proper}
+    terms = top_terms(stats.words, labels, members.clusters)
+    own_means = _matrix([described[c] for c in proper], "mean", len(features))
+    if stats.vectors is None:
+        named = naming.names(z, z_se, spoken, own_means, nearest)
+    else:
+        by_features = naming.names(z, z_se, spoken, own_means, nearest) if features else ()
+        named = naming.names_of_words(
+            [terms[c] for c in proper], [(*groups[c].by_count, *groups[c].by_lift) for c in proper], by_features
+        )
+    names = {NOISE: "Noise"} | dict(zip(proper, named, strict=True))
+    near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, nearest, strict=True)}
     usable = distance if distance is not None and not np.isnan(distance).any() else None
     central = representatives(stats, members, means, usable, confidence)
     liked = popular(stats, members)
@@ -105,6 +122,7 @@ def profile(
             top_groups_by_lift=groups[c].by_lift,
             top_creators=creators[c].by_count,
             top_creators_by_lift=creators[c].by_lift,
+            top_terms=terms[c],
             representatives=central.get(c, ()),
             popular=liked[c],
         )
@@ -113,15 +131,45 @@ def profile(
     return Profile(tuple(features), _with_sentences(clusters, stats, features, spoken))
 
 
+def _directions(means: Sequence[np.ndarray]) -> np.ndarray:
+    """Means of vectors (n_clusters, n_features), divided by their length."""
+    return unit_rows(np.array(means)) if means else np.empty((0, 0))
+
+
+def _vector_means(vectors: RowBlocks, labels: np.ndarray, clusters: Sequence[int]) -> dict[int, np.ndarray]:
+    """The mean of all features in each cluster (n_features,), in one read of the rows."""
+    if not clusters:
+        return {}
+    found = vectors.reduce(_label_sums, PerRow(labels), max(clusters) + 1)
+    return {c: found[c, 1:] / max(found[c, 0], 1.0) for c in clusters}
+
+
+def _label_sums(run: Run, labels: PerRow, n_clusters: int) -> list[np.ndarray]:
+    """For each block the number of rows of each cluster and their sums: (n_clusters, 1 + n_features)."""
+    from scipy.sparse import csr_array
+
+    found = []
+    for start, stop in run.edges:
+        own, X = labels.of(run)[start:stop], run.X[start:stop]
+        kept = np.flatnonzero(own != NOISE)
+        marks = csr_array((np.ones(len(kept)), (own[kept], kept)), shape=(n_clusters, len(own)))
+        found.append(np.column_stack([np.bincount(own[kept], minlength=n_clusters), marks @ X]))
+    return found
+
+
 def with_rules(described: Profile, stats: TableStats, labels: np.ndarray, *, seed: int = 0) -> Profile:
     """The profile with a decision rule for each of its larger clusters (see `rules`): a tree each, so not for every
     job of a sweep."""
+    if not described.features:
+        return described
     found = rules(stats, described.features, labels, seed=seed)
     return replace(described, clusters=tuple(replace(c, rule=found.get(c.cluster)) for c in described.clusters))
 
 
 def _describe(stats: TableStats, members: Members, features: Sequence[str]) -> dict[int, dict[str, FeatureStats]]:
     """Cluster -> feature -> its figures."""
+    if not features:
+        return {c: {} for c in members.clusters}
     found, medians = moments_and_medians(stats.summed, members)
     std = found.std
     z, z_se = (found.mean - stats.mean) / stats.scale, std / np.sqrt(found.count)[:, None] / stats.scale
@@ -133,7 +181,7 @@ def _describe(stats: TableStats, members: Members, features: Sequence[str]) -> d
 
 
 def _matrix(described: Sequence[Mapping[str, FeatureStats]], which: str, n_features: int) -> np.ndarray:
-    return np.array([[getattr(p, which) for p in d.values()] for d in described]).reshape(-1, n_features)
+    return np.array([[getattr(p, which) for p in d.values()] for d in described]).reshape(len(described), n_features)
 
 
 def _with_sentences(

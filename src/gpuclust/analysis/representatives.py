@@ -36,7 +36,7 @@ def representatives(
 ) -> dict[int, tuple[Example, ...]]:
     """The rows of each cluster of ``means`` that are nearest its centre, nearest first.
 
-    ``means``: cluster -> (n_features,) in original units. Nearest by ``distance`` (n_rows,) where there is one, else by the
+    ``means``: cluster -> (n_features,) in original units, of `TableStats.vectors` where there are some. Nearest by ``distance`` (n_rows,) where there is one, else by the
     standardised distance to the mean among the most certain tenth of the members by ``confidence`` (n_rows,), else among all.
     """
     if distance is not None:
@@ -47,6 +47,9 @@ def representatives(
         for cluster, rows in members.whole().items():
             certain[cluster] = float(np.quantile(confidence[rows], 1 - MAX_CONFIDENCE_GAP))
     sure = None if confidence is None else PerRow(confidence)
+    if stats.vectors is not None:
+        ones = np.ones(stats.vectors.shape[1])
+        return _shown(stats, _first(stats.vectors.collect(_near, PerRow(members.labels), sure, certain, means, ones)))
     return _shown(stats, _first(stats.raw.collect(_near, PerRow(members.labels), sure, certain, means, stats.scale)))
 
 

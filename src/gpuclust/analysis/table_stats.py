@@ -17,9 +17,104 @@ from gpuclust.data.disk_frame import DiskFrame
 from gpuclust.data.table import Frames, Table
 from gpuclust.model.records import Example
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks
-from gpuclust.runtime.passes import on_host
+from gpuclust.runtime.vector_blocks import VectorBlocks, host_columns
 
 SHOWN_ROLES = ("id", "title", "creator")
+MAX_WORDS = 64
+"""Words of a title that count."""
+STOP_WORDS = frozenset(
+    [
+        "about",
+        "after",
+        "all",
+        "also",
+        "and",
+        "any",
+        "are",
+        "but",
+        "can",
+        "did",
+        "does",
+        "feat",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "her",
+        "his",
+        "how",
+        "into",
+        "its",
+        "just",
+        "like",
+        "more",
+        "most",
+        "not",
+        "off",
+        "one",
+        "only",
+        "our",
+        "out",
+        "over",
+        "own",
+        "same",
+        "she",
+        "some",
+        "such",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "too",
+        "under",
+        "until",
+        "very",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "why",
+        "will",
+        "with",
+        "you",
+        "your",
+        "version",
+        "remix",
+        "edit",
+        "live",
+        "remaster",
+        "remastered",
+        "mix",
+        "radio",
+        "original",
+        "der",
+        "die",
+        "das",
+        "und",
+        "les",
+        "des",
+        "una",
+        "las",
+        "los",
+        "con",
+        "por",
+        "para",
+        "que",
+    ]
+)
+"""Words that say nothing about a title."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +138,10 @@ class Categories:
 class TableStats:
     """Statistics of a table, computed once for any number of profiles.
 
-    ``raw``: the features (n_rows, n_features) float64 in original units, in memory or on disk; ``mean`` and ``std`` (n_features,) of all
+    ``raw``: the features that are columns (n_rows, n_features) float64 in original units, in memory or on disk; ``mean`` and ``std`` (n_features,) of all
     rows; ``popularity`` (n_rows,) float64, NaN where missing; ``shown`` the frame (pandas or `DiskFrame`) and ``roles`` its columns
     of the roles id, title and creator, if they exist. ``on_device`` copies the features to one array on the GPU if the table is there.
+    ``vectors``: all features, where some are values of vectors; then ``words`` are those of the titles, if there are any.
     """
 
     raw: RowBlocks
@@ -57,6 +153,8 @@ class TableStats:
     shown: Any
     roles: Mapping[str, str]
     on_device: Callable[[], RowBlocks] | None = None
+    vectors: RowBlocks | None = None
+    words: Categories | None = None
 
     @property
     def summed(self) -> RowBlocks:
@@ -80,7 +178,7 @@ class TableStats:
 
 def compute_table_stats(table: Table, frames: Frames) -> TableStats:
     """Compute the statistics that every profile of a table needs. A table on disk is read in batches."""
-    raw = feature_blocks(table, frames)
+    raw = column_blocks(table, frames)
     whole = moments(raw)
     roles = {
         role: column for role, column in table.roles.named().items() if role in (*SHOWN_ROLES, "group", "popularity")
@@ -88,7 +186,7 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
     frame: Any = table.frame[list(dict.fromkeys(roles.values()))]
     if isinstance(frame, DiskFrame):
         shown: Any = frame
-        wanted = _columns(roles, "group", "creator", "popularity")
+        wanted = _columns(roles, "group", "creator", "popularity", *(["title"] if table.vectors else []))
         parts: Iterable[pd.DataFrame] = frame.batches(wanted, CHUNK_ROWS) if wanted else []
     else:
         shown = frames.to_pandas(frame)
@@ -96,7 +194,10 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
     n_rows = len(shown)
     categories_of = {roles[role]: CategoryEncoder(n_rows) for role in ("group", "creator") if role in roles}
     popularity = _Values(n_rows, np.float64) if "popularity" in roles else None
+    words = CategoryEncoder(n_rows) if table.vectors and "title" in roles else None
     for part in parts:
+        if words is not None:
+            words.add(words_of(part[roles["title"]]))
         for column, encoder in categories_of.items():
             encoder.add(part[column])
         if popularity is not None:
@@ -113,34 +214,54 @@ def compute_table_stats(table: Table, frames: Frames) -> TableStats:
         shown=shown[_columns(own, *own)],
         roles=own,
         on_device=_device_blocks(table, frames),
+        vectors=feature_blocks(table, frames) if table.vectors else None,
+        words=None if words is None else words.close(),
     )
 
 
 def _device_blocks(table: Table, frames: Frames) -> Callable[[], RowBlocks] | None:
     """What copies the features of a table on a GPU (n_rows, n_features) float64 to one array there; None of another table."""
-    if frames.name != "cudf" or isinstance(table.frame, DiskFrame):
+    if frames.name != "cudf" or isinstance(table.frame, DiskFrame) or not table.column_features:
         return None
-    frame: Any = table.frame[list(table.features)]
-    return lambda: MemoryBlocks(frames.to_matrix(frame, table.features))
+    names = table.column_features
+    frame: Any = table.frame[list(names)]
+    return lambda: MemoryBlocks(frames.to_matrix(frame, names))
 
 
 def feature_blocks(table: Table, frames: Frames) -> RowBlocks:
     """The features of a table (n_rows, n_features) float64 in original units, on the host or on disk."""
+    columns = column_blocks(table, frames)
+    if not table.vectors:
+        return columns
+    return VectorBlocks(columns.X if isinstance(columns, MemoryBlocks) else columns, table.vectors)
+
+
+def column_blocks(table: Table, frames: Frames) -> RowBlocks:
+    """The features of a table that are columns of its frame; see `feature_blocks`."""
     frame: Any = table.frame
     if isinstance(frame, DiskFrame):
-        return frame.values_of(table.features)
-    if frames.name == "cudf":
-        return MemoryBlocks(on_host(frames.to_matrix(frame, table.features)))
-    host = frames.to_pandas(frame[list(table.features)])
-    raw = np.empty(host.shape)
-    for j, name in enumerate(table.features):
-        raw[:, j] = host[name].to_numpy(np.float64)
-    return MemoryBlocks(raw)
+        return frame.values_of(table.column_features)
+    return MemoryBlocks(host_columns(table, frames))
 
 
 def _columns(roles: Mapping[str, str], *wanted: str) -> list[str]:
     """The columns of roles, each once."""
     return list(dict.fromkeys(roles[role] for role in wanted if role in roles))
+
+
+def words_of(texts: pd.Series) -> pd.Series:
+    """The words of each text as a list: in lower case, of three letters or more, the first `MAX_WORDS`, without those that say nothing."""
+    column = pa.array(texts.map(_text), pa.string())
+    lists = pc.split_pattern_regex(pc.utf8_trim(pc.utf8_lower(column), " "), r"[^\p{L}\p{N}'’]+")
+    lists = pc.list_slice(lists, 0, MAX_WORDS)
+    flat, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
+    stripped = pc.utf8_trim(flat, "'’")
+    said = pc.and_(pc.greater_equal(pc.utf8_length(stripped), 3), pc.invert(pc.utf8_is_numeric(stripped)))
+    said = pc.and_(said, pc.invert(pc.is_in(stripped, value_set=pa.array(sorted(STOP_WORDS)))))
+    kept = parents.filter(said).to_numpy()
+    offsets = np.searchsorted(kept, np.arange(len(column) + 1)).astype(np.int32)
+    found = pa.ListArray.from_arrays(pa.array(offsets), stripped.filter(said))
+    return pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array([found])))
 
 
 def _numbers(column: Any) -> np.ndarray:

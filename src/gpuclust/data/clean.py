@@ -19,6 +19,7 @@ from gpuclust.data.infer_types import is_text, text_step, to_numbers
 from gpuclust.data.lists import join_items
 from gpuclust.data.summary import dropped_rows_warnings
 from gpuclust.data.table import Column, ExcludedColumn, Frame, Frames, Step, Table, host_values
+from gpuclust.data.vectors import VectorColumn, hash_vectors, is_bad
 from gpuclust.errors import CleaningError, ConfigurationError
 
 MEAN_ROWS = 65_536
@@ -27,10 +28,11 @@ MAX_MAGNITUDE = 1e75
 """The largest absolute value of a feature: fourth powers of it are still finite."""
 
 
-def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
+def clean(table: Table, config: CleanConfig, frames: Frames, *, unit: bool = False) -> Table:
     """Keep the rows that can be clustered.
 
-    The rules in this order: text and infinities in features become missing; rows outside `clean.bounds` are dropped; rows
+    The rules in this order: rows whose vector is missing, has another length or is not finite are dropped, with ``unit`` (rows are
+    scaled to length 1) also those that are zero; text and infinities in features become missing; rows outside `clean.bounds` are dropped; rows
     without a group are dropped if `clean.require_group`; rows with a missing feature are dropped, or the value is filled
     with the median or the mean of the remaining rows; rows that repeat an earlier id or row are dropped; features with a
     single value are dropped. Every rule is a step of the audit.
@@ -42,13 +44,13 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         CleaningError: no row or no feature is left.
     """
     require_two_rows(table.n_rows)
-    rules = RowRules(table, config, frames)
-    frame, mask, effects = rules.apply(table.frame)
+    rules = RowRules(table, config, frames, unit=unit)
+    frame, mask, effects = rules.apply(rules.with_states(table.frame, table.vectors))
     log = rules.log(effects)
     rows, fills = table.rows, {}
     if config.nulls != "drop":
         frame, rows = _apply(frame, mask, rows)
-        mask, features = None, list(table.features)
+        mask, features = None, list(table.column_features)
         values = _means(frame, features) if config.nulls == "mean" else host_values(frame[features].median())
         fills = rules.fills(values, effects)
         for name in effects.missing:
@@ -57,16 +59,18 @@ def clean(table: Table, config: CleanConfig, frames: Frames) -> Table:
         if config.duplicates == "row":
             frame, rows = _apply(frame, mask, rows)
             mask = None
-        keep = _distinct_rows(table, frame, mask, config.duplicates, frames)
+        keep = _distinct_rows(table, frame, mask, config.duplicates, frames, _places(table, rows))
         before, kept = log.n_rows, int(keep.sum())
         log.filter("duplicates", rules.repeats, kept)
         mask = keep if kept < before else mask
     frame, rows = _apply(frame, mask, rows)
+    if table.vectors:
+        frame = frame[[name for name in frame.columns if name in table.frame.columns]]
     return finish(
-        replace(table, frame=frame, rows=rows),
+        replace(table, frame=frame, rows=rows, vectors=_vectors_at(table, rows)),
         config,
         log,
-        extremes=_extremes(frame, table.features),
+        extremes=_extremes(frame, table.column_features),
         fills=fills,
         ids=_id_counts(table, frame, unique=config.duplicates == "id"),
         count_distinct=lambda features: frames.count_distinct(frame, features),
@@ -144,16 +148,30 @@ class RowRules:
         ConfigurationError: a bound names no column, or a group is required and no column has that role.
     """
 
-    def __init__(self, table: Table, config: CleanConfig, frames: Frames) -> None:
-        self._features, self._id, self._nulls, self._frames = list(table.features), table.roles.id, config.nulls, frames
+    def __init__(self, table: Table, config: CleanConfig, frames: Frames, *, unit: bool = False) -> None:
+        self._features, self._id = list(table.column_features), table.roles.id
+        self._nulls, self._frames = config.nulls, frames
         types = dict(zip(table.frame.columns, table.frame.dtypes, strict=True))
-        numeric = [n for n in table.frame.columns if n in table.features or types[n].kind in "iuf"]
-        self._filters = [_within(name, low, high, numeric) for name, (low, high) in config.bounds.items()]
+        numeric = [n for n in table.frame.columns if n in self._features or types[n].kind in "iuf"]
+        self._filters = [_with_vector(column, unit) for column in table.vectors]
+        if unit and not table.vectors:
+            self._filters.append(_with_length(self._features))
+        self._filters += [_within(name, low, high, numeric) for name, (low, high) in config.bounds.items()]
         if config.require_group:
             self._filters.append(_with_group(table.roles.group))
         self.repeats = (
             f"{self._id} seen before" if config.duplicates == "id" else "all columns in use as in an earlier row"
         )
+
+    def with_states(self, frame: Frame, vectors: Sequence[VectorColumn], start: int = 0) -> Frame:
+        """Rows of a table from ``start`` on with the state of each vector, in the name of its column."""
+        if not vectors:
+            return frame
+        frame = frame.copy(deep=False)
+        for column in vectors:
+            states = pd.DataFrame({column.name: column.states[start : start + len(frame)]})
+            frame[column.name] = self._frames.from_pandas(states)[column.name]
+        return frame
 
     def apply(self, frame: Frame) -> tuple[Frame, Any, Effects]:
         """A frame with float64 features without text and infinities, a mask of its rows to keep (None: all), and the effects.
@@ -188,6 +206,8 @@ class RowRules:
 
     def _mask_infinities(self, frame: Frame, effects: Effects) -> None:
         """Make infinite cells missing."""
+        if not self._features:
+            return
         for name, (low, high) in _extremes(frame, self._features).items():
             if math.inf in (-low, high):
                 infinite = frame[name].abs() == math.inf
@@ -196,7 +216,7 @@ class RowRules:
 
     def _mark_missing(self, frame: Frame, mask: Any, effects: Effects) -> Any:
         """Count the missing cells of the rows to keep; drop their rows unless they are to be filled."""
-        n_missing = host_values(frame[self._features].isna().sum())
+        n_missing = host_values(frame[self._features].isna().sum()) if self._features else np.zeros(0)
         missing = {n: frame[n].isna() for n, count in zip(self._features, n_missing, strict=True) if count}
         for name, cells in missing.items():
             if n := int((cells if mask is None else cells & mask).sum()):
@@ -267,6 +287,31 @@ def _within(name: str, low: float | None, high: float | None, numeric: Sequence[
     return _Filter("bounds", f"{name} {dropped}", keep)
 
 
+def _with_vector(column: VectorColumn, unit: bool) -> _Filter:
+    """Drop rows whose vector cannot be clustered."""
+    why = ", ".join(f"{text}: {n:,}" for text, n in column.reasons(unit=unit).items())
+    detail = f"{column.name} not a vector of {column.size} numbers" + (f" ({why})" if why else "")
+    return _Filter("vectors", detail, lambda frame: ~is_bad(frame[column.name], unit=unit))
+
+
+def _with_length(features: Sequence[str]) -> _Filter:
+    """Drop rows that are zero in every feature, which cannot be scaled to length 1."""
+    return _Filter("length", "zero in every feature", lambda frame: (frame[list(features)] != 0).any(axis=1))
+
+
+def _vectors_at(table: Table, rows: np.ndarray | None) -> tuple[VectorColumn, ...]:
+    """The vectors of the rows of a cleaned table, by their numbers in the source (n,); None: of all."""
+    places = _places(table, rows)
+    return tuple(column.at(places) for column in table.vectors)
+
+
+def _places(table: Table, rows: np.ndarray | None) -> np.ndarray | None:
+    """The numbers in a table of rows that are given by their numbers in the source; None for all rows."""
+    if rows is None or len(rows) == table.n_rows:
+        return None
+    return rows if table.rows is None else np.searchsorted(table.rows, rows)
+
+
 def _with_group(group: str | None) -> _Filter:
     if group is None:
         raise ConfigurationError("clean.require_group needs a group column; name it in data.roles.group")
@@ -295,19 +340,28 @@ def _means(frame: Frame, features: Sequence[str]) -> np.ndarray:
 
 def _extremes(frame: Frame, features: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The minimum and maximum of each feature."""
+    if not features:
+        return {}
     numbers = frame[list(features)]
     lows, highs = host_values(numbers.min()).tolist(), host_values(numbers.max()).tolist()
     return dict(zip(features, zip(lows, highs, strict=True), strict=True))
 
 
-def _distinct_rows(table: Table, frame: Frame, mask: Any, by: str, frames: Frames) -> Any:
-    """A mask of the rows to keep that do not repeat an earlier id or row; rows without an id are not repeats."""
+def _distinct_rows(
+    table: Table, frame: Frame, mask: Any, by: str, frames: Frames, rows: np.ndarray | None = None
+) -> Any:
+    """A mask of the rows to keep that do not repeat an earlier id or row; rows without an id are not repeats. ``rows`` are the places
+    of the rows of the frame in the columns of vectors."""
     name = table.roles.id
     if by == "id":
         ids = frame[name] if mask is None else frame[name].where(mask)
         keep = ~(ids.to_frame().duplicated(keep="first") & ids.notna())
         return keep if mask is None else keep & mask
-    return ~_hashable(frame[compared_columns(table, frame)], frames).duplicated(keep="first")
+    compared = _hashable(frame[compared_columns(table, frame)], frames)
+    for column in table.vectors:  # the frame has the states of the vectors under their names
+        hashed = pd.DataFrame({column.name: hash_vectors(column.at(rows))})
+        compared[column.name] = frames.from_pandas(hashed)[column.name]
+    return ~compared.duplicated(keep="first")
 
 
 def compared_columns(table: Table, frame: Frame) -> list[str]:
@@ -359,10 +413,11 @@ def finish(
     """
     _check_magnitude(extremes)
     constant = [name for name, (low, high) in extremes.items() if low == high]
-    features = [name for name in table.features if name not in constant]
+    features = [name for name in table.column_features if name not in constant]
+    elements = table.features[len(table.column_features) :]
     if constant:
         log.cells("constants", f"features with one value dropped: {', '.join(constant)}", 0)
-    if not features:
+    if not features and not elements:
         raise CleaningError(
             f"every feature has one value only in the {log.n_rows:,} rows kept ({', '.join(constant)}); "
             "choose other data.features or loosen clean.*"
@@ -376,14 +431,14 @@ def finish(
         table.audit,
         steps=(*table.audit.steps, *log.steps),
         left_out=(*table.audit.left_out, *left_out),
-        features=tuple(features),
+        features=(*features, *elements),
         rows_kept=log.n_rows,
         fills={name: fills[name] for name in features if name in fills},
         notes=(*table.audit.notes, *_id_notes(table.roles.id, ids)),
-        distinct_feature_rows=count_distinct(features),
+        distinct_feature_rows=None if elements else count_distinct(features),
     )
     audit = replace(audit, warnings=(*audit.warnings, *dropped_rows_warnings(audit)))
-    return replace(table, frame=frame, features=tuple(features), audit=audit)
+    return replace(table, frame=frame, features=audit.features, audit=audit)
 
 
 def _id_notes(name: str, ids: IdCounts) -> list[str]:

@@ -25,7 +25,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 class ColumnSelection:
     """The columns to read, selected from the schema before the values are known.
 
-    ``roles`` maps a role to its column; ``features`` are in the order of use. If ``explicit``, the user listed the features,
+    ``roles`` maps a role to its column; ``features`` are in the order of use, and so are the columns of ``vectors``. If ``explicit``, the user listed the features,
     and none of them may be left out. If ``from_preset``, the features are those of a preset.
     """
 
@@ -34,6 +34,7 @@ class ColumnSelection:
     left_out: tuple[ExcludedColumn, ...]
     explicit: bool
     from_preset: bool = False
+    vectors: tuple[str, ...] = ()
 
     def with_id(self, name: str) -> ColumnSelection:
         """The same selection with a column as the id; the column is then not a feature."""
@@ -77,7 +78,7 @@ def select_columns(
     """Select features and roles from the columns of a table.
 
     Args:
-        kinds: column -> ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
+        kinds: column -> ``number``, ``boolean``, ``text``, ``list``, ``vector``, ``date``, ``empty``, ``index`` or ``other``.
         data: features, exclusions and roles by name.
         where: the file's name, for messages.
         preset: the usual names of features and roles in such a table.
@@ -98,13 +99,17 @@ def select_columns(
         features = [name for name in _preset_features(kinds, preset) if name not in data.exclude]
     else:
         features = [name for name in kinds if not _exclusion_reason(name, kinds, data, roles)]
-    selected = set(features)
+    vectors = tuple(name for name in features if kinds[name] == "vector")
+    features = [name for name in features if kinds[name] != "vector"]
+    if not features and not data.features and not preset:
+        vectors = _only_vectors(kinds, data, roles)
+    selected = {*features, *vectors}
     left_out = tuple(
         ExcludedColumn(name, _exclusion_reason(name, kinds, data, roles, preset) or "not named in data.features")
         for name in kinds
         if name not in selected
     )
-    if not features:
+    if not features and not vectors:
         wanted = f"{preset.feature_kind} (preset {preset.name})" if preset else "numeric column"
         seen = "; ".join(f"{out.column}: {out.reason}" for out in left_out[:8])
         raise DataError(f"{where} has no {wanted} to cluster; name columns in data.features ({seen})")
@@ -114,7 +119,14 @@ def select_columns(
             "data.features, or reduce them to fewer columns before"
         )
     explicit = bool(data.features)
-    return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset=bool(preset) and not explicit)
+    from_preset = bool(preset) and not explicit
+    return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset=from_preset, vectors=vectors)
+
+
+def _only_vectors(kinds: Mapping[str, str], data: DataConfig, roles: Mapping[str, str]) -> tuple[str, ...]:
+    """The column of vectors of a table that has one and no column of numbers."""
+    found = [n for n, kind in kinds.items() if kind == "vector" and n not in {*data.exclude, *roles.values()}]
+    return tuple(found) if len(found) == 1 else ()
 
 
 def require_columns(names: Collection[str], known: Collection[str], key: str, where: str) -> None:
@@ -130,7 +142,9 @@ def _roles(kinds: Mapping[str, str], named: RolesConfig, where: str, preset: Pre
     roles = {role: name for role in ROLE_NAMES if (name := getattr(named, role))}
     for role, name in roles.items():
         require_columns([name], kinds, f"data.roles.{role}", where)
-    columns = {normalise_name(name): name for name in reversed(list(kinds)) if kinds[name] not in ("index", "other")}
+    columns = {
+        normalise_name(name): name for name in reversed(list(kinds)) if kinds[name] not in ("index", "vector", "other")
+    }
     for role, names in (preset.roles if preset else {"id": ("id",)}).items():
         free = (columns[alias] for alias in names if alias in columns and columns[alias] not in roles.values())
         column = next(free, None)
@@ -146,7 +160,7 @@ def id_candidates(selection: ColumnSelection, keys: Sequence[str], kinds: Mappin
     """
     if "id" in selection.roles:
         return IdCandidates()
-    taken = {*selection.roles.values(), *(selection.features if selection.explicit else ())}
+    taken = {*selection.roles.values(), *selection.vectors, *(selection.features if selection.explicit else ())}
     free = [name for name in keys if name not in taken]
     named = [name for name in free if ID_NAME.search(normalise_name(_CAMEL.sub("_", name)))]
     return IdCandidates(tuple(named), tuple(n for n in free if kinds[n] == "text" and n not in named))
@@ -175,6 +189,8 @@ def _exclusion_reason(
     role = next((role for role, column in roles.items() if column == name), None)
     if role is not None:
         return f"role {role}"
+    if kinds[name] == "vector":
+        return "a list of numbers; name it in data.features to use it"
     if kinds[name] not in ("number", "empty"):
         return kinds[name]
     if data.features:

@@ -84,7 +84,7 @@ class TypedColumns:
         self.unsuitable, self.doubtful = unsuitable, {n: doubtful[n] for n in issues if n in doubtful}
         self.left_out += [ExcludedColumn(name, t.text) for name, t in unsuitable.items()]
         self.features = tuple(name for name in issues if name not in unsuitable)
-        if not self.features:
+        if not self.features and not selection.vectors:
             seen = "; ".join(f"{out.column}: {out.reason}" for out in self.left_out[:8])
             raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
 

@@ -15,6 +15,7 @@ from gpuclust.data.infer_types import TypedColumns, infer_types, text_step
 from gpuclust.data.source import CatalogueSource, FileSource, LoadedTable, fingerprint, open_source
 from gpuclust.data.summary import column_warnings
 from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Table, sample_rows
+from gpuclust.data.vectors import VectorColumn
 from gpuclust.errors import DataError
 
 
@@ -38,7 +39,7 @@ def read(data: DataConfig, frames: Frames) -> Table:
     joined = opened.source.add_joined(frame, opened.selection, frames)
     source = opened.source
     typed = infer_types(joined.frame, opened.selection, roles, frames, decimal=source.decimal, where=source.where)
-    return opened.table(typed, typed.frame, rows, len(typed.frame), joined)
+    return opened.table(typed, typed.frame, rows, len(typed.frame), joined, opened.vectors(rows))
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,24 @@ class OpenedTable:
         n_rows = self.data.n_rows
         return sample_rows(len(self.frame), n_rows, self.data.seed) if n_rows and n_rows < len(self.frame) else None
 
+    def vectors(self, rows: np.ndarray | None) -> tuple[VectorColumn, ...]:
+        """The columns of vectors, of a sample of the rows (n_rows,) or of all. Raises DataError."""
+        columns = self.source.vectors(self.selection.vectors)
+        if short := [column for column in columns if len(column) != len(self.frame)]:
+            raise DataError(
+                f"{self.source.where}: {short[0].name!r} has {len(short[0]):,} vectors for {len(self.frame):,} rows; "
+                "correct the rows that cannot be read"
+            )
+        return tuple(column.at(rows) for column in columns)
+
     def table(
-        self, typed: TypedColumns, frame: Frame, rows: np.ndarray | None, n_rows: int, joined: LoadedTable
+        self,
+        typed: TypedColumns,
+        frame: Frame,
+        rows: np.ndarray | None,
+        n_rows: int,
+        joined: LoadedTable,
+        vectors: tuple[VectorColumn, ...] = (),
     ) -> Table:
         """The table of the typed columns, with its audit."""
         notes, description = [*self.notes, *typed.notes], self.description | joined.source
@@ -79,10 +96,11 @@ class OpenedTable:
             n_source, seed = len(self.frame), self.data.seed
             notes.append(f"a sample of {n_rows:,} of {n_source:,} rows, drawn with data.seed={seed}")
             description["sample"] = {"n_rows": n_rows, "seed": seed}
+        features = (*typed.features, *(name for column in vectors for name in column.names))
         warnings = column_warnings(self.selection.unused_booleans, typed.unsuitable, typed.doubtful)
         audit = Audit(
             source=description,
-            features=typed.features,
+            features=features,
             left_out=(*self.selection.left_out, *typed.left_out),
             steps=(text_step(typed.text_cells, n_rows),) if typed.text_cells else (),
             notes=tuple(notes),
@@ -90,7 +108,7 @@ class OpenedTable:
             rows_read=n_rows,
             rows_kept=n_rows,
         )
-        return Table(frame, Roles(**typed.roles), typed.features, fingerprint(self.data), audit, rows)
+        return Table(frame, Roles(**typed.roles), features, fingerprint(self.data), audit, rows, vectors)
 
 
 def open_table(data: DataConfig, frames: Frames) -> OpenedTable:
@@ -121,10 +139,11 @@ def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequenc
 
 
 def wanted_columns(table: Table, data: DataConfig, names: Sequence[str] | None) -> list[str]:
-    """Those of ``names`` that are `Table.other_columns`. Raises DataError if the source has changed since it was read."""
+    """Those of ``names`` that are `Table.other_columns` or columns of vectors; by default the former. Raises DataError if the source has changed since it was read."""
     if fingerprint(data) != table.fingerprint:
         raise DataError(f"{data.path or data.source} has changed since it was read; run the job again")
-    return [name for name in (table.other_columns if names is None else names) if name in table.other_columns]
+    known = (*table.other_columns, *(column.name for column in table.vectors))
+    return [name for name in (table.other_columns if names is None else names) if name in known]
 
 
 def find_id(candidates: IdCandidates, all_distinct: Callable[[str], bool]) -> tuple[str, str] | None:

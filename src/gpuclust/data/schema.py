@@ -27,7 +27,7 @@ INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
 class FileSchema:
     """The schema of one table in one or more files, before its rows are read.
 
-    ``kinds`` maps a column to ``number``, ``boolean``, ``text``, ``list``, ``date``, ``empty``, ``index`` or ``other``.
+    ``kinds`` maps a column to ``number``, ``boolean``, ``text``, ``list`` (of texts), ``vector`` (a list of numbers), ``date``, ``empty``, ``index`` or ``other``.
     ``layouts`` has one entry per CSV file and is empty for binary formats. ``keys`` are the text and integer columns
     whose first values are all present and distinct. ``differing`` has the kinds, one per file, of the columns of binary
     files whose kind is not the same in all of them.
@@ -99,8 +99,11 @@ def kind_of(type_: Any) -> str:
         return "number"
     if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
         return "text"
-    if types.is_list(type_) or types.is_large_list(type_):
-        return "list" if kind_of(type_.value_type) == "text" else "other"
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+        inside = type_.value_type
+        if types.is_integer(inside) or types.is_floating(inside):
+            return "vector"
+        return "list" if kind_of(inside) == "text" and not types.is_fixed_size_list(type_) else "other"
     if types.is_date(type_) or types.is_timestamp(type_):
         return "date"
     if types.is_boolean(type_):

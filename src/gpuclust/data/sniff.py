@@ -39,6 +39,7 @@ _NUMBER = {
     mark: re.compile(rf"[+-]?(?:\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)(?:[eE][+-]?\d+)?")
     for mark in ".,"
 }  # fmt: skip
+_VECTOR = re.compile(r"[\[(][-+\d.eE,\sNnaifIN]+[\])]")
 _BOOLEANS = frozenset({"true", "false", "t", "f"})
 
 
@@ -46,7 +47,7 @@ _BOOLEANS = frozenset({"true", "false", "t", "f"})
 class Sniffed:
     """The layout of a delimited file and the kind of each column, estimated from a sample.
 
-    A kind is ``number``, ``boolean``, ``text``, ``index`` or ``empty`` (the sample has no value). ``keys`` are the columns
+    A kind is ``number``, ``boolean``, ``text``, ``vector`` (lists of numbers of one length), ``index`` or ``empty`` (the sample has no value). ``keys`` are the columns
     that may identify the rows: see `may_be_key`.
     """
 
@@ -276,6 +277,12 @@ def _are_codes(cells: Sequence[str]) -> bool:
     return any(cell[0] == "0" for cell in cells)
 
 
+def _are_vectors(cells: Sequence[str]) -> bool:
+    """Whether at least nine in ten cells are lists of two or more numbers, nine in ten of them of one length."""
+    lengths = Counter(len(cell.strip("[]() ").replace(",", " ").split()) for cell in cells if _VECTOR.fullmatch(cell))
+    return lengths.total() >= 0.9 * len(cells) and max(lengths.values()) >= 0.9 * lengths.total() and max(lengths) >= 2
+
+
 def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
     """The kind of a column: ``number`` if at least half of the values in any block are numbers, unless they are codes.
 
@@ -289,5 +296,7 @@ def _kind(blocks: Sequence[Sequence[str]], decimal: str) -> str:
         return "boolean"
     if _are_codes(seen):
         return "text"
+    if seen[0][0] in "[(" and _are_vectors(seen):
+        return "vector"
     matches = _NUMBER[decimal].fullmatch
     return "number" if any(2 * sum(map(bool, map(matches, b))) >= len(b) > 0 for b in values) else "text"

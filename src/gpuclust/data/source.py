@@ -18,6 +18,7 @@ from gpuclust.data.join import Join, JoinResult, join_columns, open_join
 from gpuclust.data.load import LoadedColumns, load_columns
 from gpuclust.data.schema import FileSchema, read_schema
 from gpuclust.data.table import NULL_SPELLINGS, Frame, Frames
+from gpuclust.data.vectors import VectorColumn, read_vectors
 from gpuclust.errors import ConfigurationError, DataError
 from gpuclust.tracks.presets import PRESETS, TRACKS, Preset
 
@@ -75,6 +76,10 @@ class FileSource:
             notes=("some bytes do not fit the encoding and were replaced by U+FFFD",) if damaged else (),
             warnings=(bad,) if bad else (),
         )
+
+    def vectors(self, names: Sequence[str]) -> tuple[VectorColumn, ...]:
+        """Columns of vectors of the files. Raises DataError."""
+        return read_vectors(self.schema, names)
 
     def add_joined(self, frame: Frame, selection: ColumnSelection, frames: Frames) -> LoadedTable:
         """Add the selected columns of the joined table. Raises DataError."""
@@ -164,6 +169,11 @@ class CatalogueSource:
         del candidates  # the catalogue has an id
         frame = frames.from_pandas(self.table[[*selection.role_columns, *selection.features]])
         return LoadedTable(frame, {"kind": "catalogue", "n_rows": len(self.table), "seed": self.seed})
+
+    def vectors(self, names: Sequence[str]) -> tuple[VectorColumn, ...]:
+        """The catalogue has no vectors."""
+        assert not names
+        return ()
 
     def add_joined(self, frame: Frame, selection: ColumnSelection, frames: Frames) -> LoadedTable:
         """The frame itself: nothing is joined to the catalogue."""

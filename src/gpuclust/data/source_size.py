@@ -22,6 +22,7 @@ from gpuclust.data.remote import arrow_input
 from gpuclust.data.schema import FileSchema, first_rows
 from gpuclust.data.source import CATALOGUE_ROWS, CatalogueSource, open_source
 from gpuclust.data.table import CsvLayout
+from gpuclust.data.vectors import head_size
 from gpuclust.errors import DataError, message_of
 
 SAMPLE_BYTES = 1 << 20
@@ -32,13 +33,15 @@ SAMPLE_ROWS = 2000
 class SourceSize:
     """The rows and columns that a job reads. ``exact``: the rows are counted in footers, not estimated from a sample.
 
-    A feature takes 8 bytes a row; ``text_bytes`` are the bytes a row of the other columns.
+    A feature takes 8 bytes a row; ``text_bytes`` are the bytes a row of the other columns. ``n_vector_values`` of the features are values
+    of vectors, which take 4 bytes.
     """
 
     n_rows: int
     exact: bool
     n_features: int
     text_bytes: float
+    n_vector_values: int = 0
 
 
 def source_size(data: DataConfig) -> SourceSize:
@@ -58,7 +61,9 @@ def source_size(data: DataConfig) -> SourceSize:
     used = dict.fromkeys([*selection.role_columns, *selection.features, *candidates.all])
     text_columns = [name for name in used if name not in selection.features and name in source.schema.kinds]
     n_rows, exact = _n_rows(source.schema)
-    return SourceSize(n_rows, exact, n_features, sum(_widths(source.schema, text_columns).values()))
+    n_values = sum(head_size(source.schema, name) for name in selection.vectors)
+    text_bytes = sum(_widths(source.schema, text_columns).values())
+    return SourceSize(n_rows, exact, n_features + n_values, text_bytes, n_values)
 
 
 def _n_rows(schema: FileSchema) -> tuple[int, bool]:

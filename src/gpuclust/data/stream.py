@@ -26,6 +26,7 @@ from gpuclust.data.read import OpenedTable, find_id, open_table
 from gpuclust.data.row_stream import RowStream
 from gpuclust.data.stream_types import StreamedTypes
 from gpuclust.data.table import Audit, Frames, Roles, Table
+from gpuclust.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from gpuclust.runtime.blocks import DiskBlocks
@@ -113,6 +114,11 @@ def open_stream(
     readers = BatchedFrames(scratch)
     try:
         opened = open_table(data, readers)
+        if opened.selection.vectors:
+            raise ConfigurationError(
+                f"vectors ({', '.join(opened.selection.vectors)}) are held in memory, which memory.mode=disk and memory.limit do not "
+                "allow; use memory.mode=resident, a higher memory.limit, or data.n_rows for a sample"
+            )
         opened = opened.with_id(find_id(opened.candidates, lambda name: _all_distinct(opened.frame, name, scratch)))
         stream = RowStream(opened, frames, batch_rows)
         yield TypedStream(opened, stream, StreamedTypes.infer(stream, frames, scratch))

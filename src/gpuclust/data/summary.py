@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpuclust.data.feature_checks import FeatureIssue
 from gpuclust.data.table import Audit
+from gpuclust.model.vectors import listed
 
 MAX_NAMES = 6
 MAX_FEATURES = 20
@@ -19,8 +20,9 @@ def summary(audit: Audit) -> str:
     if audit.rows_kept < audit.rows_read:
         rows = f"{audit.rows_kept:,} of {audit.rows_read:,} rows ({'; '.join(_reasons(audit))})"
     n = len(audit.features)
-    shown = audit.features if n <= MAX_FEATURES else audit.features[:MAX_NAMES]
-    more = f" and {n - len(shown):,} more" if len(shown) < n else ""
+    names = listed(audit.features)
+    shown = names if len(names) <= MAX_FEATURES else names[:MAX_NAMES]
+    more = f" and {len(names) - len(shown):,} more" if len(shown) < len(names) else ""
     found = audit.source.get("id_column")
     identified = f"; id: {found}" if found else ""
     return f"{rows} × {n:,} feature{'s' if n != 1 else ''}: {', '.join(shown)}{more}{identified}"

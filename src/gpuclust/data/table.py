@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from gpuclust.data.files import TableFile
+
+if TYPE_CHECKING:
+    from gpuclust.data.vectors import VectorColumn
 
 # A pandas or a cuDF frame; shared code uses only the methods that both have.
 Frame = Any
@@ -86,7 +89,8 @@ class Table:
     ``frame`` has one row per item, a plain 0..n-1 index, the id column, every role column and every feature
     column; features are float64 and finite. ``fingerprint`` identifies the content that was read (a digest of
     the file's bytes, or of the catalogue's parameters), not the cleaning. ``rows`` (n_rows,) int64 are the numbers of the
-    rows in the source, counted from 0; None where they are 0..n-1.
+    rows in the source, counted from 0; None where they are 0..n-1. ``vectors`` are the columns of vectors, which are not in the frame;
+    their values are the last features.
     """
 
     frame: Frame
@@ -95,11 +99,17 @@ class Table:
     fingerprint: str
     audit: Audit
     rows: np.ndarray | None = None
+    vectors: tuple[VectorColumn, ...] = ()
+
+    @property
+    def column_features(self) -> tuple[str, ...]:
+        """The features that are columns of the frame: all but the values of vectors."""
+        return self.features[: len(self.features) - sum(column.size for column in self.vectors)]
 
     @property
     def other_columns(self) -> tuple[str, ...]:
         """The columns of the source that are neither features nor roles, in its order: see `gpuclust.data.read.other_columns`."""
-        used = {*self.roles.columns, *self.features}
+        used = {*self.roles.columns, *self.features, *(column.name for column in self.vectors)}
         return tuple(out.column for out in self.audit.left_out if out.column not in used)
 
     @property

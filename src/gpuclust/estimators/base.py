@@ -14,7 +14,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from gpuclust.config import COSINE
 from gpuclust.errors import ConfigurationError, GpuclustError
+from gpuclust.model.preparation import unit_rows
 
 FLOATS = (np.float64, np.float32)
 
@@ -48,13 +50,21 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def _rows_to_fit(self, X: ArrayLike, *, at_least: int = 1) -> NDArray[Any]:
         """X as an array, float32 or float64, in C order; its features are remembered."""
         rows: NDArray[Any] = validate_data(self, X, dtype=FLOATS, order="C", ensure_min_samples=at_least)
-        return rows
+        return self._unit(rows)
 
     def _rows(self, X: ArrayLike) -> NDArray[Any]:
         """X as an array like the one that was fitted. Raises NotFittedError, and ValueError for other features."""
         check_is_fitted(self)
         rows: NDArray[Any] = validate_data(self, X, dtype=FLOATS, order="C", reset=False)
-        return rows
+        return self._unit(rows)
+
+    def _unit(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The rows, divided by their length for the metric "cosine". Raises ValueError for a row of zeros."""
+        if getattr(self, "metric", None) != COSINE:
+            return rows
+        if not rows.any(axis=1).all():
+            raise ValueError("metric='cosine' needs rows that are not zero: a row of zeros has no direction")
+        return np.ascontiguousarray(unit_rows(rows), rows.dtype)
 
 
 def seed_of(random_state: Any) -> int:

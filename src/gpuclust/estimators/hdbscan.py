@@ -47,6 +47,8 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         "eom": the most stable clusters of the tree (excess of mass); "leaf": its finest ones.
     allow_single_cluster : bool, default=False
         Whether all rows may be one cluster.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
 
     Attributes
     ----------
@@ -84,6 +86,7 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
         "max_cluster_size": [Interval(Integral, 1, None, closed="left"), None],
         "cluster_selection_method": [StrOptions({"eom", "leaf"})],
         "allow_single_cluster": ["boolean"],
+        "metric": [StrOptions({"euclidean", "cosine"})],
     }
 
     min_cluster_size: Any = 5
@@ -93,6 +96,7 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
     max_cluster_size: Any = None
     cluster_selection_method: Any = "eom"
     allow_single_cluster: Any = False
+    metric: Any = "euclidean"
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None) -> HDBSCAN:

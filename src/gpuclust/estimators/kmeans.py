@@ -51,6 +51,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         Tolerance on the squared shift of the centres, relative to the mean variance of the features.
     random_state : int, RandomState instance or None, default=None
         Seed of the initialisation.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        "cosine" is spherical K-Means: rows and centres are scaled to length 1, and distances are those between points of the unit sphere.
 
     Attributes
     ----------
@@ -67,7 +69,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     References
     ----------
-    Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007.
+    Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007;
+    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", 2001 (cosine).
 
     Examples
     --------
@@ -92,6 +95,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
+        "metric": [StrOptions({"euclidean", "cosine"})],
     }
 
     n_clusters: Any = 8
@@ -101,6 +105,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     max_iter: Any = 300
     tol: Any = 1e-4
     random_state: Any = None
+    metric: Any = "euclidean"
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> KMeans:
@@ -150,11 +155,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if isinstance(self.init, str):
             n_init = RESTARTS[self.init] if self.n_init == "auto" else self.n_init
             request = KMeansRequest(
-                self.n_clusters, seed_of(self.random_state), n_init, self.init, self.max_iter, self.tol
-            )
+                self.n_clusters, seed_of(self.random_state), n_init, self.init, self.max_iter, self.tol,
+                spherical=self.metric == "cosine",
+            )  # fmt: skip
             return fit_kmeans(X, [request], sample_weight=weight)[0]
         starts = [self._checked_start(start, X) for start in self._starts(X)]
-        fits = lloyd(X, starts, sample_weight=weight, max_iter=self.max_iter, tol=self.tol)
+        spherical = self.metric == "cosine"
+        fits = lloyd(X, starts, sample_weight=weight, max_iter=self.max_iter, tol=self.tol, spherical=spherical)
         return min(fits, key=lambda fit: fit.inertia)
 
     def _starts(self, X: NDArray[Any]) -> list[Any]:

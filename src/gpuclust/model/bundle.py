@@ -20,8 +20,9 @@ import numpy as np
 from gpuclust.errors import ModelError
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
 from gpuclust.model.prediction import Place, in_threads, place_rows, row_blocks, rule_of
-from gpuclust.model.preparation import MAP_DIMENSIONS, Preparation, arrays_in, preparation_in
+from gpuclust.model.preparation import MAP_DIMENSIONS, UNIT, Preparation, arrays_in, preparation_in
 from gpuclust.model.schema import FORMAT
+from gpuclust.model.vectors import listed, vector_columns
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
 UNPLACED = -2
@@ -141,7 +142,7 @@ class Bundle:
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         if raw.ndim != 2 or raw.shape[1] != len(self.features):
             raise ModelError(
-                f"rows have {raw.shape[-1]} values, the model takes {len(self.features)}: {', '.join(self.features)}"
+                f"rows have {raw.shape[-1]} values, the model takes {len(self.features)}: {', '.join(listed(self.features))}"
             )
         usable = np.empty(len(raw), dtype=bool)
 
@@ -167,7 +168,12 @@ class Bundle:
 
     def obstacle(self, row: np.ndarray) -> str | None:
         """Why a row of raw features (n_features,) cannot be placed; None when it can."""
+        for column, place in vector_columns(self.features).items():
+            if not np.isfinite(row[place]).all():
+                return f"{column} is missing, or one of its values is"
         within_reach = self.preparation.within_reach(row)
+        if self.preparation.scaling.method == UNIT and not row.any():
+            return "the row is zero in every feature, so that it has no direction"
         for j, (feature, value) in enumerate(zip(self.features, row.tolist(), strict=True)):
             low, high = self.bounds.get(feature, (None, None))
             if not np.isfinite(value):
@@ -202,6 +208,7 @@ class Bundle:
             "features": list(self.features),
             "dtype": self.preparation.dtype,
             "scale": self.preparation.scaling.method,
+            **({"unit": True} if self.preparation.unit else {}),
             **({"reduce": projection.name} if projection is not None else {}),
             "fills": dict(self.fills),
             "bounds": {k: list(v) for k, v in self.bounds.items()},

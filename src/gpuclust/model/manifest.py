@@ -13,15 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from gpuclust.errors import ExportError, ModelError, message_of
 from gpuclust.model.files import opened as regular
 from gpuclust.model.schema import one_line
+from gpuclust.model.vectors import element_names
 
 ASSIGNMENTS, CLUSTERS, MANIFEST, MODEL = "assignments.parquet", "clusters.parquet", "manifest.json", "model"
+POINTS = "points.npy"
+"""Of an export of vectors, which are not among the assignments: the prepared rows in their first principal components, (n_rows, m) float32,
+by which neighbours are found."""
+MAX_POINT_COLUMNS = 64
 FORMAT = 1
 ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
 ROLES = ("id", "title", "creator", "group", "popularity", "year", "preview")
@@ -78,7 +83,8 @@ class Text(_Part):
     size_keys: dict[str, str | None] = {}
     config: dict[str, Any] = {}
     roles: dict[str, Name]
-    features: Annotated[list[Name], Field(min_length=1, max_length=MAX_FEATURES)]
+    features: Annotated[list[Name], Field(max_length=MAX_FEATURES)]
+    vectors: dict[Name, Annotated[int, Field(ge=1, le=MAX_FEATURES)]] = {}
     colors: dict[str, str] = {}
     rows: RowCounts = RowCounts()
     noise_fraction: Number = None
@@ -98,6 +104,12 @@ class Text(_Part):
             raise ValueError("a feature is named twice")
         return features
 
+    @model_validator(mode="after")
+    def _any_feature(self) -> Self:
+        if not self.features and not self.vectors:
+            raise ValueError("it names no feature")
+        return self
+
     @field_validator("sha256")
     @classmethod
     def _complete(cls, digests: dict[str, str]) -> dict[str, str]:
@@ -114,8 +126,8 @@ class _Head(BaseModel):
 class Manifest:
     """The manifest of an export.
 
-    ``digest`` is that of its bytes; ``roles`` and ``features`` map to column names of ``assignments.parquet``; ``text`` is the
-    whole validated manifest.
+    ``digest`` is that of its bytes; ``roles`` and ``features`` map to column names of ``assignments.parquet``; ``vectors`` are the columns of
+    vectors, which are not there, with their lengths: the last features of the model; ``text`` is the whole validated manifest.
     """
 
     folder: Path
@@ -123,6 +135,19 @@ class Manifest:
     roles: Mapping[str, str]
     features: Mapping[str, str]
     text: Mapping[str, Any]
+
+    @property
+    def vectors(self) -> Mapping[str, int]:
+        """Column of vectors -> the number of values of a vector."""
+        return dict(self.text.get("vectors") or {})
+
+    @property
+    def model_features(self) -> tuple[str, ...]:
+        """The features of the model, in order."""
+        return (
+            *self.features,
+            *(name for column, size in self.vectors.items() for name in element_names(column, size)),
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

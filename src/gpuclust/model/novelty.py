@@ -108,8 +108,8 @@ class Novelty:
 
     @property
     def has_ranges(self) -> bool:
-        """Whether the model has the ranges of its training rows."""
-        return bool(self.features)
+        """Whether the model has the ranges of its training rows; those of vectors are not kept, only the distances and confidences."""
+        return bool(self.features) or self.training_confidence is not None
 
     def exceeding(self, max_outside: float) -> tuple[FeatureShift, ...]:
         """The features with more than this share of their values outside the training range, or with more than this share plus
@@ -131,7 +131,7 @@ class Novelty:
             lines.append(f"{len(shifted) - SHOWN} more features differ as much from their training range")
         if few := [f.feature for f in self.features if f.outside > 0 and not f.shifted]:
             lines.append(f"less than {SHOWN_FROM:.1%} of the values are outside the training range of {_listed(few)}")
-        if not any(f.outside for f in self.features):
+        if self.features and not any(f.outside for f in self.features):
             lines.append("every value is within the training range of its feature")
         gaps = [
             f"{f.feature} {f.missing:.1%}" for f in sorted(self.features, key=lambda f: -f.missing) if f.missing > 0

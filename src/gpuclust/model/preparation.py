@@ -23,6 +23,7 @@ Array = Any
 BLOCK_ROWS = 65_536
 
 MAP_DIMENSIONS = 3
+UNIT = "unit"
 
 # Scaled values beyond which squares, or distances in float32, overflow, by the type of the matrix. Where all are below the
 # inverse, squares vanish.
@@ -68,9 +69,18 @@ def reducer_of(name: str) -> type[Reducer]:
     raise ModelError(f"the reduction {name[:80]!r} is not known here; install the package that provides it")
 
 
+def unit_rows(X: Array, xp: Any = np) -> Array:
+    """Rows (n_rows, n_columns) float64 divided by their Euclidean length; a row of zeros is kept."""
+    # Values are brought near 1 first, so that their squares neither overflow nor vanish.
+    largest = xp.abs(X).max(axis=1, keepdims=True)
+    X = X / xp.where(largest > 0, largest, 1.0)
+    length = xp.sqrt((X * X).sum(axis=1, keepdims=True))
+    return X / xp.where(length > 0, length, 1.0)
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """``(x - offset) / scale`` per feature; both (n_features,) float64."""
+    """``(x - offset) / scale`` per feature; both (n_features,) float64. The method ``unit`` divides each row by its length instead."""
 
     method: str
     offset: np.ndarray
@@ -78,6 +88,8 @@ class Scaling:
 
     def transform(self, raw: Array, xp: Any = np) -> Array:
         """Raw rows (n_rows, n_features) float64, scaled."""
+        if self.method == UNIT:
+            return unit_rows(raw, xp)
         return (raw - xp.asarray(self.offset)) / xp.asarray(self.scale)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -178,7 +190,7 @@ class Preparation:
     """How raw features become a matrix: everything fitted, float64 on the host.
 
     ``projection`` is None when nothing was reduced; ``map_projection`` always holds the first three principal
-    components of the scaled features, for drawing.
+    components of the scaled features, for drawing. With ``unit``, the rows of the matrix are divided by their length in the end.
     """
 
     features: tuple[str, ...]
@@ -186,6 +198,7 @@ class Preparation:
     projection: Reducer | None
     map_projection: Projection
     dtype: str
+    unit: bool = False
 
     @property
     def n_columns(self) -> int:
@@ -199,6 +212,8 @@ class Preparation:
 
     def within_reach(self, raw: np.ndarray) -> np.ndarray:
         """Which values of rows (..., n_features) float64 have, once scaled, squares that ``dtype`` can hold: bool."""
+        if self.scaling.method == UNIT:  # a row of zeros has no direction
+            return np.broadcast_to(raw.any(axis=-1, keepdims=True), raw.shape)
         farthest = REACH[self.dtype]
         return np.asarray(np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale)
 
@@ -214,12 +229,17 @@ class Preparation:
 
         def run(block: slice) -> None:
             scaled = self.scaling.transform(raw[block], xp)
-            matrix[block] = scaled if self.projection is None else self.projection.transform(scaled, xp)
+            matrix[block] = self._reduced(scaled, xp)
             projected = self.map_projection.transform(scaled, xp)
             coordinates[block, : projected.shape[1]] = projected
 
         run_blocks(run, len(raw), xp)
         return matrix, coordinates
+
+    def _reduced(self, scaled: Array, xp: Any = np) -> Array:
+        """Scaled rows as rows of the matrix, float64."""
+        found = scaled if self.projection is None else self.projection.transform(scaled, xp)
+        return unit_rows(found, xp) if self.unit else found
 
     def points(self, raw: np.ndarray) -> np.ndarray:
         """The matrix of `transform` alone, with NumPy."""
@@ -227,7 +247,7 @@ class Preparation:
 
         def run(block: slice) -> None:
             scaled = self.scaling.transform(raw[block])
-            matrix[block] = scaled if self.projection is None else self.projection.transform(scaled)
+            matrix[block] = self._reduced(scaled)
 
         run_blocks(run, len(raw))
         return matrix
@@ -253,6 +273,7 @@ def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> 
         projection=projection_in(arrays, described.reduce),
         map_projection=Projection.from_arrays(arrays_in("map", arrays)),
         dtype=described.dtype,
+        unit=described.unit,
     )
 
 

@@ -87,6 +87,15 @@ class CategoryShare:
 
 
 @dataclass(frozen=True)
+class Term:
+    """A word of the titles in a cluster, how often it occurs there, and its weight (class-based TF-IDF)."""
+
+    value: str
+    count: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class Example:
     """A row that stands for a cluster. A text is empty where the table has no such role."""
 
@@ -130,6 +139,8 @@ class Cluster:
     top_groups_by_lift: tuple[CategoryShare, ...] = ()
     top_creators: tuple[CategoryShare, ...] = ()
     top_creators_by_lift: tuple[CategoryShare, ...] = ()
+    top_terms: tuple[Term, ...] = ()
+    """The words that set it apart, of a table with vectors; the largest weight first."""
     representatives: tuple[Example, ...] = ()
     """Rows close to its middle."""
     popular: tuple[Example, ...] = ()

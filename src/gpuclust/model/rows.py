@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gpuclust.errors import ModelError
+from gpuclust.model.vectors import listed, source_columns, stack, vector_columns
 
 # Text that stands for a missing number, in lower case.
 MISSING = ("", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "-", "?")
@@ -18,24 +19,31 @@ def to_matrix(data: Any, features: Sequence[str]) -> tuple[np.ndarray, pd.Index]
     """Rows as (n_samples, n_features) float64 with missing values as NaN, and their index.
 
     ``data`` is a DataFrame, a list of dictionaries, a dictionary of columns, all by name in any order and with any other
-    columns, or a 2-D array or list of lists (n_samples, n_features) in the order of ``features``; one row may be given as
+    columns (a vector in one column, as a list), or a 2-D array or list of lists (n_samples, n_features) in the order of ``features``; one row may be given as
     a dictionary, a Series or a list of numbers. As for a job, booleans count as 0 and 1 and text among numbers as missing.
 
     Raises ModelError when a feature is missing, when columns are not numeric, or when the shape does not fit.
     """
     frame = _frame(data, features)
-    if missing := [name for name in features if name not in frame.columns]:
-        raise ModelError(f"the rows lack {_named(missing)}; the model needs the columns {_named(features)}")
-    if repeated := [name for name in features if list(frame.columns).count(name) > 1]:
+    vectors = {n: p for n, p in vector_columns(features).items() if features[p.start] not in frame.columns}
+    wanted = source_columns(features) if vectors else features
+    if missing := [name for name in wanted if name not in frame.columns]:
+        raise ModelError(f"the rows lack {_named(missing)}; the model needs the columns {_named(wanted)}")
+    if repeated := [name for name in wanted if list(frame.columns).count(name) > 1]:
         raise ModelError(f"the rows have several columns named {repeated[0]!r}; keep one")
     raw = np.empty((len(frame), len(features)), dtype=np.float64)
+    inside = {j for place in vectors.values() for j in range(place.start, place.stop)}
     for j, name in enumerate(features):
-        raw[:, j] = _numbers(frame[name], name)
+        if j not in inside:
+            raw[:, j] = _numbers(frame[name], name)
+    for name, place in vectors.items():
+        raw[:, place] = stack(frame[name].tolist(), place.stop - place.start, name)
     return raw, frame.index
 
 
 def _named(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """The first names of a list, with ranges, and how many more there are."""
+    names = listed(names)
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more
 
@@ -47,7 +55,7 @@ def _frame(data: Any, features: Sequence[str]) -> pd.DataFrame:
     if isinstance(data, pd.Series):
         data = [data.to_dict()]
     if isinstance(data, Mapping):
-        columns = {name: np.atleast_1d(_plain(values)) for name, values in data.items()}
+        columns = {name: _column(values) for name, values in data.items()}
         return _made(columns, "columns of different lengths")
     if isinstance(data, np.ndarray) and data.dtype.names is not None:
         return pd.DataFrame(data)
@@ -70,6 +78,15 @@ def _frame(data: Any, features: Sequence[str]) -> pd.DataFrame:
 def _plain(value: Any) -> Any:
     """The value of an array without dimensions, which a scoring server makes of a number."""
     return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def _column(values: Any) -> Any:
+    """The values of a column: one-dimensional, or a list of vectors."""
+    try:
+        found = np.atleast_1d(_plain(values))
+    except ValueError:  # vectors of several lengths
+        return list(values)
+    return list(found) if found.ndim > 1 else found
 
 
 def _made(content: Any, problem: str) -> pd.DataFrame:

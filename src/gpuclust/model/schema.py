@@ -82,6 +82,7 @@ class Description(_Strict):
     features: Annotated[list[str], Field(min_length=1)]
     dtype: Literal["float32", "float64"]
     scale: str
+    unit: bool = False
     reduce: Name = "pca"
     fills: dict[str, Finite]
     bounds: dict[str, tuple[Finite | None, Finite | None]]

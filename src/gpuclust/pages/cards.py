@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example
+from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Term
 from gpuclust.pages.facts import telling_features, z_matrix
 from gpuclust.pages.palette import cluster_color, ink_on
 from gpuclust.pages.text import count, label_name, measure, number, one_line, percent
@@ -91,7 +91,7 @@ def _card(
         f'<div class="share"><i style="width:{100 * c.fraction:.2f}%"></i></div>'
         f"{about}{_features(c, words, units, limit, rest)}{_rule(c)}"
         f"{_examples('Representative', c.representatives, link)}{_examples('Most popular', c.popular, link)}"
-        f"{_shares('Top groups', c.top_groups)}{_shares('Top creators', c.top_creators)}"
+        f"{_terms(c.top_terms)}{_shares('Top groups', c.top_groups)}{_shares('Top creators', c.top_creators)}"
         "</article>"
     )
 
@@ -160,6 +160,13 @@ def _shares(title: str, shares: Sequence[CategoryShare]) -> str:
         for s in shares
     ]
     return f"<h4>{title}</h4><ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _terms(terms: Sequence[Term]) -> str:
+    if not terms:
+        return ""
+    lines = [f'<li>{data(t.value, 80)} <span class="quiet">{count(t.count)}</span></li>' for t in terms]
+    return f"<h4>Words</h4><ul>{''.join(lines)}</ul>"
 
 
 def _table(clusters: Sequence[Cluster], rows: str) -> str:

@@ -81,7 +81,7 @@ def share_page(content: Share) -> str:
     said = (
         one_line(content.dataset),
         f"{count(n_rows)} {rows}",
-        f"{count(len(content.features))} features",
+        f"{count(int(content.metrics.get('n_features') or len(content.features)))} features",
         content.date,
     )
     return (

@@ -17,6 +17,7 @@ from gpuclust.analysis.diagnostics import Diagnostics, reference_column, run_dia
 from gpuclust.analysis.profile import Profile, profile
 from gpuclust.analysis.profile import with_rules as add_rules
 from gpuclust.analysis.table_stats import TableStats, compute_table_stats
+from gpuclust.config import needs_length, unit_rows
 from gpuclust.data.clean import clean
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
@@ -102,7 +103,7 @@ def get_table(job: Job, context: RunContext) -> Table:
                 table = read(data, frames)
             context.display.stage("cleaning")
             with context.backend.errors("cleaning the table"):
-                table = clean(table, rules, frames)
+                table = clean(table, rules, frames, unit=needs_length(job.config))
         say_table(job, table_lines(table), context)
         return table
 
@@ -126,6 +127,7 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
                 key=job.key_of_matrix,
                 backend=context.backend,
                 scratch=context.scratch(job),
+                unit=unit_rows(c),
             )
 
     with context.backend.errors("the matrix"):
@@ -223,7 +225,7 @@ def describe(
     """What is in each cluster of a labelling of the table."""
     stats = table_stats(job, table, context)
     preset = job.config.data.preset
-    return profile(stats, table.features, labels, distance=distance, confidence=confidence, preset=preset)
+    return profile(stats, table.column_features, labels, distance=distance, confidence=confidence, preset=preset)
 
 
 def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, context: RunContext) -> Profile:

@@ -130,7 +130,7 @@ def _job_figures(result: Result) -> dict[str, bytes]:
             names={c.cluster: c.name for c in result.profile.clusters},
         )
     }
-    if described:
+    if described and result.profile.features:
         drawn["profile"] = figures.profile_heatmap(
             result.profile.z(),
             result.profile.features,

@@ -20,6 +20,7 @@ from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.novelty import RANGE, training_summary
+from gpuclust.model.vectors import listed
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, data_name, with_size
 from gpuclust.pipeline.run_files import job_files
 from gpuclust.runtime.matrix import Matrix
@@ -51,7 +52,7 @@ def as_params(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def features_used(table: Table) -> dict[str, Any]:
     """The features that were clustered, and their number, as parameters of a run."""
-    return {"features": ", ".join(table.features), "n_features": len(table.features)}
+    return {"features": ", ".join(listed(table.features)), "n_features": len(table.features)}
 
 
 def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcome:
@@ -151,16 +152,19 @@ def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarra
     """What a model keeps of its training rows, to compare new rows with: ranges of the features, and of what was found."""
     # Values that occur, on the outer side of the quantile: at most 1 % of the training rows lie beyond, and interpolating
     # between values near 1e308 would overflow.
-    numbers = table.frame[list(table.features)]
+    names = table.column_features
+    if not names:
+        return training_summary({}, table.n_rows, distance, confidence)
+    numbers = table.frame[list(names)]
     if isinstance(numbers, DiskFrame):
         places = np.array(RANGE) * (table.n_rows - 1)
         ranks = np.concatenate([np.floor(places[:2]), np.ceil(places[2:])]).astype(np.int64)
-        values = order_statistics(numbers.values_of(table.features), ranks)
+        values = order_statistics(numbers.values_of(names), ranks)
     else:
         sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
         found = [numbers.quantile(list(q), interpolation=side) for q, side in sides]
         values = np.vstack([(q.to_pandas() if hasattr(q, "to_pandas") else q).to_numpy(np.float64) for q in found])
-    ranges = dict(zip(table.features, values.T.tolist(), strict=True))
+    ranges = dict(zip(names, values.T.tolist(), strict=True))
     return training_summary(ranges, table.n_rows, distance, confidence)
 
 

@@ -14,6 +14,7 @@ from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.analysis.criteria import plateau_criteria
 from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
+from gpuclust.analysis.table_stats import feature_blocks
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
 from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
 from gpuclust.errors import DeviceLost, GpuclustError, JobError
@@ -179,8 +180,7 @@ def _sample(job: Job, context: RunContext) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
     table = jobs.get_table(job, context)
     rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
-    raw = context.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
-    return rows, context.backend.to_host(raw)
+    return rows, feature_blocks(table, context.backend.frames).take(rows)
 
 
 def _with_baselines(curves: Curves, finished: Sequence[Outcome], context: RunContext) -> Curves:

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.config import ReduceConfig, ScaleConfig
+from gpuclust.config import UNIT, ReduceConfig, ScaleConfig
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError
 from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, Projection, Reducer, Scaling, reducer_of
 from gpuclust.reducers.pca import first, fit_components, reduced
 from gpuclust.reducers.scalers import FeatureStatistics, feature_statistics, fit_scaling
 from gpuclust.runtime.backend import Array, Backend
-from gpuclust.runtime.blocks import DiskBlocks, RowBlocks
+from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, LocalBlocks, RowBlocks
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.scratch import Scratch
+from gpuclust.runtime.vector_blocks import VectorBlocks, host_columns
 
 
 def prepare(
@@ -28,10 +29,11 @@ def prepare(
     key: str,
     backend: Backend,
     scratch: Scratch | None = None,
+    unit: bool = False,
 ) -> Matrix:
     """Fit scaling and projection on the table in float64, and make the matrix in ``dtype``.
 
-    The matrix is float64 whatever ``dtype`` says where the scaled values have squares that float32 cannot hold. The
+    With ``unit``, the rows of the matrix are divided by their length. The matrix is float64 whatever ``dtype`` says where the scaled values have squares that float32 cannot hold. The
     matrix of a table on disk (`gpuclust.data.disk_frame.DiskFrame`), and its coordinates, are written to ``scratch``.
 
     Raises:
@@ -55,12 +57,15 @@ def prepare(
         projection=_projection(raw, scaling, components, reduce, backend),
         map_projection=first(components, MAP_DIMENSIONS),
         dtype=dtype,
+        unit=unit,
     )
     X: Array | RowBlocks
     coordinates: np.ndarray | RowBlocks
-    if isinstance(raw, RowBlocks):
-        assert scratch is not None, "the matrix of a table on disk needs a scratch folder"
+    if isinstance(raw, RowBlocks) and scratch is not None:
         X, coordinates = _to_disk(raw, preparation, scratch)
+    elif isinstance(raw, LocalBlocks):
+        on_host, coordinates = _in_memory(raw, preparation)
+        X = backend.to_device(on_host)
     else:
         X, on_device = preparation.transform(raw, backend.xp)
         coordinates = backend.to_host(on_device)
@@ -69,16 +74,23 @@ def prepare(
 
 
 def raw_features(table: Table, backend: Backend) -> Array | RowBlocks:
-    """The features of a table (n_rows, n_features) float64: on the backend's device, or in blocks if the table is on disk."""
+    """The features of a table (n_rows, n_features) float64: on the backend's device, or in blocks if the table is on disk or has vectors."""
+    names = table.column_features
     if hasattr(table.frame, "values_of"):
-        return table.frame.values_of(table.features)
-    return backend.frames.to_matrix(table.frame, table.features)
+        columns = table.frame.values_of(names)
+    elif table.vectors:
+        return VectorBlocks(host_columns(table, backend.frames), table.vectors)
+    else:
+        return backend.frames.to_matrix(table.frame, names)
+    return VectorBlocks(columns, table.vectors) if table.vectors else columns
 
 
 def _largest(table: Table, scaling: Scaling, statistics: FeatureStatistics) -> float:
     """The largest absolute scaled value. Scaling keeps the order, so the extremes are those of the raw values. Raises ConfigurationError
     if distances between such values cannot be computed in float64.
     """
+    if scaling.method == UNIT:
+        return 1.0
     extremes = np.abs(scaling.transform(np.stack([statistics.lowest, statistics.highest]))).max(axis=0)
     largest = float(extremes.max())
     if not 1 / REACH["float64"] < largest < REACH["float64"]:
@@ -107,6 +119,16 @@ def _projection(
     fitter: Any = reducer_of(reduce.method)
     fitted: Reducer = fitter.fit(scaling.transform(raw, backend.xp), reduce, backend=backend, components=components)
     return fitted
+
+
+def _in_memory(raw: LocalBlocks, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix and the coordinates of blocks of raw features as arrays on the host, in one read of these."""
+    X = np.empty((len(raw), preparation.n_columns), preparation.dtype)
+    coordinates = np.empty((len(raw), MAP_DIMENSIONS), np.float32)
+    for block, rows in raw.runs():
+        own = slice(block * BLOCK_ROWS, block * BLOCK_ROWS + len(rows))
+        X[own], coordinates[own] = preparation.transform(rows)
+    return X, coordinates
 
 
 def _to_disk(raw: Any, preparation: Preparation, scratch: Scratch) -> tuple[RowBlocks, DiskBlocks]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.config import plugins
+from gpuclust.config import UNIT, plugins
 from gpuclust.errors import ConfigurationError
 from gpuclust.model.preparation import Scaling
 from gpuclust.runtime.backend import Array, Backend
@@ -22,7 +22,7 @@ FAR = 32.0
 # Standard deviations outside of which a feature is brought near 1 before a scaler is fitted: scikit-learn's and cuML's take
 # a spread below 2e-15 for that of a constant.
 SMALL, LARGE = 1e-9, 1e9
-METHODS = ("standard", "minmax", "robust", "none")
+METHODS = ("standard", "minmax", "robust", "none")  # of each feature; `unit` is of each row
 SIDE_BY_SIDE = 64  # rows that are compared at once
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -128,6 +128,8 @@ def fit_scaling(
 
     Raises ConfigurationError where a plug-in's scaler would need all rows of blocks in memory.
     """
+    if method == UNIT:
+        return Scaling(UNIT, np.zeros(raw.shape[1]), np.ones(raw.shape[1]))
     found = feature_statistics(raw, plain=method == "standard") if statistics is None else statistics
     origin, spread = found.mean, found.deviation
     with np.errstate(divide="ignore"):

@@ -128,7 +128,7 @@ def page(report: Report) -> str:
         template("page.html.j2").render(
             report=report,
             headline=headline(report.clusters, verdict=report.verdict, kind=kind, rows=rows) if report.clusters else "",
-            line=_line(report, len(features), rows),
+            line=_line(report, int(report.metrics.get("n_features") or len(features)), rows),
             tiles=_tiles(report, rows),
             heat=heat_map(report.clusters, words),
             sentences=sentences(report.clusters, report.metrics, words, rows=rows),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from gpuclust.config import Config
+from gpuclust.config import Config, needs_length, unit_rows
 
 T = TypeVar("T")
 
@@ -37,12 +37,12 @@ def _plain(value: Any) -> Any:
 def table_key(config: Config, fingerprint: str) -> str:
     """The key of a cleaned table: the same content under another path has the same key."""
     data = asdict(config.data) | {"path": None, "where": None}
-    return key("table", fingerprint, data, config.clean)
+    return key("table", fingerprint, data, config.clean, *(["unit"] if needs_length(config) else []))
 
 
 def matrix_key(config: Config, table: str) -> str:
     """The key of a prepared matrix."""
-    return key("matrix", table, config.scale, config.reduce, config.dtype)
+    return key("matrix", table, config.scale, config.reduce, config.dtype, *(["unit"] if unit_rows(config) else []))
 
 
 def nbytes(thing: Any) -> int:
@@ -51,6 +51,8 @@ def nbytes(thing: Any) -> int:
         return int(thing.memory_usage(index=True, deep=False).sum())
     if hasattr(thing, "nbytes"):
         return int(thing.nbytes)
+    if isinstance(thing, tuple):
+        return sum(map(nbytes, thing))
     if is_dataclass(thing) and not isinstance(thing, type):
         return sum(nbytes(getattr(thing, f.name)) for f in fields(thing))
     return 0

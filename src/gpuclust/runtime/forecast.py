@@ -37,6 +37,8 @@ RESULT_BYTES = 12
 """Bytes per row of the labels, confidences and distances, which are always held in memory."""
 TREE_SAMPLE = 250_000
 """The sample that HDBSCAN's tree is built from if the tree of all rows does not fit in memory; smaller if this does not fit either."""
+VECTOR_BYTES, VECTOR_BLOCKS = 4, 4
+"""Bytes of a value of a vector as it is read, and blocks of rows that are held in float64."""
 COORDINATE_BYTES = 12
 """Bytes per row of the three coordinates of the map."""
 
@@ -257,12 +259,21 @@ class _Need:
             return {"disk_base": 1.0, "disk_row": kept, "fixed": run + kept * RESULT_BYTES + drawn}
         return {
             "base": 1.0,
-            "number": n * size.n_features,
+            "number": n * (size.n_features - size.n_vector_values),
             "text": n * size.text_bytes,
             self.algorithm: n,
             "generated": n if self.config.data.source == "catalogue" else 0.0,
-            "fixed": n * self.n_columns * 2 * (self._itemsize - 4),
+            "fixed": n * self.n_columns * 2 * (self._itemsize - 4) + self._vector_bytes,
         }
+
+    @property
+    def _vector_bytes(self) -> float:
+        """The vectors in memory as they are read, the matrix, what K-Means keeps of it, and a few blocks in float64."""
+        values = self.size.n_vector_values
+        if not values:
+            return 0.0
+        n, blocks = float(self.size.n_rows), VECTOR_BLOCKS * 8.0 * min(self.size.n_rows, BLOCK_ROWS)
+        return n * VECTOR_BYTES * values + 2 * n * self._itemsize * min(self.n_columns, values) + blocks * values
 
     def time_terms(self) -> dict[str, float]:
         """Constant -> what it is multiplied by in the seconds of a job that reads its table alone."""

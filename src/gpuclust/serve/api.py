@@ -104,7 +104,13 @@ def describe(app: FastAPI, library: Library, rules: Access) -> None:
             schemas |= problem.pop("$defs") | {"Problem": problem}
             number, missing = {"type": "number"}, {"type": "null"}
             value = {"anyOf": [number, missing]}
-            schemas["Rows"]["properties"]["rows"]["items"] = features_schema(dict.fromkeys(library.features, value))
+            lists = {
+                name: {"type": "array", "items": value, "minItems": size, "maxItems": size}
+                for name, size in library.vectors.items()
+            }
+            schemas["Rows"]["properties"]["rows"]["items"] = features_schema(
+                dict.fromkeys(library.features, value) | lists
+            )
             taste = schemas["FromTaste"]["properties"]["taste"]
             ranges = {feature: taste_range(library, feature) for feature in library.features}
             taste |= features_schema(

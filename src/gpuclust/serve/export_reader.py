@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from gpuclust.errors import ExportError, message_of
-from gpuclust.model.manifest import ADDED, ASSIGNMENTS, CLUSTERS, Manifest, opened, verify
+from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import (
+    ADDED,
+    ASSIGNMENTS,
+    CLUSTERS,
+    MAX_POINT_COLUMNS,
+    POINTS,
+    Manifest,
+    opened,
+    verify,
+)
 from gpuclust.model.records import NOISE, Cluster, FeatureStats, Rule
 from gpuclust.model.schema import one_line
 from gpuclust.resources import gigabytes
@@ -194,6 +204,30 @@ def popularity_of(table: pa.Table, manifest: Manifest) -> np.ndarray:
     except pa.ArrowException:
         return np.full(table.num_rows, np.nan)
     return np.asarray(pc.fill_null(column, np.nan).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def points_of(table: pa.Table, manifest: Manifest, model: Bundle) -> np.ndarray:
+    """The rows in the prepared space (n_rows, n_columns), or in its first principal components where the export has no vectors.
+
+    Raises ExportError where these are missing or damaged.
+    """
+    if not manifest.vectors:
+        return model.points(raw_features(table, manifest))
+    path = manifest.folder / POINTS
+    if POINTS not in manifest.text["sha256"]:
+        raise ExportError(f"{path} is not in the manifest; export the run again")
+    with opened(manifest.folder, POINTS) as file:
+        verify(file, manifest, POINTS)
+        try:
+            points = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ExportError(f"{path} is damaged ({message_of(error)}); export it again") from error
+    fits = isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype == np.float32
+    if not fits or len(points) != table.num_rows or not 1 <= points.shape[1] <= MAX_POINT_COLUMNS:
+        raise ExportError(f"{path} does not fit the {table.num_rows:,} rows of the export; export it again")
+    if not np.isfinite(points).all():
+        raise ExportError(f"{path} has values that are not finite; export it again")
+    return points
 
 
 def raw_features(table: pa.Table, manifest: Manifest) -> np.ndarray:

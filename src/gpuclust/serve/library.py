@@ -69,7 +69,7 @@ class Library:
         """
         manifest = read_manifest(Path(folder))
         model = Bundle.load_preparation(manifest.folder / MODEL)
-        if model.features != tuple(manifest.features):
+        if model.features != manifest.model_features:
             raise ExportError(f"{folder} is damaged: its model has other features than its manifest; export it again")
         clusters = read_clusters(manifest)
         report = progress or (lambda stage, done: None)
@@ -110,8 +110,13 @@ class Library:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features, in the order of the model."""
-        return self.model.features
+        """The features that are columns, in the order of the model; the values of vectors are not in an export."""
+        return tuple(self._manifest.features)
+
+    @property
+    def vectors(self) -> Mapping[str, int]:
+        """The columns of vectors that the model takes, with their lengths."""
+        return self._manifest.vectors
 
     @property
     def facts(self) -> ExportInfo:
@@ -155,6 +160,8 @@ class Library:
     @property
     def listed_features(self) -> str:
         """The features for a message; of many, the first 40."""
+        if not self.features:
+            return f"the values of the vectors {', '.join(self._manifest.vectors)}, which the export does not hold"
         more = (
             f" and {len(self.features) - MAX_LISTED_FEATURES} more" if len(self.features) > MAX_LISTED_FEATURES else ""
         )
@@ -208,7 +215,7 @@ class Library:
         return self._index.recording[ranks]
 
     def points(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The points of items in the prepared feature space: (len(ranks), n_columns) float64."""
+        """The points of items in the prepared feature space, of vectors in its first principal components: (len(ranks), n_columns) float64."""
         return self._index.tree.points_of(np.asarray(ranks, dtype=np.int64))
 
     @property

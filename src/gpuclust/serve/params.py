@@ -185,11 +185,16 @@ PlaylistBody = Annotated[
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
+Cell = Value | list[Value | None] | None
+
+
 class Rows(QueryParams):
     """Rows of features, in the units of the table."""
 
-    rows: list[dict[str, Value | None]] = Field(
-        min_length=1, max_length=MAX_ROWS, description="A number for each feature of the model; null where unknown."
+    rows: list[dict[str, Cell]] = Field(
+        min_length=1,
+        max_length=MAX_ROWS,
+        description="A number for each feature of the model, a list of numbers for each column of vectors; null where unknown.",
     )
 
 

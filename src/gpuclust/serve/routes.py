@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gpuclust.errors import InputError
 from gpuclust.model.bundle import UNPLACED, Bundle
 from gpuclust.model.records import Cluster
+from gpuclust.model.vectors import vector_columns, without_vectors
 from gpuclust.serve import params as inputs
 from gpuclust.serve import schemas
 from gpuclust.serve.id_suggestions import near_names
@@ -251,18 +252,31 @@ def predict(request: Request, params: inputs.Rows) -> Json:
     return Json(schemas.Predictions(tuple(predictions)))
 
 
-def matrix(rows: list[dict[str, float | None]], features: tuple[str, ...]) -> np.ndarray:
+def matrix(rows: list[dict[str, inputs.Cell]], features: tuple[str, ...]) -> np.ndarray:
     """Convert rows to (n, n_features) float64 in the order of the model, NaN for null or missing. Raises Problem for unknown
-    names."""
-    known = frozenset(features)
+    names, and for a vector of another length."""
+    columns, vectors = without_vectors(features), vector_columns(features)
+    known = frozenset((*columns, *vectors))
     for i, row in enumerate(rows):
         if other := [name for name in row if name not in known]:
             raise Problem(
                 422,
-                f"rows.{i}: the model has no feature {other[0][:100]!r}; its features are {', '.join(features)}",
-                suggestions=near_names(other[0], features),
+                f"rows.{i}: the model has no feature {other[0][:100]!r}; its features are {', '.join((*columns, *vectors))}",
+                suggestions=near_names(other[0], (*columns, *vectors)),
             )
-    return np.array([[np.nan if (v := row.get(f)) is None else v for f in features] for row in rows], dtype=np.float64)
+        for name, value in row.items():
+            size = vectors[name].stop - vectors[name].start if name in vectors else None
+            if value is not None and (len(value) if isinstance(value, list) else None) != size:
+                takes = "a number" if size is None else f"a list of {size} numbers"
+                raise Problem(422, f"rows.{i}.{name}: the model takes {takes}")
+    found = np.full((len(rows), len(features)), np.nan)
+    for i, row in enumerate(rows):
+        cells = [row.get(name) for name in columns]
+        for name in vectors:
+            values = row.get(name)
+            cells += values if isinstance(values, list) else [None] * (vectors[name].stop - vectors[name].start)
+        found[i] = [np.nan if cell is None else cell for cell in cells]
+    return found
 
 
 def summary(cluster: Cluster) -> schemas.ClusterSummary:

@@ -42,6 +42,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from gpuclust.errors import StoreUnavailable, TrackingError
 from gpuclust.model.files import ARRAYS, MODEL
+from gpuclust.model.vectors import listed
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.claims import LEASE, TICKET, Leases, is_abandoned, is_live, is_mine, owner
@@ -530,7 +531,7 @@ def to_recorded_job(run: Run) -> RecordedJob:
 
 
 def _dataset(dataset: DatasetInput) -> MlflowDatasetInput:
-    columns = [{"type": "double", "name": name, "required": True} for name in dataset.features]
+    columns = [{"type": "double", "name": name, "required": True} for name in listed(dataset.features)]
     entity = Dataset(
         name=dataset.name,
         digest=dataset.fingerprint[:36],

@@ -11,7 +11,7 @@ import numpy as np
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_centers, sum_of_squares, use_fused
 from gpuclust.algorithms.registry import FitInput, FitResult
-from gpuclust.config import AUTO
+from gpuclust.config import AUTO, COSINE
 from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.jit import schedule_precompile
 
@@ -23,7 +23,8 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
     fused = [
         i
         for i, c in enumerate(configs)
-        if c.engine == "fused" or (c.engine == AUTO and use_fused(len(X), X.shape[1], c.n_clusters))
+        if c.engine == "fused"
+        or (c.engine == AUTO and (c.metric == COSINE or use_fused(len(X), X.shape[1], c.n_clusters)))
     ]
     results: dict[int, FitResult] = {}
     if fused:
@@ -44,9 +45,22 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
 def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansRequest]:
     """The request to our own engine."""
     return [
-        KMeansRequest(c.n_clusters, seed=seed, n_init=c.n_init, init=c.init, max_iter=c.max_iter, tol=c.tol)
+        KMeansRequest(c.n_clusters, seed, c.n_init, c.init, c.max_iter, c.tol, spherical=c.metric == COSINE)
         for c in configs
     ]
+
+
+EUCLIDEAN_ON_SPHERE = (
+    "Euclidean K-Means on rows of length 1, its centres divided by their length in the end; "
+    "cluster.engine=fused on a CPU keeps them at length 1 throughout"
+)
+
+
+def unit_centers(centers: np.ndarray) -> np.ndarray:
+    """Centres (n_clusters, n_columns) float64 divided by their length; one of length 0 is kept."""
+    centers = np.asarray(centers, np.float64)
+    length = np.sqrt((centers * centers).sum(axis=1, keepdims=True))
+    return np.asarray(centers / np.where(length > 0, length, 1.0))
 
 
 def with_note(result: FitResult, note: str) -> FitResult:
@@ -124,4 +138,8 @@ def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int) -> FitResult:
             tol=config.tol,
             random_state=seed,
         ).fit(X)
-    return result_of(X, model.cluster_centers_, model.n_iter_, model.n_iter_ < config.max_iter, "library")
+    converged = model.n_iter_ < config.max_iter
+    if config.metric != COSINE:
+        return result_of(X, model.cluster_centers_, model.n_iter_, converged, "library")
+    found = result_of(X, unit_centers(model.cluster_centers_), model.n_iter_, converged, "library")
+    return with_note(found, EUCLIDEAN_ON_SPHERE)

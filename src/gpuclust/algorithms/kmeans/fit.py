@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def fit_kmeans(
     X, weight = _checked(X, sample_weight)
     for request in requests:
         check_request(request, len(X))
-    found = _fit(_rows(X, weight), requests, progress=progress)
+    found = _fit(_rows(X, weight, _spherical(requests)), requests, progress=progress)
     return [_assigned(X, weight, fit) for fit in found]
 
 
@@ -93,15 +94,34 @@ def fit_centers(
     of an X in memory, takes X's place once the starts are chosen: the same fits, to rounding. Fits advance together as far as their
     labels, one or two bytes a row and fit, need no more than ``batch_bytes``. Raises FitError where a request cannot be fitted to X.
     """
+    if len({request.spherical for request in requests}) > 1:
+        return _fit_by_metric(X, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
     if not isinstance(X, RowBlocks):
         X = _checked(X, None)[0]
     for request in requests:
         check_request(request, len(X))
-    rows = _rows(X, np.empty(0))
+    rows = _rows(X, np.empty(0), _spherical(requests))
     try:
         return _fit(rows, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
     finally:
         rows.blocks.release(0)
+
+
+def _fit_by_metric(
+    X: np.ndarray | RowBlocks, requests: Sequence[KMeansRequest], *, progress: Progress, **options: Any
+) -> list[FittedCenters]:
+    """The requests for Euclidean and for spherical K-Means, one kind after the other."""
+    found: dict[int, FittedCenters] = {}
+    for spherical in (False, True):
+        own = [i for i, request in enumerate(requests) if request.spherical == spherical]
+        done, share = len(found) / len(requests), len(own) / len(requests)
+
+        def report(part: float, done: float = done, share: float = share) -> None:
+            progress(done + share * part)
+
+        fits = fit_centers(X, [requests[i] for i in own], progress=report, **options)
+        found |= zip(own, fits, strict=True)
+    return [found[i] for i in range(len(requests))]
 
 
 def lloyd(
@@ -111,10 +131,11 @@ def lloyd(
     sample_weight: np.ndarray | None = None,
     max_iter: int = 300,
     tol: float = 1e-4,
+    spherical: bool = False,
 ) -> list[KMeansFit]:
     """Lloyd's iterations from given centres, each (n_clusters, n_features) in the coordinates of X; one fit for each."""
     X, weight = _checked(X, sample_weight)
-    rows = _rows(X, weight)
+    rows = _rows(X, weight, spherical)
     outcomes = run_lloyd(rows, [(rows.frame.to_tiled(start), max_iter, tol) for start in starts])
     return [_assigned(X, weight, fit) for fit in _settled(rows, outcomes)]
 
@@ -130,7 +151,7 @@ def _fit(
     starts = choose_starts(rows, requests)
     if distinct is not None:  # in the coordinates of all rows, and with their variance, which tol is a share of
         seen = RowFrame(rows.frame, distinct.counts, keep_tiles=True)
-        rows = LloydRows(MemoryBlocks(distinct.X), seen, rows.sum_sq_norm)
+        rows = LloydRows(MemoryBlocks(distinct.X), seen, rows.sum_sq_norm, rows.spherical)
     jobs = [(start, requests[i].max_iter, requests[i].tol) for i, start in starts]
     outcomes = run_lloyd(rows, jobs, batch_bytes=batch_bytes, progress=progress)
     best: dict[int, LloydResult] = {}
@@ -218,8 +239,15 @@ def check_request(request: KMeansRequest, n_rows: int) -> None:
         raise FitError(f"n_init={request.n_init} and max_iter={request.max_iter} must both be 1 or more")
 
 
-def _rows(X: np.ndarray | RowBlocks, weight: np.ndarray) -> LloydRows:
+def _spherical(requests: Sequence[KMeansRequest]) -> bool:
+    (found,) = {request.spherical for request in requests}
+    return found
+
+
+def _rows(X: np.ndarray | RowBlocks, weight: np.ndarray, spherical: bool = False) -> LloydRows:
     try:
-        return rows_in_blocks(X) if isinstance(X, RowBlocks) else rows_in_memory(X, weight)
+        if isinstance(X, RowBlocks):
+            return rows_in_blocks(X, spherical=spherical)
+        return rows_in_memory(X, weight, spherical=spherical)
     except ValueError as error:
         raise FitError(f"{error}; clean or scale the features first") from None

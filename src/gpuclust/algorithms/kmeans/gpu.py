@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.assign_cuda import assign
-from gpuclust.algorithms.kmeans.cpu import Assigned, requests_of
+from gpuclust.algorithms.kmeans.cpu import EUCLIDEAN_ON_SPHERE, Assigned, requests_of, unit_centers, with_note
 from gpuclust.algorithms.kmeans.fit import check_request
 from gpuclust.algorithms.kmeans.lloyd_cuda import (
     DeviceJob,
@@ -28,6 +28,7 @@ from gpuclust.algorithms.kmeans.lloyd_cuda import (
 )
 from gpuclust.algorithms.kmeans.search_cuda import choose_starts
 from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.config import COSINE
 from gpuclust.runtime.gpu import device_errors
 
 QUIET_TOLERANCE = 2.0**-40
@@ -62,7 +63,7 @@ def fit_library(rows: DeviceRows, config: KMeansConfig, seed: int) -> FitResult:
     start, n_iter = _cuml_centers(rows, config, seed)
     max_iter = FINISH_ITER if n_iter < config.max_iter else 1
     (result,) = run_lloyd(rows, [DeviceJob(0, round_centers(rows, start), max_iter, 0.0)])
-    return _result(rows, result, n_iter + result.n_iter, "library")
+    return _result(rows, result, n_iter + result.n_iter, "library", spherical=config.metric == COSINE)
 
 
 def _cuml_centers(rows: DeviceRows, config: KMeansConfig, seed: int) -> tuple[cp.ndarray, int]:
@@ -102,13 +103,20 @@ def fit_fused(rows: DeviceRows, configs: Sequence[KMeansConfig], seed: int) -> l
     for (i, _), result in zip(starts, run_lloyd(rows, jobs), strict=True):
         if i not in best or result.inertia < best[i].inertia:
             best[i] = result
-    return [_result(rows, best[i], best[i].n_iter, "fused") for i in range(len(configs))]
+    return [
+        _result(rows, best[i], best[i].n_iter, "fused", spherical=config.metric == COSINE)
+        for i, config in enumerate(configs)
+    ]
 
 
-def _result(rows: DeviceRows, result: DeviceResult, n_iter: int, engine: str) -> FitResult:
-    """The rows assigned to the centres of a result: labels, confidence, distances and inertia, in float64 on the device."""
+def _result(rows: DeviceRows, result: DeviceResult, n_iter: int, engine: str, *, spherical: bool) -> FitResult:
+    """The rows assigned to the centres of a result, which are divided by their length for ``spherical`` K-Means: labels, confidence,
+    distances and inertia, in float64 on the device."""
     centers = exact_centers(rows, result)
+    if spherical:
+        centers = cp.asarray(unit_centers(cp.asnumpy(centers)))
     found = assign(rows.X, centers, cp)
     host: list[np.ndarray] = [cp.asnumpy(array) for array in (found.labels, found.confidence, found.distance, centers)]
     assigned = Assigned(host[0], host[1], host[2], float(found.squares.sum()))
-    return assigned.result(host[3], n_iter, result.converged, engine)
+    fitted = assigned.result(host[3], n_iter, result.converged, engine)
+    return with_note(fitted, EUCLIDEAN_ON_SPHERE) if spherical else fitted

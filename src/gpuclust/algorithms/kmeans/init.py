@@ -47,6 +47,8 @@ class KMeansRequest:
     init: str = "k-means++"
     max_iter: int = 300
     tol: float = 1e-4
+    spherical: bool = False
+    """Whether the rows have length 1, and so the centres shall have. Requests of one fit agree in it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tu
         for number in range(SAMPLES):
             mine = [i for i in owners if number < requests[i].n_init]
             if mine:
-                starts += _search(_sample(rows, (seed, number), SAMPLE_ROWS), number, mine, requests)
+                sample = _sample(rows, (seed, number), SAMPLE_ROWS)
+            starts += _search(sample, number, mine, requests, spherical=rows.spherical)
     return starts
 
 
@@ -128,10 +131,10 @@ def _seeds(sample: _Sample, request: KMeansRequest, restarts: range, number: int
 
 
 def _search(
-    sample: _Sample, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest]
+    sample: _Sample, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest], *, spherical: bool
 ) -> list[tuple[int, np.ndarray]]:
     """The best distinct solutions of each request on one sample; their trials advance together."""
-    rows = rows_in_memory(sample.X, sample.weight, sample.frame)
+    rows = rows_in_memory(sample.X, sample.weight, sample.frame, spherical=spherical)
     searches: list[_Search] = []
     trials: list[tuple[int, np.ndarray]] = []
     for i in owners:

@@ -58,8 +58,10 @@ class LloydResult:
     key: PassKey | None
 
 
-def rows_in_memory(X: np.ndarray, weight: np.ndarray, frame: Frame | None = None) -> LloydRows:
-    """Rows (n_samples, n_features) for passes, by default in coordinates of their own.
+def rows_in_memory(
+    X: np.ndarray, weight: np.ndarray, frame: Frame | None = None, *, spherical: bool = False
+) -> LloydRows:
+    """Rows (n_samples, n_features) for passes, by default in coordinates of their own; ``spherical`` rows have length 1.
 
     Raises ValueError where they hold NaN or infinity.
     """
@@ -67,13 +69,13 @@ def rows_in_memory(X: np.ndarray, weight: np.ndarray, frame: Frame | None = None
     own = frame_of(blocks) if frame is None else frame
     whole = frame is None and not len(weight)
     norms = own.sum_sq_norm if whole else blocks.reduce(square_norms, own, weight)
-    return LloydRows(blocks, RowFrame(own, weight, keep_tiles=True), norms)
+    return LloydRows(blocks, RowFrame(own, weight, keep_tiles=True), norms, spherical)
 
 
-def rows_in_blocks(blocks: RowBlocks) -> LloydRows:
+def rows_in_blocks(blocks: RowBlocks, *, spherical: bool = False) -> LloydRows:
     """Rows for passes that keep no copy of them. Raises ValueError where they hold NaN or infinity."""
     frame = frame_of(blocks)
-    return LloydRows(blocks, RowFrame(frame, np.empty(0), keep_tiles=False), frame.sum_sq_norm)
+    return LloydRows(blocks, RowFrame(frame, np.empty(0), keep_tiles=False), frame.sum_sq_norm, spherical)
 
 
 def run_lloyd(
@@ -127,7 +129,7 @@ def exact_centers(rows: LloydRows, outcomes: Sequence[LloydResult]) -> list[np.n
         if outcome.key is not None
     ]
     found = iter(rows.blocks.passes(requests) if requests else [])
-    return [o.centers if o.key is None else means_of(next(found)) * rows.frame.scale for o in outcomes]
+    return [o.centers if o.key is None else rows.centers_of(means_of(next(found)) * rows.frame.scale) for o in outcomes]
 
 
 def fill_empty(exact: ClusterSums, empty: np.ndarray, farthest: FarthestRows, grid: float) -> bool:
@@ -207,6 +209,9 @@ class LloydBatch:
 
     def move(self, fits: np.ndarray) -> None:
         """Make the means the centres; `state.moved` is then the squared length of that move."""
+        if self.rows.spherical:
+            for fit in fits.tolist():
+                self.state.means[self.of(fit)] = self.rows.centers_of(self.state.means[self.of(fit)])
         move_centers(fits, self.centers, self._grid, self.state.means, self.state.moved)
 
     def relocate(self, fits: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -234,9 +239,13 @@ class LloydBatch:
         return True
 
     def inertia(self, fit: int) -> float:
-        """Weighted sum of squared distances from the rows to the means of their clusters, from the statistics alone."""
+        """Weighted sum of squared distances from the rows to the centres of their clusters, from the statistics alone."""
         sums, masses, _ = (array[self.of(fit)] for array in self.total)
         filled = masses > 0
+        if self.rows.spherical:
+            centers = self.rows.centers_of(sums[filled] / masses[filled, None])
+            of_centers = (2 * centers * sums[filled] - masses[filled, None] * centers**2).sum()
+            return self.rows.sum_sq_norm - float(of_centers)
         return self.rows.sum_sq_norm - float(((sums[filled] ** 2).sum(axis=1) / masses[filled]).sum())
 
 

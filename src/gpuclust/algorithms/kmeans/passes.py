@@ -51,11 +51,21 @@ class LloydRows:
     blocks: RowBlocks
     seen: RowFrame
     sum_sq_norm: float  # weighted sum of the squared norms, in the coordinates of the frame
+    spherical: bool = False  # rows and centres have length 1
 
     @property
     def frame(self) -> Frame:
         """The coordinates."""
         return self.seen.frame
+
+    def centers_of(self, means: np.ndarray) -> np.ndarray:
+        """The centres of clusters from their means (n_clusters, n_features), both in the coordinates of the frame: on the sphere, the means
+        divided by their length (Dhillon and Modha 2001)."""
+        if not self.spherical:
+            return means
+        centers = self.frame.from_tiled(means)
+        length = np.sqrt((centers * centers).sum(axis=1, keepdims=True))
+        return self.frame.to_tiled(np.where(length > 0, centers / np.where(length > 0, length, 1.0), centers))
 
 
 class PassKey(NamedTuple):

@@ -32,7 +32,7 @@ from gpuclust.errors import ExportError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import ASSIGNMENTS, MODEL, Manifest
 from gpuclust.serve.averages import write_averages
-from gpuclust.serve.export_reader import popularity_of, raw_features, read_assignments, read_clusters
+from gpuclust.serve.export_reader import points_of, popularity_of, read_assignments, read_clusters
 from gpuclust.serve.neighbours import build_tree
 from gpuclust.serve.spelling import letters_of
 from gpuclust.serve.text import CREATOR_SEPARATOR, fold, recordings
@@ -78,8 +78,12 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         # SQLite releases the interpreter lock, so the numeric parts are computed at the same time.
         searching = pool.submit(_write_search, rows, folded, folder)
         creators = write_averages(rows, folder)
-        points = model.points(raw_features(table, manifest))
-        shares = axis_shares(rows, points)
+        if manifest.vectors:
+            points = points_of(table, manifest, model)[by_popularity]
+            shares = [*model.preparation.map_projection.explained_variance_ratio.tolist(), 0.0, 0.0][:3]
+        else:
+            points = points_of(table, manifest, model)
+            shares = axis_shares(rows, points)
         tree = build_tree(points, rows["cluster"].to_numpy())
         tree.save(folder)
         runs = _write_orders(rows, folder)
