@@ -273,3 +273,15 @@ def test_the_gpu_backend_fits_rapids():
     done = with_rapids("-m", "tests.contract.check_gpu")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fits: cuml" in done.stdout
+
+
+def test_the_body_of_a_kernel_is_left_to_the_compile_check(check):
+    report = check("""
+        def cuda_kernel(device=False):
+            return lambda function: function
+
+        @cuda_kernel(device=True)
+        def kernel(X: arrays.ndarray):
+            X.nowhere
+    """)
+    assert report.problems == []
