@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,16 +22,37 @@ def moto_server(port: int) -> Iterator[str]:
     """A server that speaks S3's protocol, in a process of its own; its address."""
     pytest.importorskip("moto.server", reason="needs moto[server]")
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, address):
+        yield address
+
+
+@contextmanager
+def google_server(port: int) -> Iterator[str]:
+    """A server that speaks the protocol of Google Cloud Storage, in a process of its own; its address."""
+    pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator")
+    start = "from gcp_storage_emulator.__main__ import main; main()"
+    address = f"http://127.0.0.1:{port}"
+    with _running(["-c", start, "start", "--in-memory", "--host", "127.0.0.1", "--port", str(port)], address):
+        yield address
+
+
+@contextmanager
+def _running(command: list[str], address: str) -> Iterator[None]:
+    """Python with a command line, from when the address answers on."""
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
-                with suppress(OSError):
+                try:
                     urllib.request.urlopen(address, timeout=2).close()
+                except urllib.error.HTTPError:  # an answer
                     break
-                time.sleep(0.1)
-            yield address
+                except OSError:
+                    time.sleep(0.1)
+                else:
+                    break
+            yield
         finally:
             process.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from gpuclust.data.stream import read_streamed
 from gpuclust.errors import DataError, ExportError, GpuclustError
 from gpuclust.runtime.scratch import Scratch
 from gpuclust.tracks.catalogue import catalogue
-from tests.remote_servers import moto_server, web_server
+from tests.remote_servers import google_server, moto_server, web_server
 
 ROWS = 3000
 
@@ -70,6 +71,39 @@ def s3(folder: Path) -> Iterator[str]:
             with store.open_output_stream(f"music/{path.relative_to(folder)}", compression=None) as out:
                 out.write(path.read_bytes())
         yield "s3://music"
+
+
+@pytest.fixture(scope="module")
+def google(folder: Path) -> Iterator[tuple[str, str]]:
+    """The same files in a bucket of a simulated Google Cloud Storage; what is before and after the name of a file in an address."""
+    from pyarrow import fs
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with google_server(port) as address:
+        made = urllib.request.Request(
+            f"{address}/storage/v1/b?project=p", b'{"name": "music"}', {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(made).close()
+        before, after = "gs://anonymous@music", f"?scheme=http&endpoint_override=127.0.0.1:{port}"
+        store, _ = fs.FileSystem.from_uri(before + after)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with store.open_output_stream(f"music/{path.relative_to(folder)}", compression=None) as out:
+                out.write(path.read_bytes())
+        yield f"{before}/", after
+
+
+@pytest.mark.parametrize("name", ["all.parquet", "all.csv.gz", "parts", "parts/part-*.parquet"])
+def test_google_cloud_storage(folder: Path, google: tuple[str, str], name: str, tmp_path: Path) -> None:
+    before, after = google
+    path = f"{before}{name}{after}"
+    pd.testing.assert_frame_equal(table_of(path), table_of(f"{folder}/{name}"))
+    with Scratch(tmp_path) as scratch:
+        data = DataConfig(path=path, preset="tracks")
+        table = read_streamed(data, CleanConfig(), PandasFrames(), scratch, batch_rows=700)
+        local = read(DataConfig(path=f"{folder}/{name}", preset="tracks"), PandasFrames())
+        pd.testing.assert_frame_equal(table.frame.to_pandas(), clean(local, CleanConfig(), PandasFrames()).frame)
 
 
 def table_of(path: str) -> pd.DataFrame:
