@@ -12,12 +12,17 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+import gpuclust as gc
+from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.config import CleanConfig, DataConfig
 from gpuclust.data.clean import clean
 from gpuclust.data.read import read
 from gpuclust.data.table import NULL_SPELLINGS, CsvLayout
+from gpuclust.runtime import forecast
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.cudf_frames import CudfFrames
+from gpuclust.runtime.pinned import PinnedWriter
+from tests.gpu_fakes.check_jobs import blobs
 from tests.gpu_fakes.device import DEVICE
 
 CPU, GPU = CpuBackend().frames, CudfFrames()
@@ -106,3 +111,22 @@ def test_the_audit_names_the_reader(tmp_path: Path, name: str, reader: str) -> N
     np.testing.assert_array_equal(
         GPU.to_matrix(tables[1].frame, tables[1].features).get(), CPU.to_matrix(tables[0].frame, tables[0].features)
     )
+
+
+@pytest.mark.parametrize("where", ["disk", "pinned"])
+def test_a_table_that_does_not_fit_the_device_goes_through_a_whole_sweep(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are on the host, in pandas and in blocks, with the backend of the GPU: from reading to the choice."""
+    closed: list[PinnedWriter] = []
+    close = PinnedWriter.close
+    monkeypatch.setattr(PinnedWriter, "close", lambda self: closed.append(self) or close(self))
+    if where == "pinned":
+        monkeypatch.setattr(forecast, "_device_limit", lambda: 1)
+    config = {"memory.mode": "disk"} if where == "disk" else {}
+    found = gc.sweep(
+        blobs(), KMeansConfig(n_clusters=3, n_init=1), config=config, backend="gpu", tracking=None, progress=False
+    )
+    assert list(found.leaderboard["failure"]) == [""]
+    assert bool(closed) == (where == "pinned")
+    assert np.bincount(found.runs[0].labels_).tolist() == [50, 50, 50]

@@ -203,14 +203,8 @@ class Stream:
 Stream.null = Stream(null=True)
 
 
-class PinnedMemoryPointer:
+class PinnedMemoryPointer(bytearray):
     """Pinned memory on the host, as a buffer."""
-
-    def __init__(self, size: int) -> None:
-        self.memory = np.zeros(size, np.uint8)
-
-    def __buffer__(self, flags: int) -> memoryview:
-        return memoryview(self.memory)
 
 
 def make() -> tuple[Cupy, Cupy, StandIn]:

@@ -22,7 +22,7 @@ from gpuclust.data.clean import clean
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
 from gpuclust.data.table import Table
-from gpuclust.errors import DeviceLost, GpuclustError, RecordingError, TrackingError, why
+from gpuclust.errors import DeviceLost, FitError, GpuclustError, RecordingError, TrackingError, why
 from gpuclust.metrics.validity import Scores, score
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import fail, record, table_lines
@@ -42,7 +42,8 @@ def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent
 def compute_all(jobs: Sequence[Job], context: RunContext) -> list[Result | Exception]:
     """The results of jobs that share a matrix; a job that fails gives its exception."""
     try:
-        return list(compute(jobs, context))
+        with context.backend.errors("the job"):
+            return list(compute(jobs, context))
     except (GpuclustError, MemoryError, ArithmeticError, ValueError, RuntimeError) as error:
         return [error for _ in jobs]
 
@@ -62,10 +63,7 @@ def record_all(
             if isinstance(result, Exception):
                 outcomes.append(fail(job, run_id, result, context))
                 continue
-            if parent is None:  # people look at the profile of a single job
-                rules = with_rules(job, result.table, result.profile, result.clustering.labels, context)
-                result = replace(result, profile=rules)
-            outcomes.append(record(job, run_id, result, context))
+            outcomes.append(_recorded(job, run_id, result, context, with_details=parent is None))
     except (TrackingError, OSError) as error:
         lost = ", ".join(job.name for job in jobs[len(outcomes) :])
         raise RecordingError(f"{lost} could not be recorded: {why(error)}") from error
@@ -73,6 +71,22 @@ def record_all(
         if isinstance(result, DeviceLost):
             raise result
     return outcomes
+
+
+def _recorded(job: Job, run_id: str, result: Result, context: RunContext, *, with_details: bool) -> Outcome:
+    """Record a result, with decision rules for a job that people look at. What is recorded of a table on a GPU is computed there: an error
+    of the GPU fails the job. Raises DeviceLost once this is recorded."""
+    try:
+        with context.backend.errors("recording the job"):
+            if with_details:
+                rules = with_rules(job, result.table, result.profile, result.clustering.labels, context)
+                result = replace(result, profile=rules)
+            return record(job, run_id, result, context)
+    except (FitError, DeviceLost) as error:
+        failed = fail(job, run_id, error, context)
+        if isinstance(error, DeviceLost):
+            raise
+        return failed
 
 
 def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustError]:

@@ -248,7 +248,8 @@ def keep_model(outcome: Outcome, context: RunContext) -> None:
     else:
         again = rebuild(job, context, expect=outcome.labels)
         clustering, described = again.clustering, again.profile
-    log_model(job, outcome.run_id, table, matrix, clustering, described, context)
+    with context.backend.errors("the model"):
+        log_model(job, outcome.run_id, table, matrix, clustering, described, context)
     if not context.recorder.has_model(outcome.run_id):
         raise TrackingError(
             f"the model of run {outcome.run_id} was not stored completely; check the store and its free space, and run again"

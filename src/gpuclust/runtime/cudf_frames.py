@@ -85,13 +85,15 @@ class CudfFrames:
         return frame.nans_to_nulls()
 
     def to_pandas(self, frame: cudf.DataFrame) -> Any:
-        """The frame, which may be on disk, in pandas, with the column types of PandasFrames."""
+        """The frame in pandas, with the column types of PandasFrames. It may be of a table on disk: on disk itself, or in pandas."""
         if not isinstance(frame, cudf.DataFrame):
-            return frame.to_pandas()
+            return PandasFrames().to_pandas(frame)
         return arrow_to_pandas(frame.to_arrow(preserve_index=False))
 
     def to_matrix(self, frame: cudf.DataFrame, columns: Sequence[str]) -> cp.ndarray:
-        """float64 array (n_rows, n_columns), C order, on the GPU."""
+        """float64 array (n_rows, n_columns), C order, on the GPU; also of the rows of a table on disk, which are in pandas."""
+        if not isinstance(frame, cudf.DataFrame):
+            return cp.asarray(PandasFrames().to_matrix(frame, columns))
         chosen: cudf.DataFrame = frame[list(columns)]
         return cp.ascontiguousarray(chosen.to_cupy(dtype=np.dtype(np.float64), na_value=np.nan))
 
