@@ -61,7 +61,7 @@ def measure(case: Case, chosen: list[str]) -> dict[str, dict[str, Any]]:
         except NoDisassembler:
             continue
         found[device]["spills"] = sum(
-            pipe(line) == "memory" and ("STL" in line or "LDL" in line) for line in code.instructions
+            pipe(line) == "load/store" and ("STL" in line or "LDL" in line) for line in code.instructions
         )
         found[device]["loops"] = {name: count(code, loop) for name, loop in case.loops.items()}
     return found
@@ -151,7 +151,8 @@ def main() -> int:
                     )
             if arguments.update:
                 steps = {name: loop.steps for name, loop in case.loops.items()}
-                kept[case.name] = {**kept.get(case.name, {}), "unit": case.unit, "steps": steps, **found}
+                launch = {"threads": case.threads, "dynamic_shared": case.dynamic_shared}
+                kept[case.name] = {**kept.get(case.name, {}), "unit": case.unit, "steps": steps, **launch, **found}
             lines += problems(case, found, kept.get(case.name, {}))
     names = {case.name for found in by_module.values() for case in found}
     if set(arguments.modules) == set(MODULES):

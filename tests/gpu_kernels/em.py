@@ -96,4 +96,16 @@ def cases() -> list[Case]:
             unit="cell",
         )
     )  # fmt: skip
+    found.append(
+        Case(
+            name="em_take_rows_float32",
+            function=kernels_cuda.take_rows,
+            signature=(array(float32, 2), array(int64, 1), array(float32, 2)),
+            max_registers=64,
+            max_shared=1 << 10,
+            threads=128,
+            loops={"value": Loop(marker="STG")},
+            unit="cell",
+        )
+    )
     return found

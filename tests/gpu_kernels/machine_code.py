@@ -17,7 +17,7 @@ REGISTERS, FRAME = 0x2F, 0x11  # attributes of .nv.info: registers, and bytes of
 PIPES = {
     "fp64": r"DFMA|DADD|DMUL|DSETP|DMNMX",
     "special": r"MUFU|F2F|F2I|I2F|FRND|POPC|BREV|FLO|F2FP|I2FP",
-    "memory": r"LD[A-Z]*|ST[A-Z]*|ATOM[A-Z]*|RED|SHFL|MATCH",
+    "load/store": r"LD[A-Z]*|ST[A-Z]*|ATOM[A-Z]*|RED|SHFL|MATCH",
     "multiply": r"IMAD",
     "fp32": r"FFMA|FADD|FMUL|FADD2|FFMA2|FMUL2",
     "control": r"BRA|BSSY|BSYNC|EXIT|NOP|CALL|RET|WARPSYNC|BAR|BMOV|DEPBAR|U[A-Z0-9]+|R2UR|S2UR|ULDC|S2R|CS2R|LDC|LDCU",
