@@ -41,3 +41,12 @@ def test_a_kernel_that_grows_or_spills_is_found() -> None:
     assert [line.partition(": ")[0] for line in found["grown"]] == ["products on sm_75", "products on sm_90"]
     assert all("a step of 'row' takes" in line for line in found["grown"])
     assert all("run this with --update" in line for line in found["new"])
+
+
+def test_a_kernel_without_a_case_is_found() -> None:
+    code = "from tests.gpu_kernels import check; check.with_named_device(); print(*check.without_case(check.cases('assign')), sep='\\n')"
+    done = with_rapids("-c", code)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any("algorithms/mixture/kernels_cuda.py" in line and "has no case" in line for line in lines)
+    assert not any("assign_cuda.py" in line for line in lines)

@@ -9,11 +9,13 @@ No GPU is needed: NVVM and nvJitLink of the RAPIDS wheels compile for a device t
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import multiprocessing
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +23,12 @@ from typing import Any
 import numba.cuda.dispatcher as dispatcher
 from numba.cuda.cudadrv import devices
 
+import gpuclust
 from gpuclust.runtime.jit_cuda import _KeyedByContent
 from tests.gpu_kernels.case import Case, Loop
 from tests.gpu_kernels.machine_code import Code, NoDisassembler, disassemble, disassembler, pipe, resources
 
+PACKAGE = Path(str(gpuclust.__file__)).resolve().parent
 COUNTS = Path(__file__).with_name("counts.json")
 MODULES = ("lloyd", "assign", "em", "silhouette", "scores")
 DEVICES = {"75": (7, 5, ""), "80": (8, 0, ""), "90": (9, 0, "a"), "100": (10, 0, "a"), "120": (12, 0, "a")}
@@ -123,13 +127,44 @@ def problems(case: Case, found: dict[str, dict[str, Any]], kept: dict[str, dict[
     return lines
 
 
+def without_case(found: Iterable[Case]) -> list[str]:
+    """A line for each kernel of the package that no case compiles, and for each that `cuda_kernel` does not declare."""
+    codes = [case.function.py_func.__code__ for case in found]
+    compiled = {(Path(code.co_filename).resolve(), code.co_firstlineno) for code in codes}
+    lines = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for decorator in getattr(node, "decorator_list", ()):
+                called = decorator.func if isinstance(decorator, ast.Call) else decorator
+                options = {keyword.arg for keyword in getattr(decorator, "keywords", ())}
+                place = f"{path.relative_to(PACKAGE)}:{decorator.lineno}: {getattr(node, 'name', '')}"
+                if ast.unparse(called) == "cuda.jit":
+                    lines.append(f"{place} is not declared by cuda_kernel")
+                elif ast.unparse(called) != "cuda_kernel" or "device" in options:
+                    continue
+                elif (path.resolve(), decorator.lineno) not in compiled:
+                    lines.append(f"{place} has no case in tests/gpu_kernels")
+    return lines
+
+
 def _one(task: tuple[str, int, list[str]]) -> dict[str, dict[str, Any]]:
     module, number, chosen = task
     return measure(cases(module)[number], chosen)
 
 
+def _line(case: Case, device: str, now: dict[str, Any]) -> str:
+    loops = ", ".join(f"{name} {loop and loop['all']}" for name, loop in now.get("loops", {}).items())
+    return f"{case.name:32} sm_{device:4} {now['registers']:4} registers {now['shared']:6} bytes  {loops}"
+
+
+def _launch(case: Case) -> dict[str, Any]:
+    """What counts.json keeps of a case itself."""
+    steps = {name: loop.steps for name, loop in case.loops.items()}
+    return {"unit": case.unit, "steps": steps, "threads": case.threads, "dynamic_shared": case.dynamic_shared}
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("modules", nargs="*", default=MODULES, metavar="MODULE", help=f"of {', '.join(MODULES)}")
     parser.add_argument("--update", action="store_true", help="write counts.json")
     parser.add_argument("--verbose", action="store_true", help="print what each kernel uses")
@@ -137,37 +172,29 @@ def main() -> int:
     arguments = parser.parse_args()
     with_named_device()
     kept: dict[str, dict[str, Any]] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
-    by_module = {module: cases(module) for module in arguments.modules}
-    tasks = [(module, i, arguments.devices) for module, found in by_module.items() for i in range(len(found))]
+    chosen = [(module, i, case) for module in arguments.modules for i, case in enumerate(cases(module))]
+    tasks = [(module, i, arguments.devices) for module, i, _ in chosen]
     lines = []
     with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(tasks))) as pool:
-        for (module, number, _), found in zip(tasks, pool.imap(_one, tasks), strict=True):
-            case = by_module[module][number]
+        for (_, _, case), found in zip(chosen, pool.imap(_one, tasks), strict=True):
             if arguments.verbose:
-                for device, now in found.items():
-                    loops = ", ".join(f"{name} {loop and loop['all']}" for name, loop in now.get("loops", {}).items())
-                    print(
-                        f"{case.name:32} sm_{device:4} {now['registers']:4} registers {now['shared']:6} bytes  {loops}"
-                    )
+                print(*(_line(case, device, now) for device, now in found.items()), sep="\n", flush=True)
             if arguments.update:
-                steps = {name: loop.steps for name, loop in case.loops.items()}
-                launch = {"threads": case.threads, "dynamic_shared": case.dynamic_shared}
-                kept[case.name] = {**kept.get(case.name, {}), "unit": case.unit, "steps": steps, **launch, **found}
+                kept[case.name] = {**kept.get(case.name, {}), **_launch(case), **found}
             lines += problems(case, found, kept.get(case.name, {}))
-    names = {case.name for found in by_module.values() for case in found}
     if set(arguments.modules) == set(MODULES):
+        names = {case.name for _, _, case in chosen}
         if arguments.update:
             kept = {name: counts for name, counts in kept.items() if name in names}
-        lines += [
-            f"counts.json has {name}, which is no case; run this with --update" for name in kept if name not in names
-        ]
+        lines += [f"counts.json has {name}, which is no case; run this with --update" for name in kept.keys() - names]
+        lines += without_case(case for _, _, case in chosen)
     if arguments.update:
         COUNTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     try:
         disassembler()
     except NoDisassembler as reason:
         print(f"instructions are not counted: {reason}")
-    print("\n".join(lines) if lines else f"{len(names)} kernels fit")
+    print("\n".join(lines) if lines else f"{len(chosen)} kernels fit")
     return 1 if lines else 0
 
 
