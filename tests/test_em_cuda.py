@@ -237,6 +237,21 @@ def test_the_search_for_a_start_runs_on_the_device(runs: dict[str, Any], monkeyp
     np.testing.assert_allclose(means, host.means_, rtol=1e-9, atol=1e-9)
 
 
+def test_the_memory_of_fits_with_other_numbers_of_components_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuclust.algorithms.mixture import em_cuda
+
+    class Space:
+        def __init__(self, X: np.ndarray, k: int, *_: object) -> None:
+            self.k = k
+
+    monkeypatch.setattr(em_cuda, "Workspace", Space)
+    passes, X = em_cuda.CudaPasses(), np.zeros((9, 2))
+    for k in range(2, 30):
+        first, short = passes._workspace(X, k, "full", 100), passes._workspace(X[:3], k, "full", 30)
+        assert passes._workspace(X, k, "full", 100) is first
+        assert list(passes._workspaces.values()) == [first, short]
+
+
 def device() -> Any:
     """numba.cuda where it finds a device; skips, saying why, where it does not."""
     cuda = pytest.importorskip("numba.cuda", reason="numba has no CUDA target here")

@@ -92,6 +92,14 @@ def test_too_little_memory_says_what_to_do(error: Exception) -> None:
     assert "dtype=float32" in str(found)
 
 
+def test_too_little_memory_of_the_machine_is_not_said_to_be_the_gpus() -> None:
+    for error in (MemoryError("Unable to allocate 3.4 GiB for an array"), MemoryError()):
+        found = failure_of(error, "the tree", healthy)
+        assert type(found) is FitError
+        assert "this machine has too little memory for the tree" in str(found)
+        assert "GPU" not in str(found)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -16,11 +16,11 @@ import pytest
 from gpuclust.algorithms.mixture.fit import em_backend
 from gpuclust.compose import compose
 from gpuclust.pipeline import job as jobs
-from gpuclust.pipeline.context import make_job
-from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks, Run
+from gpuclust.pipeline.context import RowStorage, make_job
+from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, MemoryBlocks, Run
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
-from gpuclust.runtime.forecast import PINNED, plan_memory
+from gpuclust.runtime.forecast import DISK, PINNED, plan_memory
 from gpuclust.runtime.pinned import RUN_ROWS, PinnedBlocks, PinnedWriter
 from tests.test_em_cuda import example
 
@@ -74,6 +74,21 @@ def test_a_job_with_its_matrix_in_pinned_memory_has_the_results_of_one_on_disk(
     times = [name for name in found["disk"].metrics if name.endswith("_seconds")]
     for name in found["disk"].metrics.keys() - set(times):
         assert found[PINNED].metrics[name] == found["disk"].metrics[name]
+
+
+def test_a_table_on_disk_has_no_pinned_matrix_because_another_table_has(tmp_path: Path) -> None:
+    storage, backend = RowStorage(), CpuBackend()
+    disk = plan_memory(compose(["data=catalogue", "data.n_rows=100", "memory.mode=disk"]))
+    kinds = {}
+    for mode in (PINNED, DISK):
+        plan = replace(disk, mode=mode, folder=tmp_path)
+        scratch = storage.folder(plan, backend)
+        assert scratch is not None
+        assert storage.folder(plan, backend) is scratch
+        writer = scratch.matrix_writer(2, np.float32)
+        writer.append(np.ones((3, 2), np.float32))
+        kinds[mode] = type(writer.close())
+    assert kinds == {PINNED: PinnedBlocks, DISK: DiskBlocks}
 
 
 SIMULATED = """

@@ -99,6 +99,23 @@ def test_exact_up_to_the_limit_of_pairs() -> None:
     assert silhouette_rows(1001, config, 0, "gpu") is not None
 
 
+def test_rows_in_blocks_are_not_copied_to_a_gpu_for_more_pairs_than_on_a_cpu(
+    noisy: tuple[np.ndarray, np.ndarray],
+) -> None:
+    class Gpu(CpuBackend):
+        name = "gpu"
+
+        def to_device(self, array: np.ndarray) -> np.ndarray:
+            assert len(array) <= 100, "the GPU has no room for all rows"
+            return array
+
+    X, labels = noisy
+    config = ScoreConfig(exact_limit=10_000, sample_size=100)
+    in_blocks = replace(matrix_of(X), X=MemoryBlocks(X))
+    (found,) = score(in_blocks, [clustering(labels)], config, seed=0, backend=Gpu())
+    assert found.metrics["silhouette"] == metrics_of(X, labels, config)["silhouette"]
+
+
 @pytest.mark.parametrize(
     "labels",
     [np.zeros(30, int), np.full(30, NOISE), np.arange(30)],

@@ -70,7 +70,7 @@ def score(
 ) -> list[Scores]:
     """Score several clusterings of one matrix; their silhouettes share one pass over the distances.
 
-    The silhouette (Rousseeuw 1987) is exact up to ``exact_limit`` pairs of rows, on a GPU up to `GPU_PAIRS` times as many. Above, it is
+    The silhouette (Rousseeuw 1987) is exact up to ``exact_limit`` pairs of rows, of a matrix on a GPU up to `GPU_PAIRS` times as many. Above, it is
     the mean over ``sample_size`` rows, which are drawn with ``seed`` and are the same for every clustering; their distances to all rows are computed.
     """
     started = time.perf_counter()

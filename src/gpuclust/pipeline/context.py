@@ -143,7 +143,7 @@ class RowStorage:
 
     def __init__(self) -> None:
         self._plans: dict[str, MemoryPlan] = {}
-        self._scratch: dict[Path, Scratch] = {}
+        self._scratch: dict[tuple[Path, bool], Scratch] = {}  # by folder, and whether matrices are in pinned memory
 
     def plan(self, job: Job, backend: str) -> MemoryPlan:
         """How the rows of a single job are held. Raises BackendError if neither memory nor disk can hold them."""
@@ -159,11 +159,10 @@ class RowStorage:
         """The folder of a plan; None where all rows are in memory."""
         if plan.mode == RESIDENT:
             return None
-        if plan.folder not in self._scratch:
-            self._scratch[plan.folder] = Scratch(
-                plan.folder, pinned=backend.host_array if plan.mode == PINNED else None
-            )
-        return self._scratch[plan.folder]
+        pinned = plan.mode == PINNED
+        if (plan.folder, pinned) not in self._scratch:
+            self._scratch[plan.folder, pinned] = Scratch(plan.folder, pinned=backend.host_array if pinned else None)
+        return self._scratch[plan.folder, pinned]
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,15 @@ def failure_of(error: Exception, what: str, synchronise: Callable[[], object]) -
     names = cuda_errors(text)
     if names & _LOST:
         return _lost(what, error)
-    if (
-        isinstance(error, MemoryError)
-        or names & _OUT_OF_MEMORY
-        or "out of memory" in text.lower()
-        or "bad_alloc" in text
-    ):
+    if names & _OUT_OF_MEMORY or "out of memory" in text.lower() or "bad_alloc" in text:
         return FitError(
             f"the GPU has too little memory for {what} ({_said(error)}); use dtype=float32, fewer rows, "
             "a higher backend.pool_fraction, or backend=cpu"
+        )
+    if isinstance(error, MemoryError):  # of NumPy, Arrow or Python
+        return FitError(
+            f"this machine has too little memory for {what} ({_said(error)}); use dtype=float32, fewer rows (data.n_rows), or a machine with "
+            "more"
         )
     if (later := _still_failing(synchronise)) is not None:
         return _lost(what, later)

@@ -206,7 +206,8 @@ class Workspace:
 
 
 class CudaPasses(IteratingBackend):
-    """The passes on the current CUDA device. Its memory is kept for the next pass over a matrix of the same shape."""
+    """The passes on the current CUDA device. Its memory is kept for the next pass over a matrix of the same shape, until one with another
+    number of components comes."""
 
     def __init__(self) -> None:
         self._workspaces: dict[tuple[Any, ...], Workspace] = {}
@@ -353,6 +354,8 @@ class CudaPasses(IteratingBackend):
     def _workspace(self, X: Array, k: int, covariance_type: str, max_iter: int) -> Workspace:
         key = (*X.shape, str(X.dtype), k, covariance_type, max_iter)
         if key not in self._workspaces:
+            if any(other.k != k for other in self._workspaces.values()):
+                self._workspaces.clear()
             self._workspaces[key] = Workspace(X, k, covariance_type, max_iter)
         return self._workspaces[key]
 
