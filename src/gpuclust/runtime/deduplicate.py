@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,11 +52,7 @@ def worth_deduplicating_fits(n_distinct: int | None, n_rows: int) -> bool:
 def distinct_rows(X: Any) -> Distinct:
     """Find the distinct rows of X (n, n_features), a NumPy or CuPy array of float32 or float64 and finite, exactly; 0.0 and -0.0 are the
     same."""
-    xp: Any = np
-    if not isinstance(X, np.ndarray):
-        import cupy
-
-        xp = cupy
+    xp: Any = np if isinstance(X, np.ndarray) else sys.modules["cupy"]
     _, first, inverse, counts = xp.unique(
         hash_rows(X.T, len(X), xp.zeros), return_index=True, return_inverse=True, return_counts=True
     )
