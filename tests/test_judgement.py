@@ -14,7 +14,8 @@ from sklearn.datasets import make_blobs
 from gpuclust.compose import compose, plan
 from gpuclust.errors import ConfigurationError
 from gpuclust.metrics.dbcv import core_distances, dbcv
-from gpuclust.pipeline import sweep
+from gpuclust.pipeline import job as jobs
+from gpuclust.pipeline import summary, sweep
 from gpuclust.pipeline.context import make_job
 from tests.known_answers import groups, moons
 
@@ -195,3 +196,13 @@ def test_finalists_that_were_resumed_are_computed_again_to_compare(context: Any)
     without = sweep.run(p, sweep.jobs_of(p, context.backend), context)
     assert without.conclusion is not None
     assert without.conclusion.comparisons == ()
+
+
+def test_a_sample_of_a_table_in_memory_is_taken_without_a_copy_of_all_its_features(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(compose(["data=catalogue", *QUICK]), "job", {}, "cpu")
+    table = jobs.get_table(job, context)
+    monkeypatch.setattr(summary, "feature_blocks", None)
+    rows, raw = summary._sample(job, context)
+    np.testing.assert_array_equal(raw, table.frame[list(table.features)].to_numpy()[rows])

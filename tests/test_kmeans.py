@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from gpuclust.algorithms.kmeans import init as starts
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_kmeans, lloyd
 from gpuclust.algorithms.kmeans.init import SAMPLE_ROWS
 from gpuclust.algorithms.kmeans.lloyd import LloydBatch, rows_in_memory
@@ -292,6 +293,18 @@ def test_k_means_plus_plus_reaches_separate_groups():
     X = np.repeat(1000.0 * np.arange(12)[:, None], 50, axis=0) + rng.standard_normal((600, 2))
     fit = fit_kmeans(X, [KMeansRequest(12, 0, n_init=5)])[0]
     assert np.bincount(fit.labels).tolist() == [50] * 12
+
+
+def test_one_restart_searches_one_sample(monkeypatch):
+    searched, search = [], starts._search
+
+    def counted(sample, number, *args, **options):
+        searched.append(number)
+        return search(sample, number, *args, **options)
+
+    monkeypatch.setattr(starts, "_search", counted)
+    fit_kmeans(large(), [KMeansRequest(3, 0, n_init=1)])
+    assert searched == [0]
 
 
 def test_progress_is_the_share_of_starts_that_have_ended():

@@ -180,7 +180,10 @@ def _sample(job: Job, context: RunContext) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a seeded sample of the job's rows, and their features in original units, float64 on the host."""
     table = jobs.get_table(job, context)
     rows = sampled_rows(table.n_rows, len(table.features), job.config.seed)
-    return rows, feature_blocks(table, context.backend.frames).take(rows)
+    if table.vectors:
+        return rows, feature_blocks(table, context.backend.frames).take(rows)
+    raw = context.backend.frames.to_matrix(table.frame.iloc[rows], table.features)
+    return rows, context.backend.to_host(raw)
 
 
 def _with_baselines(curves: Curves, finished: Sequence[Outcome], context: RunContext) -> Curves:

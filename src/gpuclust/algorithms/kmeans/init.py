@@ -89,7 +89,7 @@ def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tu
             mine = [i for i in owners if number < requests[i].n_init]
             if mine:
                 sample = _sample(rows, (seed, number), SAMPLE_ROWS)
-            starts += _search(sample, number, mine, requests, spherical=rows.spherical)
+                starts += _search(sample, number, mine, requests, spherical=rows.spherical)
     return starts
 
 
