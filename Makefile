@@ -55,7 +55,7 @@ lowest: ## the lower bounds of pyproject.toml, installed and tried on Python 3.1
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest-constraints.txt --editable '.[serve]'
 	$(LOWEST)/bin/python tests/lowest.py
 
-contract: ## every call that gpu.py makes against the real RAPIDS, and our kernels compiled (about 5 GB, no GPU needed)
+contract: ## check every call of the GPU backend against the real RAPIDS, and compile the CUDA kernels (about 5 GB, no GPU needed)
 	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.installed
 	$(RAPIDS)/bin/python -m tests.contract.check_gpu
 	$(RAPIDS)/bin/python -m tests.gpu_kernels.check
@@ -65,7 +65,7 @@ $(RAPIDS)/.installed: pyproject.toml
 	$(RAPIDS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu]' $(NVDISASM)
 	@touch $@
 
-gpu-check: ## on a machine with a GPU: its tests, then compute-sanitizer over the CUDA kernels; results as JSON
+gpu-check: ## on a machine with a GPU: the tests marked gpu, then the CUDA kernels under compute-sanitizer; results as JSON
 	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "make gpu-check needs a GPU: nvidia-smi finds none"; exit 2; }
 	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.checks
 	$(RAPIDS)/bin/python experiments/gpu_check.py
@@ -79,7 +79,7 @@ bench: install ## one script per performance claim; results under experiments/be
 	  case $$script in */common.py) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1 ;; esac; \
 	done
 
-gpu-bench: ## on a machine with a GPU: the benches' parts there, whole fits included; results/NAME_gpu.json
+gpu-bench: ## on a machine with a GPU: time single passes and whole fits; results in results/NAME_gpu.json
 	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "make gpu-bench needs a GPU: nvidia-smi finds none"; exit 2; }
 	$(MAKE) PYTHON=$(PYTHON) $(RAPIDS)/.checks
 	@for script in $$(grep -l gpu_too experiments/bench/*.py); do \
