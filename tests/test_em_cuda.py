@@ -252,6 +252,18 @@ def test_the_memory_of_fits_with_other_numbers_of_components_is_given_back(monke
         assert list(passes._workspaces.values()) == [first, short]
 
 
+def test_a_mixture_that_is_too_wide_for_the_device_is_not_told_to_use_float32() -> None:
+    """Rows are scored in float64 whatever the matrix is."""
+    from gpuclust.algorithms.mixture.em_cuda import em_launch, score_launch
+
+    assert em_launch(1000, 300, 5, "float32", False).blocks
+    with pytest.raises(
+        FitError, match=r"5 components of 300 features are too many .*; use backend=cpu, fewer features"
+    ) as found:
+        score_launch(1000, 300, 5, "float64", False)
+    assert "float32" not in str(found.value)
+
+
 def device() -> Any:
     """numba.cuda where it finds a device; skips, saying why, where it does not."""
     cuda = pytest.importorskip("numba.cuda", reason="numba has no CUDA target here")

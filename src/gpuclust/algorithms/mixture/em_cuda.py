@@ -103,7 +103,8 @@ def score_launch(n: int, d: int, k: int, dtype: str, diagonal: bool) -> Launch:
 
 def _too_many(k: int, d: int) -> FitError:
     return FitError(
-        f"{k} components of {d} features are too many for the device's shared memory; use backend=cpu, dtype=float32, or fewer of either"
+        f"{k} components of {d} features are too many for the device's shared memory; use backend=cpu, fewer features "
+        "(reduce=pca), or fewer components"
     )
 
 
