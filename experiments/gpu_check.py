@@ -1,11 +1,11 @@
-"""Everything that only a machine with a GPU can check, in one command: `make gpu-check`.
+"""The checks that need a GPU, in one command: `make gpu-check`.
 
     python experiments/gpu_check.py [--quick]
 
 First the tests marked gpu, then the CUDA kernels' tests on the device again under each tool of NVIDIA's compute-sanitizer: memcheck (addresses
 outside arrays, leaks), racecheck (threads of a block that use shared memory without a barrier between them) and synccheck (barriers that not
-all threads reach). --quick runs memcheck only. Writes bench/results/gpu_check.json; the exit status is 0 if all of it passes, 1 if something
-fails or could not be run, 2 where no GPU can be used.
+all threads reach). --quick runs memcheck only. Writes bench/results/gpu_check.json; the exit status is 0 if everything passes, 1 if something
+fails or could not be run, 2 if no GPU can be used.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gpuclust.runtime.backend import probe_gpu
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("memcheck", "racecheck", "synccheck")
-FOUND = 86  # the exit status that compute-sanitizer is to give when it finds something
+FOUND = 86  # the exit status of compute-sanitizer when it finds something
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-MOST_FINDINGS = 50
+MAX_FINDINGS = 50
 
 
 @dataclass
@@ -68,7 +68,7 @@ def run_tests(name: str, command: Sequence[str], *files: str) -> Check:
         print(done.stdout[-4000:], flush=True)
         counts, failed = tests_of(report)
     check = Check(name, whole, done.returncode == 0 and counts["run"] > 0, seconds)
-    check.findings = [*failed, *sanitizer_findings(done.stdout)][:MOST_FINDINGS]
+    check.findings = [*failed, *sanitizer_findings(done.stdout)][:MAX_FINDINGS]
     check.summary = f"{counts['run']} tests run, {counts['failed']} failed, {counts['skipped']} skipped"
     if command:
         check.summary += f"; {sanitizer_summary(done.stdout)}"

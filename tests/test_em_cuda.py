@@ -140,7 +140,7 @@ from gpuclust.errors import FitError
 from tests.test_em_cuda import BOTH, given_start
 
 simulator.install()
-em_cuda.WARPS, em_cuda.TOTAL_WARPS, em_cuda.LOOK_EVERY = 1, 2, 2
+em_cuda.WARPS, em_cuda.TOTAL_WARPS, em_cuda.ITERATIONS_PER_CHECK = 1, 2, 2
 em_cuda.MERGERS, kernels_cuda.M_STEP_THREADS = 2, 4
 short_em.ROUNDS = BOTH["rounds"]
 X = BOTH["X"]

@@ -137,14 +137,14 @@ def test_more_clusters_than_distinct_rows_end():
 
 @simulated
 def test_a_fit_stops_at_its_limit_while_others_go_on(monkeypatch):
-    monkeypatch.setattr(lloyd_cuda, "PASSES_A_LOOK", 3)
+    monkeypatch.setattr(lloyd_cuda, "PASSES_PER_CHECK", 3)
     X = clusters(100, 2, "float32")
     rows = rows_on_device(X, np)
     start = rows.to_tiled(X[:6].astype(float))
     short, long = run_lloyd(rows, [DeviceJob(0, start, 2, 0.0), DeviceJob(0, start, 100, 0.0)])
     assert (short.n_iter, short.converged) == (2, False)
     assert long.converged
-    assert long.n_iter > lloyd_cuda.PASSES_A_LOOK
+    assert long.n_iter > lloyd_cuda.PASSES_PER_CHECK
     (again,) = run_lloyd(rows, [DeviceJob(0, long.centers, 100, 0.0)])
     np.testing.assert_array_equal(again.centers, long.centers)
 

@@ -73,7 +73,7 @@ def assert_equal(results, expected, tolerance):
         ("float64", 3, False, False, {}),
         ("float32", 1, True, False, {}),
         ("float64", 5, True, True, {"STRETCH": 16, "LEVELS": 2}),  # several stretches, which end inside cells
-        ("float32", 5, False, True, {"STRETCH": 30, "MOST_TARGETS": 1, "SUMS_BYTES": 8 * 48 * 32 * 3}),  # and launches
+        ("float32", 5, False, True, {"STRETCH": 30, "MAX_TARGETS": 1, "SUMS_BYTES": 8 * 48 * 32 * 3}),  # and launches
         ("float64", 40, False, False, {"SHARED_BYTES": 3 * 40 * 8}),  # a tile of three rows
     ],
 )

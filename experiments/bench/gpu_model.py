@@ -24,19 +24,19 @@ DEVICE = "90"
 ROWS = 1_160_000
 
 MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.7e9, 3.35e12  # of an H100 SXM; bytes a second
-WARPS_A_CLOCK = {
+WARPS_PER_CLOCK = {
     # Instructions of a warp that one multiprocessor executes in a clock, from the table of arithmetic throughputs in NVIDIA's programming
     # guide. "all" is what its four schedulers issue.
     "all": 4.0, "fp32": 4.0, "integer": 2.0, "multiply": 2.0, "fp64": 2.0, "load/store": 1.0, "special": 0.5, "control": 4.0,
 }  # fmt: skip
 REGISTERS, SHARED_BYTES, MAX_WARPS = 65_536, 227 << 10, 64  # of a multiprocessor
-WARP_A_CLOCK = 0.25  # instructions that one warp alone issues in a clock: most wait four clocks for the one before
-EFFICIENCY = 0.7  # at most: memory is waited for, and the last blocks leave places empty
+ISSUES_PER_CLOCK = 0.25  # instructions that a single warp issues in a clock: most wait four clocks for the previous one
+EFFICIENCY = 0.7  # at most: warps wait for memory, and the last blocks leave multiprocessors idle
 LAUNCH_US = 3.0  # from one kernel's start to the next one's, on the device
 REPEATED_LAUNCH_US = 5.0  # of the host: 1.2 measured for the arguments, the rest is the driver's
 ARRAY_US = 7.0  # of the host for each array of an ordinary launch of numba-cuda 0.30; measured on one core at 2.1 GHz
-LOOK_US = 25.0  # a download of a few bytes, which waits for the device
-LOOK_EVERY = 8  # iterations
+CHECK_US = 25.0  # a download of a few bytes, which waits for the device
+ITERATIONS_PER_CHECK = 8  # iterations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One way to do it. ``moved`` bytes of device memory; ``arrays`` of ordinary launches, ``launches`` that are repeated; ``one_block_us`` of
-    kernels whose few threads wait for each step; ``waiting_us`` of the host while the device waits; ``looks``: the host looks every
-    LOOK_EVERY times."""
+    """One implementation. ``moved`` bytes of device memory; ``arrays`` of ordinary launches, ``launches`` that are repeated; ``one_block_us`` of
+    kernels whose few threads wait for each step; ``waiting_us`` of the host while the device waits; ``checks``: the host reads the state every
+    ITERATIONS_PER_CHECK times."""
 
     kernels: tuple[Kernel, ...]
     moved: float
@@ -59,7 +59,7 @@ class Version:
     launches: int = 0
     one_block_us: float = 0.0
     waiting_us: float = 0.0
-    looks: bool = False
+    checks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def bound_us(kernel: Kernel, counts: dict[str, Any]) -> dict[str, float] | None:
     for name, loop in loops.items():
         for unit, number in loop.items():
             warps = number * case["steps"][name] * kernel.units / 32
-            busy[unit] = busy.get(unit, 0.0) + 1e6 * warps / (WARPS_A_CLOCK[unit] * MULTIPROCESSORS * CLOCK)
+            busy[unit] = busy.get(unit, 0.0) + 1e6 * warps / (WARPS_PER_CLOCK[unit] * MULTIPROCESSORS * CLOCK)
     return busy
 
 
@@ -98,7 +98,7 @@ def efficiency(kernel: Kernel, counts: dict[str, Any]) -> float:
     registers = -(-used["registers"] // 8) * 8 * case["threads"]
     shared = max(1024, used["shared"] + case["dynamic_shared"])
     blocks = min(REGISTERS // registers, SHARED_BYTES // shared, MAX_WARPS // warps)
-    return float(min(EFFICIENCY, blocks * warps / WARPS_A_CLOCK["all"] * WARP_A_CLOCK))
+    return float(min(EFFICIENCY, blocks * warps / WARPS_PER_CLOCK["all"] * ISSUES_PER_CLOCK))
 
 
 def modelled(version: Version, counts: dict[str, Any]) -> dict[str, Any] | None:
@@ -117,11 +117,11 @@ def modelled(version: Version, counts: dict[str, Any]) -> dict[str, Any] | None:
     launches = max(version.launches, len(version.kernels))
     device = max(memory / EFFICIENCY, computed) + LAUNCH_US * launches + version.one_block_us
     host = ARRAY_US * version.arrays + REPEATED_LAUNCH_US * version.launches
-    look = LOOK_US / LOOK_EVERY if version.looks else 0.0
-    total = device + host + version.waiting_us if version.waiting_us else max(device, host) + look
+    check = CHECK_US / ITERATIONS_PER_CHECK if version.checks else 0.0
+    total = device + host + version.waiting_us if version.waiting_us else max(device, host) + check
     limit = "memory" if memory / EFFICIENCY > computed else ", ".join(dict.fromkeys(busiest))
     return {
-        "total_us": total, "device_us": device, "host_us": host + version.waiting_us + look, "bound_us": max(bound, memory),
+        "total_us": total, "device_us": device, "host_us": host + version.waiting_us + check, "bound_us": max(bound, memory),
         "memory_us": memory, "limited_by": limit,
     }  # fmt: skip
 
@@ -138,7 +138,7 @@ def lloyd(n_features: int, n_clusters: int, target_us: float | None) -> Work:
             # The pass reads float32 tiles, whatever the type of the matrix.
             kernels=(Kernel(name=f"lloyd_pass_{n_features}", units=ROWS),),
             # `move_centers` adds 128 values three times, a step of 30 clocks after the other.
-            moved=table(ROWS, n_features), launches=2, one_block_us=3 * 128 * 30 / CLOCK * 1e6, looks=True,
+            moved=table(ROWS, n_features), launches=2, one_block_us=3 * 128 * 30 / CLOCK * 1e6, checks=True,
         ),
         target_us=target_us,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def em(n_features: int, n_components: int, target_us: float, host_us: float) -> 
         after=Version(
             kernels=(Kernel(name=f"em_pass_{n_features}_{n_components}_float32", units=ROWS),),
             # `merge` adds some hundred lines; `m_step` factors a matrix, two phases of about 900 clocks for each feature.
-            moved=table(ROWS, n_features), launches=3, one_block_us=5 + n_features * 2 * 900 / CLOCK * 1e6, looks=True,
+            moved=table(ROWS, n_features), launches=3, one_block_us=5 + n_features * 2 * 900 / CLOCK * 1e6, checks=True,
         ),
         target_us=target_us,
     )  # fmt: skip
@@ -178,7 +178,7 @@ def scores() -> Work:
         after=Version(
             kernels=(Kernel(name="grouped_products_11_float32", units=ROWS), Kernel(name="grouped_spreads_float32", units=ROWS)),
             moved=gathered + 100 * ROWS,  # the sort reads and writes labels and numbers in four steps
-            arrays=16, waiting_us=770 + 3 * LOOK_US + 300,  # the labels at 6 GB/s, three downloads, the small uploads and the sort's launches
+            arrays=16, waiting_us=770 + 3 * CHECK_US + 300,  # the labels at 6 GB/s, three downloads, the small uploads and the sort's launches
         ),
         target_us=None,
     )  # fmt: skip

@@ -48,7 +48,7 @@ WORSE = 1.0005  # the largest inertia allowed, as a multiple of scikit-learn's
 SHORT, LONG = 1, 11  # iterations
 REPEATS = 5
 ITERATION_REPEATS = 15  # more than elsewhere, as the difference of two short runs is noisy
-GPU_LENGTHS = (8, 88)  # iterations; the host looks at a fit on the device every eight
+GPU_ITERATIONS = (8, 88)  # iterations; the host reads the state of a fit on the device every eight
 GRID_ROWS = 40_000
 GRID = [(d, k) for d in (2, 8, 32, 128) for k in (4, 16, 64, 256)]
 
@@ -179,7 +179,7 @@ def on_gpu() -> dict[str, Any]:
     """An iteration on the device, after a check that all reach the same inertia, and whole fits."""
     from gpuclust.algorithms.kmeans import KMeansConfig
 
-    short, long = GPU_LENGTHS
+    short, long = GPU_ITERATIONS
     configs: dict[str, list[KMeansConfig]] = {}
     narrow, what = real_tracks(5)
     record: dict[str, Any] = {"data": what, "rows": ROWS}
@@ -197,7 +197,7 @@ def on_gpu() -> dict[str, Any]:
         functions = {
             f"{who}_{length}": synchronised(lambda run=run, length=length: run(length))
             for who, run in runs.items()
-            for length in GPU_LENGTHS
+            for length in GPU_ITERATIONS
         }
         seconds = interleaved(functions, REPEATS)
         each = {who: (seconds[f"{who}_{long}"] - seconds[f"{who}_{short}"]) / made[who] for who in runs}

@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _save_address_space() -> None:
-    """Reserve less address space than the defaults do, before threads start: Arrow's mimalloc reserves 1 GiB at its first allocation, and
-    glibc 64 MiB for each thread up to 8 for a core."""
+    """Reserve less address space than by default, before threads start. Arrow's mimalloc reserves 1 GiB at its first allocation, and glibc 64 MiB
+    for each thread, for up to 8 threads per core."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)

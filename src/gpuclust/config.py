@@ -324,7 +324,7 @@ class WorkersConfig:
 
 def unit_rows(config: Config) -> bool:
     """Whether prepared rows are divided by their length, because the algorithm compares them by their cosine. Rows that ``scale=unit``
-    has made so need no second division."""
+    has scaled to length 1 are not divided again."""
     cosine = getattr(config.cluster, "metric", None) == COSINE
     return cosine and not (config.scale.method == UNIT and config.reduce.method == "none")
 

@@ -44,7 +44,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a figure may differ, absolutely or as a share of its value, or the least agreement of labels; and why so far."""
+    """How far two values may differ, absolutely or relative to their size, or the smallest agreement of labels; and the reason."""
 
     limit: float
     kind: str
@@ -64,12 +64,14 @@ class Tolerance:
 
 
 LABELS, ABSOLUTE, RELATIVE = "labels", "absolute", "relative"
-_STOP = "each start stops when its centres or its likelihood hardly change, so two starts end a little apart"
-_FOLLOWS = "it follows the labels, of which a few on borders may differ"
-_TREE = "cuML's tree is that of the graph of nearest neighbours, so rows at the border of the noise may differ"
+_STOP = "a fit stops when its centres or its likelihood hardly change, so fits from different starts differ slightly"
+_FOLLOWS = "it depends on the labels, and a few labels on borders may differ"
+_TREE = "cuML builds its tree from the graph of nearest neighbours, so rows at the border of the noise may differ"
 TOLERANCES: Mapping[str, Tolerance] = {
     "labels": Tolerance(
-        0.999, LABELS, "the groups are clear; rows on a border may differ, because two starts end a little apart"
+        0.999,
+        LABELS,
+        "the groups are clear; rows on a border may differ, because fits from different starts differ slightly",
     ),
     "n_clusters": Tolerance(0.0, ABSOLUTE, "the groups are clear"),
     "inertia": Tolerance(1e-4, RELATIVE, _STOP),
@@ -78,9 +80,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "silhouette": Tolerance(1e-3, ABSOLUTE, _FOLLOWS),
     "calinski_harabasz": Tolerance(1e-3, RELATIVE, _FOLLOWS),
     "davies_bouldin": Tolerance(1e-3, RELATIVE, _FOLLOWS),
-    "explained_variance": Tolerance(1e-6, ABSOLUTE, "a sum of eigenvalues in float64, found by two libraries"),
+    "explained_variance": Tolerance(1e-6, ABSOLUTE, "a sum of eigenvalues in float64, computed by two libraries"),
 }
-OF_HDBSCAN: Mapping[str, Tolerance] = {
+HDBSCAN_TOLERANCES: Mapping[str, Tolerance] = {
     "labels": Tolerance(0.95, LABELS, _TREE),
     "silhouette": Tolerance(0.02, ABSOLUTE, _TREE),
     "calinski_harabasz": Tolerance(0.05, RELATIVE, _TREE),
@@ -139,7 +141,7 @@ class Figure:
 
     @property
     def agrees(self) -> bool:
-        """Whether it is in its tolerance."""
+        """Whether the difference is within the tolerance."""
         return self.tolerance.allows(self.ours, self.theirs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def cases() -> dict[str, Config]:
 
 
 def table() -> str:
-    """The rows that all machines cluster, as CSV text: five groups of different spreads, with four decimals, by NumPy's frozen generator."""
+    """The rows that all machines cluster, as CSV text: five groups of different spreads, with four decimals, from NumPy's legacy generator."""
     draw = np.random.RandomState(0)  # its numbers are the same in every version
     centers = draw.uniform(-8, 8, size=(N_GROUPS, N_FEATURES))
     spread = np.linspace(1.2, 2.2, N_GROUPS)[:, None]
@@ -219,7 +221,7 @@ def _run_case(name: str, config: Config, backend: Backend) -> CaseResult:
             return CaseResult(np.empty(0, np.int32), {}, error=str(result))
         found.append(result)
     metrics = found[0].metrics
-    wanted = {*TOLERANCES, *OF_HDBSCAN} & metrics.keys()
+    wanted = {*TOLERANCES, *HDBSCAN_TOLERANCES} & metrics.keys()
     if config.reduce.method == "none":
         wanted.discard("explained_variance")
     labels = found[0].clustering.labels
@@ -233,7 +235,7 @@ def compare(ours: BackendResult, theirs: BackendResult) -> Iterator[Figure]:
         a, b = ours.cases[name], theirs.cases[name]
         if a.error or b.error:
             continue
-        limits = {**TOLERANCES, **OF_HDBSCAN} if name.startswith("hdbscan") else TOLERANCES
+        limits = {**TOLERANCES, **HDBSCAN_TOLERANCES} if name.startswith("hdbscan") else TOLERANCES
         ari = float(agreement(contingency(a.labels, b.labels).table).ari)
         yield Figure(name, "labels", ari, 1.0, limits["labels"])
         for metric in (metric for metric in limits if metric in a.metrics and metric in b.metrics):
@@ -263,7 +265,7 @@ class ParityCard:
                 if case.error:
                     lines.append(f"{name} failed on the {one.backend}: {case.error}")
                 elif not case.repeats:
-                    lines.append(f"{name} gave other labels in a second run on the {one.backend}")
+                    lines.append(f"{name} gave different labels in a second run on the {one.backend}")
         for first, other, figures in self.pairs:
             lines += [
                 f"{f.case}: {f.figure} of {first.backend} and {other.backend} is out of its tolerance"
@@ -309,7 +311,7 @@ class ParityCard:
             yield "\nwhy these tolerances:"
             reasons: dict[str, dict[str, None]] = {}
             for f in (f for _, _, figures in self.pairs for f in figures):
-                of_hdbscan = f.tolerance in OF_HDBSCAN.values()
+                of_hdbscan = f.tolerance in HDBSCAN_TOLERANCES.values()
                 reasons.setdefault(f.tolerance.reason, {})[f"{f.figure} of hdbscan" if of_hdbscan else f.figure] = None
             for reason, names in reasons.items():
                 yield f"  {', '.join(names)}: {reason}"
@@ -320,13 +322,13 @@ class ParityCard:
             )
         yield from (f"\n{line}" for line in self.failures)
         if self.pairs and not self.failures:
-            yield "\nevery figure is in its tolerance"
+            yield "\nevery value is within its tolerance"
 
 
 def parity(others: Path | None = None, report: Callable[[str], None] = lambda text: None) -> ParityCard:
     """Run the cases on the backends of this machine; compare them with one another, and with a file that `save` wrote.
 
-    Raises DataError for a file that is none, or is of another version of the table.
+    Raises DataError for a file that `save` did not write, or that has results of other rows.
     """
     saved = load(others) if others is not None else []
     missing = probe_gpu()

@@ -154,7 +154,7 @@ def _check_sizes(vectors: Sequence[VectorColumn], sizes: Mapping[str, int], path
     for name, size in sizes.items():
         found = next((column.size for column in vectors if column.name == name), None)
         if found != size:
-            has = "is no list of numbers" if found is None else f"has vectors of {found:,} numbers"
+            has = "is not a list of numbers" if found is None else f"has vectors of {found:,} numbers"
             raise ModelError(f"{path}: the column {name!r} {has}, and the model takes vectors of {size:,}")
 
 

@@ -1,4 +1,4 @@
-"""The memory that this process may still take, and amounts of memory in words."""
+"""The memory that this process may still take, and amounts of memory as text."""
 
 from __future__ import annotations
 

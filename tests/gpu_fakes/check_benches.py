@@ -42,7 +42,13 @@ def test_whole_fits_agree_with_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.campaign
 def test_the_part_of_kmeans(monkeypatch: pytest.MonkeyPatch) -> None:
     kmeans = bench("kmeans", monkeypatch)
-    for name, value in {"ROWS": 400, "REPEATS": 1, "RESTARTS": 1, "SIZES": range(2, 4), "GPU_LENGTHS": (8, 16)}.items():
+    for name, value in {
+        "ROWS": 400,
+        "REPEATS": 1,
+        "RESTARTS": 1,
+        "SIZES": range(2, 4),
+        "GPU_ITERATIONS": (8, 16),
+    }.items():
         monkeypatch.setattr(kmeans, name, value)
     monkeypatch.setattr(kmeans, "real_tracks", lambda n_features: (groups(400, n_features), "made rows"))
     record = kmeans.on_gpu()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from gpuclust.algorithms.kmeans.kernels_cuda import N_STATE
-from gpuclust.algorithms.kmeans.lloyd_cuda import PASSES_A_LOOK, DeviceJob, rows_on_device, run_lloyd
+from gpuclust.algorithms.kmeans.lloyd_cuda import PASSES_PER_CHECK, DeviceJob, rows_on_device, run_lloyd
 from gpuclust.algorithms.mixture.em import EMSettings
-from gpuclust.algorithms.mixture.em_cuda import LOOK_EVERY, CudaPasses
+from gpuclust.algorithms.mixture.em_cuda import ITERATIONS_PER_CHECK, CudaPasses
 from gpuclust.algorithms.mixture.kernels_cuda import HEADER
 from gpuclust.algorithms.mixture.m_step import MixtureParameters
 from tests.gpu_fakes.device import DEVICE, DOWN, LAUNCH, Counts, Event
@@ -52,8 +52,8 @@ def mixture(X: Any, max_iter: int) -> Counts:
 @pytest.mark.parametrize(
     ("run", "look", "launches", "copies"),
     [
-        (lloyd, PASSES_A_LOOK, 2, {(DOWN, 8 * N_STATE)}),
-        (mixture, LOOK_EVERY, 3, {(DOWN, 8 * HEADER)}),
+        (lloyd, PASSES_PER_CHECK, 2, {(DOWN, 8 * N_STATE)}),
+        (mixture, ITERATIONS_PER_CHECK, 3, {(DOWN, 8 * HEADER)}),
     ],
     ids=["lloyd", "em"],
 )

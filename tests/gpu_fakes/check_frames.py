@@ -59,8 +59,8 @@ def test_a_plain_file_is_read_by_cudf(tmp_path: Path, end: str, header: bool) ->
     [
         ('1,7" Mix,2', "the Arrow reader (a quote inside an unquoted field)"),
         ('1,"7"" Mix",2', "cuDF"),
-        ("1,a", "the Arrow reader (a line that is no complete record)"),
-        ("1,a,2,3", "the Arrow reader (a line that is no complete record)"),
+        ("1,a", "the Arrow reader (a line that is not a complete record)"),
+        ("1,a,2,3", "the Arrow reader (a line that is not a complete record)"),
         ('1,"a\nb",2', "the Arrow reader (a line break inside quotes)"),
         ("1,a,abc", "the Arrow reader ('x' has cells that are not numbers)"),
         ("1,a,0.1234567890123456789", "the Arrow reader ('x' has numbers of more than 15 digits)"),

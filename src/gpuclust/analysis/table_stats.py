@@ -21,7 +21,7 @@ from gpuclust.runtime.vector_blocks import VectorBlocks, host_columns
 
 SHOWN_ROLES = ("id", "title", "creator")
 MAX_WORDS = 64
-"""Words of a title that count."""
+"""The number of words of a title that are used."""
 STOP_WORDS = frozenset(
     [
         "about",
@@ -114,7 +114,7 @@ STOP_WORDS = frozenset(
         "que",
     ]
 )
-"""Words that say nothing about a title."""
+"""Words that are ignored."""
 
 
 @dataclass(frozen=True)

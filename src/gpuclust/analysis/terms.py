@@ -1,4 +1,4 @@
-"""The words that set each cluster apart: class-based TF-IDF of a column of text (Grootendorst 2022, arXiv:2203.05794, section 3.3)."""
+"""The words that distinguish each cluster: class-based TF-IDF of a column of text (Grootendorst 2022, arXiv:2203.05794, section 3.3)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpuclust.model.records import Term
 
 TOP = 8
 MIN_COUNT = 2
-"""A word of one row is no word of a cluster."""
+"""A word must occur in at least this many rows of a cluster."""
 MIN_LIFT = 1.5
-"""A word must be so many times as frequent in a cluster as in all rows."""
+"""A word must be at least this many times as frequent in a cluster as in all rows."""
 
 
 def top_terms(words: Categories | None, labels: np.ndarray, clusters: Sequence[int]) -> dict[int, tuple[Term, ...]]:

@@ -263,7 +263,7 @@ def iter_arrow(reader: Any) -> Iterator[Any]:
 
 
 def common_schema(schemas: Sequence[Any]) -> Any:
-    """One schema for the same columns of several files: a type that holds the values of all, text where there is no other."""
+    """One schema for the same columns of several files: for each column a type that can hold the values of all files, else text."""
     return pa.schema([_common_field([schema.field(i) for schema in schemas]) for i in range(len(schemas[0]))])
 
 

@@ -29,7 +29,7 @@ class LoadedColumns:
     layouts: tuple[CsvLayout, ...] = ()
     bad: tuple[tuple[TableFile, BadRecords], ...] = ()
     readers: tuple[str, ...] = ()
-    """Who read the CSV files and why, each sentence once: see `gpuclust.data.table.CsvRows`."""
+    """Which reader read the CSV files, and why, without repetitions: see `gpuclust.data.table.CsvRows`."""
 
     @property
     def n_bad(self) -> int:

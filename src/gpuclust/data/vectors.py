@@ -25,11 +25,11 @@ from gpuclust.model.vectors import element_names
 BATCH_ROWS = 65_536
 HASH_ROWS = 4096
 HEAD_ROWS = 2000
-"""The length of vectors is that of most of the first rows."""
+"""The number of first rows whose most frequent length is the length of the vectors."""
 MAX_SIZE = 20_000
 GOOD, MISSING, LENGTH, NOT_FINITE, ZERO = range(5)
 REASONS = {MISSING: "missing", LENGTH: "of another length", NOT_FINITE: "with NaN or infinity", ZERO: "all zero"}
-"""Why a vector cannot be clustered. One that is all zero can, unless rows are scaled to length 1."""
+"""Why a vector cannot be clustered. A zero vector is dropped only if rows are scaled to length 1."""
 
 
 @dataclass(frozen=True)

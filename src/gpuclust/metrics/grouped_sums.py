@@ -15,7 +15,7 @@ from gpuclust.runtime.passes import PerRow, add_some, for_whole_run, on_host, xp
 
 SORTED = "rows sorted by cluster"  # key of a run's cache
 ORIGIN_ROWS = 16  # whose mean is the origin of products, so that columns far from 0 lose no digits
-MAX_COLUMNS = 64  # up to which the kernel of the products is the faster way
+MAX_COLUMNS = 64  # for more columns the kernel of the products is not used
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def spreads_of_run(run: Run, labels: PerRow, n_clusters: int, centers: np.ndarra
 
 
 def sorted_rows(run: Run, labels: PerRow, n_clusters: int) -> Any:
-    """The rows of a run on a device sorted by cluster (`grouped_sums_cuda.SortedRows`), kept until other labels come."""
+    """The rows of a run on a device sorted by cluster (`grouped_sums_cuda.SortedRows`), kept until the labels change."""
     from gpuclust.metrics import grouped_sums_cuda as kernels
 
     values, rows = run.cache.get(SORTED, (None, None))

@@ -26,9 +26,7 @@ from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run, together
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.passes import PerRow, add_some, each_block
 
-GPU_PAIRS = (
-    100  # times as many pairs of rows as on a CPU have an exact silhouette on a GPU: up to 1.4 million rows by default
-)
+GPU_PAIRS = 100  # on a GPU the limit of pairs of rows for an exact silhouette is this many times that of a CPU: 1.4 million rows by default
 
 # Whether a higher value is better, for every metric by which a sweep can choose its best job.
 HIGHER_IS_BETTER: dict[str, bool] = {

@@ -140,7 +140,7 @@ class Cluster:
     top_creators: tuple[CategoryShare, ...] = ()
     top_creators_by_lift: tuple[CategoryShare, ...] = ()
     top_terms: tuple[Term, ...] = ()
-    """The words that set it apart, of a table with vectors; the largest weight first."""
+    """The words that distinguish it, for a table with vectors; the largest weight first."""
     representatives: tuple[Example, ...] = ()
     """Rows close to its middle."""
     popular: tuple[Example, ...] = ()

@@ -102,7 +102,7 @@ def _parse(
     path: TableFile, layout: CsvLayout, n_records: int, numbers: Sequence[str], text: Sequence[str]
 ) -> cudf.DataFrame:
     """The named columns of a file that `count_records` found plain. Raises NotPlain where cuDF gives another number of rows, or a column of
-    ``numbers`` is for the Arrow reader."""
+    ``numbers`` must be read by the Arrow reader."""
     wanted = [*numbers, *text]
     frame: cudf.DataFrame = cudf.read_csv(
         path,

@@ -122,8 +122,8 @@ class GpuBackend:
 def set_up_memory(pool_fraction: float) -> None:
     """Create one memory pool for cuML, cuDF and CuPy in this process; one that the program has set up is kept.
 
-    The CUDA driver keeps the pool: it grows by what is asked for and has no fragments that an allocation would not fit in, up to
-    ``pool_fraction`` of the memory that is free now.
+    The CUDA driver manages the pool. It grows with the allocations, up to ``pool_fraction`` of the memory that is free now, and fragmentation
+    does not make allocations fail.
     """
     import rmm.mr
     from rmm.allocators.cupy import rmm_cupy_allocator

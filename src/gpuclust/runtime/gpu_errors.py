@@ -11,7 +11,7 @@ _CUDA_NAME = re.compile(r"cudaError([A-Z]\w*)|CUDA_ERROR_([A-Z_]+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = frozenset({"memoryallocation", "outofmemory"})
 _HARMLESS = _OUT_OF_MEMORY | {"insufficientdriver"}
-"""What waiting for the device may say although the context is not lost; the second where there is no driver at all."""
+"""Errors that a synchronisation may raise although the context is not lost; the second one is raised where there is no driver."""
 _LOST = frozenset({
     "illegaladdress", "launchtimeout", "contextisdestroyed", "assert", "hardwarestackerror", "illegalinstruction",
     "misalignedaddress", "invalidaddressspace", "invalidpc", "launchfailure", "launchfailed", "eccuncorrectable",
@@ -33,17 +33,17 @@ def failure_of(error: Exception, what: str, synchronise: Callable[[], object]) -
         return _lost(what, error)
     if names & _OUT_OF_MEMORY or "out of memory" in text.lower() or "bad_alloc" in text:
         return FitError(
-            f"the GPU has too little memory for {what} ({_said(error)}); use dtype=float32, fewer rows, "
+            f"the GPU has too little memory for {what} ({_describe(error)}); use dtype=float32, fewer rows, "
             "a higher backend.pool_fraction, or backend=cpu"
         )
     if isinstance(error, MemoryError):  # of NumPy, Arrow or Python
         return FitError(
-            f"this machine has too little memory for {what} ({_said(error)}); use dtype=float32, fewer rows (data.n_rows), or a machine with "
+            f"this machine has too little memory for {what} ({_describe(error)}); use dtype=float32, fewer rows (data.n_rows), or a machine with "
             "more"
         )
     if (later := _still_failing(synchronise)) is not None:
         return _lost(what, later)
-    return FitError(f"{what} failed on the GPU: {_said(error)}; try backend=cpu")
+    return FitError(f"{what} failed on the GPU: {_describe(error)}; try backend=cpu")
 
 
 def cuda_errors(text: str) -> frozenset[str]:
@@ -53,7 +53,7 @@ def cuda_errors(text: str) -> frozenset[str]:
 
 
 def _still_failing(synchronise: Callable[[], object]) -> Exception | None:
-    """The CUDA error that the device still gives, if it does. An error that does not end the context is given once."""
+    """The CUDA error that a synchronisation still raises, or None. An error that does not end the context is raised only once."""
     found = None
     for _ in range(2):
         try:
@@ -69,12 +69,12 @@ def _still_failing(synchronise: Callable[[], object]) -> Exception | None:
 
 def _lost(what: str, error: Exception) -> DeviceLost:
     return DeviceLost(
-        f"the GPU failed while computing {what} ({_said(error)}), and this process cannot use it any more (backend=cpu avoids it)"
+        f"the GPU failed while computing {what} ({_describe(error)}), and this process cannot use it any more (backend=cpu avoids it)"
     )
 
 
-def _said(error: Exception) -> str:
-    """The text of an exception in one line, with its type where that is not one of Python's that say nothing."""
+def _describe(error: Exception) -> str:
+    """The text of an exception in one line, after its type unless that is a general type of Python."""
     text = " ".join(_COLOUR.sub("", message_of(error)).split())
     if text and type(error) in (RuntimeError, ValueError, MemoryError):
         return text

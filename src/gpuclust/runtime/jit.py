@@ -208,7 +208,7 @@ def notify_on_compile(callback: Callable[[], None]) -> Iterator[None]:
 
 
 def report_compile() -> None:
-    """Within `notify_on_compile`: tell that something is compiled of which numba gives no event."""
+    """Within `notify_on_compile`: report a compilation for which numba sends no event."""
     if _listener is not None:
         _listener.report()
 

@@ -43,7 +43,7 @@ def cuda_kernel(*, device: bool = False, **options: Any) -> Callable[[Callable[.
 
 
 def _report_misses(cache: Any) -> None:
-    """Report that a kernel is compiled where it is not in the cache: numba.cuda gives no event of it."""
+    """Report the compilation of a kernel that is not in the cache, because numba.cuda sends no event for it."""
     load = cache.load_overload
 
     def load_or_report(*args: Any) -> Any:
@@ -104,9 +104,9 @@ def _code(code: CodeType) -> Iterator[str]:
 class RepeatedLaunch:
     """Launches of a kernel with the same arguments, as in the iterations of a fit whose arrays are kept.
 
-    numba prepares the arguments of every launch again, which takes the host several microseconds for each array: more than many of
-    our kernels run. Here the first call launches as usual and keeps what numba gives to the driver; the others give that to the driver.
-    Arrays must not be replaced between the calls, numbers are those of the first call.
+    numba prepares the arguments at every launch, which takes several microseconds of host time for each array. Here the first call launches
+    as usual and keeps the arguments that numba passes to the driver; later calls pass the same arguments to the driver. Arrays must not be
+    replaced between the calls, and numbers keep the values of the first call.
     """
 
     def __init__(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any, shared: int = 0) -> None:
@@ -116,7 +116,7 @@ class RepeatedLaunch:
         self._repeat: Callable[[], Any] | None = None
 
     def __call__(self) -> None:
-        """Start the kernel; it is not waited for."""
+        """Start the kernel and return without waiting for it."""
         if self._repeat is not None:
             self._repeat()
             return

@@ -1,7 +1,7 @@
 """Blocks of rows in page-locked ("pinned") host memory, for a matrix that is larger than the memory of the GPU.
 
 A GPU copies from such memory at the full speed of its bus, several times faster than from other memory, so that the passes of a fit can
-stream the rows to it. The blocks work in any memory of the host.
+stream the rows to it. Arrays that are not page-locked work too, with slower copies.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PinnedBlocks(LocalBlocks):
 
 
 class PinnedWriter:
-    """Takes rows from the first to the last, and gives them as `PinnedBlocks`, in arrays from ``allocate``."""
+    """Collects rows in order and returns them as `PinnedBlocks`, in arrays from ``allocate``."""
 
     def __init__(self, n_columns: int, dtype: Any, allocate: Allocate) -> None:
         self._allocate = allocate

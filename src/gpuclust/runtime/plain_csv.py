@@ -1,8 +1,8 @@
 """Which delimited files cuDF parses as the Arrow reader does, and the numbers in them with the Arrow reader's bits.
 
-cuDF treats every quote as the begin or the end of a quoted part (NVIDIA/cudf issues 11948 and 2398), keeps records with too many or too few
+cuDF treats every quote as the start or the end of a quoted part (NVIDIA/cudf issues 11948 and 2398), keeps records with too many or too few
 fields, and rounds numbers differently. A file whose quotes are only at the ends of fields, whose lines are all complete records and whose
-numbers have at most 15 digits is parsed alike by both. The check reads the file once, in threads.
+numbers have at most 15 digits is parsed in the same way by both. The check reads the file once, in threads.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ REASONS = {
     QUOTE: "a quote inside an unquoted field",
     AFTER_QUOTE: "text after a quoted field",
     OPEN_QUOTE: "a line break inside quotes",
-    FIELDS: "a line that is no complete record",
+    FIELDS: "a line that is not a complete record",
     RETURN: "a carriage return inside a line",
     NUL: "a zero byte",
 }
 
 
 class NotPlain(Exception):
-    """The file is for the Arrow reader; the message says why."""
+    """cuDF must not read the file; the message says why."""
 
 
 def count_records(path: TableFile, layout: CsvLayout) -> int:

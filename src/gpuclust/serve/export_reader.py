@@ -45,8 +45,8 @@ MAX_RATIO, FREE_BYTES = 500, 64 << 20
 BYTES_A_VALUE = 8
 READ_AT_ONCE = 1 << 20  # bytes of a file that is read whole
 MAX_TEXT_BYTES = 2 << 30  # of a column, as Arrow numbers the bytes of one
-TAKEN = {"confidence", "distance", *ALBUM_COLUMNS, *URL_COLUMNS, *DURATION_COLUMNS}
-"""The columns in lower case that are read where they exist, beside the features, the roles and what every export has."""
+OPTIONAL_COLUMNS = {"confidence", "distance", *ALBUM_COLUMNS, *URL_COLUMNS, *DURATION_COLUMNS}
+"""Columns (in lower case) that are read if they exist, in addition to the features, the roles and the columns of every export."""
 
 INDEX_BYTES, INDEX_ROW, INDEX_VALUES = 100_000_000, 300, 4.5
 """The memory of the build of an index: all together, for each row, and for each byte of the columns that are read."""
@@ -54,7 +54,7 @@ SMALLER = "use a machine with more memory, or export a job of fewer rows (data.n
 
 
 def read_assignments(manifest: Manifest) -> pa.Table:
-    """The rows of the export, checked against the manifest: features, roles, what the clustering added, and the columns of `TAKEN`.
+    """The rows of the export, checked against the manifest: features, roles, what the clustering added, and `OPTIONAL_COLUMNS`.
 
     Raises ExportError.
     """
@@ -68,7 +68,9 @@ def read_assignments(manifest: Manifest) -> pa.Table:
             )
         if repeated := [name for name in needed if names.count(name) > 1]:
             raise ExportError(f"{path} has two columns named {repeated[0]}; export it again")
-        return [name for name in names if name in needed or (name.lower() in TAKEN and names.count(name) == 1)]
+        return [
+            name for name in names if name in needed or (name.lower() in OPTIONAL_COLUMNS and names.count(name) == 1)
+        ]
 
     with opened(manifest.folder, ASSIGNMENTS) as file:
         verify(file, manifest, ASSIGNMENTS)
@@ -153,7 +155,11 @@ def index_bytes(manifest: Manifest) -> tuple[int, int]:
             groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
             names = {*manifest.roles.values(), *manifest.features.values(), *ADDED}
             chunks = [group.column(j) for group in groups for j in range(found.metadata.num_columns)]
-            own = [c for c in chunks if (name := c.path_in_schema.split(".")[0]) in names or name.lower() in TAKEN]
+            own = [
+                c
+                for c in chunks
+                if (name := c.path_in_schema.split(".")[0]) in names or name.lower() in OPTIONAL_COLUMNS
+            ]
             size = sum(chunk.total_uncompressed_size for chunk in own)
             return found.metadata.num_rows, int(INDEX_BYTES + INDEX_ROW * found.metadata.num_rows + INDEX_VALUES * size)
         except (pa.ArrowException, OSError):

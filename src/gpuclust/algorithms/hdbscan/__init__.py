@@ -42,7 +42,7 @@ class HdbscanConfig(ClusterConfig):
     """On a GPU, whether the CPU builds the exact spanning tree, or cuML an approximate one; null: exact for at most 8 columns. The CPU's tree
     is always exact."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+    """``cosine``: rows have length 1, so that Euclidean distances give the same order as cosine distances."""
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""

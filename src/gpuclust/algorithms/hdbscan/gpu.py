@@ -1,4 +1,4 @@
-"""HDBSCAN on the GPU: cuML's spanning tree with exact lengths, or the CPU's exact tree; cut on the host as any other."""
+"""HDBSCAN on the GPU: cuML's spanning tree with exact lengths, or the CPU's exact tree; the tree is cut on the host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gpuclust.runtime.backend import Array, Progress
 from gpuclust.runtime.gpu import device_errors
 
 MAX_MIN_SAMPLES = 1023
-"""The most neighbours that cuML's HDBSCAN can search."""
+"""The largest number of neighbours that cuML's HDBSCAN can search."""
 SPARE_NEIGHBOURS = 8
-"""Further neighbours that are searched, of which the nearest are taken by exact distances."""
+"""Additional neighbours that are searched; the nearest of all candidates are then chosen by exact distances."""
 SEARCH_ROWS = 1 << 16
 """Rows whose neighbours are held at once."""
 APPROXIMATE = (
-    "HDBSCAN's tree is that of cuML's graph of nearest neighbours, which is approximate: some rows may be in another cluster than by the "
-    "exact tree (cluster.exact=true)"
+    "HDBSCAN's tree is cuML's tree of the graph of nearest neighbours, which is approximate: some rows may be in another cluster than with "
+    "the exact tree (cluster.exact=true)"
 )
 
 

@@ -24,7 +24,8 @@ class KMeansConfig(ClusterConfig):
     tol: float = number(1e-4, low=0)
     """Stop when the squared move of the centres is below this share of the mean variance, as in scikit-learn."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: spherical K-Means (Dhillon and Modha 2001): rows and centres have length 1. Distances are chords, sqrt(2 - 2 cosine)."""
+    """``cosine``: spherical K-Means (Dhillon and Modha 2001): rows and centres have length 1. Distances are chords, sqrt(2 - 2 cosine).
+    Engine ``library``, and every engine on a GPU, fits Euclidean K-Means to the rows of length 1 and divides the final centres by their length."""
     engine: str = one_of("auto", "auto", "library", "fused")
     """``fused``: the kernels of gpuclust; ``library``: scikit-learn or cuML; ``auto``: on a CPU the faster of the two, always ``fused``
     above 65,536 rows; on a GPU ``library``."""

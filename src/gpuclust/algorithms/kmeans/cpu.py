@@ -51,7 +51,7 @@ def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansReques
 
 
 EUCLIDEAN_ON_SPHERE = (
-    "Euclidean K-Means on rows of length 1, its centres divided by their length in the end; "
+    "Euclidean K-Means on rows of length 1, and the final centres are divided by their length; "
     "cluster.engine=fused on a CPU keeps them at length 1 throughout"
 )
 

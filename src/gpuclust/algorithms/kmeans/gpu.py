@@ -1,7 +1,7 @@
 """K-Means on the GPU.
 
-Engine ``library`` is cuML, whose float32 sums depend on the order of its threads; our own Lloyd iterations, whose sums do not, continue from
-its rounded centres until no label changes. Engine ``fused`` is our own from the start: the search of `init` on samples, then the
+Engine ``library`` is cuML, whose float32 sums depend on the order of its threads. Lloyd iterations with exact sums (`lloyd_cuda`) continue
+from its rounded centres until no label changes. Engine ``fused`` does not use cuML: it runs the search of `init` on samples, then the
 iterations on all rows. Both keep the rows, the centres and the stopping rule on the device.
 """
 
@@ -39,7 +39,7 @@ FINISH_ITER = 1000
 
 
 def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
-    """Fit several configurations; engine ``fused`` is our own, any other cuML finished by our own iterations."""
+    """Fit several configurations, each with engine ``fused`` or with cuML and the iterations after it."""
     with device_errors("K-Means"):
         rows = rows_on_device(data.X, cp)
     results: dict[int, FitResult] = {}

@@ -48,7 +48,7 @@ class KMeansRequest:
     max_iter: int = 300
     tol: float = 1e-4
     spherical: bool = False
-    """Whether the rows have length 1, and so the centres shall have. Requests of one fit agree in it."""
+    """Whether rows and centres have length 1. It is the same for all requests of one fit."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 The rows are kept in tiles of TILE rows, transposed, as float32 values on a grid on which float64 sums of all rows are exact
 (`Frame.rounding`, as on the CPU). So sums are the same in every order, and blocks add theirs to the totals by atomic additions. A pass
-reads the tiles alone: a thread finds the nearest centre of ROWS_A_THREAD rows in float32, and in float64 from the matrix itself where
-the best two are within rounding. Then the threads of the block share out the columns of the sums: each adds its column of some of the
-tile's rows to sums of its own in shared memory. `move_centers` makes the means the new centres and tests whether a fit has converged.
+reads only the tiles: a thread finds the nearest centre of ROWS_PER_THREAD rows in float32, or in float64 from the matrix itself where
+the two smallest distances differ by less than the rounding error. Then the columns of the sums are divided among the threads of the block: each thread adds one column
+of some of the tile's rows to its own sums in shared memory. `move_centers` computes the new centres and tests whether a fit has converged.
 
-Kernels for few features are compiled for their number, so that rows stay in registers. Offsets are unsigned: numba adds instructions for
+Kernels for few features are compiled for each number of features, so that rows stay in registers. Offsets are unsigned: numba adds instructions for
 negative indices to signed ones.
 """
 
@@ -23,8 +23,8 @@ from gpuclust.runtime.jit_cuda import cuda_kernel
 from gpuclust.runtime.nearest import FAR, GROUP
 
 TILE = 256  # rows
-ROWS_A_THREAD = 2
-THREADS = TILE // ROWS_A_THREAD
+ROWS_PER_THREAD = 2
+THREADS = TILE // ROWS_PER_THREAD
 MAX_REGISTER_FEATURES = 32  # of a row that is kept in registers
 MOVE_THREADS = 128
 MAX_PART_BITS = 5  # 2**5 threads, a warp, add one column each to sums of their own
@@ -43,7 +43,7 @@ DONE, RUNNING, EMPTY, STARTING, GIVEN = 0.0, 1.0, 2.0, 3.0, 4.0
 
 @cuda_kernel()
 def fill_tiles(X, frame, values):  # type: ignore[no-untyped-def]
-    """One thread a row of the tiles, of rows that do not exist too, which are zero.
+    """One thread for each row of the tiles; rows of padding are zero.
 
     X (n, d) float32 or float64; frame (2 d + 1,) float64: origin, rounding and scale; values (n_tiles * d * TILE,) float32.
     """
@@ -194,7 +194,7 @@ def pass_kernel(n_features: int) -> Any:
             cells[t + uint64(THREADS)] = uint32(label1 << shift)
             row, end = n_rows - tile * uint64(TILE), uint64(TILE)
             n_here = row if row < end else end
-            # The rows t and t + THREADS whose best two are within rounding
+            # The rows t and t + THREADS whose two smallest distances differ by less than the rounding error
             row = t if second0 - best0 <= slope * size0 + slack else t + uint64(THREADS)
             end = t + uint64(2 * THREADS) if second1 - best1 <= slope * size1 + slack else t + uint64(THREADS)
             end = end if end < n_here else n_here

@@ -1,7 +1,7 @@
-"""Lloyd's iterations to their end on a GPU: as `lloyd`, with the centres and the stopping rule on the device.
+"""Lloyd's iterations on a GPU until convergence: as `lloyd`, with the centres and the stopping rule on the device.
 
-The fits of a batch advance together in two launches an iteration. The host reads their state every PASSES_A_LOOK iterations; it computes only
-the new centres of fits with empty clusters, which are rare. Arrays of rows and centres are those of ``xp``, which is cupy, or numpy under
+The fits of a batch advance together in two launches an iteration. The host reads their state every PASSES_PER_CHECK iterations.
+It computes only the new centres of fits with empty clusters, which are rare. Arrays of rows and centres are those of ``xp``, which is cupy, or numpy under
 numba's simulator.
 """
 
@@ -54,8 +54,8 @@ from gpuclust.runtime.jit import ignore_small_grid_warnings
 from gpuclust.runtime.jit_cuda import RepeatedLaunch
 from gpuclust.runtime.nearest import FAR, GROUP
 
-PASSES_A_LOOK = 8
-BLOCKS = 1056  # of a pass, about: 8 for each of the 132 multiprocessors of an H100
+PASSES_PER_CHECK = 8
+BLOCKS = 1056  # approximate number in a pass: 8 for each of the 132 multiprocessors of an H100
 MAX_CELLS = 3072  # float64 sums that a block keeps in shared memory
 MAX_NEAR = 4096  # float32 values of the centres that `pass_kernel` keeps in shared memory
 
@@ -96,7 +96,8 @@ class DeviceRows:
 
 @dataclass(frozen=True)
 class DeviceJob:
-    """One fit: the set of rows, its first centres (n_clusters, n_features) on the device in the coordinates of the frame, its limits."""
+    """One fit: the number of its set of rows, its initial centres (n_clusters, n_features) on the device in the coordinates of the frame, and its
+    limits."""
 
     rows: int
     start: Array
@@ -106,7 +107,7 @@ class DeviceJob:
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """Where a run of Lloyd's iterations ended; arrays (n_clusters, n_features) float64 on the device."""
+    """The result of a run of Lloyd's iterations; arrays (n_clusters, n_features) float64 on the device."""
 
     centers: Array
     assigned: Array  # the centres by which the last pass assigned the rows
@@ -139,7 +140,7 @@ def rows_on_device(X: Array, xp: Any) -> DeviceRows:
 
 
 def rows_of_samples(rows: DeviceRows, samples: Sequence[np.ndarray]) -> DeviceRows:
-    """Samples of the rows, each the numbers of some, as sets of their own."""
+    """Samples of the rows as separate sets; each sample is an array of row numbers."""
     xp, first, sets, chosen = rows.xp, 0, [], []
     for sample in samples:
         n_padded = -(-len(sample) // TILE) * TILE
@@ -194,14 +195,14 @@ class DeviceBatch:
         return slice(int(self.first[fit]), int(self.first[fit]) + int(self.plan[fit, N_CLUSTERS]))
 
     def run(self) -> None:
-        """Advance all fits to their end."""
+        """Iterate until all fits have stopped."""
         running = np.arange(len(self.jobs))
         n_launched, iterate = len(running), self._iteration(running)
         while len(running):
             if 2 * len(running) <= n_launched:  # blocks of fits that have ended return at once
                 n_launched, iterate = len(running), self._iteration(running)
             with ignore_small_grid_warnings():
-                for _ in range(PASSES_A_LOOK):
+                for _ in range(PASSES_PER_CHECK):
                     iterate()
             self.state = to_host(self.state_on_device, self.xp)
             empty = np.flatnonzero(self.state[:, STATUS] == EMPTY)
@@ -256,7 +257,7 @@ class DeviceBatch:
         self.state[fit, STATUS] = GIVEN
 
     def results(self) -> list[DeviceResult]:
-        """Where the fits ended."""
+        """The results of the fits."""
         found = []
         for i, job in enumerate(self.jobs):
             own, state = self.of(i), self.state[i]
@@ -291,8 +292,8 @@ def exact_centers(rows: DeviceRows, result: DeviceResult) -> Array:
 def round_centers(rows: DeviceRows, centers: Array) -> Array:
     """Centres (n_clusters, n_features) rounded to a coarse grid, so that centres that differ by rounding errors become equal.
 
-    A step is at most a quarter of the standard deviation, less where so many clusters lie closer: it shrinks with the side of the cube that
-    one of them has. All in the coordinates of the frame.
+    The step of the grid is at most a quarter of the standard deviation divided by n_clusters ** (1 / n_features), because many clusters are closer to
+    each other. All values are in the coordinates of the frame.
     """
     n_clusters, n_features = centers.shape
     finest = math.sqrt(rows.frame.variance) / (4 * n_clusters ** (1 / n_features))

@@ -1,6 +1,6 @@
 """Initial centres of K-Means on a GPU: the search of `init`, from the same samples and random numbers.
 
-The samples of all requests are rows of one small matrix on the device; seeds and trials of all of them are made, and advanced, together.
+The samples of all requests are rows of one small matrix on the device; seeds and trials of all requests are computed together.
 The host keeps the inertia of the solutions and draws the random numbers.
 """
 

@@ -1,7 +1,7 @@
 """Starting centres of many K-Means fits, drawn on the GPU in one launch: greedy k-means++, and rows by their squared distance.
 
-A block makes one start, from the draws that `seeding.plus_plus` makes it from, and in the same order of the rows, so that both find the
-same rows but for the rounding of the sums. Rows are the float32 tiles of the Lloyd pass.
+Each block draws one start with the same random numbers and the same order of the rows as `seeding.plus_plus`, so that both choose the
+same rows, unless rounding errors of the sums change a choice. Rows are the float32 tiles of the Lloyd pass.
 
 Arthur, D. and Vassilvitskii, S. (2007), "k-means++: the advantages of careful seeding", SODA.
 """

@@ -1,7 +1,7 @@
 """The EM pass and the iterations of EM on a CUDA device, by the kernels of `kernels_cuda`.
 
-An iteration is three launches on data that stay on the device: statistics, their sum, and the M-step. The host looks at the state of a
-run every `LOOK_EVERY` iterations. Arrays come from any library that offers ``__cuda_array_interface__``. Imported only where it is used.
+An iteration is three launches on data that stay on the device: statistics, their sum, and the M-step. The host reads the state of a
+run every `ITERATIONS_PER_CHECK` iterations. Arrays come from any library that offers ``__cuda_array_interface__``. Imported only where it is used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TOTAL_WARPS = 8192  # of a launch, about as many as a large device holds
 MAX_PARTIALS = 256 * 2**20  # bytes of partial sums on the device
 ROWS_IN_REGISTERS = 128  # that a lane adds in the matrix's type before the sum goes on in float64
 MERGERS = 32
-LOOK_EVERY = 8
+ITERATIONS_PER_CHECK = 8
 KINDS = {"full": kernels.FULL, "tied": kernels.TIED, "diag": kernels.DIAG, "spherical": kernels.SPHERICAL}
 
 
@@ -144,7 +144,7 @@ class Workspace:
         self.work = cuda.device_array((k if max_iter else 0, 2, size, d), dtype=np.float64)
 
     def start(self, c: KernelParameters, base: float) -> None:
-        """Begin with given parameters: one upload of them, and one of the cells of the state that say that nothing has failed."""
+        """Begin with given parameters: one upload of the parameters, and one of the header of the state."""
         self.records.copy_to_device(packed(c, self.launch.shape, base))
         self.state[: self.layout.lower_bounds].copy_to_device(np.zeros(self.layout.lower_bounds))
 
@@ -164,7 +164,7 @@ class Workspace:
         )  # fmt: skip
 
     def m_step(self, settings: EMSettings, resolution: float, total: float) -> RepeatedLaunch:
-        """The launch that replaces the parameters by those that the statistics make likeliest."""
+        """The launch that replaces the parameters by the maximum-likelihood estimates from the statistics."""
         return RepeatedLaunch(
             kernels.m_step(self.kind <= kernels.TIED), self.k, kernels.M_STEP_THREADS,
             self.merged, self.state, self.records, self.work, self.k, self.d, self.launch.shape.block, self.kind,
@@ -254,7 +254,7 @@ class CudaPasses(IteratingBackend):
         sample_weight: Array | None,
         report: Callable[[float], None],
     ) -> EMRun:
-        """Iterations of EM from given parameters, without a host step between looks."""
+        """Iterations of EM from given parameters; the host does nothing between its reads of the state."""
         if settings.max_iter == 0:
             return EMRun(parameters, [], converged=False)
         p = parameters
@@ -269,7 +269,7 @@ class CudaPasses(IteratingBackend):
         for iteration in range(1, settings.max_iter + 1):
             for launch in launches:
                 launch()
-            if iteration % LOOK_EVERY == 0 and iteration < settings.max_iter:
+            if iteration % ITERATIONS_PER_CHECK == 0 and iteration < settings.max_iter:
                 done = space.state[: kernels.HEADER].copy_to_host()[kernels.DONE]
                 report(iteration / settings.max_iter)
                 if done:

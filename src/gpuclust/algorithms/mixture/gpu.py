@@ -1,4 +1,4 @@
-"""Gaussian mixtures on the GPU: our own EM; engine ``library`` is scikit-learn, on a copy in host memory."""
+"""Gaussian mixtures on the GPU: EM on the device (`em_cuda`); engine ``library`` is scikit-learn, on a copy in host memory."""
 
 from __future__ import annotations
 

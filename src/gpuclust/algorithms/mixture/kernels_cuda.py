@@ -2,10 +2,10 @@
 
 A block takes a tile of rows at a time. First a thread computes the responsibilities of its own rows, which go to shared memory beside
 the rows. Then a warp sums the moments of one component, or of a part of it, over the tile: a lane takes every 32nd row, with all
-sums in registers. Now and then the lanes' sums are added in float64 to the block's line in global memory. The lines are
+sums in registers. At intervals the lanes' sums are added in float64 to the block's line in global memory. The lines are
 added in a fixed order, so a result is the same in every run; no sum uses atomics.
 
-Kernels are made for a number of features where all sums of a component fit the registers (``whole``); for more features the lower triangle
+Kernels are compiled for each number of features for which all sums of a component fit the registers (``whole``); for more features the lower triangle
 is cut into squares of `BLOCK` features. Offsets are unsigned and incremented: for signed ones numba adds the test for a negative index.
 """
 

@@ -1,8 +1,8 @@
 """The silhouette pass on a GPU, by numba.cuda; the same sums as on the CPU, in the same order of cells.
 
-A thread owns a few scored rows, in registers, and walks over the sorted rows, which its block brings to shared memory a tile at a
-time. Blocks of one scored row but different stretches of the sorted rows write float64 sums of their own, which a second
-kernel merges in a fixed order: there are no atomics, and a result does not change from run to run.
+A thread holds a few scored rows in registers and loops over the sorted rows, which its block copies to shared memory one tile at a
+time. Blocks that compare the same scored rows with different stretches of the sorted rows write separate float64 sums. A second
+kernel adds these in a fixed order, without atomics, so that a result does not change from run to run.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ from gpuclust.runtime.jit_cuda import cuda_kernel
 from gpuclust.runtime.passes import on_host, xp_of
 
 THREADS = 128
-MOST_TARGETS = 4  # of one thread: a value of shared memory is then read once for four distances
+MAX_TARGETS = 4  # of one thread: a value of shared memory is then read once for four distances
 POINT_BYTES = 256  # of registers for the rows of a thread's targets
 SHARED_BYTES = 16 << 10  # of one tile of sorted rows
 RUN = 32  # rows added in the input precision before the sum goes on in float64
-BLOCKS = 4096  # wanted in a launch: several for each place on the device, so that the last ones leave few places empty
+BLOCKS = 4096  # wanted in a launch: several waves, so that the last one leaves few multiprocessors idle
 STRETCH = 4096  # sorted rows that a block takes at least
 SUMS_BYTES = 512 << 20  # of device memory for the sums of one launch, or
 SUMS_SHARE = 0.05  # of it if that is more: thousands of clusters need it so that a launch fills the device
-LAUNCH_PAIRS = (
-    2e11  # of one launch: 0.2 s on an H100, so that progress is shown and a display's watchdog does not end it
-)
+LAUNCH_PAIRS = 2e11  # of one launch: about 0.2 s on an H100 by the model, short enough for progress updates and a display's watchdog
 LEVELS = 16  # labelings whose sums are written once for each run of a cluster's rows; others, once for each cell
 LARGEST_BLOCKS = 512  # of the kernel that finds the largest magnitude
 
@@ -149,7 +147,7 @@ def _sums_bytes() -> int:
 
 def targets_per_thread(n_features: int, dtype: Any) -> int:
     """The number of targets of a thread, whose rows fit in its registers."""
-    return max(1, min(MOST_TARGETS, POINT_BYTES // (n_features * dtype.itemsize)))
+    return max(1, min(MAX_TARGETS, POINT_BYTES // (n_features * dtype.itemsize)))
 
 
 def _run(
