@@ -82,7 +82,7 @@ def test_the_same_results_agree_and_each_tolerance_has_a_reason(card: ParityCard
     assert {"inertia", "explained_variance"} <= {f.figure for f in figures if f.case == "kmeans after PCA"}
     assert all(f.agrees and len(f.tolerance.reason.split()) > 3 for f in figures)
     text = "\n".join(whole.lines())
-    assert "every figure is in its tolerance" in text
+    assert "every value is within its tolerance" in text
     assert all(reason in text for reason in {f.tolerance.reason for f in figures})
 
 
