@@ -117,7 +117,7 @@ def test_cases_that_fail_or_do_not_repeat_are_failures(card: ParityCard) -> None
     whole = ParityCard([ours, theirs])
     assert whole.failures == [
         "hdbscan failed on the gpu: K-Means failed on the GPU: two words",
-        "kmeans engine=fused gave other labels in a second run on the gpu",
+        "kmeans engine=fused gave different labels in a second run on the gpu",
     ]
     assert "hdbscan" not in {f.case for f in compare(ours, theirs)}
 
