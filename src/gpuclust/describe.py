@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,10 @@ from gpuclust.data.lists import join_items
 from gpuclust.data.load import load_columns
 from gpuclust.data.read import read
 from gpuclust.data.remote import is_remote
-from gpuclust.data.schema import read_schema
+from gpuclust.data.schema import FileSchema, read_schema
 from gpuclust.data.summary import dropped_rows_warnings, summary
-from gpuclust.data.table import Frame, Table
+from gpuclust.data.table import Frame, Table, sample_rows
+from gpuclust.data.vectors import GOOD, VectorColumn, hash_vectors, read_vectors
 from gpuclust.errors import CleaningError, ConfigurationError, DataError
 from gpuclust.tracks.presets import TRACKS, normalise_name
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXAMPLES = 3
+LENGTH_ROWS = 10_000  # vectors whose lengths are computed
 STRONG, REDUNDANT = 0.5, 0.95  # minimum |correlation| of listed pairs, and of redundant pairs
 MIN_AUDIO_FEATURES = 5  # with as many audio features the preset for tracks is recommended
 MAX_SPREAD_RATIO = 100.0  # with a larger ratio, one feature dominates the distances between unscaled rows
@@ -90,6 +92,8 @@ class Description:
     notes: tuple[str, ...]
     summary: str = ""
     warnings: tuple[str, ...] = ()
+    vectors: dict[str, int] = field(default_factory=dict)
+    """The columns of vectors that a job uses, and their lengths."""
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dictionary for JSON; NaN (the correlation of a constant) becomes null."""
@@ -136,22 +140,25 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     frames = PandasFrames()
     schema = read_schema(data.path)
     table = _cleaned_like_a_job(read(data, frames), frames)
-    loaded = load_columns(schema, frames, list(schema.kinds))
+    vectors = {name: _vector(schema, name) for name, kind in schema.kinds.items() if kind == "vector"}
+    loaded = load_columns(schema, frames, [name for name in schema.kinds if name not in vectors])
     frame = loaded.frame
-    why = {out.column: out.reason for out in table.audit.left_out} | dict.fromkeys(table.features, "feature")
+    used = (*table.column_features, *(column.name for column in table.vectors))
+    why = {out.column: out.reason for out in table.audit.left_out} | dict.fromkeys(used, "feature")
     decimal = next((layout.decimal for layout in loaded.layouts), ".")
-    columns = _columns(frame, schema.kinds, why, decimal)
-    features = table.frame[list(table.features)].astype(np.float64).replace([np.inf, -np.inf], np.nan)
+    columns = _columns(frame, schema.kinds, why, decimal, vectors)
+    features = table.frame[list(table.column_features)].astype(np.float64).replace([np.inf, -np.inf], np.nan)
     own_id = None if table.audit.source.get("id_made") else table.roles.id
     return Description(
         path=data.path,
         n_rows=len(frame),
         source=table.audit.source,
         columns=columns,
-        features=table.features,
+        features=table.column_features,
+        vectors={column.name: column.size for column in table.vectors},
         roles=table.roles.named() if own_id else {k: v for k, v in table.roles.named().items() if k != "id"},
         correlation=_correlation(features),
-        n_duplicate_rows=_duplicates(frame, [name for name, kind in schema.kinds.items() if kind != "index"]),
+        n_duplicate_rows=_duplicates(frame, [name for name, kind in schema.kinds.items() if kind != "index"], vectors),
         n_repeated_ids=int(frame[own_id].dropna().duplicated().sum()) if own_id in frame else None,
         n_incomplete_rows=int(features.isna().any(axis=1).sum()),
         notes=table.audit.notes,
@@ -170,7 +177,7 @@ def _cleaned_like_a_job(table: Table, frames: PandasFrames) -> Table:
 
 
 def _correlation(features: pd.DataFrame) -> tuple[tuple[float, ...], ...]:
-    if features.shape[1] > MAX_CORRELATED:
+    if not 0 < features.shape[1] <= MAX_CORRELATED:
         return ()
     if features.isna().to_numpy().any() or len(features) < 2:
         matrix = features.corr().to_numpy()
@@ -180,8 +187,39 @@ def _correlation(features: pd.DataFrame) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, matrix.tolist()))
 
 
-def _columns(frame: Frame, kinds: Mapping[str, str], why: Mapping[str, str], decimal: str) -> tuple[ColumnProfile, ...]:
-    facts = [_column(frame[name], name, kind, why.get(name, "not used"), decimal) for name, kind in kinds.items()]
+def _vector(schema: FileSchema, name: str) -> VectorColumn | None:
+    """A column of vectors; None where it has none."""
+    try:
+        return read_vectors(schema, [name])[0]
+    except DataError:
+        return None
+
+
+def _vector_profile(column: VectorColumn | None, name: str, use: str, n_rows: int) -> ColumnProfile:
+    """The profile of a column of vectors: how many numbers they have, and from what to what their lengths are."""
+    if column is None:
+        return ColumnProfile(name, "vector", use, n_rows, 0, examples=("no vector in the first rows",))
+    good = np.flatnonzero(column.states == GOOD)
+    rows = good[sample_rows(len(good), LENGTH_ROWS, 0)]
+    lengths = np.linalg.norm(column.take(rows).astype(np.float64), axis=1)
+    n_missing = int(column.bad(unit=False).sum())
+    said = f"lengths {lengths.min():.3g} to {lengths.max():.3g}" if len(lengths) else "no vector"
+    return ColumnProfile(name, "vector", use, n_missing, n_rows - n_missing, examples=(f"{column.size} numbers", said))
+
+
+def _columns(
+    frame: Frame,
+    kinds: Mapping[str, str],
+    why: Mapping[str, str],
+    decimal: str,
+    vectors: Mapping[str, VectorColumn | None],
+) -> tuple[ColumnProfile, ...]:
+    facts = [
+        _vector_profile(vectors[name], name, why.get(name, "not used"), len(frame))
+        if name in vectors
+        else _column(frame[name], name, kind, why.get(name, "not used"), decimal)
+        for name, kind in kinds.items()
+    ]
     frames = PandasFrames()
     numbers = {}
     for c in facts:
@@ -210,9 +248,11 @@ def _column(column: Any, name: str, kind: str, use: str, decimal: str) -> Column
     return ColumnProfile(name, kind, use, n_missing, len(counts), examples=tuple(map(str, counts.index[:EXAMPLES])))
 
 
-def _duplicates(frame: Frame, columns: Sequence[str]) -> int:
-    lists = {n: join_items(pa.array(frame[n]), "\x1f").to_pandas() for n in columns if "list" in str(frame[n].dtype)}
-    return int(frame[list(columns)].assign(**lists).duplicated().sum())
+def _duplicates(frame: Frame, columns: Sequence[str], vectors: Mapping[str, VectorColumn | None]) -> int:
+    plain = [name for name in columns if name not in vectors]
+    lists = {n: join_items(pa.array(frame[n]), "\x1f").to_pandas() for n in plain if "list" in str(frame[n].dtype)}
+    hashes = {name: hash_vectors(column) for name, column in vectors.items() if column is not None}
+    return int(frame[plain].assign(**lists, **hashes).duplicated().sum())
 
 
 def advice(found: Description, table: Table) -> list[str]:
@@ -242,7 +282,12 @@ def advice(found: Description, table: Table) -> list[str]:
         and len({normalise_name(c.name) for c in found.columns} & set(TRACKS.features)) >= MIN_AUDIO_FEATURES
     ):
         lines.append("these look like music tracks: data=tracks (--preset tracks) takes their audio features and roles")
-    spreads = {name: float(table.frame[name].std()) for name in table.features}
+    for column in table.vectors:
+        lines.append(
+            f"{column.name} holds vectors of {column.size} numbers: scale=unit compares their directions, and cluster.metric=cosine "
+            "is K-Means by cosine; without them each number is standardised and compared by itself"
+        )
+    spreads = {name: float(table.frame[name].std()) for name in table.column_features}
     by_spread = sorted((name for name in spreads if spreads[name] > 0), key=spreads.__getitem__)
     if len(by_spread) > 1 and spreads[by_spread[-1]] >= MAX_SPREAD_RATIO * spreads[by_spread[0]]:
         least, most = by_spread[0], by_spread[-1]
@@ -262,10 +307,13 @@ def write(found: Description, table: Table, folder: Path, *, force: bool = False
 
     if (folder / "description.json").exists() and not force:
         raise DataError(f"{folder} holds a description already; name another --out, or replace it with --force")
-    whole = table.frame[list(table.features)].replace([np.inf, -np.inf], np.nan).dropna()
-    drawn = {"distributions": figures.feature_distributions(whole.to_numpy(np.float64), table.features)}
+    names = table.column_features
+    drawn = {}
+    if names:
+        whole = table.frame[list(names)].replace([np.inf, -np.inf], np.nan).dropna()
+        drawn["distributions"] = figures.feature_distributions(whole.to_numpy(np.float64), names)
     if found.correlation:
-        drawn["correlation"] = figures.correlation_matrix(np.array(found.correlation), table.features)
+        drawn["correlation"] = figures.correlation_matrix(np.array(found.correlation), names)
     text = json.dumps(found.to_dict() | {"advice": advice(found, table)}, indent=2, ensure_ascii=False, default=str)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -290,7 +338,9 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
     console.print(escape(f"roles: {', '.join(f'{k} = {v}' for k, v in found.roles.items()) or 'none'}"))
     pairs = found.pairs(STRONG)[:6]
     pairs_text = ", ".join(f"{a}/{b} {r:+.2f}" for a, b, r in pairs) or f"none of {STRONG} or more"
-    if not found.correlation:
+    if not found.features:
+        pairs_text = "not computed for vectors"
+    elif not found.correlation:
         pairs_text = f"not computed for more than {MAX_CORRELATED:,} features"
     console.print(escape(f"correlations: {pairs_text}"))
     repeated = found.n_repeated_ids
@@ -300,8 +350,12 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
     for line in (*notes, *advice(found, table)):
         console.print(escape(f"· {line}"))
     group = "tracks" if preset == "tracks" else "table"
+    names = [*found.vectors, *found.features] if found.vectors else []
+    of_vectors = f" 'data.features=[{','.join(names)}]' scale=unit cluster.metric=cosine" if names else ""
     console.print(
-        escape(f"next: gpuclust -m data={group} data.path={shlex.quote(found.path)} 'cluster.n_clusters=range(2,11)'")
+        escape(
+            f"next: gpuclust -m data={group} data.path={shlex.quote(found.path)}{of_vectors} 'cluster.n_clusters=range(2,11)'"
+        )
     )
 
 
