@@ -81,6 +81,10 @@ def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tu
         least = ROWS_PER_CLUSTER * request.n_clusters
         if len(rows.blocks) <= 2 * SAMPLE_ROWS or least > SAMPLE_ROWS:
             sample = _sample(rows, (request.seed, 0), max(SAMPLE_ROWS, least))
+            if rows.spherical and request.n_init > 1 and least <= SAMPLE_ROWS:
+                # Between vectors of many dimensions the squared distances differ little, so that seeds often share a cluster.
+                starts += _search(sample, 0, [i], requests, spherical=True, n_samples=1)
+                continue
             starts += [(i, start) for start in _seeds(sample, request, range(request.n_init), 0)]
         else:
             searching.setdefault(request.seed, []).append(i)
@@ -131,15 +135,21 @@ def _seeds(sample: _Sample, request: KMeansRequest, restarts: range, number: int
 
 
 def _search(
-    sample: _Sample, number: int, owners: Sequence[int], requests: Sequence[KMeansRequest], *, spherical: bool
+    sample: _Sample,
+    number: int,
+    owners: Sequence[int],
+    requests: Sequence[KMeansRequest],
+    *,
+    spherical: bool,
+    n_samples: int = SAMPLES,
 ) -> list[tuple[int, np.ndarray]]:
-    """The best distinct solutions of each request on one sample; their trials advance together."""
+    """The best distinct solutions of each request on one of ``n_samples`` samples; their trials advance together."""
     rows = rows_in_memory(sample.X, sample.weight, sample.frame, spherical=spherical)
     searches: list[_Search] = []
     trials: list[tuple[int, np.ndarray]] = []
     for i in owners:
         request = requests[i]
-        seeds = _seeds(sample, request, range(number, request.n_init, SAMPLES), number)
+        seeds = _seeds(sample, request, range(number, request.n_init, n_samples), number)
         trials += [(len(searches), seed) for seed in seeds]
         searches.append(_Search(i, request.n_init if request.n_init > 1 else 0, trial_generator(request, number), []))
     for _ in range(1 + SWAPS):
