@@ -111,7 +111,7 @@ def test_simulated_equals_cpu(tmp_path, dtype, n_features, sampled, weighted, co
 
 
 def test_a_launch_fills_the_device_or_its_share_of_memory():
-    """The review's case: stretches follow from the blocks of one launch, not from those of all targets."""
+    """The number of stretches follows from the blocks of one launch, not from those of all targets."""
     from gpuclust.metrics.silhouette.kernels_cuda import BLOCKS, Launch
 
     width, gib = 512, 1 << 30

@@ -127,7 +127,7 @@ def modelled(version: Version, counts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def lloyd(n_features: int, n_clusters: int, target_us: float | None) -> Work:
-    """An iteration of K-Means. 0.1.0 merged its sums in 500 µs at least and its host took 600 (estimates of its review)."""
+    """An iteration of K-Means. Version 0.1.0 is estimated to take at least 500 µs to merge its sums, and 600 µs of host time."""
     return Work(
         name=f"Lloyd iteration, d={n_features} k={n_clusters}",
         before=Version(
@@ -145,7 +145,7 @@ def lloyd(n_features: int, n_clusters: int, target_us: float | None) -> Work:
 
 
 def em(n_features: int, n_components: int, target_us: float, host_us: float) -> Work:
-    """An iteration of EM with full covariances; ``host_us`` of 0.1.0 is the lowest estimate of its review."""
+    """An iteration of EM with full covariances; ``host_us`` of version 0.1.0 is a low estimate."""
     return Work(
         name=f"EM iteration, d={n_features} k={n_components}",
         before=Version(
@@ -170,7 +170,7 @@ def silhouette(dtype: str) -> Work:
 
 def scores() -> Work:
     """Davies-Bouldin, Calinski-Harabasz and the split gain of one clustering of 11 features. Version 0.1.0 called `bincount` 230 times, each
-    of which waited for the device: 25 to 50 ms, by the estimate of its review."""
+    of which waited for the device: an estimated 25 to 50 ms."""
     gathered = 2 * (1.75 * table(ROWS, 11) + 8 * ROWS)  # rows of 44 bytes are read in sectors of 32; and their numbers
     return Work(
         name="other scores of a clustering, 11 features",
