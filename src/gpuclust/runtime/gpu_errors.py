@@ -69,7 +69,7 @@ def _still_failing(synchronise: Callable[[], object]) -> Exception | None:
 
 def _lost(what: str, error: Exception) -> DeviceLost:
     return DeviceLost(
-        f"the GPU failed while computing {what} ({_describe(error)}), and this process cannot use it any more (backend=cpu avoids it)"
+        f"the GPU failed during this step: {what} ({_describe(error)}); this process cannot use the GPU any more, try backend=cpu"
     )
 
 
