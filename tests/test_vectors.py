@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -37,6 +38,7 @@ from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.forecast import forecast
 from gpuclust.runtime.scratch import Scratch
 from gpuclust.serve.library import Library
+from tests.serving import serving
 
 SIZE, K, N = 96, 5, 600
 WORDS = ("ballad tender slow", "riff amp loud", "synth drop club", "choir mass organ", "banjo creek porch")
@@ -354,6 +356,45 @@ def test_an_export_holds_no_vectors_and_finds_neighbours(fitted):
     assert "embedding" not in SourceColumns(table, data, FRAMES).names
     kept = pa.concat_tables(SourceColumns(table, data, FRAMES, ["embedding"]))
     assert kept["embedding"].equals(pq.read_table(folder / "v.parquet")["embedding"])
+
+
+@pytest.mark.parametrize("view", ["overview", "clusters", "one cluster", "compare", "playlist", "search"])
+def test_the_explorer_shows_clusters_of_vectors(view, fitted, main_module):
+    from streamlit.testing.v1 import AppTest
+
+    from gpuclust.serve.explorer.settings import Settings, configure
+
+    def page() -> None:
+        import importlib
+
+        import streamlit as st
+
+        name = st.query_params.get("page", "overview")
+        getattr(importlib.import_module(f"gpuclust.serve.explorer.views.{name}"), name)()
+
+    configure(Settings(fitted[0] / "out"))
+    app = AppTest.from_function(page, default_timeout=120)
+    app.query_params["page"] = "clusters" if view in ("one cluster", "compare") else view
+    if view == "one cluster":
+        app.query_params["cluster"] = "0"
+    if view == "compare":
+        app.query_params["view"] = "compare"
+    shown = app.run()
+    assert not shown.exception
+    if view in ("overview", "compare"):
+        assert any("words" in frame.value.columns for frame in shown.dataframe)
+
+
+def test_the_api_places_rows_with_their_vector_in_a_list(fitted):
+    folder, _, found = fitted
+    rows = pq.read_table(folder / "v.parquet", columns=["embedding"]).slice(0, 3).to_pylist()
+    with serving(folder / "out") as address, httpx.Client(base_url=address, timeout=60) as client:
+        answer = client.post("/predict", json={"rows": [*rows, {"embedding": None}]})
+        assert answer.status_code == 200, answer.text
+        predictions = answer.json()["predictions"]
+        assert [p["cluster"] for p in predictions[:3]] == found.best.labels_[:3].tolist()
+        assert predictions[3]["problem"] == "embedding is missing, or one of its values is"
+        assert client.post("/predict", json={"rows": [{"embedding": [1.0]}]}).status_code == 422
 
 
 def test_the_model_predicts_a_new_file(fitted, tmp_path):

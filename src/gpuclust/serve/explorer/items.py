@@ -9,7 +9,7 @@ import streamlit as st
 
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
-from gpuclust.serve.explorer.texts import as_markdown, feature_word, figure, fit, reading, short, words
+from gpuclust.serve.explorer.texts import as_markdown, feature_word, figure, fit, plural, reading, short, words
 from gpuclust.serve.records import Item
 from gpuclust.tracks.links import embedded_player, is_address, page_of
 from gpuclust.tracks.playlist_files import duration
@@ -133,13 +133,29 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
             if url := page_of(item, settings().url_template):
                 st.link_button(f"Open{_place(url)}", url, icon=":material/open_in_new:")
         player(item, key)
-        with st.expander("Features", expanded=not item.title, key=f"features-{key}"):
-            st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
+        if item.features:
+            with st.expander("Features", expanded=not item.title, key=f"features-{key}"):
+                st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")
 
 
 def _place(url: str) -> str:
     """Where a link leads, for its label."""
     return " in Spotify" if url.startswith("https://open.spotify.com/") else ""
+
+
+def words_and_groups(shown: OpenExport) -> pd.DataFrame:
+    """What sets clusters of vectors apart, a row each: their rows, words and groups."""
+    rows = [
+        {
+            "cluster": short(shown.name(number)),
+            "rows": cluster.size,
+            "words": ", ".join(short(term.value, 30) for term in cluster.top_terms),
+            plural(shown.word("group")): ", ".join(short(s.value, 30) for s in cluster.top_groups[:3]),
+        }
+        for number, cluster in shown.clusters.items()
+    ]
+    found = pd.DataFrame(rows)
+    return found[[name for name in found if name in ("cluster", "rows") or found[name].any()]]
 
 
 def like_button(item: Item, key: str, list_word: str) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import address, charts
-from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param
+from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param, words_and_groups
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, feature_word, fit, plural, reading, short, words
 from gpuclust.serve.library import Pick
@@ -21,6 +21,7 @@ PAGE = 10
 PICKS: Mapping[Pick, str] = {"popular": "Most popular", "central": "Nearest the centre", "random": "Random"}
 VIEWS = {"cards": "Cards", "compare": "Side by side"}
 MAX_COMPARED = 8
+WORDS = 5  # on a card
 
 
 def clusters() -> None:
@@ -89,7 +90,9 @@ def _card(shown: OpenExport, cluster: Cluster) -> None:
 
 
 def _leading(cluster: Cluster) -> str:
-    """The three features with the largest z-scores, with their means."""
+    """The three features with the largest z-scores, with their means; the words that set a cluster of vectors apart."""
+    if cluster.top_terms:
+        return ", ".join(short(term.value, 30) for term in cluster.top_terms[:WORDS])
     by_z = sorted(cluster.features.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
     return " · ".join(f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3])
 
@@ -100,6 +103,9 @@ def _label(example: Example) -> str:
 
 
 def _side_by_side(shown: OpenExport) -> None:
+    if not shown.library.features:
+        st.dataframe(words_and_groups(shown), hide_index=True, key="words")
+        return
     order = charts.listed_clusters(shown)
     chosen = st.multiselect(
         "Clusters",
@@ -164,6 +170,12 @@ def _fidelity(rule: Rule) -> str:
 
 
 def _profile(shown: OpenExport, cluster: Cluster) -> None:
+    if cluster.top_terms:
+        st.caption("Words that set the cluster apart")
+        rows = [{"word": short(t.value), "rows": t.count, "weight": f"{t.weight:.3f}"} for t in cluster.top_terms]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key="words")
+    if not cluster.features:
+        return
     radar, numbers = st.tabs(["Radar", "Numbers"])
     with radar:
         st.plotly_chart(

@@ -12,7 +12,7 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE
 from gpuclust.serve.explorer import charts
-from gpuclust.serve.explorer.items import navigate
+from gpuclust.serve.explorer.items import navigate, words_and_groups
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, figure, fit, short, words
 from gpuclust.serve.records import ExportInfo
@@ -55,6 +55,9 @@ def overview() -> None:
     st.plotly_chart(charts.size_bars(shown), key="sizes", config=charts.STILL, alt="Rows in each cluster")
     _cluster_links(shown)
     st.header("Profiles", anchor=False)
+    if not shown.library.features:
+        st.dataframe(words_and_groups(shown), hide_index=True, key="words")
+        return
     order = charts.listed_clusters(shown)
     said = [
         "Mean of each feature in standard deviations from the mean of all rows; hover for original units.",

@@ -147,6 +147,11 @@ def _exists(shown: OpenExport, id: str) -> bool:
 
 def _of_targets(shown: OpenExport, options: PlaylistOptions) -> Playlist | None:
     features = shown.library.features
+    if not features:
+        st.text(
+            f"The rows are vectors, which have no features to choose: make a {shown.list_word} of a cluster, or of what you like."
+        )
+        return None
     chosen = st.multiselect(
         "Features",
         features,

@@ -89,6 +89,9 @@ def _years(shown: OpenExport, found: Averages) -> None:
         st.text("Fewer than two years have enough rows for a chart.")
         return
     features = shown.library.features
+    if not features:
+        st.text("The rows are vectors, which have no features to average.")
+        return
     chosen = st.multiselect(
         "Features",
         features,
