@@ -30,7 +30,7 @@ def names_of(p: Plan) -> list[str]:
     return [job_name(j.config, j.swept, p.swept) for j in p.jobs]
 
 
-def test_there_are_five_studies_each_with_its_text() -> None:
+def test_there_are_six_studies_each_with_its_text() -> None:
     assert set(NAMES) == {
         "playlists_10k",
         "playlists_10k_raw",
@@ -38,6 +38,7 @@ def test_there_are_five_studies_each_with_its_text() -> None:
         "musical_attributes",
         "genres_114k",
         "audio_space",
+        "vectors_tracks",
     }
     texts = {name: (STUDIES / f"{name}.md").read_text(encoding="utf-8") for name in NAMES if not name.endswith("_raw")}
     for name in NAMES:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from experiments import vectors_tracks
 from sklearn.metrics import adjusted_rand_score
 
 from gpuclust.algorithms.kmeans import KMeansConfig
@@ -441,3 +442,22 @@ def test_tags_parameters_and_pages_have_ranges(fitted):
     page = (folder / "out" / "report.html").read_text() if (folder / "out" / "report.html").exists() else ""
     assert "embedding[17]" not in page
     assert listed(found.best.features) == [f"embedding[0..{SIZE - 1}]"]
+
+
+# The study
+
+
+def test_tracks_of_one_genre_and_artist_have_near_vectors(tmp_path):
+    path = tmp_path / "tracks.csv"
+    genres = ["jazz", "funk", "punk"]
+    rows = [(f"t{i}", f"song {i}", f"artist {i % 3} {i % 5};guest {i % 3}", genres[i % 3]) for i in range(60)]
+    pd.DataFrame(rows, columns=["track_id", "track_name", "artists", "track_genre"]).to_csv(path, index=False)
+    tracks = vectors_tracks.tracks_of(str(path), 60)
+    assert tracks["artists"][0] == ["artist 0 0", "guest 0"]
+    X = vectors_tracks.vectors_of(tracks, 8)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    of = np.arange(60) % 3
+    cosines = X @ X.T
+    assert cosines[of[:, None] == of].min() > cosines[of[:, None] != of].max()
+    generated = vectors_tracks.tracks_of(None, 200)
+    assert vectors_tracks.vectors_of(generated, 16).shape == (200, 16)
