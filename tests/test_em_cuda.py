@@ -201,18 +201,18 @@ def test_a_run_on_the_device_ends_as_on_the_host(runs: dict[str, Any]) -> None:
     host = GaussianMixture(2, **given_start(BOTH["X"]), tol=BOTH["tol"]).fit(BOTH["X"])
     n_iter, converged, bounds, means = runs["converged"]
     assert (n_iter, converged) == (host.n_iter_, True)
-    assert n_iter % 2, "it ends between two looks of the host, and later launches leave the result as it is"
+    assert n_iter % 2, "it ends between two checks by the host, and later launches leave the result as it is"
     np.testing.assert_allclose(bounds, host.lower_bounds_, rtol=1e-11)
     np.testing.assert_allclose(means, host.means_, rtol=1e-11)
 
 
 def test_an_iteration_copies_nothing(runs: dict[str, Any]) -> None:
     n_iter = runs["converged"][0]
-    iterations = n_iter + 1  # until the next look
+    iterations = n_iter + 1  # until the next check
     assert runs["launches"] == {
         f"algorithms.mixture.kernels_cuda.{name}": iterations for name in ("em_tiles_kernel", "merge", "m_step_kernel")
     }
-    # The parameters and the cells that say that nothing has failed, once; a look of the host; the state at the end.
+    # The parameters and the cells that say that nothing has failed, once; a check by the host; the state at the end.
     k, d = 2, 2
     assert runs["up"] == [8 * k * (2 + 2 * d + d * d), 8 * (4 + 2 * k)]
     assert runs["down"] == [8 * 4] * (iterations // 2) + [8 * (4 + 2 * k + 200 + k * (1 + d + 2 * d * d))]

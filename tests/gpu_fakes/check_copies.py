@@ -50,19 +50,19 @@ def mixture(X: Any, max_iter: int) -> Counts:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("run", "look", "launches", "copies"),
+    ("run", "n_iter", "launches", "copies"),
     [
         (lloyd, PASSES_PER_CHECK, 2, {(DOWN, 8 * N_STATE)}),
         (mixture, ITERATIONS_PER_CHECK, 3, {(DOWN, 8 * HEADER)}),
     ],
     ids=["lloyd", "em"],
 )
-def test_an_iteration_copies_nothing_and_a_look_less_than_the_parameters(
-    run: Any, look: int, launches: int, copies: set[tuple[str, int]], dtype: str
+def test_an_iteration_copies_nothing_and_a_check_less_than_the_parameters(
+    run: Any, n_iter: int, launches: int, copies: set[tuple[str, int]], dtype: str
 ) -> None:
     X = cp.asarray(matrix(dtype)[: None if run is lloyd else 64])  # the simulator takes its time for EM
-    short, long = run(X, look), run(X, 2 * look)
-    assert sum(long.launches().values()) - sum(short.launches().values()) == launches * look
+    short, long = run(X, n_iter), run(X, 2 * n_iter)
+    assert sum(long.launches().values()) - sum(short.launches().values()) == launches * n_iter
     moved = [
         Counter((e.kind, e.n_bytes) for e in c.events if e.kind != LAUNCH and not result(e)) for c in (short, long)
     ]
