@@ -77,9 +77,10 @@ def fit(X: np.ndarray, sizes: Sequence[int], seed: int) -> Evidence:
     n, d = X.shape
     matrix = matrix_of(X, f"{seed}")
     kind = "full" if d <= WIDE else "diag"
+    metric = "cosine" if np.allclose(np.linalg.norm(X, axis=1), 1.0, atol=1e-5) else "euclidean"
     smallest = sorted({max(5, round(share * n)) for share in SHARES})
     requests: dict[str, list[tuple[int, ClusterConfig]]] = {
-        "kmeans": [(k, KMeansConfig(n_clusters=k, n_init=N_INIT)) for k in sizes],
+        "kmeans": [(k, KMeansConfig(n_clusters=k, n_init=N_INIT, metric=metric)) for k in sizes],
         "gmm": [(k, GmmConfig(n_clusters=k, covariance_type=kind, engine=ENGINE)) for k in (1, *sizes)],
         "hdbscan": [(s, HdbscanConfig(min_cluster_size=s)) for s in smallest],
     }

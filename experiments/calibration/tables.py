@@ -32,10 +32,14 @@ class Table:
     ambiguous: bool = False
     sizes: tuple[int, ...] = SIZES
     held_out: bool = False
+    unit: bool = False
+    """Whether the rows are vectors, which are prepared by ``scale=unit`` and clustered with ``cluster.metric=cosine``."""
 
     def matrix(self, seed: int) -> np.ndarray:
-        """The rows as ``scale=standard`` prepares them, float32."""
+        """The rows as ``scale=standard`` or ``scale=unit`` prepares them, float32."""
         X = np.asarray(self.draw(seed), dtype=np.float64)
+        if self.unit:
+            return (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
         spread = X.std(axis=0)
         return ((X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
 
@@ -43,7 +47,19 @@ class Table:
 def tables() -> list[Table]:
     """All of them, in a fixed order; every third recipe of a family is held out."""
     found: list[Table] = []
-    for family in (_clouds, _discrete, _curved_none, _groups, _edges, _wide, _noise, _shapes, _overlap, _real):
+    for family in (
+        _clouds,
+        _discrete,
+        _curved_none,
+        _groups,
+        _edges,
+        _wide,
+        _vectors,
+        _noise,
+        _shapes,
+        _overlap,
+        _real,
+    ):
         for i, table in enumerate(family()):
             held = i % 3 == 2 and table.family != "real"
             found.append(Table(**{**table.__dict__, "held_out": held}))
@@ -271,6 +287,32 @@ def _wide() -> Iterator[Table]:
         return X / np.linalg.norm(X, axis=1, keepdims=True)
 
     yield Table("8 groups on the sphere, 256 columns", "wide", (8,), sphere)
+
+
+def _vectors() -> Iterator[Table]:
+    """Vectors of several lengths around directions, and vectors without groups."""
+
+    def directions(k: int, d: int, noise: float, uneven: bool, n: int = 1500) -> Callable[[int], np.ndarray]:
+        def draw(seed: int) -> np.ndarray:
+            rng = np.random.default_rng([seed, k, d])
+            mean = rng.normal(size=(k, d))
+            mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+            shares = np.linspace(1, 6, k) if uneven else np.ones(k)
+            X = mean[members(n, shares, rng)] + noise * rng.normal(size=(n, d))
+            return X * rng.lognormal(sigma=0.5, size=(n, 1))
+
+        return draw
+
+    cases = ((3, 64, 0.09, False), (7, 256, 0.035, False), (5, 768, 0.03, True), (10, 384, 0.04, False), (4, 128, 0.1, True), (8, 64, 0.06, True))  # fmt: skip
+    for k, d, noise, uneven in cases:
+        name = f"{k} directions, {d} dimensions{', uneven' if uneven else ''}"
+        yield Table(name, "vectors", (k,), directions(k, d, noise, uneven), unit=True)
+    for d in (64, 384, 768):
+        name = f"vectors without a direction, {d} dimensions"
+        yield Table(name, "vectors", (), _seeded(lambda rng, d=d: rng.normal(size=(1500, d))), unit=True)
+    for d in (128, 384):
+        name = f"vectors around one direction, {d} dimensions"
+        yield Table(name, "vectors", (), directions(1, d, 0.05, False), unit=True)
 
 
 def _noise() -> Iterator[Table]:
