@@ -48,6 +48,7 @@ class TimedPasses(BlockPasses):
     """The passes of EM, timed one by one."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds: list[float] = []
 
     def _moments(self, X: Any, *args: Any) -> Any:
