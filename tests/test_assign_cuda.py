@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from tests.conftest import run_in_simulator
 
 IN_SIMULATOR = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 simulated = pytest.mark.skipif(not IN_SIMULATOR, reason="runs inside test_under_the_simulator")
@@ -24,14 +24,8 @@ def few_threads(monkeypatch):
 
 @pytest.mark.skipif(IN_SIMULATOR, reason="this is the simulator")
 def test_under_the_simulator():
-    """The tests below, in a process where numba.cuda simulates the device: it must be told before numba is imported."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The tests below, where numba.cuda simulates the device."""
+    done = run_in_simulator(__file__)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
 
