@@ -124,9 +124,7 @@ def test_a_worker_without_room_reads_its_file_again_in_each_pass(workers, rows, 
     try:
         on_disk = written(tmp_path / "x", rows)
         there = dask_blocks(on_disk, LOCAL, quiet)
-        held = workers.everywhere(
-            _bytes_held, str(on_disk.path)
-        )  # shards of an earlier test stay until Dask releases them
+        held = workers.everywhere(_bytes_held, str(on_disk.path))
         assert list(held.values()) == [[0], [0]]
         np.testing.assert_array_equal(there.reduce(sums), MemoryBlocks(rows).reduce(sums))
     finally:
@@ -138,6 +136,7 @@ def _set_share(share):
 
 
 def _bytes_held(path):
+    """Of each shard of a file; those of an earlier test's file stay until Dask releases them."""
     return [shard.blocks.nbytes for shard in list(blocks_module._held) if shard.spec.path == path]
 
 

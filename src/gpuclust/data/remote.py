@@ -317,13 +317,9 @@ def store_errors(url: str, done: str = "read") -> Iterator[None]:
 def _reason(url: str, error: Exception, done: str) -> str:
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None  # fsspec raises it for any error
     text = f"{type(cause or error).__name__} {cause or error}"
-    for name in (
-        url,
-        url.partition("?")[0],
-        urlsplit(url).path,
-        urlsplit(url).netloc,
-    ):  # an address may contain 401 or 404
-        text = text.replace(name, " ") if len(name) > 1 else text
+    parts = urlsplit(url)
+    for address in (url, url.partition("?")[0], parts.path, parts.netloc):
+        text = text.replace(address, " ") if len(address) > 1 else text  # an address may contain 401 or 404
     credentials = {
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)",
         "gs": "GOOGLE_APPLICATION_CREDENTIALS",
