@@ -132,6 +132,9 @@ def test_a_run_is_picked_by_hand(store: Path) -> None:
     assert several.run.metrics["silhouette"] == max(job.metrics["silhouette"] for job in both)
     assert several.sweep == find(recorder, "best").sweep
     assert find(recorder, "best", "davies_bouldin", where("cluster=gmm")).run.params["cluster.name"] == "gmm"
+    few = find(recorder, "best", where=where("cluster=kmeans,n_clusters>=4,n_clusters<6"))
+    assert few.run.name in ("kmeans k=4", "kmeans k=5")
+    assert few.notes[0].endswith("of 2 runs with cluster=kmeans, n_clusters>=4, n_clusters<6")
     in_sweep = find(recorder, str(several.sweep), where=where("n_clusters=2", "cluster=gmm"))
     assert in_sweep.run.name == "gmm k=2"
 
@@ -159,6 +162,8 @@ def test_conditions_are_read(store: Path) -> None:
     for wrong in ("a", "=1", "a="):
         with pytest.raises(ConfigurationError, match="is not KEY=VALUE"):
             where(wrong)
+    with pytest.raises(ConfigurationError, match="< needs a number, as in --where 'noise_fraction<"):
+        where("noise_fraction<little")
     with pytest.raises(ConfigurationError, match="give them with best"):
         find(opened(store), find(opened(store), "best").run.run_id, "silhouette")
 

@@ -360,3 +360,33 @@ def test_a_search_that_may_try_everything_is_a_grid(context: Any) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5 min", 90), ("10min", 600), ("2h", 7200)])
 def test_times(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
+
+
+def test_a_sweep_chooses_among_the_jobs_that_satisfy_its_requirements(context: Any) -> None:
+    free = run(context, "cluster.n_clusters=2,3,4")
+    assert free.chosen is not None
+    size = int(free.chosen.metrics["n_clusters"])
+    bound = run(
+        context,
+        "cluster.n_clusters=2,3,4",
+        f"sweep.require=[n_clusters>{size}]" if size < 4 else "sweep.require=[n_clusters<4]",
+    )
+    assert bound.chosen is not None
+    assert bound.chosen.metrics["n_clusters"] != size
+    assert "not satisfy n_clusters" in bound.conclusion.reason
+    none = run(context, "cluster.n_clusters=2,3,4", "sweep.require=[n_clusters>9]")
+    assert none.chosen is None
+    assert not none.failed
+    assert "none satisfies n_clusters>9 (n clusters is 2 to 4)" in none.conclusion.reason
+
+
+@pytest.mark.parametrize(
+    "text", ["noise_fraction<0.3", "[noise_fraction<0.3]", "['noise_fraction<0.3']", '["noise_fraction<0.3"]']
+)
+def test_a_requirement_needs_no_quotes_of_hydra(text: str) -> None:
+    assert planned("cluster.n_clusters=2,3,4", f"sweep.require={text}").jobs[0].config.sweep.require == [
+        "noise_fraction<0.3"
+    ]
+    assert planned("cluster.n_clusters=2,3,4", "sweep.require=[]").jobs[0].config.sweep.require == []
+    with pytest.raises(ConfigurationError, match="does not compare metrics with numbers"):
+        planned("cluster.n_clusters=2,3,4", "sweep.require=[noise_fraction]")

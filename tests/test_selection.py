@@ -5,12 +5,16 @@ import pytest
 from gpuclust.analysis.selection import (
     Candidate,
     Optimum,
+    Selection,
+    Unranked,
     better,
     default_metric,
     knee,
     optimum,
     prefer_hdbscan,
+    requirements,
     select,
+    select_across,
 )
 from gpuclust.metrics.validity import HIGHER_IS_BETTER
 
@@ -68,6 +72,39 @@ def test_what_was_not_measured_is_replaced_and_said() -> None:
     assert found is not None
     assert (found.index, found.metric) == (1, "calinski_harabasz")
     assert "silhouette was not measured" in found.reason
+
+
+def test_only_what_satisfies_the_requirements_is_chosen() -> None:
+    jobs = [
+        Candidate(f"job {i}", "hdbscan", {"silhouette_with_noise": s, "noise_fraction": noise, "n_clusters": 4})
+        for i, (s, noise) in enumerate([(0.5, 0.6), (0.3, 0.2), (0.4, 0.29)])
+    ]
+    found = select_across(jobs, "silhouette_with_noise", requirements(["noise_fraction < 0.3", "n_clusters>=4"]))
+    assert isinstance(found, Selection)
+    assert found.index == 2
+    assert found.reason.endswith("; 1 job does not satisfy noise_fraction<0.3, n_clusters>=4")
+    everything = select_across(jobs, "silhouette_with_noise", requirements(["n_clusters=4"]))
+    assert isinstance(everything, Selection)
+    assert everything.index == 0
+    assert "satisfy" not in everything.reason
+    none = select_across(jobs, "auto", requirements(["noise_fraction<=0.1", "dbcw>0"]))
+    assert isinstance(none, Unranked)
+    assert none.best == ()
+    assert (
+        "none satisfies noise_fraction<=0.1, dbcw>0 (noise fraction is 0.2 to 0.6; no job has the metric dbcw"
+        in none.reason
+    )
+
+
+def test_the_requirements_hold_in_each_space() -> None:
+    jobs = [
+        Candidate(f"{space}{i}", "kmeans", {"silhouette": s, "n_clusters": i}, space, f"scale={space}")
+        for space in "ab"
+        for i, s in ((2, 0.9), (3, 0.5), (4, 0.6))
+    ]
+    found = select_across(jobs, "silhouette", requirements(["n_clusters>2"]))
+    assert isinstance(found, Unranked)
+    assert found.best == (2, 5)
 
 
 def test_nothing_to_choose_from() -> None:

@@ -6,9 +6,10 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from gpuclust.analysis.selection import Candidate, Unranked, select_across
+from gpuclust.analysis.selection import COMPARISONS, Candidate, Unranked, select_across
 from gpuclust.compose import from_yaml
 from gpuclust.config import AUTO, did_you_mean, require_choosing
 from gpuclust.errors import ConfigurationError, ExportError, GpuclustError
@@ -32,13 +33,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Condition:
-    """``KEY=VALUE`` of ``--where``: a configuration key, a swept key or a metric, and the value that it must have."""
+    """``KEY=VALUE`` or ``KEY<NUMBER`` of ``--where``: a configuration key, a swept key or a metric, and what it must be."""
 
     key: str
     value: str
+    sign: str = "="
 
     def __str__(self) -> str:
-        return f"{self.key}={self.value}"
+        return f"{self.key}{self.sign}{self.value}"
 
     def values(self, job: RecordedJob) -> list[str]:
         """The values of the key in a job: the swept value, a parameter (``n_clusters`` finds ``cluster.n_clusters``, ``scale``
@@ -53,7 +55,15 @@ class Condition:
 
     def holds(self, job: RecordedJob) -> bool:
         """Whether the job has the value."""
-        return any(_same(self.value, value) for value in self.values(job))
+        return any(_compares(value, self.sign, self.value) for value in self.values(job))
+
+
+def _compares(value: str, sign: str, wanted: str) -> bool:
+    if sign == "=":
+        return _same(wanted, value)
+    with suppress(ValueError):
+        return COMPARISONS[sign](float(value), float(wanted))
+    return False
 
 
 def _same(one: str, other: str) -> bool:
@@ -71,12 +81,23 @@ def conditions(texts: Iterable[str]) -> tuple[Condition, ...]:
     """
     found = []
     for text in texts:
-        for part in re.split(r",(?![^\[]*\])(?=[^,]*=)", text):
-            key, equals, value = part.partition("=")
-            if not (equals and key.strip() and value.strip()):
+        for part in re.split(r",(?![^\[]*\])(?=[^,]*[=<>])", text):
+            parts = re.fullmatch(r"\s*([^=<>]+?)\s*(<=|>=|<|>|=)\s*(.*\S)\s*", part, re.DOTALL)
+            if not parts:
                 raise ConfigurationError(f"--where {text} is not KEY=VALUE, as in --where n_clusters=6")
-            found.append(Condition(key.strip(), value.strip()))
+            if parts[2] != "=" and not _is_number(parts[3]):
+                raise ConfigurationError(
+                    f"--where {text}: {parts[2]} needs a number, as in --where 'noise_fraction<0.3'"
+                )
+            found.append(Condition(parts[1], parts[3], parts[2]))
     return tuple(found)
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def find(recorder: MlflowRecorder, run: str, metric: str | None = None, where: Sequence[Condition] = ()) -> Found:

@@ -99,7 +99,7 @@ def _export(arguments: list[str]) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="best: only runs like n_clusters=6 (repeatable)",
+        help="best: only runs with n_clusters=6, or with 'noise_fraction<0.3' (repeatable)",
     )
     parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="csv: also write CSV files")
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")

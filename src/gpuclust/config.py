@@ -105,6 +105,9 @@ class Size:
 
 
 DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>|s|sec|seconds?|min|minutes?|h|hours?)", re.ASCII)
+COMPARISON = re.compile(
+    r"\s*(?P<metric>\w+)\s*(?P<sign><=|>=|<|>|=)\s*(?P<number>[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,17 @@ class Duration:
         """Why the value breaks the constraint, or None."""
         found = DURATION.fullmatch(str(value))
         return None if found and float(found["number"]) > 0 else "is not a time above 0, as in 90s, 10min or 2h"
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """A constraint: comparisons of metrics with numbers, such as ``noise_fraction<0.3``."""
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        if all(COMPARISON.fullmatch(str(text)) for text in value):
+            return None
+        return "does not compare metrics with numbers, as in 'sweep.require=[noise_fraction<0.3,n_clusters>=4]'"
 
 
 def seconds_of(duration: str) -> float:
@@ -364,6 +378,8 @@ class SweepConfig:
         "relative_validity", "split_gain", "dbcv", "prediction_strength", "stability_jaccard_min", "reference_ami",
     )  # fmt: skip
     """The metric that chooses; ``auto``: silhouette, BIC or relative validity by algorithm."""
+    require: list[str] = field(default_factory=list, metadata={"constraint": Comparisons()})
+    """Only jobs that satisfy all of these can be chosen, as in ``[noise_fraction<0.3,n_clusters>=4]``."""
     resume: bool = True
     """Whether the finished jobs of an earlier start are kept."""
     name: str | None = None

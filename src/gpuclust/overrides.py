@@ -74,6 +74,8 @@ def checked_override(text: str) -> str:
         raise ConfigurationError(f"{text} names a package (KEY@PACKAGE), which gpuclust does not use; write key=value")
     if key in PATH_KEYS:
         rest = _quoted_paths(rest)
+    if key == "sweep.require":
+        rest = _quoted_comparisons(rest)
     if not sign:
         return f"{key}{rest}" if rest else text
     if not is_known(key):
@@ -92,6 +94,15 @@ def _quoted_paths(rest: str) -> str:
     if is_plain or ("'" not in path and Path(os.path.expanduser(path)).exists()):  # noqa: PTH111  an unknown ~user fails later
         return f"='{path}'"
     return re.sub(r"(?<=[=,\[(\s])~[^,\])\s]*", lambda found: f"'{found[0]}'", rest)
+
+
+def _quoted_comparisons(rest: str) -> str:
+    """``=['a<1','b>=2']`` of ``=[a<1,b>=2]`` or ``=a<1``, as Hydra's grammar needs it; what is quoted already stays."""
+    text = rest[1:].strip()
+    if not text or set(text) & set("'\"$"):
+        return rest
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    return "=[" + ",".join(f"'{part.strip()}'" for part in inner.split(",") if part.strip()) + "]"
 
 
 def refusal_of_hydra(text: str, key: str) -> str:

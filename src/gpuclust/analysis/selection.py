@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gpuclust.algorithms import registry
-from gpuclust.config import AUTO
+from gpuclust.config import AUTO, COMPARISON, did_you_mean
 from gpuclust.metrics.validity import HIGHER_IS_BETTER
 
 ACROSS = "silhouette"
@@ -34,6 +35,34 @@ MAX_NOISE = 0.2
 SAME_GROUPS = 0.9
 
 
+# How a condition compares a metric with a number.
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """``METRIC<NUMBER`` of ``sweep.require``: what a metric of a job must satisfy so that the job can be chosen."""
+
+    metric: str
+    sign: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.sign}{self.bound:g}"
+
+    def holds(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the metric was measured and satisfies the requirement."""
+        return self.metric in metrics and COMPARISONS[self.sign](metrics[self.metric], self.bound)
+
+
+def requirements(texts: Iterable[str]) -> tuple[Requirement, ...]:
+    """The requirements of ``sweep.require``, as in ``[noise_fraction<0.3, n_clusters>=4]``, which `gpuclust.config.Comparisons` allows."""
+    parts = [COMPARISON.fullmatch(text) for text in texts]
+    return tuple(Requirement(p["metric"], p["sign"], float(p["number"])) for p in parts if p is not None)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A finished job: its name, its algorithm, its metrics, the key of the space that it was clustered in and what sets that
@@ -59,8 +88,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class Unranked:
-    """Candidates of several spaces that nothing can rank: the best of each by its place in the list, the metric that ranks
-    within a space, and the reason in words."""
+    """No choice: the candidates are of several spaces that nothing can rank (``best``: the best of each by its place in the list), or none
+    satisfies the requirements (``best`` is empty). ``metric`` ranks within a space; ``reason`` is in words."""
 
     best: tuple[int, ...]
     metric: str
@@ -126,13 +155,47 @@ def _ranked(candidates: Sequence[Candidate], metric: str) -> list[int]:
     )
 
 
-def select_across(candidates: Sequence[Candidate], metric: str = AUTO) -> Selection | Unranked | None:
-    """The best candidate of one or several spaces; `Unranked` where several spaces have no score that compares them.
+def select_across(
+    candidates: Sequence[Candidate], metric: str = AUTO, require: Sequence[Requirement] = ()
+) -> Selection | Unranked | None:
+    """The best of the candidates that satisfy the requirements, of one or several spaces; `Unranked` where none satisfies them, or where
+    several spaces have no score that compares them.
 
     Silhouette, BIC and most other scores depend on the space: one feature in its raw unit, or fewer components, raises
     them without any better groups. So the metric ranks within each space, and the best of each are then ranked by the first
     of `SPACE_FREE` that all of them have.
     """
+    left = [i for i, c in enumerate(candidates) if all(r.holds(c.metrics) for r in require)]
+    if not require or not candidates:
+        return _select_across(candidates, metric)
+    if not left:
+        return Unranked((), ACROSS if metric == AUTO else metric, _unsatisfied_reason(candidates, require))
+    found = _select_across([candidates[i] for i in left], metric)
+    if isinstance(found, Unranked):
+        return replace(found, best=tuple(left[i] for i in found.best))
+    assert found is not None
+    n_out = len(candidates) - len(left)
+    which = (
+        f"; {n_out} job{'s do' if n_out > 1 else ' does'} not satisfy {', '.join(map(str, require))}" if n_out else ""
+    )
+    return replace(found, index=left[found.index], reason=found.reason + which)
+
+
+def _unsatisfied_reason(candidates: Sequence[Candidate], require: Sequence[Requirement]) -> str:
+    """For each requirement, how near the candidates come."""
+    near = []
+    for r in require:
+        values = [c.metrics[r.metric] for c in candidates if r.metric in c.metrics]
+        known = sorted({m for c in candidates for m in c.metrics})
+        if values:
+            near.append(f"{_words(r.metric)} is {min(values):.4g} to {max(values):.4g}")
+        else:
+            near.append(f"no job has the metric {r.metric}{did_you_mean(r.metric, known)}")
+    return f"no job is chosen, because none satisfies {', '.join(map(str, require))} ({'; '.join(near)}); change sweep.require"
+
+
+def _select_across(candidates: Sequence[Candidate], metric: str) -> Selection | Unranked | None:
+    """The best candidate of one or several spaces."""
     spaces: dict[str, list[int]] = {}
     for i, c in enumerate(candidates):
         spaces.setdefault(c.space, []).append(i)

@@ -12,11 +12,20 @@ from gpuclust.algorithms.registry import FitInput, FitResult, algorithm_of, reso
 from gpuclust.algorithms.registry import fit as fit_configs
 from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.analysis.criteria import plateau_criteria
-from gpuclust.analysis.selection import Candidate, Curves, Selection, Unranked, prefer_hdbscan, select, select_across
+from gpuclust.analysis.selection import (
+    Candidate,
+    Curves,
+    Selection,
+    Unranked,
+    prefer_hdbscan,
+    requirements,
+    select,
+    select_across,
+)
 from gpuclust.analysis.structure import Structure, discrete_columns, find_structure, sampled_rows
 from gpuclust.analysis.table_stats import feature_blocks
 from gpuclust.analysis.verdict import NONE, OPEN, SAME_AS_COLUMN, FitToRows, Preferred, Verdict, verdict
-from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig
+from gpuclust.config import AUTO, AnalysisConfig, Config, ScoreConfig, SweepConfig
 from gpuclust.errors import DeviceLost, GpuclustError, JobError
 from gpuclust.metrics.agreement import agreement, contingency
 from gpuclust.metrics.gap import Gap, expected_seconds, gap_statistic
@@ -91,9 +100,18 @@ def candidate(outcome: Outcome) -> Candidate:
     return Candidate(job.name, job.config.cluster.name, outcome.metrics, job.key_of_matrix, job.space)
 
 
-def leaders(finished: Sequence[Outcome], metric: str) -> list[Outcome]:
+def choose(finished: Sequence[Outcome], sweep: SweepConfig) -> Selection | Unranked | None:
+    """The choice among finished jobs by ``sweep.metric`` and ``sweep.require``; None where there is no job."""
+    return select_across([candidate(o) for o in finished], sweep.metric, requirements(sweep.require))
+
+
+def _satisfies(outcome: Outcome, sweep: SweepConfig) -> bool:
+    return all(requirement.holds(outcome.metrics) for requirement in requirements(sweep.require))
+
+
+def leaders(finished: Sequence[Outcome], sweep: SweepConfig) -> list[Outcome]:
     """The best finished job, or the best of each space where these cannot be ranked."""
-    choice = select_across([candidate(o) for o in finished], metric)
+    choice = choose(finished, sweep)
     if choice is None:
         return []
     return [finished[i] for i in (choice.best if isinstance(choice, Unranked) else (choice.index,))]
@@ -122,7 +140,7 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, contex
     `gpuclust.analysis.selection.prefer_hdbscan` has reason to prefer the HDBSCAN job.
     """
     finished = [o for o in outcomes if o.status == FINISHED]
-    choice = select_across([candidate(o) for o in finished], config.sweep.metric)
+    choice = choose(finished, config.sweep)
     unranked = choice if isinstance(choice, Unranked) else None
     selection = choice if isinstance(choice, Selection) else None
     spaces = {o.job.key_of_matrix for o in finished}
@@ -136,8 +154,8 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, contex
         preferred, validity = _preferred(finalists, comparisons, context)
         if preferred is not None and not supported(preferred, validity, curves, structure):
             preferred = None
-    if preferred is not None:
-        index = next(i for i, o in enumerate(finished) if o.job.name == preferred.name)
+    index = next((i for i, o in enumerate(finished) if preferred and o.job.name == preferred.name), None)
+    if preferred is not None and index is not None and _satisfies(finished[index], config.sweep):
         selection, chosen = Selection(index, "relative_validity", preferred.reason), finished[index]
     curves = _with_baselines(curves, finished, context)
     fit = _fit_to_rows(chosen, finalists, structure, context) if chosen else None

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpuclust.analysis.diagnostics import reference_column
-from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select, select_across
+from gpuclust.analysis.selection import ACROSS, Selection, Unranked, select
 from gpuclust.analysis.verdict import Verdict
 from gpuclust.compose import Plan
-from gpuclust.config import seconds_of
+from gpuclust.config import Config, seconds_of
 from gpuclust.errors import DeviceLost, InputError, RecordingError, why
 from gpuclust.pipeline.batches import connect_workers, runner, with_workers
 from gpuclust.pipeline.context import Job, Outcome, RunContext, make_job, with_size
@@ -21,7 +21,7 @@ from gpuclust.pipeline.curves import curves, job_name
 from gpuclust.pipeline.job import get_matrix, get_table, say_table
 from gpuclust.pipeline.run_log import start as job_start
 from gpuclust.pipeline.schedule import Grid, Outcomes, Schedule
-from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, conclude, leaders
+from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, choose, conclude, leaders
 from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
 from gpuclust.runtime.backend import Backend
@@ -197,7 +197,7 @@ def _sweep(
             for outcomes in _outcomes(schedule, done, n_rows, parent, budget, since, context):
                 for outcome in outcomes:
                     curve_log.add(outcome)
-                _release_arrays(schedule, done, first.sweep.metric, first.analysis.compare)
+                _release_arrays(schedule, done, first)
         taken_over = claim.run_id is None
         while claim.run_id is None:  # another process runs this sweep: it chooses when its jobs are done
             claim = context.recorder.claim_sweep(start, since)
@@ -296,7 +296,7 @@ def _reported(run: RecordedJob, plan: Plan, schedule: Schedule, done: Outcomes, 
     first = plan.jobs[0].config
     outcomes = tuple(schedule.ended(_resumed(schedule, done, context)))
     finished = finished_outcomes(outcomes)
-    choice = select_across([candidate(o) for o in finished], first.sweep.metric)
+    choice = choose(finished, first.sweep)
     index = next((i for i, o in enumerate(finished) if o.run_id == run.tags.get(tags.SELECTED_RUN)), None)
     selection = None
     if index is not None:
@@ -345,14 +345,16 @@ def _is_expensive(job: Job, n_rows: int) -> bool:
     return score.silhouette and pairs >= SHARED_FROM_PAIRS
 
 
-def _release_arrays(schedule: Schedule, done: dict[str, Outcome], metric: str, compare: bool) -> None:
+def _release_arrays(schedule: Schedule, done: dict[str, Outcome], config: Config) -> None:
     """Keep only the arrays of the best job, and of the best job of each algorithm where these will be compared."""
     finished = finished_outcomes(schedule.ended(done))
-    best = leaders(finished, metric)
+    best = leaders(finished, config.sweep)
     kept = {o.job.key for o in best}
-    if compare and len(best) == 1:
+    if config.analysis.compare and len(best) == 1:
         space = best[0].job.key_of_matrix
-        kept |= {o.job.key for o in best_of_each([o for o in finished if o.job.key_of_matrix == space], metric)}
+        kept |= {
+            o.job.key for o in best_of_each([o for o in finished if o.job.key_of_matrix == space], config.sweep.metric)
+        }
     for key, outcome in done.items():
         if key not in kept:
             done[key] = outcome.without_arrays()

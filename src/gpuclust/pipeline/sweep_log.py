@@ -46,6 +46,8 @@ def sweep_start(plan: Plan, jobs: Sequence[Job], context: RunContext) -> RunStar
     what_concludes: list[Any] = [c.metric, c.name, config.analysis.gap, config.analysis.compare]
     if plan.is_search:
         what_concludes += [c.search, c.n_trials, c.prune]
+    if c.require:
+        what_concludes.append(sorted(c.require))
     if c.patience:
         what_concludes.append(c.patience)
     return RunStart(
