@@ -305,7 +305,14 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"gpuclust {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.campaign),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.campaign),  # test_campaign.py kills a sweep in each run
+    ],
+)
 def test_an_interrupted_sweep_goes_on_where_it_was(here: Path, sent: int, status: int) -> None:
     command = [sys.executable, "-m", "gpuclust", "-m", "data.n_rows=10000", "cluster.n_clusters=range(2,9)",
                "cluster.engine=library", "score=none", "report=none"]  # fmt: skip

@@ -195,7 +195,14 @@ def figures(printed: str) -> str:
     return line.rpartition("  ")[0].strip()
 
 
-@pytest.mark.parametrize("kind", ["a file", "missing", "read-only"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a file",
+        pytest.param("missing", marks=pytest.mark.campaign),
+        pytest.param("read-only", marks=pytest.mark.campaign),
+    ],
+)
 def test_a_cache_folder_that_cannot_be_used_breaks_nothing(kind: str, tmp_path: Path) -> None:
     """Numba then takes its next place: __pycache__, or the user's cache."""
     cache = tmp_path / "cache"
@@ -223,7 +230,7 @@ atexit.register(lambda: print("compiled here:", *sorted(modules), file=sys.stder
 """
 
 
-@pytest.mark.parametrize("algorithm", ["kmeans", "hdbscan"])
+@pytest.mark.parametrize("algorithm", ["kmeans", pytest.param("hdbscan", marks=pytest.mark.campaign)])
 def test_the_helper_brings_all_that_comes_after_a_fit(algorithm: str, tmp_path: Path) -> None:
     """Its few rows make the same versions of the kernels as a job's matrix."""
     printed = run(tmp_path, f"cluster={algorithm}", "score=default", cache=tmp_path / "cache", before=HERE)

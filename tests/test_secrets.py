@@ -139,6 +139,7 @@ def test_an_address_with_a_password(port: int, tmp_path: Path) -> None:
     assert leaks(tmp_path, [PASSWORD]) == []
 
 
+@pytest.mark.campaign
 def test_an_address_from_the_environment(port: int, tmp_path: Path) -> None:
     uri = f"http://alice:{ENCODED}@127.0.0.1:{port}"
     said = typed(tmp_path, "data=catalogue", "data.n_rows=310", "cluster.n_clusters=2", MLFLOW_TRACKING_URI=uri)
