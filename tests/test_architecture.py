@@ -37,7 +37,7 @@ INSIDE = {
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
     "serve/index": "build > locate > open",
     "tracking": "carried claims pyfunc recorder store_location > opening > mlflow > ui",
-    "tracks": "catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
+    "tracks": "audio catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
 }
 SERVE = {"sanitize", "errors", "resources", "model", "tracks", "pages", "serve"}
 HEAVY = {
@@ -51,6 +51,7 @@ HEAVY = {
     "dask": ("runtime/dask.py",),
     "distributed": ("runtime/dask.py",),
     "optuna": ("pipeline/search.py",),
+    "librosa": ("tracks/audio.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

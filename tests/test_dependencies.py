@@ -51,6 +51,8 @@ def area(path: Path) -> str | None:
         return "atlas" if place.stem == "atlas" else "serve"
     if place.as_posix() == "data/remote.py":
         return "remote"
+    if place.as_posix() == "tracks/audio.py":
+        return "audio"
     if place.stem == "dask":
         return "dask"
     if place.as_posix() == "pipeline/search.py":
@@ -66,6 +68,7 @@ def by_area() -> dict[str | None, set[str]]:
         "gpu": set(),
         "dask": set(),
         "optuna": set(),
+        "audio": set(),
         "remote": set(),
     }
     for path in PACKAGE.rglob("*.py"):
@@ -107,7 +110,9 @@ RUN = {
 
 
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
-    extras = {name: set(requirements(name)) for name in ("dask", "gpu", "optuna", "postgres", "serve", "dev", "docs")}
+    extras = {
+        name: set(requirements(name)) for name in ("audio", "dask", "gpu", "optuna", "postgres", "serve", "dev", "docs")
+    }
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
     optional = {"flash-kmeans", "torch"}  # compared with where they are installed

@@ -413,6 +413,31 @@ def _playlist(arguments: list[str]) -> int:
     return 0
 
 
+def _features(arguments: list[str]) -> int:
+    parser = command_parser(
+        "features", "Compute audio features of the sound files in a folder, as a table that can be clustered."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of sound files (with its sub-folders)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="how much of the middle of each file is used (default: 60)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    options = parser.parse_args(arguments)
+    if options.seconds <= 0 or (options.workers or 1) < 1:
+        raise ConfigurationError("--seconds and --workers are numbers above 0")
+    _refuse_existing(options.force, out=options.out)
+
+    from gpuclust.tracks import audio
+
+    return audio.run(options.folder, options.out, seconds=options.seconds, workers=options.workers)
+
+
 def _describe(arguments: list[str]) -> int:
     parser = command_parser("describe", "Profile a file: its columns, which would be clustered and why, and warnings.")
     parser.add_argument("file", metavar="FILE", help="any file, folder, pattern or address that data.path takes")
@@ -509,6 +534,7 @@ def _parity(options: argparse.Namespace) -> int:
 
 SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
     "describe": _describe,
+    "features": _features,
     "export": _export,
     "compare": _compare,
     "predict": _predict,

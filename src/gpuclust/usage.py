@@ -15,6 +15,7 @@ COMMAND_LINES = (
     ("gpuclust experiments=NAME ...", "run a ready study, with the sweep that it declares"),
     ("gpuclust demo", "run a job on 20,000 generated tracks (data=catalogue)"),
     ("gpuclust describe FILE", "profile a file: its columns, which would be clustered, and warnings"),
+    ("gpuclust features DIR --out FILE", "compute audio features of sound files (extra gpuclust[audio])"),
     ("gpuclust ui", "compare runs in the MLflow UI"),
     ("gpuclust export best|RUN_ID --out DIR", "export the assignments and the model of a run"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
