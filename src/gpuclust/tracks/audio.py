@@ -48,6 +48,7 @@ def features_of(path: Path, seconds: float) -> dict[str, Any]:
     Raises DataError for a file that cannot be read, or that holds no sound.
     """
     import librosa
+    import librosa.onset
     import numpy as np
 
     duration = _read_length(path)
