@@ -48,8 +48,8 @@ def features_of(path: Path, seconds: float) -> dict[str, Any]:
     Raises DataError for a file that cannot be read, or that holds no sound.
     """
     import librosa
-    import librosa.onset
     import numpy as np
+    from librosa.onset import onset_detect, onset_strength
 
     duration = _read_length(path)
     length = min(seconds, duration)
@@ -68,7 +68,7 @@ def features_of(path: Path, seconds: float) -> dict[str, Any]:
     audible = rms > SILENCE
     level = 20 * np.log10(rms[audible])
     mel = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=rate), top_db=None)
-    onsets = librosa.onset.onset_strength(S=mel, sr=rate)
+    onsets = onset_strength(S=mel, sr=rate)
     mfcc = librosa.feature.mfcc(S=mel, sr=rate, n_mfcc=N_MFCC)
     centroid = librosa.feature.spectral_centroid(S=np.sqrt(power), sr=rate)[0]
     flatness = librosa.feature.spectral_flatness(S=power, power=1.0)[0]
@@ -76,7 +76,7 @@ def features_of(path: Path, seconds: float) -> dict[str, Any]:
         **_tags(path),
         "duration_ms": round(duration * 1000),
         **_pulse(onsets, rate),
-        "onset_rate": len(librosa.onset.onset_detect(onset_envelope=onsets, sr=rate)) / length,
+        "onset_rate": len(onset_detect(onset_envelope=onsets, sr=rate)) / length,
         "loudness": float(20 * np.log10(max(np.sqrt(np.mean(sound**2, dtype=np.float64)), SILENCE))),
         "dynamic_range": float(np.percentile(level, 95) - np.percentile(level, 10)) if audible.any() else 0.0,
         "brightness": float(centroid[audible].mean()) if audible.any() else 0.0,
