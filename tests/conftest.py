@@ -21,7 +21,7 @@ with suppress(ModuleNotFoundError):  # a machine that runs the GPU's tests alone
     from hypothesis import settings
 
     # The same examples in every run, so that a run tells what a change did; HYPOTHESIS_PROFILE=wander looks for new ones.
-    settings.register_profile("fixed", derandomize=True, deadline=None)
+    settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
     settings.register_profile("wander", deadline=None, print_blob=True)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
