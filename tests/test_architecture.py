@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "describe", "parity", "commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "export", "compare", "predict", "promotion", "describe", "parity", "commands", "registry_commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -36,7 +36,7 @@ INSIDE = {
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
     "serve/index": "build > locate > open",
-    "tracking": "carried claims pyfunc recorder store_location > opening > mlflow > ui",
+    "tracking": "carried claims current pyfunc recorder store_location > opening > registry > mlflow > ui",
     "tracks": "audio catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
 }
 SERVE = {"sanitize", "errors", "resources", "model", "tracks", "pages", "serve"}

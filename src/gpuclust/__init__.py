@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "HDBSCAN", "GaussianMixture", "GpuclustError", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep",
+    "HDBSCAN", "GaussianMixture", "GpuclustError", "KMeans", "Model", "Run", "Sweep", "fit", "load_model", "open_export", "promote", "sweep",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from gpuclust.api import Model, Run, Sweep, fit, load_model, open_export, sweep
+    from gpuclust.api import Model, Run, Sweep, fit, load_model, open_export, promote, sweep
     from gpuclust.errors import GpuclustError
     from gpuclust.estimators import HDBSCAN, GaussianMixture, KMeans
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from gpuclust.estimators.base import Estimator
     from gpuclust.pipeline.context import Outcome, RunContext
     from gpuclust.planning import Settings
+    from gpuclust.promotion import Promotion
     from gpuclust.serve.library import Library
 
-__all__ = ["Model", "Run", "Sweep", "fit", "load_model", "open_export", "sweep"]
+__all__ = ["Model", "Run", "Sweep", "fit", "load_model", "open_export", "promote", "sweep"]
 
 DATA_FOLDER = Path("gpuclust-runs", "data")
 
@@ -200,13 +201,16 @@ def sweep(
     return Sweep(result, plan, context, shown.messages)
 
 
-def load_model(folder: str | Path) -> Model:
-    """Load the model of an export folder.
+def load_model(folder: str | Path, *, tracking: str | Path = "default") -> Model:
+    """Load the model of an export folder, or a registered model.
 
     Parameters
     ----------
     folder : str or Path
-        The folder that `Run.export` or ``gpuclust export`` wrote, or its address in an object store; or its sub-folder ``model``.
+        The folder that `Run.export` or ``gpuclust export`` wrote, or its address in an object store; or its sub-folder ``model``; or
+        ``"models:/NAME@champion"``, a model of MLflow's Model Registry.
+    tracking : "default", str or Path
+        The store of a registered model; see `fit`.
 
     Returns
     -------
@@ -217,12 +221,77 @@ def load_model(folder: str | Path) -> Model:
     ------
     ModelError
         Where the folder has no model, or a damaged one.
+    TrackingError
+        Where the store has no such registered model.
     """
     from gpuclust.data.remote_folders import local_export
     from gpuclust.model.bundle import Bundle
 
+    if str(folder).startswith("models:"):
+        from gpuclust.tracking.registry import registered_model
+
+        with registered_model(str(folder), _uri(tracking)) as bundle:
+            return Model(Bundle.load(bundle))
     folder = local_export(folder)
     return Model(Bundle.load(folder / "model" if (folder / "model").is_dir() else folder))
+
+
+def promote(
+    name: str,
+    *,
+    version: int | None = None,
+    data: str | Path | None = None,
+    min_ami: float | None = None,
+    max_noise: float | None = None,
+    dry_run: bool = False,
+    tracking: str | Path = "default",
+) -> Promotion:
+    """Compare the challenger of a registered model with its champion on the same rows, and make it the champion.
+
+    Parameters
+    ----------
+    name : str
+        The name that ``tracking.register`` gave: ``gc.fit(data, config={"tracking.register": "tracks"})``.
+    version : int, optional
+        The version to promote; by default that with the alias ``challenger``.
+    data : str or Path, optional
+        The file of the rows to compare on; by default the file that the version was fitted on.
+    min_ami, max_noise : float, optional
+        The version is not promoted if the AMI with the champion is lower, or the share of noise higher. In [0, 1].
+    dry_run : bool, default=False
+        Whether to compare and promote nothing.
+    tracking : "default", str or Path
+        The store; see `fit`.
+
+    Returns
+    -------
+    Promotion
+        With ``promoted``, ``refused`` (why not) and ``comparison``: ``ami``, ``champion_noise``, ``challenger_noise``, ``shares``; None
+        where there was no champion.
+
+    Raises
+    ------
+    GpuclustError
+        Where there is no such model or version, or the rows cannot be read.
+    """
+    from gpuclust.promotion import promote as promote_version
+    from gpuclust.tracking.registry import Registry
+
+    return promote_version(
+        name,
+        registry=Registry.open(_uri(tracking)),
+        version=version,
+        data_path=None if data is None else os.fspath(data),
+        min_ami=min_ami,
+        max_noise=max_noise,
+        dry_run=dry_run,
+    )
+
+
+def _uri(tracking: str | Path) -> str | None:
+    """The tracking URI; None for the store that the command line uses."""
+    found = _store(tracking)
+    return None if found == "default" else found
 
 
 def open_export(folder: str | Path) -> Library:

@@ -17,6 +17,7 @@ from gpuclust.runtime.cache import matrix_key, table_key
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
 from gpuclust.tracking.recorder import FINISHED, RecordedJob
+from gpuclust.tracking.registry import Registry, is_registered
 
 # The largest number of values that an error lists.
 VALUES_LISTED = 20
@@ -101,7 +102,8 @@ def _is_number(text: str) -> bool:
 
 
 def find(recorder: MlflowRecorder, run: str, metric: str | None = None, where: Sequence[Condition] = ()) -> Found:
-    """The finished job that ``run`` names: a run id (a sweep's stands for its chosen job) or ``best``.
+    """The finished job that ``run`` names: a run id (a sweep's stands for its chosen job), ``best``, or a registered model,
+    ``models:/NAME@champion``.
 
     ``best`` is what the latest sweep chose; without a sweep, the latest finished job. ``metric`` and ``where`` look among the
     finished jobs of the experiment that have the same table and the same preparation as that job, whose scores can be compared:
@@ -128,6 +130,8 @@ def find(recorder: MlflowRecorder, run: str, metric: str | None = None, where: S
 
 
 def _by_id(recorder: MlflowRecorder, run_id: str) -> RecordedJob:
+    if is_registered(run_id):
+        run_id = Registry(recorder.client, recorder.uri).find(run_id).run_id
     job = recorder.job(run_id)
     if job is None:
         raise ExportError(f"there is no run {run_id} in {recorder.uri}; `gpuclust ui` shows the runs")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gpuclust import __version__
 from gpuclust.commands import SUBCOMMANDS, command_parser
 from gpuclust.errors import ConfigurationError, GpuclustError, why
+from gpuclust.registry_commands import REGISTRY_COMMANDS
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
 from gpuclust.usage import usage
@@ -384,4 +385,9 @@ def _completion(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "demo": _demo, **SUBCOMMANDS}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "demo": _demo,
+    **SUBCOMMANDS,
+    **REGISTRY_COMMANDS,
+}

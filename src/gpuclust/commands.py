@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +40,8 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _store_options(parser: argparse.ArgumentParser) -> None:
+def store_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a tracking store and an experiment."""
     from gpuclust.config import default_experiment
 
     parser.add_argument("--uri", help="the tracking store (tracking.uri)")
@@ -62,6 +64,20 @@ def _export_folder(text: str) -> Path:
     from gpuclust.data.remote_folders import local_export
 
     return local_export(text)
+
+
+@contextmanager
+def _opened_model(text: str, uri: str | None) -> Iterator[tuple[Path, str]]:
+    """The folder of an export, or that of a registered model, for as long as the context lasts; and its name."""
+    if not text.startswith("models:"):
+        yield _export_folder(text), text
+        return
+    from gpuclust.tracking.registry import Registry
+
+    registry = Registry.open(uri)
+    version = registry.find(text)
+    with registry.download(version) as folder:
+        yield folder, version.address
 
 
 def _refuse_existing(force: bool, **paths: Path | str | None) -> None:
@@ -111,7 +127,7 @@ def _export(arguments: list[str]) -> int:
         help="columns of the source that are neither features nor roles: all (default), none, or those named",
     )
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
-    _store_options(parser)
+    store_options(parser)
     options = parser.parse_args(arguments)
 
     page = options.html
@@ -182,7 +198,7 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
-    _store_options(parser)
+    store_options(parser)
     options = parser.parse_args(arguments)
 
     _refuse_existing(options.force, out=options.out)
@@ -221,7 +237,11 @@ def _predict(arguments: list[str]) -> int:
         "Assign the rows of a file to the clusters of an exported model, and compare them with its training rows. "
         "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
     )
-    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
+    parser.add_argument(
+        "model",
+        metavar="DIR|models:/NAME@ALIAS",
+        help="an export folder, its address in S3, or a registered model: models:/NAME@champion, models:/NAME/3",
+    )
     parser.add_argument("rows", metavar="FILE", help="the rows: any file or address supported by data.path")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
@@ -233,20 +253,23 @@ def _predict(arguments: list[str]) -> int:
         help="exit with status 3 when more than this share of a feature's values is outside its training range, or "
         "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles (default: 0.2; 1: never)",
     )
+    parser.add_argument("--uri", help="the tracking store of a registered model (tracking.uri)")
     parser.add_argument("--force", action="store_true", help="replace the files if they exist")
     options = parser.parse_args(arguments)
 
     _refuse_existing(options.force, out=options.out, report=options.report)
     from gpuclust.predict import predict
 
-    scored = predict(
-        options.folder,
-        options.rows,
-        options.out,
-        report=options.report,
-        max_outside=options.max_outside,
-        force=options.force,
-    )
+    with _opened_model(options.model, options.uri) as (folder, model):
+        scored = predict(
+            folder,
+            options.rows,
+            options.out,
+            report=options.report,
+            max_outside=options.max_outside,
+            force=options.force,
+            model=model,
+        )
     found = scored.novelty
     unplaced = f"; {found.n_unplaced:,} could not be placed (a feature is missing or out of bounds)"
     print(f"{scored.path}: {found.n_rows:,} rows{unplaced if found.n_unplaced else ''}")
@@ -472,7 +495,7 @@ def _ui(arguments: list[str]) -> int:
     parser = command_parser("ui", "Open the MLflow UI on the experiment's chart view.")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--host", default="127.0.0.1")
-    _store_options(parser)
+    store_options(parser)
     options = parser.parse_args(arguments)
 
     from gpuclust.tracking.ui import serve_ui

@@ -138,6 +138,18 @@ def seconds_of(duration: str) -> float:
     return float(found["number"]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found["unit"][:1]]
 
 
+@dataclass(frozen=True)
+class ModelName:
+    """A constraint: a name that MLflow's Model Registry takes, and that can be written in ``models:/NAME@champion``."""
+
+    def complaint(self, value: Any) -> str | None:
+        """Why the value breaks the constraint, or None."""
+        return None if re.fullmatch(r"[\w][\w. -]*", str(value)) else f"is not {self}"
+
+    def __str__(self) -> str:
+        return "a name of letters, digits, spaces, dots, hyphens and underscores"
+
+
 def number(default: Any, *, low: float = -math.inf, high: float = math.inf, **rest: Any) -> Any:
     """A field that holds a number within a range."""
     return field(default=default, metadata={"constraint": Range(low, high, **rest)})
@@ -365,6 +377,9 @@ class TrackingConfig:
     """The MLflow experiment; its default is MLFLOW_EXPERIMENT_NAME, else ``gpuclust``."""
     models: str = one_of("chosen", "chosen", "all", "none")
     """The models that are kept in the store."""
+    register: str | None = field(default=None, metadata={"constraint": ModelName()})
+    """The name in MLflow's Model Registry under which the kept model (in a sweep: of the chosen job) becomes a new version, with the alias
+    ``challenger``; null: it is not registered."""
     retry_seconds: float = number(120.0, low=0.0)
     """The number of seconds during which a store that does not answer is tried again; then the command ends with an error."""
 
@@ -507,6 +522,12 @@ def validate(config: Config) -> Config:
             "nor a share of the variance in (0, 1]"
         )
     _validate_paths(config.data)
+    tracking = config.tracking
+    if tracking.register is not None and (tracking.store == "none" or tracking.models == "none"):
+        off = "tracking=none" if tracking.store == "none" else "tracking.models=none"
+        raise ConfigurationError(
+            f"tracking.register={tracking.register} has no model to register with {off}; leave one of them out"
+        )
     if complaint := config.cluster.complaint():
         raise ConfigurationError(complaint)
     return config

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -65,13 +65,14 @@ def predict(
     max_outside: float = MAX_OUTSIDE,
     force: bool = False,
     memory: MemoryConfig | None = None,
+    model: str | None = None,
 ) -> Scored:
     """Place the rows of a file in the clusters of an export (or a bundle) folder.
 
     ``rows`` is any file that `data.path` takes and has the model's features by name; the output, Parquet or CSV by its
     ending, has its columns and ``cluster``, ``confidence``, ``distance``, ``x``, ``y``, ``z``. Rows that cannot be placed
     keep these empty. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
-    (``memory``) are read, placed and written in batches. Raises
+    (``memory``) are read, placed and written in batches. ``model`` is the name of the model in the report, by default the folder. Raises
     ConfigurationError, ExportError, DataError or ModelError in one line.
     """
     if not 0 <= max_outside <= 1:
@@ -84,7 +85,7 @@ def predict(
     if report is not None and report.absolute() == out.absolute():
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
-    with _opened(str(rows), bundle.features, memory or MemoryConfig()) as given:
+    with opened(DataConfig(path=str(rows), preset="tracks"), bundle.features, memory or MemoryConfig()) as given:
         assigned = assign(bundle, given.raw)
         details, placed = Details.model_validate(bundle.details), assigned.placed
         counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
@@ -95,7 +96,12 @@ def predict(
             tables = with_assignments(given.columns, bundle, given.raw, assigned)
             write_tables(tables, **{out.suffix[1:]: temporary})
     if report is not None:
-        content = {"model": mask(str(folder)), "rows_of": mask(str(rows)), "out": str(out), "max_outside": max_outside}
+        content = {
+            "model": mask(model or str(folder)),
+            "rows_of": mask(str(rows)),
+            "out": str(out),
+            "max_outside": max_outside,
+        }
         content |= {"exceeding": [f.feature for f in exceeding]} | novelty.to_dict()
         with _whole_file(report, "--report") as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -117,7 +123,7 @@ def _whole_file(path: Path, option: str) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class OpenedRows:
     """The rows of a file: their roles and features as ``columns`` in batches, and ``raw`` (n_rows, n_features) float64 with NaN."""
 
     columns: Iterable[pa.Table]
@@ -125,11 +131,13 @@ class _Rows:
 
 
 @contextmanager
-def _opened(path: str, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[_Rows]:
-    """The rows in memory; or, if the forecast is above the memory limit, in batches that are read a second time for the output."""
+def opened(source: DataConfig, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[OpenedRows]:
+    """The rows of a source with the features of a model, as they were read, in memory; or, if the forecast is above the memory limit, in batches
+    that are read a second time for the output."""
     columns = without_vectors(features)
     vectors = {name: place.stop - place.start for name, place in vector_columns(features).items()}
-    data = DataConfig(path=path, preset="tracks", features=[*columns, *vectors])
+    data = replace(source, features=[*columns, *vectors])
+    path = str(data.path or data.source)
     frames = PandasFrames()
     try:
         if forecast(Config(data=data, memory=memory)).rung == RESIDENT:
@@ -137,14 +145,14 @@ def _opened(path: str, features: tuple[str, ...], memory: MemoryConfig) -> Itera
             raw = _raw(table.frame, columns, frames, path)
             _check_sizes(table.vectors, vectors, path)
             blocks = VectorBlocks(raw, table.vectors) if vectors else MemoryBlocks(raw)
-            yield _Rows(frame_batches(table.frame, frames), blocks)
+            yield OpenedRows(frame_batches(table.frame, frames), blocks)
             return
         with Scratch(scratch_folder(memory)) as scratch, open_stream(data, frames, scratch) as stream:
             writer = scratch.writer("features", len(features), np.float64)
             for frame in stream.batches():
                 writer.append(_raw(frame, features, frames, path))
             parts = regroup(tables_of(stream.batches()), BATCH_ROWS)
-            yield _Rows(parts, writer.close())
+            yield OpenedRows(parts, writer.close())
     except DataError as error:
         raise DataError(f"{error} (the model needs: {', '.join(listed(features))})") from error
 

@@ -29,8 +29,8 @@ ADDRESS_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_
 # In a database URI the part before the colon is an account name; in other URIs it may be a token.
 DATABASE = re.compile(r"(postgres|postgresql|mysql|mariadb|mssql|oracle|cockroachdb)(\+\w+)?:", re.IGNORECASE)
 
-# scheme://user:password@, the user part as in RFC 3986; also with one slash, as in a path.
-_USER_PART = re.compile(r"\b([a-z][a-z0-9+.-]+:/{1,2})([^\s/?#\"'<>]*)@", re.IGNORECASE)
+# scheme://user:password@, the user part as in RFC 3986; also with one slash, as in a path. models:/NAME@ALIAS of MLflow has none.
+_USER_PART = re.compile(r"\b(?!models:/[^/])([a-z][a-z0-9+.-]+:/{1,2})([^\s/?#\"'<>]*)@", re.IGNORECASE)
 # The same with a password that contains an unquoted slash, question mark or hash. A port is not a password.
 _LOOSE_USER_PART = re.compile(
     r"\b([a-z][a-z0-9+.-]+://)([^\s/?#\"'<>:@\[]*:(?!\d{1,5}[/?#])[^\s\"'<>]*)@", re.IGNORECASE

@@ -19,7 +19,8 @@ COMMAND_LINES = (
     ("gpuclust ui", "compare runs in the MLflow UI"),
     ("gpuclust export best|RUN_ID --out DIR", "export the assignments and the model of a run"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
-    ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters"),
+    ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters (or predict models:/NAME@champion FILE)"),
+    ("gpuclust promote NAME", "compare a registered model with its champion, and make it the champion"),
     ("gpuclust serve DIR", "serve an export as a JSON API"),
     ("gpuclust explore DIR", "explore an export in the browser"),
     ("gpuclust atlas DIR", "open an export in Embedding Atlas (extra gpuclust[atlas])"),
@@ -46,7 +47,7 @@ STATUSES = (
     ("0", "all jobs finished"),
     ("1", "some job failed; the others are kept"),
     ("2", "the input is wrong; nothing was run"),
-    ("3", "predict: the new rows differ from the training rows"),
+    ("3", "predict: the new rows differ from the training rows; promote: not promoted"),
     ("129, 130, 143", "interrupted (SIGHUP, Ctrl-C, SIGTERM); finished jobs are kept"),
 )
 

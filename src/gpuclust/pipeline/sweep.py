@@ -22,7 +22,7 @@ from gpuclust.pipeline.job import get_matrix, get_table, say_table
 from gpuclust.pipeline.run_log import start as job_start
 from gpuclust.pipeline.schedule import Grid, Outcomes, Schedule
 from gpuclust.pipeline.summary import SweepSummary, best_of_each, candidate, choose, conclude, leaders
-from gpuclust.pipeline.sweep_log import CurveLog, keep_model, log_sweep, sweep_start
+from gpuclust.pipeline.sweep_log import CurveLog, keep_chosen, log_sweep, sweep_start
 from gpuclust.pipeline.sweep_result import SweepResult, finished_outcomes
 from gpuclust.runtime.backend import Backend
 from gpuclust.runtime.forecast import PINNED, RESIDENT, RESULT_BYTES, MemoryPlan
@@ -158,8 +158,8 @@ def _single(job: Job, schedule: Schedule, done: dict[str, Outcome], since: int, 
         for _ in _outcomes(schedule, done, n_rows, None, Budget(0.0), since, context):
             pass
     outcome = done[job.key]
-    if outcome.status == FINISHED and job.config.tracking.models == "chosen":
-        keep_model(outcome, context)
+    if outcome.status == FINISHED:
+        keep_chosen(outcome, context)
     chosen = select([candidate(outcome)]) if outcome.status == FINISHED else None
     return SweepResult((outcome,), chosen, None, 0.0)
 
@@ -308,8 +308,8 @@ def _reported(run: RecordedJob, plan: Plan, schedule: Schedule, done: Outcomes, 
     unranked = choice if isinstance(choice, Unranked) and selection is None else None
     result = SweepResult(outcomes, selection, run.run_id, 0.0, SweepSummary(selection, verdict, unranked))
     if run.status == FINISHED:
-        if result.chosen is not None and first.tracking.models == "chosen":
-            keep_model(result.chosen, context)
+        if result.chosen is not None:
+            keep_chosen(result.chosen, context)
         context.recorder.end(run.run_id, FINISHED)  # now the latest sweep, because it is the latest that was run
     return result
 

@@ -131,8 +131,8 @@ def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context
     shown = chosen.job if chosen else first
     table = get_table(shown, context)
     reason = conclusion.reason
-    if chosen is not None and first.config.tracking.models == "chosen":
-        keep_model(chosen, context)
+    if chosen is not None:
+        keep_chosen(chosen, context)
     _mark(chosen, parent, context)
     context.recorder.log(
         parent,
@@ -233,6 +233,18 @@ def _pictures(chosen: Outcome | None, context: RunContext) -> dict[str, bytes]:
         ):
             found[name] = path.read_bytes()
     return found
+
+
+def keep_chosen(outcome: Outcome, context: RunContext) -> None:
+    """Keep the model of a chosen job, and register it, as its configuration says."""
+    tracking = outcome.job.config.tracking
+    if tracking.models == "chosen" or tracking.register is not None:
+        keep_model(outcome, context)
+    if tracking.register is not None:
+        address = context.recorder.register(outcome.run_id, tracking.register)
+        context.say(
+            f"registered {outcome.job.name} as {address} (gpuclust promote {tracking.register} compares it with the champion)"
+        )
 
 
 def keep_model(outcome: Outcome, context: RunContext) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -36,8 +35,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient, fluent
-from mlflow.tracking._tracking_service import utils as tracking_service
+from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, Schema
 
 from gpuclust.errors import StoreUnavailable, TrackingError
@@ -46,6 +44,7 @@ from gpuclust.model.vectors import listed
 from gpuclust.sanitize import mask, without_credentials
 from gpuclust.tracking.carried import requirements, write_code
 from gpuclust.tracking.claims import LEASE, TICKET, Leases, is_abandoned, is_live, is_mine, owner
+from gpuclust.tracking.current import current_store
 from gpuclust.tracking.opening import complete_store, has_store_lock, store_lock
 from gpuclust.tracking.recorder import (
     FAILED,
@@ -54,6 +53,7 @@ from gpuclust.tracking.recorder import (
     KILLED,
     KIND,
     MODEL_ADDRESS,
+    REGISTERED,
     RUNNING,
     Claim,
     DatasetInput,
@@ -61,6 +61,7 @@ from gpuclust.tracking.recorder import (
     Recorder,
     RunStart,
 )
+from gpuclust.tracking.registry import Registry
 from gpuclust.tracking.store_location import (
     SHARED_VIEWS,
     VIEW_DIGESTS,
@@ -161,26 +162,9 @@ class MlflowRecorder(Recorder):
         path = store_file(self.uri)
         return location(path.parent / "artifacts" / self.experiment) if path is not None else None
 
-    @contextmanager
-    def _current(self) -> Iterator[None]:
-        """MLflow's functions for models use the store and the experiment of the process; afterwards those of the calling program are
-        restored.
-
-        Without an active experiment MLflow keeps a model in "Default", even if its run is in another experiment. MLflow also sets
-        environment variables, which the program and its children would see.
-        """
-        environment = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
-        uri, experiment = tracking_service._tracking_uri, fluent._active_experiment_id
-        mlflow.set_tracking_uri(self.uri)
-        fluent._active_experiment_id = self.experiment_id  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            fluent._active_experiment_id = experiment
-            if tracking_service._tracking_uri != uri:
-                tracking_service.set_tracking_uri(uri)
-            for name, value in environment.items():
-                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    def _current(self) -> AbstractContextManager[None]:
+        """MLflow's functions use this store and this experiment."""
+        return current_store(self.uri, self.experiment_id)
 
     def _do(self, work: Callable[[], T]) -> T:
         """Run an operation on the store, with retries while the store does not respond. The operation must be repeatable."""
@@ -459,6 +443,15 @@ class MlflowRecorder(Recorder):
         run = self.job(run_id)
         model_id = run.tags.get(MODEL_ADDRESS, "").removeprefix("models:/") if run is not None else ""
         return bool(model_id) and model_id in self._models(run_id, complete=True)
+
+    def register(self, run_id: str, name: str) -> str:
+        run = self.job(run_id)
+        source = run.tags.get(MODEL_ADDRESS) if run is not None else None
+        if source is None:
+            raise TrackingError(f"run {run_id} keeps no model to register; run it again with tracking.models=chosen")
+        version = self._do(lambda: Registry(self.client, self.uri).register(name, run_id, source))
+        self.log(run_id, tags={REGISTERED: version.address})
+        return version.address
 
     def _models(self, run_id: str, *, complete: bool) -> list[str]:
         """The ids of the complete (or incomplete) models of a run, the latest last.

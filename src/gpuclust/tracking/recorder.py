@@ -37,6 +37,8 @@ FORECAST = "gpuclust.forecast"
 
 # The address of the MLflow model of a run: ``models:/m-...``.
 MODEL_ADDRESS = "gpuclust.model"
+# Its address in the Model Registry: ``models:/NAME/VERSION``.
+REGISTERED = "gpuclust.registered"
 
 GIT_COMMIT = "mlflow.source.git.commit"
 
@@ -151,6 +153,10 @@ class Recorder(Protocol):
 
     def has_model(self, run_id: str) -> bool:
         """Whether a model of the run was stored completely."""
+
+    def register(self, run_id: str, name: str) -> str:
+        """Make the model of a run a version of the registered model ``name``, with the alias ``challenger``; its address."""
+        raise TrackingError("tracking=none keeps no models; models are registered in a store (tracking.uri)")
 
     def job(self, run_id: str) -> RecordedJob | None:
         """The run of that id, of whatever kind and status, or None."""
