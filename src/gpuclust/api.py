@@ -335,8 +335,10 @@ def _settings(
     features: Sequence[str] | None,
     seed: Any,
 ) -> Settings:
+    from gpuclust.data.query import forget_results
     from gpuclust.planning import Settings, settings_of
 
+    forget_results()
     values = settings_of(config=config, **groups)
     if tracking is None:
         values.setdefault("report", "none")

@@ -165,6 +165,8 @@ def _run(arguments: list[str], name: str = "run") -> int:
     if options.cfg or options.cost:
         return 0
     for job in planned.jobs:
+        if job.config.data.query:
+            job.config.data.folder = _absolute("data.folder", job.config.data.folder or ".")
         job.config.data.path = _absolute("data.path", job.config.data.path)
         job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
     return _run_plan(planned, _command(arguments, planned.jobs[0].config))
@@ -173,6 +175,7 @@ def _run(arguments: list[str], name: str = "run") -> int:
 def _command(arguments: list[str], config: Config) -> str:
     """The command line to record, without passwords."""
     remember(config.tracking.uri)
+    remember(config.data.database)
     return f"gpuclust {shlex.join(mask(arguments))}".strip()
 
 

@@ -242,7 +242,11 @@ def _predict(arguments: list[str]) -> int:
         metavar="DIR|models:/NAME@ALIAS",
         help="an export folder, its address in S3, or a registered model: models:/NAME@champion, models:/NAME/3",
     )
-    parser.add_argument("rows", metavar="FILE", help="the rows: any file or address supported by data.path")
+    parser.add_argument(
+        "rows", metavar="FILE", help="the rows: any file or address supported by data.path, or a query ('select ...')"
+    )
+    parser.add_argument("--database", metavar="ADDRESS", help="the database of the query, as in data.database")
+    parser.add_argument("--sheet", metavar="NAME", help="the sheet of an Excel workbook: its name or its number from 1")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
     parser.add_argument(
@@ -258,12 +262,14 @@ def _predict(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     _refuse_existing(options.force, out=options.out, report=options.report)
+    from gpuclust.config import DataConfig
     from gpuclust.predict import predict
 
+    source = DataConfig(database=options.database, sheet=options.sheet).at(options.rows)
     with _opened_model(options.model, options.uri) as (folder, model):
         scored = predict(
             folder,
-            options.rows,
+            source.location or "",
             options.out,
             report=options.report,
             max_outside=options.max_outside,
@@ -463,7 +469,11 @@ def _features(arguments: list[str]) -> int:
 
 def _describe(arguments: list[str]) -> int:
     parser = command_parser("describe", "Profile a file: its columns, which would be clustered and why, and warnings.")
-    parser.add_argument("file", metavar="FILE", help="any file, folder, pattern or address that data.path takes")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="any file, folder, pattern or address that data.path takes, or a query ('select ...')",
+    )
     parser.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help="how to read the file, as for a job")
     parser.add_argument(
         "--preset",
@@ -482,7 +492,9 @@ def _describe(arguments: list[str]) -> int:
     from gpuclust.data.source import detect_preset
     from gpuclust.describe import describe, described_data, show, write
 
-    preset = detect_preset(options.file) if options.preset == "auto" else options.preset
+    preset = options.preset
+    if preset == "auto":
+        preset = detect_preset(described_data(options.file, options.overrides).location or "")
     found, table = describe(described_data(options.file, options.overrides, preset=preset))
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     show(found, table, console, preset=preset)

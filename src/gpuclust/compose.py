@@ -29,7 +29,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from gpuclust.algorithms.registry import algorithms, known_keys
-from gpuclust.config import Config, conf_dir, conf_dirs, did_you_mean, validate
+from gpuclust.config import SOURCE, Config, DataConfig, conf_dir, conf_dirs, did_you_mean, validate
 from gpuclust.data.files import join_paths
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
@@ -272,15 +272,17 @@ class _Bases:
         base = self.base(study)
         if base.hydra.runtime.choices.get("data") or any(o.key_or_group == "data" for o in chosen):
             return []
-        path = next((o.value() for o in chosen if o.key_or_group == "data.path"), base.data.path)
+        given = {key: o.value() for key in SOURCE for o in chosen if o.key_or_group == f"data.{key}"}
+        source = DataConfig(**{key: base.data[key] for key in SOURCE} | given)
+        source.path = join_paths(source.path)
+        path = source.location
         if path is None:
             return ["data=catalogue"]
-        path = join_paths(path) or ""
         if path not in self._sniffed:
             self._sniffed[path] = self._sniff(path)
             if self._sniffed[path] == "tracks":
                 self.notes.append(
-                    f"{path} has the columns of a table of tracks, so data=tracks (data=table uses every numeric column)"
+                    f"{source.shown} has the columns of a table of tracks, so data=tracks (data=table uses every numeric column)"
                 )
         return [f"data={self._sniffed[path]}"]
 
@@ -317,9 +319,9 @@ def _jobs(fixed: list[Override], sweeps: list[Override], bases: _Bases) -> Itera
             if override.key_or_group not in groups:
                 _set(raw, override)
         config = _to_config(raw)
-        if config.data.source == "catalogue" and config.data.path:
+        if config.data.source == "catalogue" and (config.data.path or config.data.query):
             raise ConfigurationError(
-                f"data.path={config.data.path} has no effect with data=catalogue, which generates its rows; "
+                f"data.{'path' if config.data.path else 'query'}={mask(config.data.shown)} has no effect with data=catalogue, which generates its rows; "
                 "leave data=catalogue out to cluster the file"
             )
         if (text := repr(config)) not in seen:

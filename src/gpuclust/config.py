@@ -7,11 +7,13 @@ package never sees a DictConfig. `validate` checks every constraint before anyth
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -209,6 +211,15 @@ class DataConfig:
     path: Any = None
     """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, a pattern such as ``tracks-*.parquet``, or a list of these (stored
     as one text). ``s3://``, ``gs://``, ``abfs://`` and ``https://`` addresses are read directly."""
+    query: str | None = None
+    """A query whose result is the table, in place of ``path``: ``select * from 'tracks/*.parquet' where year > 2000``. It is run by DuckDB
+    over files, or in ``database``."""
+    database: str | None = None
+    """The database of the query: ``postgresql://USER@HOST/NAME`` or another address of SQLAlchemy, or an SQLite or DuckDB file."""
+    folder: str | None = None
+    """The folder in which the relative names of files in ``query`` and ``database`` begin; null: the current folder."""
+    sheet: str | None = None
+    """The sheet of an Excel workbook: its name, or its number from 1; null: the first."""
     where: str | None = None
     """Where to download the file; shown when it is missing."""
     features: list[str] = field(default_factory=list)
@@ -223,6 +234,42 @@ class DataConfig:
     bad_rows: str = one_of("few", "few", "skip", "error")
     """What to do with records that cannot be read."""
     join: JoinConfig = field(default_factory=JoinConfig)
+
+    @property
+    def location(self) -> str | None:
+        """The source as one text, which `gpuclust.data.files.find_files` takes: the path; or a JSON object with the query and its
+        database, or with the path and the sheet."""
+        if self.query:
+            return _as_json(query=self.query, database=self.database, folder=self.folder)
+        return _as_json(path=self.path, sheet=self.sheet) if self.sheet else self.path
+
+    @property
+    def shown(self) -> str:
+        """The source as it is recorded: the query, the path, or the name of what is generated."""
+        return self.query or self.path or self.source
+
+    def at(self, given: str) -> DataConfig:
+        """The same configuration for another source: a path, a query, or a `location`."""
+        found = {"query" if is_query(given) and not os.path.exists(given) else "path": given}  # noqa: PTH110
+        if given.startswith('{"'):
+            with suppress(ValueError):  # a file whose name begins with a brace
+                found = json.loads(given)
+        of_query = {"database": self.database, "folder": self.folder} if "query" in found else {"sheet": self.sheet}
+        nothing = dict.fromkeys(SOURCE)
+        return replace(self, **(nothing | of_query | found))
+
+
+SOURCE = ("path", "query", "database", "folder", "sheet")
+"""The keys of ``data`` that say where a table is; what is there is known by its fingerprint."""
+
+
+def is_query(text: str) -> bool:
+    """Whether a text is a query rather than a path."""
+    return re.match(r"\s*(select|with|from)\s", text, re.IGNORECASE) is not None
+
+
+def _as_json(**values: str | None) -> str:
+    return json.dumps({name: value for name, value in values.items() if value is not None}, ensure_ascii=False)
 
 
 @dataclass
@@ -546,7 +593,13 @@ def constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
 def _validate_paths(data: DataConfig) -> None:
     """``data.where`` says, in a study, where to get its files."""
     where = f"; {data.where}" if data.where else ""
-    if data.source == "file" and not data.path:
+    if data.path and data.query:
+        raise ConfigurationError("data.path and data.query are two sources; leave one of them out")
+    if data.database and not data.query:
+        raise ConfigurationError("data.database needs data.query, as in data.query='select * from tracks'")
+    if data.sheet and data.query:
+        raise ConfigurationError("data.sheet is for a workbook in data.path; a query has no sheets")
+    if data.source == "file" and not (data.path or data.query):
         raise ConfigurationError(f"data.path is missing: name the file to cluster, as in data.path=tracks.csv{where}")
     join = data.join
     if data.source == "file" and join.path is None and (join.left or join.right or join.columns):

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gpuclust.compose import compose
-from gpuclust.config import CleanConfig, DataConfig
+from gpuclust.config import SOURCE, CleanConfig, DataConfig, is_query
 from gpuclust.data.clean import clean
 from gpuclust.data.feature_checks import check_features
 from gpuclust.data.files import expand_user
@@ -31,6 +31,7 @@ from gpuclust.data.summary import dropped_rows_warnings, summary
 from gpuclust.data.table import Frame, Table, sample_rows
 from gpuclust.data.vectors import GOOD, VectorColumn, hash_vectors, read_vectors
 from gpuclust.errors import CleaningError, ConfigurationError, DataError
+from gpuclust.sanitize import mask
 from gpuclust.tracks.presets import TRACKS, normalise_name
 
 if TYPE_CHECKING:
@@ -75,11 +76,12 @@ class Description:
 
     ``correlation`` (n_features, n_features) is Pearson's, over the rows with both features, and empty for more than
     `MAX_CORRELATED` features; ``n_duplicate_rows`` repeat an earlier row in every column except an index; ``n_incomplete_rows``
-    lack a feature; ``n_repeated_ids`` repeat an earlier id, None without an id column; ``summary`` and ``warnings`` are those
+    lack a feature; ``given`` are the keys of ``data`` that name the source; ``n_repeated_ids`` repeat an earlier id, None without an id column; ``summary`` and ``warnings`` are those
     of a job.
     """
 
     path: str
+    given: dict[str, str]
     n_rows: int
     source: dict[str, Any]
     columns: tuple[ColumnProfile, ...]
@@ -100,6 +102,10 @@ class Description:
         matrix = [[None if np.isnan(r) else r for r in row] for row in self.correlation]
         return asdict(self) | {"correlation": matrix}
 
+    def as_overrides(self) -> str:
+        """The source as it is written on the command line of a job."""
+        return " ".join(f"data.{key}={shlex.quote(value)}" for key, value in self.given.items())
+
     def pairs(self, least: float) -> list[tuple[str, str, float]]:
         """The pairs of features with an absolute correlation of at least ``least``, the strongest first."""
         if not self.correlation:
@@ -111,19 +117,20 @@ class Description:
 
 
 def described_data(path: str | Path, overrides: Sequence[str] = (), *, preset: str = "none") -> DataConfig:
-    """The configuration with which a job would read the file: ``data=table`` (``data=tracks`` for the preset) and overrides.
+    """The configuration with which a job would read the file or the query: ``data=table`` (``data=tracks`` for the preset) and overrides.
 
     Raises ConfigurationError for keys outside ``data.*``, and for ``data.path``, which is the file.
     """
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
-        if not name.startswith("data.") or name in ("data.path", "data.source", "data.preset"):
+        if not name.startswith("data.") or name in ("data.path", "data.query", "data.source", "data.preset"):
             raise ConfigurationError(
                 f"describe takes data.* other than the path, the source and the preset, not '{override}'"
             )
     group = "tracks" if preset == "tracks" else "table"
-    data = compose([f"data={group}", "data.path=given", *overrides]).data
-    data.path = str(path) if is_remote(str(path)) else str(expand_user(str(path)))
+    given = str(path) if is_query(str(path)) or is_remote(str(path)) else str(expand_user(str(path)))
+    data = compose([f"data={group}", "data.query=given" if is_query(given) else "data.path=given", *overrides]).data
+    data = data.at(given)
     if not any(override.startswith("data.bad_rows=") for override in overrides):
         data.bad_rows = "skip"  # describe also files that a job would reject
     return data
@@ -136,9 +143,9 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
         ConfigurationError: a named column does not exist.
         DataError: the file is missing, empty, damaged, not a table, or has no column to cluster.
     """
-    assert data.path is not None
+    assert data.location is not None
     frames = PandasFrames()
-    schema = read_schema(data.path)
+    schema = read_schema(data.location)
     table = _cleaned_like_a_job(read(data, frames), frames)
     vectors = {name: _vector(schema, name) for name, kind in schema.kinds.items() if kind == "vector"}
     loaded = load_columns(schema, frames, [name for name in schema.kinds if name not in vectors])
@@ -150,7 +157,8 @@ def describe(data: DataConfig) -> tuple[Description, Table]:
     features = table.frame[list(table.column_features)].astype(np.float64).replace([np.inf, -np.inf], np.nan)
     own_id = None if table.audit.source.get("id_made") else table.roles.id
     return Description(
-        path=data.path,
+        path=mask(data.shown),
+        given={key: mask(value) for key in SOURCE if (value := getattr(data, key))},
         n_rows=len(frame),
         source=table.audit.source,
         columns=columns,
@@ -353,9 +361,7 @@ def show(found: Description, table: Table, console: Console, *, preset: str = "n
     names = [*found.vectors, *found.features] if found.vectors else []
     of_vectors = f" 'data.features=[{','.join(names)}]' scale=unit cluster.metric=cosine" if names else ""
     console.print(
-        escape(
-            f"next: gpuclust -m data={group} data.path={shlex.quote(found.path)}{of_vectors} 'cluster.n_clusters=range(2,11)'"
-        )
+        escape(f"next: gpuclust -m data={group} {found.as_overrides()}{of_vectors} 'cluster.n_clusters=range(2,11)'")
     )
 
 

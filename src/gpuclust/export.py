@@ -155,13 +155,13 @@ def reload_run(
     with recorder.download(run.run_id, tags.CONFIG_FILE) as path:
         config = from_yaml(path.read_text(encoding="utf-8"))
     if data_path is not None:
-        config.data.path = data_path
+        config.data = config.data.at(data_path)
     if context.memory is None:  # the limit, the folder and the workers of the run may be those of another machine
         config.memory, config.workers = MemoryConfig(), WorkersConfig()
     job = make_job(config, run.name, {}, context.backend.name)
     if job.fingerprint != run.tags.get(tags.FINGERPRINT):
         raise ExportError(
-            f"{config.data.path or config.data.source} has changed since run {run.run_id}; "
+            f"{mask(config.data.shown)} has changed since run {run.run_id}; "
             "give the file that was clustered with --data, or run the job again"
         )
     context.display.stage("reading the model")
@@ -226,7 +226,7 @@ def _manifest(
         "run_name": run.name,
         "key": run.tags.get(tags.KEY, ""),
         "fingerprint": job.fingerprint,
-        "source": mask(config.data.path or config.data.source),
+        "source": mask(config.data.shown),
         "algorithm": config.cluster.name,
         "size_keys": {name: known.size_key for name, known in algorithms().items()},
         "config": mask(asdict(config)),

@@ -1,4 +1,4 @@
-"""Output folders that are complete or absent, even if the process that writes them is killed.
+"""Output folders that are complete or absent, even if the process that writes them is killed; the folder for temporary files.
 
 A folder is written under a hidden name beside its final one and then renamed. The process holds a lock on the hidden folder,
 so that the next process can recognise and remove hidden folders left by a killed one. (filelock cannot lock a folder.)
@@ -22,6 +22,7 @@ from gpuclust.errors import ExportError
 HIDDEN = ".gpuclust-"
 # Suffix of a folder that was moved away because the file system cannot exchange two folders.
 OLD = ".old"
+DISK_FOLDER = Path("/var/tmp")
 
 
 @contextmanager
@@ -127,3 +128,17 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def default_folder() -> Path:
+    """The system's temporary folder, or /var/tmp where that one is in memory."""
+    folder = Path(tempfile.gettempdir())
+    return DISK_FOLDER if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK) else folder
+
+
+def _in_memory(folder: Path) -> bool:
+    """Whether a folder is in memory (tmpfs)."""
+    import psutil
+
+    mounted = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in (folder, *folder.parents)]
+    return max(mounted, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs") if mounted else False

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = ("tracking", "sweep", "report", "backend", "memory", "workers",
 OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 
 STUDIES = "experiments"
+TEXT_KEYS = ("data.query", "data.database", "data.folder", "data.sheet")
 PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file", "memory.folder")
 # Names that other libraries use for a key.
 SYNONYMS = {
@@ -57,6 +58,8 @@ def checked_override(text: str) -> str:
 
     Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package, or an unknown key.
     """
+    if text.partition("=")[0].strip() == "data.query" and "--" not in text:
+        text = " ".join(text.split())
     if len(f"{text}.".splitlines()) > 1:
         raise ConfigurationError(f"'{' '.join(text.split())}' holds a line break; write key=value in one line")
     found = _OVERRIDE.fullmatch(text)
@@ -76,6 +79,8 @@ def checked_override(text: str) -> str:
         rest = _quoted_paths(rest)
     if key == "sweep.require":
         rest = _quoted_comparisons(rest)
+    if key in TEXT_KEYS:
+        rest = _quoted(rest)
     if not sign:
         return f"{key}{rest}" if rest else text
     if not is_known(key):
@@ -83,6 +88,16 @@ def checked_override(text: str) -> str:
     if sign == "+" and key != STUDIES:
         raise ConfigurationError(f"{text} adds a key that exists; write {key}{rest}")
     return f"{key}{rest}"
+
+
+def _quoted(rest: str) -> str:
+    """Quote ``=text`` for Hydra's grammar, unless it is quoted already, null, or an interpolation."""
+    text = rest[1:].strip()
+    if text in ("", "null") or text.startswith("${") or re.fullmatch(r"(['\"]).*\1", text):
+        return rest
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)  # a backslash before a quote is written twice
+    return f"='{escaped}'"
 
 
 def _quoted_paths(rest: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import gpuclust
 from gpuclust.algorithms.registry import algorithms, get_algorithm
 from gpuclust.compose import Plan, PlannedJob, compose
-from gpuclust.config import ClusterConfig, Config, flatten, validate
+from gpuclust.config import ClusterConfig, Config, DataConfig, flatten, is_query, validate
 from gpuclust.data.files import absolute_path
 from gpuclust.data.source import detect_preset
 from gpuclust.errors import ConfigurationError
@@ -153,11 +153,13 @@ class _Described:
 
 def _base(one: _Described, values: Mapping[str, Any], settings: Settings) -> Config:
     """The configuration with everything but the parameters of the algorithm."""
-    overrides = [f"cluster={one.name}", "data.path=-"]
+    overrides = [f"cluster={one.name}", "data.query='select 1'" if is_query(settings.path) else "data.path=-"]
     overrides += [f"{key}={_text(value, quoted='.' in key)}" for key, value in values.items()]
     with in_words_of(one.keys):
         config = compose(overrides)
-    config.data.path = settings.path
+    config.data = config.data.at(settings.path)
+    if config.data.query and config.data.folder is None:
+        config.data.folder = str(Path.cwd())
     if settings.features is not None:
         config.data.features = list(settings.features)
     if settings.id is not None and config.data.roles.id is None:
@@ -175,7 +177,8 @@ def _data_choice(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """The choice of the group ``data``, where none is made: by the columns of the file, as on the command line."""
     if "data" in settings.values:
         return {}, []
-    if detect_preset(settings.path) != "tracks":
+    source = DataConfig(**{key: settings.values.get(f"data.{key}") for key in ("database", "folder", "sheet")})
+    if detect_preset(source.at(settings.path).location or "") != "tracks":
         return {"data": "table"}, []
     note = 'the data has the columns of a table of tracks, so data="tracks" (config={"data": "table"} uses every numeric column)'
     return {"data": "tracks"}, [note]

@@ -69,7 +69,7 @@ def predict(
 ) -> Scored:
     """Place the rows of a file in the clusters of an export (or a bundle) folder.
 
-    ``rows`` is any file that `data.path` takes and has the model's features by name; the output, Parquet or CSV by its
+    ``rows`` is any file that `data.path` takes, a query, or a `DataConfig.location`, and has the model's features by name; the output, Parquet or CSV by its
     ending, has its columns and ``cluster``, ``confidence``, ``distance``, ``x``, ``y``, ``z``. Rows that cannot be placed
     keep these empty. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
     (``memory``) are read, placed and written in batches. ``model`` is the name of the model in the report, by default the folder. Raises
@@ -85,7 +85,8 @@ def predict(
     if report is not None and report.absolute() == out.absolute():
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
-    with opened(DataConfig(path=str(rows), preset="tracks"), bundle.features, memory or MemoryConfig()) as given:
+    source = DataConfig(preset="tracks").at(str(rows))
+    with opened(source, bundle.features, memory or MemoryConfig()) as given:
         assigned = assign(bundle, given.raw)
         details, placed = Details.model_validate(bundle.details), assigned.placed
         counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
@@ -98,7 +99,7 @@ def predict(
     if report is not None:
         content = {
             "model": mask(model or str(folder)),
-            "rows_of": mask(str(rows)),
+            "rows_of": mask(source.shown),
             "out": str(out),
             "max_outside": max_outside,
         }
@@ -137,7 +138,7 @@ def opened(source: DataConfig, features: tuple[str, ...], memory: MemoryConfig) 
     columns = without_vectors(features)
     vectors = {name: place.stop - place.start for name, place in vector_columns(features).items()}
     data = replace(source, features=[*columns, *vectors])
-    path = str(data.path or data.source)
+    path = mask(data.shown)
     frames = PandasFrames()
     try:
         if forecast(Config(data=data, memory=memory)).rung == RESIDENT:

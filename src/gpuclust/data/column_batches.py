@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from gpuclust.config import DataConfig
+from gpuclust.data.arrow_types import common_schema, with_schema
 from gpuclust.data.batches import BATCH_ROWS, BatchedFrames, feather_tables, file_schema, parquet_tables, regroup
 from gpuclust.data.disk_frame import GROUP_ROWS, DiskFrame
-from gpuclust.data.frames import PandasFrames, common_schema, with_schema
+from gpuclust.data.frames import PandasFrames
 from gpuclust.data.join import LoadedJoin, key_format
 from gpuclust.data.load import load_columns
 from gpuclust.data.read import other_columns, wanted_columns

@@ -13,14 +13,21 @@ from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gpuclust.config import did_you_mean
+from gpuclust.config import DataConfig, did_you_mean
+from gpuclust.data.copies import write_copy
+from gpuclust.data.excel import read_sheet
+from gpuclust.data.json_lines import json_tables
+from gpuclust.data.query import Query, run_query
 from gpuclust.data.remote import WILD, RemoteFile, is_remote, list_files, without_query
 from gpuclust.errors import DataError
 
 EXTENSIONS = {
     ".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather",
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv", ".txt": "csv",
+    ".jsonl": "json", ".ndjson": "json", ".xlsx": "excel", ".xlsm": "excel",
 }  # fmt: skip
+COPIED = ("json", "excel")
+"""Formats that are read from an Arrow copy."""
 MAGIC = {b"PAR1": "parquet", b"ARRO": "feather"}
 FOOTER_BYTES = 1 << 16
 """Bytes of the request for a Parquet footer."""
@@ -31,31 +38,85 @@ TableFile = Path | RemoteFile
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What Arrow copies were made from: ``files`` of the format ``json`` or ``excel`` (of one ``sheet``), or the result of a ``query``, which
+    ``engine`` computed and ``digest`` identifies."""
+
+    format: str
+    files: tuple[TableFile, ...] = ()
+    sheet: str | None = None
+    query: Query | None = None
+    engine: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class TableFiles:
-    """The files of one table, sorted by name (or in the order of a list), all in one format: ``csv``, ``parquet`` or ``feather``."""
+    """The files of one table, sorted by name (or in the order of a list), all in one format: ``csv``, ``parquet`` or ``feather``.
+
+    ``origin``: what they are copies of, where they are.
+    """
 
     paths: tuple[TableFile, ...]
     format: str
+    origin: Origin | None = None
 
 
-def find_files(path: str) -> TableFiles:
-    """Find the file at a path, the table files in a folder and its sub-folders, the files that match a pattern, or those of a list.
+def find_files(location: str) -> TableFiles:
+    """Find the file at a path, the table files in a folder and its sub-folders, the files that match a pattern, or those of a list; or
+    run a query.
 
-    A path may be the address of a store or a web address (`gpuclust.data.remote`). The format follows from the first bytes of a file if
-    they identify one, else from its extension. Hidden files are skipped.
+    A path may be the address of a store or a web address (`gpuclust.data.remote`). ``location`` may also be a query, or a
+    `DataConfig.location`. The format follows from the first bytes of a file if they identify one, else from its extension. Hidden files
+    are skipped. JSON lines, sheets and results of queries are copied to Arrow files.
 
     Raises:
-        DataError: the path does not exist or cannot be opened, or the formats differ.
+        DataError: the path does not exist or cannot be opened, the formats differ, or the query fails.
     """
+    source = DataConfig().at(location)
+    if source.query is not None:
+        query = Query(source.query, source.database, source.folder)
+        result = run_query(query)
+        origin = Origin("query", query=query, engine=result.engine, digest=result.digest)
+        return TableFiles((result.path,), "feather", origin)
+    path = source.path
     parts = split_paths(path)
-    files = [
-        file for part in parts for file in (list_files(part, _is_table) if is_remote(part) else _local_files(part))
-    ]
+    files = [file for part in parts for file in _files_at(part)]
     formats = {_format(file) for file in files}
     if len(formats) > 1:
         where = "a folder" if len(parts) == 1 else "the list"
         raise DataError(f"{path} mixes {' and '.join(sorted(formats))} files; keep one format in {where}")
-    return TableFiles(tuple(files), formats.pop())
+    (format,) = formats
+    if source.sheet is not None and format != "excel":
+        raise DataError(f"data.sheet={source.sheet} is for an Excel workbook, and {path} is {format}; leave it out")
+    if format not in COPIED:
+        return TableFiles(tuple(files), format)
+    copies = tuple(_copy(file, format, source.sheet, file_version(file)) for file in files)
+    return TableFiles(copies, "feather", Origin(format, tuple(files), source.sheet))
+
+
+def _files_at(path: str) -> Sequence[TableFile]:
+    """The files at one path. In a folder, JSON and Excel files beside others are no part of the table."""
+    files: Sequence[TableFile] = list_files(path, _is_table) if is_remote(path) else _local_files(path)
+    if len(files) == 1 or WILD.search(path):
+        return files
+    plain = [file for file in files if _extension(file.name) not in COPIED]
+    return plain or files
+
+
+def file_version(file: TableFile) -> tuple[int, int] | None:
+    """What tells a local file from its earlier contents; a remote file knows its own version."""
+    if isinstance(file, RemoteFile):
+        return None
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4096)
+def _copy(file: TableFile, format: str, sheet: str | None, version: tuple[int, int] | None) -> Path:
+    """The Arrow copy of a file, made once."""
+    del version  # a part of the cache's key
+    return write_copy([read_sheet(file, sheet)] if format == "excel" else json_tables(file), file.name)
 
 
 def join_paths(paths: Any) -> str | None:
@@ -80,7 +141,9 @@ def split_paths(path: str) -> list[str]:
 
 
 def absolute_path(path: str) -> str:
-    """The absolute path, or those of a list; addresses are unchanged. Raises RuntimeError if the user of ``~name`` does not exist."""
+    """The absolute path, or those of a list; addresses and queries are unchanged. Raises RuntimeError if the user of ``~name`` does not exist."""
+    if DataConfig().at(path).query is not None:
+        return path
     parts = [
         p if is_remote(p) else str(Path(p.removeprefix("file://")).expanduser().absolute()) for p in split_paths(path)
     ]
@@ -88,7 +151,9 @@ def absolute_path(path: str) -> str:
 
 
 def short_name(path: str) -> str:
-    """The name of the file at a path, without its folder; of a list the first one's and how many more."""
+    """The name of the file at a path, without its folder; of a list the first one's and how many more; of a query what it reads."""
+    if (query := DataConfig().at(path).query) is not None:
+        return Query(query).name
     first, *others = split_paths(path)
     name = Path(without_query(first)[0] if is_remote(first) else first).name
     return f"{name} and {len(others)} more" if others else name
@@ -99,7 +164,9 @@ def _local_files(path: str) -> list[Path]:
     if place.is_dir():
         files = sorted(p for p in place.rglob("*") if p.is_file() and _is_table(p.relative_to(place).as_posix()))
         if not files:
-            raise DataError(f"{path} is a folder without table files; give CSV, TSV, Parquet or Feather")
+            raise DataError(
+                f"{path} is a folder without table files; give CSV, TSV, JSON lines, Parquet, Feather or Excel"
+            )
         return files
     if place.is_file():
         return [place]
@@ -159,19 +226,25 @@ def _format(path: TableFile) -> str:
         raise DataError(f"{path} is empty; give a file with a header and rows")
     if magic == b"FEA1":
         raise DataError(f"{path} is Feather version 1; write it again as Feather version 2 or Parquet")
-    named = _extension(path.name) or "csv"
+    named = _extension(path.name) or ("json" if path.name.lower().removesuffix(".gz").endswith(".json") else "csv")
     if magic not in MAGIC and named == "parquet":
         raise DataError(f"{path} is not a Parquet file: it does not begin with PAR1; write or fetch it again")
     return MAGIC.get(magic, named)
 
 
 def content_digest(files: TableFiles) -> str:
-    """SHA-256 of the bytes of all files, in order. An unchanged file is not read again.
+    """SHA-256 of the bytes of all files, in order, or of the values of a query's result. An unchanged file is not read again.
 
     A remote file is not read: its digest is computed from its size, its ETag (else its modification time) and, for Parquet, its footer.
     """
+    origin = files.origin
+    if origin is not None and origin.digest:
+        return origin.digest
+    paths = files.paths if origin is None else origin.files
     with ThreadPoolExecutor(REQUESTS) as pool:  # a remote file costs two requests
-        parts = list(pool.map(lambda path: _digest(path, files.format), files.paths))
+        parts = list(pool.map(lambda path: _digest(path, files.format if origin is None else origin.format), paths))
+    if origin is not None and origin.sheet is not None:
+        parts.append(origin.sheet)
     return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -260,37 +259,6 @@ def iter_arrow(reader: Any) -> Iterator[Any]:
     if hasattr(reader, "num_record_batches"):
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
     return iter(reader)
-
-
-def common_schema(schemas: Sequence[Any]) -> Any:
-    """One schema for the same columns of several files: for each column a type that can hold the values of all files, else text."""
-    return pa.schema([_common_field([schema.field(i) for schema in schemas]) for i in range(len(schemas[0]))])
-
-
-def _common_field(fields: Sequence[Any]) -> Any:
-    try:
-        return pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive").field(0)
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.field(fields[0].name, pa.string())
-
-
-def with_schema(table: Any, schema: Any) -> Any:
-    """A table with the types of a `common_schema`. Lists and other values of several parts become JSON where they become text."""
-    if table.schema.equals(schema):
-        return table
-    columns = [_cast(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _cast(column: Any, kind: Any) -> Any:
-    try:
-        return column.cast(kind)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        if not pa.types.is_string(kind):
-            return column.cast(kind, safe=False)
-        return pa.array(
-            [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()], kind
-        )
 
 
 def numbers_if_all(column: Any, decimal: str) -> Any:

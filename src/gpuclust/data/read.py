@@ -17,6 +17,7 @@ from gpuclust.data.summary import column_warnings
 from gpuclust.data.table import Audit, Column, Frame, Frames, Roles, Table, sample_rows
 from gpuclust.data.vectors import VectorColumn
 from gpuclust.errors import DataError
+from gpuclust.sanitize import mask
 
 
 def read(data: DataConfig, frames: Frames) -> Table:
@@ -141,7 +142,7 @@ def other_columns(table: Table, data: DataConfig, frames: Frames, names: Sequenc
 def wanted_columns(table: Table, data: DataConfig, names: Sequence[str] | None) -> list[str]:
     """Those of ``names`` that are `Table.other_columns` or columns of vectors; by default the former. Raises DataError if the source has changed since it was read."""
     if fingerprint(data) != table.fingerprint:
-        raise DataError(f"{data.path or data.source} has changed since it was read; run the job again")
+        raise DataError(f"{mask(data.shown)} has changed since it was read; run the job again")
     known = (*table.other_columns, *(column.name for column in table.vectors))
     return [name for name in (table.other_columns if names is None else names) if name in known]
 

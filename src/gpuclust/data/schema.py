@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from gpuclust.data.files import TableFile, TableFiles, find_files
+from gpuclust.data.files import TableFile, TableFiles, file_version, find_files
 from gpuclust.data.frames import iter_arrow, open_arrow, unique_and_named
 from gpuclust.data.remote import RemoteFile, arrow_input
 from gpuclust.data.sniff import may_be_key, sniff
@@ -46,21 +46,13 @@ class FileSchema:
 
 
 def read_schema(path: str) -> FileSchema:
-    """Read the schema of a file, or of the files in a folder.
+    """Read the schema of a file, of the files in a folder, or of anything else that `find_files` takes.
 
     Raises:
         DataError: a file is missing, empty or damaged, or the files of a folder have different columns.
     """
     files = find_files(path)
-    return _schema_of(files, tuple(_version(file) for file in files.paths))
-
-
-def _version(file: TableFile) -> tuple[int, int] | None:
-    """What tells a local file from its earlier contents; a remote file knows its own version."""
-    if isinstance(file, RemoteFile):
-        return None
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    return _schema_of(files, tuple(file_version(file) for file in files.paths))
 
 
 @lru_cache(maxsize=32)

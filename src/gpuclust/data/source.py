@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuclust.config import DataConfig
+from gpuclust.data.arrow_types import common_schema, with_schema
 from gpuclust.data.columns import ColumnSelection, IdCandidates, matches_preset
 from gpuclust.data.files import content_digest, find_files
-from gpuclust.data.frames import common_schema, read_arrow, with_schema
+from gpuclust.data.frames import read_arrow
 from gpuclust.data.join import Join, JoinResult, join_columns, open_join
 from gpuclust.data.load import LoadedColumns, load_columns
 from gpuclust.data.schema import FileSchema, read_schema
@@ -123,15 +124,26 @@ class FileSource:
 
     def _describe(self, loaded: LoadedColumns) -> dict[str, Any]:
         """How the files are written, for the audit."""
-        files = self.schema.files
+        files, origin = self.schema.files, self.schema.files.origin
+        if origin is not None and origin.query is not None:
+            return {
+                "kind": "query",
+                "query": origin.query.text,
+                "database": origin.query.database,
+                "engine": origin.engine,
+                "rows": len(loaded.frame),
+            }
+        paths = files.paths if origin is None else origin.files
         description: dict[str, Any] = {
-            "kind": "file" if len(files.paths) == 1 else "folder",
+            "kind": "file" if len(paths) == 1 else "folder",
             "path": self.where,
-            "files": len(files.paths),
-            "bytes": sum(path.stat().st_size for path in files.paths),
-            "format": files.format,
+            "files": len(paths),
+            "bytes": sum(path.stat().st_size for path in paths),
+            "format": files.format if origin is None else origin.format,
             "rows": len(loaded.frame),
         }
+        if origin is not None and origin.format == "excel":
+            description["sheet"] = origin.sheet or "the first"
         if loaded.layouts:
             layout = loaded.layouts[0]
             description |= {
@@ -190,49 +202,51 @@ def open_source(data: DataConfig) -> FileSource | CatalogueSource:
     """Find the files of a table and read their schema and that of the joined table; or generate the catalogue.
 
     Raises:
-        ConfigurationError: `data.path` is missing, or a column of `data.join` does not exist.
+        ConfigurationError: `data.path` and `data.query` are missing, or a column of `data.join` does not exist.
         DataError: a file is missing, empty, damaged or not a table.
     """
     if data.source == "catalogue":
         from gpuclust.tracks.catalogue import catalogue
 
         return CatalogueSource(catalogue(data.n_rows or CATALOGUE_ROWS, seed=data.seed), data.seed)
-    path = _path(data)
-    schema = read_schema(path)
-    join = open_join(data.join, schema.kinds, path)
-    return FileSource(path, schema, join, PRESETS.get(data.preset), data.bad_rows)
+    location = _location(data)
+    schema = read_schema(location)
+    query = schema.files.origin.query if schema.files.origin else None
+    where = str(query or data.path)
+    join = open_join(data.join, schema.kinds, where)
+    return FileSource(where, schema, join, PRESETS.get(data.preset), data.bad_rows)
 
 
 def fingerprint(data: DataConfig) -> str:
     """Identify the content of a source without parsing it: 64 hexadecimal digits.
 
-    SHA-256 of the bytes of the file (of all files, for a folder or with `data.join`), or of the parameters of the
-    catalogue. Digests are cached by path, size and modification time.
+    SHA-256 of the bytes of the file (of all files, for a folder or with `data.join`), of the values of a query's result, or of the
+    parameters of the catalogue. Digests are cached by path, size and modification time; a query is run once (`forget_results`).
 
     Raises:
         DataError: the file is missing or empty.
     """
     if data.source == "catalogue":
         return hashlib.sha256(f"catalogue {data.n_rows or CATALOGUE_ROWS} {data.seed}".encode()).hexdigest()
-    first = content_digest(find_files(_path(data)))
+    first = content_digest(find_files(_location(data)))
     if data.join.path is None:
         return first
     return hashlib.sha256(f"{first} {content_digest(find_files(data.join.path))}".encode()).hexdigest()
 
 
-def detect_preset(path: str) -> str:
-    """The name of the preset that the columns of a file match, or ``none``; also ``none`` if the file cannot be read."""
+def detect_preset(location: str) -> str:
+    """The name of the preset that the columns of a file or a query match, or ``none``; also ``none`` if it cannot be read."""
     try:
-        kinds = read_schema(path).kinds
+        kinds = read_schema(location).kinds
     except (DataError, OSError, RuntimeError):  # RuntimeError: the user of ~name does not exist
         return "none"
     return next((name for name, preset in PRESETS.items() if matches_preset(kinds, preset)), "none")
 
 
-def _path(data: DataConfig) -> str:
-    if not data.path:
+def _location(data: DataConfig) -> str:
+    if not data.location:
         raise ConfigurationError("data.path is missing: name the file to cluster, as in data.path=tracks.csv")
-    return data.path
+    return data.location
 
 
 _KINDS = {

@@ -249,6 +249,8 @@ def choose(
 
 def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:
     """Why the workers cannot read the files of the jobs; None if they can."""
+    if any(job.config.data.query for job in jobs):
+        return "each worker would run the query again; use workers.use=rows"
     given = {name for job in jobs for name in (job.config.data.path, job.config.data.join.path) if name}
     for path in sorted({part for name in given for part in split_paths(name) if not is_remote(part)}):
         own = _size(path)
@@ -264,7 +266,8 @@ def _unreadable(jobs: Sequence[Job], workers: Workers) -> str | None:
 def _size(path: str) -> int | None:
     """The bytes of a file, or of the files in a folder or of a pattern; None if they cannot be read."""
     try:
-        return sum(file.stat().st_size for file in find_files(path).paths)
+        files = find_files(path)
+        return sum(file.stat().st_size for file in (files.origin.files if files.origin else files.paths))
     except (DataError, OSError):
         return None
 

@@ -15,7 +15,7 @@ from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics
 from gpuclust.analysis.profile import Profile
-from gpuclust.config import Config, DataConfig, flatten
+from gpuclust.config import SOURCE, Config, DataConfig, flatten
 from gpuclust.data.files import short_name
 from gpuclust.data.source import fingerprint
 from gpuclust.data.table import Table
@@ -217,14 +217,15 @@ def make_job(config: Config, name: str, swept: Mapping[str, Any], backend: str) 
     """The job of a configuration. Raises DataError when its file cannot be read."""
     content = fingerprint(config.data)
     leaves = flatten(config).items()
-    matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in OF_THE_SWEEP}
+    without = {*OF_THE_SWEEP, *(f"data.{name}" for name in SOURCE[1:])}
+    matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in without}
     matters |= {"data.path": None, "data.where": None, "bounds": config.clean.bounds}
     return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
 
 
 def data_name(data: DataConfig) -> str:
     """The data of a run in a few letters: the name of the file, or of the source."""
-    return short_name(mask(data.path or data.source))
+    return short_name(mask(data.shown))
 
 
 @cache

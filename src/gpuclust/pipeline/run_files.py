@@ -288,7 +288,7 @@ def _sweep_page(facts: SweepReportInput, figures: Mapping[str, bytes]) -> str:
 def _data_facts(data: DataConfig) -> dict[str, Any]:
     """What a page says of the data: the file's name, the day, and the preset of its columns."""
     today = datetime.now().astimezone()
-    name = short_name(mask(data.path or data.source))
+    name = short_name(mask(data.shown))
     return {"dataset": name, "date": f"{today.day} {today:%B %Y}", "preset": data.preset}
 
 

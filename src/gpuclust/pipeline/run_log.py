@@ -108,7 +108,7 @@ def fail(job: Job, run_id: str, error: Exception, context: RunContext) -> Outcom
 
 def dataset(job: Job, table: Table) -> DatasetInput:
     """The data set that the recorder logs as a job's input."""
-    source = mask(job.config.data.path or job.config.data.source)
+    source = mask(job.config.data.shown)
     return DatasetInput(data_name(job.config.data), job.fingerprint, source, table.n_rows, table.features)
 
 

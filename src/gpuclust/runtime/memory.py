@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import psutil
 
 from gpuclust.config import AUTO, MemoryConfig, bytes_of
 from gpuclust.errors import BackendError
+from gpuclust.folders import default_folder
 from gpuclust.resources import available_memory
 
-DISK_FOLDER = Path("/var/tmp")
 EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -24,12 +23,6 @@ def memory_limit(config: MemoryConfig) -> int:
     if config.limit != AUTO:
         return bytes_of(config.limit)
     return psutil.Process().memory_info().rss + available_memory()
-
-
-def default_folder() -> Path:
-    """The system's temporary folder, or /var/tmp where that one is in memory."""
-    folder = Path(tempfile.gettempdir())
-    return DISK_FOLDER if _in_memory(folder) and os.access(DISK_FOLDER, os.W_OK) else folder
 
 
 def scratch_folder(config: MemoryConfig) -> Path:
@@ -54,12 +47,6 @@ def scratch_folder(config: MemoryConfig) -> Path:
     if not usable:
         raise BackendError(f"memory.folder={folder} cannot be written; name a folder on a disk with free space")
     return folder.absolute()
-
-
-def _in_memory(folder: Path) -> bool:
-    """Whether a folder is in memory (tmpfs)."""
-    mounted = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in (folder, *folder.parents)]
-    return max(mounted, key=lambda part: len(part.mountpoint)).fstype in ("tmpfs", "ramfs") if mounted else False
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.errors import BackendError
-from gpuclust.folders import locked, new_locked_folder
+from gpuclust.folders import default_folder, locked, new_locked_folder
 from gpuclust.runtime.blocks import DiskWriter
-from gpuclust.runtime.memory import default_folder
 from gpuclust.runtime.pinned import Allocate, PinnedWriter
 
 MARK = "scratch"
