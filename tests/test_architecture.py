@@ -22,7 +22,7 @@ INSIDE = {
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > assign_cuda lloyd seeding_cuda > init lloyd_cuda > fit search_cuda > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu em_cuda init > fit stream_cuda > short_em > cpu > blocks gpu",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > terms > profile verdict > arrow_schema",
-    "data": "arrow_types encoding in_memory lists medians remote > copies excel json_lines > query > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches disk_frame distinct schema > load > join vectors > clean source > read source_size > column_batches row_stream > stream_types > stream",
+    "data": "arrow_types encoding in_memory lists medians remote > copies excel json_lines query_stores > query > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches disk_frame distinct schema > load > join vectors > clean source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > hdbscan kmeans mixture > __init__",
     "metrics": "agreement dbcv gap grouped_sums_cuda silhouette > grouped_sums > icl_gain > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",

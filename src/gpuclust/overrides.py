@@ -59,7 +59,7 @@ def checked_override(text: str) -> str:
     Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package, or an unknown key.
     """
     if text.partition("=")[0].strip() == "data.query" and "--" not in text:
-        text = " ".join(text.split())
+        text = re.sub(r"('[^']*')|[\r\n]+", lambda found: found[1] or " ", text)
     if len(f"{text}.".splitlines()) > 1:
         raise ConfigurationError(f"'{' '.join(text.split())}' holds a line break; write key=value in one line")
     found = _OVERRIDE.fullmatch(text)

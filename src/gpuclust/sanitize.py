@@ -40,6 +40,8 @@ _PARAMETER = re.compile(
     r"|pass|pw|sig|key|auth|odbc_connect)=)([^&\s#\"'<>]+)",
     re.IGNORECASE,
 )
+# password=... in the connection string of a database, as in a query that names one.
+_KEYWORD = re.compile(r"(\b(?:password|passwd|pwd)=)([^\s'\"&;,)]+)", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"\b((?:Bearer|Basic) +)[\w.~+/=-]{6,}")
 MIN_SECRET_LENGTH = 6  # characters; shorter secrets are hidden in addresses only
 MIN_WORD_SECRET_LENGTH = 12  # minimum length of a secret of only letters or only digits outside addresses
@@ -88,7 +90,7 @@ def _masked_text(text: str, known: Sequence[str]) -> str:
         text = _LOOSE_USER_PART.sub(_hide_user_part, text)
         text = _USER_PART.sub(_hide_user_part, text)
     if "=" in text:
-        text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
+        text = _KEYWORD.sub(rf"\1{HIDDEN}", _PARAMETER.sub(rf"\1{HIDDEN}", text))
     text = _AUTHORIZATION.sub(rf"\1{HIDDEN}", text)
     for secret in known:
         text = text.replace(secret, HIDDEN)

@@ -79,6 +79,7 @@ def _parsed(file: Path | RemoteFile, block: bytes, first: int) -> pa.Table:
     options = pa.json.ReadOptions(block_size=max(len(block), 1))
     try:
         table = pa.json.read_json(io.BytesIO(block), read_options=options)
+        table.validate(full=True)  # texts may be no UTF-8
     except pa.ArrowInvalid:  # a column of several types, NaN, or a line that is not JSON
         return _parsed_by_line(file, block, first)
     return table

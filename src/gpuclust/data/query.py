@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
 from gpuclust.config import is_query
 from gpuclust.data.arrow_types import as_json
 from gpuclust.data.copies import BATCH_ROWS, content_of, write_copy
+from gpuclust.data.remote import STORES, WEB
 from gpuclust.errors import DataError, GpuclustError
 from gpuclust.resources import available_memory
 from gpuclust.sanitize import HIDDEN, mask, remember
 
-DUCKDB_SUFFIXES = (".duckdb", ".ddb")
 MAX_SHOWN, MAX_REASON = 80, 200
 """Characters of a query and of an error in a message."""
 _TABLE = re.compile(r"\bfrom\s+(?:'([^']+)'|\"([^\"]+)\"|([\w.]+))", re.IGNORECASE)
+_REMOTE = re.compile(rf"['\"]({'|'.join((*STORES, *WEB))})://", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w)")
 _EXTENSION = re.compile(
     r"(?:exists? in|required extension|requires|extension) (?:the )?[\"']?(\w+)[\"']?(?: extension)?", re.IGNORECASE
@@ -77,11 +79,9 @@ def _run(query: Query) -> QueryResult:
     remember(query.database)
     database = _Database.of(query)
     with _one_line_errors(query):
-        if database.in_duckdb:
-            path, engine = write_copy(_by_duckdb(query, database), "query"), "DuckDB"
-        else:
-            path, engine = write_copy(_by_sqlalchemy(query, database), "query"), "SQLAlchemy"
-    return QueryResult(path, content_of(path), engine)
+        rows = _by_duckdb(query, database) if database.in_duckdb else _by_sqlalchemy(query, database)
+        path = write_copy(_with_rows(query, rows), "query")
+    return QueryResult(path, content_of(path), "DuckDB" if database.in_duckdb else "SQLAlchemy")
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,15 @@ class _Database:
             raise DataError(
                 f"data.database: {file} does not exist; give a database file, or an address such as postgresql://USER@HOST/NAME"
             )
-        if scheme == "duckdb" or (scheme.partition("+")[0] != "sqlite" and not _is_sqlite(file)):
+        with file.open("rb") as stream:
+            head = stream.read(16)
+        if head[8:12] == b"DUCK":
             return cls(path=file)
-        return cls(address=f"sqlite:///file:{file.absolute()}?mode=ro&uri=true")
-
-
-def _is_sqlite(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(16) == b"SQLite format 3\0"
+        if head == b"SQLite format 3\0":
+            return cls(address=f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true")
+        raise DataError(
+            f"data.database: {file} is neither an SQLite nor a DuckDB database; a query of files needs no data.database"
+        )
 
 
 def _by_duckdb(query: Query, database: _Database) -> Iterator[pa.Table]:
@@ -134,18 +135,35 @@ def _by_duckdb(query: Query, database: _Database) -> Iterator[pa.Table]:
         str(database.path or ":memory:"), read_only=database.path is not None, config=settings
     ) as connection:
         connection.execute("SET file_search_path = ?", [query.folder or str(Path.cwd())])
+        stores = _register_stores(query, connection)
         statements = connection.extract_statements(query.text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise DataError(f"{query} must be one SELECT statement")
-        result = connection.execute(statements[0])
-        read = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch  # from DuckDB 1.5, and before
-        reader = read(BATCH_ROWS)
-        _check_columns(query, reader.schema.names)
-        n_rows = 0
-        for batch in reader:
-            n_rows += batch.num_rows
-            yield pa.Table.from_batches([batch])
-        _check_rows(query, n_rows)
+        try:
+            result = connection.execute(statements[0])
+            read = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch  # from DuckDB 1.5, and before
+            reader = read(BATCH_ROWS)
+            _check_columns(query, reader.schema.names)
+            yield from (pa.Table.from_batches([batch]) for batch in reader)
+        except Exception:
+            if stores is not None and stores.error is not None:
+                raise stores.error from None
+            raise
+
+
+def _register_stores(query: Query, connection: Any) -> Any:
+    """Let DuckDB read the addresses of a query as `gpuclust.data.remote` reads them; None where it names none."""
+    if not _REMOTE.search(query.text):
+        return None
+    try:
+        from gpuclust.data.query_stores import RemoteFiles
+    except ImportError as error:
+        raise DataError(
+            f"a query of remote files needs the package fsspec (no module {error.name}): pip install 'gpuclust[remote]'"
+        ) from error
+    stores = RemoteFiles()
+    connection.register_filesystem(stores)
+    return stores
 
 
 def _by_sqlalchemy(query: Query, database: _Database) -> Iterator[pa.Table]:
@@ -163,12 +181,9 @@ def _by_sqlalchemy(query: Query, database: _Database) -> Iterator[pa.Table]:
         result = connection.execution_options(**options).execute(sa.text(_PARAMETER.sub(r"\\:", query.text)))
         names = list(result.keys())
         _check_columns(query, names)
-        n_rows = 0
         for rows in result.partitions():
-            n_rows += len(rows)
             columns = zip(*rows, strict=True)
             yield pa.table({name: _column(list(values)) for name, values in zip(names, columns, strict=True)})
-        _check_rows(query, n_rows)
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -184,7 +199,13 @@ def _check_columns(query: Query, names: Sequence[str]) -> None:
         raise DataError(f"{query} has two columns called {repeated!r}; name one of them with AS, or leave it out")
 
 
-def _check_rows(query: Query, n_rows: int) -> None:
+def _with_rows(query: Query, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The tables that have rows. Raises DataError if there is none."""
+    n_rows = 0
+    for table in tables:
+        n_rows += len(table)
+        if len(table):
+            yield table
     if not n_rows:
         raise DataError(f"{query} returns no rows; correct its conditions")
 
@@ -197,7 +218,7 @@ def _one_line_errors(query: Query) -> Iterator[None]:
     except GpuclustError:
         raise
     except ModuleNotFoundError as error:
-        extra = "'gpuclust[postgres]'" if error.name == "psycopg" else f"the package with the module {error.name}"
+        extra = "'gpuclust[postgres]'" if error.name == "psycopg" else "a package that has it"
         raise DataError(f"data.database needs a driver (no module {error.name}): pip install {extra}") from error
     except Exception as error:  # each driver has its own exception classes
         text = " ".join(str(getattr(error, "orig", None) or error).split())
