@@ -376,5 +376,7 @@ def test_passwords_of_databases_are_hidden(
         == "select * from postgres_scan('host=h password=*** user=u', 't')"
     )
     recorded = f"select a, b, label like '%password={SECRET}%' as odd from '{folder}/rows.parquet'"
-    assert main(["data=table", f"data.query={recorded}", "cluster.n_clusters=3", "report=none", "backend=cpu", store]) == 0
+    assert (
+        main(["data=table", f"data.query={recorded}", "cluster.n_clusters=3", "report=none", "backend=cpu", store]) == 0
+    )
     assert leaks(tmp_path, [SECRET]) == []
