@@ -126,6 +126,15 @@ def test_a_store_is_read_in_batches(folder: Path, s3: str, name: str, tmp_path: 
         pd.testing.assert_frame_equal(table.frame.to_pandas(), clean(local, CleanConfig(), PandasFrames()).frame)
 
 
+@pytest.mark.parametrize("name", ["all.parquet", "all.csv", "parts/part-*.parquet"])
+def test_a_query_of_a_store(folder: Path, s3: str, name: str) -> None:
+    pytest.importorskip("duckdb", reason="needs gpuclust[duckdb]")
+    data = DataConfig(query=f"select * from '{s3}/{name}'", preset="tracks")
+    pd.testing.assert_frame_equal(read(data, PandasFrames()).frame, table_of(f"{folder}/all.parquet"))
+    with pytest.raises(DataError, match="s3://music/none.parquet does not exist; check the address"):
+        fingerprint(DataConfig(query=f"select * from '{s3}/none.parquet'"))
+
+
 def test_labels_are_those_of_the_local_file(folder: Path, s3: str) -> None:
     here, there = (
         gc.fit(f"{place}/all.parquet", gc.KMeans(n_clusters=4, n_init=1), tracking=None, progress=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from gpuclust.errors import ConfigurationError, DataError
 from gpuclust.runtime.scratch import Scratch
 from gpuclust.sanitize import mask
 from tests.leaks import leaks
+from tests.postgres import running
 from tests.workbook import write_workbook
 
 duckdb = pytest.importorskip("duckdb", reason="needs gpuclust[duckdb]")
@@ -252,6 +254,54 @@ def test_a_sweep_an_export_and_predictions_of_a_query(
     said = capsys.readouterr().out
     assert "select * from t: 600 rows" in said
     assert f"data.query='select * from t' data.database={folder}/rows.duckdb" in said
+
+
+def test_postgresql(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with running(port) as server:
+        address = server.database().replace("postgresql+psycopg:", "postgresql:").replace(":hidden@", f":{SECRET}@")
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("create table t (id text, a float8, b float8, n int, label text, made date)")
+            with connection.cursor() as cursor:
+                given = rows().astype(object).where(rows().notna(), None).itertuples(index=False, name=None)
+                cursor.executemany("insert into t values (%s, %s, %s, %s, %s, '2020-01-01')", list(given))
+        data = DataConfig(
+            query="select * from t where label not like '%:x' and n::text <> '%' order by id", database=address
+        )
+        found, expected = (
+            read(data, PandasFrames()),
+            read(DataConfig(path=str(folder / "rows.parquet")), PandasFrames()),
+        )
+        pd.testing.assert_frame_equal(
+            found.frame, expected.frame.sort_values("id", ignore_index=True), rtol=0, check_dtype=False
+        )
+        assert {out.column: out.reason for out in found.audit.left_out}["made"] == "date"
+        for query in ("with x as (delete from t returning id) select * from x", "select * into other from t"):
+            with pytest.raises(DataError, match="read-only transaction"):
+                read(DataConfig(query=query, database=address), PandasFrames())
+
+        monkeypatch.chdir(tmp_path)
+        job = [
+            "data=table",
+            "data.query=select * from t order by id",
+            f"data.database={address}",
+            "cluster.n_clusters=3",
+        ]
+        assert main([*job, "report=none", "backend=cpu"]) == 0
+        assert leaks(tmp_path, [SECRET]) == []
+        forget_results()  # as in another process; the server trusts every password, and takes none
+        assert main(["export", "best", "--out", "out"]) == 0
+        manifest = json.loads(Path("out/manifest.json").read_text())
+        assert (
+            manifest["config"]["data"]["database"]
+            == f"postgresql://tester:***@127.0.0.1:{port}/{address.rpartition('/')[2]}"
+        )
+        assert pq.read_table("out/assignments.parquet").num_rows == ROWS - 1
+        assert leaks(tmp_path, [SECRET]) == []
 
 
 def test_python(folder: Path) -> None:
