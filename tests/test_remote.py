@@ -131,7 +131,7 @@ def test_a_query_of_a_store(folder: Path, s3: str, name: str) -> None:
     pytest.importorskip("duckdb", reason="needs gpuclust[duckdb]")
     data = DataConfig(query=f"select * from '{s3}/{name}'", preset="tracks")
     pd.testing.assert_frame_equal(read(data, PandasFrames()).frame, table_of(f"{folder}/all.parquet"))
-    with pytest.raises(DataError, match="s3://music/none.parquet does not exist; check the address"):
+    with pytest.raises(DataError, match=r"s3://music/none\.parquet does not exist; check the address"):
         fingerprint(DataConfig(query=f"select * from '{s3}/none.parquet'"))
 
 
