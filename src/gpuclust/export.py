@@ -32,7 +32,7 @@ from gpuclust.model.records import NOISE, noise_warning
 from gpuclust.model.vectors import source_columns
 from gpuclust.pages.palette import cluster_color
 from gpuclust.pipeline import job as jobs
-from gpuclust.pipeline.context import Job, RunContext, make_job
+from gpuclust.pipeline.context import Job, RunContext, data_name, make_job
 from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
 from gpuclust.pipeline.summary import rebuild
 from gpuclust.sanitize import mask
@@ -227,6 +227,7 @@ def _manifest(
         "key": run.tags.get(tags.KEY, ""),
         "fingerprint": job.fingerprint,
         "source": mask(config.data.shown),
+        "dataset": data_name(config.data),
         "algorithm": config.cluster.name,
         "size_keys": {name: known.size_key for name, known in algorithms().items()},
         "config": mask(asdict(config)),

@@ -46,5 +46,7 @@ def _cast(column: Any, kind: Any) -> Any:
 
 
 def as_json(value: Any) -> str | None:
-    """A value as text: a text itself, other values in JSON, and None for a missing one."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, default=str)
+    """A value as text: numbers, lists and mappings in JSON, other values (a UUID) in their own form, and None for a missing one."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, default=str) if isinstance(value, (bool, int, float, list, dict)) else str(value)

@@ -79,6 +79,7 @@ class Text(_Part):
     key: str = ""
     fingerprint: str = ""
     source: str = ""
+    dataset: str = ""
     algorithm: str = ""
     size_keys: dict[str, str | None] = {}
     config: dict[str, Any] = {}

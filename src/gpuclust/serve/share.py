@@ -70,7 +70,7 @@ def _page(folder: Path) -> str:
     made = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).astimezone()
     return share_page(
         Share(
-            dataset=Path(str(text.get("source") or folder.name).replace("\\", "/")).name,
+            dataset=str(text.get("dataset") or Path(str(text.get("source") or folder.name).replace("\\", "/")).name),
             clusters=listed,
             features=tuple(manifest.features),
             xy=xy,

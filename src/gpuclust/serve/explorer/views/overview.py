@@ -75,7 +75,7 @@ def overview() -> None:
 
 def _title(manifest: Mapping[str, Any]) -> str:
     source = str(manifest.get("source") or "")
-    return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or "Export"
+    return str(manifest.get("dataset") or "") or source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or "Export"
 
 
 def _made(manifest: Mapping[str, Any]) -> str:
