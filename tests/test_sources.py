@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from gpuclust.data.query import forget_results
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.source import detect_preset, fingerprint
 from gpuclust.data.stream import read_streamed
-from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.errors import BackendError, ConfigurationError, DataError
 from gpuclust.runtime.scratch import Scratch
 from gpuclust.sanitize import mask
 from tests.leaks import leaks
@@ -371,6 +372,28 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "u.jsonl").write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(DataError, match="line 1 is not JSON"):
         find_files(str(tmp_path / "u.jsonl"))
+
+
+def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full ends in one line; an error of the source is not taken for it."""
+    copy = tmp_path / "rows.jsonl"
+    copy.write_bytes((folder / "rows.jsonl").read_bytes())
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pa.ipc.RecordBatchFileWriter, "write_table", full)
+        with pytest.raises(BackendError, match="No space left on device; set TMPDIR"):
+            find_files(str(copy))
+    with pytest.raises(ConnectionError, match="of the source"):
+        write_copy(_failing(), "t")
+    assert len(find_files(str(copy)).paths) == 1
+
+
+def _failing() -> Iterator[pa.Table]:
+    yield pa.table({"x": [1]})
+    raise ConnectionError("of the source")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ def write_copy(tables: Iterable[pa.Table], name: str) -> Path:
     The tables may differ in their columns and types: see `common_schema`. The members of a struct become columns (``struct.member``),
     and categories become their values. Raises BackendError if the disk is full.
     """
-    target = _folder(os.getpid()) / f"{next(_numbers)}-{name}"
+    target = copies_folder() / f"{next(_numbers)}-{name}"
     parts: list[_Part] = []
     try:
         for table in tables:
@@ -57,13 +58,26 @@ def write_copy(tables: Iterable[pa.Table], name: str) -> Path:
                 whole.write(pa.Table.from_batches([batch]))
         whole.close()
         return target
-    except OSError as error:
-        raise BackendError(
-            f"{target.parent.parent} cannot hold the rows: {error.strerror or error}; set TMPDIR to a folder on a larger disk"
-        ) from error
     finally:
         for part in parts:
             part.remove()
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Errors of writing a file as a BackendError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendError(
+            f"{path.parent.parent} cannot hold the rows: {error.strerror or error}; set TMPDIR to a folder on a larger disk"
+        ) from error
+
+
+def copies_folder() -> Path:
+    """The temporary folder of the copies of this process."""
+    with _disk_errors(default_folder() / "copies" / "copy"):
+        return _folder(os.getpid())
 
 
 @lru_cache(maxsize=2)
@@ -91,8 +105,9 @@ class _Part:
 
     def __post_init__(self) -> None:
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._sink = pa.OSFile(str(self.path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, self.schema, options=options)
+        with _disk_errors(self.path):
+            self._sink = pa.OSFile(str(self.path), "wb")
+            self._writer = pa.ipc.new_file(self._sink, self.schema, options=options)
 
     def takes(self, schema: pa.Schema) -> bool:
         """Whether the types of the file hold the values of another schema."""
@@ -100,12 +115,15 @@ class _Part:
 
     def write(self, table: pa.Table) -> None:
         """Append a table."""
-        self._writer.write_table(with_schema(table, self.schema), max_chunksize=BATCH_ROWS)
+        fitting = with_schema(table, self.schema)
+        with _disk_errors(self.path):
+            self._writer.write_table(fitting, max_chunksize=BATCH_ROWS)
 
     def close(self) -> None:
         """Complete the file."""
-        self._writer.close()
-        self._sink.close()
+        with _disk_errors(self.path):
+            self._writer.close()
+            self._sink.close()
 
     def remove(self) -> None:
         """Remove the file, if it still has its own name."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gpuclust.config import is_query
 from gpuclust.data.arrow_types import as_json
-from gpuclust.data.copies import BATCH_ROWS, content_of, write_copy
+from gpuclust.data.copies import BATCH_ROWS, content_of, copies_folder, write_copy
 from gpuclust.data.remote import STORES, WEB
 from gpuclust.errors import DataError, GpuclustError
 from gpuclust.resources import available_memory
@@ -26,9 +26,7 @@ MAX_SHOWN, MAX_REASON = 80, 200
 _TABLE = re.compile(r"\bfrom\s+(?:'([^']+)'|\"([^\"]+)\"|([\w.]+))", re.IGNORECASE)
 _REMOTE = re.compile(rf"['\"]({'|'.join((*STORES, *WEB))})://", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w)")
-_EXTENSION = re.compile(
-    r"(?:exists? in|required extension|requires|extension) (?:the )?[\"']?(\w+)[\"']?(?: extension)?", re.IGNORECASE
-)
+_EXTENSION = re.compile(r"exists in the (\w+) extension|requires the extension (\w+)|required extension '(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -130,6 +128,7 @@ def _by_duckdb(query: Query, database: _Database) -> Iterator[pa.Table]:
     settings: dict[str, Any] = {
         "autoinstall_known_extensions": False,  # nothing is downloaded that was not asked for
         "memory_limit": f"{max(available_memory() // 2, 1 << 28)}B",
+        "temp_directory": str(copies_folder()),
     }
     with duckdb.connect(
         str(database.path or ":memory:"), read_only=database.path is not None, config=settings
@@ -227,8 +226,8 @@ def _one_line_errors(query: Query) -> Iterator[None]:
 
 def _reason(text: str) -> str:
     """What is wrong, in one line, from the message of DuckDB or of a driver."""
-    if "extension" in text and (found := _EXTENSION.search(text)):
-        name = found[1]
+    if found := _EXTENSION.search(text):
+        name = next(filter(None, found.groups()))
         return f"DuckDB needs its extension {name} for it, which is not installed; run once: python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
     text = re.split(r"\s*(?:LINE \d+:|\[SQL:|\(Background on this error)", text)[0]
     return re.sub(r"^(?:\w+ )?Error: ", "", text).rstrip(".")[:MAX_REASON]
