@@ -139,8 +139,8 @@ def _by_duckdb(query: Query, database: _Database) -> Iterator[pa.Table]:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise DataError(f"{query} must be one SELECT statement")
         try:
-            result = connection.execute(statements[0])
-            read = getattr(result, "to_arrow_reader", None) or result.fetch_record_batch  # from DuckDB 1.5, and before
+            result = connection.sql(statements[0])
+            read = getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader  # from DuckDB 1.5, and before
             reader = read(BATCH_ROWS)
             _check_columns(query, reader.schema.names)
             yield from (pa.Table.from_batches([batch]) for batch in reader)
