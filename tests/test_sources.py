@@ -282,7 +282,7 @@ def test_postgresql(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         )
         assert {out.column: out.reason for out in found.audit.left_out}["made"] == "date"
         for query in ("with x as (delete from t returning id) select * from x", "select * into other from t"):
-            with pytest.raises(DataError, match="DECLARE CURSOR|read-only transaction|not allowed"):
+            with pytest.raises(DataError, match=r"DECLARE CURSOR|read-only transaction|not allowed"):
                 read(DataConfig(query=query, database=address), PandasFrames())
 
         monkeypatch.chdir(tmp_path)
