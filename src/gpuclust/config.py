@@ -250,12 +250,12 @@ class DataConfig:
 
     def at(self, given: str) -> DataConfig:
         """The same configuration for another source: a path, a query, or a `location`."""
-        found = {"query" if is_query(given) and not os.path.exists(given) else "path": given}  # noqa: PTH110
+        found: dict[str, Any] = {"query" if is_query(given) and not os.path.exists(given) else "path": given}  # noqa: PTH110
         if given.startswith('{"'):
             with suppress(ValueError):  # a file whose name begins with a brace
                 found = json.loads(given)
         of_query = {"database": self.database, "folder": self.folder} if "query" in found else {"sheet": self.sheet}
-        nothing = dict.fromkeys(SOURCE)
+        nothing: dict[str, Any] = dict.fromkeys(SOURCE)
         return replace(self, **(nothing | of_query | found))
 
 

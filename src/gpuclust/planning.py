@@ -177,7 +177,8 @@ def _data_choice(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """The choice of the group ``data``, where none is made: by the columns of the file, as on the command line."""
     if "data" in settings.values:
         return {}, []
-    source = DataConfig(**{key: settings.values.get(f"data.{key}") for key in ("database", "folder", "sheet")})
+    given: dict[str, Any] = {key: settings.values.get(f"data.{key}") for key in ("database", "folder", "sheet")}
+    source = DataConfig(**given)
     if detect_preset(source.at(settings.path).location or "") != "tracks":
         return {"data": "table"}, []
     note = 'the data has the columns of a table of tracks, so data="tracks" (config={"data": "table"} uses every numeric column)'

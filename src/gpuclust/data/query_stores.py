@@ -11,7 +11,7 @@ from gpuclust.data.remote import STORES, WEB, RemoteFile, list_files
 from gpuclust.errors import GpuclustError
 
 
-class RemoteFiles(AbstractFileSystem):  # type: ignore[misc]
+class RemoteFiles(AbstractFileSystem):
     """The files of stores and of the web, for reading. ``error`` is the error of the last file that could not be read."""
 
     protocol = (*STORES, *WEB)
