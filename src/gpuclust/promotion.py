@@ -172,12 +172,12 @@ def compare_versions(
         f"version {v.number} ({registry.run_name(v)})" if v.run_id else f"version {v.number}"
         for v in (champion, challenger)
     ]
-    return compared(labels[0], labels[1], names=names, rows_of=str(mask(source.path or source.source)))
+    return compared(labels[0], labels[1], names=names, rows_of=mask(source.shown))
 
 
 def _source(registry: Registry, challenger: ModelVersion, data_path: str | None) -> DataConfig:
     if data_path is not None:
-        return DataConfig(path=data_path, preset="tracks")
+        return DataConfig(preset="tracks").at(data_path)
     if not challenger.run_id:
         raise ConfigurationError(f"{challenger.address} names no run; give the rows to compare with --data FILE")
     with registry.run_file(challenger, tags.CONFIG_FILE) as path:
