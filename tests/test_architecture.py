@@ -17,16 +17,20 @@ ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "track
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
-    "algorithms": "registry > cluster hdbscan kmeans mixture",
+    "algorithms": "registry > cluster dbscan hdbscan kmeans leiden mixture plscan spectral",
+    "algorithms/dbscan": "__init__ > fit > gpu",
     "algorithms/hdbscan": "__init__ distances kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > place predict > sample > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda passes > assign_cuda lloyd seeding_cuda > init lloyd_cuda > fit search_cuda > cpu > blocks gpu",
     "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu em_cuda init > fit stream_cuda > short_em > cpu > blocks gpu",
+    "algorithms/leiden": "__init__ > fit",
+    "algorithms/plscan": "__init__ > fit",
+    "algorithms/spectral": "__init__ > fit",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > terms > profile verdict > arrow_schema",
     "data": "arrow_types encoding in_memory lists medians remote > copies excel json_lines query_stores > query > files remote_folders > table > columns feature_checks sniff > frames infer_types summary > batches disk_frame distinct schema > load > join vectors > clean source > read source_size > column_batches row_stream > stream_types > stream",
-    "estimators": "base > hdbscan kmeans mixture > __init__",
+    "estimators": "base > dbscan hdbscan kmeans leiden mixture plscan spectral > __init__",
     "metrics": "agreement dbcv gap grouped_sums_cuda silhouette > grouped_sums > icl_gain > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
-    "model": "vectors > prediction records rows > gmm hdbscan kmeans preparation > schema > files novelty > bundle manifest",
+    "model": "vectors > prediction records rows > dbscan gmm hdbscan kmeans leiden preparation > plscan schema spectral > files novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
@@ -54,6 +58,8 @@ HEAVY = {
     "librosa": ("tracks/audio.py",),
     "duckdb": ("data/query.py",),
     "python_calamine": ("data/excel.py",),
+    "igraph": ("algorithms/leiden/fit.py",),
+    "leidenalg": ("algorithms/leiden/fit.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -67,7 +67,7 @@ def test_every_choice_of_every_group_composes(path: Path) -> None:
         ("~cluster.n_init", "leave the key out"),
         ("scale@foo=minmax", "names a package"),
         ("experiments=audio_spac", "did you mean audio_space"),
-        ("cluster.min_samples=5", "belongs to cluster=hdbscan"),
+        ("cluster.allow_single_cluster=true", "belongs to cluster=hdbscan"),
         ("seed=-1", "outside [0, 4294967295]"),
         ("dtype=float16", "is not one of float32, float64"),
         ("reduce.n_components=0.0", "outside (0, inf)"),

@@ -62,6 +62,8 @@ def area(path: Path) -> str | None:
         return "dask"
     if place.as_posix() == "pipeline/search.py":
         return "optuna"
+    if place.as_posix() == "algorithms/leiden/fit.py":
+        return "leiden"
     return "gpu" if place.stem == "gpu" or place.stem.startswith("cudf") else None
 
 
@@ -76,6 +78,7 @@ def by_area() -> dict[str | None, set[str]]:
         "duckdb": set(),
         "excel": set(),
         "audio": set(),
+        "leiden": set(),
         "remote": set(),
     }
     for path in PACKAGE.rglob("*.py"):
@@ -119,7 +122,7 @@ RUN = {
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
     extras = {
         name: set(requirements(name))
-        for name in ("audio", "dask", "duckdb", "gpu", "optuna", "postgres", "serve", "dev", "docs")
+        for name in ("audio", "dask", "duckdb", "gpu", "leiden", "optuna", "postgres", "serve", "dev", "docs")
     }
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}

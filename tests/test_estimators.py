@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def _drawn_by_row(estimator: Any) -> dict[str, str]:
         gc.HDBSCAN(cluster_selection_method="leaf", min_samples=3),
         gc.HDBSCAN(min_cluster_size="auto", min_samples=2, allow_single_cluster=True),
         gc.HDBSCAN(min_cluster_size=None, min_samples=4, cluster_selection_epsilon=0.5),
+        gc.DBSCAN(),
+        gc.DBSCAN(eps="auto", min_samples=3, border=False),
+        gc.PLSCAN(),
+        gc.SpectralClustering(n_clusters=3, n_landmarks=20),
+        *([gc.Leiden()] if find_spec("leidenalg") else []),
     ],
     expected_failed_checks=_drawn_by_row,
 )  # fmt: skip
@@ -65,6 +71,9 @@ ALL = [
     gc.KMeans(n_clusters=4, random_state=0),
     gc.GaussianMixture(n_components=4, random_state=0),
     gc.HDBSCAN(min_cluster_size=20),
+    gc.DBSCAN(eps="auto"),
+    gc.SpectralClustering(n_clusters=4, n_landmarks=60, random_state=0),
+    *([gc.Leiden(resolution=0.1, random_state=0)] if find_spec("leidenalg") else []),
 ]
 
 
@@ -247,6 +256,9 @@ def test_warnings_of_convergence() -> None:
         (gc.GaussianMixture(n_components=2, means_init=[[1.0]]), "means_init"),
         (gc.HDBSCAN(min_cluster_size=1), "The 'min_cluster_size' parameter of HDBSCAN"),
         (gc.HDBSCAN(min_samples=7), r"min_samples \(7\) must be at most the number of samples in X \(6\)"),
+        (gc.DBSCAN(eps=0), "The 'eps' parameter of DBSCAN"),
+        (gc.PLSCAN(min_samples=3, layer=9), r"layer=9 is above the number of layers of the tree, \d+; lower it"),
+        (gc.DBSCAN(min_samples=7), r"min_samples \(7\) must be at most the number of samples in X \(6\)"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -166,13 +166,13 @@ def test_its_keys_are_known(installed: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "cluster=toy" in candidates("gpuclust cluster=t", COMMANDS)
     assert "cluster.eps=" in candidates("gpuclust cluster=toy cluster.e", COMMANDS)
     assert main(["data=catalogue", "cluster=kmeans", "cluster.eps=0.5"]) == 2
-    assert "cluster.eps belongs to cluster=toy" in capsys.readouterr().err
+    assert "cluster.eps belongs to cluster=dbscan or toy" in capsys.readouterr().err
     assert main(["data=catalogue", "cluster=toy", "cluster.epps=0.5"]) == 2
     assert "did you mean cluster.eps or" in capsys.readouterr().err
     assert main(["data=catalogue", "cluster=toy", "cluster.eps=0"]) == 2
     assert "is outside (0, inf)" in capsys.readouterr().err
     shown = subprocess.run([sys.executable, "-m", "gpuclust", "--help"], capture_output=True, text=True, check=True)
-    assert "cluster=kmeans|gmm|hdbscan|toy" in " ".join(shown.stdout.split())
+    assert "cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral|toy" in " ".join(shown.stdout.split())
     assert TOY / "gpuclust_toy" / "conf" in conf_dirs()
 
 

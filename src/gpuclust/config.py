@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gpuclust import errors
 from gpuclust.errors import ConfigurationError
@@ -313,7 +313,12 @@ class ReduceConfig:
 
 @dataclass
 class ClusterConfig:
-    """What every algorithm has; each has its own subclass beside its code (see `gpuclust.algorithms.registry`)."""
+    """What every algorithm has; each has its own subclass beside its code (see `gpuclust.algorithms.registry`).
+
+    ``forecast`` is the name of the constants in ``runtime/forecast.json`` for the memory and the time of a fit; empty: those of ``name``.
+    """
+
+    forecast: ClassVar[str] = ""
 
     name: str = ""
     """The algorithm."""
@@ -321,6 +326,10 @@ class ClusterConfig:
     def complaint(self) -> str | None:
         """Why its values do not fit one another, in a line that says what to do, or None."""
         return None
+
+    def fit_bytes(self, n_rows: int, n_columns: int) -> int:
+        """The memory of a fit beyond what ``forecast`` counts, in bytes."""
+        return 0
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 import gpuclust as gc
+from gpuclust.algorithms.dbscan import DbscanConfig
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.mixture import GmmConfig
@@ -46,9 +47,13 @@ SHAPES = [GmmConfig(n_clusters=3, max_iter=2, covariance_type=shape, engine=engi
 TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method, exact=exact)
          for size, method, exact in product((15, "auto"), ("eom", "leaf"), (False, True))]  # fmt: skip
 
+RADII = [DbscanConfig(eps=eps, min_samples=5) for eps in (0.6, 0.9, "auto")]
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("configs", [KMEANS, MIXTURES, SHAPES, TREES], ids=["kmeans", "mixture", "shapes", "hdbscan"])
+@pytest.mark.parametrize(
+    "configs", [KMEANS, MIXTURES, SHAPES, TREES, RADII], ids=["kmeans", "mixture", "shapes", "hdbscan", "dbscan"]
+)
 def test_every_job_of_a_sweep_ends_with_a_model_that_serves(
     configs: list[ClusterConfig], dtype: str, tmp_path: Path
 ) -> None:
@@ -65,6 +70,28 @@ def test_every_job_of_a_sweep_ends_with_a_model_that_serves(
         exported.add(engine)
         folder = run.export(tmp_path / str(engine))
         np.testing.assert_array_equal(gc.load_model(folder).predict(table)["cluster"], labels)
+
+
+@pytest.mark.parametrize("eps", [1.0, 1.2])
+def test_dbscan_of_many_columns_has_the_clusters_of_the_cpu(eps: float) -> None:
+    """Above eight columns cuML finds the core rows; border rows join their nearest core row on both."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(size=(150, 10)) * 0.3 + 5 * (np.arange(150) % 3)[:, None]).add_prefix("f")
+    gpu, cpu = (
+        gc.fit(
+            table,
+            DbscanConfig(eps=eps, min_samples=5),
+            config={"scale": "none"},
+            backend=name,
+            tracking=None,
+            progress=False,
+        )
+        for name in ("gpu", "cpu")
+    )
+    assert 0 < cpu.metrics["core_fraction"] < 1, "some rows are border rows or noise"
+    np.testing.assert_array_equal(gpu.labels_, cpu.labels_)
+    assert gpu.metrics["core_fraction"] == cpu.metrics["core_fraction"]
+    np.testing.assert_array_equal(gpu.predict(table)["cluster"], gpu.labels_)
 
 
 def assert_metrics_of(run: gc.Run, labels: np.ndarray, X: np.ndarray, dtype: str) -> None:

@@ -3,6 +3,7 @@
 - `KMeans` adds in the precision of the matrix, in an order that changes: two fits of the same data give centres that differ in the
   last digits. ``empty_cluster`` makes it leave a cluster without rows, as the real one may: it keeps such a centre.
 - `HDBSCAN` gives the spanning tree of the graph of nearest neighbours, with float32 distances made from squares.
+- `DBSCAN` gives a border row to any of the clusters that reach it: here to the last.
 """
 
 from __future__ import annotations
@@ -128,6 +129,20 @@ class HDBSCAN(Estimator):
             to_host(edges.nbytes, "cuML's tree")
 
 
+class DBSCAN(Estimator):
+    """cuML's DBSCAN; the row itself is one of ``min_samples``."""
+
+    def _fit(self, X: np.ndarray, sample_weight: Any) -> None:
+        from sklearn.cluster import DBSCAN as Host
+
+        if not self.eps > 0:  # type: ignore[attr-defined]
+            raise ValueError(f"eps={self.eps}")  # type: ignore[attr-defined]
+        order = np.arange(len(X))[::-1]
+        fitted = Host(eps=self.eps, min_samples=self.min_samples).fit(X[order])  # type: ignore[attr-defined]
+        labels = fitted.labels_[order].astype(np.int32)
+        self._give(labels_=labels, core_sample_indices_=np.sort(order[fitted.core_sample_indices_]).astype(np.int32))
+
+
 class NearestNeighbors(Estimator):
     """cuML's, by brute force; the distances are those of `float32_distances`."""
 
@@ -244,7 +259,7 @@ def make() -> dict[str, StandIn]:
             "cuml.neighbors",
         )
     }  # fmt: skip
-    for cls in (KMeans, HDBSCAN, NearestNeighbors, PCA, StandardScaler, MinMaxScaler, RobustScaler):
+    for cls in (KMeans, DBSCAN, HDBSCAN, NearestNeighbors, PCA, StandardScaler, MinMaxScaler, RobustScaler):
         setattr(found[cls.package], cls.__name__, cls)
     found["cuml.cluster.hdbscan.hdbscan"]._HDBSCANState = _HDBSCANState
     found["cuml"].__version__ = "26.10.00"

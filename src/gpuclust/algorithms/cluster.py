@@ -17,6 +17,7 @@ from gpuclust.model.records import NOISE, canonical_order, renumbered, sizes_of
 from gpuclust.runtime.backend import Array, Backend, Progress
 from gpuclust.runtime.blocks import RowBlocks, Run, together
 from gpuclust.runtime.cache import ResultCache
+from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.passes import PerRow, as_blocks
 
@@ -164,13 +165,28 @@ def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
     return None
 
 
+def cluster_rows(X: np.ndarray, request: ClusterConfig, *, seed: int = 0) -> Clustering:
+    """Cluster the rows X (n_samples, n_columns), float32 or float64, as they are, on the CPU. Raises FitError."""
+    backend = CpuBackend()
+    (found,) = _fit_batch([request], FitInput(X, seed, backend, ResultCache(), "rows"))
+    if not isinstance(found, FitResult):
+        raise found
+    return _numbered(found, request, X, backend, 0.0)
+
+
 def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: Backend, seconds: float) -> Clustering:
     """The fit with its clusters numbered by size, the largest first, ties by centre in lexicographic order."""
+    return _numbered(fit, request, matrix.X, backend, seconds)
+
+
+def _numbered(
+    fit: FitResult, request: ClusterConfig, X: Array | RowBlocks, backend: Backend, seconds: float
+) -> Clustering:
     found = int(fit.labels.max(initial=NOISE)) + 1
     centers = fit.parameters.get("centers", fit.parameters.get("means"))
     n_clusters = found if centers is None else len(centers)
     if centers is None:
-        centers = means(matrix.X, fit.labels, n_clusters, backend)
+        centers = means(X, fit.labels, n_clusters, backend)
     order = canonical_order(fit.labels, centers)
     labels = renumbered(fit.labels, order)
     parameters = {name: value[order] if name in fit.per_cluster else value for name, value in fit.parameters.items()}

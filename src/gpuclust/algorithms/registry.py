@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpuclust.config import ClusterConfig, Config, flatten, plugins
 from gpuclust.errors import ConfigurationError, DeviceLost, GpuclustError
@@ -52,11 +52,13 @@ class FitInput:
 
 @dataclass(frozen=True)
 class SizeSearch:
-    """How an automatic size was chosen: ``sizes`` (m,) ascending, the ``scores`` (m,) of each, and the size ``chosen``."""
+    """How an automatic size was chosen: ``sizes`` (m,) ascending, the ``scores`` (m,) of each, and the size ``chosen``. ``key`` is the
+    configuration key of the size."""
 
     sizes: np.ndarray
     scores: np.ndarray
     chosen: float
+    key: str = "min_cluster_size"
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Algorithm:
       ``f(FitInput, config, labelings) -> list[float]``.
     - ``soft_membership``: the ``module:function`` that gives fitted rows of noise their likeliest cluster and the membership:
       ``f(parameters, rows=indices) -> (labels, membership)``, in the numbering of the fit.
+    - ``steps``: steps of its fit that other algorithms may call by name (see `step`), each a ``module:function``.
     """
 
     name: str
@@ -143,6 +146,7 @@ class Algorithm:
     after_fit: str | None = None
     density_validity: str | None = None
     soft_membership: str | None = None
+    steps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size_axis(self) -> str | None:
@@ -201,6 +205,12 @@ def algorithms() -> Mapping[str, Algorithm]:
     """All algorithms by name: our own, those of installed plug-ins, and those that were registered."""
     _discover()
     return _registered
+
+
+def step(name: str) -> Callable[..., Any]:
+    """A step that one algorithm offers to all others, such as HDBSCAN's ``spanning_tree``. Raises KeyError for an unknown name."""
+    offered = {name: path for algorithm in algorithms().values() for name, path in algorithm.steps.items()}
+    return cast("Callable[..., Any]", resolve(offered[name]))
 
 
 def algorithm_of(config: ClusterConfig) -> Algorithm:

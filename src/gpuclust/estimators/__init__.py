@@ -1,12 +1,17 @@
-"""scikit-learn estimators over gpuclust's CPU kernels: `KMeans`, `GaussianMixture` and `HDBSCAN`.
+"""scikit-learn estimators over gpuclust's CPU kernels: `KMeans`, `GaussianMixture`, `HDBSCAN`, `DBSCAN`,
+`PLSCAN`, `Leiden` and `SpectralClustering`.
 
 Parameters and fitted attributes have scikit-learn's names and meanings, so the estimators work in a ``Pipeline``, in
 ``GridSearchCV`` and with ``clone``. They also describe the algorithm of `gpuclust.fit` and `gpuclust.sweep`, where a
 parameter may have several values, as in ``KMeans(n_clusters=range(2, 11))``.
 """
 
+from gpuclust.estimators.dbscan import DBSCAN
 from gpuclust.estimators.hdbscan import HDBSCAN
 from gpuclust.estimators.kmeans import KMeans
+from gpuclust.estimators.leiden import Leiden
 from gpuclust.estimators.mixture import GaussianMixture
+from gpuclust.estimators.plscan import PLSCAN
+from gpuclust.estimators.spectral import SpectralClustering
 
-__all__ = ["HDBSCAN", "GaussianMixture", "KMeans"]
+__all__ = ["DBSCAN", "HDBSCAN", "PLSCAN", "GaussianMixture", "KMeans", "Leiden", "SpectralClustering"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpuclust.config import COSINE
 from gpuclust.errors import ConfigurationError, GpuclustError
+from gpuclust.model.prediction import assign
 from gpuclust.model.preparation import unit_rows
+
+if TYPE_CHECKING:
+    from gpuclust.algorithms.cluster import Clustering
 
 FLOATS = (np.float64, np.float32)
 
@@ -65,6 +69,43 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         if not rows.any(axis=1).all():
             raise ValueError("metric='cosine' needs rows that are not zero: a row of zeros has no direction")
         return np.ascontiguousarray(unit_rows(rows), rows.dtype)
+
+
+class ByRegistry(Estimator):
+    """An estimator whose ``fit`` and ``predict`` are those that the registry has for its algorithm."""
+
+    _parameters: Mapping[str, NDArray[Any]]
+    _options: Mapping[str, Any]
+
+    def _cluster(self, X: ArrayLike, *, seed: int = 0, at_least: int = 1, **settings: Any) -> Clustering:
+        """Fit X with the configuration's keys of ``_settings`` and ``settings``, and set ``labels_`` and what `predict` needs. Raises
+        ValueError."""
+        from gpuclust.algorithms.cluster import cluster_rows
+        from gpuclust.algorithms.registry import get_algorithm
+
+        rows = self._rows_to_fit(X, at_least=at_least)
+        with value_errors(self):
+            config = get_algorithm(self._algorithm).config(**self._settings() | settings)
+            found = cluster_rows(rows, config, seed=seed)
+        self.labels_, self._parameters, self._options = found.labels, found.parameters, found.options
+        return found
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+        """Assign new rows to the clusters; the rows that were fitted get their labels again.
+
+        Raises ValueError for another number of features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int32
+            Noise, where the algorithm has it, is -1.
+        """
+        rows = self._rows(X)
+        return assign(self._algorithm, self._parameters, self._options, rows)
 
 
 def seed_of(random_state: Any) -> int:

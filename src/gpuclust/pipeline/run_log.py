@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from gpuclust.algorithms.cluster import Clustering
-from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.profile import Profile
 from gpuclust.config import Config, flatten
 from gpuclust.data.disk_frame import DiskFrame
@@ -78,7 +77,7 @@ def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcom
         params=features_used(result.table),
         dataset=dataset(job, result.table),
     )
-    _log_size_search(job, run_id, result.clustering, context)
+    _log_size_search(run_id, result.clustering, context)
     with TemporaryDirectory() as folder:
         context.recorder.log_files(run_id, job_files(Path(folder), outcome, result, about(context)))
     if job.config.tracking.models == "all":
@@ -112,11 +111,11 @@ def dataset(job: Job, table: Table) -> DatasetInput:
     return DatasetInput(data_name(job.config.data), job.fingerprint, source, table.n_rows, table.features)
 
 
-def _log_size_search(job: Job, run_id: str, clustering: Clustering, context: RunContext) -> None:
+def _log_size_search(run_id: str, clustering: Clustering, context: RunContext) -> None:
     """The curve that an automatic size was chosen from, a point for each size: ``min_cluster_size/persistence``."""
     search = clustering.size_search
     if search is not None:
-        name = f"{algorithm_of(job.config.cluster).size_key}/persistence"
+        name = f"{search.key}/persistence"
         points = zip(search.sizes, search.scores, strict=True)
         context.recorder.log_points(run_id, {int(size): {name: float(score)} for size, score in points})
 

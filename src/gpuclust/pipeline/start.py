@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from gpuclust.algorithms.registry import IN_BLOCKS, get_algorithm
 from gpuclust.compose import Plan
 from gpuclust.config import AUTO, Config
 from gpuclust.data.source import fingerprint
@@ -17,7 +18,7 @@ from gpuclust.pipeline.sweep import jobs_of, run
 from gpuclust.pipeline.sweep_result import SweepResult
 from gpuclust.runtime.backend import create_backend, select_backend
 from gpuclust.runtime.cache import ResultCache
-from gpuclust.runtime.forecast import RESIDENT, plan_memory, sample_of_tree
+from gpuclust.runtime.forecast import RESIDENT, MemoryPlan, plan_memory, sample_of_tree
 from gpuclust.runtime.jit import notify_on_compile
 from gpuclust.tracking.recorder import MemoryRecorder, Recorder
 
@@ -55,12 +56,23 @@ def start(plan: Plan, display: Any, command: str) -> RunContext:
     memory = plan_memory([job.config for job in plan.jobs], backend=context.choice.name)
     if memory.forecast.noteworthy:
         display.say(memory.reason)
+    _require_memory(plan, memory)
     for job in plan.jobs if memory.mode != RESIDENT else ():
         cluster = job.config.cluster
         if getattr(cluster, "sample_rows", None) == AUTO and (rows := sample_of_tree(job.config, memory.limit)):
             cluster.sample_rows = rows  # type: ignore[attr-defined]  # it changes the result, so it is a part of the job's key
     free = memory.limit - psutil.Process().memory_info().rss
     return replace(context, memory=memory, cache=ResultCache(max(free, 0) // 2))
+
+
+def _require_memory(plan: Plan, memory: MemoryPlan) -> None:
+    """Raises ConfigurationError, before anything is read, where no job of the plan can be fitted to rows that are not in memory."""
+    names = dict.fromkeys(job.config.cluster.name for job in plan.jobs)
+    if memory.mode != RESIDENT and not any(IN_BLOCKS in get_algorithm(name).fit for name in names):
+        raise ConfigurationError(
+            f"cluster={','.join(names)} needs all rows in memory, but the forecast is: {memory.reason}; use data.n_rows for a sample, or "
+            "memory.mode=resident"
+        )
 
 
 def run_plan(plan: Plan, context: RunContext) -> SweepResult:

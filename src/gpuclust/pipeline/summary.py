@@ -290,26 +290,28 @@ def _finalists(finished: Sequence[Outcome], config: Config, context: RunContext)
 def _preferred(
     finalists: Sequence[BestOfAlgorithm], comparisons: Sequence[Comparison], context: RunContext
 ) -> tuple[Preferred | None, dict[str, float] | None]:
-    """The HDBSCAN finalist if it is to be preferred, and the relative validity of all on its spanning tree."""
-    dense = next((f for f in finalists if algorithm_of(f.outcome.job.config.cluster).density_validity), None)
-    if dense is None or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
+    """The finalist of the algorithms that follow the density (HDBSCAN, DBSCAN) if it is to be preferred to the others, and the relative
+    validity of all on the spanning tree of the first of them."""
+    by_density = [f for f in finalists if algorithm_of(f.outcome.job.config.cluster).density_validity]
+    if not by_density or len({f.outcome.job.key_of_matrix for f in finalists}) > 1:
         return None, None
-    job = dense.outcome.job
+    job = by_density[0].outcome.job
     matrix = jobs.get_matrix(job, context)
     limit = context.memory_limit(job)
     data = FitInput(matrix.X, job.config.seed, context.backend, context.cache, matrix.key, memory=limit)
     measure = resolve(str(algorithm_of(job.config.cluster).density_validity))
     values = measure(data, job.config.cluster, [f.clustering.labels for f in finalists])
     validity = {f.outcome.job.name: value for f, value in zip(finalists, values, strict=True)}
+    dense = max(by_density, key=lambda f: validity[f.outcome.job.name])
     name = dense.outcome.job.name
     same = {
         (c.second if c.first == name else c.first): c.without_noise.ari
         for c in comparisons
         if name in (c.first, c.second)
     }
-    others = [f.candidate for f in finalists if f is not dense]
+    others = [f.candidate for f in finalists if f not in by_density]
     reason = prefer_hdbscan(dense.candidate, others, validity, same)
-    label = algorithm_of(job.config.cluster).label
+    label = algorithm_of(dense.outcome.job.config.cluster).label
     return (Preferred(name, dense.clustering.n_clusters, reason, label) if reason else None), validity
 
 

@@ -243,7 +243,8 @@ class _Need:
         kept = config.reduce.n_components
         reduced = config.reduce.method != "none" and isinstance(kept, int)
         self.n_columns = min(int(kept), size.n_features) if reduced else size.n_features
-        self.algorithm = config.cluster.name if config.cluster.name in WORK else "kmeans"
+        name = config.cluster.forecast or config.cluster.name
+        self.algorithm = name if name in WORK else "kmeans"
 
     @property
     def _itemsize(self) -> int:
@@ -263,7 +264,9 @@ class _Need:
             "text": n * size.text_bytes,
             self.algorithm: n,
             "generated": n if self.config.data.source == "catalogue" else 0.0,
-            "fixed": n * self.n_columns * 2 * (self._itemsize - 4) + self._vector_bytes,
+            "fixed": n * self.n_columns * 2 * (self._itemsize - 4)
+            + self._vector_bytes
+            + self.config.cluster.fit_bytes(self.n_rows, self.n_columns),
         }
 
     @property
@@ -383,7 +386,7 @@ def _gmm_work(cluster: Any, n_rows: int, n_columns: int) -> float:
 
 def _hdbscan_work(cluster: Any, n_rows: int, n_columns: int) -> float:
     """The tree's time grows with the rows to the power of 1.3 and with the columns to that of 1.7 (docs/howto/sizing.md)."""
-    return float(n_rows) ** 1.3 * n_columns**1.7 * math.sqrt(max(cluster.min_samples, 1) / 10)
+    return float(n_rows) ** 1.3 * n_columns**1.7 * math.sqrt(max(getattr(cluster, "min_samples", 10), 1) / 10)
 
 
 WORK: Mapping[str, Any] = {"kmeans": _kmeans_work, "gmm": _gmm_work, "hdbscan": _hdbscan_work}

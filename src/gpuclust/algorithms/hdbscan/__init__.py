@@ -109,4 +109,14 @@ ALGORITHM = Algorithm(
     after_fit="gpuclust.algorithms.hdbscan.cpu:after_fit",
     density_validity="gpuclust.algorithms.hdbscan.cpu:density_validity",
     soft_membership="gpuclust.algorithms.hdbscan.predict:soft_membership",
+    steps={
+        "nearest_neighbors": "gpuclust.algorithms.hdbscan.cpu:nearest_neighbors",
+        "spanning_tree": "gpuclust.algorithms.hdbscan.cpu:shared_tree",
+        "tree_is_exact": "gpuclust.algorithms.hdbscan.cpu:is_exact",
+        "relative_validity": "gpuclust.algorithms.hdbscan.quality:relative_validity",
+        "persistence_curve": "gpuclust.algorithms.hdbscan.quality:persistence_curve",
+        "layer_sizes": "gpuclust.algorithms.hdbscan.quality:layer_sizes",
+        "leaf_cut": "gpuclust.algorithms.hdbscan.cpu:leaf_cut",
+        "soft_membership": "gpuclust.algorithms.hdbscan.predict:soft_membership",
+    },
 )

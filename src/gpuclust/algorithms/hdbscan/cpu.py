@@ -9,10 +9,13 @@ import numpy as np
 
 from gpuclust.algorithms.hdbscan import HdbscanConfig, default_min_cluster_size
 from gpuclust.algorithms.hdbscan.fit import SpanningTree, extract_clusters, spanning_tree, tree_from_edges
+from gpuclust.algorithms.hdbscan.kd_tree import build_kdtree
+from gpuclust.algorithms.hdbscan.knn import nearest_rows
+from gpuclust.algorithms.hdbscan.leaf_tiles import leaf_tiles
 from gpuclust.algorithms.hdbscan.predict import prediction_data, soft_membership
 from gpuclust.algorithms.hdbscan.quality import persistence_curve, relative_validity
 from gpuclust.algorithms.hdbscan.sample import extend, rows_of, sample_of, settings_of
-from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch
+from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, resolve
 from gpuclust.errors import FitError
 from gpuclust.runtime.backend import Array, Progress
 from gpuclust.runtime.blocks import RowBlocks
@@ -21,6 +24,8 @@ from gpuclust.runtime.jit import schedule_precompile
 
 EXACT_COLUMNS = 8
 """Up to this many columns a GPU takes the exact tree of the CPU by default: its KD-tree is fast there."""
+TREE_COLUMNS = 16
+"""Up to this many columns a KD-tree finds nearest rows faster than a comparison of all pairs."""
 Grow = Callable[[Array, HdbscanConfig, Progress], SpanningTree]
 
 
@@ -29,9 +34,10 @@ def fit(data: FitInput, configs: Sequence[HdbscanConfig]) -> list[FitResult]:
     return fit_cuts(data, configs, build_tree)
 
 
-def is_exact(data: FitInput, config: HdbscanConfig) -> bool:
-    """Whether a configuration takes the exact tree, which the CPU builds: always, but for rows on a GPU that ``cluster.exact`` leaves to
-    cuML."""
+def is_exact(data: FitInput, config: HdbscanConfig | None = None) -> bool:
+    """Whether a configuration (none: the defaults) takes the exact tree, which the CPU builds: always, but for rows on a GPU that
+    ``cluster.exact`` leaves to cuML."""
+    config = config or HdbscanConfig()
     if data.backend.name != "gpu" or isinstance(data.X, RowBlocks):
         return True
     return data.X.shape[1] <= EXACT_COLUMNS if config.exact is None else config.exact
@@ -84,6 +90,49 @@ def tree(
     return data.cache.get_or_create(name, lambda: grow(_rows(data, sample), config, progress))
 
 
+def shared_tree(data: FitInput, min_samples: int) -> SpanningTree:
+    """The spanning tree of all rows of a matrix in memory, for algorithms that cut it in another way; in the cache it is HDBSCAN's own."""
+
+    def grow(X: Array, config: HdbscanConfig, progress: Progress) -> SpanningTree:
+        if is_exact(data, config):
+            return build_tree(data.backend.to_host(X), config, progress)
+        built: SpanningTree = resolve("gpuclust.algorithms.hdbscan.gpu:fit_tree")(X, config.min_samples)
+        return built
+
+    return tree(data, HdbscanConfig(min_samples=min_samples), None, grow, partial(_report, data.progress, 0, 1))
+
+
+def nearest_neighbors(data: FitInput, k: int) -> np.ndarray:
+    """The k nearest other rows of each row of a matrix in memory, (n, k) int32, for algorithms on their graph; kept in the cache.
+
+    Exact on the CPU, but for rounding in many columns: a KD-tree in few columns, else scikit-learn's comparison of all pairs; on a GPU cuML's.
+    """
+
+    def search() -> np.ndarray:
+        if data.backend.name == "gpu":
+            found = data.backend.to_host(resolve("gpuclust.algorithms.hdbscan.gpu:nearest_rows")(data.X, k + 1))
+        elif data.X.shape[1] <= TREE_COLUMNS:
+            points = np.ascontiguousarray(data.X, dtype=np.float32)
+            found = nearest_rows(leaf_tiles(build_kdtree(points)), k + 1, data.progress)[0]
+        else:
+            from sklearn.neighbors import NearestNeighbors
+
+            found = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(data.X).kneighbors(return_distance=False)
+        return _others(np.asarray(found, dtype=np.int32))
+
+    found: np.ndarray = data.cache.get_or_create(key("neighbours", data.key, k), search)
+    return found
+
+
+def _others(near: np.ndarray) -> np.ndarray:
+    """Nearest rows (n, k + 1) without the row itself, (n, k); where k others are identical to a row, it may be missing: then without the last."""
+    if (near < 0).any():
+        raise FitError("distances between rows overflow float32; scale the features")
+    own = near == np.arange(len(near), dtype=near.dtype)[:, None]
+    own[~own.any(axis=1), -1] = True
+    return near[~own].reshape(len(near), -1)
+
+
 def _rows(data: FitInput, sample: np.ndarray | None) -> Array:
     """The rows of a tree; those that have to be read or copied are kept in the cache."""
     if sample is None and not isinstance(data.X, RowBlocks):
@@ -129,6 +178,11 @@ def fit_cut(X: np.ndarray, tree: SpanningTree, config: HdbscanConfig) -> FitResu
         notes=() if found.n_clusters else (none,),
         size_search=None if curve is None else SizeSearch(curve.sizes, curve.total_persistence, curve.chosen),
     )
+
+
+def leaf_cut(X: np.ndarray, tree: SpanningTree, min_cluster_size: int) -> FitResult:
+    """The clusters of a tree that never split into two of at least ``min_cluster_size`` rows; X (n_samples, n_features) is on the host."""
+    return fit_cut(X, tree, HdbscanConfig(min_cluster_size=min_cluster_size, cluster_selection_method="leaf"))
 
 
 def density_validity(data: FitInput, config: HdbscanConfig, labelings: Sequence[np.ndarray]) -> list[float]:

@@ -84,3 +84,17 @@ def _core_distances(X: cp.ndarray, points: cp.ndarray, min_samples: int) -> cp.n
         near: cp.ndarray = model.kneighbors(points[start : start + SEARCH_ROWS], return_distance=False)
         core[start : start + SEARCH_ROWS] = core_distances(X, near, min_samples, start)
     return core
+
+
+def nearest_rows(X: cp.ndarray, k: int) -> cp.ndarray:
+    """The k nearest rows of each row of X (n, n_features), the row itself among them, (n, k) int32 on the device, by cuML."""
+    from cuml.neighbors import NearestNeighbors
+
+    with device_errors(f"the search of {k} neighbours"):
+        points: cp.ndarray = cp.ascontiguousarray(X.astype(np.float32))
+        model = NearestNeighbors(n_neighbors=k, algorithm="brute", output_type="cupy").fit(points)
+        found: cp.ndarray = cp.empty((len(X), k), dtype=np.int32)
+        for start in range(0, len(X), SEARCH_ROWS):
+            near: cp.ndarray = model.kneighbors(points[start : start + SEARCH_ROWS], return_distance=False)
+            found[start : start + SEARCH_ROWS] = near.astype(np.int32)
+        return found

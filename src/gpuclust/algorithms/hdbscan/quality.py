@@ -27,13 +27,14 @@ class PersistenceCurve:
     chosen: int
 
 
-def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> PersistenceCurve:
+def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5, weighted: bool = True) -> PersistenceCurve:
     """Rank all sizes from ``base_min_cluster_size`` on, from one tree, as PLSCAN does (Bot, McInnes and Aerts 2025).
 
     The total persistence of a size is the sum over its leaf clusters of the range of sizes in which each exists, weighted by
     density. The values are those of fast_hdbscan's ``PLSCAN`` (``min_cluster_sizes_``, ``total_persistence_``), and
     ``extract_clusters(tree, min_cluster_size=chosen, cluster_selection_method="leaf")`` gives its first layer. Where the
-    curve has no inner peak, its maximum is chosen. Raises FitError when ``base_min_cluster_size`` is not in 2..n_rows.
+    curve has no inner peak, its maximum is chosen. Without weights the values are those of fast_plscan's measure ``size``, and the maximum is
+    chosen. Raises FitError when ``base_min_cluster_size`` is not in 2..n_rows.
     """
     n = tree.n_rows
     if not 2 <= base_min_cluster_size <= n:
@@ -46,12 +47,23 @@ def persistence_curve(tree: SpanningTree, *, base_min_cluster_size: int = 5) -> 
     changes = np.unique(birth)
     born, dead, share = birth[1:], death[1:], weight[1:]
     lasts = dead > born
-    amount = (dead - born * share)[lasts]
+    amount = (dead - (born * share if weighted else born))[lasts]
     steps = np.zeros(len(changes) + 1)
     np.add.at(steps, np.searchsorted(changes, born[lasts]), amount)
     np.subtract.at(steps, np.searchsorted(changes, dead[lasts]), amount)
     total = np.maximum(np.cumsum(steps[:-1]), 0.0).astype(np.float32)
-    return PersistenceCurve(changes, total, int(changes[_highest_peak(total)]) + 1)
+    best = _highest_peak(total) if weighted else int(total.argmax())
+    return PersistenceCurve(changes, total, int(changes[best]) + 1)
+
+
+def layer_sizes(curve: PersistenceCurve) -> np.ndarray:
+    """The ``min_cluster_size`` of each peak of a curve, (m,) int64, the most persistent first; both ends can be peaks."""
+    from scipy.signal import find_peaks
+
+    peaks = find_peaks(np.concatenate([[0.0], curve.total_persistence, [0.0]]))[0] - 1
+    order = np.argsort(-curve.total_persistence[peaks], kind="stable")
+    sizes: np.ndarray = curve.sizes[peaks[order]] + 1
+    return sizes
 
 
 def _relative_densities(tree: SpanningTree) -> np.ndarray:
@@ -77,7 +89,8 @@ def _barcode(
     for row in range(len(child) - 1, 0, -2):  # the two sides of a split are neighbours; splits below come later
         pair = child[row - 1 : row + 1]
         death[pair] = smaller = size[row - 1 : row + 1].min()
-        weight[pair] = np.exp(-1.0 / lam[row]) if lam[row] > 0.0 else 0.0
+        with np.errstate(over="ignore"):  # a density so near to 0 that its inverse overflows weighs nothing
+            weight[pair] = np.exp(-1.0 / lam[row]) if lam[row] > 0.0 else 0.0
         birth[parent[row]] = max(birth[pair].max(), smaller)
     return birth, death, weight
 
