@@ -17,7 +17,7 @@ from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import ConfigurationError
 from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Request, RowBlocks, Run
 from gpuclust.runtime.jit import schedule_precompile
-from gpuclust.runtime.nearest import nearest_two
+from gpuclust.runtime.products import nearest_centers
 
 LABEL_SHARE = 2
 """The share of the memory of a fit that the labels of the fits that advance together may take."""
@@ -51,7 +51,7 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]
 
 def assign_rows(run: Run, centers: np.ndarray) -> Part:
     """Labels (int32), confidence and distance (float32) of the rows of a run, and the sum of squared distances of each block."""
-    labels, nearest, second = nearest_two(run.X, centers)
+    labels, nearest, second = nearest_centers(run.X, centers)
     return labels, centroid_confidence(nearest, second), nearest.astype(np.float32), block_squares(nearest)
 
 

@@ -27,7 +27,7 @@ from gpuclust.algorithms.kmeans.passes import LloydRows, RowFrame
 from gpuclust.errors import FitError
 from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks, MergeTree, RowBlocks
 from gpuclust.runtime.deduplicate import Distinct
-from gpuclust.runtime.nearest import nearest_two
+from gpuclust.runtime.products import nearest_centers
 
 __all__ = ["FittedCenters", "KMeansFit", "KMeansRequest", "assign", "fit_centers", "fit_kmeans", "lloyd", "use_fused"]
 
@@ -55,13 +55,13 @@ class KMeansFit(FittedCenters):
 def use_fused(n_samples: int, n_features: int, n_clusters: int) -> bool:
     """Whether ``engine=auto`` is this engine, not scikit-learn.
 
-    Up to 128 features and 256 clusters, the range of experiments/bench/kmeans.py, an iteration takes less than
-    scikit-learn's time everywhere; beyond, matrix products may win. Tables of more than one block always take this engine, so that
-    labels do not depend on whether they fit in memory.
+    In the range of experiments/bench/kmeans.py and dimensions.py, up to 768 features and 256 clusters (300 above 128 features), it takes
+    less than scikit-learn's time; beyond, that has not been measured. Tables of more than one block always take this engine, so that labels
+    do not depend on whether they fit in memory.
     """
     if n_samples > BLOCK_ROWS:
         return n_clusters <= MAX_CLUSTERS
-    return n_features <= 128 and n_clusters <= min(256, n_samples)
+    return n_clusters <= min(256 if n_features <= 128 else 300, n_samples)
 
 
 def fit_kmeans(
@@ -170,7 +170,7 @@ def _settled(rows: LloydRows, outcomes: Sequence[LloydResult]) -> list[FittedCen
 
 
 def _assigned(X: np.ndarray, weight: np.ndarray, fit: FittedCenters) -> KMeansFit:
-    labels, distance, _ = nearest_two(X, fit.centers)
+    labels, distance, _ = nearest_centers(X, fit.centers)
     return KMeansFit(fit.centers, fit.n_iter, fit.converged, labels, sum_of_squares(distance, weight))
 
 
@@ -202,7 +202,7 @@ def assign(X: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     centers = np.ascontiguousarray(centers, np.float64)
     if centers.ndim != 2 or centers.shape[1] != X.shape[1] or not len(centers):
         raise FitError(f"centers of shape {centers.shape} do not fit rows of {X.shape[1]} features")
-    return nearest_two(X, centers)
+    return nearest_centers(X, centers)
 
 
 def _matrix(X: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from gpuclust.algorithms.kmeans.lloyd import LloydResult, rows_in_memory, run_ll
 from gpuclust.algorithms.kmeans.passes import LloydRows
 from gpuclust.algorithms.kmeans.seeding import plus_plus
 from gpuclust.algorithms.kmeans.tiled_matrix import Frame, tile_rows
-from gpuclust.runtime.nearest import nearest_two
+from gpuclust.runtime.products import nearest_centers
 
 SAMPLE_ROWS = 8192
 SAMPLES = 3
@@ -182,7 +182,7 @@ def _swapped(sample: _Sample, search: _Search) -> list[np.ndarray]:
     """Solutions in turn, each with one of its centres moved to a row drawn by its weighted squared distance."""
     chances = []
     for outcome in search.best if search.n_trials else []:
-        _, distance, _ = nearest_two(sample.X, sample.frame.from_tiled(outcome.centers))
+        _, distance, _ = nearest_centers(sample.X, sample.frame.from_tiled(outcome.centers))
         potential = np.cumsum(distance**2 * sample.weight if len(sample.weight) else distance**2)
         if potential[-1] > 0:
             chances.append((outcome, potential))

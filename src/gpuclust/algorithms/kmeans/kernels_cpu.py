@@ -106,7 +106,7 @@ def _flag_changed(nearest, best_two, labels, margin, flags):  # type: ignore[no-
 
 
 @compiled(inner=True)
-def _list_flagged(flags, words, busy, moved):  # type: ignore[no-untyped-def]
+def list_flagged(flags, words, busy, moved):  # type: ignore[no-untyped-def]
     """Write the flagged rows to `moved` and return their number; branch-free, as the flags are unpredictable."""
     n_busy, n_moved = 0, 0
     for word in range(ROWS // 8):
@@ -202,7 +202,7 @@ def lloyd_chunks(  # type: ignore[no-untyped-def]
                 _flag_changed(nearest, best_two, known, margin, flags)
                 for r in range(n_rows - start, ROWS):
                     flags[r] = 0
-                for i in range(_list_flagged(flags, words, busy, moved)):
+                for i in range(list_flagged(flags, words, busy, moved)):
                     r = moved[i]
                     new, old = np.int64(nearest[r]), np.int64(known[r])
                     if best_two[ROWS + r] - best_two[r] <= margin:

@@ -36,6 +36,7 @@ from gpuclust.algorithms.kmeans.passes import (
     labels_of,
     square_norms,
 )
+from gpuclust.algorithms.kmeans.product_pass import use_products
 from gpuclust.algorithms.kmeans.tiled_matrix import Frame, frame_of
 from gpuclust.runtime.blocks import MemoryBlocks, Request, RowBlocks
 
@@ -91,14 +92,21 @@ def run_lloyd(
     fraction of the jobs that have ended.
     """
     outcomes: list[LloydResult] = []
-    for group in _batches(rows, jobs, batch_bytes):
+    by_products = _by_products(rows, [start for start, _, _ in jobs]) if jobs else False
+    for group in _batches(rows, jobs, batch_bytes, by_products=by_products):
         done = len(outcomes)
-        outcomes += _run_batch(rows, group, lambda n, done=done: progress((done + n) / len(jobs)))  # type: ignore[misc]
+
+        def ended(n: int, done: int = done) -> None:
+            progress((done + n) / len(jobs))
+
+        outcomes += _run_batch(rows, group, ended, by_products=by_products)
     return outcomes
 
 
-def _run_batch(rows: LloydRows, jobs: Sequence[Job], ended: Callable[[int], None]) -> list[LloydResult]:
-    batch = LloydBatch(rows, [start for start, _, _ in jobs])
+def _run_batch(
+    rows: LloydRows, jobs: Sequence[Job], ended: Callable[[int], None], *, by_products: bool
+) -> list[LloydResult]:
+    batch = LloydBatch(rows, [start for start, _, _ in jobs], by_products=by_products)
     limits = np.array([max_iter for _, max_iter, _ in jobs])
     least_move = np.array([tol for _, _, tol in jobs]) * rows.frame.variance
     n_iter = np.zeros(len(jobs), np.int64)
@@ -157,25 +165,31 @@ def means_of(found: ClusterSums) -> np.ndarray:
     return means
 
 
-def _batches(rows: LloydRows, jobs: Sequence[Job], batch_bytes: int) -> Iterator[Sequence[Job]]:
+def _batches(rows: LloydRows, jobs: Sequence[Job], batch_bytes: int, *, by_products: bool) -> Iterator[Sequence[Job]]:
     if not jobs:
         return
-    size = label_bytes([start for start, _, _ in jobs]) * len(rows.blocks)
+    size = label_bytes([start for start, _, _ in jobs], bounds=by_products) * len(rows.blocks)
     step = max(1, batch_bytes // size)
     n_batches = -(-len(jobs) // step)
     for i in range(n_batches):
         yield jobs[i * len(jobs) // n_batches : (i + 1) * len(jobs) // n_batches]
 
 
+def _by_products(rows: LloydRows, starts: Sequence[np.ndarray]) -> bool:
+    """Whether passes are made of products and keep bounds (`product_pass`): only of rows that they keep in memory anyway."""
+    return rows.seen.keep_tiles and use_products(starts[0].shape[1], max(map(len, starts)))
+
+
 class LloydBatch:
     """K-Means fits in progress on the same rows: their centres and statistics, all in the coordinates of the frame."""
 
-    def __init__(self, rows: LloydRows, starts: Sequence[np.ndarray]) -> None:
+    def __init__(self, rows: LloydRows, starts: Sequence[np.ndarray], *, by_products: bool = False) -> None:
         self.rows = rows
         self._grid = rows.frame.grid
         self.centers = make_centers(starts, self._grid)
         self.assigned = self.centers.float64.copy()
         """The centres by which the last pass assigned the rows."""
+        self._moved = np.zeros(len(self.assigned) if by_products else 0)
         n_fits, (n_centers, n_features) = len(starts), self.centers.float64.shape
         self.total = Sums(np.zeros((n_centers, n_features)), np.zeros(n_centers), np.zeros(n_centers, np.int64))
         self.state = Means(
@@ -203,7 +217,7 @@ class LloydBatch:
         running[fits] = True
         clusters = np.flatnonzero(running[self._owner] & self._real)
         self.assigned[clusters] = self.centers.float64[clusters]
-        args = (self.rows.seen, self._name, number, self.centers, fits, clusters)
+        args = (self.rows.seen, self._name, number, self.centers, self._moved, fits, clusters)
         found: Sums = self.rows.blocks.reduce(label_rows, *args, add=add_sums)
         update_means(fits, self.centers.first, self.centers.n_clusters, found, self.total, self.state)
 
@@ -212,6 +226,9 @@ class LloydBatch:
         if self.rows.spherical:
             for fit in fits.tolist():
                 self.state.means[self.of(fit)] = self.rows.centers_of(self.state.means[self.of(fit)])
+        for fit in fits.tolist() if len(self._moved) else ():
+            squares = ((self.state.means[self.of(fit)] - self.centers.float64[self.of(fit)]) ** 2).sum(axis=1)
+            self._moved[self.of(fit)] += np.sqrt(squares) * (1 + 1e-9)
         move_centers(fits, self.centers, self._grid, self.state.means, self.state.moved)
 
     def relocate(self, fits: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -26,12 +26,20 @@ from gpuclust.algorithms.kmeans.kernels_cpu import (
     merge_chunks,
     pass_workspace,
 )
+from gpuclust.algorithms.kmeans.product_pass import (
+    Bounds,
+    GridRows,
+    ProductPass,
+    bound_bytes,
+    grid_rows,
+    make_bounds,
+)
 from gpuclust.algorithms.kmeans.tiled_matrix import Frame, Tiles, tile_rows
 from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.nearest import ROWS
 from gpuclust.runtime.threads import in_threads
 
-LABELS, TILES = "kmeans labels", "kmeans tiles"  # keys of a run's cache
+LABELS, TILES, ROWS_32 = "kmeans labels", "kmeans tiles", "kmeans rows"  # keys of a run's cache
 UNSET = {1: 255, 2: 65535}  # the label of a row that has none yet, by the bytes of a label
 SCRATCH_BYTES = 16 * 2**20  # of the arrays of a pass, to be kept for the next
 
@@ -91,19 +99,23 @@ class _KeptLabels:
     labels: np.ndarray  # (n_fits, n_tiles * ROWS) uint8 or uint16; the largest value where a row has none
     total: Sums
     number: np.ndarray = field(repr=False)  # (n_fits,) int64, the pass that found them
+    bounds: Bounds | None = field(repr=False)
 
 
-def _no_labels(batch: str, n_rows: int, centers: Centers) -> _KeptLabels:
+def _no_labels(batch: str, n_rows: int, centers: Centers, *, bounds: bool) -> _KeptLabels:
     n_fits, (n_centers, n_features) = len(centers.n_clusters), centers.float64.shape
     dtype = np.uint8 if centers.n_clusters.max() <= UNSET[1] else np.uint16
     labels = np.full((n_fits, -(-n_rows // ROWS) * ROWS), UNSET[dtype().itemsize], dtype)
     total = Sums(np.zeros((n_centers, n_features)), np.zeros(n_centers), np.zeros(n_centers, np.int64))
-    return _KeptLabels(batch, labels, total, np.zeros(n_fits, np.int64))
+    return _KeptLabels(
+        batch, labels, total, np.zeros(n_fits, np.int64), make_bounds(n_rows, centers) if bounds else None
+    )
 
 
-def label_bytes(centers: Sequence[np.ndarray]) -> int:
-    """Bytes a row and fit that a batch with these starting centres keeps."""
-    return 1 if max(len(start) for start in centers) <= UNSET[1] else 2
+def label_bytes(centers: Sequence[np.ndarray], *, bounds: bool = False) -> int:
+    """Bytes a row and fit that a batch with these starting centres keeps: its labels and, with ``bounds``, its bounds."""
+    widest = max(len(start) for start in centers)
+    return (1 if widest <= UNSET[1] else 2) + (bound_bytes(widest) if bounds else 0)
 
 
 class _Scratch(threading.local):
@@ -137,7 +149,7 @@ def _weight_of(run: Run, seen: RowFrame) -> np.ndarray:
 
 
 def _tiles_of(run: Run, seen: RowFrame) -> Tiles:
-    if not seen.keep_tiles:
+    if not seen.keep_tiles or ROWS_32 in run.cache:
         return Tiles(np.empty(0, np.float32), np.empty(0))
     if TILES not in run.cache:
         run.cache[TILES] = tile_rows(run.X, seen.frame)
@@ -145,13 +157,26 @@ def _tiles_of(run: Run, seen: RowFrame) -> Tiles:
     return tiles
 
 
-def _label(run: Run, seen: RowFrame, kept: _KeptLabels, centers: Centers, fits: np.ndarray) -> None:
+def _grid_rows_of(run: Run, seen: RowFrame) -> GridRows:
+    if ROWS_32 not in run.cache:
+        run.cache[ROWS_32] = grid_rows(run.X, seen.frame)
+    rows: GridRows = run.cache[ROWS_32]
+    return rows
+
+
+def _label(run: Run, seen: RowFrame, kept: _KeptLabels, centers: Centers, moved: np.ndarray, fits: np.ndarray) -> None:
     """Bring the labels of `fits`, and their statistics, up to date with the centres."""
     X, frame = run.X, seen.frame
     n_centers, n_features = centers.float64.shape
     n_chunks = max(1, min(MAX_CHUNKS, -(-len(X) // ROWS) // CHUNK_TILES))
     chunks, workspaces = _scratch.of(n_chunks, n_centers, n_features)
-    tiles, weight, unset = _tiles_of(run, seen), _weight_of(run, seen), UNSET[kept.labels.itemsize]
+    weight, unset = _weight_of(run, seen), UNSET[kept.labels.itemsize]
+    if kept.bounds is not None:
+        rows = _grid_rows_of(run, seen)
+        ProductPass(X, weight, frame, rows, centers, moved, kept.labels, kept.bounds, unset).run(fits, chunks)
+        merge_chunks(fits, centers.first, centers.n_clusters, chunks, kept.total)
+        return
+    tiles = _tiles_of(run, seen)
 
     def work(first: int, last: int) -> None:
         lloyd_chunks(
@@ -164,18 +189,26 @@ def _label(run: Run, seen: RowFrame, kept: _KeptLabels, centers: Centers, fits: 
 
 
 def label_rows(
-    run: Run, seen: RowFrame, batch: str, number: int, centers: Centers, fits: np.ndarray, clusters: np.ndarray
+    run: Run,
+    seen: RowFrame,
+    batch: str,
+    number: int,
+    centers: Centers,
+    moved: np.ndarray,
+    fits: np.ndarray,
+    clusters: np.ndarray,
 ) -> list[Sums | None]:
     """Pass ``number`` of a batch: the statistics of `fits` (n_running,), with the rows assigned to the nearest of the centres.
 
+    ``moved`` (n_centers,) float64 is how far the centres have moved in all passes, for bounds that are kept; empty where none are.
     ``clusters`` (n_running_clusters,) int64 are those of these fits in the arrays of all. The statistics are exact, so that those of the
     run stand for its first block, and None for the others.
     """
     kept = run.cache.get(LABELS)
     if kept is None or kept.batch != batch:
-        kept = _no_labels(batch, len(run.X), centers)
+        kept = _no_labels(batch, len(run.X), centers, bounds=len(moved) > 0)
     run.cache.pop(LABELS, None)  # not to be used where the pass is interrupted
-    _label(run, seen, kept, centers, fits)
+    _label(run, seen, kept, centers, moved, fits)
     kept.number[fits] = number
     run.cache[LABELS] = kept
     found = Sums(*(array[clusters] for array in kept.total))
@@ -196,8 +229,8 @@ def labels_of(run: Run, seen: RowFrame, key: PassKey, centers: np.ndarray) -> np
     if kept is not None and kept.batch == key.batch and kept.number[key.fit] == key.number:
         return kept.labels[key.fit, : len(run.X)]
     alone = make_centers([centers], seen.frame.grid)
-    kept = _no_labels("", len(run.X), alone)
-    _label(run, seen, kept, alone, np.arange(1))
+    kept = _no_labels("", len(run.X), alone, bounds=False)
+    _label(run, seen, kept, alone, np.zeros(len(alone.float64)), np.arange(1))
     return kept.labels[0, : len(run.X)]
 
 
