@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuclust import __version__
 from gpuclust.commands import SUBCOMMANDS, command_parser
+from gpuclust.edit_commands import EDIT_COMMANDS
 from gpuclust.errors import ConfigurationError, GpuclustError, why
 from gpuclust.registry_commands import REGISTRY_COMMANDS
 from gpuclust.sanitize import mask, remember
@@ -392,5 +393,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "demo": _demo,
     **SUBCOMMANDS,
+    **EDIT_COMMANDS,
     **REGISTRY_COMMANDS,
 }

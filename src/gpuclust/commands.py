@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpuclust.errors import ConfigurationError, ExportError
-from gpuclust.sanitize import mask
+from gpuclust.sanitize import mask, printable
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -181,6 +181,8 @@ def _export(arguments: list[str]) -> int:
             page = page if options.html != Path() else f"{options.out}/report.html"
     for warning in done.warnings:
         print(f"warning: {warning}")
+    for note in done.notes:
+        print(printable(note))
     written = ", ".join(str(path) for path in (options.out, page) if path is not None)
     print(f"{written}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
     return 0

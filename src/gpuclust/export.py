@@ -24,6 +24,7 @@ from gpuclust.choice import find
 from gpuclust.compose import from_yaml
 from gpuclust.config import MemoryConfig, WorkersConfig
 from gpuclust.data.table import Table
+from gpuclust.edits import carry_edits
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Assignment, Bundle
@@ -55,13 +56,14 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Exported:
-    """The folder that was written, and its run."""
+    """The folder that was written, and its run. ``notes``: the names and edits that the folder keeps of the one that it replaced."""
 
     folder: Path
     run: RecordedJob
     n_rows: int
     n_clusters: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_run(recorder: MlflowRecorder, run: str) -> RecordedJob:
@@ -85,7 +87,7 @@ def export(
     ``keep``: which columns of the source that are neither features nor roles are kept; None for all of them.
 
     The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
-    the run's fingerprint, and its labels against the run's. Raises ExportError when the folder exists (unless ``force``),
+    the run's fingerprint, and its labels against the run's. A folder that is replaced hands its names on (`gpuclust.edits.carry_edits`). Raises ExportError when the folder exists (unless ``force``),
     cannot be written, or the content is another.
     """
     refuse_existing(out, force)
@@ -117,7 +119,8 @@ def export(
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
         manifest = _manifest(folder, run, job, table, assigned, found_in) | {"renamed": renamed}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]))
+        notes = carry_edits(folder, out) if (out / MANIFEST).is_file() else ()
+    return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]), notes)
 
 
 def with_training(bundle: Bundle, table: Table, assigned: Assignment) -> Bundle:

@@ -18,6 +18,12 @@ COMMAND_LINES = (
     ("gpuclust features DIR --out FILE", "compute audio features of sound files (extra gpuclust[audio])"),
     ("gpuclust ui", "compare runs in the MLflow UI"),
     ("gpuclust export best|RUN_ID --out DIR", "export the assignments and the model of a run"),
+    (
+        "gpuclust name DIR 0=NAME ...",
+        "give the clusters of an export names that last (or --rules FILE, --from DIR, --llm URL MODEL)",
+    ),
+    ("gpuclust merge DIR 2 5", "make one cluster of several in an export"),
+    ("gpuclust undo DIR", "take the last edit of an export back"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
     ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters (or predict models:/NAME@champion FILE)"),
     ("gpuclust promote NAME", "compare a registered model with its champion, and make it the champion"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +56,8 @@ class Bundle:
     """A fitted clustering that can place new rows.
 
     ``fills`` replace missing values (what imputation learned), ``bounds`` reject rows as cleaning did, ``details``
-    describe the model to people: names, sizes, profile.
+    describe the model to people: names, sizes, profile. ``merged``: fitted cluster -> the cluster that it was merged into; confidence
+    and distance of a row stay those of the fitted cluster.
     """
 
     algorithm: str
@@ -66,6 +67,7 @@ class Bundle:
     fills: Mapping[str, float] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    merged: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -120,7 +122,7 @@ class Bundle:
         )
         if X is not None:
             found.cluster[usable], found.confidence[usable], found.distance[usable] = place_rows(self.place, X)
-        return found
+        return replace(found, cluster=merge_labels(found.cluster, self.merged)) if self.merged else found
 
     def training(self, n_rows: int, assign: Callable[[], Assignment]) -> Assignment:
         """The job's own assignment of its training rows. ``assign`` returns the predictions of the model for them, in the order in which
@@ -213,6 +215,7 @@ class Bundle:
             "fills": dict(self.fills),
             "bounds": {k: list(v) for k, v in self.bounds.items()},
             "details": dict(self.details),
+            **({"merged": {str(c): into for c, into in self.merged.items()}} if self.merged else {}),
             "arrays": {name: [*value.shape] for name, value in arrays.items()},
         }
         (folder / MODEL).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -239,7 +242,16 @@ class Bundle:
             fills=described.fills,
             bounds=described.bounds,
             details=described.details.model_dump(exclude_none=True),
+            merged={int(c): into for c, into in described.merged.items()},
         )
+
+
+def merge_labels(labels: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
+    """Labels (n,) int32 after merging: a cluster that is a key becomes its value."""
+    found = labels.copy()
+    for cluster, into in merged.items():
+        found[labels == cluster] = into
+    return found
 
 
 def _number(limit: float | None) -> str:

@@ -32,6 +32,9 @@ ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", 
 ROLES = ("id", "title", "creator", "group", "popularity", "year", "preview")
 MAX_BYTES = 32 << 20
 MAX_FEATURES = 20_000
+MAX_NAME = 200  # characters of a name that a person gives
+FITTED_LABELS, FITTED_CLUSTERS = "labels_fitted.npy", "clusters_fitted.parquet"
+"""Of an export with merged clusters: the labels (n_rows,) int32 and the clusters before the first merge."""
 
 Name = Annotated[str, Field(min_length=1, max_length=10_000)]
 Number = float | None  # may be NaN, which Python writes into JSON
@@ -69,6 +72,18 @@ class Sweep(RunName):
     curves: dict[str, dict[str, Number]] = {}
 
 
+class Edit(_Part):
+    """A change that a person made to an export: ``action`` (name, merge, propose), ``who`` and ``when`` (ISO 8601, UTC), ``how`` in words, and what changed:
+    ``names`` (cluster -> name; empty: the generated one again) or ``clusters``, of which the first takes in the others."""
+
+    action: str
+    who: str = ""
+    when: str = ""
+    how: str = ""
+    names: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[str, Field(max_length=MAX_NAME)]] = {}
+    clusters: list[NonNegativeInt] = []
+
+
 class Text(_Part):
     """A manifest. Fields that version 0.1.0 does not write have a default."""
 
@@ -96,6 +111,8 @@ class Text(_Part):
     selected: bool | None = None
     versions: dict[str, str] = {}
     renamed: dict[str, Name] | None = None
+    edits: list[Edit] = []
+    index_of: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
 
     @field_validator("features")
@@ -136,6 +153,11 @@ class Manifest:
     roles: Mapping[str, str]
     features: Mapping[str, str]
     text: Mapping[str, Any]
+
+    @property
+    def index_digest(self) -> str:
+        """What identifies the rows, their clusters and their model: edits of names, which an index does not hold, keep it."""
+        return str(self.text.get("index_of") or self.digest)
 
     @property
     def vectors(self) -> Mapping[str, int]:

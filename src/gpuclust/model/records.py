@@ -146,6 +146,10 @@ class Cluster:
     popular: tuple[Example, ...] = ()
     rule: Rule | None = None
     """Bounds on features that nearly select it; None where none were found."""
+    generated_name: str = ""
+    """The name that follows from its profile, where a person has given it another; else empty."""
+    proposed_name: str = ""
+    """A name that a language model has proposed; empty without one."""
 
     @property
     def subtitle(self) -> str:

@@ -72,7 +72,7 @@ class Details(_Strict):
 
 class Description(_Strict):
     """``model.json``. Fields that a later version adds are ignored. ``covariance_type`` is an option of mixtures, which version
-    0.1.0 wrote beside the others."""
+    0.1.0 wrote beside the others. ``merged``: fitted cluster -> the cluster of an edited export that it belongs to."""
 
     format: Literal[1]
     gpuclust: str = ""
@@ -87,6 +87,7 @@ class Description(_Strict):
     fills: dict[str, Finite]
     bounds: dict[str, tuple[Finite | None, Finite | None]]
     details: Details = Details()
+    merged: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], NonNegativeInt] = {}
     arrays: dict[str, list[NonNegativeInt]]
 
     @model_validator(mode="after")

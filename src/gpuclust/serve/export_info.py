@@ -28,8 +28,17 @@ def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: in
         selected=_selected(text),
         sweep_choice=_sweep_choice(sweep),
         because=_lines(sweep.get("because")),
-        warnings=_lines(text.get("warnings", [noise_warning(n_noise, n_rows)])),
+        warnings=(*_lines(text.get("warnings", [noise_warning(n_noise, n_rows)])), *_merged(text)),
     )
+
+
+def _merged(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence on the scores where clusters were merged after the fit."""
+    merges = [edit["clusters"] for edit in manifest.get("edits") or () if edit.get("clusters")]
+    if not merges:
+        return ()
+    said = "; ".join(" and ".join(map(str, clusters)) for clusters in merges[:MAX_LISTED])
+    return (f"clusters were merged after the fit ({said}): the scores are those of the fitted clusters",)
 
 
 def _selected(manifest: Mapping[str, Any]) -> bool | None:

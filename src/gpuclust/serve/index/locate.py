@@ -56,7 +56,7 @@ def find_or_build(manifest: Manifest, progress: Progress) -> Path:
 
 def key_of(manifest: Manifest) -> str:
     """The name of an index: the digest of the manifest and the version of the index."""
-    return f"v{VERSION}-{manifest.digest[:24]}"
+    return f"v{VERSION}-{manifest.index_digest[:24]}"
 
 
 def candidate_dirs(manifest: Manifest) -> tuple[Path, Path]:

@@ -1,0 +1,473 @@
+"""Edits of an export folder: names that people give to clusters, clusters that are merged, and the history of both, which can be undone.
+
+The manifest lists the edits (`gpuclust.model.manifest.Edit`). The files of the folder follow from the fitted clusters and this list: the names in
+``clusters.parquet`` and in the model, and where clusters are merged also the labels. The fitted labels and clusters are kept beside them. Each
+edit replaces the folder in one step. The numbers of the other clusters stay when clusters are merged.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpuclust.analysis.arrow_schema import cluster_table
+from gpuclust.analysis.profile import Profile, profile, with_rules
+from gpuclust.analysis.table_stats import compute_table_stats
+from gpuclust.assignments import write_tables
+from gpuclust.data.files import find_files
+from gpuclust.data.frames import PandasFrames
+from gpuclust.data.table import Audit, Roles, Table
+from gpuclust.errors import ExportError, InputError
+from gpuclust.folders import locked, whole_folder
+from gpuclust.model.bundle import merge_labels
+from gpuclust.model.expressions import read_rules
+from gpuclust.model.files import MODEL as DESCRIPTION
+from gpuclust.model.manifest import (
+    ASSIGNMENTS,
+    CLUSTERS,
+    FITTED_CLUSTERS,
+    FITTED_LABELS,
+    MANIFEST,
+    MAX_NAME,
+    MODEL,
+    Manifest,
+    opened,
+    read_manifest,
+    verify,
+)
+from gpuclust.model.records import NOISE
+
+NAME, MERGE, PROPOSE = "name", "merge", "propose"
+LABELS = (
+    "cluster",
+    "cluster_rescued",
+)  # the columns of an export that hold labels; `FITTED_LABELS` has them in this order
+INDEX = ".index"  # of the library; it holds labels and no names
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a list of edits leads to: ``merged``: fitted cluster -> the cluster that it is in now; the ``names`` that people gave, and those that
+    a model ``proposed``, by cluster."""
+
+    merged: Mapping[int, int]
+    names: Mapping[int, str]
+    proposed: Mapping[int, str]
+
+    @classmethod
+    def after(cls, edits: Iterable[Mapping[str, Any]]) -> State:
+        """The state after edits, in their order."""
+        merged: dict[int, int] = {}
+        names: dict[int, str] = {}
+        proposed: dict[int, str] = {}
+        for edit in edits:
+            given = {int(c): str(name) for c, name in (edit.get("names") or {}).items()}
+            if edit["action"] == MERGE:
+                into, *others = edit["clusters"]
+                kept = next((names[c] for c in (into, *others) if c in names), "")
+                for c in (into, *others):
+                    names.pop(c, None)
+                    proposed.pop(c, None)
+                merged = {c: into if now in others else now for c, now in merged.items()} | dict.fromkeys(others, into)
+                names |= {into: kept} if kept else {}
+            target = proposed if edit["action"] == PROPOSE else names
+            target |= given
+            for c in [c for c, name in given.items() if not name]:
+                del target[c]
+        return cls(merged, names, proposed)
+
+
+@dataclass(frozen=True)
+class EditedExport:
+    """An export after an edit: its ``clusters`` (the rows of ``clusters.parquet``, noise last), its ``edits``, and ``notes`` on what was not done."""
+
+    folder: Path
+    clusters: tuple[Row, ...]
+    edits: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+def open_edits(folder: Path) -> EditedExport:
+    """The clusters and the edits of an export. Raises ExportError where it is none, or is damaged."""
+    manifest = read_manifest(folder)
+    return EditedExport(folder, tuple(_clusters(manifest).to_pylist()), tuple(manifest.text.get("edits") or ()))
+
+
+def name_clusters(folder: Path, names: Mapping[int, str], *, how: str = "", notes: Sequence[str] = ()) -> EditedExport:
+    """Give clusters names; an empty name restores the generated one. Raises ExportError, and InputError for a name that cannot be."""
+    return _edit(folder, {"action": NAME, "how": how, "names": names}, notes)
+
+
+def name_by_rules(folder: Path, rules: Path) -> EditedExport:
+    """Give each cluster the name of the first rule of a file that the means of its features meet (`gpuclust.model.expressions.read_rules`).
+
+    Where several clusters meet one rule, all after the largest are numbered. Raises InputError where the file cannot be read, or a rule names
+    a column that is no feature.
+    """
+    try:
+        written = read_rules(rules.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{rules} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except InputError as error:
+        raise InputError(f"{rules}: {error}") from error
+    manifest = read_manifest(folder)
+    if missing := [c for condition, _ in written for c in condition.columns if c not in manifest.features]:
+        raise InputError(f"{rules}: {missing[0]!r} is no feature of {folder}; it has {', '.join(manifest.features)}")
+    rows = [row for row in _clusters(manifest).to_pylist() if row["cluster"] != NOISE]
+    means = {f: np.array([row[f"mean_{f}"] for row in rows], dtype=np.float64) for f in manifest.features}
+    names: dict[int, str] = {}
+    counts: dict[str, int] = {}
+    for condition, name in written:
+        for i in np.flatnonzero(condition.matches(means)):
+            if rows[i]["cluster"] not in names:
+                counts[name] = counts.get(name, 0) + 1
+                names[rows[i]["cluster"]] = name if counts[name] == 1 else f"{name} ({counts[name]})"
+    unused = [f"no cluster meets the rule of {name!r}" for _, name in written if name not in counts]
+    return name_clusters(folder, names, how=f"rules of {rules.name}", notes=unused)
+
+
+def name_from(folder: Path, earlier: Path) -> EditedExport:
+    """Give clusters the names that people gave to those of an earlier export with the same centres (`match_centres`)."""
+    known = read_manifest(earlier)
+    names, notes = _carried(_clusters(known).to_pylist(), read_manifest(folder))
+    return name_clusters(folder, names, how=_carried_from(known), notes=notes)
+
+
+def propose_names(folder: Path, names: Mapping[int, str], *, how: str) -> EditedExport:
+    """Record names that a model proposes; they are shown beside the generated ones."""
+    return _edit(folder, {"action": PROPOSE, "how": how, "names": names})
+
+
+def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> EditedExport:
+    """Make one cluster of several, with the smallest of their numbers, and describe it again from its rows.
+
+    It keeps the name that a person gave to one of them. Rows to predict that would be in one of the others are in it. Raises ExportError.
+    """
+    together = sorted(set(clusters))
+    if len(together) < 2:
+        raise InputError("merge needs two clusters or more, as in gpuclust merge out/ 2 5")
+    return _edit(folder, {"action": MERGE, "clusters": together, "names": {together[0]: name} if name else {}})
+
+
+def undo(folder: Path) -> EditedExport:
+    """Take the last edit back. Raises ExportError where there is none."""
+    manifest = read_manifest(folder)
+    edits = list(manifest.text.get("edits") or ())
+    if not edits:
+        raise ExportError(f"{folder} was not edited, so nothing can be undone")
+    return _replaced(manifest, edits[:-1], [f"undone: {in_words(edits[-1])}"])
+
+
+def in_words(edit: Mapping[str, Any]) -> str:
+    """An edit in a line: what, how, who and when."""
+    names = [f"{c}={name!r}" for c, name in (edit.get("names") or {}).items()]
+    what = f"merge {' '.join(map(str, edit['clusters']))}" if edit["action"] == MERGE else edit["action"]
+    by = ", ".join(filter(None, (edit.get("how"), edit.get("who"), edit.get("when"))))
+    return f"{' '.join((what, *names))}{f' ({by})' if by else ''}"
+
+
+def carry_edits(folder: Path, earlier: Path) -> tuple[str, ...]:
+    """Carry the edits of an export to a new export that will replace it, in place: all of them if it is of the same run, else the names, by
+    matching centres. Returns notes on what was carried and what was not."""
+    try:
+        known = read_manifest(earlier)
+        edits = list(known.text.get("edits") or ())
+        if not edits:
+            return ()
+        new = read_manifest(folder)
+        if known.text.get("run_id") and known.text.get("run_id") == new.text.get("run_id"):
+            _rewrite(folder, new, edits)
+            return (f"the {len(edits)} edits of the folder that it replaces are kept",)
+        names, notes = _carried(_clusters(known).to_pylist(), new)
+    except ExportError as error:
+        return (f"the names of the folder that it replaces were not kept: {error}",)
+    if names:
+        _rewrite(folder, new, [_signed({"action": NAME, "how": _carried_from(known), "names": names})])
+    return (f"{len(names)} names of the folder that it replaces are kept", *notes)
+
+
+def _carried_from(manifest: Manifest) -> str:
+    return f"carried from {manifest.text.get('run_name') or 'a run'} ({str(manifest.text.get('run_id', ''))[:8]})"
+
+
+def _carried(earlier: Sequence[Row], manifest: Manifest) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Cluster -> the name of the earlier cluster with its centre; and a note for each name that is not carried."""
+    given = {row["cluster"]: row["name"] for row in earlier if row.get("generated_name")}
+    matches = match_centres(earlier, _clusters(manifest).to_pylist())
+    names = {matches[c]: name for c, name in given.items() if c in matches}
+    lost = (f"no cluster has the centre of {c} ({name!r})" for c, name in given.items() if c not in matches)
+    return names, tuple(lost)
+
+
+def match_centres(earlier: Sequence[Row], later: Sequence[Row]) -> dict[int, int]:
+    """Clusters with the same centre: earlier cluster -> later cluster.
+
+    Centres are compared in their common features, in standard deviations of all earlier rows. Pairs are those of the least total squared distance
+    (Kuhn 1955); a pair counts if its distance is at most half of that of the earlier cluster to its nearest neighbour. Arguments are
+    rows of ``clusters.parquet``. Raises ExportError where the two have no feature in common.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    first, second = ([row for row in rows if row["cluster"] != NOISE] for rows in (earlier, later))
+    if not first or not second:
+        return {}
+    features = [n.removeprefix("mean_") for n in first[0] if n.startswith("mean_") and n in second[0]]
+    if not features:
+        raise ExportError("the exports have no feature in common, so their centres cannot be matched")
+    a, b = (
+        np.array([[row[f"mean_{f}"] for f in features] for row in rows], dtype=np.float64) for rows in (first, second)
+    )
+    weight = np.array([row["size"] for row in first], dtype=np.float64)
+    spread = np.array([[row[f"std_{f}"] for f in features] for row in first], dtype=np.float64)
+    middle = np.average(a, axis=0, weights=weight)
+    scale = np.sqrt(np.average(spread**2 + (a - middle) ** 2, axis=0, weights=weight))
+    scale[~(scale > 0)] = 1.0
+    distance = np.linalg.norm(a[:, None] / scale - b[None] / scale, axis=2)
+    between = np.linalg.norm(a[:, None] / scale - a[None] / scale, axis=2)
+    np.fill_diagonal(between, np.inf)
+    limit = np.where(np.isfinite(between.min(axis=1)), between.min(axis=1) / 2, 1.0)
+    pairs = zip(*linear_sum_assignment(distance**2), strict=True)
+    return {first[i]["cluster"]: second[j]["cluster"] for i, j in pairs if distance[i, j] <= limit[i]}
+
+
+def _edit(folder: Path, edit: Mapping[str, Any], notes: Sequence[str] = ()) -> EditedExport:
+    """Add an edit to an export. Raises ExportError for clusters that it does not have, InputError for names that cannot be."""
+    manifest = read_manifest(folder)
+    edits = list(manifest.text.get("edits") or ())
+    known = {row["cluster"]: row["name"] for row in _clusters(manifest).to_pylist()}
+    names = {int(c): " ".join(str(name).split()) for c, name in edit["names"].items()}
+    for c in (*names, *edit.get("clusters", ())):
+        if c == NOISE or c not in known:
+            there = ", ".join(str(k) for k in sorted(known) if k != NOISE)
+            raise ExportError(f"{folder} has no cluster {c} to {edit['action']}; there are {there}")
+    for c, name in names.items():
+        if len(name) > MAX_NAME:
+            raise InputError(f"the name of cluster {c} has {len(name):,} characters, more than {MAX_NAME}; shorten it")
+        taken = next(
+            (
+                k
+                for k, other in {**known, **names}.items()
+                if other == name and k != c and k not in edit.get("clusters", ())
+            ),
+            None,
+        )
+        if name and taken is not None and edit["action"] != PROPOSE:
+            raise InputError(
+                f"cluster {taken} is called {name!r} too; give another name, or join them: gpuclust merge {folder} {taken} {c}"
+            )
+    if not names and not edit.get("clusters"):
+        return replace(open_edits(folder), notes=(*notes, "nothing was changed"))
+    return _replaced(manifest, [*edits, _signed({**edit, "names": names})], notes)
+
+
+def _signed(edit: Mapping[str, Any]) -> dict[str, Any]:
+    """An edit with who made it and when, as the manifest has it."""
+    try:
+        who = getpass.getuser()
+    except (OSError, KeyError):  # a container without a user
+        who = ""
+    kept = {key: value for key, value in edit.items() if value}
+    kept |= {"names": {str(c): name for c, name in edit["names"].items()}} if edit.get("names") else {}
+    return {**kept, "who": who, "when": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _replaced(manifest: Manifest, edits: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> EditedExport:
+    """Replace the folder by one with these edits, in one step. Raises ExportError where another process edits it."""
+    folder = manifest.folder.resolve()
+    lock = locked(folder)
+    if lock is None:
+        raise ExportError(
+            f"{manifest.folder} is being edited by another process; run the command again when it has ended"
+        )
+    try:
+        with whole_folder(folder, force=True) as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True, symlinks=True, copy_function=_link)
+            _rewrite(new, manifest, edits)
+    finally:
+        os.close(lock)
+    return replace(open_edits(manifest.folder), notes=tuple(notes))
+
+
+def _link(source: str, target: str) -> str:
+    """A hard link to a file, or a copy where the file system has none: what an edit does not change takes no time and no space."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+    return target
+
+
+def _rewrite(folder: Path, manifest: Manifest, edits: Sequence[Mapping[str, Any]]) -> None:
+    """Write what edits change, in a folder that has the files of an export. Files are replaced, never written into: they may be links."""
+    before, after = State.after(manifest.text.get("edits") or ()), State.after(edits)
+    text = {**manifest.text, "edits": list(edits), "index_of": manifest.index_digest}
+    fitted = _fitted_clusters(manifest)
+    if after.merged != before.merged:
+        shutil.rmtree(folder / INDEX, ignore_errors=True)
+        del text["index_of"]
+        labels = _fitted_labels(manifest)
+        own = {name: merge_labels(values, after.merged) for name, values in labels.items()}
+        _write_labels(folder, manifest, own)
+        for name in (FITTED_CLUSTERS, FITTED_LABELS):
+            (folder / name).unlink(missing_ok=True)
+        if after.merged:
+            pq.write_table(fitted, folder / FITTED_CLUSTERS, compression="zstd")
+            np.save(folder / FITTED_LABELS, np.stack(list(labels.values())))
+        rows = _merged_rows(manifest, fitted, own["cluster"], after.merged)
+    elif after.merged:  # as they are, without names
+        rows = [_unnamed(row) for row in _clusters(manifest).to_pylist()]
+    else:
+        rows = fitted.to_pylist()
+    rows = [_named(row, after) for row in rows]
+    (folder / CLUSTERS).unlink()
+    pq.write_table(pa.Table.from_pylist(rows, schema=fitted.schema), folder / CLUSTERS, compression="zstd")
+    _write_model(folder / MODEL / DESCRIPTION, rows, after.merged)
+    changed = {
+        CLUSTERS,
+        FITTED_CLUSTERS,
+        FITTED_LABELS,
+        f"{MODEL}/{DESCRIPTION}",
+        ASSIGNMENTS,
+        ASSIGNMENTS.replace(".parquet", ".csv"),
+    }
+    kept_digests = {name: digest for name, digest in text["sha256"].items() if name not in changed}
+    text["sha256"] = kept_digests | {
+        name: _digest(folder / name) for name in sorted(changed) if (folder / name).is_file()
+    }
+    if not edits:
+        del text["edits"]
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_text(json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _clusters(manifest: Manifest, name: str = CLUSTERS) -> pa.Table:
+    """The clusters of an export, with the columns of names, which older exports lack. Raises ExportError where the file was changed."""
+    with opened(manifest.folder, name) as file:
+        verify(file, manifest, name)
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowException, OSError) as error:
+            raise ExportError(f"{manifest.folder / name} is damaged ({error}); export it again") from error
+    for column in ("generated_name", "proposed_name"):
+        if column not in table.column_names:
+            table = table.append_column(column, pa.array([""] * table.num_rows, pa.string()))
+    return table
+
+
+def _fitted_clusters(manifest: Manifest) -> pa.Table:
+    """The clusters as they were fitted and named by their profile."""
+    table = _clusters(manifest, FITTED_CLUSTERS if FITTED_CLUSTERS in manifest.text["sha256"] else CLUSTERS)
+    return pa.Table.from_pylist([_unnamed(row) for row in table.to_pylist()], schema=table.schema)
+
+
+def _fitted_labels(manifest: Manifest) -> dict[str, np.ndarray]:
+    """The columns of labels (n_rows,) int32 before the first merge, by name."""
+    path = manifest.folder / ASSIGNMENTS
+    names = [name for name in LABELS if name in pq.read_schema(path).names and name not in manifest.roles.values()]
+    if FITTED_LABELS not in manifest.text["sha256"]:
+        table = pq.read_table(path, columns=names)
+        return {name: table[name].to_numpy().astype(np.int32) for name in names}
+    with opened(manifest.folder, FITTED_LABELS) as file:
+        verify(file, manifest, FITTED_LABELS)
+        return dict(zip(names, np.load(file, allow_pickle=False), strict=True))
+
+
+def _unnamed(row: Row) -> Row:
+    return {**row, "name": row.get("generated_name") or row["name"], "generated_name": "", "proposed_name": ""}
+
+
+def _named(row: Row, state: State) -> Row:
+    name = state.names.get(row["cluster"], "")
+    given = {"name": name, "generated_name": row["name"]} if name and name != row["name"] else {}
+    return {**row, **given, "proposed_name": state.proposed.get(row["cluster"], "")}
+
+
+def _write_model(path: Path, rows: Sequence[Row], merged: Mapping[int, int]) -> None:
+    """Write the names, the sizes and what was merged into the description of the model."""
+    model = json.loads(path.read_text(encoding="utf-8"))
+    notes = model.setdefault("details", {}).get("clusters", {})
+    model["details"]["clusters"] = {
+        str(row["cluster"]): {**notes.get(str(row["cluster"]), {}), "name": row["name"], "size": row["size"]}
+        for row in rows
+    }
+    model.pop("merged", None)
+    model |= {"merged": {str(c): into for c, into in merged.items()}} if merged else {}
+    path.unlink()
+    path.write_text(json.dumps(model, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_labels(folder: Path, manifest: Manifest, labels: Mapping[str, np.ndarray]) -> None:
+    """Write the rows again with these columns of labels (n_rows,) int32."""
+    csv = (folder / ASSIGNMENTS).with_suffix(".csv")
+
+    def tables() -> Iterable[pa.Table]:
+        start = 0
+        with pq.ParquetFile(manifest.folder / ASSIGNMENTS) as file:
+            for i in range(file.num_row_groups):
+                table = file.read_row_group(i)
+                for name, values in labels.items():
+                    at = table.column_names.index(name)
+                    part = pa.array(values[start : start + table.num_rows], pa.int32())
+                    table = table.set_column(at, table.schema.field(at), part)
+                yield table
+                start += table.num_rows
+
+    has_csv = csv.name in manifest.text["sha256"]
+    for path in (folder / ASSIGNMENTS, csv):
+        path.unlink(missing_ok=True)
+    write_tables(tables(), parquet=folder / ASSIGNMENTS, csv=csv if has_csv else None)
+
+
+def _merged_rows(manifest: Manifest, fitted: pa.Table, labels: np.ndarray, merged: Mapping[int, int]) -> list[Row]:
+    """The rows of ``clusters.parquet`` after merging: the merged clusters are described again from their rows, the others stay."""
+    if not merged:
+        return fitted.to_pylist()
+    described = {row["cluster"]: row for row in cluster_table(_described(manifest, labels)).to_pylist()}
+    joined, rows = set(merged.values()), []
+    for row in fitted.to_pylist():
+        c = row["cluster"]
+        if c in merged:
+            continue
+        row = {**row, **described[c]} if c in joined else {**row, "nearest": merged.get(row["nearest"], row["nearest"])}
+        rows.append({name: row.get(name) for name in fitted.schema.names})
+    return rows
+
+
+def _described(manifest: Manifest, labels: np.ndarray) -> Profile:
+    """What is in each cluster of ``labels`` (n_rows,), from the rows of the export."""
+    columns = {
+        **{column: column for column in manifest.roles.values()},
+        **{column: f for f, column in manifest.features.items()},
+    }
+    frames = PandasFrames()
+    path = manifest.folder / ASSIGNMENTS
+    added = [c for c in ("confidence", "distance") if c in pq.read_schema(path).names]
+    frame = frames.read_parquet(find_files(str(path)).paths[0], [*columns, *added])
+    confidence, distance = (frame[c].to_numpy(np.float32) if c in added else None for c in ("confidence", "distance"))
+    frame = frame[list(columns)].rename(columns=columns)
+    features = tuple(manifest.features)
+    frame = frame.astype(dict.fromkeys(features, np.float64))
+    table = Table(frame, Roles(**manifest.roles), features, str(manifest.text.get("fingerprint", "")), Audit())
+    stats = compute_table_stats(table, frames)
+    config = manifest.text.get("config") or {}
+    preset = str((config.get("data") or {}).get("preset") or "none")
+    found = profile(stats, features, labels, distance=distance, confidence=confidence, preset=preset)
+    return with_rules(found, stats, labels, seed=int(config.get("seed") or 0))
