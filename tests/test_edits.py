@@ -2,8 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,7 @@ from gpuclust.model.bundle import Bundle
 from gpuclust.model.expressions import parse_condition, read_rules
 from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.predict import predict
+from gpuclust.proposals import clean_name
 from gpuclust.results import Model
 from gpuclust.serve.library import Library
 from gpuclust.tracks.playlist import PlaylistOptions, from_cluster
@@ -244,9 +248,81 @@ def test_an_export_that_replaces_an_edited_one_keeps_its_edits(
     store = f"sqlite:///{tmp_path / 'first' / 'mlflow.db'}"
     again = ["export", "best", "--uri", store, "--experiment", "e", "--out", str(out), "--force"]
     assert main(again) == 0
-    assert "the 1 edits of the folder that it replaces are kept" in capsys.readouterr().out
+    assert "kept the edits of the folder that it replaces (1)" in capsys.readouterr().out
     assert names(out)[1] == "Joined"
     assert set(pd.read_parquet(out / "assignments.parquet")["cluster"]) == {0, 1}
     verify_all(read_manifest(out))
     edits.undo(out)
     assert set(pd.read_parquet(out / "assignments.parquet")["cluster"]) == {0, 1, 2}
+
+
+class _Model(BaseHTTPRequestHandler):
+    """A server of a language model that answers with a name from the prompt, by one of two APIs."""
+
+    api = "/v1/chat/completions"
+    prompts: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path != self.api or asked["model"] != "tiny":
+            said = {"error": f"model {asked['model']!r} not found"} if self.path == self.api else {}
+            return self._send(404, said)
+        prompt = asked["messages"][1]["content"]
+        self.prompts.append(prompt)
+        message = {"role": "assistant", "content": f'<think>what is it?\n</think>\n**"Set {len(self.prompts)}"**\n'}
+        return self._send(200, {"choices": [{"message": message}]} if "v1" in self.path else {"message": message})
+
+    def _send(self, status: int, content: Any) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=["/v1/chat/completions", "/api/chat"])
+def model_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(_Model, "api", request.param)
+    monkeypatch.setattr(_Model, "prompts", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Model) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_language_model_proposes_names_beside_the_generated_ones(out: Path, model_server: str, capsys: Any) -> None:
+    edits.name_clusters(out, {1: "Mine"})
+    before = names(out)
+    assert main(["name", str(out), "--llm", model_server, "tiny"]) == 0
+    assert f"propose 0='Set 1' 1='Set 2' 2='Set 3' 3='Set 4' (tiny at {model_server}" in capsys.readouterr().out
+    assert names(out) == before
+    frame = pd.read_parquet(out / "clusters.parquet").set_index("cluster")
+    assert frame["proposed_name"].to_dict() == {0: "Set 1", 1: "Set 2", 2: "Set 3", 3: "Set 4"}
+    with Library.open(out) as library:
+        assert (library.cluster(1).name, library.cluster(1).proposed_name) == ("Mine", "Set 2")
+    rows = pd.read_parquet(out / "assignments.parquet")
+    first = rows[rows["cluster"] == 0].sort_values("popularity", ascending=False, kind="stable")
+    prompt = _Model.prompts[0]
+    assert f"{first['title'].iloc[0]} by {first['artist'].iloc[0]}" in prompt
+    assert frame["top_groups"][0][0]["value"] in prompt
+    telling = max(FEATURES, key=lambda f: abs(frame[f"z_{f}"][0]))
+    assert f"{telling} {frame[f'z_{telling}'][0]:+.1f}" in prompt
+    assert "Set 1" in _Model.prompts[1]  # names that are taken
+    assert main(["name", str(out), "--llm", model_server, "huge"]) == 2
+    assert "model 'huge' not found" in capsys.readouterr().err
+    assert main(["name", str(out), "--llm", "ftp://x", "tiny"]) == 2
+
+
+def test_a_name_is_read_from_what_models_answer() -> None:
+    for answer in (
+        "Late Night Chill",
+        ' "Late Night Chill." ',
+        "Sure!\n\nName: Late Night Chill",
+        "<think>x: y</think>Late Night Chill",
+    ):
+        assert clean_name(answer) == "Late Night Chill"
+    with pytest.raises(InputError, match="without a name"):
+        clean_name("<think>hm</think> \n")

@@ -190,13 +190,13 @@ def carry_edits(folder: Path, earlier: Path) -> tuple[str, ...]:
         new = read_manifest(folder)
         if known.text.get("run_id") and known.text.get("run_id") == new.text.get("run_id"):
             _rewrite(folder, new, edits)
-            return (f"the {len(edits)} edits of the folder that it replaces are kept",)
+            return (f"kept the edits of the folder that it replaces ({len(edits)})",)
         names, notes = _carried(_clusters(known).to_pylist(), new)
     except ExportError as error:
         return (f"the names of the folder that it replaces were not kept: {error}",)
     if names:
         _rewrite(folder, new, [_signed({"action": NAME, "how": _carried_from(known), "names": names})])
-    return (f"{len(names)} names of the folder that it replaces are kept", *notes)
+    return (f"kept the names of the folder that it replaces ({len(names)})", *notes)
 
 
 def _carried_from(manifest: Manifest) -> str:
@@ -430,10 +430,13 @@ def _write_labels(folder: Path, manifest: Manifest, labels: Mapping[str, np.ndar
                 yield table
                 start += table.num_rows
 
-    has_csv = csv.name in manifest.text["sha256"]
-    for path in (folder / ASSIGNMENTS, csv):
-        path.unlink(missing_ok=True)
-    write_tables(tables(), parquet=folder / ASSIGNMENTS, csv=csv if has_csv else None)
+    written = [folder / ASSIGNMENTS, *([csv] if csv.name in manifest.text["sha256"] else [])]
+    parts = [
+        path.with_name(f".{path.name}.part") for path in written
+    ]  # the file that is read may be the one that is written
+    write_tables(tables(), parquet=parts[0], csv=next(iter(parts[1:]), None))
+    for part, path in zip(parts, written, strict=True):
+        part.replace(path)
 
 
 def _merged_rows(manifest: Manifest, fitted: pa.Table, labels: np.ndarray, merged: Mapping[int, int]) -> list[Row]:
