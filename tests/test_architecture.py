@@ -34,7 +34,7 @@ INSIDE = {
     "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers > prepare",
-    "report": "map_points page terminal text_collection > style > figures_curves figures_maps figures_profile notebook > figures_data > figures",
+    "report": "map_points page terminal text_collection > style > figures_curves figures_lineage figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs atlas routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",

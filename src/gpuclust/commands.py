@@ -80,13 +80,13 @@ def _opened_model(text: str, uri: str | None) -> Iterator[tuple[Path, str]]:
         yield folder, version.address
 
 
-def _refuse_existing(force: bool, **paths: Path | str | None) -> None:
+def refuse_existing(force: bool, **paths: Path | str | None) -> None:
     """Raise ExportError if the file or folder of an option exists and may not be replaced: before heavy modules are imported."""
     for option, path in paths.items():
         if isinstance(path, str):
-            from gpuclust.data.remote_folders import refuse_existing
+            from gpuclust.data.remote_folders import refuse_existing as refuse_existing_address
 
-            refuse_existing(path, force)
+            refuse_existing_address(path, force)
         elif path is not None and path.exists() and not force:
             raise ExportError(f"{path} exists; name another --{option}, or replace it with --force")
 
@@ -133,7 +133,7 @@ def _export(arguments: list[str]) -> int:
     page = options.html
     if options.out is None and (page is None or page == Path()):
         raise ConfigurationError("name the folder to write with --out DIR, or a file with --html FILE")
-    _refuse_existing(options.force, out=options.out, html=None if page == Path() else page)
+    refuse_existing(options.force, out=options.out, html=None if page == Path() else page)
     from gpuclust.config import BackendConfig, Config, TrackingConfig, require_choosing
 
     if options.metric is not None:
@@ -203,7 +203,7 @@ def _compare(arguments: list[str]) -> int:
     store_options(parser)
     options = parser.parse_args(arguments)
 
-    _refuse_existing(options.force, out=options.out)
+    refuse_existing(options.force, out=options.out)
     from rich.console import Console
 
     from gpuclust.compare import compare_runs, is_export, write
@@ -263,7 +263,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the files if they exist")
     options = parser.parse_args(arguments)
 
-    _refuse_existing(options.force, out=options.out, report=options.report)
+    refuse_existing(options.force, out=options.out, report=options.report)
     from gpuclust.config import DataConfig
     from gpuclust.predict import predict
 
@@ -420,7 +420,7 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     options = parser.parse_args(arguments)
 
-    _refuse_existing(options.force, out=options.out)
+    refuse_existing(options.force, out=options.out)
     from gpuclust.serve.library import Library
     from gpuclust.serve.server import show_progress
     from gpuclust.tracks.playlist import DIVERSITY, PlaylistOptions
@@ -462,7 +462,7 @@ def _features(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seconds <= 0 or (options.workers or 1) < 1:
         raise ConfigurationError("--seconds and --workers are numbers above 0")
-    _refuse_existing(options.force, out=options.out)
+    refuse_existing(options.force, out=options.out)
 
     from gpuclust.tracks import audio
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from gpuclust.analysis.comparison import Comparison, compare_all
 from gpuclust.errors import DataError, ExportError
 from gpuclust.export import find_run, reload_run
 from gpuclust.folders import whole_folder
-from gpuclust.model.manifest import ASSIGNMENTS, MANIFEST, read_manifest, verify_all
+from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, MANIFEST, read_manifest, verify_all
 from gpuclust.pipeline.context import RunContext
 from gpuclust.pipeline.run_files import contingency_figure
 from gpuclust.sanitize import safe_row
@@ -30,7 +30,7 @@ class Labeled:
     """One clustering to compare.
 
     ``rows`` (n_rows,) int64 are the row numbers in the source, None if unknown (an export does not have them); ``ids``
-    (n_rows,) are the ids of the table.
+    (n_rows,) are the ids of the table. ``names``: cluster -> its name.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Labeled:
     labels: np.ndarray
     rows: np.ndarray | None
     ids: pd.Series
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,24 @@ def compare_runs(
     """
     if len(names) < 2:
         raise ExportError("compare needs two runs or more; `gpuclust ui` shows them")
-    clusterings = []
-    for name in names:
-        context.display.stage(f"reading {name}")
-        clusterings.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, context, data_path))
-    clusterings = distinct(clusterings)
+    clusterings = read_clusterings(names, recorder=recorder, context=context, data_path=data_path)
     if len({one.fingerprint for one in clusterings}) > 1:
         raise ExportError("these runs are of different tables; compare runs of the same file")
-    labelings, notes = _aligned(clusterings)
+    labelings, notes = aligned(clusterings)
     context.display.stage("comparing")
     n_rows = len(next(iter(labelings.values())))
     return Compared({one.name: one.run_id for one in clusterings}, tuple(compare_all(labelings)), n_rows, notes)
+
+
+def read_clusterings(
+    names: Sequence[str], *, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None = None
+) -> list[Labeled]:
+    """The clusterings of runs and export folders, under distinct names. Raises ExportError."""
+    found = []
+    for name in names:
+        context.display.stage(f"reading {name}")
+        found.append(_of_export(Path(name)) if is_export(name) else _of_run(name, recorder, context, data_path))
+    return distinct(found)
 
 
 def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, data_path: str | None) -> Labeled:
@@ -88,7 +96,9 @@ def _of_run(name: str, recorder: MlflowRecorder | None, context: RunContext, dat
     table = found.table
     ids = context.backend.frames.to_pandas(table.frame[[table.roles.id]])[table.roles.id]
     rows = np.arange(table.n_rows) if table.rows is None else table.rows
-    return Labeled(run.name, run.run_id, found.job.fingerprint, found.assignment.cluster, rows, ids)
+    described = found.bundle.details.get("clusters") or {}
+    named = {int(c): str(note["name"]) for c, note in described.items()}
+    return Labeled(run.name, run.run_id, found.job.fingerprint, found.assignment.cluster, rows, ids, named)
 
 
 def _of_export(folder: Path) -> Labeled:
@@ -98,9 +108,12 @@ def _of_export(folder: Path) -> Labeled:
         name, run_id, fingerprint = (str(manifest.text[key]) for key in ("run_name", "run_id", "fingerprint"))
         column = manifest.roles["id"]
         frame = pq.read_table(folder / ASSIGNMENTS, columns=[column, "cluster"]).to_pandas()
+        clusters = pq.read_table(folder / CLUSTERS, columns=["cluster", "name"]).to_pydict()
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         raise ExportError(f"the export {folder} is damaged ({error}); export the run again") from error
-    return Labeled(name, run_id, fingerprint, frame["cluster"].to_numpy(dtype=np.int32), None, frame[column])
+    labels = frame["cluster"].to_numpy(dtype=np.int32)
+    named = dict(zip(clusters["cluster"], clusters["name"], strict=True))
+    return Labeled(name, run_id, fingerprint, labels, None, frame[column], named)
 
 
 def distinct(clusterings: Sequence[Labeled]) -> list[Labeled]:
@@ -115,7 +128,7 @@ def distinct(clusterings: Sequence[Labeled]) -> list[Labeled]:
     return named
 
 
-def _aligned(clusterings: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def aligned(clusterings: Sequence[Labeled]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Align the labels of all clusterings to the same rows: by row numbers, else by position if ids and order are equal,
     else by unique ids."""
     keys: list[pd.Index]

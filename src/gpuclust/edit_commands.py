@@ -1,4 +1,4 @@
-"""The sub-commands that edit an export: name, merge, undo. Heavy modules are imported by the commands that need them."""
+"""The sub-commands that edit an export (name, merge, undo) or follow its clusters (lineage). Heavy modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuclust.commands import command_parser
+from gpuclust.commands import command_parser, refuse_existing, store_options
 from gpuclust.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -116,6 +116,50 @@ def _undo(arguments: list[str]) -> int:
     return _show(undo(options.folder))
 
 
+def _lineage(arguments: list[str]) -> int:
+    parser = command_parser(
+        "lineage",
+        "Follow clusters through runs or exports, in the order given: which continue, split, join or are new.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|DIR",
+        help="two or more: a job, a sweep (its chosen job), best, or an export folder",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write a table, JSON and a Sankey diagram into this folder"
+    )
+    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
+    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    store_options(parser)
+    options = parser.parse_args(arguments)
+
+    refuse_existing(options.force, out=options.out)
+    from gpuclust.compare import is_export
+    from gpuclust.config import BackendConfig, Config, TrackingConfig
+    from gpuclust.lineage import lineage, write
+    from gpuclust.pipeline.start import context_for
+    from gpuclust.report.terminal import Live
+    from gpuclust.sanitize import printable
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    exports = all(is_export(name) for name in options.runs)
+    recorder = None if exports else MlflowRecorder(options.uri, options.experiment, create=False)
+    config = Config(
+        backend=BackendConfig(name=options.backend),
+        tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
+    )
+    with Live(len(options.runs)) as live:
+        found = lineage(options.runs, recorder=recorder, context=context_for(config, live), data_path=options.data)
+    for line in (f"{' -> '.join(found.runs)}: {found.n_rows:,} rows", *found.notes, *found.changes):
+        print(printable(line))
+    if options.out is not None:
+        print(f"{write(found, options.out, force=options.force)}: lineage.csv, lineage.json and lineage.png")
+    return 0
+
+
 def _show(done: EditedExport, *, edited: bool = True) -> int:
     """Print the clusters with their names, and the edits. After an edit the page to send is written again where the folder has one."""
     from gpuclust.edits import in_words
@@ -136,4 +180,9 @@ def _show(done: EditedExport, *, edited: bool = True) -> int:
     return 0
 
 
-EDIT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"name": _name, "merge": _merge, "undo": _undo}
+EDIT_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "name": _name,
+    "merge": _merge,
+    "undo": _undo,
+    "lineage": _lineage,
+}

@@ -25,6 +25,7 @@ COMMAND_LINES = (
     ("gpuclust merge DIR 2 5", "make one cluster of several in an export"),
     ("gpuclust undo DIR", "take the last edit of an export back"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
+    ("gpuclust lineage RUN RUN [RUN...]", "follow clusters through runs: which continue, split, join or are new"),
     ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters (or predict models:/NAME@champion FILE)"),
     ("gpuclust promote NAME", "compare a registered model with its champion, and make it the champion"),
     ("gpuclust serve DIR", "serve an export as a JSON API"),

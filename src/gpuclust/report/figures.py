@@ -11,6 +11,7 @@ from gpuclust.report.figures_curves import (
     silhouette_curve,
 )
 from gpuclust.report.figures_data import correlation_matrix, feature_distributions
+from gpuclust.report.figures_lineage import sankey
 from gpuclust.report.figures_maps import RASTER_ABOVE, cluster_map
 from gpuclust.report.figures_profile import contingency, profile_heatmap, stability_bars
 from gpuclust.report.style import to_png
@@ -30,6 +31,7 @@ __all__ = [
     "gap_curve",
     "persistence_curve",
     "profile_heatmap",
+    "sankey",
     "score_curve",
     "silhouette_curve",
     "stability_bars",
