@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -193,6 +194,13 @@ def with_prediction(columns: pa.Table, prediction: Prediction, *, has_distance: 
 def _with_rescued(columns: pa.Table, assigned: NoiseAssignment) -> pa.Table:
     columns = columns.append_column("cluster_rescued", pa.array(assigned.cluster, pa.int32()))
     return columns.append_column("confidence_rescued", pa.array(assigned.confidence, pa.float32()))
+
+
+def with_path(tables: Iterable[pa.Table], path: str) -> Iterator[pa.Table]:
+    """The tables with ``cluster_path``: the path of a cluster in which all rows are, and the cluster of each row: ``3.0``."""
+    for table in tables:
+        own = pc.cast(table["cluster"], pa.string())
+        yield table.append_column("cluster_path", pc.binary_join_element_wise(path, own, "."))
 
 
 def write_tables(tables: Iterable[pa.Table], *, parquet: Path | None = None, csv: Path | None = None) -> None:

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from gpuclust.analysis.selection import COMPARISONS, Candidate, Unranked, select_across
 from gpuclust.compose import from_yaml
-from gpuclust.config import AUTO, did_you_mean, require_choosing
+from gpuclust.config import AUTO, Config, clusters_within, did_you_mean, require_choosing
 from gpuclust.errors import ConfigurationError, ExportError, GpuclustError
+from gpuclust.model.manifest import MANIFEST, merged_clusters, read_manifest
 from gpuclust.runtime.cache import matrix_key, table_key
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -73,6 +75,33 @@ def _same(one: str, other: str) -> bool:
     except ValueError:
         plain = [re.sub(r"[\s'\"]", "", text).lower() for text in (one, other)]
         return plain[0] == plain[1]
+
+
+def resolve_within(config: Config) -> None:
+    """Write the id of the run into `data.within`, which may name it as ``best``, as a sweep, or as an export folder (whose merged clusters
+    stand for those that they were made of). Raises ExportError where it does not exist."""
+    if config.data.within is None:
+        return
+    run, clusters = clusters_within(config.data.within)
+    if (Path(run) / MANIFEST).is_file():
+        text = read_manifest(Path(run)).text
+        merged = merged_clusters(text.get("edits") or ())
+        clusters = tuple(sorted({*clusters, *(c for c, into in merged.items() if into in clusters)}))
+        run = str(text.get("run_id", ""))
+    elif not re.fullmatch(r"[0-9a-f]{32}", run):
+        run = find(MlflowRecorder(config.tracking.uri, config.tracking.experiment, create=False), run).run.run_id
+    config.data.within = f"{run}:{'+'.join(map(str, clusters))}"
+
+
+def config_of(config: Config) -> Config:
+    """The configuration of the run that `data.within` names by its id. Raises ExportError where the store has none."""
+    run_id, _ = clusters_within(config.data.within or "")
+    recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment, create=False)
+    job = recorder.job(run_id)
+    if job is None or job.tags.get(tags.KIND) == "sweep":
+        raise ExportError(f"the tracking store has no job {run_id}; gpuclust ui lists the runs")
+    with recorder.download(run_id, tags.CONFIG_FILE) as path:
+        return from_yaml(path.read_text(encoding="utf-8"))
 
 
 def conditions(texts: Iterable[str]) -> tuple[Condition, ...]:

@@ -170,7 +170,59 @@ def _run(arguments: list[str], name: str = "run") -> int:
             job.config.data.folder = _absolute("data.folder", job.config.data.folder or ".")
         job.config.data.path = _absolute("data.path", job.config.data.path)
         job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
+        _resolve_within(job.config)
     return _run_plan(planned, _command(arguments, planned.jobs[0].config))
+
+
+def _resolve_within(config: Config) -> None:
+    if config.data.within is not None:
+        from gpuclust.choice import resolve_within
+
+        resolve_within(config)
+
+
+def _split(arguments: list[str]) -> int:
+    parser = command_parser(
+        "split",
+        "Cluster the rows of a cluster again: with the data, the cleaning, the scaling and the features of its run. By default a sweep of "
+        "K-Means over 2 to 6 clusters.",
+    )
+    parser.add_argument(
+        "cluster",
+        metavar="RUN:N",
+        help="a cluster of a job, of a sweep (its chosen job), of best, or of an export folder: best:3",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the algorithm and its keys, as for a job")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run one job for each combination of the values")
+    options = parser.parse_intermixed_args(arguments)
+
+    from copy import deepcopy
+
+    from gpuclust.choice import config_of, resolve_within
+    from gpuclust.compose import plan
+
+    kept = ("data", "clean", *(g for g in ("scale", "reduce", "dtype") if not _sets(options.overrides, g)))
+    if refused := [text for text in options.overrides if text.lstrip("+").startswith(("data", "clean"))]:
+        raise ConfigurationError(
+            f"{refused[0]}: split takes data and clean from the run; gpuclust {refused[0]} data.within={options.cluster} sets them"
+        )
+    given = options.overrides or ["cluster.n_clusters=2,3,4,5,6"]
+    sweeps = options.multirun or not options.overrides
+    planned = plan(["data=table", "data.path=.", *given], multirun=sweeps)
+    first = planned.jobs[0].config
+    first.data.within = options.cluster
+    resolve_within(first)
+    within, parent = first.data.within, config_of(first)
+    for job in planned.jobs:
+        for group in kept:
+            setattr(job.config, group, deepcopy(getattr(parent, group)))
+        job.config.data.within = within
+    return _run_plan(planned, _command(["split", *arguments], first))
+
+
+def _sets(overrides: Sequence[str], group: str) -> bool:
+    """Whether an override sets a group or one of its keys."""
+    return any(text.lstrip("+").partition("=")[0].partition(".")[0] == group for text in overrides)
 
 
 def _command(arguments: list[str], config: Config) -> str:
@@ -392,6 +444,7 @@ def _completion(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "demo": _demo,
+    "split": _split,
     **SUBCOMMANDS,
     **EDIT_COMMANDS,
     **REGISTRY_COMMANDS,

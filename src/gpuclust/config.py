@@ -233,6 +233,8 @@ class DataConfig:
     """The seed of the generated tracks."""
     bad_rows: str = one_of("few", "few", "skip", "error")
     """What to do with records that cannot be read."""
+    within: str | None = None
+    """``RUN:3``: only the rows that are in cluster 3 of a run of the same table (``RUN:2+5``: in one of both), to divide it further."""
     join: JoinConfig = field(default_factory=JoinConfig)
 
     @property
@@ -284,6 +286,8 @@ class CleanConfig:
     """``clean.bounds.FEATURE=[low,high]``: rows outside are dropped; null leaves an end open."""
     require_group: bool = False
     """Rows without a group are dropped."""
+    where: str | None = None
+    """Only rows that meet a condition on the columns in use are kept, such as ``"year >= 2000 and genre != 'live'"``."""
 
 
 @dataclass
@@ -578,6 +582,8 @@ def validate(config: Config) -> Config:
             "nor a share of the variance in (0, 1]"
         )
     _validate_paths(config.data)
+    if config.data.within is not None:
+        clusters_within(config.data.within)
     tracking = config.tracking
     if tracking.register is not None and (tracking.store == "none" or tracking.models == "none"):
         off = "tracking=none" if tracking.store == "none" else "tracking.models=none"
@@ -597,6 +603,16 @@ def constrained(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield from constrained(value, f"{prefix}{f.name}.")
         elif "constraint" in f.metadata:
             yield f"{prefix}{f.name}", value, f.metadata["constraint"]
+
+
+def clusters_within(text: str) -> tuple[str, tuple[int, ...]]:
+    """The run and the clusters of ``data.within``. Raises ConfigurationError where it names none."""
+    run, _, clusters = text.rpartition(":")
+    if not run or not re.fullmatch(r"\d{1,9}(\+\d{1,9})*", clusters):
+        raise ConfigurationError(
+            f"data.within={text} is not RUN:CLUSTER, such as best:3 or RUN_ID:2+5 for the rows of both"
+        )
+    return run, tuple(sorted(map(int, clusters.split("+"))))
 
 
 def _validate_paths(data: DataConfig) -> None:

@@ -43,6 +43,7 @@ from gpuclust.model.manifest import (
     MAX_NAME,
     MODEL,
     Manifest,
+    merged_clusters,
     opened,
     read_manifest,
     verify,
@@ -70,7 +71,7 @@ class State:
     @classmethod
     def after(cls, edits: Iterable[Mapping[str, Any]]) -> State:
         """The state after edits, in their order."""
-        merged: dict[int, int] = {}
+        edits = list(edits)
         names: dict[int, str] = {}
         proposed: dict[int, str] = {}
         for edit in edits:
@@ -81,13 +82,12 @@ class State:
                 for c in (into, *others):
                     names.pop(c, None)
                     proposed.pop(c, None)
-                merged = {c: into if now in others else now for c, now in merged.items()} | dict.fromkeys(others, into)
                 names |= {into: kept} if kept else {}
             target = proposed if edit["action"] == PROPOSE else names
             target |= given
             for c in [c for c, name in given.items() if not name]:
                 del target[c]
-        return cls(merged, names, proposed)
+        return cls(merged_clusters(edits), names, proposed)
 
 
 @dataclass(frozen=True)

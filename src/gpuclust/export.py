@@ -19,10 +19,18 @@ from gpuclust import __version__
 from gpuclust.algorithms.registry import algorithm_of, algorithms
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.table_stats import feature_blocks
-from gpuclust.assignments import SourceColumns, assign, free_names, neighbour_points, with_assignments, write_tables
+from gpuclust.assignments import (
+    SourceColumns,
+    assign,
+    free_names,
+    neighbour_points,
+    with_assignments,
+    with_path,
+    write_tables,
+)
 from gpuclust.choice import find
 from gpuclust.compose import from_yaml
-from gpuclust.config import MemoryConfig, WorkersConfig
+from gpuclust.config import DataConfig, MemoryConfig, WorkersConfig, clusters_within
 from gpuclust.data.table import Table
 from gpuclust.edits import carry_edits
 from gpuclust.errors import ExportError, ModelError
@@ -52,6 +60,8 @@ PACKAGES = (
     "pyarrow",
     "scikit-learn",
 )
+
+MAX_PATH = 50  # runs within runs
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ def export(
             rescue=True,
             progress=lambda done: context.display.stage("writing", done),
         )
+        path = path_of(job.config.data, recorder)
+        tables = with_path(tables, path) if path else tables
         csv = (folder / ASSIGNMENTS).with_suffix(".csv") if form == "csv" else None
         write_tables(tables, parquet=folder / ASSIGNMENTS, csv=csv)
         pq.write_table(cluster_table(described), folder / CLUSTERS, compression="zstd")
@@ -118,9 +130,23 @@ def export(
         renamed = {name: free for name, free in free_names(columns.names).items() if name != free}
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
         manifest = _manifest(folder, run, job, table, assigned, found_in) | {"renamed": renamed}
+        manifest |= {"path": path} if path else {}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         notes = carry_edits(folder, out) if (out / MANIFEST).is_file() else ()
     return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]), notes)
+
+
+def path_of(data: DataConfig, recorder: Recorder) -> str:
+    """Where the clusters of a run are, if its rows are those of clusters of other runs: ``3`` of a run within cluster 3, ``1.3`` where that run
+    is within cluster 1 of another; else empty."""
+    parts: list[str] = []
+    within = data.within
+    while within is not None and len(parts) < MAX_PATH:
+        run_id, clusters = clusters_within(within)
+        parts.append("+".join(map(str, clusters)))
+        job = recorder.job(run_id)
+        within = None if job is None else job.params.get("data.within")
+    return ".".join(reversed(parts))
 
 
 def with_training(bundle: Bundle, table: Table, assigned: Assignment) -> Bundle:

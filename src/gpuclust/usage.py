@@ -23,6 +23,7 @@ COMMAND_LINES = (
         "give the clusters of an export names that last (or --rules FILE, --from DIR, --llm URL MODEL)",
     ),
     ("gpuclust merge DIR 2 5", "make one cluster of several in an export"),
+    ("gpuclust split RUN:3 [KEY=VALUE...]", "cluster the rows of one cluster again (labels 3.0, 3.1, ...)"),
     ("gpuclust undo DIR", "take the last edit of an export back"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
     ("gpuclust lineage RUN RUN [RUN...]", "follow clusters through runs: which continue, split, join or are new"),

@@ -20,7 +20,8 @@ from gpuclust.data.lists import join_items
 from gpuclust.data.summary import dropped_rows_warnings
 from gpuclust.data.table import Column, ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.data.vectors import VectorColumn, hash_vectors, is_bad
-from gpuclust.errors import CleaningError, ConfigurationError
+from gpuclust.errors import CleaningError, ConfigurationError, InputError
+from gpuclust.model.expressions import Condition, parse_condition
 
 MEAN_ROWS = 65_536
 """A mean is computed from partial sums over this many rows, so that it has the same bits for rows in memory and on disk."""
@@ -33,7 +34,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames, *, unit: bool = Fal
 
     The rules in this order: rows whose vector is missing, has another length or is not finite are dropped, with ``unit`` (rows are
     scaled to length 1) also those that are zero; text and infinities in features become missing; rows outside `clean.bounds` are dropped; rows
-    without a group are dropped if `clean.require_group`; rows with a missing feature are dropped, or the value is filled
+    without a group are dropped if `clean.require_group`; rows that do not meet `clean.where` are dropped; rows with a missing feature are dropped, or the value is filled
     with the median or the mean of the remaining rows; rows that repeat an earlier id or row are dropped; features with a
     single value are dropped. Every rule is a step of the audit.
 
@@ -75,6 +76,29 @@ def clean(table: Table, config: CleanConfig, frames: Frames, *, unit: bool = Fal
         ids=_id_counts(table, frame, unique=config.duplicates == "id"),
         count_distinct=lambda features: frames.count_distinct(frame, features),
     )
+
+
+def keep_rows(table: Table, places: np.ndarray, config: CleanConfig, frames: Frames, *, detail: str) -> Table:
+    """Some rows of a cleaned table in memory, by their ascending numbers in it (n,) int64; ``detail`` says for the audit which are dropped.
+
+    Raises CleaningError if fewer than two rows, or no feature, are left.
+    """
+    log = StepLog(table.n_rows)
+    log.filter("within", detail, len(places))
+    require_two_rows(len(places))
+    frame = table.frame.iloc[places].reset_index(drop=True)
+    rows = places if table.rows is None else table.rows[places]
+    vectors = tuple(column.at(places) for column in table.vectors)
+    kept = finish(
+        replace(table, frame=frame, rows=rows, vectors=vectors),
+        config,
+        log,
+        extremes=_extremes(frame, table.column_features),
+        fills=table.audit.fills,
+        ids=IdCounts(),
+        count_distinct=lambda features: frames.count_distinct(frame, features),
+    )
+    return replace(kept, audit=replace(kept.audit, warnings=tuple(dict.fromkeys(kept.audit.warnings))))
 
 
 def require_two_rows(n_rows: int) -> None:
@@ -159,6 +183,8 @@ class RowRules:
         self._filters += [_within(name, low, high, numeric) for name, (low, high) in config.bounds.items()]
         if config.require_group:
             self._filters.append(_with_group(table.roles.group))
+        if config.where is not None:
+            self._filters.append(_where(config.where, list(table.frame.columns), frames))
         self.repeats = (
             f"{self._id} seen before" if config.duplicates == "id" else "all columns in use as in an earlier row"
         )
@@ -310,6 +336,37 @@ def _places(table: Table, rows: np.ndarray | None) -> np.ndarray | None:
     if rows is None or len(rows) == table.n_rows:
         return None
     return rows if table.rows is None else np.searchsorted(table.rows, rows)
+
+
+def _where(text: str, columns: Sequence[str], frames: Frames) -> _Filter:
+    """Drop rows that do not meet a condition on columns of the frame."""
+    try:
+        condition = parse_condition(text)
+    except InputError as error:
+        raise ConfigurationError(f"clean.where: {error}") from error
+    for name in condition.columns:
+        if name not in columns:
+            raise ConfigurationError(
+                f"clean.where: {name!r} is no feature and has no role{did_you_mean(name, columns)}; give it a role, such as data.roles.year={name}"
+            )
+    return _Filter("where", f"other values than {text}", lambda frame: _meets(frame, condition, frames))
+
+
+def _meets(frame: Frame, condition: Condition, frames: Frames) -> Column:
+    """Which rows of a frame meet a condition, as a column of it."""
+    host = frames.to_pandas(frame[list(condition.columns)])
+    values = {name: _plain_values(host[name]) for name in host.columns}
+    found = pd.DataFrame({"kept": condition.matches(values)})
+    if len(host.index) and host.index[0] != 0:
+        found.index = host.index
+    return frames.from_pandas(found)["kept"]
+
+
+def _plain_values(column: pd.Series) -> np.ndarray:
+    """A column as numbers (n,) float64 with NaN, or as texts (n,) object with None."""
+    if column.dtype.kind in "iufb" or pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.astype(object).where(column.notna(), None).to_numpy()
 
 
 def _with_group(group: str | None) -> _Filter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -28,7 +28,17 @@ POINTS = "points.npy"
 by which neighbours are found."""
 MAX_POINT_COLUMNS = 64
 FORMAT = 1
-ADDED = ("cluster", "confidence", "distance", "x", "y", "z", "cluster_rescued", "confidence_rescued")
+ADDED_FIRST = (
+    "cluster",
+    "confidence",
+    "distance",
+    "x",
+    "y",
+    "z",
+    "cluster_rescued",
+    "confidence_rescued",
+)  # by version 0.1.0
+ADDED = (*ADDED_FIRST, "cluster_path")
 ROLES = ("id", "title", "creator", "group", "popularity", "year", "preview")
 MAX_BYTES = 32 << 20
 MAX_FEATURES = 20_000
@@ -84,6 +94,16 @@ class Edit(_Part):
     clusters: list[NonNegativeInt] = []
 
 
+def merged_clusters(edits: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """Fitted cluster -> the cluster that it is in after the merges among some edits; the other clusters are left out."""
+    merged: dict[int, int] = {}
+    for edit in edits:
+        if len(edit.get("clusters") or ()) > 1:
+            into, *others = edit["clusters"]
+            merged = {c: into if now in others else now for c, now in merged.items()} | dict.fromkeys(others, into)
+    return merged
+
+
 class Text(_Part):
     """A manifest. Fields that version 0.1.0 does not write have a default."""
 
@@ -111,6 +131,7 @@ class Text(_Part):
     selected: bool | None = None
     versions: dict[str, str] = {}
     renamed: dict[str, Name] | None = None
+    path: Annotated[str, Field(max_length=1_000)] = ""
     edits: list[Edit] = []
     index_of: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
@@ -211,7 +232,7 @@ def _column(name: str, text: Mapping[str, Any]) -> str:
     """The name of a column in the export: a column that clashes with an added column is renamed."""
     if text.get("renamed") is not None:
         return str(text["renamed"].get(name, name))
-    return f"{name}_source" if name in ADDED else name
+    return f"{name}_source" if name in ADDED_FIRST else name
 
 
 @contextmanager

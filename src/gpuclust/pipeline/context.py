@@ -219,6 +219,9 @@ def make_job(config: Config, name: str, swept: Mapping[str, Any], backend: str) 
     leaves = flatten(config).items()
     without = {*OF_THE_SWEEP, *(f"data.{name}" for name in SOURCE[1:])}
     matters = {k: v for k, v in leaves if k.split(".")[0] not in WITHOUT_EFFECT and k not in without}
+    for unused in ("data.within", "clean.where"):  # a key that is not used does not change the key of older runs
+        if matters[unused] is None:
+            del matters[unused]
     matters |= {"data.path": None, "data.where": None, "bounds": config.clean.bounds}
     return Job(name, config, swept, content, key("job", __version__, content, backend, matters))
 

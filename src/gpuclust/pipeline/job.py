@@ -16,18 +16,31 @@ from gpuclust.algorithms.registry import algorithm_of
 from gpuclust.analysis.diagnostics import Diagnostics, reference_column, run_diagnostics
 from gpuclust.analysis.profile import Profile, profile
 from gpuclust.analysis.profile import with_rules as add_rules
-from gpuclust.analysis.table_stats import TableStats, compute_table_stats
-from gpuclust.config import needs_length, unit_rows
-from gpuclust.data.clean import clean
+from gpuclust.analysis.table_stats import TableStats, compute_table_stats, feature_blocks
+from gpuclust.compose import from_yaml
+from gpuclust.config import SOURCE, AnalysisConfig, ScoreConfig, clusters_within, needs_length, unit_rows
+from gpuclust.data.clean import clean, keep_rows
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
 from gpuclust.data.table import Table
-from gpuclust.errors import DeviceLost, FitError, GpuclustError, RecordingError, TrackingError, why
+from gpuclust.errors import (
+    ConfigurationError,
+    DeviceLost,
+    ExportError,
+    FitError,
+    GpuclustError,
+    RecordingError,
+    TrackingError,
+    why,
+)
 from gpuclust.metrics.validity import Scores, score
-from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
-from gpuclust.pipeline.run_log import fail, record, table_lines
+from gpuclust.model.bundle import Bundle
+from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, make_job
+from gpuclust.pipeline.run_log import digest_of, fail, record, table_lines
 from gpuclust.reducers.prepare import prepare
 from gpuclust.runtime.matrix import Matrix
+from gpuclust.tracking import recorder as tags
+from gpuclust.tracking.recorder import FINISHED
 
 
 def run(jobs: Sequence[Job], run_ids: Sequence[str], context: RunContext, parent: str | None = None) -> list[Outcome]:
@@ -118,11 +131,64 @@ def get_table(job: Job, context: RunContext) -> Table:
             context.display.stage("cleaning")
             with context.backend.errors("cleaning the table"):
                 table = clean(table, rules, frames, unit=needs_length(job.config))
+        if data.within is not None:
+            with context.backend.errors("the rows of a cluster"):
+                table = _within(table, job, context)
         say_table(job, table_lines(table), context)
         return table
 
     with context.backend.errors("the table"):  # the cache asks for its size
         return context.cache.get_or_create(job.key_of_table, make)
+
+
+def _within(table: Table, job: Job, context: RunContext) -> Table:
+    """The rows that are in the clusters of `data.within`. Raises ConfigurationError, or ExportError where the run is not of this table."""
+    if context.scratch(job) is not None:
+        raise ConfigurationError("data.within needs all rows in memory; use memory.mode=resident")
+    run_id, clusters = clusters_within(job.config.data.within or "")
+    found = context.recorder.job(run_id)
+    if found is None or found.status != FINISHED or found.tags.get(tags.KIND) != "job":
+        raise ExportError(f"data.within: the tracking store has no finished job {run_id}; gpuclust ui lists the runs")
+    with context.recorder.download(run_id, tags.CONFIG_FILE) as path:
+        config = from_yaml(path.read_text(encoding="utf-8"))
+    for place in ("source", *SOURCE):
+        setattr(config.data, place, getattr(job.config.data, place))
+    config.score, config.analysis = ScoreConfig(silhouette=False), AnalysisConfig()
+    parent = make_job(config, found.name, {}, context.backend.name)
+    if parent.fingerprint != found.tags.get(tags.FINGERPRINT):
+        raise ExportError(f"data.within: the run {run_id} is of another table; use the file that it clustered")
+    of_parent, labels = _labels_of(parent, run_id, replace(context, say=lambda text: None))
+    if digest_of(labels) != found.tags.get(tags.LABELS):
+        raise ExportError(
+            f"data.within: the run {run_id} does not give its recorded labels here; run it again with sweep.resume=false"
+        )
+    if unknown := sorted(set(clusters) - set(np.unique(labels).tolist())):
+        raise ConfigurationError(
+            f"data.within: the run {run_id} has no cluster {unknown[0]}; it has 0 to {labels.max()}"
+        )
+    inside = np.flatnonzero(np.isin(labels, clusters))
+    numbers = inside if of_parent.rows is None else of_parent.rows[inside]
+    own = np.arange(table.n_rows) if table.rows is None else table.rows
+    named = " and ".join(map(str, clusters))
+    detail = f"another cluster than {named} of {found.name} ({run_id[:8]})"
+    return keep_rows(
+        table, np.flatnonzero(np.isin(own, numbers)), job.config.clean, context.backend.frames, detail=detail
+    )
+
+
+def _labels_of(job: Job, run_id: str, context: RunContext) -> tuple[Table, np.ndarray]:
+    """The table and the labels (n_rows,) int32 of a recorded job: from its model, or computed again where none was kept."""
+    table = get_table(job, context)
+    with context.recorder.download_model(run_id) as folder:
+        bundle = None if folder is None else Bundle.load(folder)
+    if bundle is None or bundle.features != table.features:
+        (result,) = compute([job], context)
+        if isinstance(result, Exception):
+            raise result
+        return table, result.clustering.labels
+    blocks = feature_blocks(table, context.backend.frames)
+    model = bundle
+    return table, model.training(table.n_rows, lambda: model.assign(blocks.take(np.arange(table.n_rows)))).cluster
 
 
 def get_matrix(job: Job, context: RunContext) -> Matrix:

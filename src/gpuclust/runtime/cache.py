@@ -37,7 +37,14 @@ def _plain(value: Any) -> Any:
 def table_key(config: Config, fingerprint: str) -> str:
     """The key of a cleaned table: the same content under another path has the same key."""
     data = asdict(config.data) | {"path": None, "where": None}
-    return key("table", fingerprint, data, config.clean, *(["unit"] if needs_length(config) else []))
+    clean = asdict(config.clean)
+    for part, name in (
+        (data, "within"),
+        (clean, "where"),
+    ):  # a key that is not used does not change the key of older runs
+        if part[name] is None:
+            del part[name]
+    return key("table", fingerprint, data, clean, *(["unit"] if needs_length(config) else []))
 
 
 def matrix_key(config: Config, table: str) -> str:

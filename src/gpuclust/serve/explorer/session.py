@@ -73,9 +73,10 @@ class OpenExport:
         return min(sum(self.library.axis_shares[:n_axes]), 1.0)
 
     def name(self, cluster: int) -> str:
-        """The label of a cluster: its number and its name, which is a text of the export."""
-        known = self.clusters.get(cluster)
-        return "Noise" if cluster == NOISE else f"{cluster} · {known.name}" if known else str(cluster)
+        """The label of a cluster: its number (3.0 in a run within cluster 3) and its name, which is a text of the export."""
+        known, path = self.clusters.get(cluster), self.library.facts.manifest.get("path")
+        number = f"{path}.{cluster}" if path else str(cluster)
+        return "Noise" if cluster == NOISE else f"{number} · {known.name}" if known else number
 
 
 def open_export(folder: Path | None = None) -> OpenExport:

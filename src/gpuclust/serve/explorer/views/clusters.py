@@ -138,6 +138,10 @@ def _one(shown: OpenExport, cluster: Cluster) -> None:
     st.title(as_markdown(shown.name(cluster.cluster)), anchor=False)
     if cluster.description:
         st.text(cluster.description)
+    others = [f"Generated name: {cluster.generated_name}"] if cluster.generated_name else []
+    others += [f"Proposed by a language model: {cluster.proposed_name}"] if cluster.proposed_name else []
+    if others:
+        st.text("\n".join(others))
     with st.container(horizontal=True):
         st.metric("Rows", f"{cluster.size:,}", border=True, width="content")
         st.metric("Share", f"{cluster.fraction:.1%}", border=True, width="content")
