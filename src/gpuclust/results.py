@@ -360,6 +360,72 @@ class Model:
         columns = {"cluster": cluster, "confidence": found.confidence, "distance": found.distance}
         return pd.DataFrame(columns, index=index)
 
+    def memberships(self, rows: Any, top: int = 3) -> pd.DataFrame:
+        """The likeliest clusters of rows, and how well each fits its own.
+
+        Parameters
+        ----------
+        rows : DataFrame, Arrow table or array-like of shape (n_rows, n_features)
+            As for `predict`.
+        top : int, default=3
+            The number of clusters, at most that of the model.
+
+        Returns
+        -------
+        DataFrame
+            One row for each row given: ``cluster_1`` (Int32), ``probability_1`` in [0, 1], ``cluster_2`` and so on, the likeliest first, and
+            ``outlier``, larger for rows that fit less. Probabilities are the responsibilities of a mixture, hdbscan's membership vectors, and for
+            K-Means the memberships of fuzzy c-means (m = 2). ``outlier`` is the distance to the centre (K-Means), the Mahalanobis distance to the
+            component (mixtures), or GLOSH in [0, 1] (HDBSCAN). Missing where a row cannot be placed.
+
+        Raises
+        ------
+        ModelError
+            Where the algorithm has none of these, or the rows do not fit the model.
+        """
+        import pandas as pd
+
+        index, values = self._values(rows)
+        found = self._bundle.memberships(values, top)
+        columns: dict[str, Any] = {}
+        for i in range(found.cluster.shape[1]):
+            cluster = pd.array(found.cluster[:, i], dtype="Int32")
+            cluster[np.isnan(found.outlier)] = pd.NA
+            columns |= {f"cluster_{i + 1}": cluster, f"probability_{i + 1}": found.probability[:, i]}
+        return pd.DataFrame({**columns, "outlier": found.outlier}, index=index)
+
+    def explain(self, rows: Any) -> pd.DataFrame:
+        """Why rows are in their clusters: what each feature contributes to d(own) - d(next).
+
+        Parameters
+        ----------
+        rows : DataFrame, Arrow table or array-like of shape (n_rows, n_features)
+            As for `predict`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each row given: ``cluster``, ``next`` (the second nearest), ``difference`` = d(own) - d(next), a column for each feature, and
+            ``constant``; the features and the constant add up to the difference, and a negative value speaks for the own cluster. d is the
+            distance in the scaled space (K-Means), or -log(weight x density) in nats (mixtures).
+
+        Raises
+        ------
+        ModelError
+            Where the algorithm has no centres, the reduction is not linear, or the rows do not fit the model.
+        """
+        import pandas as pd
+
+        index, values = self._values(rows)
+        found = self._bundle.explain(values)
+        columns: dict[str, Any] = {}
+        for name in ("cluster", "next"):
+            columns[name] = pd.array(getattr(found, name), dtype="Int32")
+            columns[name][np.isnan(found.difference)] = pd.NA
+        table = pd.DataFrame({**columns, "difference": found.difference}, index=index)
+        features = pd.DataFrame(found.contributions, columns=list(self.features), index=index)
+        return pd.concat([table, features, pd.DataFrame({"constant": found.constant}, index=index)], axis=1)
+
     def _values(self, rows: Any) -> tuple[Any, NDArray[np.float64]]:
         """The index of the rows, if they have one, and their features (n_rows, n_features)."""
         import pandas as pd

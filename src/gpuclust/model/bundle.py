@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpuclust.errors import ModelError
+from gpuclust.model.explanation import Explanation, Memberships, explain, memberships
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
 from gpuclust.model.prediction import Place, in_threads, place_rows, row_blocks, rule_of
 from gpuclust.model.preparation import MAP_DIMENSIONS, UNIT, Preparation, arrays_in, preparation_in
@@ -104,6 +105,47 @@ class Bundle:
         raw, usable = self._usable(raw)
         X = self.preparation.points(raw if usable.all() else raw[usable]) if usable.any() else None
         return self._placed(X, usable)
+
+    def memberships(self, raw: np.ndarray, top: int) -> Memberships:
+        """The ``top`` likeliest clusters of rows of raw features (n_rows, n_features), and their outlier scores.
+
+        Raises ModelError where the algorithm has no memberships, or the width is wrong.
+        """
+        rule = rule_of(self.algorithm)
+        if rule.soft is None:
+            raise ModelError(f"{self.algorithm} has no memberships in several clusters")
+        raw, usable = self._usable(raw)
+        X = self.preparation.points(raw[usable])
+        found = memberships(rule.soft(self.parameters, self.options), X, self.merged, top)
+        whole = Memberships(
+            cluster=np.full((len(raw), found.cluster.shape[1]), UNPLACED, dtype=np.int32),
+            probability=np.full((len(raw), found.cluster.shape[1]), np.nan, dtype=np.float32),
+            outlier=np.full(len(raw), np.nan, dtype=np.float32),
+        )
+        for name, values in vars(whole).items():
+            values[usable] = getattr(found, name)
+        return whole
+
+    def explain(self, raw: np.ndarray) -> Explanation:
+        """Why rows of raw features (n_rows, n_features) are in their clusters: `gpuclust.model.explanation.explain`.
+
+        Raises ModelError where the algorithm has no centres, the reduction is not linear, or the width is wrong.
+        """
+        rule = rule_of(self.algorithm)
+        if rule.centres is None:
+            raise ModelError(f"{self.algorithm} has no centres, so features have no contributions to d(own) - d(next)")
+        raw, usable = self._usable(raw)
+        found = explain(rule.centres(self.parameters, self.options), self.preparation, raw[usable], self.merged)
+        whole = Explanation(
+            cluster=np.full(len(raw), UNPLACED, dtype=np.int32),
+            next=np.full(len(raw), UNPLACED, dtype=np.int32),
+            difference=np.full(len(raw), np.nan),
+            contributions=np.full(raw.shape, np.nan),
+            constant=np.full(len(raw), np.nan),
+        )
+        for name, values in vars(whole).items():
+            values[usable] = getattr(found, name)
+        return whole
 
     def coordinates(self, raw: np.ndarray) -> np.ndarray:
         """The coordinates of `predict` alone: (n_rows, 3) float32, NaN where a row cannot be placed."""

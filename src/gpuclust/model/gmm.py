@@ -7,7 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.prediction import (
+    ArraySpec,
+    Centres,
+    Options,
+    Parameters,
+    Place,
+    Placed,
+    PredictionRule,
+    Soft,
+    register_rule,
+)
 
 # Shapes of the covariances and of the Cholesky factors of the precisions, as in scikit-learn.
 COVARIANCES = {
@@ -40,24 +50,55 @@ def check(parameters: Parameters, options: Options) -> None:
         raise ModelError("the array parameters/precisions_cholesky has values on its diagonal that are not positive")
 
 
-def place(parameters: Parameters, options: Options) -> Place:
-    """The greatest responsibility, which is the confidence; precisions as scikit-learn shapes them."""
+def centres(parameters: Parameters, options: Options) -> Centres:
+    """The components; precisions as scikit-learn shapes them.
+
+    Each factor is the upper triangle (d, d), or the diagonal (d,), of the precision's Cholesky factor.
+    """
     weights, means, cholesky = (parameters[n].astype(np.float64) for n in ("weights", "means", "precisions_cholesky"))
     kind, (k, d) = options["covariance_type"], means.shape
-    # Of each component: the upper triangle (d, d), or the diagonal (d,), of its precision's Cholesky factor.
     factors = {"full": lambda: cholesky, "tied": lambda: np.broadcast_to(cholesky, (k, d, d)), "diag": lambda: cholesky,
                "spherical": lambda: np.repeat(cholesky[:, None], d, axis=1)}[kind]()  # fmt: skip
     diagonals = factors if factors.ndim == 2 else np.diagonal(factors, axis1=1, axis2=2)
     with np.errstate(divide="ignore"):
         constant = np.log(weights) + np.log(diagonals).sum(axis=1) - 0.5 * d * np.log(2 * np.pi)
+    return Centres(means, factors, constant)
+
+
+def mahalanobis(points: np.ndarray, components: Centres) -> np.ndarray:
+    """Squared Mahalanobis distances (n, n_clusters) float64 of points (n, n_columns) to the components."""
+    means, factors = components.means, components.factors
+    assert factors is not None
+    squares = np.empty((len(points), len(means)))
+    for c in range(len(means)):
+        away = points - means[c]
+        whitened = away @ factors[c] if factors.ndim == 3 else away * factors[c]
+        squares[:, c] = np.einsum("ij,ij->i", whitened, whitened)
+    return squares
+
+
+def soft(parameters: Parameters, options: Options) -> Soft:
+    """The responsibilities. The outlier score is the Mahalanobis distance to the component of the greatest one."""
+    components = centres(parameters, options)
+
+    def run(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squares = mahalanobis(points.astype(np.float64), components)
+        scores = components.constant - 0.5 * squares
+        likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
+        own = scores.argmax(axis=1)
+        return likelihood / likelihood.sum(axis=1, keepdims=True), np.sqrt(squares[np.arange(len(own)), own])
+
+    return run
+
+
+def place(parameters: Parameters, options: Options) -> Place:
+    """The greatest responsibility, which is the confidence."""
+    components = centres(parameters, options)
+    means = components.means
 
     def run(points: np.ndarray) -> Placed:
         points = points.astype(np.float64)
-        scores = np.empty((len(points), k))
-        for c in range(k):
-            away = points - means[c]
-            whitened = away @ factors[c] if factors.ndim == 3 else away * factors[c]
-            scores[:, c] = constant[c] - 0.5 * np.einsum("ij,ij->i", whitened, whitened)
+        scores = components.constant - 0.5 * mahalanobis(points, components)
         labels = scores.argmax(axis=1)
         confidence = 1.0 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
         away = points - means[labels]
@@ -66,4 +107,8 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("gmm", arrays, place, options={"covariance_type": tuple(COVARIANCES)}, check=check))
+register_rule(
+    PredictionRule(
+        "gmm", arrays, place, options={"covariance_type": tuple(COVARIANCES)}, check=check, soft=soft, centres=centres
+    )
+)

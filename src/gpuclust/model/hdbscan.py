@@ -27,11 +27,12 @@ Where the tree is of a sample, also:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, Soft, register_rule
 from gpuclust.model.records import NOISE
 
 ARRAYS = {
@@ -135,10 +136,102 @@ def nearest_fitted(parameters: Parameters) -> Nearest:
     return run
 
 
-def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
-    """The part of `place` that depends on the cut: labels and confidences from the fitted rows and the densities."""
+def climbing(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """From fitted rows (n,) and densities (n,) to the node (n,) int64 that a row falls out of, and the density (n,) float64 at which it does: those of
+    the fitted row, or above it in the tree where the density is lower."""
     node_of, density_of = parameters["row_node"].astype(np.int64), parameters["row_density"].astype(np.float64)
     parent, birth = parameters["node_parent"], parameters["node_birth"]
+
+    def run(row: np.ndarray, density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        node = node_of[row]
+        upward = np.flatnonzero(density < density_of[row])
+        while len(upward):
+            upward = upward[(node[upward] > 0) & (birth[node[upward]] >= density[upward])]
+            node[upward] = parent[node[upward]]
+        return node, np.minimum(density, density_of[row])
+
+    return run
+
+
+def soft(parameters: Parameters, options: Options) -> Soft:
+    """The membership vectors of hdbscan (``membership_vector``), and GLOSH (Campello et al. 2015) as the outlier score.
+
+    A membership is the closeness to the cluster's exemplars x the height at which row and cluster meet in the tree, normalised, x the chance of
+    being in some cluster; so the memberships of a row of noise add up to less than 1. GLOSH is 1 - density at which the row falls out of its node /
+    greatest density in that node and below: 0 for the densest rows, near 1 for outliers.
+    """
+    from scipy.spatial import KDTree
+
+    nearest, climb = nearest_fitted(parameters), climbing(parameters)
+    cluster_node = parameters["cluster_node"]
+    node_density = parameters["node_density"].astype(np.float64)
+    deepest = node_density.copy()
+    parent = parameters["node_parent"]
+    for node in range(len(parent) - 1, 0, -1):  # parents have lower numbers
+        deepest[parent[node]] = max(deepest[parent[node]], deepest[node])
+    exemplars, starts = exemplars_of(parameters)
+    trees = [KDTree(exemplars[a:b]) for a, b in pairwise(starts)]
+    order = np.argsort(parameters.get("canonical", np.arange(len(cluster_node))))
+
+    def run(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        node, density = climb(*nearest(points))
+        top = deepest[node]
+        outlier = 1.0 - np.divide(density, top, out=np.ones(len(node)), where=top > 0)
+        if not len(cluster_node):
+            return np.zeros((len(points), 0)), outlier
+        present, place_of = np.unique(node, return_inverse=True)
+        meet = np.stack([_meetings(int(n), parameters)[cluster_node] for n in present])[place_of]
+        height = np.where(meet < 0, density[:, None], meet)
+        far = np.column_stack([tree.query(points)[0] for tree in trees])
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            close = np.where(far > 0, 1.0 / far, 1e300)
+            score = np.where(height > 0, close * np.exp(np.exp(-(node_density[node][:, None] + 1e-8) / height)), close)
+        highest = height.argmax(axis=1)
+        most = height[np.arange(len(node)), highest]
+        reached = np.maximum(node_density[cluster_node[highest]], density)
+        inside = np.divide(most, reached, out=np.zeros(len(node)), where=reached > 0)
+        score /= score.max(
+            axis=1, keepdims=True
+        )  # before they are added, as that of a row at an exemplar is near the largest float
+        return (score / score.sum(axis=1, keepdims=True) * inside[:, None])[:, order], np.clip(outlier, 0.0, 1.0)
+
+    return run
+
+
+def _meetings(node: int, parameters: Parameters) -> np.ndarray:
+    """The density (n_nodes,) float64 at which a node and each other node split; -1 where one lies above the other."""
+    parent, birth = parameters["node_parent"], parameters["node_birth"]
+    meeting = np.zeros(len(parent))
+    at = node
+    while at >= 0:
+        meeting[at] = -1.0
+        at = int(parent[at])
+    for other in range(1, len(parent)):  # parents have lower numbers
+        if meeting[other] == -1.0:
+            continue
+        above = int(parent[other])
+        meeting[other] = birth[other] if meeting[above] == -1.0 and above < node else meeting[above]
+    return meeting
+
+
+def exemplars_of(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """The densest rows of every leaf under each cluster, grouped by label, and where each group starts, (k + 1,) int64."""
+    parent = parameters["node_parent"]
+    is_leaf = np.ones(len(parent), dtype=bool)
+    is_leaf[parent[1:]] = False
+    node = parameters["row_node"]
+    label = labels_of_nodes(parameters)[node]
+    rows = np.flatnonzero(
+        is_leaf[node] & (label >= 0) & (parameters["row_density"] == parameters["node_density"][node])
+    )
+    rows = rows[np.argsort(label[rows], kind="stable")]
+    starts = np.searchsorted(label[rows], np.arange(len(parameters["cluster_node"]) + 1))
+    return np.ascontiguousarray(parameters["points"][rows]), starts.astype(np.int64)
+
+
+def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
+    """The part of `place` that depends on the cut: labels and confidences from the fitted rows and the densities."""
+    climb = climbing(parameters)
     cluster_node, greatest = parameters["cluster_node"], parameters["cluster_density"]
     label_of = labels_of_nodes(parameters)
     # A fit that is not yet numbered canonically has no such array.
@@ -146,12 +239,7 @@ def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
     root_alone = len(cluster_node) > 0 and cluster_node[0] == 0
 
     def run(row: np.ndarray, density: np.ndarray) -> Placed:
-        node = node_of[row]
-        climbing = np.flatnonzero(density < density_of[row])
-        while len(climbing):
-            climbing = climbing[(node[climbing] > 0) & (birth[node[climbing]] >= density[climbing])]
-            node[climbing] = parent[node[climbing]]
-        density = np.minimum(density, density_of[row])
+        node, density = climb(row, density)
         labels = label_of[node]
         if root_alone:
             labels = np.where(density >= float(parameters["root_density"]), labels, NOISE)
@@ -165,5 +253,7 @@ def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
 
 
 register_rule(
-    PredictionRule("hdbscan", arrays, place, options={"sampled": (None, True)}, check=check, may_be_empty=("clusters",))
+    PredictionRule(
+        "hdbscan", arrays, place, options={"sampled": (None, True)}, check=check, may_be_empty=("clusters",), soft=soft
+    )
 )

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.prediction import (
+    ArraySpec,
+    Centres,
+    Options,
+    Parameters,
+    Place,
+    Placed,
+    PredictionRule,
+    Soft,
+    register_rule,
+)
 
 
 def squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -31,4 +41,27 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("kmeans", {"centers": ArraySpec("f", ("clusters", "columns"))}, place))
+def soft(parameters: Parameters, options: Options) -> Soft:
+    """The memberships of fuzzy c-means with m = 2 (Bezdek 1981) at these centres: in inverse proportion to the squared distances. The
+    outlier score is the distance to the nearest centre."""
+    centers = parameters["centers"].astype(np.float64)
+
+    def run(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squares = squared_distances(points, centers)
+        nearest = squares.min(axis=1, keepdims=True)
+        at_centre = nearest == 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            closeness = np.where(at_centre, squares == 0.0, nearest / squares)
+        return closeness / closeness.sum(axis=1, keepdims=True), np.sqrt(nearest[:, 0])
+
+    return run
+
+
+def centres(parameters: Parameters, options: Options) -> Centres:
+    """The centres, by Euclidean distance."""
+    return Centres(parameters["centers"].astype(np.float64))
+
+
+register_rule(
+    PredictionRule("kmeans", {"centers": ArraySpec("f", ("clusters", "columns"))}, place, soft=soft, centres=centres)
+)

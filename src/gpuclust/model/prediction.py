@@ -31,6 +31,19 @@ Placed = tuple[np.ndarray, np.ndarray, np.ndarray | float]
 # From points (n, n_columns) in the prepared space.
 Place = Callable[[np.ndarray], Placed]
 
+# From points (n, n_columns): the membership (n, n_clusters) float64 in each cluster, in [0, 1], and the outlier score (n,) float64.
+Soft = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Centres(NamedTuple):
+    """Centres of clusters and the distance to each that decides: ``means`` (n_clusters, n_columns). Without ``factors`` the distance is Euclidean. With
+    them it is the negative logarithm of weight x density: half the squared length of (x - mean) @ factor, (n_clusters, n_columns, n_columns) or the
+    diagonals (n_clusters, n_columns), less a ``constant`` (n_clusters,). All are float64."""
+
+    means: np.ndarray
+    factors: np.ndarray | None = None
+    constant: np.ndarray | None = None
+
 
 class ArraySpec(NamedTuple):
     """An array of a model: its ``kind`` ("f" floating point, "i" integer), and the name of each axis. Axes of one name have
@@ -52,7 +65,8 @@ class PredictionRule:
     ``arrays`` are the fitted parameters of a model by name, or a function of its options that gives them. ``options`` are
     the plain values that a model also has, each with the values allowed (none: any; one of them None: it may be absent). ``place(parameters, options)`` gives the function
     from points (n, n_columns) to their labels, confidences and distances. ``check(parameters, options)`` raises ModelError
-    where values are impossible. Axes in ``may_be_empty`` may have the length 0.
+    where values are impossible. Axes in ``may_be_empty`` may have the length 0. ``soft(parameters, options)`` gives the function from points to
+    memberships and outlier scores, and ``centres(parameters, options)`` what explains a label; None where the algorithm has none.
     """
 
     name: str
@@ -61,6 +75,8 @@ class PredictionRule:
     options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     check: Callable[[Parameters, Options], None] = no_check
     may_be_empty: tuple[str, ...] = ()
+    soft: Callable[[Parameters, Options], Soft] | None = None
+    centres: Callable[[Parameters, Options], Centres] | None = None
 
     def arrays_of(self, options: Options) -> Mapping[str, ArraySpec]:
         """The arrays of a model with these options."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuclust.algorithms.hdbscan.condense import Exemplars, MembershipTree, top_membership
 from gpuclust.algorithms.hdbscan.fit import HdbscanResult, SpanningTree
-from gpuclust.model.hdbscan import labels_of_nodes
+from gpuclust.model.hdbscan import exemplars_of
 from gpuclust.model.records import NOISE
 from gpuclust.runtime.threads import in_threads
 
@@ -70,7 +70,7 @@ def soft_membership(data: Mapping[str, np.ndarray], rows: np.ndarray | None = No
     strengths = np.zeros(len(points), dtype=np.float32)
     if len(data["cluster_node"]) == 0:
         return labels, strengths
-    exemplars = Exemplars(*_exemplars(data))
+    exemplars = Exemplars(*exemplars_of(data))
     tree = MembershipTree(data["node_parent"], data["node_birth"], data["node_density"], data["cluster_node"])
 
     order = np.argsort(node, kind="stable")
@@ -95,16 +95,3 @@ def _membership_of_sample(data: Mapping[str, np.ndarray], rows: np.ndarray) -> t
     of_tree = {name: value for name, value in data.items() if name != "sample"}
     labels[inside], strengths[inside] = soft_membership(of_tree, at[inside])
     return labels, strengths
-
-
-def _exemplars(data: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The densest rows of every leaf under each cluster, grouped by label, and where each group starts, (k + 1,)."""
-    parent = data["node_parent"]
-    is_leaf = np.ones(len(parent), dtype=bool)
-    is_leaf[parent[1:]] = False
-    node = data["row_node"]
-    label = labels_of_nodes(data)[node]
-    rows = np.flatnonzero(is_leaf[node] & (label >= 0) & (data["row_density"] == data["node_density"][node]))
-    rows = rows[np.argsort(label[rows], kind="stable")]
-    starts = np.searchsorted(label[rows], np.arange(len(data["cluster_node"]) + 1))
-    return np.ascontiguousarray(data["points"][rows]), starts.astype(np.int64)
