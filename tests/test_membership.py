@@ -1,18 +1,26 @@
 """Memberships, outlier scores and the contributions of features, against scikit-learn, hdbscan's formulas and brute force."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture as SkMixture
+from starlette.testclient import TestClient
 
 import gpuclust as gc
+from gpuclust import edits
 from gpuclust.algorithms.hdbscan.predict import soft_membership
+from gpuclust.cli import main
 from gpuclust.errors import ModelError
+from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.results import Model
+from gpuclust.serve.api import create_app
+from tests.exporting import FEATURES, made_export, tracks
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +160,97 @@ def test_what_is_not_defined_is_refused(rows: pd.DataFrame, models: Mapping[str,
     assert found.loc[0].isna().all()
     assert found.columns.tolist()[-3:] == ["cluster_4", "probability_4", "outlier"]
     assert models["kmeans"].explain(missing).loc[0].isna().all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Path:
+    """A folder with the store, and `out`, an export of 4 clusters of tracks with 3 memberships; the table has a column called outlier."""
+    place = tmp_path_factory.mktemp("memberships")
+    frame = tracks()
+    frame["outlier"] = range(len(frame))
+    made_export(frame, place, store_template, "cluster.n_clusters=4")
+    where = ["--uri", f"sqlite:///{place / 'mlflow.db'}", "--experiment", "e"]
+    assert main(["export", "best", *where, "--out", str(place / "out"), "--force", "--memberships", "3"]) == 0
+    return place
+
+
+def shares_of(frame: pd.DataFrame, n: int) -> np.ndarray:
+    return np.stack([frame[f"probability_{i}"] for i in range(1, n + 1)], axis=1)
+
+
+def test_an_export_has_memberships_and_a_merge_adds_them_up(folder: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(folder / "out", tmp_path / "out"))
+    frame = pd.read_parquet(out / "assignments.parquet")
+    assert frame["outlier_source"].tolist() == list(range(len(frame)))
+    model = gc.load_model(out)
+    expected = model.memberships(frame, top=3)
+    for name in expected.columns:
+        assert frame[name].tolist() == expected[name].tolist()
+    assert frame["cluster_1"].tolist() == frame["cluster"].tolist()
+    assert (np.diff(shares_of(frame, 3), axis=1) <= 0).all()
+    every = model.memberships(frame, top=4)
+    edits.merge_clusters(out, [0, 2])
+    verify_all(read_manifest(out))
+    merged = pd.read_parquet(out / "assignments.parquet")
+    whole = np.zeros((len(frame), 4))
+    for i in range(1, 5):
+        whole[np.arange(len(frame)), every[f"cluster_{i}"].to_numpy(int)] = every[f"probability_{i}"]
+    sums = np.stack([whole[:, 0] + whole[:, 2], whole[:, 1], whole[:, 3]], axis=1)
+    # sums of float32 probabilities
+    np.testing.assert_allclose(shares_of(merged, 3), -np.sort(-sums, axis=1), atol=1e-6)
+    assert set(merged["cluster_1"]) <= {0, 1, 3}
+    assert merged["cluster_1"].tolist() == [(0, 1, 3)[i] for i in sums.argmax(axis=1)]
+    edits.undo(out)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "assignments.parquet"), frame)
+
+
+def test_new_rows_get_memberships_from_the_command_and_mlflow(folder: Path, tmp_path: Path) -> None:
+    source = folder / "tracks.parquet"
+    rows = pd.read_parquet(source)
+    expected = gc.load_model(folder / "out").memberships(rows, top=2)
+    assert (
+        main(
+            ["predict", str(folder / "out"), str(source), "--out", str(tmp_path / "new.parquet"), "--memberships", "2"]
+        )
+        == 0
+    )
+    found = pd.read_parquet(tmp_path / "new.parquet")
+    for name in expected.columns:
+        assert found[name].tolist() == expected[name].tolist()
+    assert (
+        main(["predict", str(folder / "out"), str(source), "--out", str(tmp_path / "no.parquet"), "--memberships", "0"])
+        == 2
+    )
+    run_id = read_manifest(folder / "out").text["run_id"]
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    assert model.predict(rows).columns.tolist() == ["cluster", "confidence", "distance"]
+    logged = model.predict(rows, params={"memberships": 2})
+    for name in expected.columns:
+        # the column of MLflow is float64
+        np.testing.assert_allclose(logged[name].to_numpy(float), expected[name].to_numpy(float), rtol=1e-6)
+
+
+def test_the_api_gives_memberships_and_reasons(folder: Path) -> None:
+    app = create_app(folder / "out")
+    library = app.state.library
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        item = library.item("track00007")
+        body = {"rows": [dict(item.features), {"energy": None}]}
+        plain = client.post("/api/v1/predict", json=body).json()["predictions"]
+        assert plain[0]["memberships"] == []
+        first, second = client.post("/api/v1/predict?memberships=2", json=body).json()["predictions"]
+        expected = gc.load_model(folder / "out").memberships(pd.DataFrame([item.features]), top=2)
+        names = {c.cluster: c.name for c in library.clusters}
+        assert [m["cluster"] for m in first["memberships"]] == [expected["cluster_1"][0], expected["cluster_2"][0]]
+        assert [m["name"] for m in first["memberships"]] == [names[m["cluster"]] for m in first["memberships"]]
+        assert first["memberships"][0]["probability"] == pytest.approx(expected["probability_1"][0])
+        assert first["outlier"] == pytest.approx(first["distance"], rel=1e-5)
+        assert (second["memberships"], second["outlier"]) == ([], None)
+        why = client.get("/api/v1/items/track00007/why").json()
+        reason = gc.load_model(folder / "out").explain(pd.DataFrame([item.features])).iloc[0]
+        assert (why["cluster"], why["next"], why["name"]) == (item.cluster, reason["next"], names[item.cluster])
+        assert why["contributions"] == pytest.approx({f: reason[f] for f in FEATURES})
+        assert why["difference"] == pytest.approx(sum(why["contributions"].values()))
+        assert why["difference"] < 0
+        assert client.get("/api/v1/items/none/why").status_code == 404

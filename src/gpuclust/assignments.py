@@ -23,6 +23,7 @@ from gpuclust.data.disk_frame import NO_VALUE_YET, DiskFrame
 from gpuclust.data.table import Frames, Table, sample_rows
 from gpuclust.errors import ConfigurationError, DataError, message_of
 from gpuclust.model.bundle import Assignment, Bundle, Prediction
+from gpuclust.model.explanation import Memberships
 from gpuclust.model.manifest import ADDED, MAX_POINT_COLUMNS
 from gpuclust.runtime.blocks import BLOCK_ROWS, RowBlocks, Run
 from gpuclust.sanitize import safe_table
@@ -137,9 +138,10 @@ def with_assignments(
     assigned: Assignment,
     *,
     rescue: bool = False,
+    memberships: int = 0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[pa.Table]:
-    """The columns with what `with_prediction` adds. With ``rescue``, and a model that has a soft membership, also
+    """The columns with what `with_prediction` adds, and with that of `with_memberships` for so many clusters. With ``rescue``, and a model that has a soft membership, also
     ``cluster_rescued`` and ``confidence_rescued``: the nearest cluster of each row of noise."""
     has_distance, rescued = not np.isnan(assigned.distance).all(), None
     if rescue and (membership := get_algorithm(bundle.algorithm).soft_membership) is not None:
@@ -147,9 +149,13 @@ def with_assignments(
     start = 0
     for part in columns:
         rows = slice(start, start + part.num_rows)
-        coordinates = bundle.coordinates(raw.take(np.arange(rows.start, rows.stop)))
+        values = raw.take(np.arange(rows.start, rows.stop))
+        coordinates = bundle.coordinates(values)
         found = Prediction(assigned.cluster[rows], assigned.confidence[rows], assigned.distance[rows], coordinates)
+        part = part.rename_columns(list(free_names(part.column_names, memberships).values()))
         table = with_prediction(part, found, has_distance=has_distance)
+        if memberships:
+            table = with_memberships(table, bundle.memberships(values, memberships), memberships)
         if rescued is not None:
             table = _with_rescued(table, NoiseAssignment(rescued.cluster[rows], rescued.confidence[rows]))
         yield table
@@ -157,14 +163,15 @@ def with_assignments(
         progress(start / len(raw))
 
 
-def free_names(names: Sequence[str]) -> dict[str, str]:
+def free_names(names: Sequence[str], memberships: int = 0) -> dict[str, str]:
     """Name of a source's column -> its name in an export: one that the export adds itself becomes NAME_source, or NAME_source_2
-    and so on where the source has that too."""
-    taken = {*names, *ADDED}
+    and so on where the source has that too. ``memberships``: in how many clusters the export has memberships."""
+    added = (*ADDED, *membership_columns(memberships))
+    taken = {*names, *added}
     found = {}
     for name in names:
         found[name] = name
-        if name in ADDED:
+        if name in added:
             tried = (f"{name}_source{'' if i == 1 else f'_{i}'}" for i in itertools.count(1))
             found[name] = next(free for free in tried if free not in taken)
             taken.add(found[name])
@@ -188,6 +195,33 @@ def with_prediction(columns: pa.Table, prediction: Prediction, *, has_distance: 
         added[axis] = pa.array(prediction.coordinates[:, i], pa.float32(), mask=absent)
     for name, values in added.items():
         columns = columns.append_column(name, values)
+    return columns
+
+
+def membership_columns(n: int) -> tuple[str, ...]:
+    """The columns that `with_memberships` adds for n clusters; none for 0."""
+    pairs = [name for i in range(1, n + 1) for name in (f"cluster_{i}", f"probability_{i}")]
+    return (*pairs, "outlier") if n else ()
+
+
+def with_memberships(columns: pa.Table, found: Memberships, n: int) -> pa.Table:
+    """The columns with ``cluster_1``, ``probability_1``, ``cluster_2`` and so on for the n likeliest clusters, the likeliest first, and ``outlier``; columns with
+    these names are replaced. They are empty where a row was not placed, or the model has fewer clusters."""
+    absent = np.isnan(found.outlier)
+    added: dict[str, pa.Array] = {}
+    for i in range(n):
+        there = i < found.cluster.shape[1]
+        cluster = found.cluster[:, i] if there else np.zeros(len(absent), np.int32)
+        probability = found.probability[:, i] if there else np.zeros(len(absent), np.float32)
+        empty = absent if there else np.ones(len(absent), bool)
+        added |= {f"cluster_{i + 1}": pa.array(cluster, pa.int32(), mask=empty)}
+        added |= {f"probability_{i + 1}": pa.array(probability, pa.float32(), mask=empty)}
+    added["outlier"] = pa.array(found.outlier, pa.float32(), mask=absent)
+    for name, values in added.items():
+        if name in columns.column_names:
+            columns = columns.set_column(columns.column_names.index(name), name, values)
+        else:
+            columns = columns.append_column(name, values)
     return columns
 
 

@@ -126,6 +126,7 @@ def _export(arguments: list[str]) -> int:
         metavar="all|none|A,B",
         help="columns of the source that are neither features nor roles: all (default), none, or those named",
     )
+    _membership_option(parser)
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     store_options(parser)
     options = parser.parse_args(arguments)
@@ -166,6 +167,7 @@ def _export(arguments: list[str]) -> int:
             data_path=options.data,
             force=options.force,
             sweep=found.sweep,
+            memberships=options.memberships,
             keep={"all": None, "none": []}.get(options.keep, [name for name in options.keep.split(",") if name]),
         )
         if page is not None:
@@ -186,6 +188,24 @@ def _export(arguments: list[str]) -> int:
     written = ", ".join(str(path) for path in (options.out, page) if path is not None)
     print(f"{written}: {done.n_rows:,} rows in {done.n_clusters} clusters, from run {run.run_id} ({run.name})")
     return 0
+
+
+def _membership_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memberships",
+        type=_number_of_memberships,
+        default=0,
+        metavar="N",
+        help="also the N likeliest clusters of each row with their probabilities, and its outlier score",
+    )
+
+
+def _number_of_memberships(text: str) -> int:
+    from gpuclust.model.manifest import MAX_MEMBERSHIPS
+
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_MEMBERSHIPS:
+        raise ConfigurationError(f"--memberships {text} is not a number of clusters from 1 to {MAX_MEMBERSHIPS}")
+    return int(text)
 
 
 def _compare(arguments: list[str]) -> int:
@@ -251,6 +271,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--sheet", metavar="NAME", help="the sheet of an Excel workbook: its name or its number from 1")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
+    _membership_option(parser)
     parser.add_argument(
         "--max-outside",
         type=float,
@@ -275,6 +296,7 @@ def _predict(arguments: list[str]) -> int:
             options.out,
             report=options.report,
             max_outside=options.max_outside,
+            memberships=options.memberships,
             force=options.force,
             model=model,
         )

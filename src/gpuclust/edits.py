@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.profile import Profile, profile, with_rules
 from gpuclust.analysis.table_stats import compute_table_stats
-from gpuclust.assignments import write_tables
+from gpuclust.assignments import with_memberships, write_tables
 from gpuclust.data.files import find_files
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.table import Audit, Roles, Table
 from gpuclust.errors import ExportError, InputError
 from gpuclust.folders import locked, whole_folder
-from gpuclust.model.bundle import merge_labels
+from gpuclust.model.bundle import Bundle, merge_labels
 from gpuclust.model.expressions import read_rules
 from gpuclust.model.files import MODEL as DESCRIPTION
 from gpuclust.model.manifest import (
@@ -320,7 +320,7 @@ def _rewrite(folder: Path, manifest: Manifest, edits: Sequence[Mapping[str, Any]
         del text["index_of"]
         labels = _fitted_labels(manifest)
         own = {name: merge_labels(values, after.merged) for name, values in labels.items()}
-        _write_labels(folder, manifest, own)
+        _write_labels(folder, manifest, own, after.merged)
         for name in (FITTED_CLUSTERS, FITTED_LABELS):
             (folder / name).unlink(missing_ok=True)
         if after.merged:
@@ -414,8 +414,14 @@ def _write_model(path: Path, rows: Sequence[Row], merged: Mapping[int, int]) -> 
     path.write_text(json.dumps(model, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_labels(folder: Path, manifest: Manifest, labels: Mapping[str, np.ndarray]) -> None:
-    """Write the rows again with these columns of labels (n_rows,) int32."""
+def _write_labels(
+    folder: Path, manifest: Manifest, labels: Mapping[str, np.ndarray], merged: Mapping[int, int]
+) -> None:
+    """Write the rows again with these columns of labels (n_rows,) int32, and the memberships that they have."""
+    n_memberships = int(manifest.text.get("memberships") or 0)
+    model = replace(Bundle.load(manifest.folder / MODEL), merged=merged) if n_memberships else None
+    if model is not None and manifest.vectors:
+        raise ExportError("clusters of vectors with memberships cannot be merged; export the run without --memberships")
     csv = (folder / ASSIGNMENTS).with_suffix(".csv")
 
     def tables() -> Iterable[pa.Table]:
@@ -427,6 +433,9 @@ def _write_labels(folder: Path, manifest: Manifest, labels: Mapping[str, np.ndar
                     at = table.column_names.index(name)
                     part = pa.array(values[start : start + table.num_rows], pa.int32())
                     table = table.set_column(at, table.schema.field(at), part)
+                if model is not None:
+                    raw = np.column_stack([table[c].to_numpy().astype(np.float64) for c in manifest.features.values()])
+                    table = with_memberships(table, model.memberships(raw, n_memberships), n_memberships)
                 yield table
                 start += table.num_rows
 

@@ -92,9 +92,11 @@ def export(
     force: bool = False,
     sweep: str | None = None,
     keep: Sequence[str] | None = None,
+    memberships: int = 0,
 ) -> Exported:
     """Write the export folder of a finished job. ``sweep``: the sweep that the manifest describes, where it is not the run's own.
-    ``keep``: which columns of the source that are neither features nor roles are kept; None for all of them.
+    ``keep``: which columns of the source that are neither features nor roles are kept; None for all of them. ``memberships``: in how many
+    clusters, the likeliest first, the export has the membership of each row, and its outlier score (`Bundle.memberships`).
 
     The table is read and cleaned again from its source (``data_path`` where it has moved), its content checked against
     the run's fingerprint, and its labels against the run's. A folder that is replaced hands its names on (`gpuclust.edits.carry_edits`). Raises ExportError when the folder exists (unless ``force``),
@@ -117,6 +119,7 @@ def export(
             feature_blocks(table, context.backend.frames),
             assigned,
             rescue=True,
+            memberships=memberships,
             progress=lambda done: context.display.stage("writing", done),
         )
         path = path_of(job.config.data, recorder)
@@ -127,10 +130,11 @@ def export(
         if table.vectors:
             np.save(folder / POINTS, neighbour_points(bundle, feature_blocks(table, context.backend.frames)))
         bundle.save(folder / MODEL)
-        renamed = {name: free for name, free in free_names(columns.names).items() if name != free}
+        renamed = {name: free for name, free in free_names(columns.names, memberships).items() if name != free}
         found_in = _at_sizes(recorder.sweep_of(run, sweep), recorder, job.config.cluster.name)
         manifest = _manifest(folder, run, job, table, assigned, found_in) | {"renamed": renamed}
         manifest |= {"path": path} if path else {}
+        manifest |= {"memberships": memberships} if memberships else {}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         notes = carry_edits(folder, out) if (out / MANIFEST).is_file() else ()
     return Exported(out, run, table.n_rows, len(described.proper), tuple(manifest["warnings"]), notes)

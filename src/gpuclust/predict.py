@@ -63,6 +63,7 @@ def predict(
     *,
     report: Path | None = None,
     max_outside: float = MAX_OUTSIDE,
+    memberships: int = 0,
     force: bool = False,
     memory: MemoryConfig | None = None,
     model: str | None = None,
@@ -71,7 +72,7 @@ def predict(
 
     ``rows`` is any file that `data.path` takes, a query, or a `DataConfig.location`, and has the model's features by name; the output, Parquet or CSV by its
     ending, has its columns and ``cluster``, ``confidence``, ``distance``, ``x``, ``y``, ``z``. Rows that cannot be placed
-    keep these empty. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
+    keep these empty. ``memberships``: in how many clusters each row also gets its membership, and its outlier score. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
     (``memory``) are read, placed and written in batches. ``model`` is the name of the model in the report, by default the folder. Raises
     ConfigurationError, ExportError, DataError or ModelError in one line.
     """
@@ -94,7 +95,7 @@ def predict(
         novelty = compare(details, reduce(add, counts), *found)
         exceeding = novelty.exceeding(max_outside)
         with _whole_file(out, "--out") as temporary:
-            tables = with_assignments(given.columns, bundle, given.raw, assigned)
+            tables = with_assignments(given.columns, bundle, given.raw, assigned, memberships=memberships)
             write_tables(tables, **{out.suffix[1:]: temporary})
     if report is not None:
         content = {

@@ -42,6 +42,7 @@ ADDED = (*ADDED_FIRST, "cluster_path")
 ROLES = ("id", "title", "creator", "group", "popularity", "year", "preview")
 MAX_BYTES = 32 << 20
 MAX_FEATURES = 20_000
+MAX_MEMBERSHIPS = 100
 MAX_NAME = 200  # characters of a name that a person gives
 FITTED_LABELS, FITTED_CLUSTERS = "labels_fitted.npy", "clusters_fitted.parquet"
 """Of an export with merged clusters: the labels (n_rows,) int32 and the clusters before the first merge."""
@@ -132,6 +133,7 @@ class Text(_Part):
     versions: dict[str, str] = {}
     renamed: dict[str, Name] | None = None
     path: Annotated[str, Field(max_length=1_000)] = ""
+    memberships: Annotated[int, Field(ge=0, le=MAX_MEMBERSHIPS)] = 0
     edits: list[Edit] = []
     index_of: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gpuclust.errors import InputError
+from gpuclust.errors import InputError, ModelError
 from gpuclust.model.bundle import UNPLACED, Bundle
 from gpuclust.model.records import Cluster
 from gpuclust.model.vectors import vector_columns, without_vectors
@@ -113,6 +113,31 @@ def similar(request: Request, id: inputs.Id, params: Annotated[inputs.Similar, Q
     """The items nearest to an item in the prepared feature space, nearest first."""
     found = library_of(request).similar(id, params.limit, within_cluster=params.within == "cluster")
     return Json(schemas.Neighbours(id, params.within, found))
+
+
+@router.get("/items/{id}/why", response_model=schema_of(schemas.Why), responses=problems(404, 422), tags=["items"])
+def why(request: Request, id: inputs.Id) -> Json:
+    """Why an item is in its cluster: what each feature contributes to the difference of the distances to its cluster and to the next one."""
+    library = library_of(request)
+    model: Bundle = request.app.state.model
+    found = library.item(id)
+    if library.vectors:
+        raise Problem(404, "the export does not hold the vectors, so what each value contributes is not known")
+    try:
+        said = model.explain(
+            np.array([[np.nan if v is None else v for v in found.features.values()]], dtype=np.float64)
+        )
+    except ModelError as error:
+        raise Problem(404, str(error)) from error
+    own, other = int(said.cluster[0]), int(said.next[0])
+    names = {c.cluster: c.name for c in library.clusters}
+    contributions = dict(zip(found.features, said.contributions[0].tolist(), strict=True))
+    return Json(
+        schemas.Why(
+            found.id, own, names.get(own, ""), other, names.get(other, ""),
+            float(said.difference[0]), contributions, float(said.constant[0]),
+        )
+    )  # fmt: skip
 
 
 @router.get("/averages/{by}", response_model=schema_of(Averages), responses=problems(404, 422), tags=["averages"])
@@ -235,8 +260,11 @@ def written(made: Playlist, form: str, url_template: str | None) -> Response:
     tags=["model"],
     response_class=Json,
 )
-def predict(request: Request, params: inputs.Rows) -> Json:
-    """Predict the cluster of rows of features. A row that cannot be predicted has a `problem`; the other rows are predicted."""
+def predict(request: Request, params: inputs.Rows, memberships: Annotated[int, Query(ge=0, le=20)] = 0) -> Json:
+    """Predict the cluster of rows of features. A row that cannot be predicted has a `problem`; the other rows are predicted.
+
+    `memberships=3` adds the three likeliest clusters of each row, and its outlier score.
+    """
     model: Bundle = request.app.state.model
     raw = matrix(params.rows, model.features)
     placement = model.predict(raw)
@@ -249,7 +277,26 @@ def predict(request: Request, params: inputs.Rows) -> Json:
         if number == UNPLACED:
             number, problem = None, model.obstacle(raw[i])
         predictions.append(schemas.PredictedRow(number, name, confidence, distance, x, y, z, problem))
+    if memberships:
+        add_memberships(predictions, model, raw, memberships, names)
     return Json(schemas.Predictions(tuple(predictions)))
+
+
+def add_memberships(
+    rows: list[schemas.PredictedRow], model: Bundle, raw: np.ndarray, top: int, names: dict[int, str]
+) -> None:
+    """Add the likeliest clusters and the outlier score to predicted rows. Raises Problem for an algorithm without memberships."""
+    try:
+        found = model.memberships(raw, top)
+    except ModelError as error:
+        raise Problem(422, f"memberships: {error}") from error
+    for row, clusters, shares, outlier in zip(
+        rows, found.cluster.tolist(), found.probability.tolist(), found.outlier.tolist(), strict=True
+    ):
+        if row.problem is None:
+            row.outlier = outlier
+            pairs = zip(clusters, shares, strict=True)
+            row.memberships = tuple(schemas.Membership(c, names.get(c, ""), share) for c, share in pairs)
 
 
 def matrix(rows: list[dict[str, inputs.Cell]], features: tuple[str, ...]) -> np.ndarray:

@@ -84,6 +84,15 @@ class Playlist:
     items: tuple[PlaylistEntry, ...]
 
 
+@dataclass(frozen=True)
+class Membership:
+    """A cluster that a row may belong to."""
+
+    cluster: int
+    name: str
+    probability: float
+
+
 @dataclass  # one for each row of a request: a frozen one takes three times as long to make
 class PredictedRow:
     """Where a row belongs."""
@@ -98,6 +107,10 @@ class PredictedRow:
     z: float
     problem: str | None
     """Why the row could not be placed."""
+    memberships: tuple[Membership, ...] = ()
+    """The likeliest clusters, as many as were asked for."""
+    outlier: float | None = None
+    """Where memberships were asked for: larger for a row that fits its cluster less; the definition depends on the algorithm."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,23 @@ class Predictions:
     """One placement for each row sent, in their order."""
 
     predictions: tuple[PredictedRow, ...]
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why an item is in its cluster: `difference` = d(own) - d(next) is the sum of the contributions and the constant."""
+
+    id: str
+    cluster: int
+    name: str
+    next: int
+    """The second nearest cluster."""
+    next_name: str
+    difference: float
+    contributions: Mapping[str, float]
+    """What each feature contributes; a negative value speaks for the own cluster."""
+    constant: float
+    """What no feature contributes: the weights and sizes of the components of a mixture."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from mlflow.models import Model
 from mlflow.models.signature import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.types.schema import ColSpec, Schema
+from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
 from gpuclust.errors import StoreUnavailable, TrackingError
 from gpuclust.model.files import ARRAYS, MODEL
@@ -428,7 +428,7 @@ class MlflowRecorder(Recorder):
                 loader_module=f"{package}.pyfunc",
                 code_paths=[str(Path(code) / package)],
                 data_path=str(bundle),
-                signature=ModelSignature(outputs=outputs),
+                signature=ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("memberships", "long", 0)])),
                 metadata={"features": list(features)},
                 pip_requirements=requirements(bundle),
             )

@@ -28,7 +28,8 @@ class ClusteringModel:
         """Place each row of what `gpuclust.model.rows.to_matrix` takes.
 
         ``cluster`` is -1 for noise and missing where a row cannot be placed; ``distance`` is to the own centre, missing
-        where the algorithm has none. Missing values are pandas' own, which a server writes as null. Raises MlflowException (400 Bad Request from a server) when the rows do not fit.
+        where the algorithm has none. ``params={"memberships": 3}`` adds ``cluster_1``, ``probability_1`` and so on for the likeliest clusters, and
+        ``outlier``. Missing values are pandas' own, which a server writes as null. Raises MlflowException (400 Bad Request from a server) when the rows do not fit.
         """
         from mlflow.exceptions import MlflowException
 
@@ -37,10 +38,22 @@ class ClusteringModel:
         except ModelError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         found = self.bundle.predict(raw)
+        top = int((params or {}).get("memberships") or 0)
         columns: dict[str, Any] = {"cluster": pd.arrays.IntegerArray(found.cluster.astype(np.int64), ~found.placed)}
         for name in ("confidence", "distance"):
             values = getattr(found, name).astype(np.float64)
             columns[name] = pd.arrays.FloatingArray(values, np.isnan(values))
+        if top > 0:
+            try:
+                soft = self.bundle.memberships(raw, top)
+            except ModelError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from None
+            absent = np.isnan(soft.outlier)
+            for i in range(soft.cluster.shape[1]):
+                own, share = soft.cluster[:, i].astype(np.int64), soft.probability[:, i].astype(np.float64)
+                columns[f"cluster_{i + 1}"] = pd.arrays.IntegerArray(own, absent)
+                columns[f"probability_{i + 1}"] = pd.arrays.FloatingArray(share, absent)
+            columns["outlier"] = pd.arrays.FloatingArray(soft.outlier.astype(np.float64), absent)
         return pd.DataFrame(columns, index=index)
 
 
