@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from gpuclust import edits
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.manifest import read_manifest, verify_all
 from gpuclust.serve.library import Library
 
 OLD = Path(__file__).parent / "data" / "export_0_1_0"
@@ -32,3 +34,18 @@ def test_its_model_gives_its_labels() -> None:
     rows = pq.read_table(OLD / "assignments.parquet")
     raw = np.column_stack([rows[name].to_numpy() for name in bundle.features])
     np.testing.assert_array_equal(bundle.predict(raw).cluster, rows["cluster"].to_numpy())
+
+
+def test_it_can_be_named_and_merged(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(OLD, tmp_path / "out"))
+    before = pq.read_table(folder / "clusters.parquet").to_pydict()
+    edits.name_clusters(folder, {0: "Zero"})
+    edits.merge_clusters(folder, [0, 1])
+    verify_all(read_manifest(folder))
+    with Library.open(folder) as library:
+        merged = library.cluster(0)
+    assert (merged.name, merged.size) == ("Zero", sum(before["size"][:2]))
+    edits.undo(folder)
+    edits.undo(folder)
+    after = pq.read_table(folder / "clusters.parquet").to_pydict()
+    assert {name: after[name] for name in before} == before
