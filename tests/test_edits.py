@@ -148,6 +148,15 @@ def test_an_edit_that_cannot_be_is_refused(out: Path, original: Path) -> None:
         with pytest.raises(InputError, match=said):
             call()
     assert contents(out) == contents(original)
+    rows = pd.read_parquet(out / "assignments.parquet")
+    rows.assign(cluster=0).to_parquet(out / "assignments.parquet", index=False)
+    edits.name_clusters(
+        out, {0: "Named"}
+    )  # what an edit does not read keeps its digest, so that a changed file is found out
+    with pytest.raises(ExportError, match="was changed since its export"):
+        edits.merge_clusters(out, [0, 1])
+    with pytest.raises(ExportError, match="was changed since its export"):
+        verify_all(read_manifest(out))
     assert main(["name", str(out), "zero=x"]) == 2
     assert main(["name", "s3://bucket/out", "0=x"]) == 2
 

@@ -1,16 +1,17 @@
 """Memberships, outlier scores and the contributions of features, against scikit-learn, hdbscan's formulas and brute force."""
 
+import asyncio
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture as SkMixture
-from starlette.testclient import TestClient
 
 import gpuclust as gc
 from gpuclust import edits
@@ -234,23 +235,33 @@ def test_new_rows_get_memberships_from_the_command_and_mlflow(folder: Path, tmp_
 def test_the_api_gives_memberships_and_reasons(folder: Path) -> None:
     app = create_app(folder / "out")
     library = app.state.library
-    with TestClient(app, base_url="http://127.0.0.1") as client:
-        item = library.item("track00007")
-        body = {"rows": [dict(item.features), {"energy": None}]}
-        plain = client.post("/api/v1/predict", json=body).json()["predictions"]
-        assert plain[0]["memberships"] == []
-        first, second = client.post("/api/v1/predict?memberships=2", json=body).json()["predictions"]
-        expected = gc.load_model(folder / "out").memberships(pd.DataFrame([item.features]), top=2)
-        names = {c.cluster: c.name for c in library.clusters}
-        assert [m["cluster"] for m in first["memberships"]] == [expected["cluster_1"][0], expected["cluster_2"][0]]
-        assert [m["name"] for m in first["memberships"]] == [names[m["cluster"]] for m in first["memberships"]]
-        assert first["memberships"][0]["probability"] == pytest.approx(expected["probability_1"][0])
-        assert first["outlier"] == pytest.approx(first["distance"], rel=1e-5)
-        assert (second["memberships"], second["outlier"]) == ([], None)
-        why = client.get("/api/v1/items/track00007/why").json()
-        reason = gc.load_model(folder / "out").explain(pd.DataFrame([item.features])).iloc[0]
-        assert (why["cluster"], why["next"], why["name"]) == (item.cluster, reason["next"], names[item.cluster])
-        assert why["contributions"] == pytest.approx({f: reason[f] for f in FEATURES})
-        assert why["difference"] == pytest.approx(sum(why["contributions"].values()))
-        assert why["difference"] < 0
-        assert client.get("/api/v1/items/none/why").status_code == 404
+
+    async def answers() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/api/v1") as client:
+            return [
+                await client.post("/predict", json=body),
+                await client.post("/predict?memberships=2", json=body),
+                await client.get("/items/track00007/why"),
+                await client.get("/items/none/why"),
+            ]
+
+    item = library.item("track00007")
+    body = {"rows": [dict(item.features), {"energy": None}]}
+    plain, soft, reason, missing = asyncio.run(answers())
+    assert plain.json()["predictions"][0]["memberships"] == []
+    first, second = soft.json()["predictions"]
+    expected = gc.load_model(folder / "out").memberships(pd.DataFrame([item.features]), top=2)
+    names = {c.cluster: c.name for c in library.clusters}
+    assert [m["cluster"] for m in first["memberships"]] == [expected["cluster_1"][0], expected["cluster_2"][0]]
+    assert [m["name"] for m in first["memberships"]] == [names[m["cluster"]] for m in first["memberships"]]
+    assert first["memberships"][0]["probability"] == pytest.approx(expected["probability_1"][0])
+    assert first["outlier"] == pytest.approx(first["distance"], rel=1e-5)
+    assert (second["memberships"], second["outlier"]) == ([], None)
+    why = reason.json()
+    known = gc.load_model(folder / "out").explain(pd.DataFrame([item.features])).iloc[0]
+    assert (why["cluster"], why["next"], why["name"]) == (item.cluster, known["next"], names[item.cluster])
+    assert why["contributions"] == pytest.approx({f: known[f] for f in FEATURES})
+    assert why["difference"] == pytest.approx(sum(why["contributions"].values()))
+    assert why["difference"] < 0
+    assert missing.status_code == 404

@@ -159,6 +159,10 @@ def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> 
     together = sorted(set(clusters))
     if len(together) < 2:
         raise InputError("merge needs two clusters or more, as in gpuclust merge out/ 2 5")
+    if read_manifest(folder).vectors:
+        raise ExportError(
+            f"{folder} does not hold the vectors that its clusters are described from, so they cannot be merged; gpuclust name names them"
+        )
     return _edit(folder, {"action": MERGE, "clusters": together, "names": {together[0]: name} if name else {}})
 
 
@@ -314,6 +318,12 @@ def _rewrite(folder: Path, manifest: Manifest, edits: Sequence[Mapping[str, Any]
     """Write what edits change, in a folder that has the files of an export. Files are replaced, never written into: they may be links."""
     before, after = State.after(manifest.text.get("edits") or ()), State.after(edits)
     text = {**manifest.text, "edits": list(edits), "index_of": manifest.index_digest}
+    changed = [CLUSTERS, f"{MODEL}/{DESCRIPTION}"]
+    if after.merged != before.merged:
+        changed += [ASSIGNMENTS, ASSIGNMENTS.replace(".parquet", ".csv"), FITTED_CLUSTERS, FITTED_LABELS]
+    for name in text["sha256"].keys() & set(changed):
+        with opened(manifest.folder, name) as file:
+            verify(file, manifest, name)
     fitted = _fitted_clusters(manifest)
     if after.merged != before.merged:
         shutil.rmtree(folder / INDEX, ignore_errors=True)
@@ -335,18 +345,8 @@ def _rewrite(folder: Path, manifest: Manifest, edits: Sequence[Mapping[str, Any]
     (folder / CLUSTERS).unlink()
     pq.write_table(pa.Table.from_pylist(rows, schema=fitted.schema), folder / CLUSTERS, compression="zstd")
     _write_model(folder / MODEL / DESCRIPTION, rows, after.merged)
-    changed = {
-        CLUSTERS,
-        FITTED_CLUSTERS,
-        FITTED_LABELS,
-        f"{MODEL}/{DESCRIPTION}",
-        ASSIGNMENTS,
-        ASSIGNMENTS.replace(".parquet", ".csv"),
-    }
-    kept_digests = {name: digest for name, digest in text["sha256"].items() if name not in changed}
-    text["sha256"] = kept_digests | {
-        name: _digest(folder / name) for name in sorted(changed) if (folder / name).is_file()
-    }
+    kept = {name: digest for name, digest in text["sha256"].items() if name not in changed}
+    text["sha256"] = kept | {name: _digest(folder / name) for name in changed if (folder / name).is_file()}
     if not edits:
         del text["edits"]
     (folder / MANIFEST).unlink()
@@ -420,8 +420,6 @@ def _write_labels(
     """Write the rows again with these columns of labels (n_rows,) int32, and the memberships that they have."""
     n_memberships = int(manifest.text.get("memberships") or 0)
     model = replace(Bundle.load(manifest.folder / MODEL), merged=merged) if n_memberships else None
-    if model is not None and manifest.vectors:
-        raise ExportError("clusters of vectors with memberships cannot be merged; export the run without --memberships")
     csv = (folder / ASSIGNMENTS).with_suffix(".csv")
 
     def tables() -> Iterable[pa.Table]:
