@@ -98,7 +98,7 @@ def titles_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
     frame["text"] = frame["title"].astype(str)
     if "creator" in roles:
         frame["text"] += frame["creator"].map(lambda name: f" by {name}" if isinstance(name, str) and name else "")
-    return {int(c): tuple(dict.fromkeys(part["text"]))[:MAX_TITLES] for c, part in frame.groupby("cluster")}
+    return {int(str(c)): tuple(dict.fromkeys(part["text"]))[:MAX_TITLES] for c, part in frame.groupby("cluster")}
 
 
 def ask(url: str, model: str, prompt: str) -> str:

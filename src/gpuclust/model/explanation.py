@@ -93,8 +93,7 @@ def explain(centres: Centres, preparation: Preparation, raw: np.ndarray, merged:
     squares = np.stack(
         [np.einsum("ij,ij->i", points - mean, gradient(every, c)) for c, mean in enumerate(centres.means)], axis=1
     )
-    euclidean = centres.constant is None
-    distances = np.sqrt(np.maximum(squares, 0.0)) if euclidean else 0.5 * squares - centres.constant
+    distances = np.sqrt(np.maximum(squares, 0.0)) if centres.constant is None else 0.5 * squares - centres.constant
     own = distances.argmin(axis=1)
     second = np.where(numbers[None] == numbers[own][:, None], np.inf, distances).argmin(axis=1)
     contributions = np.zeros_like(z)
