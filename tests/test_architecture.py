@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edits", "proposals", "export", "compare", "lineage", "predict", "promotion", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "compare", "lineage", "predict", "promotion", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -36,8 +36,8 @@ INSIDE = {
     "reducers": "gpu > pca scalers > prepare",
     "report": "map_points page terminal text_collection > style > figures_curves figures_lineage figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",
-    "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > api_docs atlas routes > api > server > explorer",
-    "serve/explorer": "address gate points settings tables texts transitions > session > charts items > map_data > views > app > launch main",
+    "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > reasons > api_docs atlas routes > api > server > explorer",
+    "serve/explorer": "address gate points settings tables texts transitions > session > charts items > reasons > cluster_edits map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
     "serve/index": "build > locate > open",
     "tracking": "carried claims current pyfunc recorder store_location > opening > registry > mlflow > ui",

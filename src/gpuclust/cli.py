@@ -206,8 +206,9 @@ def _split(arguments: list[str]) -> int:
         raise ConfigurationError(
             f"{refused[0]}: split takes data and clean from the run; gpuclust {refused[0]} data.within={options.cluster} sets them"
         )
-    given = options.overrides or ["cluster.n_clusters=2,3,4,5,6"]
-    sweeps = options.multirun or not options.overrides
+    by_default = [] if _sets(options.overrides, "cluster") else ["cluster.n_clusters=2,3,4,5,6"]
+    given = [*options.overrides, *by_default]
+    sweeps = options.multirun or bool(by_default)
     planned = plan(["data=table", "data.path=.", *given], multirun=sweeps)
     first = planned.jobs[0].config
     first.data.within = options.cluster

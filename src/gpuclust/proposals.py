@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from gpuclust.edits import EditedExport, Row, open_edits, propose_names
+from gpuclust.edited_files import Row
+from gpuclust.edits import EditedExport, open_edits, propose_names
 from gpuclust.errors import ConfigurationError, ExportError, InputError
 from gpuclust.model.manifest import ASSIGNMENTS, Manifest, opened, read_manifest, verify
 from gpuclust.model.records import NOISE

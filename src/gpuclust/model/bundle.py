@@ -20,7 +20,7 @@ import numpy as np
 from gpuclust.errors import ModelError
 from gpuclust.model.explanation import Explanation, Memberships, explain, memberships
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
-from gpuclust.model.prediction import Place, in_threads, place_rows, row_blocks, rule_of
+from gpuclust.model.prediction import Place, Soft, in_threads, place_rows, row_blocks, rule_of
 from gpuclust.model.preparation import MAP_DIMENSIONS, UNIT, Preparation, arrays_in, preparation_in
 from gpuclust.model.schema import FORMAT
 from gpuclust.model.vectors import listed, vector_columns
@@ -80,6 +80,14 @@ class Bundle:
         """The algorithm's prediction, from prepared points to labels, confidences and distances."""
         return rule_of(self.algorithm).place(self.parameters, self.options)
 
+    @cached_property
+    def soft(self) -> Soft:
+        """From prepared points to memberships and outlier scores. Raises ModelError where the algorithm has none."""
+        rule = rule_of(self.algorithm)
+        if rule.soft is None:
+            raise ModelError(f"{self.algorithm} has no memberships in several clusters")
+        return rule.soft(self.parameters, self.options)
+
     def points(self, raw: np.ndarray) -> np.ndarray:
         """Rows of raw features (n_rows, n_features), missing NaN, to points (n_rows, n_columns) of the prepared space, in the type of the
         matrix. A missing value is what imputation learned, else the middle of the scale."""
@@ -111,12 +119,9 @@ class Bundle:
 
         Raises ModelError where the algorithm has no memberships, or the width is wrong.
         """
-        rule = rule_of(self.algorithm)
-        if rule.soft is None:
-            raise ModelError(f"{self.algorithm} has no memberships in several clusters")
+        soft = self.soft
         raw, usable = self._usable(raw)
-        X = self.preparation.points(raw[usable])
-        found = memberships(rule.soft(self.parameters, self.options), X, self.merged, top)
+        found = memberships(soft, self.preparation.points(raw[usable]), self.merged, top)
         whole = Memberships(
             cluster=np.full((len(raw), found.cluster.shape[1]), UNPLACED, dtype=np.int32),
             probability=np.full((len(raw), found.cluster.shape[1]), np.nan, dtype=np.float32),
