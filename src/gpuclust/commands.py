@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -391,7 +391,14 @@ def _explore(arguments: list[str]) -> int:
         browser=not options.no_browser,
         allowed_hosts=options.allowed_hosts,
         token=options.token,
+        rename=_rename_clusters,
     )
+
+
+def _rename_clusters(folder: Path, names: Mapping[int, str]) -> None:
+    from gpuclust.edits import name_clusters
+
+    name_clusters(folder, names, how="explorer")
 
 
 def _atlas(arguments: list[str]) -> int:

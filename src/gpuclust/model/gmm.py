@@ -109,6 +109,13 @@ def place(parameters: Parameters, options: Options) -> Place:
 
 register_rule(
     PredictionRule(
-        "gmm", arrays, place, options={"covariance_type": tuple(COVARIANCES)}, check=check, soft=soft, centres=centres
+        "gmm",
+        arrays,
+        place,
+        options={"covariance_type": tuple(COVARIANCES)},
+        check=check,
+        soft=soft,
+        centres=centres,
+        outlier="Mahalanobis distance to the component",
     )
 )

@@ -254,6 +254,13 @@ def fall(parameters: Parameters) -> Callable[[np.ndarray, np.ndarray], Placed]:
 
 register_rule(
     PredictionRule(
-        "hdbscan", arrays, place, options={"sampled": (None, True)}, check=check, may_be_empty=("clusters",), soft=soft
+        "hdbscan",
+        arrays,
+        place,
+        options={"sampled": (None, True)},
+        check=check,
+        may_be_empty=("clusters",),
+        soft=soft,
+        outlier="GLOSH, from 0 to 1",
     )
 )

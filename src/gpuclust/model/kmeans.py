@@ -63,5 +63,12 @@ def centres(parameters: Parameters, options: Options) -> Centres:
 
 
 register_rule(
-    PredictionRule("kmeans", {"centers": ArraySpec("f", ("clusters", "columns"))}, place, soft=soft, centres=centres)
+    PredictionRule(
+        "kmeans",
+        {"centers": ArraySpec("f", ("clusters", "columns"))},
+        place,
+        soft=soft,
+        centres=centres,
+        outlier="distance to the centre",
+    )
 )

@@ -66,7 +66,7 @@ class PredictionRule:
     the plain values that a model also has, each with the values allowed (none: any; one of them None: it may be absent). ``place(parameters, options)`` gives the function
     from points (n, n_columns) to their labels, confidences and distances. ``check(parameters, options)`` raises ModelError
     where values are impossible. Axes in ``may_be_empty`` may have the length 0. ``soft(parameters, options)`` gives the function from points to
-    memberships and outlier scores, and ``centres(parameters, options)`` what explains a label; None where the algorithm has none.
+    memberships and outlier scores, which are ``outlier`` in words, and ``centres(parameters, options)`` what explains a label; None where the algorithm has none.
     """
 
     name: str
@@ -77,6 +77,7 @@ class PredictionRule:
     may_be_empty: tuple[str, ...] = ()
     soft: Callable[[Parameters, Options], Soft] | None = None
     centres: Callable[[Parameters, Options], Centres] | None = None
+    outlier: str = ""
 
     def arrays_of(self, options: Options) -> Mapping[str, ArraySpec]:
         """The arrays of a model with these options."""

@@ -17,6 +17,7 @@ from gpuclust.serve import schemas
 from gpuclust.serve.id_suggestions import near_names
 from gpuclust.serve.library import Library
 from gpuclust.serve.problems import Json, Problem
+from gpuclust.serve.reasons import why_of
 from gpuclust.serve.records import Average, Averages, By, Page, SearchResult
 from gpuclust.serve.schemas import problems, schema_of
 from gpuclust.tracks.playlist import Playlist, from_cluster, from_liked, from_taste
@@ -121,23 +122,10 @@ def why(request: Request, id: inputs.Id) -> Json:
     library = library_of(request)
     model: Bundle = request.app.state.model
     found = library.item(id)
-    if library.vectors:
-        raise Problem(404, "the export does not hold the vectors, so what each value contributes is not known")
     try:
-        said = model.explain(
-            np.array([[np.nan if v is None else v for v in found.features.values()]], dtype=np.float64)
-        )
+        return Json(why_of(found, model, {c.cluster: c.name for c in library.clusters}))
     except ModelError as error:
         raise Problem(404, str(error)) from error
-    own, other = int(said.cluster[0]), int(said.next[0])
-    names = {c.cluster: c.name for c in library.clusters}
-    contributions = dict(zip(found.features, said.contributions[0].tolist(), strict=True))
-    return Json(
-        schemas.Why(
-            found.id, own, names.get(own, ""), other, names.get(other, ""),
-            float(said.difference[0]), contributions, float(said.constant[0]),
-        )
-    )  # fmt: skip
 
 
 @router.get("/averages/{by}", response_model=schema_of(Averages), responses=problems(404, 422), tags=["averages"])

@@ -13,6 +13,7 @@ from gpuclust.serve.explorer.session import OpenExport
 from gpuclust.serve.explorer.texts import as_hover, feature_word, figure, fit, reading, short, words
 from gpuclust.serve.explorer.transitions import ClusterTransitions
 from gpuclust.serve.records import Average, Averages
+from gpuclust.serve.schemas import Why
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8F7EE5", "#7A4419")
@@ -21,6 +22,7 @@ MAX_BARS = 30
 MAX_FEATURES = 20  # columns of a heat map
 MAX_SPOKES = 12  # features of a radar chart
 MAX_NAMED_BUBBLES = 25
+MAX_REASONS = 10  # features whose contributions are shown
 STILL = {"displayModeBar": False}  # the configuration of a figure without tools
 MAX_Z = 3.0  # limit of the colour scale, so that one extreme cluster does not make all others pale
 _MARGIN = {"l": 0, "r": 8, "t": 36, "b": 0}
@@ -276,6 +278,43 @@ def share_bubbles(shares: Sequence[CategoryShare], color: str) -> go.Figure:
         xaxis={"title": "× expected", "type": "log", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks], "range": ends.tolist()},
     )  # fmt: skip
     return found
+
+
+def contributions(shown: OpenExport, why: Why, values: Mapping[str, float | None]) -> go.Figure:
+    """What features contribute to the label of a row, the largest first: to the right what speaks for its cluster, to the left for the
+    next one. The value of the row, and the means of the two clusters, on hover."""
+    ordered = sorted(why.contributions.items(), key=lambda pair: -abs(pair[1]))
+    parts = [(feature_word(f), -value, f) for f, value in ordered[:MAX_REASONS]]
+    if rest := ordered[MAX_REASONS:]:
+        parts.append((f"{len(rest):,} other features", -sum(value for _, value in rest), ""))
+    if why.constant:
+        parts.append(("sizes and spreads", -why.constant, ""))
+    found = go.Figure()
+    for c, own in ((why.cluster, True), (why.next, False)):
+        side = [part for part in parts if (part[1] >= 0) == own]
+        found.add_bar(
+            x=[value for _, value, _ in side], y=[as_hover(label) for label, _, _ in side], orientation="h",
+            name=f"for {as_hover(fit(shown.name(c), 40))}", marker={"color": shown.colors.get(c, OTHERS)},
+            text=[f"{value:+.2f}" for _, value, _ in side], textposition="outside", cliponaxis=False, hoverinfo="text",
+            hovertext=[_compared(shown, why, f, values.get(f)) if f else as_hover(label) for label, _, f in side],
+        )  # fmt: skip
+    most = max((abs(value) for _, value, _ in parts), default=1.0) or 1.0
+    found.update_layout(
+        height=110 + 30 * len(parts), margin={**_MARGIN, "t": 8}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": "d(next) − d(own)", "range": [-1.25 * most, 1.25 * most]},
+        yaxis={"automargin": True, "autorange": "reversed", "categoryorder": "array", "categoryarray": [as_hover(p[0]) for p in parts]},
+    )  # fmt: skip
+    return found
+
+
+def _compared(shown: OpenExport, why: Why, feature: str, value: float | None) -> str:
+    """The value of a row, and the means of its cluster and the next one."""
+    lines = [f"{as_hover(feature_word(feature))}: {reading(feature, value)}"]
+    for c in (why.cluster, why.next):
+        if c in shown.clusters:
+            name, mean = as_hover(fit(shown.name(c), 40)), shown.clusters[c].features[feature].mean
+            lines.append(f"mean of {name}: {reading(feature, mean)}")
+    return "<br>".join(lines)
 
 
 def _every_year(averages: Averages) -> dict[int, Average | None]:

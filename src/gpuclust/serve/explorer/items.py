@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from gpuclust.serve.explorer.reasons import reasons
 from gpuclust.serve.explorer.session import OpenExport, like, liked, open_export
 from gpuclust.serve.explorer.settings import settings
 from gpuclust.serve.explorer.texts import as_markdown, feature_word, figure, fit, plural, reading, short, words
@@ -133,6 +134,7 @@ def item_card(shown: OpenExport, item: Item, key: str, *, neighbours: bool = Tru
             if url := page_of(item, settings().url_template):
                 st.link_button(f"Open{_place(url)}", url, icon=":material/open_in_new:")
         player(item, key)
+        reasons(shown, item, key)
         if item.features:
             with st.expander("Features", expanded=not item.title, key=f"features-{key}"):
                 st.dataframe(_features(shown, item), hide_index=True, key=f"table-{key}")

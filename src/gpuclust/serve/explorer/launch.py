@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gpuclust.serve.library import Library
 from gpuclust.serve.server import bind, settings, show_progress
 from gpuclust.tracks.links import check_template
 
+LOCAL = ("localhost", "127.0.0.1", "::1")
 MAX_START_SECONDS = 60
 PING_SECONDS = 30
 SCRIPT = Path(__file__).with_name("main.py")
@@ -53,6 +54,7 @@ def explore(
     browser: bool = True,
     allowed_hosts: Sequence[str] = (),
     token: str | None = None,
+    rename: Callable[[Path, Mapping[int, str]], object] | None = None,
 ) -> int:
     """Serve the explorer of an export until SIGINT or SIGTERM; return the exit status.
 
@@ -64,6 +66,7 @@ def explore(
         url_template: URL template of the page of an item.
         browser: open the page in a browser if there is a display.
         allowed_hosts, token: as in `gpuclust.serve.access.access`.
+        rename: gives clusters of an export names; visitors of a server that only this machine reaches may use it.
 
     Raises:
         ExportError: a folder is not an export.
@@ -81,7 +84,8 @@ def explore(
     try:
         for path in filter(None, (folder, compare)):
             Library.open(path, show_progress).close()
-        configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews, url_template))
+        rename = rename if host in LOCAL else None
+        configure(Settings(folder.resolve(), compare.resolve() if compare else None, previews, url_template, rename))
         port = listening.getsockname()[1]
         threading.Thread(target=_announce, args=(host, port, rules, browser), daemon=True).start()
         _serve(rules, listening)

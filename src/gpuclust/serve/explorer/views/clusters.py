@@ -10,6 +10,7 @@ import streamlit as st
 
 from gpuclust.model.records import NOISE, CategoryShare, Cluster, Example, Rule
 from gpuclust.serve.explorer import address, charts
+from gpuclust.serve.explorer.cluster_edits import cluster_edits
 from gpuclust.serve.explorer.items import can_listen, choose, item_card, navigate, query_param, words_and_groups
 from gpuclust.serve.explorer.session import OpenExport, open_export
 from gpuclust.serve.explorer.texts import as_markdown, feature_word, fit, plural, reading, short, words
@@ -142,6 +143,7 @@ def _one(shown: OpenExport, cluster: Cluster) -> None:
     others += [f"Proposed by a language model: {cluster.proposed_name}"] if cluster.proposed_name else []
     if others:
         st.text("\n".join(others))
+    cluster_edits(shown, cluster)
     with st.container(horizontal=True):
         st.metric("Rows", f"{cluster.size:,}", border=True, width="content")
         st.metric("Share", f"{cluster.fraction:.1%}", border=True, width="content")
