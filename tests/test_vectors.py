@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import httpx
@@ -27,7 +29,7 @@ from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.data.stream import read_streamed
 from gpuclust.data.summary import summary
-from gpuclust.errors import ConfigurationError, DataError, ModelError
+from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.model.bundle import UNPLACED, Bundle
 from gpuclust.model.rows import to_matrix
 from gpuclust.model.vectors import listed, source_columns
@@ -357,6 +359,31 @@ def test_an_export_holds_no_vectors_and_finds_neighbours(fitted):
     assert "embedding" not in SourceColumns(table, data, FRAMES).names
     kept = pa.concat_tables(SourceColumns(table, data, FRAMES, ["embedding"]))
     assert kept["embedding"].equals(pq.read_table(folder / "v.parquet")["embedding"])
+
+
+def test_clusters_of_vectors_are_merged_and_described_from_the_points(fitted, tmp_path):
+    import gpuclust
+    from gpuclust import edits
+
+    folder, _labels, found = fitted
+    out = Path(shutil.copytree(folder / "out", tmp_path / "out"))
+    before = {row["cluster"]: row for row in edits.open_edits(out).clusters}
+    after = {row["cluster"]: row for row in edits.merge_clusters(out, [0, 2]).clusters}
+    assert after[0]["size"] == before[0]["size"] + before[2]["size"]
+    words = {c: {term["value"] for term in before[c]["top_terms"]} for c in (0, 2)}
+    assert {term["value"] for term in after[0]["top_terms"]} == words[0] | words[2]
+    assert after[0]["nearest"] in after
+    inside = np.isin(found.best.labels_, [0, 2])
+    assert all(inside[int(row["id"])] for row in after[0]["representatives"])
+    merged = pq.read_table(out / "assignments.parquet")["cluster"].to_numpy()
+    assert (merged[inside] == 0).all()
+    assert (gpuclust.load_model(out).predict(pq.read_table(folder / "v.parquet"))["cluster"] == merged).all()
+    edits.undo(out)
+    assert edits.open_edits(out).clusters == tuple(before.values())
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"memberships": 2}))
+    with pytest.raises(ExportError, match="does not hold the vectors"):
+        edits.merge_clusters(out, [0, 2])
 
 
 @pytest.mark.parametrize("view", ["overview", "clusters", "one cluster", "compare", "playlist", "search"])

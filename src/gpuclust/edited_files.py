@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from gpuclust.analysis.arrow_schema import cluster_table
 from gpuclust.analysis.profile import Profile, profile, with_rules
-from gpuclust.analysis.table_stats import compute_table_stats
+from gpuclust.analysis.table_stats import categories, compute_table_stats, words_of
 from gpuclust.assignments import with_memberships, write_tables
 from gpuclust.data.files import find_files
 from gpuclust.data.frames import PandasFrames
@@ -35,11 +35,13 @@ from gpuclust.model.manifest import (
     FITTED_LABELS,
     MANIFEST,
     MODEL,
+    POINTS,
     Manifest,
     merged_clusters,
     opened,
     verify,
 )
+from gpuclust.runtime.blocks import MemoryBlocks
 
 NAME, MERGE, PROPOSE = "name", "merge", "propose"
 # The columns of an export that hold labels; `FITTED_LABELS` has them in this order.
@@ -227,7 +229,7 @@ def _merged_rows(manifest: Manifest, fitted: pa.Table, labels: np.ndarray, merge
 
 
 def _described(manifest: Manifest, labels: np.ndarray) -> Profile:
-    """What is in each cluster of ``labels`` (n_rows,), from the rows of the export."""
+    """What is in each cluster of ``labels`` (n_rows,), from the rows of the export; its points stand for vectors."""
     columns = {
         **{column: column for column in manifest.roles.values()},
         **{column: f for f, column in manifest.features.items()},
@@ -242,6 +244,13 @@ def _described(manifest: Manifest, labels: np.ndarray) -> Profile:
     frame = frame.astype(dict.fromkeys(features, np.float64))
     table = Table(frame, Roles(**manifest.roles), features, str(manifest.text.get("fingerprint", "")), Audit())
     stats = compute_table_stats(table, frames)
+    if manifest.vectors:
+        with opened(manifest.folder, POINTS) as file:
+            verify(file, manifest, POINTS)
+            points = MemoryBlocks(np.load(file, allow_pickle=False).astype(np.float64))
+        titles = stats.roles.get("title")
+        words = None if titles is None else categories(words_of(stats.shown[titles]))
+        stats = replace(stats, vectors=points, words=words)
     config = manifest.text.get("config") or {}
     preset = str((config.get("data") or {}).get("preset") or "none")
     found = profile(stats, features, labels, distance=distance, confidence=confidence, preset=preset)

@@ -94,9 +94,10 @@ def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> 
     together = sorted(set(clusters))
     if len(together) < 2:
         raise InputError("merge needs two clusters or more, as in gpuclust merge out/ 2 5")
-    if read_manifest(folder).vectors:
+    manifest = read_manifest(folder)
+    if manifest.vectors and manifest.text.get("memberships"):
         raise ExportError(
-            f"{folder} does not hold the vectors that its clusters are described from, so they cannot be merged; gpuclust name names them"
+            f"{folder} does not hold the vectors that its memberships are computed from; export it without --memberships to merge its clusters"
         )
     return _edit(folder, {"action": MERGE, "clusters": together, "names": {together[0]: name} if name else {}})
 
