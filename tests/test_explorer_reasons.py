@@ -64,7 +64,7 @@ def cluster_page() -> None:
 
 def test_a_row_has_its_reasons_memberships_and_outlier_score(out: Path) -> None:
     configure(Settings(out))
-    shown = AppTest.from_function(card, args=("track00007",)).run()
+    shown = AppTest.from_function(card, args=("track00007",), default_timeout=120).run()
     assert not shown.get("plotly_chart"), "nothing is computed before the switch is on"
     (switch,) = [t for t in shown.toggle if t.label == "Why this cluster?"]
     switch.set_value(True).run()
@@ -86,7 +86,7 @@ def test_a_row_of_noise_has_memberships_and_says_why_it_has_no_contributions(mad
     configure(Settings(made["hdbscan"]))
     library = Library.open(made["hdbscan"])
     noise = library.cluster_items(-1, limit=1).items[0]
-    shown = AppTest.from_function(card, args=(noise.id,)).run()
+    shown = AppTest.from_function(card, args=(noise.id,), default_timeout=120).run()
     shown.toggle[-1].set_value(True).run()
     assert not shown.exception
     assert any("hdbscan has no centres" in c.value for c in shown.caption)
@@ -113,7 +113,7 @@ def test_the_bars_add_up_to_the_difference_and_stand_on_the_side_that_they_speak
 
 def test_a_cluster_is_renamed_on_its_page(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(Settings(out, rename=edits.name_clusters))
-    shown = AppTest.from_function(cluster_page)
+    shown = AppTest.from_function(cluster_page, default_timeout=120)
     shown.query_params["cluster"] = "1"
     shown.run()
     assert shown.text_input[0].value == names_of(out)[1]

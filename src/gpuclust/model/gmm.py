@@ -65,16 +65,17 @@ def centres(parameters: Parameters, options: Options) -> Centres:
     return Centres(means, factors, constant)
 
 
-def mahalanobis(points: np.ndarray, components: Centres) -> np.ndarray:
-    """Squared Mahalanobis distances (n, n_clusters) float64 of points (n, n_columns) to the components."""
-    means, factors = components.means, components.factors
+def log_densities(points: np.ndarray, components: Centres) -> tuple[np.ndarray, np.ndarray]:
+    """log(weight x density) and squared Mahalanobis distances, both (n, n_clusters) float64, of points (n, n_columns) in the components."""
+    means, factors, constant = components.means, components.factors, components.constant
     assert factors is not None
+    assert constant is not None
     squares = np.empty((len(points), len(means)))
     for c in range(len(means)):
         away = points - means[c]
         whitened = away @ factors[c] if factors.ndim == 3 else away * factors[c]
         squares[:, c] = np.einsum("ij,ij->i", whitened, whitened)
-    return squares
+    return constant - 0.5 * squares, squares
 
 
 def soft(parameters: Parameters, options: Options) -> Soft:
@@ -82,8 +83,7 @@ def soft(parameters: Parameters, options: Options) -> Soft:
     components = centres(parameters, options)
 
     def run(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        squares = mahalanobis(points.astype(np.float64), components)
-        scores = components.constant - 0.5 * squares
+        scores, squares = log_densities(points.astype(np.float64), components)
         likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
         own = scores.argmax(axis=1)
         return likelihood / likelihood.sum(axis=1, keepdims=True), np.sqrt(squares[np.arange(len(own)), own])
@@ -98,7 +98,7 @@ def place(parameters: Parameters, options: Options) -> Place:
 
     def run(points: np.ndarray) -> Placed:
         points = points.astype(np.float64)
-        scores = components.constant - 0.5 * mahalanobis(points, components)
+        scores, _ = log_densities(points, components)
         labels = scores.argmax(axis=1)
         confidence = 1.0 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
         away = points - means[labels]
