@@ -22,13 +22,15 @@ _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 @dataclass(frozen=True)
 class OpenExport:
-    """An open export. ``version`` identifies its content; ``colors`` are ``#RRGGBB`` by cluster."""
+    """An open export. ``version`` identifies its content; ``colors`` are ``#RRGGBB`` by cluster, and ``path`` is where the
+    clusters are in those of other runs (`data.within`)."""
 
     folder: Path
     version: str
     library: Library
     clusters: Mapping[int, Cluster]
     colors: Mapping[int, str]
+    path: str = ""
 
     def has(self, *roles: str) -> bool:
         """Whether the export has a column for any of the roles."""
@@ -74,8 +76,8 @@ class OpenExport:
 
     def name(self, cluster: int) -> str:
         """The label of a cluster: its number (3.0 in a run within cluster 3) and its name, which is a text of the export."""
-        known, path = self.clusters.get(cluster), self.library.facts.manifest.get("path")
-        number = f"{path}.{cluster}" if path else str(cluster)
+        known = self.clusters.get(cluster)
+        number = f"{self.path}.{cluster}" if self.path else str(cluster)
         return "Noise" if cluster == NOISE else f"{number} · {known.name}" if known else number
 
 
@@ -92,7 +94,9 @@ def open_export(folder: Path | None = None) -> OpenExport:
 def _open(folder: Path, digest: str) -> OpenExport:
     library = Library.open(folder)
     clusters = {c.cluster: c for c in library.clusters}
-    return OpenExport(folder, digest, library, clusters, colors_of(library.facts.manifest.get("colors"), clusters))
+    manifest = library.facts.manifest
+    colors = colors_of(manifest.get("colors"), clusters)
+    return OpenExport(folder, digest, library, clusters, colors, str(manifest.get("path") or ""))
 
 
 def colors_of(given: object, clusters: Mapping[int, Cluster]) -> dict[int, str]:
