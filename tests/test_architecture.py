@@ -37,7 +37,7 @@ INSIDE = {
     "report": "map_points page terminal text_collection > style > figures_curves figures_lineage figures_maps figures_profile notebook > figures_data > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > reasons > api_docs atlas routes > api > server > explorer",
-    "serve/explorer": "address gate points settings tables texts transitions > session > charts items > reasons > cluster_edits map_data > views > app > launch main",
+    "serve/explorer": "address gate points settings tables texts transitions > session > charts > reasons > items > cluster_edits map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
     "serve/index": "build > locate > open",
     "tracking": "carried claims current pyfunc recorder store_location > opening > registry > mlflow > ui",
