@@ -426,12 +426,14 @@ def test_options_reach_the_configuration() -> None:
         clean={"nulls": "median", "bounds": {"tempo": (1, None)}},
         scale=None,
     )
-    settings = Settings("a,b='c'.csv", options, ("x", "y,z"), "key", "sqlite:///s.db", "mine")
+    columns = {"data.features": ["x", "y,z"], "scale.weights": {"y,z": 2.0}}
+    settings = Settings("a,b='c'.csv", options, columns, "key", "sqlite:///s.db", "mine")
     (job,) = plan_of([gc.KMeans(n_clusters=np.int64(4), tol=0, random_state=9)], settings).jobs
     config = job.config
     assert repr(config.cluster.tol) == "0.0"  # type: ignore[attr-defined]
     assert (config.data.path, config.data.features, config.data.roles.id) == ("a,b='c'.csv", ["x", "y,z"], "key")
     assert config.data.roles.title == "it's a 'title'\\"
+    assert config.scale.weights == {"y,z": 2.0}
     assert (config.reduce.method, config.reduce.n_components) == ("pca", 0.9)
     assert (config.clean.nulls, config.clean.bounds) == ("median", {"tempo": [1, None]})
     assert (config.tracking.uri, config.tracking.experiment) == ("sqlite:///s.db", "mine")

@@ -39,7 +39,11 @@ def fit(
     tracking: str | Path | None = "default",
     experiment: str | None = None,
     features: Sequence[str] | None = None,
+    categorical: Sequence[str] | None = None,
+    circular: Mapping[str, float] | None = None,
     scale: str | None = None,
+    transform: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
     reduce: str | float | None = None,
     clean: str | Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
@@ -65,8 +69,17 @@ def fit(
     features : sequence of str, optional
         The columns to cluster: numbers, or lists of numbers (vectors); by default every column of numbers that is not an id, a flag or a
         label.
+    categorical : sequence of str, optional
+        Columns of categories that are clustered too: one-hot, together as one feature; as frequencies with
+        ``config={"data.encoding": "frequency"}``.
+    circular : mapping, optional
+        Column -> the period after which its values repeat, such as ``{"hour": 24}``.
     scale : {"standard", "minmax", "robust", "unit", "none"}, default="standard"
         "unit" divides each row by its length.
+    transform : mapping, optional
+        Column -> "log", "yeo-johnson" or "quantile", by which it is made more symmetric before it is scaled.
+    weights : mapping, optional
+        Column -> a number above 0, by which the scaled feature is multiplied.
     reduce : int, float, "pca" or "none", default="none"
         The number of principal components, or the share of the variance in (0, 1) that they keep.
     clean : mapping or str, optional
@@ -109,7 +122,14 @@ def fit(
     """
     algorithms = [_default()] if algorithm is None else [algorithm]
     groups = {"scale": scale, "reduce": reduce, "clean": clean, "backend": backend}
-    settings = _settings(data, groups, config, tracking=tracking, experiment=experiment, features=features, seed=seed)
+    columns = {
+        "data.features": features,
+        "data.categorical": categorical,
+        "data.circular": circular,
+        "scale.transform": transform,
+        "scale.weights": weights,
+    }
+    settings = _settings(data, groups, config, tracking=tracking, experiment=experiment, columns=columns, seed=seed)
     from gpuclust.pipeline.start import run_plan
     from gpuclust.planning import in_words_of, plan_of
 
@@ -135,7 +155,11 @@ def sweep(
     tracking: str | Path | None = "default",
     experiment: str | None = None,
     features: Sequence[str] | None = None,
+    categorical: Sequence[str] | None = None,
+    circular: Mapping[str, float] | None = None,
     scale: str | Sequence[str] | None = None,
+    transform: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
     reduce: str | float | Sequence[float] | None = None,
     clean: str | Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
@@ -160,7 +184,7 @@ def sweep(
         the relative validity for HDBSCAN.
     name : str, optional
         The name of the sweep in the tracking store.
-    tracking, experiment, features, scale, reduce, clean, config, seed, backend, progress
+    tracking, experiment, features, categorical, circular, scale, transform, weights, reduce, clean, config, seed, backend, progress
         See `fit`.
 
     Returns
@@ -192,7 +216,14 @@ def sweep(
         **({} if name is None else {"sweep.name": name}),
         **(config or {}),
     }
-    settings = _settings(data, groups, further, tracking=tracking, experiment=experiment, features=features, seed=seed)
+    columns = {
+        "data.features": features,
+        "data.categorical": categorical,
+        "data.circular": circular,
+        "scale.transform": transform,
+        "scale.weights": weights,
+    }
+    settings = _settings(data, groups, further, tracking=tracking, experiment=experiment, columns=columns, seed=seed)
     plan = as_sweep(plan_of(chosen, settings))
     keys = getattr(chosen[0], "_keys", {}) if len(chosen) == 1 else {}
     with in_words_of(keys, settings.given), _Progress(plan.n_jobs, progress) as shown:
@@ -332,7 +363,7 @@ def _settings(
     *,
     tracking: str | Path | None,
     experiment: str | None,
-    features: Sequence[str] | None,
+    columns: Mapping[str, Any],
     seed: Any,
 ) -> Settings:
     from gpuclust.data.query import forget_results
@@ -344,12 +375,27 @@ def _settings(
         values.setdefault("report", "none")
     if seed is not None:
         values["seed"] = seed if isinstance(seed, (Sequence, range)) else int(seed)
-    if isinstance(features, str):
-        raise ConfigurationError(f"features={features!r} is one text; give a list of column names")
     where = _store(tracking)
     in_memory, path, id_column = _path_of(data, where)
-    named = None if features is None else tuple(str(name) for name in features)
-    return Settings(path, values, named, id_column, where, experiment, given=path if in_memory else None)
+    return Settings(path, values, _columns(columns), id_column, where, experiment, given=path if in_memory else None)
+
+
+def _columns(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that name columns, as lists and dictionaries of plain values, without those that are not given."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is None:
+            continue
+        option = key.rpartition(".")[2]
+        if isinstance(value, str):
+            raise ConfigurationError(f"{option}={value!r} is one text; give a list of column names")
+        if key not in ("data.features", "data.categorical"):
+            if not isinstance(value, Mapping):
+                raise ConfigurationError(f"{option}={value!r} is not a mapping; give {{column: value}}")
+            found[key] = {str(name): float(v) if isinstance(v, (int, float)) else v for name, v in value.items()}
+        else:
+            found[key] = [str(name) for name in value]
+    return found
 
 
 def _store(tracking: str | Path | None) -> str | None:

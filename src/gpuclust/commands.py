@@ -278,7 +278,8 @@ def _predict(arguments: list[str]) -> int:
         default=0.2,
         metavar="SHARE",
         help="exit with status 3 when more than this share of a feature's values is outside its training range, or "
-        "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles (default: 0.2; 1: never)",
+        "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles, or more than this share of a column's values are "
+        "categories that the model does not know (default: 0.2; 1: never)",
     )
     parser.add_argument("--uri", help="the tracking store of a registered model (tracking.uri)")
     parser.add_argument("--force", action="store_true", help="replace the files if they exist")
@@ -305,13 +306,14 @@ def _predict(arguments: list[str]) -> int:
     print(f"{scored.path}: {found.n_rows:,} rows{unplaced if found.n_unplaced else ''}")
     for line in found.in_words():
         print(f"  {line}")
-    if not scored.exceeding:
+    unlike = [*(c.in_words() for c in scored.unknown), *(f.in_words() for f in scored.exceeding)]
+    if not unlike:
         return 0
-    worst = scored.exceeding[0]
-    more = f" (and {len(scored.exceeding) - 1} more features)" if len(scored.exceeding) > 1 else ""
+    more = f" (and {len(unlike) - 1} more features)" if len(unlike) > 1 else ""
+    what = "categories" if scored.unknown else "unit"
     print(
-        f"gpuclust: the rows are unlike the training rows: {worst.in_words()}{more}; more than --max-outside "
-        f"{options.max_outside:g}: check the column's unit, or fit a new model. {scored.path} was written",
+        f"gpuclust: the rows are unlike the training rows: {unlike[0]}{more}; more than --max-outside "
+        f"{options.max_outside:g}: check the column's {what}, or fit a new model. {scored.path} was written",
         file=sys.stderr,
     )
     return 3

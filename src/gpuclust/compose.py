@@ -29,7 +29,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from gpuclust.algorithms.registry import algorithms, known_keys
-from gpuclust.config import SOURCE, Config, DataConfig, conf_dir, conf_dirs, did_you_mean, validate
+from gpuclust.config import NAMED_BY_TABLE, SOURCE, Config, DataConfig, conf_dir, conf_dirs, did_you_mean, validate
 from gpuclust.data.files import join_paths
 from gpuclust.errors import ConfigurationError, GpuclustError
 from gpuclust.overrides import (
@@ -187,8 +187,8 @@ def from_yaml(text: str) -> Config:
         if name not in algorithms():
             raise ConfigurationError(f"cluster.name={name} of a recorded configuration is not known here")
         schema = OmegaConf.structured(Config(cluster=algorithms()[name].config()))
-        for mapping in (schema.clean.bounds, schema.reduce.options):
-            OmegaConf.set_struct(mapping, False)
+        for key in NAMED_BY_TABLE:
+            OmegaConf.set_struct(OmegaConf.select(schema, key), False)
         return _to_config(OmegaConf.merge(schema, raw))
 
 
@@ -449,6 +449,10 @@ def _complaint(setting: str, error: BaseException) -> str:
         return f"{setting} is not [low, high]; null leaves an end open, as in [1, null]"
     if key == "clean.bounds":
         return f"{setting}: write one feature at a time, as in clean.bounds.tempo=[1,null]"
+    if key in (examples := {"scale.transform": "tempo=log", "scale.weights": "tempo=2", "data.circular": "hour=24"}):
+        return f"{setting}: write one column at a time, as in {key}.{examples[key]}"
+    if key.startswith(("scale.weights.", "data.circular.")):
+        return f"{setting} is not a number above 0"
     if not is_known(key):
         return unknown(key)
     reason = str(error).splitlines()[0]

@@ -24,6 +24,8 @@ from gpuclust import errors
 from gpuclust.errors import ConfigurationError
 
 AUTO = "auto"
+NAMED_BY_TABLE = ("clean.bounds", "data.circular", "reduce.options", "scale.weights", "scale.transform")
+"""Mappings whose keys are names of the table, or of a plug-in, and therefore not in the schema."""
 UNIT, COSINE = "unit", "cosine"
 
 
@@ -226,7 +228,20 @@ class DataConfig:
     """The columns to cluster; empty: every column of numbers that is not an id, a label, a flag or a constant."""
     exclude: list[str] = field(default_factory=list)
     """Columns that are never features."""
+    categorical: list[str] = field(default_factory=list)
+    """Columns of categories (text, flags, codes) that are clustered too."""
+    encoding: str = one_of("onehot", "onehot", "frequency")
+    """``onehot``: a feature of 0 and 1 for each category, which together count as one feature; ``frequency``: the share of the rows that have
+    the category."""
+    max_categories: int = number(50, low=2, high=1000)
+    """The number of one-hot features of a column: of more categories, the rarest share one."""
+    circular: dict[str, float] = field(default_factory=dict)
+    """``data.circular.COLUMN=PERIOD``: a column whose values repeat after a period, such as hours (24) or musical keys (12); its sine and
+    cosine together count as one feature."""
     roles: RolesConfig = field(default_factory=RolesConfig)
+    weight: str | None = None
+    """A column of numbers of at least 0, or the role ``popularity``: a row of weight 2 counts twice in a fit of K-Means or of a mixture. Scores
+    and profiles count rows."""
     n_rows: int | None = number(None, low=1)
     """The number of rows to read or to generate; null: all of a file, 20,000 of the catalogue."""
     seed: int = number(0, low=0, high=2**32 - 1)
@@ -290,6 +305,9 @@ class CleanConfig:
     """Only rows that meet a condition on the columns in use are kept, such as ``"year >= 2000 and genre != 'live'"``."""
 
 
+TRANSFORMS = ("log", "yeo-johnson", "quantile")
+
+
 @dataclass
 class ScaleConfig:
     """How each feature is centred and scaled."""
@@ -297,6 +315,11 @@ class ScaleConfig:
     method: str = one_of("standard", "standard", "minmax", "robust", "unit", "none", plugins="scalers")
     """``standard``: mean 0, standard deviation 1; ``minmax``: 0 to 1; ``robust``: median 0, interquartile range 1; ``unit``: each row is
     divided by its length."""
+    transform: dict[str, str] = field(default_factory=dict)
+    """``scale.transform.FEATURE=log|yeo-johnson|quantile``: the feature is transformed before it is scaled. ``log``: the logarithm, of
+    values of at least 0; ``yeo-johnson``: the power of Yeo and Johnson that makes it most normal; ``quantile``: normal scores of its ranks."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """``scale.weights.FEATURE=WEIGHT``: the scaled feature, or each value of a vector, is multiplied by this number above 0."""
 
 
 @dataclass
@@ -324,6 +347,8 @@ class ClusterConfig:
 
     forecast: ClassVar[str] = ""
 
+    takes_weight: ClassVar[bool] = False
+    """Whether its fits use the weights of ``data.weight``."""
     name: str = ""
     """The algorithm."""
 
@@ -575,6 +600,13 @@ def validate(config: Config) -> Config:
         if complaint:
             raise ConfigurationError(f"{key}={value} {complaint}")
     _validate_bounds(config.clean)
+    _validate_scale(config.scale)
+    _validate_encodings(config)
+    if config.data.weight is not None and config.cluster.name and not config.cluster.takes_weight:
+        raise ConfigurationError(
+            f"cluster={config.cluster.name} has no weights of rows, so data.weight={config.data.weight} cannot be used; leave it out, or use "
+            "cluster=kmeans or gmm"
+        )
     components = config.reduce.n_components
     if isinstance(components, float) and components > 1:
         raise ConfigurationError(
@@ -629,6 +661,37 @@ def _validate_paths(data: DataConfig) -> None:
     join = data.join
     if data.source == "file" and join.path is None and (join.left or join.right or join.columns):
         raise ConfigurationError(f"data.join.path is missing: name the second table of the join{where}")
+
+
+def _validate_scale(scale: ScaleConfig) -> None:
+    for feature, method in scale.transform.items():
+        if method not in TRANSFORMS:
+            hint = did_you_mean(str(method), TRANSFORMS)
+            raise ConfigurationError(f"scale.transform.{feature}={method} is not one of {', '.join(TRANSFORMS)}{hint}")
+    for feature, weight in scale.weights.items():
+        if not 0 < weight < math.inf:
+            raise ConfigurationError(
+                f"scale.weights.{feature}={weight:g} is not a number above 0; data.exclude=[{feature}] leaves it out"
+            )
+    if scale.method == UNIT and (names := [*scale.transform, *scale.weights]):
+        raise ConfigurationError(
+            f"scale=unit compares the directions of rows as they are, and takes no scale.transform and no scale.weights "
+            f"({', '.join(names[:3])}); use another scale"
+        )
+
+
+def _validate_encodings(config: Config) -> None:
+    data = config.data
+    for name, period in data.circular.items():
+        if not 0 < period < math.inf:
+            raise ConfigurationError(f"data.circular.{name}={period:g} is not a period above 0, such as 24 for hours")
+        if name in data.categorical:
+            raise ConfigurationError(f"{name!r} is in data.categorical and in data.circular; name it in one of them")
+    if config.scale.method == UNIT and (names := [*data.categorical, *data.circular]):
+        raise ConfigurationError(
+            f"scale=unit compares the directions of rows as they are, and takes no data.categorical and no data.circular "
+            f"({', '.join(names[:3])}); use another scale"
+        )
 
 
 def _validate_bounds(clean: CleanConfig) -> None:

@@ -43,7 +43,8 @@ STRONG, REDUNDANT = 0.5, 0.95  # minimum |correlation| of listed pairs, and of r
 MIN_AUDIO_FEATURES = 5  # with as many audio features the preset for tracks is recommended
 MAX_SPREAD_RATIO = 100.0  # with a larger ratio, one feature dominates the distances between unscaled rows
 MAX_CORRELATED = 1000  # correlations are computed for at most this many features
-MAX_PAIRS = 5  # listed redundant pairs
+MAX_CATEGORIES = 20  # a column with as many values is suggested as a categorical one
+MAX_PAIRS = 5  # listed redundant pairs, and skewed features
 MIN_GROUP = 12  # at least this many adjacent columns whose names differ only in a number share a line
 
 
@@ -303,6 +304,38 @@ def advice(found: Description, table: Table) -> list[str]:
             f"{most} has a far larger scale than {least} ({spreads[most] / spreads[least]:,.0f} times its standard "
             "deviation): keep scale=standard, otherwise it dominates the distance"
         )
+    return lines + _categories(found) + _skewed(table)
+
+
+def _categories(found: Description) -> list[str]:
+    """The columns of text or of flags that could be clustered too."""
+    taken = {*found.roles.values(), *found.features}
+    names = [
+        c.name
+        for c in found.columns
+        if c.kind in ("text", "boolean") and c.name not in taken and 2 <= c.n_distinct <= MAX_CATEGORIES
+    ]
+    if not names:
+        return []
+    these = ", ".join(names[:MAX_PAIRS])
+    return [f"text and flags are not clustered unless they are named: data.categorical=[{these}]"]
+
+
+def _skewed(table: Table) -> list[str]:
+    """For each skewed feature, the most skewed first, the transform that makes it more symmetric."""
+    from gpuclust.reducers.transforms import suggest_transform
+
+    found = {name: suggest_transform(table.frame[name].to_numpy(np.float64)) for name in table.column_features}
+    skewed = {name: s for name, s in found.items() if s is not None}
+    ordered = sorted(skewed, key=lambda name: -abs(skewed[name].before))
+    lines = [
+        f"{name} is skewed (skewness {skewed[name].before:+.1f}, {skewed[name].after:+.1f} with {skewed[name].method}), so few rows with "
+        f"{'large' if skewed[name].before > 0 else 'small'} values have most of its variance: scale.transform.{name}={skewed[name].method}"
+        for name in ordered[:MAX_PAIRS]
+    ]
+    if len(ordered) > MAX_PAIRS:
+        more = ", ".join(f"{name}: {skewed[name].method}" for name in ordered[MAX_PAIRS : 4 * MAX_PAIRS])
+        lines.append(f"{len(ordered) - MAX_PAIRS:,} more features are skewed: 'scale.transform={{{more}}}'")
     return lines
 
 

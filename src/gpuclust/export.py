@@ -36,6 +36,7 @@ from gpuclust.edits import carry_edits
 from gpuclust.errors import ExportError, ModelError
 from gpuclust.folders import whole_folder
 from gpuclust.model.bundle import Assignment, Bundle
+from gpuclust.model.encodings import encoded_columns
 from gpuclust.model.manifest import ASSIGNMENTS, CLUSTERS, FORMAT, MANIFEST, MODEL, POINTS
 from gpuclust.model.records import NOISE, noise_warning
 from gpuclust.model.vectors import source_columns
@@ -203,7 +204,8 @@ def reload_run(
         bundle = _whole_bundle(folder)
     table = jobs.get_table(job, context)
     if bundle is not None and bundle.features != table.features:  # an earlier version took other columns by default
-        config.data.features = list(source_columns(bundle.features))
+        made = encoded_columns(bundle.encodings, bundle.features)
+        config.data.features = list(source_columns([name for name in bundle.features if name not in made]))
         job = make_job(config, run.name, {}, context.backend.name)
         table = jobs.get_table(job, context)
     if bundle is None:

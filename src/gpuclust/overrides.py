@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.algorithms.registry import known_keys
-from gpuclust.config import Config, DataConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
+from gpuclust.config import NAMED_BY_TABLE, Config, DataConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.
@@ -53,7 +53,7 @@ _HYDRA = {
 def checked_override(text: str) -> str:
     """Check an override and convert it to the form passed to Hydra.
 
-    ``clean.bounds.FEATURE`` and ``reduce.options.NAME`` are added with ``++``, because their names are not in
+    The keys of `NAMED_BY_TABLE`, such as ``clean.bounds.FEATURE``, are added with ``++``, because their names are not in
     the schema; ``experiment=`` is short for ``experiments=``.
 
     Raises ConfigurationError, with the reason, for a setting of Hydra, a deletion, a package, or an unknown key.
@@ -69,7 +69,7 @@ def checked_override(text: str) -> str:
         raise ConfigurationError(refusal_of_hydra(text, key))
     if sign == "~":
         raise ConfigurationError(_deletion(text, key))
-    if key.startswith(("clean.bounds.", "reduce.options.")) or key == "clean.bounds":
+    if any(key.startswith(f"{mapping}.") for mapping in NAMED_BY_TABLE) or (key in NAMED_BY_TABLE and rest):
         return f"++{key}{rest}"
     if key == "experiment":
         key = STUDIES
@@ -170,6 +170,10 @@ def without_effect(config: Config) -> Mapping[str, str]:
         keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale", "options")}
     if config.data.source == "file" and config.data.n_rows is None:
         keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
+    if not config.data.categorical:
+        keys |= {f"data.{name}": "without data.categorical" for name in ("encoding", "max_categories")}
+    elif config.data.encoding == "frequency":
+        keys["data.max_categories"] = "with data.encoding=frequency"
     if config.workers.name == "here":
         keys |= {f"workers.{name}": "with workers=here" for name in ("address", "scheduler_file", "count", "use")}
     if config.sweep.search == "grid":

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Settings:
 
     path: str
     values: Mapping[str, Any]
-    features: tuple[str, ...] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the configuration whose values have names of columns, which may hold any character: key -> value."""
     id: str | None = None
     tracking: str | None = STORE
     experiment: str | None = None
@@ -160,8 +161,9 @@ def _base(one: _Described, values: Mapping[str, Any], settings: Settings) -> Con
     config.data = config.data.at(settings.path)
     if config.data.query and config.data.folder is None:
         config.data.folder = str(Path.cwd())
-    if settings.features is not None:
-        config.data.features = list(settings.features)
+    for key, value in settings.columns.items():
+        group, _, name = key.partition(".")
+        setattr(getattr(config, group), name, value)
     if settings.id is not None and config.data.roles.id is None:
         config.data.roles.id = settings.id
     if config.data.join.path:

@@ -4,7 +4,7 @@ the rows that the model was fitted on."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -18,14 +18,26 @@ import pyarrow as pa
 from gpuclust.assignments import BATCH_ROWS, assign, frame_batches, tables_of, with_assignments, write_tables
 from gpuclust.config import Config, DataConfig, MemoryConfig
 from gpuclust.data.batches import regroup
+from gpuclust.data.encode import GivenEncodings
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
 from gpuclust.data.stream import open_stream
 from gpuclust.data.vectors import VectorColumn
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.encodings import CIRCULAR, encoded_columns
 from gpuclust.model.manifest import MODEL
-from gpuclust.model.novelty import MAX_OUTSIDE, FeatureShift, Novelty, RangeCounts, compare, count_outside
+from gpuclust.model.novelty import (
+    MAX_OUTSIDE,
+    CategoryShift,
+    FeatureShift,
+    Novelty,
+    RangeCounts,
+    category_shifts,
+    compare,
+    count_categories,
+    count_outside,
+)
 from gpuclust.model.schema import Details
 from gpuclust.model.vectors import listed, vector_columns, without_vectors
 from gpuclust.runtime.blocks import MemoryBlocks, RowBlocks, Run
@@ -39,11 +51,13 @@ from gpuclust.sanitize import mask
 @dataclass(frozen=True)
 class Scored:
     """What was written, and how the rows differ from the training rows. ``exceeding`` are the features of which more
-    than ``max_outside`` of the rows is outside the training range (see `Novelty.exceeding`)."""
+    than ``max_outside`` of the rows is outside the training range (see `Novelty.exceeding`), ``unknown`` the columns of which more are of
+    categories that the model does not know (see `Novelty.unknown`)."""
 
     path: Path
     novelty: Novelty
     exceeding: tuple[FeatureShift, ...]
+    unknown: tuple[CategoryShift, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -87,13 +101,17 @@ def predict(
         raise ExportError(f"--report and --out are both {out}; name two files")
     bundle = Bundle.load(folder / MODEL if (folder / MODEL).is_dir() else folder)
     source = DataConfig(preset="tracks").at(str(rows))
-    with opened(source, bundle.features, memory or MemoryConfig()) as given:
+    with opened(source, bundle, memory or MemoryConfig()) as given:
         assigned = assign(bundle, given.raw)
         details, placed = Details.model_validate(bundle.details), assigned.placed
         counts: list[RangeCounts] = given.raw.collect(_count_outside, details, bundle.features)
         found = (values[placed] for values in (assigned.cluster, assigned.confidence, assigned.distance))
-        novelty = compare(details, reduce(add, counts), *found)
-        exceeding = novelty.exceeding(max_outside)
+        parts: list[list[np.ndarray]] = given.raw.collect(_count_categories, bundle)
+        categories = category_shifts(
+            bundle.encodings, bundle.features, [reduce(add, column) for column in zip(*parts, strict=True)]
+        )
+        novelty = compare(details, reduce(add, counts), *found, categories=categories)
+        exceeding, unknown = novelty.exceeding(max_outside), novelty.unknown(max_outside)
         with _whole_file(out, "--out") as temporary:
             tables = with_assignments(given.columns, bundle, given.raw, assigned, memberships=memberships)
             write_tables(tables, **{out.suffix[1:]: temporary})
@@ -104,10 +122,10 @@ def predict(
             "out": str(out),
             "max_outside": max_outside,
         }
-        content |= {"exceeding": [f.feature for f in exceeding]} | novelty.to_dict()
+        content |= {"exceeding": [*(c.column for c in unknown), *(f.feature for f in exceeding)]} | novelty.to_dict()
         with _whole_file(report, "--report") as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Scored(out, novelty, exceeding)
+    return Scored(out, novelty, exceeding, unknown)
 
 
 @contextmanager
@@ -133,30 +151,44 @@ class OpenedRows:
 
 
 @contextmanager
-def opened(source: DataConfig, features: tuple[str, ...], memory: MemoryConfig) -> Iterator[OpenedRows]:
+def opened(source: DataConfig, bundle: Bundle, memory: MemoryConfig) -> Iterator[OpenedRows]:
     """The rows of a source with the features of a model, as they were read, in memory; or, if the forecast is above the memory limit, in batches
     that are read a second time for the output."""
-    columns = without_vectors(features)
+    features, encodings = bundle.features, bundle.encodings
+    columns, made = without_vectors(features), encoded_columns(encodings, features)
     vectors = {name: place.stop - place.start for name, place in vector_columns(features).items()}
-    data = replace(source, features=[*columns, *vectors])
+    data = replace(
+        source,
+        features=[*(name for name in columns if name not in made), *vectors],
+        categorical=[e.column for e in encodings if e.kind != CIRCULAR],
+        circular={e.column: e.period for e in encodings if e.kind == CIRCULAR},
+        weight=None,
+    )
     path = mask(data.shown)
-    frames = PandasFrames()
+    frames, encoder = PandasFrames(), GivenEncodings(encodings)
+    unwanted = {name for encoding in encodings for name in encoding.features}
     try:
         if forecast(Config(data=data, memory=memory)).rung == RESIDENT:
-            table = read(data, frames)
+            table = read(data, frames, encoder=encoder)
             raw = _raw(table.frame, columns, frames, path)
             _check_sizes(table.vectors, vectors, path)
             blocks = VectorBlocks(raw, table.vectors) if vectors else MemoryBlocks(raw)
-            yield OpenedRows(frame_batches(table.frame, frames), blocks)
+            yield OpenedRows(frame_batches(_without(table.frame, unwanted), frames), blocks)
             return
-        with Scratch(scratch_folder(memory)) as scratch, open_stream(data, frames, scratch) as stream:
+        with Scratch(scratch_folder(memory)) as scratch, open_stream(data, frames, scratch, encoder=encoder) as stream:
             writer = scratch.writer("features", len(features), np.float64)
             for frame in stream.batches():
                 writer.append(_raw(frame, features, frames, path))
-            parts = regroup(tables_of(stream.batches()), BATCH_ROWS)
+            own = (_without(frame, unwanted) for frame in stream.batches())
+            parts = regroup(tables_of(own), BATCH_ROWS)
             yield OpenedRows(parts, writer.close())
     except DataError as error:
         raise DataError(f"{error} (the model needs: {', '.join(listed(features))})") from error
+
+
+def _without(frame: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """The frame without some columns."""
+    return frame[[name for name in frame.columns if name not in names]] if names else frame
 
 
 def _check_sizes(vectors: Sequence[VectorColumn], sizes: Mapping[str, int], path: str) -> None:
@@ -175,6 +207,10 @@ def _raw(frame: pd.DataFrame, features: Sequence[str], frames: PandasFrames, pat
         return np.empty((len(frame), 0))
     values = (frame[f] if frame[f].dtype.kind in "iuf" else frames.to_numeric(frame[f]) for f in features)
     return np.column_stack([column.to_numpy(dtype=np.float64) for column in values])
+
+
+def _count_categories(run: Run, bundle: Bundle) -> list[np.ndarray]:
+    return count_categories(bundle.encodings, bundle.features, run.X)
 
 
 def _count_outside(run: Run, details: Details, features: Sequence[str]) -> RangeCounts:

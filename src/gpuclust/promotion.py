@@ -166,7 +166,7 @@ def compare_versions(
     for version in (champion, challenger):
         with registry.download(version) as folder:
             bundle = Bundle.load(folder)
-        with opened(source, bundle.features, memory or MemoryConfig()) as given:
+        with opened(source, bundle, memory or MemoryConfig()) as given:
             labels.append(assign(bundle, given.raw).cluster)
     names = [
         f"version {v.number} ({registry.run_name(v)})" if v.run_id else f"version {v.number}"

@@ -443,8 +443,9 @@ class Model:
                     f"the rows are not numbers of shape (n_rows, {len(self.features)}): {error}"
                 ) from error
         frame = rows if isinstance(rows, pd.DataFrame) else to_arrow(rows).table.to_pandas()
-        if any(name in frame.columns for name in vector_columns(self.features)):
-            raw, index = to_matrix(frame, self.features)
+        encodings = self._bundle.encodings
+        if encodings or any(name in frame.columns for name in vector_columns(self.features)):
+            raw, index = to_matrix(frame, self.features, encodings)
             return index, raw
         if missing := [name for name in self.features if name not in frame.columns]:
             raise ModelError(f"the rows have no column {', '.join(listed(missing))}, which the model needs")

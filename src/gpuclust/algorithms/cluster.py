@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, algorithm_of, fit
 from gpuclust.config import ClusterConfig, constrained
-from gpuclust.errors import FitError, GpuclustError
+from gpuclust.errors import ConfigurationError, FitError, GpuclustError
 from gpuclust.model.records import NOISE, canonical_order, renumbered, sizes_of
 from gpuclust.runtime.backend import Array, Backend, Progress
 from gpuclust.runtime.blocks import RowBlocks, Run, together
@@ -75,8 +75,12 @@ def cluster(
     K-Means requests are fitted together and HDBSCAN requests share their tree, so several cost less here than one
     by one; on a matrix in blocks all requests share each read of it. ``progress`` is called with the share done, in [0, 1]. ``memory``: see `FitInput`.
     """
-    data = FitInput(matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, memory=memory)
     in_blocks = isinstance(matrix.X, RowBlocks)
+    if matrix.weight is not None and (in_blocks or backend.name != "cpu"):
+        raise ConfigurationError("data.weight is computed in memory on a CPU; use backend=cpu and memory.mode=resident")
+    data = FitInput(
+        matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, memory=memory, weight=matrix.weight
+    )
     batches = _batches(requests, in_blocks)
     results: dict[int, Clustering | GpuclustError] = {}
     for group in [batches] if in_blocks and batches else [[batch] for batch in batches]:

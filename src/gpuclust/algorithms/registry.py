@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from gpuclust.config import ClusterConfig, Config, flatten, plugins
+from gpuclust.config import NAMED_BY_TABLE, ClusterConfig, Config, flatten, plugins
 from gpuclust.errors import ConfigurationError, DeviceLost, GpuclustError
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class FitInput:
     distinct: Distinct | None = None
     progress: Progress = lambda _: None
     memory: int | None = None
+    weight: np.ndarray | None = None
+    """The weights of the rows (n_samples,) float64 on the host, their mean 1; None: each row counts once."""
 
 
 @dataclass(frozen=True)
@@ -254,4 +256,4 @@ def known_keys() -> dict[str, tuple[str, ...]]:
         for key in flatten(Config(cluster=algorithm.config())):
             belongs = key.startswith("cluster.") and key != "cluster.name"
             keys[key] = (*keys.get(key, ()), name) if belongs else ()
-    return keys | {"clean.bounds": (), "reduce.options": (), "experiments": ()}
+    return keys | dict.fromkeys((*NAMED_BY_TABLE, "experiments"), ())

@@ -83,6 +83,7 @@ def run_diagnostics(
             n_resamples=config.score.stability,
             seed=config.seed,
             backend=backend,
+            weight=matrix.weight,
             progress=_timed(refits(config.cluster, config.score.stability), clustering, report),
         )
     if config.analysis.dbcv and found >= 2:

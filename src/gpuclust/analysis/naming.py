@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuclust.model.encodings import CIRCULAR, ONEHOT, Encoding, groups_of
 from gpuclust.pages.text import SECONDS, measure, percent, unit_of, without_unit
 from gpuclust.tracks.presets import PRESETS
 
@@ -26,8 +27,10 @@ MIN_CONTRAST = 0.5  # minimum difference to the nearest cluster in standard devi
 MIN_SPLIT = 0.05  # clusters with equal names and smaller differences are numbered
 MAX_SPLITS = 2  # features that distinguish clusters with equal names; further clusters are numbered
 MAX_VALUES = 1 << 22  # differences of means that are held at once
+MIN_CONCENTRATION = 0.5  # of a circular column whose mean is in a description
 MIXED = "Mixed"  # the name of a cluster that differs from the nearest one in no feature
 HIGH, LOW, HIGHER, LOWER = "high", "low", "higher", "lower"  # of all rows, and of the nearest cluster
+MORE = {HIGHER: "more", LOWER: "less"}
 Part = tuple[int, str]  # a feature and one of these levels
 
 
@@ -40,10 +43,40 @@ class Vocabulary:
     high: tuple[str, ...]
     low: tuple[str, ...]
     units: tuple[str, ...]
+    without_words: frozenset[int] = frozenset()
+    """Places of features that are in no name: the sine and the cosine of a circular column."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """Places of the one-hot features of each column."""
+    categories: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """The column and the category of each one-hot feature, by its place."""
+
+    def worth_saying(self, z: np.ndarray) -> np.ndarray:
+        """The z-scores (n_clusters, n_features) that names are made of: 0 for features without words, and for categories that are rare because
+        another one of the column is frequent."""
+        if not self.without_words and not self.groups:
+            return z
+        z = z.copy()
+        z[:, list(self.without_words)] = 0.0
+        for group in map(list, self.groups):
+            own = z[:, group]
+            has = own.max(axis=1, keepdims=True) >= MIN_Z
+            z[:, group] = np.where(has, np.maximum(own, 0.0), own)
+        return z
+
+    def telling(self, parts: list[Part]) -> list[Part]:
+        """The parts of a name without the categories that are rarer because another one of the column is frequent."""
+        said = {j for group in self.groups if any((f, HIGH) in parts for f in group) for j in group}
+        return [(f, level) for f, level in parts if level in (HIGH, HIGHER) or f not in said]
 
     def phrase(self, part: Part, mean: float | None = None) -> str:
-        """A part of a name: ``high tempo``, ``acoustic``, ``lower energy``; with its mean where it is a time: ``long (14 min)``."""
+        """A part of a name: ``high tempo``, ``acoustic``, ``lower energy``; with its mean where it is a time or a share: ``long (14 min)``,
+        ``genre: rock 60 %``."""
         feature, level = part
+        if feature in self.categories:
+            column, category = self.categories[feature]
+            share = "" if mean is None else f" {100 * mean:.0f} %"
+            said = {HIGH: f"{category}{share}", LOW: f"rarely {category}"}
+            return f"{column}: {said.get(level) or f'{MORE[level]} often {category}'}"
         if level in (HIGHER, LOWER):
             return f"{level} {self.words[feature]}"
         text = (self.high if level == HIGH else self.low)[feature]
@@ -51,8 +84,21 @@ class Vocabulary:
         return f"{text} ({measure(mean, unit)})" if mean is not None and unit in SECONDS else text
 
 
-def vocabulary(features: Sequence[str], preset: str = "none") -> Vocabulary:
-    """The words for features: those of a preset (`gpuclust.tracks.presets`) for the features that it knows, else from the names."""
+def vocabulary(features: Sequence[str], preset: str = "none", encodings: Sequence[Encoding] = ()) -> Vocabulary:
+    """The words for features: those of a preset (`gpuclust.tracks.presets`) for the features that it knows, else from the names. A one-hot
+    feature is its column and its category, as in ``genre: rock 60 %``.
+    """
+    found = list(groups_of(encodings, features).values())
+    onehot = [(encoding, places) for encoding, places in found if encoding.kind == ONEHOT]
+    return replace(
+        _of_columns(features, preset),
+        without_words=frozenset(j for encoding, places in found if encoding.kind == CIRCULAR for j in places),
+        groups=tuple(tuple(places) for _, places in onehot),
+        categories={j: (e.column, features[j].removeprefix(f"{e.column}=")) for e, places in onehot for j in places},
+    )
+
+
+def _of_columns(features: Sequence[str], preset: str) -> Vocabulary:
     known = PRESETS.get(preset)
     terms = [known.terms_of(feature) if known else None for feature in features]
     words = readable(features)
@@ -105,7 +151,8 @@ def names(
     ``near`` as `nearest` returns it, if it is known.
     """
     near = nearest(z) if near is None else near
-    parts = [_parts(z, z_se, i, int(near[i])) for i in range(len(z))]
+    z = spoken.worth_saying(z)
+    parts = [spoken.telling(_parts(z, z_se, i, int(near[i]))) for i in range(len(z))]
     alike: dict[frozenset[Part], list[int]] = {}
     for i, part in enumerate(parts):
         alike.setdefault(frozenset(part), []).append(i)
@@ -232,13 +279,24 @@ def _top_groups(cluster: Cluster) -> str:
 
 def _extreme_features(cluster: Cluster, overall: Mapping[str, float], spoken: Vocabulary) -> str:
     features = list(cluster.features.items())
-    ranked = sorted(range(len(features)), key=lambda i: -abs(features[i][1].z))[:MAX_WORDS]
+    worth = np.abs(spoken.worth_saying(np.array([[stats.z for _, stats in features]]))[0])
+    shown = [i for i in range(len(features)) if worth[i] > 0 or not features[i][1].z]
+    ranked = sorted(shown, key=lambda i: -abs(features[i][1].z))[:MAX_WORDS]
     said = []
     for i in ranked:
         name, stats = features[i]
         if abs(stats.z) >= max(MIN_Z, MIN_STANDARD_ERRORS * stats.z_se):
+            if i in spoken.categories:
+                what = ": ".join(spoken.categories[i])
+                said.append(f"{what} {percent(stats.mean)} ({percent(overall[name])} in all rows)")
+                continue
             own, mean = measure(stats.mean, spoken.units[i]), measure(overall[name], spoken.units[i])
             said.append(f"{HIGH if stats.z > 0 else LOW} {spoken.words[i]} ({own}; {mean} in all rows)")
+    said += [
+        f"{c.column} around {c.mean:.3g} of {c.period:g}"
+        for c in cluster.circular
+        if c.concentration >= MIN_CONCENTRATION
+    ]
     return _join(said) or "close to the average of all rows in every feature"
 
 
@@ -248,8 +306,14 @@ def _vs_nearest(cluster: Cluster, neighbour: Cluster | None, spoken: Vocabulary)
     if not cluster.features:
         return f"Closest cluster: {neighbour.cluster}"
     pairs = list(zip(cluster.features.values(), neighbour.features.values(), strict=True))
-    i = max(range(len(pairs)), key=lambda i: abs(pairs[i][0].z - pairs[i][1].z))
+    shown = [i for i in range(len(pairs)) if i not in spoken.without_words]
+    if not shown:
+        return f"Closest cluster: {neighbour.cluster}"
+    i = max(shown, key=lambda i: abs(pairs[i][0].z - pairs[i][1].z))
     own, other = pairs[i]
+    if i in spoken.categories:
+        what = ": ".join(spoken.categories[i])
+        return f"Closest cluster: {neighbour.cluster}, with {what} {percent(other.mean)} (here {percent(own.mean)})"
     side = HIGHER if other.z > own.z else LOWER
     values = f"{measure(other.mean, spoken.units[i])} vs {measure(own.mean, spoken.units[i])}"
     return f"Closest cluster: {neighbour.cluster}, which has {side} {spoken.words[i]} ({values})"

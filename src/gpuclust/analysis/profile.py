@@ -19,11 +19,15 @@ from gpuclust.analysis.representatives import popular, representatives
 from gpuclust.analysis.rules import rules
 from gpuclust.analysis.table_stats import TableStats
 from gpuclust.analysis.terms import top_terms
+from gpuclust.model.encodings import CIRCULAR, ONEHOT, OTHER, Encoding
 from gpuclust.model.preparation import unit_rows
-from gpuclust.model.records import NOISE, Cluster, FeatureStats
+from gpuclust.model.records import NOISE, CategoryColumn, CategoryShare, CircularMean, Cluster, FeatureStats
 from gpuclust.runtime.blocks import RowBlocks, Run
 from gpuclust.runtime.passes import PerRow
 from gpuclust.sanitize import safe_row
+
+MAX_CATEGORIES = 5
+"""The categories of a column that a cluster is described by."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,13 @@ def profile(
     distance: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
     preset: str = "none",
+    encodings: Sequence[Encoding] = (),
 ) -> Profile:
     """Describe each cluster of ``labels`` (n_rows,) int, and the noise (-1) where there is some.
 
     ``distance`` (n_rows,) to the own centre and ``confidence`` (n_rows,) choose the representative rows; everything
     else follows from the labels and the table alone, so that a rebuilt clustering has the same names. ``preset``: whose words
-    the names use (`gpuclust.analysis.naming.vocabulary`).
+    the names use (`gpuclust.analysis.naming.vocabulary`). ``encodings``: of the columns that some features come from.
     """
     members = Members(labels)
     described = _describe(stats, members, features)
@@ -92,7 +97,7 @@ def profile(
     means = {c: np.array([p.mean for p in described[c].values()]) for c in proper}
     if stats.vectors is not None:
         means = _vector_means(stats.vectors, labels, proper)
-    spoken = naming.vocabulary(features, preset)
+    spoken = naming.vocabulary(features, preset, encodings)
     nearest = naming.nearest(z if stats.vectors is None else _directions(list(means.values())))
     groups = top_categories(stats.groups, labels, members.clusters)
     creators = top_categories(stats.creators, labels, members.clusters)
@@ -107,6 +112,7 @@ def profile(
         )
     names = {NOISE: "Noise"} | dict(zip(proper, named, strict=True))
     near = {c: proper[i] if i >= 0 else None for c, i in zip(proper, nearest, strict=True)}
+    overall = dict(zip(features, stats.mean.tolist(), strict=True))
     usable = distance if distance is not None and not np.isnan(distance).any() else None
     central = representatives(stats, members, means, usable, confidence)
     liked = popular(stats, members)
@@ -123,12 +129,46 @@ def profile(
             top_creators=creators[c].by_count,
             top_creators_by_lift=creators[c].by_lift,
             top_terms=terms[c],
+            categories=_categories(described[c], size, overall, encodings),
+            circular=_circular_means(described[c], encodings),
             representatives=central.get(c, ()),
             popular=liked[c],
         )
         for c, size in members.sizes.items()
     }
-    return Profile(tuple(features), _with_sentences(clusters, stats, features, spoken))
+    return Profile(tuple(features), _with_sentences(clusters, overall, spoken))
+
+
+def _categories(
+    described: Mapping[str, FeatureStats], size: int, overall: Mapping[str, float], encodings: Sequence[Encoding]
+) -> tuple[CategoryColumn, ...]:
+    """The most frequent categories of each one-hot column in a cluster of ``size`` rows, from the means of its features; ``overall`` are
+    those of all rows."""
+    found = []
+    for encoding in encodings:
+        if encoding.kind != ONEHOT:
+            continue
+        names = [*encoding.categories, *([OTHER] if encoding.other_feature else [])]
+        shares = [
+            CategoryShare(name, round(share * size), share / overall[feature], share)
+            for name, feature in zip(names, encoding.features, strict=True)
+            if feature in described and (share := described[feature].mean) > 0
+        ]
+        shares.sort(key=lambda s: -s.fraction)
+        found.append(CategoryColumn(encoding.column, tuple(shares[:MAX_CATEGORIES])))
+    return tuple(found)
+
+
+def _circular_means(described: Mapping[str, FeatureStats], encodings: Sequence[Encoding]) -> tuple[CircularMean, ...]:
+    """The means of circular columns in a cluster, from those of their sines and cosines."""
+    found = []
+    for encoding in encodings:
+        if encoding.kind == CIRCULAR and all(name in described for name in encoding.features):
+            sine, cosine = (described[name].mean for name in encoding.features)
+            turn = np.arctan2(sine, cosine) / (2 * np.pi) % 1.0
+            length = min(float(np.hypot(sine, cosine)), 1.0)
+            found.append(CircularMean(encoding.column, float(turn * encoding.period), encoding.period, length))
+    return tuple(found)
 
 
 def _directions(means: Sequence[np.ndarray]) -> np.ndarray:
@@ -185,9 +225,8 @@ def _matrix(described: Sequence[Mapping[str, FeatureStats]], which: str, n_featu
 
 
 def _with_sentences(
-    clusters: Mapping[int, Cluster], stats: TableStats, features: Sequence[str], spoken: naming.Vocabulary
+    clusters: Mapping[int, Cluster], overall: Mapping[str, float], spoken: naming.Vocabulary
 ) -> tuple[Cluster, ...]:
-    overall = dict(zip(features, stats.mean.tolist(), strict=True))
     return tuple(
         replace(c, description=naming.sentence(c, overall, None if c.nearest is None else clusters[c.nearest], spoken))
         for c in clusters.values()

@@ -21,6 +21,7 @@ from gpuclust.data.summary import dropped_rows_warnings
 from gpuclust.data.table import Column, ExcludedColumn, Frame, Frames, Step, Table, host_values
 from gpuclust.data.vectors import VectorColumn, hash_vectors, is_bad
 from gpuclust.errors import CleaningError, ConfigurationError, InputError
+from gpuclust.model.encodings import encoded_columns
 from gpuclust.model.expressions import Condition, parse_condition
 
 MEAN_ROWS = 65_536
@@ -34,7 +35,7 @@ def clean(table: Table, config: CleanConfig, frames: Frames, *, unit: bool = Fal
 
     The rules in this order: rows whose vector is missing, has another length or is not finite are dropped, with ``unit`` (rows are
     scaled to length 1) also those that are zero; text and infinities in features become missing; rows outside `clean.bounds` are dropped; rows
-    without a group are dropped if `clean.require_group`; rows that do not meet `clean.where` are dropped; rows with a missing feature are dropped, or the value is filled
+    without a group are dropped if `clean.require_group`; rows that do not meet `clean.where` are dropped; rows without a weight (``data.weight``) are dropped; rows with a missing feature are dropped, or the value is filled
     with the median or the mean of the remaining rows; rows that repeat an earlier id or row are dropped; features with a
     single value are dropped. Every rule is a step of the audit.
 
@@ -174,6 +175,7 @@ class RowRules:
 
     def __init__(self, table: Table, config: CleanConfig, frames: Frames, *, unit: bool = False) -> None:
         self._features, self._id = list(table.column_features), table.roles.id
+        self._encoded = encoded_columns(table.encodings, table.features)
         self._nulls, self._frames = config.nulls, frames
         types = dict(zip(table.frame.columns, table.frame.dtypes, strict=True))
         numeric = [n for n in table.frame.columns if n in self._features or types[n].kind in "iuf"]
@@ -185,6 +187,8 @@ class RowRules:
             self._filters.append(_with_group(table.roles.group))
         if config.where is not None:
             self._filters.append(_where(config.where, list(table.frame.columns), frames))
+        if table.roles.weight is not None:
+            self._filters.append(_with_weight(table.roles.weight))
         self.repeats = (
             f"{self._id} seen before" if config.duplicates == "id" else "all columns in use as in an earlier row"
         )
@@ -275,8 +279,8 @@ class RowRules:
         return log
 
     def _ordered(self, counts: Counter[str]) -> dict[str, int]:
-        """The counts that are not 0, in the order of the features."""
-        return {name: counts[name] for name in self._features if counts[name]}
+        """The counts that are not 0, in the order of the features; all features of an encoded column have one count."""
+        return {self._encoded.get(name, name): counts[name] for name in self._features if counts[name]}
 
     def fills(self, values: np.ndarray, effects: Effects) -> dict[str, float]:
         """The fill value of every feature, because a row to predict may lack any of them. Raises CleaningError if a feature has no
@@ -323,6 +327,13 @@ def _with_vector(column: VectorColumn, unit: bool) -> _Filter:
 def _with_length(features: Sequence[str]) -> _Filter:
     """Drop rows that are zero in every feature, which cannot be scaled to length 1."""
     return _Filter("length", "zero in every feature", lambda frame: (frame[list(features)] != 0).any(axis=1))
+
+
+def _with_weight(name: str) -> _Filter:
+    """Drop rows without a weight, or with a negative one."""
+    return _Filter(
+        "weight", f"no {name} of at least 0", lambda frame: frame[name].between(0, MAX_MAGNITUDE).fillna(False)
+    )
 
 
 def _vectors_at(table: Table, rows: np.ndarray | None) -> tuple[VectorColumn, ...]:

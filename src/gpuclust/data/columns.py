@@ -17,6 +17,8 @@ ID_NAME = re.compile(
 )
 """The names of columns that identify rows, as `normalise_name` writes them."""
 MAX_FEATURES = 50_000
+WEIGHT = "weight"
+"""The role of the column of ``data.weight``, which has no key in ``data.roles``."""
 ROLE_NAMES = tuple(f.name for f in fields(RolesConfig))
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -25,7 +27,8 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 class ColumnSelection:
     """The columns to read, selected from the schema before the values are known.
 
-    ``roles`` maps a role to its column; ``features`` are in the order of use, and so are the columns of ``vectors``. If ``explicit``, the user listed the features,
+    ``roles`` maps a role to its column; ``features`` are in the order of use, and so are the columns of ``vectors`` and those that are
+    ``encoded`` as features (see `gpuclust.model.encodings`). If ``explicit``, the user listed the features,
     and none of them may be left out. If ``from_preset``, the features are those of a preset.
     """
 
@@ -35,6 +38,7 @@ class ColumnSelection:
     explicit: bool
     from_preset: bool = False
     vectors: tuple[str, ...] = ()
+    encoded: tuple[str, ...] = ()
 
     def with_id(self, name: str) -> ColumnSelection:
         """The same selection with a column as the id; the column is then not a feature."""
@@ -48,8 +52,8 @@ class ColumnSelection:
 
     @property
     def role_columns(self) -> tuple[str, ...]:
-        """Role columns that are not features, each once."""
-        return tuple(c for c in dict.fromkeys(self.roles.values()) if c not in self.features)
+        """Role columns, and columns that are encoded, that are not features, each once."""
+        return tuple(c for c in dict.fromkeys([*self.roles.values(), *self.encoded]) if c not in self.features)
 
     @property
     def unused_booleans(self) -> list[str]:
@@ -90,9 +94,12 @@ def select_columns(
     require_columns(data.features, kinds, "data.features", where)
     require_columns(data.exclude, kinds, "data.exclude", where)
     for name in data.features:
-        if kinds[name] in ("list", "date", "other"):
+        if kinds[name] in ("list", "date", "other") and name not in data.categorical:
             raise ConfigurationError(f"data.features: {name!r} holds no numbers ({kinds[name]}); leave it out")
+    encoded = _encoded(kinds, data, where)
     roles = _roles(kinds, data.roles, where, preset)
+    if data.weight is not None:
+        roles[WEIGHT] = _weight(kinds, data.weight, roles, where)
     if data.features:
         features = [name for name in dict.fromkeys(data.features) if name not in data.exclude]
     elif preset:
@@ -100,16 +107,16 @@ def select_columns(
     else:
         features = [name for name in kinds if not _exclusion_reason(name, kinds, data, roles)]
     vectors = tuple(name for name in features if kinds[name] == "vector")
-    features = [name for name in features if kinds[name] != "vector"]
-    if not features and not data.features and not preset:
+    features = [name for name in features if kinds[name] != "vector" and name not in encoded]
+    if not features and not encoded and not data.features and not preset:
         vectors = _only_vectors(kinds, data, roles)
-    selected = {*features, *vectors}
+    selected = {*features, *vectors, *encoded}
     left_out = tuple(
         ExcludedColumn(name, _exclusion_reason(name, kinds, data, roles, preset) or "not named in data.features")
         for name in kinds
         if name not in selected
     )
-    if not features and not vectors:
+    if not features and not vectors and not encoded:
         wanted = f"{preset.feature_kind} (preset {preset.name})" if preset else "numeric column"
         seen = "; ".join(f"{out.column}: {out.reason}" for out in left_out[:8])
         raise DataError(f"{where} has no {wanted} to cluster; name columns in data.features ({seen})")
@@ -120,7 +127,31 @@ def select_columns(
         )
     explicit = bool(data.features)
     from_preset = bool(preset) and not explicit
-    return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset=from_preset, vectors=vectors)
+    return ColumnSelection(roles, tuple(features), left_out, explicit, from_preset, vectors, encoded)
+
+
+def _weight(kinds: Mapping[str, str], wanted: str, roles: Mapping[str, str], where: str) -> str:
+    """The column of ``data.weight``: that of the role of this name, else the column. Raises ConfigurationError."""
+    name = roles.get(wanted, wanted)
+    require_columns([name], kinds, "data.weight", where)
+    if kinds[name] not in ("number", "boolean"):
+        raise ConfigurationError(
+            f"data.weight={wanted}: {name!r} holds no numbers ({kinds[name]}); name another column"
+        )
+    return name
+
+
+def _encoded(kinds: Mapping[str, str], data: DataConfig, where: str) -> tuple[str, ...]:
+    """The columns of ``data.categorical`` and ``data.circular``. Raises ConfigurationError for one that does not exist, or has another kind."""
+    require_columns(data.categorical, kinds, "data.categorical", where)
+    require_columns(data.circular, kinds, "data.circular", where)
+    for name in data.categorical:
+        if kinds[name] not in ("text", "number", "boolean", "empty"):
+            raise ConfigurationError(f"data.categorical: {name!r} holds no categories ({kinds[name]}); leave it out")
+    for name in data.circular:
+        if kinds[name] != "number":
+            raise ConfigurationError(f"data.circular.{name}: the column holds no numbers ({kinds[name]}); leave it out")
+    return tuple(name for name in dict.fromkeys([*data.categorical, *data.circular]) if name not in data.exclude)
 
 
 def _only_vectors(kinds: Mapping[str, str], data: DataConfig, roles: Mapping[str, str]) -> tuple[str, ...]:
@@ -160,7 +191,12 @@ def id_candidates(selection: ColumnSelection, keys: Sequence[str], kinds: Mappin
     """
     if "id" in selection.roles:
         return IdCandidates()
-    taken = {*selection.roles.values(), *selection.vectors, *(selection.features if selection.explicit else ())}
+    taken = {
+        *selection.roles.values(),
+        *selection.vectors,
+        *selection.encoded,
+        *(selection.features if selection.explicit else ()),
+    }
     free = [name for name in keys if name not in taken]
     named = [name for name in free if ID_NAME.search(normalise_name(_CAMEL.sub("_", name)))]
     return IdCandidates(tuple(named), tuple(n for n in free if kinds[n] == "text" and n not in named))

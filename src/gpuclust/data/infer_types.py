@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 
 from gpuclust.data.columns import ColumnSelection
+from gpuclust.data.encode import Encoder, encoded_exclusions, encoded_names, with_encoded
 from gpuclust.data.feature_checks import FeatureIssue, check_features, split_issues
 from gpuclust.data.lists import list_style, parse_lists
 from gpuclust.data.table import NULL_SPELLINGS, Column, ExcludedColumn, Frame, Frames, Step
 from gpuclust.errors import ConfigurationError, DataError
+from gpuclust.model.encodings import Encoding
 
 HEAD_ROWS = 1000
 """The first rows, by which lists written as text are recognised."""
@@ -33,11 +35,14 @@ class TypedColumns:
     """The columns that are left out because of their values."""
     doubtful: dict[str, FeatureIssue] = field(default_factory=dict)
     """The features that are used although their values suggest that they are not measurements."""
+    encodings: tuple[Encoding, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Columns that are encoded and stay in the frame."""
 
     @property
     def columns(self) -> list[str]:
-        """The final columns: id, other roles, features."""
-        return list(dict.fromkeys([*self.roles.values(), *self.features]))
+        """The final columns: id, other roles, features, encoded columns that stay."""
+        return list(dict.fromkeys([*self.roles.values(), *self.features, *self.kept]))
 
     @property
     def text_roles(self) -> list[tuple[str, str]]:
@@ -46,8 +51,8 @@ class TypedColumns:
 
     @property
     def number_roles(self) -> list[tuple[str, str]]:
-        """The roles that hold numbers, and their columns: popularity, then year."""
-        return sorted((role, name) for role, name in self._free_roles() if role in ("popularity", "year"))
+        """The roles that hold numbers, and their columns: popularity, weight, then year."""
+        return sorted((role, name) for role, name in self._free_roles() if role in ("popularity", "weight", "year"))
 
     def _free_roles(self) -> list[tuple[str, str]]:
         return [(role, name) for role, name in self.roles.items() if name not in self.features]
@@ -84,9 +89,17 @@ class TypedColumns:
         self.unsuitable, self.doubtful = unsuitable, {n: doubtful[n] for n in issues if n in doubtful}
         self.left_out += [ExcludedColumn(name, t.text) for name, t in unsuitable.items()]
         self.features = tuple(name for name in issues if name not in unsuitable)
-        if not self.features and not selection.vectors:
+        if not self.features and not selection.vectors and not selection.encoded:
             seen = "; ".join(f"{out.column}: {out.reason}" for out in self.left_out[:8])
             raise DataError(f"{where} has no numeric column to cluster ({seen}); name columns in data.features")
+
+    def encode(self, encoder: Encoder, columns: Collection[str]) -> None:
+        """Add the features of encoded columns; ``columns`` are those of the table. Raises ConfigurationError."""
+        self.encodings, notes = encoder.encodings()
+        self.features = (*self.features, *encoded_names(self.encodings, columns))
+        self.notes += notes
+        self.kept = encoder.kept
+        self.left_out += [out for out in encoded_exclusions(self.encodings) if out.column not in self.roles.values()]
 
     def name_number_role(self, role: str, name: str, column: Column, taken: Collection[str]) -> str:
         """The column that the numbers of a role go to: a year from text or a date goes into one called year."""
@@ -114,8 +127,10 @@ def infer_types(
     *,
     decimal: str = ".",
     where: str = "the table",
+    encoder: Encoder | None = None,
 ) -> TypedColumns:
-    """Give every column its final type and leave out the features that are not measurements.
+    """Give every column its final type and leave out the features that are not measurements. ``encoder`` makes features of the columns that
+    are encoded.
 
     Raises:
         ConfigurationError: a feature that the user named is text.
@@ -129,6 +144,10 @@ def infer_types(
         if types[name].kind in "iuf" or _make_numeric(typed, name, selection.explicit, frames, decimal)
     ]
     typed.exclude_unsuitable(check_features(frame, numeric, frames), selection, where)
+    if encoder is not None and selection.encoded:
+        encoder.add(frames.to_pandas(frame[encoder.columns]))
+        typed.encode(encoder, frame.columns)
+        frame = with_encoded(frame, typed.encodings, frames)
     for role, name in typed.text_roles:
         head = frames.to_pandas(frame[[name]].head(HEAD_ROWS))[name]
         frame[name] = type_text_role(frame[name], text_role_style(role, head), role, frames)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from gpuclust.config import DataConfig
 from gpuclust.data.columns import ColumnSelection, IdCandidates, id_candidates, select_columns
+from gpuclust.data.encode import CategoryCounts, Encoder
 from gpuclust.data.infer_types import TypedColumns, infer_types, text_step
 from gpuclust.data.source import CatalogueSource, FileSource, LoadedTable, fingerprint, open_source
 from gpuclust.data.summary import column_warnings
@@ -20,12 +21,13 @@ from gpuclust.errors import DataError
 from gpuclust.sanitize import mask
 
 
-def read(data: DataConfig, frames: Frames) -> Table:
+def read(data: DataConfig, frames: Frames, *, encoder: Encoder | None = None) -> Table:
     """Read a table: its role columns and its feature columns, with an audit of what was read and what was left out.
 
     Features are numeric but not yet finite. They are `data.features` if set, else those of the preset, else every numeric
     column that is not a role, an index, an id, mostly missing or excluded. `data.n_rows` of a file draws a seeded sample
-    of its rows, in their order. Lists written as text become lists in the creator and group columns.
+    of its rows, in their order. Lists written as text become lists in the creator and group columns. ``encoder`` decides how columns are
+    encoded; by default by their values.
 
     Raises:
         ConfigurationError: a named column does not exist.
@@ -39,7 +41,10 @@ def read(data: DataConfig, frames: Frames) -> Table:
         frame = frame.iloc[rows].reset_index(drop=True)
     joined = opened.source.add_joined(frame, opened.selection, frames)
     source = opened.source
-    typed = infer_types(joined.frame, opened.selection, roles, frames, decimal=source.decimal, where=source.where)
+    encoder = encoder or CategoryCounts(data)
+    typed = infer_types(
+        joined.frame, opened.selection, roles, frames, decimal=source.decimal, where=source.where, encoder=encoder
+    )
     return opened.table(typed, typed.frame, rows, len(typed.frame), joined, opened.vectors(rows))
 
 
@@ -109,7 +114,8 @@ class OpenedTable:
             rows_read=n_rows,
             rows_kept=n_rows,
         )
-        return Table(frame, Roles(**typed.roles), features, fingerprint(self.data), audit, rows, vectors)
+        roles, digest = Roles(**typed.roles), fingerprint(self.data)
+        return Table(frame, roles, features, digest, audit, rows, vectors, typed.encodings)
 
 
 def open_table(data: DataConfig, frames: Frames) -> OpenedTable:

@@ -63,7 +63,7 @@ class FileSource:
 
     def load(self, selection: ColumnSelection, candidates: IdCandidates, frames: Frames) -> LoadedTable:
         """Load the selected columns of the files and the id candidates, which stay text. Raises DataError."""
-        text = {name for role, name in selection.roles.items() if role not in ("popularity", "year")}
+        text = {name for role, name in selection.roles.items() if role not in ("popularity", "weight", "year")}
         text = (text | {self.join.left} if self.join else text) - set(selection.features) | {*candidates.all}
         wanted = [*selection.role_columns, *selection.features]
         wanted = [name for name in wanted if not (self.join and name in self.join.kinds)]

@@ -24,6 +24,7 @@ from gpuclust.data.source import CATALOGUE_ROWS, CatalogueSource, open_source
 from gpuclust.data.table import CsvLayout
 from gpuclust.data.vectors import head_size
 from gpuclust.errors import DataError, message_of
+from gpuclust.model.encodings import FREQUENCY
 
 SAMPLE_BYTES = 1 << 20
 SAMPLE_ROWS = 2000
@@ -53,7 +54,13 @@ def source_size(data: DataConfig) -> SourceSize:
     """
     source = open_source(replace(data, n_rows=SAMPLE_ROWS) if data.source == "catalogue" else data)
     selection = select_columns(source.kinds, data, where=source.where, preset=source.preset)
-    n_features = len(selection.features)
+    n_features = len(selection.features) + 2 * len(data.circular)
+    if data.encoding == FREQUENCY:
+        n_features += len(data.categorical)
+    elif isinstance(source, CatalogueSource):
+        n_features += sum(min(source.table[name].nunique(), data.max_categories) for name in data.categorical)
+    else:
+        n_features += sum(_n_categories(source.schema, name, data.max_categories) for name in data.categorical)
     if isinstance(source, CatalogueSource):
         text = pa.Table.from_pandas(source.table[list(selection.role_columns)], preserve_index=False)
         return SourceSize(data.n_rows or CATALOGUE_ROWS, True, n_features, text.nbytes / max(text.num_rows, 1))
@@ -118,14 +125,29 @@ def _widths(schema: FileSchema, names: Sequence[str]) -> dict[str, float]:
     if files.format != "csv":
         table: Any = first_rows(files.paths[0], files.format, names)
         return {name: table.column(name).nbytes / max(table.num_rows, 1) for name in table.column_names}
+    layout, rows = schema.layouts[0], _csv_head(schema)
+    places = {name: layout.columns.index(name) for name in names}
+    return {name: 4 + sum(len(row[i].encode()) for row in rows) / max(len(rows), 1) for name, i in places.items()}
+
+
+def _csv_head(schema: FileSchema) -> list[list[str]]:
+    """Some of the first records of the first delimited file."""
     layout = schema.layouts[0]
-    head, _ = _beginning(files.paths[0], layout)
+    head, _ = _beginning(schema.files.paths[0], layout)
     text = head[: head.rfind(b"\n") + 1].decode(layout.encoding, "replace")
     rows: list[list[str]] = []
     with suppress(csv.Error):  # a field of more than 128 KiB
         rows.extend(csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator))
-    rows = [
-        row for row in rows[int(layout.header) :: max(1, len(rows) // SAMPLE_ROWS)] if len(row) == len(layout.columns)
-    ]
-    places = {name: layout.columns.index(name) for name in names}
-    return {name: 4 + sum(len(row[i].encode()) for row in rows) / max(len(rows), 1) for name, i in places.items()}
+    step = max(1, len(rows) // SAMPLE_ROWS)
+    return [row for row in rows[int(layout.header) :: step] if len(row) == len(layout.columns)]
+
+
+def _n_categories(schema: FileSchema, name: str, most: int) -> int:
+    """The number of one-hot features of a column, from the first rows of the first file; ``most`` for a column of a joined table."""
+    if name not in schema.kinds:
+        return most
+    if schema.files.format == "csv":
+        place = schema.layouts[0].columns.index(name)
+        return min(len({row[place] for row in _csv_head(schema)}), most)
+    values: Any = first_rows(schema.files.paths[0], schema.files.format, [name]).column(name)
+    return min(len(values.unique()), most)

@@ -20,6 +20,7 @@ from gpuclust.data.batches import BATCH_ROWS, BatchedFrames
 from gpuclust.data.clean import Effects, IdCounts, RowRules, StepLog, compared_columns, finish, require_two_rows
 from gpuclust.data.disk_frame import DiskFrame, DiskFrameWriter
 from gpuclust.data.distinct import DistinctRows, row_keys
+from gpuclust.data.encode import CategoryCounts, Encoder
 from gpuclust.data.frames import PandasFrames, hash_rows
 from gpuclust.data.medians import means, medians, read_parts
 from gpuclust.data.read import OpenedTable, find_id, open_table
@@ -108,7 +109,12 @@ class TypedStream:
 
 @contextmanager
 def open_stream(
-    data: DataConfig, frames: Frames, scratch: Scratch, *, batch_rows: int = BATCH_ROWS
+    data: DataConfig,
+    frames: Frames,
+    scratch: Scratch,
+    *,
+    batch_rows: int = BATCH_ROWS,
+    encoder: Encoder | None = None,
 ) -> Iterator[TypedStream]:
     """A context with the rows that `read` returns, in batches. Raises the errors of `read`."""
     readers = BatchedFrames(scratch)
@@ -119,9 +125,15 @@ def open_stream(
                 f"vectors ({', '.join(opened.selection.vectors)}) are held in memory, which memory.mode=disk and memory.limit do not "
                 "allow; use memory.mode=resident, a higher memory.limit, or data.n_rows for a sample"
             )
+        if data.weight is not None:
+            raise ConfigurationError(
+                "data.weight needs all rows in memory, which memory.mode=disk and memory.limit do not allow; use memory.mode=resident, a "
+                "higher memory.limit, or data.n_rows for a sample"
+            )
         opened = opened.with_id(find_id(opened.candidates, lambda name: _all_distinct(opened.frame, name, scratch)))
         stream = RowStream(opened, frames, batch_rows)
-        yield TypedStream(opened, stream, StreamedTypes.infer(stream, frames, scratch))
+        types = StreamedTypes.infer(stream, frames, scratch, encoder or CategoryCounts(data))
+        yield TypedStream(opened, stream, types)
     finally:
         readers.remove_parsed()
 
@@ -152,7 +164,9 @@ def _write_kept(
         for batch in stream.batches(types.sources, join=True):
             frame = types.apply(batch.frame)
             if rules is None:
-                table = Table(frame, Roles(**types.typed.roles), types.typed.features, "", Audit())
+                typed = types.typed
+                roles = Roles(**typed.roles)
+                table = Table(frame, roles, typed.features, "", Audit(), encodings=typed.encodings)
                 rules = RowRules(table, config, frames)
             frame, mask, effect = rules.apply(frame)
             effects += effect

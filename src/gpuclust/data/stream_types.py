@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from gpuclust.data.distinct import DistinctRows, row_keys
+from gpuclust.data.encode import Encoder, with_encoded
 from gpuclust.data.feature_checks import FeatureIssue, FeatureSummary, check_summary
 from gpuclust.data.infer_types import (
     HEAD_ROWS,
@@ -96,7 +97,7 @@ class StreamedTypes:
     whole_id: bool = False
 
     @classmethod
-    def infer(cls, stream: RowStream, frames: Frames, scratch: Scratch) -> StreamedTypes:
+    def infer(cls, stream: RowStream, frames: Frames, scratch: Scratch, encoder: Encoder) -> StreamedTypes:
         """Decide the types by passes over the rows. Raises the errors of `infer_types`."""
         opened, source = stream.opened, stream.opened.source
         selection = opened.selection
@@ -107,6 +108,12 @@ class StreamedTypes:
         issues = types._issues(stream, numeric, scratch) if numeric else {}
         typed.exclude_unsuitable(issues, selection, source.where)
         types._roles(stream, first)
+        if selection.encoded:
+            if encoder.columns:
+                for batch in stream.batches(encoder.columns):
+                    encoder.add(batch.frame)
+            types.sources = list(dict.fromkeys([*types.sources, *selection.encoded]))
+            typed.encode(encoder, stream.columns)
         return types
 
     def _numeric(self, stream: RowStream, first: pd.DataFrame, features: Sequence[str], explicit: bool) -> list[str]:
@@ -193,7 +200,7 @@ class StreamedTypes:
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A batch of the columns ``sources`` with the final columns and types."""
-        frame = self._type_texts(self._convert(frame))
+        frame = self._type_texts(self._convert(with_encoded(frame, self.typed.encodings, self.frames)))
         for role, name, new, numbers in self.numbers:
             frame[new] = numbers.typed(number_role(frame[name], role, self.frames, self.decimal))
         name = self.typed.roles["id"]

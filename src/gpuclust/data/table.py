@@ -12,6 +12,7 @@ from gpuclust.data.files import TableFile
 
 if TYPE_CHECKING:
     from gpuclust.data.vectors import VectorColumn
+    from gpuclust.model.encodings import Encoding
 
 # A pandas or a cuDF frame; shared code uses only the methods that both have.
 Frame = Any
@@ -29,6 +30,7 @@ class Roles:
     popularity: str | None = None
     year: str | None = None
     preview: str | None = None
+    weight: str | None = None
 
     def named(self) -> dict[str, str]:
         """The roles that have a column, in the order of the fields: role -> column."""
@@ -90,7 +92,7 @@ class Table:
     column; features are float64 and finite. ``fingerprint`` identifies the content that was read (a digest of
     the file's bytes, or of the catalogue's parameters), not the cleaning. ``rows`` (n_rows,) int64 are the numbers of the
     rows in the source, counted from 0; None where they are 0..n-1. ``vectors`` are the columns of vectors, which are not in the frame;
-    their values are the last features.
+    their values are the last features. ``encodings`` are of the columns that are features in an encoded form, which are not in the frame.
     """
 
     frame: Frame
@@ -100,6 +102,7 @@ class Table:
     audit: Audit
     rows: np.ndarray | None = None
     vectors: tuple[VectorColumn, ...] = ()
+    encodings: tuple[Encoding, ...] = ()
 
     @property
     def column_features(self) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ def stability(
     n_resamples: int,
     seed: int,
     backend: Backend,
+    weight: np.ndarray | None = None,
     progress: Progress = lambda _: None,
 ) -> Stability:
     """Refit ``request`` on other rows and from other seeds, and compare with its ``labels`` (n_samples,), noise -1.
@@ -97,7 +98,7 @@ def stability(
     Bootstrap and thresholds: Hennig (2007), with clusters matched one to one by the Hungarian method on their Jaccard
     similarity; HDBSCAN on 80 % of the rows, its ``min_cluster_size`` scaled. Prediction strength: Tibshirani and Walther
     (2005), over random halves, each tested by the other. Seeds: adjusted Rand index of refits with the next seeds.
-    ``progress`` receives the fraction done, in [0, 1]; `refits` gives the number of fits in advance.
+    ``weight`` (n_samples,) are the weights of the rows in each fit. ``progress`` receives the fraction done, in [0, 1]; `refits` gives the number of fits in advance.
     """
     began = time.perf_counter()
     total = refits(request, n_resamples)
@@ -108,11 +109,12 @@ def stability(
         request, labels = scaled(request, len(sampled) / len(X)), labels[sampled]
     if len(sampled) < len(X) or isinstance(X, RowBlocks):
         X = take_rows(X, sampled, backend)
+    weight = None if weight is None else weight[sampled]
     rng = np.random.default_rng(seed)
-    resamples = _resamples(X, labels, n_clusters, request, n_resamples, rng, seed, backend)
+    resamples = _resamples(X, labels, n_clusters, request, n_resamples, rng, seed, backend, weight)
     resampled = np.array([report(r) for r in resamples])
-    strengths = np.array([report(s) for s in _strengths(X, request, rng, seed, backend)])
-    others = tuple(report(a) for a in _seeds(X, labels, request, seed, backend))
+    strengths = np.array([report(s) for s in _strengths(X, request, rng, seed, backend, weight)])
+    others = tuple(report(a) for a in _seeds(X, labels, request, seed, backend, weight))
     resampled = resampled.reshape(-1, n_clusters)
     present = np.isfinite(resampled)
     count = np.maximum(present.sum(axis=0), 1)
@@ -155,13 +157,14 @@ def _resamples(
     rng: np.random.Generator,
     seed: int,
     backend: Backend,
+    weight: np.ndarray | None,
 ) -> Iterator[np.ndarray]:
     """Of each resample, the Jaccard similarity of each cluster with its partner; nan where it has no row in the sample."""
     n = len(labels)
     subset = algorithm_of(request).for_subset is not None
     for _ in range(count):
         rows = np.sort(rng.choice(n, int(SUBSET * n), replace=False) if subset else rng.integers(0, n, n))
-        fit = _fit(X, rows, scaled(request, SUBSET), seed, backend)
+        fit = _fit(X, rows, scaled(request, SUBSET), seed, backend, weight)
         distinct, first = np.unique(rows, return_index=True)
         if fit is None:
             yield np.zeros(n_clusters)
@@ -198,14 +201,19 @@ def matched_jaccard(labels: np.ndarray, other: np.ndarray, n_clusters: int) -> n
 
 
 def _strengths(
-    X: Any, request: ClusterConfig, rng: np.random.Generator, seed: int, backend: Backend
+    X: Any,
+    request: ClusterConfig,
+    rng: np.random.Generator,
+    seed: int,
+    backend: Backend,
+    weight: np.ndarray | None,
 ) -> Iterator[float]:
     """Prediction strength of each split: the mean over its two directions."""
     n = len(X)
     for _ in range(SPLITS):
         order = rng.permutation(n)
         halves = [np.sort(order[: n // 2]), np.sort(order[n // 2 :])]
-        fits = [_fit(X, rows, scaled(request, 0.5), seed, backend) for rows in halves]
+        fits = [_fit(X, rows, scaled(request, 0.5), seed, backend, weight) for rows in halves]
         values = []
         for test, train in ((0, 1), (1, 0)):
             model, tested = fits[train], fits[test]
@@ -233,16 +241,26 @@ def strength(labels: np.ndarray, predicted: np.ndarray) -> float:
     return min(shares, default=0.0)
 
 
-def _seeds(X: Any, labels: np.ndarray, request: ClusterConfig, seed: int, backend: Backend) -> Iterator[float]:
+def _seeds(
+    X: Any, labels: np.ndarray, request: ClusterConfig, seed: int, backend: Backend, weight: np.ndarray | None
+) -> Iterator[float]:
     if not algorithm_of(request).seeded:
         return
     for other in range(1, SEEDS + 1):
-        fit = _fit(X, None, request, (seed + other) % 2**32, backend)
+        fit = _fit(X, None, request, (seed + other) % 2**32, backend, weight)
         yield 0.0 if fit is None else agreement(contingency(labels, fit.labels).table).ari
 
 
-def _fit(X: Any, rows: np.ndarray | None, request: ClusterConfig, seed: int, backend: Backend) -> FitResult | None:
+def _fit(
+    X: Any,
+    rows: np.ndarray | None,
+    request: ClusterConfig,
+    seed: int,
+    backend: Backend,
+    weight: np.ndarray | None,
+) -> FitResult | None:
     """A refit on some of the rows, None where the algorithm cannot fit them."""
     taken = X if rows is None else X[backend.to_device(rows)]
-    (result,) = fit(FitInput(taken, seed, backend, ResultCache(0), "refit"), [request])
+    own = weight if weight is None or rows is None else weight[rows]
+    (result,) = fit(FitInput(taken, seed, backend, ResultCache(0), "refit", weight=own), [request])
     return None if isinstance(result, GpuclustError) else result

@@ -8,7 +8,7 @@ shape. `gpuclust.model.schema` has what both files must hold.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from gpuclust.errors import ModelError
+from gpuclust.model.encodings import Encoding, encoded_columns
 from gpuclust.model.explanation import Explanation, Memberships, explain, memberships
 from gpuclust.model.files import ARRAYS, MODEL, ModelFiles, read_model
 from gpuclust.model.prediction import Place, Soft, in_threads, place_rows, row_blocks, rule_of
 from gpuclust.model.preparation import MAP_DIMENSIONS, UNIT, Preparation, arrays_in, preparation_in
-from gpuclust.model.schema import FORMAT
+from gpuclust.model.schema import FIRST_FORMAT, FORMAT
+from gpuclust.model.transforms import transform_arrays
 from gpuclust.model.vectors import listed, vector_columns
 
 # What a row that cannot be placed gets; `Prediction.placed` tells it from noise.
@@ -58,7 +60,8 @@ class Bundle:
 
     ``fills`` replace missing values (what imputation learned), ``bounds`` reject rows as cleaning did, ``details``
     describe the model to people: names, sizes, profile. ``merged``: fitted cluster -> the cluster that it was merged into; confidence
-    and distance of a row stay those of the fitted cluster.
+    and distance of a row stay those of the fitted cluster. ``encodings`` are of the columns that
+    rows have before they are encoded.
     """
 
     algorithm: str
@@ -69,6 +72,7 @@ class Bundle:
     bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     merged: Mapping[int, int] = field(default_factory=dict)
+    encodings: Sequence[Encoding] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -91,7 +95,7 @@ class Bundle:
     def points(self, raw: np.ndarray) -> np.ndarray:
         """Rows of raw features (n_rows, n_features), missing NaN, to points (n_rows, n_columns) of the prepared space, in the type of the
         matrix. A missing value is what imputation learned, else the middle of the scale."""
-        middle = [self.fills.get(f, self.preparation.scaling.offset[j]) for j, f in enumerate(self.features)]
+        middle = [self.fills.get(f, self.preparation.middle(j)) for j, f in enumerate(self.features)]
         raw = np.array(raw, dtype=np.float64, ndmin=2)
         return self.preparation.points(np.where(np.isfinite(raw), raw, middle))
 
@@ -227,7 +231,7 @@ class Bundle:
             low, high = self.bounds.get(feature, (None, None))
             if not np.isfinite(value):
                 if feature not in self.fills:
-                    return f"{feature} is missing"
+                    return f"{encoded_columns(self.encodings, self.features).get(feature, feature)} is missing"
             elif (low is not None and value < low) or (high is not None and value > high):
                 return (
                     f"{feature}={value:g} is outside {_number(low)} to {_number(high)}, which the model was fitted on"
@@ -245,11 +249,12 @@ class Bundle:
             "scaling": self.preparation.scaling.to_arrays(),
             "map": self.preparation.map_projection.to_arrays(),
             "projection": {} if projection is None else projection.to_arrays(),
+            "transforms": transform_arrays(self.preparation.transforms),
         }
         arrays |= {f"{prefix}/{name}": array for prefix, part in parts.items() for name, array in part.items()}
         np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
         description = {
-            "format": FORMAT,
+            "format": FORMAT if self.preparation.transforms or self.encodings else FIRST_FORMAT,
             "gpuclust": version("gpuclust"),
             "algorithm": self.algorithm,
             "options": {k: v for k, v in self.options.items() if k != "covariance_type"},
@@ -258,6 +263,8 @@ class Bundle:
             "dtype": self.preparation.dtype,
             "scale": self.preparation.scaling.method,
             **({"unit": True} if self.preparation.unit else {}),
+            **self._transforms(),
+            **({"encodings": [encoding.to_dict() for encoding in self.encodings]} if self.encodings else {}),
             **({"reduce": projection.name} if projection is not None else {}),
             "fills": dict(self.fills),
             "bounds": {k: list(v) for k, v in self.bounds.items()},
@@ -268,6 +275,14 @@ class Bundle:
         (folder / MODEL).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return folder
 
+    def _transforms(self) -> dict[str, Any]:
+        """What ``model.json`` says of the transforms of features, if there are any."""
+        found = {
+            self.features[j]: {"method": transform.method, "parameter": transform.parameter}
+            for j, transform in self.preparation.transforms.items()
+        }
+        return {"transforms": found} if found else {}
+
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Read what `save` wrote. Raises ModelError, in one line, when it is missing, damaged, changed or not a model."""
@@ -276,7 +291,7 @@ class Bundle:
     @classmethod
     def load_preparation(cls, folder: Path) -> Bundle:
         """Read what `points` needs: all but the parameters, which can be as large as the training rows. Raises ModelError as `load`."""
-        return cls._of(read_model(folder, only=("scaling/", "projection/", "map/")))
+        return cls._of(read_model(folder, only=("scaling/", "projection/", "map/", "transforms/")))
 
     @classmethod
     def _of(cls, model: ModelFiles) -> Bundle:
@@ -290,6 +305,7 @@ class Bundle:
             bounds=described.bounds,
             details=described.details.model_dump(exclude_none=True),
             merged={int(c): into for c, into in described.merged.items()},
+            encodings=described.known_encodings,
         )
 
 

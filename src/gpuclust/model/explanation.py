@@ -114,7 +114,7 @@ def explain(centres: Centres, preparation: Preparation, raw: np.ndarray, merged:
 
 def _linear(preparation: Preparation, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows z (n, n_features) of the scaled space and a matrix A (n_features, n_columns) so that z @ A are the prepared rows."""
-    z, projection = preparation.scaling.transform(raw), preparation.projection
+    z, projection = preparation.scaled(raw), preparation.projection
     A = np.eye(z.shape[1])
     if isinstance(projection, Projection):
         z, A = z - projection.mean, projection.components.T / projection.scale

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.model.encodings import CIRCULAR, FREQUENCY, Encoding, groups_of
 from gpuclust.model.records import NOISE
 from gpuclust.model.schema import Details, FeatureRange, Quantiles
 
@@ -83,6 +84,30 @@ class FeatureShift:
 
 
 @dataclass(frozen=True)
+class CategoryShift:
+    """An encoded column of categories in the new rows: the share of its values that have ``other`` categories than those with a place of their own,
+    that share among the training rows, and the total variation ``distance`` of the shares of all categories, in [0, 1] (None for
+    frequencies, which do not tell categories apart)."""
+
+    column: str
+    other: float
+    training_other: float
+    distance: float | None
+
+    def in_words(self) -> str:
+        """``genre: 12.0% of the values are categories that the model does not know (0.0% in training)``."""
+        return (
+            f"{self.column}: {self.other:.1%} of the values are categories that the model does not know apart "
+            f"({self.training_other:.1%} in training)"
+        )
+
+    @property
+    def excess(self) -> float:
+        """By how much the share of other categories has grown."""
+        return self.other - self.training_other
+
+
+@dataclass(frozen=True)
 class ClusterShift:
     """A cluster's share of the new rows that were placed, and of the training rows; noise is -1."""
 
@@ -105,6 +130,7 @@ class Novelty:
     training_distance: Quantiles | None
     confidence: Quantiles | None
     training_confidence: Quantiles | None
+    categories: tuple[CategoryShift, ...] = ()
 
     @property
     def has_ranges(self) -> bool:
@@ -117,6 +143,11 @@ class Novelty:
         tails = max_outside + EXPECTED_IN_TAILS if self.n_rows >= MIN_ROWS_FOR_TAILS else np.inf
         found = [f for f in self.features if f.outside > max_outside or f.in_tails > tails]
         return tuple(sorted(found, key=lambda f: (-f.outside, -f.in_tails)))
+
+    def unknown(self, max_outside: float) -> tuple[CategoryShift, ...]:
+        """The columns of categories of whose values more than this share, beyond that in training, are of other categories."""
+        found = [c for c in self.categories if c.excess > max_outside]
+        return tuple(sorted(found, key=lambda c: -c.excess))
 
     def in_words(self) -> list[str]:
         """The differences as lines of text."""
@@ -131,6 +162,7 @@ class Novelty:
             lines.append(f"{len(shifted) - SHOWN} more features differ as much from their training range")
         if few := [f.feature for f in self.features if f.outside > 0 and not f.shifted]:
             lines.append(f"less than {SHOWN_FROM:.1%} of the values are outside the training range of {_listed(few)}")
+        lines += [c.in_words() for c in self.unknown(SHOWN_FROM)]
         if self.features and not any(f.outside for f in self.features):
             lines.append("every value is within the training range of its feature")
         gaps = [
@@ -171,6 +203,8 @@ class Novelty:
             for f in self.features
         }
         found["clusters"] = [asdict(c) for c in self.clusters]
+        if self.categories:
+            found["categories"] = [asdict(c) for c in self.categories]
         values = {name: getattr(self, name) for name in ranges}
         return found | {name: None if q is None else q.model_dump() for name, q in values.items()}
 
@@ -223,12 +257,54 @@ def count_outside(details: Details, features: Sequence[str], raw: np.ndarray) ->
     return RangeCounts(named, len(raw), int(outside_any.sum()), *counts, *ends)
 
 
+def count_categories(encodings: Sequence[Encoding], features: Sequence[str], raw: np.ndarray) -> list[np.ndarray]:
+    """For each encoded column of categories, of rows (n, n_features) float64: the number of values, of values of other categories, and (one-hot)
+    of each category. The counts of the rows of two parts are added."""
+    found = []
+    for encoding, places in groups_of(encodings, features).values():
+        if encoding.kind == CIRCULAR:
+            continue
+        own = raw[:, places]
+        own = own[~np.isnan(own).any(axis=1)]
+        if encoding.kind == FREQUENCY:
+            found.append(np.array([len(own), (own[:, 0] == encoding.rest).sum()]))
+            continue
+        known = [i for i, j in enumerate(places) if features[j] != encoding.other_feature]
+        counts = own[:, known].sum(axis=0)
+        found.append(np.concatenate([[len(own), len(own) - counts.sum()], counts]))
+    return found
+
+
+def category_shifts(
+    encodings: Sequence[Encoding], features: Sequence[str], counts: Sequence[np.ndarray]
+) -> tuple[CategoryShift, ...]:
+    """The shift of each encoded column of categories, from the counts of `count_categories` of all rows."""
+    found = []
+    groups = (g for g in groups_of(encodings, features).values() if g[0].kind != CIRCULAR)
+    for (encoding, places), (n, others, *each) in zip(groups, counts, strict=True):
+        n, other = max(n, 1), 1.0 - sum(encoding.shares)
+        distance = None
+        if encoding.kind != FREQUENCY:
+            then = dict(zip(encoding.features, encoding.shares, strict=False))
+            names = [features[j] for j in places if features[j] != encoding.other_feature]
+            gaps = [abs(count / n - then[name]) for name, count in zip(names, each, strict=True)]
+            distance = float(0.5 * (sum(gaps) + abs(others / n - other)))
+        found.append(CategoryShift(encoding.column, float(others / n), max(other, 0.0), distance))
+    return tuple(found)
+
+
 def compare(
-    details: Details, counts: RangeCounts, cluster: np.ndarray, confidence: np.ndarray, distance: np.ndarray
+    details: Details,
+    counts: RangeCounts,
+    cluster: np.ndarray,
+    confidence: np.ndarray,
+    distance: np.ndarray,
+    *,
+    categories: tuple[CategoryShift, ...] = (),
 ) -> Novelty:
     """Compare rows with the training rows of a model.
 
-    ``counts`` are of all rows (`count_outside`); of the rows that were placed, (n,) each: ``cluster`` int32, ``confidence`` and
+    ``counts`` are of all rows (`count_outside`), and so are ``categories`` (`category_shifts`); of the rows that were placed, (n,) each: ``cluster`` int32, ``confidence`` and
     ``distance`` float32.
     """
     training = details.training
@@ -242,6 +318,7 @@ def compare(
         training_distance=None if training is None else training.distance,
         confidence=quantiles(confidence),
         training_confidence=None if training is None else training.confidence,
+        categories=categories,
     )
 
 

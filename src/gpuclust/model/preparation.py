@@ -1,9 +1,9 @@
-"""How raw features become a matrix: scaling and reduction, fitted elsewhere and applied here, with NumPy or CuPy."""
+"""How raw features become a matrix: transforms, scaling and reduction, fitted elsewhere and applied here, with NumPy or CuPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from gpuclust.errors import ModelError
 from gpuclust.model.prediction import ArraySpec, in_threads
+from gpuclust.model.transforms import FeatureTransform, transformed, transforms_from
 
 if TYPE_CHECKING:
     from gpuclust.model.schema import Description
@@ -191,6 +192,7 @@ class Preparation:
 
     ``projection`` is None when nothing was reduced; ``map_projection`` always holds the first three principal
     components of the scaled features, for drawing. With ``unit``, the rows of the matrix are divided by their length in the end.
+    ``transforms`` of features, by their places, come before the scaling.
     """
 
     features: tuple[str, ...]
@@ -199,6 +201,7 @@ class Preparation:
     map_projection: Projection
     dtype: str
     unit: bool = False
+    transforms: Mapping[int, FeatureTransform] = field(default_factory=dict)
 
     @property
     def n_columns(self) -> int:
@@ -215,7 +218,17 @@ class Preparation:
         if self.scaling.method == UNIT:  # a row of zeros has no direction
             return np.broadcast_to(raw.any(axis=-1, keepdims=True), raw.shape)
         farthest = REACH[self.dtype]
+        raw = transformed(raw, self.transforms)
         return np.asarray(np.abs(raw / farthest - self.scaling.offset / farthest) <= self.scaling.scale)
+
+    def middle(self, j: int) -> float:
+        """The value of a feature, in its own units, that is scaled to 0."""
+        offset = float(self.scaling.offset[j])
+        return self.transforms[j].inverse(offset) if j in self.transforms else offset
+
+    def scaled(self, raw: Array, xp: Any = np) -> Array:
+        """Raw rows (n_rows, n_features) float64, transformed and scaled."""
+        return self.scaling.transform(transformed(raw, self.transforms, xp), xp)
 
     def transform(self, raw: Array, xp: Any = np) -> tuple[Array, Array]:
         """Raw features to the matrix and the map coordinates.
@@ -228,7 +241,7 @@ class Preparation:
         coordinates = xp.zeros((len(raw), MAP_DIMENSIONS), dtype=xp.float32)
 
         def run(block: slice) -> None:
-            scaled = self.scaling.transform(raw[block], xp)
+            scaled = self.scaled(raw[block], xp)
             matrix[block] = self._reduced(scaled, xp)
             projected = self.map_projection.transform(scaled, xp)
             coordinates[block, : projected.shape[1]] = projected
@@ -246,7 +259,7 @@ class Preparation:
         matrix = np.empty((len(raw), self.n_columns), dtype=self.dtype)
 
         def run(block: slice) -> None:
-            scaled = self.scaling.transform(raw[block])
+            scaled = self.scaled(raw[block])
             matrix[block] = self._reduced(scaled)
 
         run_blocks(run, len(raw))
@@ -257,7 +270,7 @@ class Preparation:
         coordinates = np.zeros((len(raw), MAP_DIMENSIONS), dtype=np.float32)
 
         def run(block: slice) -> None:
-            projected = self.map_projection.transform(self.scaling.transform(raw[block]))
+            projected = self.map_projection.transform(self.scaled(raw[block]))
             coordinates[block, : projected.shape[1]] = projected
 
         run_blocks(run, len(raw))
@@ -267,6 +280,9 @@ class Preparation:
 def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> Preparation:
     """The preparation of a model that was read."""
     scaling = {name: array.astype(np.float64) for name, array in arrays_in("scaling", arrays).items()}
+    methods = {
+        described.features.index(name): (note.method, note.parameter) for name, note in described.transforms.items()
+    }
     return Preparation(
         features=tuple(described.features),
         scaling=Scaling.from_arrays(described.scale, scaling),
@@ -274,6 +290,7 @@ def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> 
         map_projection=Projection.from_arrays(arrays_in("map", arrays)),
         dtype=described.dtype,
         unit=described.unit,
+        transforms=transforms_from(methods, arrays_in("transforms", arrays)),
     )
 
 

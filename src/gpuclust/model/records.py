@@ -96,6 +96,25 @@ class Term:
 
 
 @dataclass(frozen=True)
+class CategoryColumn:
+    """A column of categories that is clustered, in a cluster: its most frequent categories and their shares of the rows."""
+
+    column: str
+    values: tuple[CategoryShare, ...]
+
+
+@dataclass(frozen=True)
+class CircularMean:
+    """The mean direction of a circular column, in its own units from 0 to ``period``, and how concentrated its values are: 0 if they are spread
+    evenly, 1 if they are equal (the mean resultant length of Mardia and Jupp, Directional Statistics, 2000)."""
+
+    column: str
+    mean: float
+    period: float
+    concentration: float
+
+
+@dataclass(frozen=True)
 class Example:
     """A row that stands for a cluster. A text is empty where the table has no such role."""
 
@@ -141,6 +160,10 @@ class Cluster:
     top_creators_by_lift: tuple[CategoryShare, ...] = ()
     top_terms: tuple[Term, ...] = ()
     """The words that distinguish it, for a table with vectors; the largest weight first."""
+    categories: tuple[CategoryColumn, ...] = ()
+    """The columns of categories of which each category is a feature."""
+    circular: tuple[CircularMean, ...] = ()
+    """The means of circular columns, whose features are their sine and cosine."""
     representatives: tuple[Example, ...] = ()
     """Rows close to its middle."""
     popular: tuple[Example, ...] = ()
@@ -150,6 +173,13 @@ class Cluster:
     """The name that follows from its profile, where a person has given it another; else empty."""
     proposed_name: str = ""
     """A name that a language model has proposed; empty without one."""
+
+    @property
+    def numbers(self) -> dict[str, FeatureStats]:
+        """The features without those that `categories` and `circular` describe."""
+        marks = tuple(f"{c.column}=" for c in self.categories)
+        angles = {f"{function}({c.column})" for c in self.circular for function in ("sin", "cos")}
+        return {f: s for f, s in self.features.items() if not f.startswith(marks) and f not in angles}
 
     @property
     def subtitle(self) -> str:

@@ -9,25 +9,27 @@ import numpy as np
 import pandas as pd
 
 from gpuclust.errors import ModelError
+from gpuclust.model.encodings import MISSING, Encoding, encoded, encoded_columns
 from gpuclust.model.vectors import listed, source_columns, stack, vector_columns
 
-# Text that stands for a missing number, in lower case.
-MISSING = ("", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "-", "?")
 
-
-def to_matrix(data: Any, features: Sequence[str]) -> tuple[np.ndarray, pd.Index]:
+def to_matrix(data: Any, features: Sequence[str], encodings: Sequence[Encoding] = ()) -> tuple[np.ndarray, pd.Index]:
     """Rows as (n_samples, n_features) float64 with missing values as NaN, and their index.
 
     ``data`` is a DataFrame, a list of dictionaries, a dictionary of columns, all by name in any order and with any other
     columns (a vector in one column, as a list), or a 2-D array or list of lists (n_samples, n_features) in the order of ``features``; one row may be given as
-    a dictionary, a Series or a list of numbers. As for a job, booleans count as 0 and 1 and text among numbers as missing.
+    a dictionary, a Series or a list of numbers. ``encodings`` are of columns that are given as they were before they were encoded; an array has their features. As for a job, booleans count as 0 and 1 and text among numbers as missing.
 
     Raises ModelError when a feature is missing, when columns are not numeric, or when the shape does not fit.
     """
-    frame = _frame(data, features)
+    frame = encoded(_frame(data, features), encodings, features)
     vectors = {n: p for n, p in vector_columns(features).items() if features[p.start] not in frame.columns}
     wanted = source_columns(features) if vectors else features
     if missing := [name for name in wanted if name not in frame.columns]:
+        sources = encoded_columns(encodings, features)
+        missing, wanted = (
+            list(dict.fromkeys(sources.get(name, name) for name in names)) for names in (missing, wanted)
+        )
         raise ModelError(f"the rows lack {_named(missing)}; the model needs the columns {_named(wanted)}")
     if repeated := [name for name in wanted if list(frame.columns).count(name) > 1]:
         raise ModelError(f"the rows have several columns named {repeated[0]!r}; keep one")

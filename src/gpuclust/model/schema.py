@@ -13,10 +13,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from gpuclust.errors import ModelError
+from gpuclust.model.encodings import Encoding
 from gpuclust.model.prediction import ArraySpec, rule_of
 from gpuclust.model.preparation import Projection, reducer_of
+from gpuclust.model.transforms import QUANTILE
 
-FORMAT = 1
+FIRST_FORMAT, FORMAT = (
+    1,
+    2,
+)  # the second has transforms and encodings of features, which a reader of the first would leave out
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
@@ -61,6 +66,32 @@ class ClusterNote(_Strict):
     size: NonNegativeInt
 
 
+class TransformNote(_Strict):
+    """The transform of a feature; see `gpuclust.model.transforms.FeatureTransform`."""
+
+    method: Literal["log", "yeo-johnson", "quantile"]
+    parameter: Finite = 0.0
+
+
+class EncodingNote(_Strict):
+    """How a column is encoded; see `gpuclust.model.encodings.Encoding`."""
+
+    column: Annotated[str, Field(min_length=1)]
+    kind: Literal["onehot", "frequency", "circular"]
+    categories: list[str] = []
+    shares: list[Annotated[Finite, Field(ge=0, le=1)]] = []
+    rest: Annotated[Finite, Field(ge=0, le=1)] = 0.0
+    period: Annotated[Finite, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EncodingNote:
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError("a category is named twice")
+        if len(self.shares) != len(self.categories):
+            raise ValueError("categories and shares do not fit")
+        return self
+
+
 class Details(_Strict):
     """What describes the model to people; ``training`` is None in models of version 0.1.0."""
 
@@ -74,7 +105,7 @@ class Description(_Strict):
     """``model.json``. Fields that a later version adds are ignored. ``covariance_type`` is an option of mixtures, which version
     0.1.0 wrote beside the others. ``merged``: fitted cluster -> the cluster of an edited export that it belongs to."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     gpuclust: str = ""
     algorithm: Name
     options: dict[Name, bool | int | Finite | str | None] = {}
@@ -83,6 +114,8 @@ class Description(_Strict):
     dtype: Literal["float32", "float64"]
     scale: str
     unit: bool = False
+    transforms: dict[str, TransformNote] = {}
+    encodings: list[EncodingNote] = []
     reduce: Name = "pca"
     fills: dict[str, Finite]
     bounds: dict[str, tuple[Finite | None, Finite | None]]
@@ -94,10 +127,24 @@ class Description(_Strict):
     def _consistent(self) -> Description:
         if len(set(self.features)) < len(self.features):
             raise ValueError("a feature is named twice")
-        named = {*self.fills, *self.bounds, *(self.details.training.features if self.details.training else ())}
+        named = {
+            *self.fills,
+            *self.bounds,
+            *self.transforms,
+            *(self.details.training.features if self.details.training else ()),
+        }
+        if len({e.column for e in self.encodings}) < len(self.encodings):
+            raise ValueError("a column is encoded twice")
         if unknown := sorted(named - set(self.features)):
             raise ValueError(f"{unknown[0][:80]!r} is not one of its features")
         return self
+
+    @property
+    def known_encodings(self) -> tuple[Encoding, ...]:
+        """The encodings of columns."""
+        return tuple(
+            Encoding(e.column, e.kind, tuple(e.categories), tuple(e.shares), e.rest, e.period) for e in self.encodings
+        )
 
     @property
     def all_options(self) -> dict[str, Any]:
@@ -136,6 +183,7 @@ def one_line(error: ValidationError) -> str:
 
 
 DTYPES = {"f": ("<f4", "<f8"), "i": ("<i4", "<i8")}
+RISING = ("quantiles", "scores")
 DIVISORS = ("scaling/scale", "projection/scale", "map/scale")
 MAP_DIMENSIONS = 3
 
@@ -145,6 +193,8 @@ def expected_arrays(description: Description) -> dict[str, ArraySpec]:
     specs = {"scaling/offset": ArraySpec("f", ("features",)), "scaling/scale": ArraySpec("f", ("features",))}
     on_map = {name: spec._replace(axes=_on_map(spec.axes)) for name, spec in Projection.ARRAYS.items()}
     specs |= {f"map/{name}": spec for name, spec in on_map.items()}
+    if any(note.method == QUANTILE for note in description.transforms.values()):
+        specs |= {f"transforms/{name}": ArraySpec("f", ("transforms", "quantiles")) for name in RISING}
     if any(name.startswith("projection/") for name in description.arrays):
         specs |= {f"projection/{name}": spec for name, spec in reducer_of(description.reduce).ARRAYS.items()}
     parameters = rule_of(description.algorithm).arrays_of(description.all_options)
@@ -165,7 +215,8 @@ def check_headers(description: Description, headers: Mapping[str, tuple[str, tup
         if different := sorted(set(wanted) - set(there)):
             what = "is missing" if wanted is expected else "is in the file but not in the model's description"
             raise ModelError(f"the array {different[0][:80]!r} {what}")
-    sizes = {"features": len(description.features)}
+    n_quantile = sum(note.method == QUANTILE for note in description.transforms.values())
+    sizes = {"features": len(description.features), **({"transforms": n_quantile} if n_quantile else {})}
     if not any(name.startswith("projection/") for name in expected):
         sizes["columns"] = sizes["features"]
     for name, (kind, axes, _) in sorted(expected.items(), key=lambda item: item[0].startswith("parameters/")):
@@ -192,6 +243,8 @@ def check_values(description: Description, arrays: Mapping[str, np.ndarray]) -> 
             raise ModelError(f"the array {name} has infinite values")
         if name in DIVISORS and not (values > 0).all():
             raise ModelError(f"the array {name} has values that are not positive")
+        if name.startswith("transforms/") and (np.diff(values, axis=1) < 0).any():
+            raise ModelError(f"the array {name} has values that decrease")
     parameters = {k.removeprefix("parameters/"): v for k, v in arrays.items() if k.startswith("parameters/")}
     if parameters:
         rule_of(description.algorithm).check(parameters, description.all_options)

@@ -90,6 +90,7 @@ def _card(
         f'<p class="quiet">{count(c.size)} {rows} · {percent(c.fraction)}</p>'
         f'<div class="share"><i style="width:{100 * c.fraction:.2f}%"></i></div>'
         f"{about}{_features(c, words, units, limit, rest)}{_rule(c)}"
+        f"{_categories(c)}{_circular(c)}"
         f"{_examples('Representative', c.representatives, link)}{_examples('Most popular', c.popular, link)}"
         f"{_terms(c.top_terms)}{_shares('Top groups', c.top_groups)}{_shares('Top creators', c.top_creators)}"
         "</article>"
@@ -103,9 +104,9 @@ def _without_size(c: Cluster) -> str:
 
 
 def _features(c: Cluster, words: Mapping[str, str], units: Mapping[str, str], limit: float, rest: str) -> str:
-    if not c.features:
+    if not c.numbers:
         return ""
-    ranked = sorted(c.features.items(), key=lambda item: -abs(item[1].z) if item[1].z == item[1].z else 0.0)
+    ranked = sorted(c.numbers.items(), key=lambda item: -abs(item[1].z) if item[1].z == item[1].z else 0.0)
     lines = []
     for name, s in ranked[:MAX_FEATURES]:
         side = "above" if s.z >= 0 else "below"
@@ -138,6 +139,27 @@ def _rule(c: Cluster) -> str:
         f'<p class="quiet">Rule: {data(c.rule.text, 400)} ({c.rule.precision:.0%} of the rows that meet it are in this cluster; '
         f"{c.rule.recall:.0%} of this cluster meets it)</p>"
     )
+
+
+def _categories(c: Cluster) -> str:
+    """The shares of the most frequent categories of each column."""
+    parts = []
+    for column in c.categories:
+        lines = (
+            f'<li>{data(v.value, 80)} <span class="quiet">{percent(v.fraction)} ({v.lift:.1f}×)</span></li>'
+            for v in column.values
+        )
+        parts.append(f"<h4>{data(column.column, 60)}</h4><ul>{''.join(lines)}</ul>")
+    return "".join(parts)
+
+
+def _circular(c: Cluster) -> str:
+    """The mean of each circular column."""
+    lines = [
+        f'<li>{data(m.column, 60)} {measure(m.mean)} <span class="quiet">of {measure(m.period)}, concentration {m.concentration:.2f}</span></li>'
+        for m in c.circular
+    ]
+    return f"<h4>Circular means</h4><ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _examples(title: str, examples: Sequence[Example], link: Link | None) -> str:

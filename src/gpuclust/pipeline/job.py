@@ -304,8 +304,15 @@ def describe(
 ) -> Profile:
     """What is in each cluster of a labelling of the table."""
     stats = table_stats(job, table, context)
-    preset = job.config.data.preset
-    return profile(stats, table.column_features, labels, distance=distance, confidence=confidence, preset=preset)
+    return profile(
+        stats,
+        table.column_features,
+        labels,
+        distance=distance,
+        confidence=confidence,
+        preset=job.config.data.preset,
+        encodings=table.encodings,
+    )
 
 
 def with_rules(job: Job, table: Table, described: Profile, labels: np.ndarray, context: RunContext) -> Profile:

@@ -139,6 +139,7 @@ def bundle_of(config: Config, table: Table, matrix: Matrix, clustering: Clusteri
         parameters=clustering.parameters,
         options=clustering.options,
         fills=table.audit.fills,
+        encodings=table.encodings,
         bounds={f: (low, high) for f, (low, high) in config.clean.bounds.items() if f in table.features},
         details={
             "clusters": {str(c.cluster): {"name": c.name, "size": c.size} for c in described.clusters},

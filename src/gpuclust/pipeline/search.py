@@ -25,6 +25,8 @@ from gpuclust.analysis.selection import SPACE_FREE, better
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError
 from gpuclust.metrics.validity import HIGHER_IS_BETTER
+from gpuclust.model.encodings import encoded_columns
+from gpuclust.model.vectors import source_columns
 from gpuclust.pipeline.context import Job, Outcome, make_job
 from gpuclust.pipeline.curves import sizes_in_words
 from gpuclust.pipeline.schedule import Outcomes, is_worse, objective, value_of
@@ -232,7 +234,9 @@ def on_share(job: Job, share: float, *, table: Table, backend: str) -> Job:
     """The job on a seeded sample of the rows of its table, without figures and model."""
     config = deepcopy(job.config)
     config.data.n_rows = round(share * table.audit.rows_read)
-    config.data.features = config.data.features or list(table.features)
+    made = encoded_columns(table.encodings, table.features)
+    own = source_columns([name for name in table.features if name not in made])
+    config.data.features = config.data.features or list(own)
     for_subset = algorithm_of(config.cluster).for_subset
     config.cluster = for_subset(config.cluster, share) if for_subset else config.cluster
     config.report.figures, config.tracking.models = False, "none"

@@ -16,7 +16,7 @@ from gpuclust.errors import ConfigurationError
 from gpuclust.pipeline.context import RunContext
 from gpuclust.pipeline.sweep import jobs_of, run
 from gpuclust.pipeline.sweep_result import SweepResult
-from gpuclust.runtime.backend import create_backend, select_backend
+from gpuclust.runtime.backend import BackendChoice, create_backend, select_backend
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.forecast import RESIDENT, MemoryPlan, plan_memory, sample_of_tree
 from gpuclust.runtime.jit import notify_on_compile
@@ -28,7 +28,7 @@ COMPILING = "first run on this machine only: compiling, which takes up to a minu
 def context_for(config: Config, display: Any, command: str = "") -> RunContext:
     """Backend, store and recorder for a configuration."""
     display.stage("starting")
-    choice = select_backend(config.backend.name)
+    choice = _with_weights(select_backend(config.backend.name), config)
     recorder: Recorder
     if config.tracking.store == "mlflow":
         from gpuclust.tracking.mlflow import MlflowRecorder
@@ -39,6 +39,16 @@ def context_for(config: Config, display: Any, command: str = "") -> RunContext:
         recorder = MemoryRecorder()
     backend = create_backend(choice.name, config.backend.pool_fraction)
     return RunContext(backend, choice, ResultCache(), recorder, display, command, say=display.say, work=display.work)
+
+
+def _with_weights(choice: BackendChoice, config: Config) -> BackendChoice:
+    """The backend for a job with weights of rows: a CPU, because the kernels of the GPU have no weights. Raises ConfigurationError if the
+    configuration asks for a GPU."""
+    if choice.name == "cpu" or config.data.weight is None:
+        return choice
+    if config.backend.name == choice.name:
+        raise ConfigurationError("data.weight is computed on a CPU; use backend=cpu, or leave data.weight out")
+    return BackendChoice("cpu", "data.weight is computed on a CPU")
 
 
 def start(plan: Plan, display: Any, command: str) -> RunContext:

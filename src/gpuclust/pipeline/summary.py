@@ -221,7 +221,15 @@ def _with_baselines(curves: Curves, finished: Sequence[Outcome], context: RunCon
                 continue
             context.display.stage("fitting one component, to compare")
             matrix, seed = jobs.get_matrix(outcome.job, context), outcome.job.config.seed
-            data = FitInput(matrix.X, seed, context.backend, context.cache, matrix.key, distinct=matrix.distinct_to_fit)
+            data = FitInput(
+                matrix.X,
+                seed,
+                context.backend,
+                context.cache,
+                matrix.key,
+                distinct=matrix.distinct_to_fit,
+                weight=matrix.weight,
+            )
             (fit,) = fit_configs(data, [baseline])
             if isinstance(fit, FitResult):
                 for metric in {"bic", "icl"} & found.keys():

@@ -1,4 +1,4 @@
-"""Table -> Matrix: scale, reduce, and the three coordinates that maps are drawn in."""
+"""Table -> Matrix: transform, scale, reduce, and the three coordinates that maps are drawn in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gpuclust.errors import ConfigurationError
 from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, Projection, Reducer, Scaling, reducer_of
 from gpuclust.reducers.pca import first, fit_components, reduced
 from gpuclust.reducers.scalers import FeatureStatistics, feature_statistics, fit_scaling
+from gpuclust.reducers.transforms import as_transformed, fit_transforms, weighted, with_groups
 from gpuclust.runtime.backend import Array, Backend
 from gpuclust.runtime.blocks import BLOCK_ROWS, DiskBlocks, LocalBlocks, RowBlocks
 from gpuclust.runtime.matrix import Matrix
@@ -38,15 +39,21 @@ def prepare(
 
     Raises:
         ConfigurationError: the scaled values are too large or too small for any type, fewer components are possible
-            than ``reduce`` asks for, or a plug-in would need all rows of a table on disk in memory.
+            than ``reduce`` asks for, a plug-in would need all rows of a table on disk in memory, or a transform or a weight names no
+            feature, or does not fit its values.
         BackendError: ``scratch`` cannot hold the matrix.
     """
     started = time.perf_counter()
     raw = raw_features(table, backend)
-    statistics = feature_statistics(raw, plain=scale.method == "standard")
-    scaling = fit_scaling(raw, scale.method, backend, statistics)
+    transforms = fit_transforms(raw, table.features, scale.transform, backend)
+    shaped = as_transformed(raw, transforms, backend)
+    statistics = feature_statistics(shaped, plain=scale.method == "standard")
+    scaling = fit_scaling(shaped, scale.method, backend, statistics)
+    if table.encodings:
+        scaling = with_groups(scaling, table, statistics.deviation)
+    scaling = weighted(scaling, table, scale.weights)
     largest = _largest(table, scaling, statistics)
-    components = fit_components(raw, backend, scaling)
+    components = fit_components(shaped, backend, scaling)
     notes: tuple[str, ...] = ()
     if dtype == "float32" and not 1 / REACH[dtype] < largest < REACH[dtype]:
         dtype = "float64"
@@ -54,10 +61,11 @@ def prepare(
     preparation = Preparation(
         features=table.features,
         scaling=scaling,
-        projection=_projection(raw, scaling, components, reduce, backend),
+        projection=_projection(shaped, scaling, components, reduce, backend),
         map_projection=first(components, MAP_DIMENSIONS),
         dtype=dtype,
         unit=unit,
+        transforms=transforms,
     )
     X: Array | RowBlocks
     coordinates: np.ndarray | RowBlocks
@@ -70,7 +78,19 @@ def prepare(
         X, on_device = preparation.transform(raw, backend.xp)
         coordinates = backend.to_host(on_device)
     seconds = time.perf_counter() - started
-    return Matrix(X, coordinates, preparation, key, seconds, table.audit.distinct_feature_rows, notes)
+    weight = _weight(table, backend)
+    return Matrix(X, coordinates, preparation, key, seconds, table.audit.distinct_feature_rows, notes, weight)
+
+
+def _weight(table: Table, backend: Backend) -> np.ndarray | None:
+    """The weights of the rows (n_rows,) float64 on the host, divided by their mean; None without ``data.weight``."""
+    name = table.roles.weight
+    if name is None:
+        return None
+    weight = backend.frames.to_pandas(table.frame[[name]])[name].to_numpy(np.float64)
+    if not weight.any():
+        raise ConfigurationError(f"data.weight: every {name} is 0 in the rows kept; name another column")
+    return np.asarray(weight / weight.mean())
 
 
 def raw_features(table: Table, backend: Backend) -> Array | RowBlocks:

@@ -266,8 +266,15 @@ class _Need:
             "generated": n if self.config.data.source == "catalogue" else 0.0,
             "fixed": n * self.n_columns * 2 * (self._itemsize - 4)
             + self._vector_bytes
+            + self._transform_bytes
             + self.config.cluster.fit_bytes(self.n_rows, self.n_columns),
         }
+
+    @property
+    def _transform_bytes(self) -> float:
+        """The copy of features in memory that has some of them transformed."""
+        copied = bool(self.config.scale.transform) and not self.size.n_vector_values
+        return 8.0 * self.size.n_rows * self.size.n_features if copied else 0.0
 
     @property
     def _vector_bytes(self) -> float:

@@ -29,6 +29,8 @@ class Matrix:
     seconds: float
     n_distinct: int | None = None
     notes: tuple[str, ...] = ()
+    weight: np.ndarray | None = None
+    """The weights of the rows (n_samples,) float64 on the host, their mean 1; None: each row counts once."""
 
     @property
     def n_rows(self) -> int:
@@ -59,5 +61,7 @@ class Matrix:
 
     @property
     def distinct_to_fit(self) -> Distinct | None:
-        """The distinct rows where fitting them alone pays too."""
+        """The distinct rows where fitting them alone pays too, and where each row counts once."""
+        if self.weight is not None:
+            return None
         return self.distinct if worth_deduplicating_fits(self.n_distinct, self.n_rows) else None

@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from gpuclust import __version__
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.encodings import CIRCULAR
 from gpuclust.model.manifest import MODEL
 from gpuclust.serve import api_docs, problems
 from gpuclust.serve.access import Access
@@ -108,8 +109,10 @@ def describe(app: FastAPI, library: Library, rules: Access) -> None:
                 name: {"type": "array", "items": value, "minItems": size, "maxItems": size}
                 for name, size in library.vectors.items()
             }
+            category = {"anyOf": [number, {"type": "string"}, {"type": "boolean"}, missing]}
+            columns = {e.column: value if e.kind == CIRCULAR else category for e in library.model.encodings}
             schemas["Rows"]["properties"]["rows"]["items"] = features_schema(
-                dict.fromkeys(library.features, value) | lists
+                dict.fromkeys(library.features, value) | columns | lists
             )
             taste = schemas["FromTaste"]["properties"]["taste"]
             ranges = {feature: taste_range(library, feature) for feature in library.features}

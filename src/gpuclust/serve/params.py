@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from fastapi import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag
 
 from gpuclust.model.preparation import REACH
 from gpuclust.tracks.playlist import DIVERSITY, PER_CREATOR, SIZE, PlaylistOptions
@@ -185,7 +185,10 @@ PlaylistBody = Annotated[
 Value = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-Cell = Value | list[Value | None] | None
+Category = Annotated[str, Field(max_length=1000)]
+
+
+Cell = Value | StrictBool | Category | list[Value | None] | None
 
 
 class Rows(QueryParams):
@@ -194,7 +197,7 @@ class Rows(QueryParams):
     rows: list[dict[str, Cell]] = Field(
         min_length=1,
         max_length=MAX_ROWS,
-        description="A number for each feature of the model, a list of numbers for each column of vectors; null where unknown.",
+        description="A number for each feature of the model, a list of numbers for each column of vectors, a text, a number or a boolean for each column of categories; null where unknown.",
     )
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gpuclust.errors import InputError, ModelError
 from gpuclust.model.bundle import UNPLACED, Bundle
+from gpuclust.model.encodings import CIRCULAR, encoded_columns
 from gpuclust.model.records import Cluster
 from gpuclust.model.vectors import vector_columns, without_vectors
 from gpuclust.serve import params as inputs
@@ -254,17 +255,19 @@ def predict(request: Request, params: inputs.Rows, memberships: Annotated[int, Q
     `memberships=3` adds the three likeliest clusters of each row, and its outlier score.
     """
     model: Bundle = request.app.state.model
-    raw = matrix(params.rows, model.features)
+    raw = matrix(params.rows, model)
     placement = model.predict(raw)
     names = {c.cluster: c.name for c in library_of(request).clusters}
     columns = (placement.cluster, placement.confidence, placement.distance, placement.coordinates)
     rows = zip(*(column.tolist() for column in columns), strict=True)
+    unknown = unknown_categories(params.rows, model)
     predictions = []
     for i, (number, confidence, distance, (x, y, z)) in enumerate(rows):
         name, problem = names.get(number, "noise" if number == -1 else None), None
         if number == UNPLACED:
             number, problem = None, model.obstacle(raw[i])
-        predictions.append(schemas.PredictedRow(number, name, confidence, distance, x, y, z, problem))
+        own = unknown.get(i, ())
+        predictions.append(schemas.PredictedRow(number, name, confidence, distance, x, y, z, problem, own))
     if memberships:
         add_memberships(predictions, model, raw, memberships, names)
     return Json(schemas.Predictions(tuple(predictions)))
@@ -287,11 +290,25 @@ def add_memberships(
             row.memberships = tuple(schemas.Membership(c, names.get(c, ""), share) for c, share in pairs)
 
 
-def matrix(rows: list[dict[str, inputs.Cell]], features: tuple[str, ...]) -> np.ndarray:
+def unknown_categories(rows: list[dict[str, inputs.Cell]], model: Bundle) -> dict[int, tuple[str, ...]]:
+    """The columns in which a row has a category that the model does not know, by the place of the row."""
+    found: dict[int, tuple[str, ...]] = {}
+    for encoding in model.encodings:
+        for i in np.flatnonzero(encoding.unknown([row.get(encoding.column) for row in rows])).tolist():
+            found[i] = (*found.get(i, ()), encoding.column)
+    return found
+
+
+def matrix(rows: list[dict[str, inputs.Cell]], model: Bundle) -> np.ndarray:
     """Convert rows to (n, n_features) float64 in the order of the model, NaN for null or missing. Raises Problem for unknown
-    names, and for a vector of another length."""
-    columns, vectors = without_vectors(features), vector_columns(features)
-    known = frozenset((*columns, *vectors))
+    names, for a vector of another length, and for a text or a boolean where the model takes numbers. A row has a column as it was, or its encoded
+    features."""
+    features, vectors = model.features, vector_columns(model.features)
+    made = encoded_columns(model.encodings, features)
+    own = without_vectors(features)
+    columns = (*(name for name in own if name not in made), *dict.fromkeys(made.values()))
+    categories = {e.column for e in model.encodings if e.kind != CIRCULAR}
+    known = frozenset((*own, *columns, *vectors))
     for i, row in enumerate(rows):
         if other := [name for name in row if name not in known]:
             raise Problem(
@@ -301,16 +318,25 @@ def matrix(rows: list[dict[str, inputs.Cell]], features: tuple[str, ...]) -> np.
             )
         for name, value in row.items():
             size = vectors[name].stop - vectors[name].start if name in vectors else None
-            if value is not None and (len(value) if isinstance(value, list) else None) != size:
-                takes = "a number" if size is None else f"a list of {size} numbers"
+            text = isinstance(value, (str, bool)) and name not in categories
+            if text or (value is not None and (len(value) if isinstance(value, list) else None) != size):
+                kind = "a number, a text or a boolean" if name in categories else "a number"
+                takes = kind if size is None else f"a list of {size} numbers"
                 raise Problem(422, f"rows.{i}.{name}: the model takes {takes}")
     found = np.full((len(rows), len(features)), np.nan)
+    place = {name: j for j, name in enumerate(features)}
     for i, row in enumerate(rows):
-        cells = [row.get(name) for name in columns]
-        for name in vectors:
-            values = row.get(name)
-            cells += values if isinstance(values, list) else [None] * (vectors[name].stop - vectors[name].start)
-        found[i] = [np.nan if cell is None else cell for cell in cells]
+        for name in own:
+            found[i, place[name]] = np.nan if row.get(name) is None else row[name]
+        for name, inside in vectors.items():
+            if isinstance(values := row.get(name), list):
+                found[i, inside] = [np.nan if value is None else value for value in values]
+    for encoding in model.encodings:
+        given = [i for i, row in enumerate(rows) if encoding.column in row]
+        marks = encoding.encode([rows[i][encoding.column] for i in given])
+        for j, name in enumerate(encoding.features):
+            if name in place:
+                found[given, place[name]] = marks[:, j]
     return found
 
 

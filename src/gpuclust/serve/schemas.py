@@ -107,6 +107,8 @@ class PredictedRow:
     z: float
     problem: str | None
     """Why the row could not be placed."""
+    unknown: tuple[str, ...] = ()
+    """The columns that have a category that the model does not know."""
     memberships: tuple[Membership, ...] = ()
     """The likeliest clusters, as many as were asked for."""
     outlier: float | None = None

@@ -34,7 +34,7 @@ class ClusteringModel:
         from mlflow.exceptions import MlflowException
 
         try:
-            raw, index = to_matrix(model_input, self.features)
+            raw, index = to_matrix(model_input, self.features, self.bundle.encodings)
         except ModelError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         found = self.bundle.predict(raw)

@@ -168,14 +168,20 @@ def from_taste(
     wanted = _checked(library, taste)
     names = list(wanted)
     at = [library.features.index(name) for name in names]
-    scaling = library.model.preparation.scaling
+    preparation = library.model.preparation
+    scaling = preparation.scaling
     offset, scale = scaling.offset[at], scaling.scale[at]
     if cluster is None:
         ranks = np.arange(len(library), dtype=np.int32)
     else:
         ranks = library.cluster_ranks(cluster, "popular", limit=library.cluster(cluster).size)
     columns = [library.column(name) if cluster is None else library.column(name)[ranks] for name in names]
-    squares = _squares(columns, [wanted[name] for name in names], offset, scale)
+    targets = [wanted[name] for name in names]
+    for i, j in enumerate(at):
+        if (transform := preparation.transforms.get(j)) is not None:
+            columns[i] = transform.forward(np.asarray(columns[i], np.float64))
+            targets[i] = float(transform.forward(np.float64(targets[i])))
+    squares = _squares(columns, targets, offset, scale)
 
     def nearest(count: int) -> Candidates:
         reach = np.partition(squares, min(count, len(squares)) - 1)[min(count, len(squares)) - 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
@@ -12,6 +13,7 @@ from gpuclust.config import ClusterConfig, number, one_of
 class KMeansConfig(ClusterConfig):
     """K-Means (Lloyd 1982; k-means++ of Arthur and Vassilvitskii 2007)."""
 
+    takes_weight: ClassVar[bool] = True
     name: str = one_of("kmeans", "kmeans")
     n_clusters: int = number(8, low=2, spare_rows=0)
     """The number of clusters."""

@@ -31,13 +31,19 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         schedule_precompile("kmeans", X)
         requests = requests_of([configs[i] for i in fused], data.seed)
         share = len(fused) / len(configs)
-        models = fit_centers(X, requests, distinct=data.distinct, progress=lambda done: data.progress(share * done))
+        models = fit_centers(
+            X,
+            requests,
+            distinct=data.distinct,
+            sample_weight=data.weight,
+            progress=lambda done: data.progress(share * done),
+        )
         for i, model in zip(fused, models, strict=True):
-            result = result_of(X, model.centers, model.n_iter, model.converged, "fused")
+            result = result_of(X, model.centers, model.n_iter, model.converged, "fused", data.weight)
             results[i] = result if data.distinct is None else with_note(result, data.distinct.note("fitted"))
     for i, config in enumerate(configs):
         if i not in results:
-            results[i] = _fit_sklearn(X, config, data.seed)
+            results[i] = _fit_sklearn(X, config, data.seed, data.weight)
             data.progress(len(results) / len(configs))
     return [results[i] for i in range(len(configs))]
 
@@ -68,10 +74,14 @@ def with_note(result: FitResult, note: str) -> FitResult:
     return replace(result, notes=(*result.notes, note))
 
 
-def result_of(X: np.ndarray, centers: np.ndarray, n_iter: int, converged: bool, engine: str) -> FitResult:
-    """Labels, confidence and inertia of centres (n_clusters, n_columns), in float64, as a served model computes them."""
+def result_of(
+    X: np.ndarray, centers: np.ndarray, n_iter: int, converged: bool, engine: str, weight: np.ndarray | None = None
+) -> FitResult:
+    """Labels, confidence and inertia of centres (n_clusters, n_columns), in float64, as a served model computes them; the inertia
+    is weighted by ``weight`` (n_samples,).
+    """
     labels, nearest, second = assign(X, centers)
-    return packed(labels, nearest, second, centers, n_iter, converged, engine)
+    return packed(labels, nearest, second, centers, n_iter, converged, engine, weight)
 
 
 def packed(
@@ -82,10 +92,11 @@ def packed(
     n_iter: int,
     converged: bool,
     engine: str,
+    weight: np.ndarray | None = None,
 ) -> FitResult:
     """A result from an assignment: ``nearest`` and ``second`` (n_samples,) float64 are distances to the two nearest centres."""
     confidence, distance = centroid_confidence(nearest, second), nearest.astype(np.float32)
-    found = Assigned(labels, confidence, distance, sum_of_squares(nearest))
+    found = Assigned(labels, confidence, distance, sum_of_squares(nearest, weight))
     return found.result(centers, n_iter, converged, engine)
 
 
@@ -123,7 +134,7 @@ def centroid_confidence(nearest: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (1.0 - ratio).astype(np.float32)
 
 
-def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int) -> FitResult:
+def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int, weight: np.ndarray | None) -> FitResult:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -137,9 +148,9 @@ def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int) -> FitResult:
             max_iter=config.max_iter,
             tol=config.tol,
             random_state=seed,
-        ).fit(X)
+        ).fit(X, sample_weight=weight)
     converged = model.n_iter_ < config.max_iter
     if config.metric != COSINE:
-        return result_of(X, model.cluster_centers_, model.n_iter_, converged, "library")
-    found = result_of(X, unit_centers(model.cluster_centers_), model.n_iter_, converged, "library")
+        return result_of(X, model.cluster_centers_, model.n_iter_, converged, "library", weight)
+    found = result_of(X, unit_centers(model.cluster_centers_), model.n_iter_, converged, "library", weight)
     return with_note(found, EUCLIDEAN_ON_SPHERE)

@@ -84,6 +84,7 @@ def fit_centers(
     requests: Sequence[KMeansRequest],
     *,
     distinct: Distinct | None = None,
+    sample_weight: np.ndarray | None = None,
     batch_bytes: int = BATCH_BYTES,
     progress: Progress = lambda _: None,
 ) -> list[FittedCenters]:
@@ -92,15 +93,17 @@ def fit_centers(
     X is (n_samples, n_features) float32 or float64, in memory or in blocks: the same result. A request's result depends
     on X and the request alone, not on the others, nor on the number of threads or workers. `distinct`, the distinct rows
     of an X in memory, takes X's place once the starts are chosen: the same fits, to rounding. Fits advance together as far as their
-    labels, one or two bytes a row and fit, need no more than ``batch_bytes``. Raises FitError where a request cannot be fitted to X.
+    labels, one or two bytes a row and fit, need no more than ``batch_bytes``. ``sample_weight`` (n_samples,), not negative, is of an X in memory without `distinct`. Raises FitError where a request cannot be fitted to X.
     """
     if len({request.spherical for request in requests}) > 1:
-        return _fit_by_metric(X, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
+        options = {"distinct": distinct, "sample_weight": sample_weight, "batch_bytes": batch_bytes}
+        return _fit_by_metric(X, requests, progress=progress, **options)
+    weight = np.empty(0)
     if not isinstance(X, RowBlocks):
-        X = _checked(X, None)[0]
+        X, weight = _checked(X, sample_weight)
     for request in requests:
         check_request(request, len(X))
-    rows = _rows(X, np.empty(0), _spherical(requests))
+    rows = _rows(X, weight, _spherical(requests))
     try:
         return _fit(rows, requests, distinct=distinct, batch_bytes=batch_bytes, progress=progress)
     finally:

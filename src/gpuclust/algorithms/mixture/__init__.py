@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
@@ -16,6 +17,7 @@ class GmmConfig(ClusterConfig):
     sample, each from k-means++ seeds (`gpuclust.algorithms.mixture.short_em`), because one start seldom leads far.
     """
 
+    takes_weight: ClassVar[bool] = True
     name: str = one_of("gmm", "gmm")
     n_clusters: int = number(8, low=1, spare_rows=0)
     """The number of components."""

@@ -50,12 +50,22 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     X, distinct = np.asarray(data.X), data.distinct
     settings = settings_of(config, data.seed)
     if config.engine == "library":
+        if data.weight is not None:
+            raise FitError(
+                "scikit-learn's mixtures have no weights of rows; use cluster.engine=fused, or leave data.weight out"
+            )
         return result_of(X, _fit_sklearn(X, settings), "library")
     schedule_precompile("gmm", X)
     init = short_em_init(config.covariance_type, config.reg_covar)
     if distinct is None or config.init_params != "kmeans":  # the other initialisations draw a number for each row
         mixture = GaussianMixture(**settings, kmeans=init)
-        return result_of(X, mixture.fit(in_float64(X), progress=data.progress), "fused")
+        rows = in_float64(X)
+        result = result_of(X, mixture.fit(rows, data.weight, progress=data.progress), "fused")
+        if data.weight is None:
+            return result
+        found = mixture.evaluate(rows, data.weight)
+        criteria = {"log_likelihood": found.log_likelihood, "bic": found.bic, "aic": found.aic, "icl": found.icl}
+        return replace(result, metrics={**result.metrics, **criteria})
 
     mixture = GaussianMixture(**settings, kmeans=lambda _, n, random, __: init(X, n, random, None))
     model = mixture.fit(in_float64(distinct.X), distinct.counts, progress=data.progress)

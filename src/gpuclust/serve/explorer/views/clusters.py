@@ -91,11 +91,15 @@ def _card(shown: OpenExport, cluster: Cluster) -> None:
 
 
 def _leading(cluster: Cluster) -> str:
-    """The three features with the largest z-scores, with their means; the words that set a cluster of vectors apart."""
+    """The three features with the largest z-scores, with their means, and the most frequent categories; the words that set a cluster of vectors
+    apart."""
     if cluster.top_terms:
         return ", ".join(short(term.value, 30) for term in cluster.top_terms[:WORDS])
-    by_z = sorted(cluster.features.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
-    return " · ".join(f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3])
+    by_z = sorted(cluster.numbers.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
+    said = [f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3]]
+    most = [(c.column, c.values[0]) for c in cluster.categories[:3] if c.values]
+    said += [f"{short(column, 30)}: {short(top.value, 30)} {top.fraction:.0%}" for column, top in most]
+    return " · ".join([*said, *(f"{short(c.column, 30)} around {c.mean:.3g}" for c in cluster.circular[:3])])
 
 
 def _label(example: Example) -> str:
@@ -200,9 +204,37 @@ def _profile(shown: OpenExport, cluster: Cluster) -> None:
                 "deviation": reading(name, p.std),
                 "z": f"{p.z:+.2f}",
             }
-            for name, p in cluster.features.items()
+            for name, p in cluster.numbers.items()
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="profile")
+        if rows:
+            st.dataframe(pd.DataFrame(rows), hide_index=True, key="profile")
+        _encoded(cluster)
+
+
+def _encoded(cluster: Cluster) -> None:
+    """The shares of categories, and the means of circular columns."""
+    shares = [
+        {
+            "column": short(column.column, 60),
+            "category": short(s.value, 60),
+            "share": f"{s.fraction:.1%}",
+            "× expected": round(s.lift, 2),
+        }
+        for column in cluster.categories
+        for s in column.values
+    ]
+    if shares:
+        st.dataframe(pd.DataFrame(shares), hide_index=True, key="categories")
+    means = [
+        {
+            "column": short(c.column, 60),
+            "mean": f"{c.mean:.4g} of {c.period:g}",
+            "concentration": round(c.concentration, 2),
+        }
+        for c in cluster.circular
+    ]
+    if means:
+        st.dataframe(pd.DataFrame(means), hide_index=True, key="circular")
 
 
 def _shares(shown: OpenExport, role: str, cluster: Cluster, shares: Sequence[CategoryShare]) -> None:
