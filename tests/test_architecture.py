@@ -59,7 +59,6 @@ HEAVY = {
     "duckdb": ("data/query.py",),
     "python_calamine": ("data/excel.py",),
     "igraph": ("algorithms/leiden/fit.py",),
-    "leidenalg": ("algorithms/leiden/fit.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

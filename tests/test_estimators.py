@@ -50,7 +50,7 @@ def _drawn_by_row(estimator: Any) -> dict[str, str]:
         gc.DBSCAN(eps="auto", min_samples=3, border=False),
         gc.PLSCAN(),
         gc.SpectralClustering(n_clusters=3, n_landmarks=20),
-        *([gc.Leiden()] if find_spec("leidenalg") else []),
+        *([gc.Leiden()] if find_spec("igraph") else []),
     ],
     expected_failed_checks=_drawn_by_row,
 )  # fmt: skip
@@ -73,7 +73,7 @@ ALL = [
     gc.HDBSCAN(min_cluster_size=20),
     gc.DBSCAN(eps="auto"),
     gc.SpectralClustering(n_clusters=4, n_landmarks=60, random_state=0),
-    *([gc.Leiden(resolution=0.1, random_state=0)] if find_spec("leidenalg") else []),
+    *([gc.Leiden(resolution=0.1, random_state=0)] if find_spec("igraph") else []),
 ]
 
 

@@ -1,5 +1,6 @@
-"""Leiden: leidenalg's communities of scikit-learn's graph of neighbours, seeds, predictions, and the way from a sweep to the API."""
+"""Leiden: igraph's communities of scikit-learn's graph of neighbours, seeds, predictions, and the way from a sweep to the API."""
 
+import random
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +25,8 @@ from gpuclust.runtime.forecast import memory_terms
 from tests.journey import Journey, assert_predictions_are_the_labels, journey
 
 installed = pytest.mark.skipif(
-    find_spec("leidenalg") is None,
-    reason="leidenalg is not installed: pip install 'gpuclust[leiden]'",
+    find_spec("igraph") is None,
+    reason="igraph is not installed: pip install 'gpuclust[leiden]'",
 )
 
 
@@ -81,25 +82,34 @@ def test_edges_weigh_the_same_on_request() -> None:
 
 
 @installed
-def test_communities_are_leidenalgs() -> None:
+def test_communities_are_igraphs_and_as_good_as_leidenalgs() -> None:
+    """The same partition as igraph's of a graph that is built by hand; leidenalg, by the authors of Leiden, finds no better one."""
     import igraph
-    import leidenalg
 
+    leidenalg = pytest.importorskip("leidenalg")
     X = rows()
     upper = np.triu(by_hand(X.astype(np.float64), 15).toarray())
     edges = np.argwhere(upper > 0)
-    network = igraph.Graph(n=len(X), edges=edges)
-    for resolution in (0.5, 1.0, 2.0):
+    weights, network = upper[*edges.T], igraph.Graph(n=len(X), edges=edges)
+    for resolution in (0.2, 1.0, 2.0):
+        before = random.getstate()
         (found,) = fit(data_of(X, seed=7), [LeidenConfig(resolution=resolution)])
         assert isinstance(found, FitResult)
-        reference = leidenalg.find_partition(
-            network, leidenalg.RBConfigurationVertexPartition, weights=upper[*edges.T], n_iterations=2, seed=7,
-            resolution_parameter=resolution,
-        )  # fmt: skip
+        assert random.getstate() == before, "the generator of the process is not used"
+        igraph.set_random_number_generator(random.Random(7))
+        reference = network.community_leiden("modularity", weights=weights, resolution=resolution, n_iterations=2)
+        igraph.set_random_number_generator(random)
         np.testing.assert_array_equal(found.labels, reference.membership)
-        assert found.metrics["modularity"] == pytest.approx(
-            network.modularity(reference.membership, weights=upper[*edges.T])
+        assert found.metrics["modularity"] == pytest.approx(network.modularity(reference.membership, weights=weights))
+        other = leidenalg.find_partition(
+            network, leidenalg.RBConfigurationVertexPartition, weights=weights, seed=7, resolution_parameter=resolution
+        ).membership
+        quality, best = (
+            network.modularity(labels, weights=weights, resolution=resolution) for labels in (found.labels, other)
         )
+        assert quality > best - 0.005, resolution
+        if resolution == 0.2:  # the groups themselves
+            assert adjusted_rand_score(other, found.labels) == 1.0
 
 
 @installed

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False)
 class Leiden(ClusterMixin, ByRegistry):  # type: ignore[misc]
-    """Leiden clustering of the graph that joins each row to its nearest rows, by leidenalg (``pip install 'gpuclust[leiden]'``).
+    """Leiden clustering of the graph that joins each row to its nearest rows, by igraph (``pip install 'gpuclust[leiden]'``).
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Leiden(ClusterMixin, ByRegistry):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            For a parameter out of its range, fewer than three rows, values that are not finite, and where leidenalg is not installed.
+            For a parameter out of its range, fewer than three rows, values that are not finite, and where igraph is not installed.
         """
         neighbors = max(2, min(int(self.n_neighbors), _num_samples(X) - 1))
         found = self._cluster(X, seed=seed_of(self.random_state), at_least=3, n_neighbors=neighbors)

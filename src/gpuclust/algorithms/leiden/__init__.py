@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BYTES_PER_EDGE = 250
-"""An estimate, not measured, of the memory that igraph and leidenalg take for each neighbour of each row."""
+"""An estimate, not measured, of the memory that igraph takes for each neighbour of each row."""
 
 
 @dataclass

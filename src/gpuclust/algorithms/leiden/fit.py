@@ -1,9 +1,11 @@
-"""Leiden by leidenalg, on a graph that all configurations with the same neighbours and weights share."""
+"""Leiden by igraph, on a graph that all configurations with the same neighbours and weights share."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from gpuclust.errors import ConfigurationError
 from gpuclust.runtime.cache import key
 from gpuclust.runtime.jit import compiled
 from gpuclust.runtime.threads import in_threads
+
+_GENERATOR = Lock()
+"""igraph has one generator of random numbers for the process."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,15 @@ class Graph:
 def fit(data: FitInput, configs: Sequence[LeidenConfig]) -> list[FitResult]:
     """Find the communities of the rows of ``data.X`` (n_samples, n_columns) for each configuration.
 
-    Raises ConfigurationError where leidenalg is not installed.
+    Raises ConfigurationError where igraph is not installed.
     """
-    X, results = data.backend.to_host(data.X), []
+    X, results, networks = data.backend.to_host(data.X), [], {}
     for i, config in enumerate(configs):
         graph = graph_of(data, config)
-        labels, modularity = communities(graph, config, data.seed)
+        name = (config.n_neighbors, config.weights)
+        if name not in networks:
+            networks = {name: network_of(graph)}
+        labels, modularity = communities(networks[name], graph.weights, config, data.seed)
         results.append(
             FitResult(
                 labels=labels,
@@ -44,7 +52,7 @@ def fit(data: FitInput, configs: Sequence[LeidenConfig]) -> list[FitResult]:
                     "n_neighbors": np.asarray(config.n_neighbors, dtype=np.int64),
                 },
                 metrics={"modularity": modularity},
-                engine="leidenalg",
+                engine="igraph",
             )
         )
         data.progress((i + 1) / len(configs))
@@ -96,26 +104,34 @@ def _jaccard(neighbors, weights, start, stop):  # type: ignore[no-untyped-def]
             weights[a, j] = both / (2 * (k + 1) - both)
 
 
-def communities(graph: Graph, config: LeidenConfig, seed: int) -> tuple[np.ndarray, float]:
-    """The community of each row, (n,) int32, and the modularity of the partition at resolution 1."""
+def network_of(graph: Graph) -> Any:
+    """The graph as igraph's. Raises ConfigurationError where igraph is not installed."""
     try:
         import igraph
-        import leidenalg
     except ImportError as error:
         raise ConfigurationError(
-            f"cluster=leiden needs igraph and leidenalg (no module {error.name}): pip install 'gpuclust[leiden]'"
+            f"cluster=leiden needs igraph (no module {error.name}): pip install 'gpuclust[leiden]'"
         ) from error
-    network: Any = igraph.Graph(n=graph.n_rows, edges=graph.edges)
-    found = leidenalg.find_partition(
-        network,
-        leidenalg.RBConfigurationVertexPartition,
-        weights=graph.weights,
-        n_iterations=-1 if config.n_iterations is None else config.n_iterations,
-        seed=seed % 2**31,
-        resolution_parameter=config.resolution,
-    )
+    return igraph.Graph(n=graph.n_rows, edges=graph.edges)
+
+
+def communities(network: Any, weights: np.ndarray, config: LeidenConfig, seed: int) -> tuple[np.ndarray, float]:
+    """The community of each row, (n,) int32, and the modularity of the partition at resolution 1; ``weights`` (m,) are those of the edges."""
+    from igraph import set_random_number_generator
+
+    with _GENERATOR:
+        set_random_number_generator(random.Random(seed))
+        try:
+            found = network.community_leiden(
+                objective_function="modularity",
+                weights=weights,
+                resolution=config.resolution,
+                n_iterations=-1 if config.n_iterations is None else config.n_iterations,
+            )
+        finally:
+            set_random_number_generator(random)
     labels = np.asarray(found.membership, dtype=np.int32)
-    return labels, float(network.modularity(labels, weights=graph.weights))
+    return labels, float(network.modularity(labels, weights=weights))
 
 
 def membership(graph: Graph, labels: np.ndarray) -> np.ndarray:
