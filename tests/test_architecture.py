@@ -21,7 +21,7 @@ INSIDE = {
     "algorithms/dbscan": "__init__ > fit > gpu",
     "algorithms/hdbscan": "__init__ distances kd_tree > leaf_tiles > knn > boruvka > condense > quality > fit > place predict > sample > cpu > gpu",
     "algorithms/kmeans": "__init__ tiled_matrix > kernels_cpu seeding > kernels_cuda product_pass > passes > assign_cuda lloyd seeding_cuda > init lloyd_cuda > fit search_cuda > cpu > blocks gpu",
-    "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > em_cpu em_cuda init > fit stream_cuda > short_em > cpu > blocks gpu",
+    "algorithms/mixture": "__init__ em vector_math > kernels_cpu kernels_cuda m_step > kernels_wide > em_cpu em_cuda init > fit stream_cuda > short_em > cpu > blocks gpu",
     "algorithms/leiden": "__init__ > fit",
     "algorithms/plscan": "__init__ > fit",
     "algorithms/spectral": "__init__ > fit",

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture as Reference
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans import lloyd as lloyd_module
 from gpuclust.algorithms.kmeans.fit import lloyd, use_fused
 from gpuclust.algorithms.kmeans.product_pass import use_products
+from gpuclust.algorithms.mixture import em_cpu
+from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
+from gpuclust.algorithms.mixture.kernels_wide import use_wide
 from gpuclust.algorithms.registry import FitInput, fit
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
@@ -84,3 +88,51 @@ def test_a_job_of_vectors_takes_our_engine(rows):
     found = fit(data, [KMeansConfig(n_clusters=N_CLUSTERS, n_init=1)])[0]
     assert found.engine == "fused"
     assert found.metrics["inertia"] == pytest.approx(float((found.distance.astype(np.float64) ** 2).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_a_mixture_finds_what_scikit_learn_finds_from_the_same_start(rows, covariance_type):
+    X = rows.astype(np.float64)
+    given = {"weights_init": np.full(5, 0.2), "means_init": X[:5], "max_iter": 4, "tol": 0.0}
+    precisions = np.ones((5, N_FEATURES)) if covariance_type == "diag" else np.ones(5)
+    ours = GaussianMixture(5, covariance_type=covariance_type, precisions_init=precisions, **given).fit(X)
+    theirs = Reference(5, covariance_type=covariance_type, precisions_init=precisions, **given)
+    with pytest.warns(match="did not converge"):
+        theirs.fit(X)
+    assert np.array_equal(ours.predict(X), theirs.predict(X))
+    assert ours.lower_bounds_[-1] == pytest.approx(theirs.lower_bound_, rel=1e-12)
+    np.testing.assert_allclose(ours.means_, theirs.means_, atol=1e-11)
+    np.testing.assert_allclose(ours.covariances_, theirs.covariances_, rtol=1e-10)
+    assert ours.evaluate(X).bic == pytest.approx(theirs.bic(X), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("case", ["rows", "columns", "weights", "labels", "scores"])
+def test_the_pass_of_many_features_finds_what_that_of_few_finds(rows, dtype, case, monkeypatch):
+    X = np.array(rows[:701, :50], dtype=dtype, order="F" if case == "columns" else "C")
+    weight = np.random.default_rng(2).random(len(X)) if case == "weights" else None
+    parameters = (
+        np.array([0.5, 0.2, 0.3]),
+        X[:3].astype(np.float64),
+        np.random.default_rng(3).uniform(0.5, 1.5, (3, 50)),
+    )
+    passes = em_backend("cpu")
+
+    def run() -> list[np.ndarray]:
+        if case == "scores":
+            found = passes.score_pass(X, *parameters, "diag", responsibilities=True)
+            return [found.labels, found.confidence, found.log_prob, found.responsibilities, np.array(found.entropy)]
+        if case == "labels":
+            labels = np.arange(len(X), dtype=np.int32) % 4 - 1
+            found = passes.label_pass(X, labels, parameters[1], "diag")
+            return [found.counts, found.sums, found.scatter]
+        found = passes.em_pass(X, *parameters, "diag", weight)
+        return [np.array(found.log_likelihood), found.counts, found.sums, found.scatter]
+
+    wide = run()
+    assert use_wide(np.empty((3, 1, 50)))
+    monkeypatch.setattr(em_cpu, "use_wide", lambda _: False)
+    for found, expected in zip(wide, run(), strict=True):
+        np.testing.assert_allclose(
+            found, expected, rtol=1e-10 if dtype == "float64" else 2e-4, atol=1e-9 if dtype == "float64" else 2e-3
+        )

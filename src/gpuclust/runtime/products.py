@@ -267,7 +267,7 @@ def nearest_centers(X: np.ndarray, centers: np.ndarray) -> Assignment:
     out = Assignment(np.empty(len(X), np.int32), np.empty(len(X)), np.empty(len(X)))
 
     def run(first: int, last: int) -> None:
-        scratch = _workspace(*X.shape[1:], len(centers))
+        scratch = _workspace(X.shape[1], len(centers))
         for start in range(first * ROWS, min(last * ROWS, len(X)), ROWS):
             stop = min(start + ROWS, len(X))
             if not _assign_candidates(X, start, stop, prepared, scratch, out):

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpuclust.algorithms.mixture.em import Array, EMScores, EMStatistics, KernelParameters, recentre
 from gpuclust.algorithms.mixture.kernels_cpu import ROWS, KernelArrays, Moments, RowRange, RowScores, em_chunk
+from gpuclust.algorithms.mixture.kernels_wide import em_chunk_wide, use_wide
 from gpuclust.algorithms.mixture.m_step import HostIterations
 from gpuclust.runtime.blocks import BLOCK_ROWS, MergeTree, Run
 from gpuclust.runtime.threads import in_threads
@@ -31,6 +32,11 @@ NO_SCORES = {
     name: RowScores(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0), np.empty((0, 0), name))
     for name in ("float32", "float64")
 }
+
+
+def chunk_kernel(c: KernelParameters) -> Callable[..., tuple[float, float]]:
+    """The kernel for these parameters."""
+    return em_chunk_wide if use_wide(c.factors) else em_chunk
 
 
 class CpuPasses(HostIterations):
@@ -70,7 +76,7 @@ class CpuPasses(HostIterations):
 
         def score(start: int, stop: int) -> np.ndarray:
             rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-            return np.array(em_chunk(rows, NO_LABELS, parameters, no_moments, out))
+            return np.array(chunk_kernel(c)(rows, NO_LABELS, parameters, no_moments, out))
 
         tree = MergeTree(-(-n // BLOCK_ROWS))
         for block, totals in enumerate(merged_chunks(chunks_of_blocks(n, partial_bytes=16), score)):
@@ -95,7 +101,7 @@ def block_sums(
     def accumulate(start: int, stop: int) -> np.ndarray:
         line = np.zeros(width)
         rows = RowRange(flat, row_stride, column_stride, start, stop, weight, c.base)
-        line[0], _ = em_chunk(rows, labels, parameters, Moments(*_parts(line, c)), no_out)
+        line[0], _ = chunk_kernel(c)(rows, labels, parameters, Moments(*_parts(line, c)), no_out)
         return line
 
     partial_bytes = 8 * (c.factors.size + k * d + k)
@@ -127,7 +133,7 @@ def score_part(run: Run, c: KernelParameters, means: np.ndarray) -> ScoredRun:
         X = _writeable(np.ascontiguousarray(run.X[start:stop], dtype=np.float64))
         out = RowScores(labels[start:stop], confidence[start:stop], np.empty(len(X)), np.empty((0, k)))
         rows = RowRange(X.reshape(-1), X.shape[1], 1, 0, len(X), NO_WEIGHT, c.base)
-        totals = em_chunk(rows, NO_LABELS, parameters, no_moments, out)
+        totals = chunk_kernel(c)(rows, NO_LABELS, parameters, no_moments, out)
         squares = np.zeros(len(X))
         for j in range(X.shape[1]):
             squares += (X[:, j] - means[out.labels, j]) ** 2

@@ -86,7 +86,7 @@ def _load(flat: Array, row_stride: int, column_stride: int, start: int, stop: in
 
 
 @_contracted
-def _load_weights(weight: Array, start: int, stop: int, w: Array) -> None:
+def load_weights(weight: Array, start: int, stop: int, w: Array) -> None:
     """Copy the weights of rows start to stop into w, 0 past the end."""
     n = stop - start
     for r in range(n):
@@ -163,7 +163,7 @@ def _log_joint(x: Array, parameters: Any, c: int, diff: Array, y: Array, joint: 
 
 
 @_contracted
-def _largest(joint: Array, top: Array) -> None:
+def largest(joint: Array, top: Array) -> None:
     """top = the maximum of joint over the components."""
     for r in range(ROWS):
         top[r] = joint[0, r]
@@ -173,7 +173,7 @@ def _largest(joint: Array, top: Array) -> None:
 
 
 @_contracted
-def _exponentiate(joint: Array, top: Array, total: Array) -> None:
+def exponentiate(joint: Array, top: Array, total: Array) -> None:
     """joint becomes exp(joint - top), total its sum over the components."""
     for r in range(ROWS):
         total[r] = 0
@@ -185,14 +185,14 @@ def _exponentiate(joint: Array, top: Array, total: Array) -> None:
 
 
 @_contracted
-def _add_log(total: Array, top: Array, out: Array) -> None:
+def add_log(total: Array, top: Array, out: Array) -> None:
     """out = top + log(total)."""
     for r in range(ROWS):
         out[r] = top[r] + log(total[r])
 
 
 @_reassociated
-def _dot(a: Array, b: Array) -> float:
+def dot(a: Array, b: Array) -> float:
     """The sum of a b, in float64."""
     s = np.float64(0)
     for r in range(ROWS):
@@ -212,7 +212,7 @@ def _scale_and_sum(a: Array, b: Array, out: Array) -> Any:
 
 
 @_reassociated
-def _product(a: Array, b: Array) -> Any:
+def product(a: Array, b: Array) -> Any:
     """The sum of a b, in their dtype."""
     s = a.dtype.type(0)
     for r in range(ROWS):
@@ -237,7 +237,7 @@ def _accumulate(x: Array, centres: Array, joint: Array, w: Array, c: int, diff: 
     """Add a block's moments of component c; of a matrix the lower triangle, four entries at a time."""
     counts, sums, scatter = moments
     share = joint[c]
-    counts[c] += _product(share, w)
+    counts[c] += product(share, w)
     for r in range(ROWS):
         share[r] *= w[r]
     _subtract(x, centres[c], diff)
@@ -254,12 +254,12 @@ def _accumulate(x: Array, centres: Array, joint: Array, w: Array, c: int, diff: 
             row[j + 3] += s3
             j += 4
         while j < i + 1:
-            row[j] += _product(y, diff[j])
+            row[j] += product(y, diff[j])
             j += 1
 
 
 @_contracted
-def _emit(joint: Array, total: Array, log_p: Array, w: Array, low: int, high: int, base: float, out: Any) -> float:
+def emit(joint: Array, total: Array, log_p: Array, w: Array, low: int, high: int, base: float, out: Any) -> float:
     """Write the scores of rows low to high and return the sum of w times the entropy of the responsibilities.
 
     ``joint`` is exp(joint - top) and becomes the responsibilities; ``log_p`` is top + log(total).
@@ -307,7 +307,7 @@ def em_chunk(rows: Any, labels: Array, parameters: Any, moments: Any, out: Any) 
     for low in range(start, stop, ROWS):
         high = min(low + ROWS, stop)
         _load(flat, row_stride, column_stride, low, high, x)
-        _load_weights(weight, low, high, w)
+        load_weights(weight, low, high, w)
         if labels.size:
             joint[:] = 0
             for r in range(high - low):
@@ -316,12 +316,12 @@ def em_chunk(rows: Any, labels: Array, parameters: Any, moments: Any, out: Any) 
         else:
             for c in range(k):
                 _log_joint(x, parameters, c, diff, y, joint)
-            _largest(joint, top)
-            _exponentiate(joint, top, total)
-            _add_log(total, top, y)
-            log_likelihood += _dot(w, y)
+            largest(joint, top)
+            exponentiate(joint, top, total)
+            add_log(total, top, y)
+            log_likelihood += dot(w, y)
             if out[0].size:
-                entropy += _emit(joint, total, y, w, low, high, base, out)
+                entropy += emit(joint, total, y, w, low, high, base, out)
                 continue
             for r in range(ROWS):
                 w[r] /= total[r]
