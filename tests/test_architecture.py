@@ -26,7 +26,7 @@ INSIDE = {
     "algorithms/plscan": "__init__ > fit",
     "algorithms/spectral": "__init__ > fit",
     "analysis": "comparison dip external_validation members modes naming selection > moments > noise table_stats > criteria diagnostics enrichment representatives rules structure > terms > profile verdict > arrow_schema",
-    "data": "arrow_types encoding in_memory lists medians remote > copies excel json_lines query_stores > query > files remote_folders > table > columns encode feature_checks sniff > frames infer_types summary > batches disk_frame distinct schema > load > join vectors > clean source > read source_size > column_batches row_stream > stream_types > stream",
+    "data": "arrow_types encoding in_memory lists medians remote > copies excel json_lines query_stores > lake_tables > query > files remote_folders > table > columns encode feature_checks sniff > frames infer_types summary > batches disk_frame distinct schema > load > join vectors > clean source > read source_size > column_batches row_stream > stream_types > stream",
     "estimators": "base > dbscan hdbscan kmeans leiden mixture plscan spectral > __init__",
     "metrics": "agreement dbcv gap grouped_sums_cuda silhouette > grouped_sums > icl_gain > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
@@ -58,6 +58,8 @@ HEAVY = {
     "librosa": ("tracks/audio.py",),
     "duckdb": ("data/query.py",),
     "python_calamine": ("data/excel.py",),
+    "deltalake": ("data/lake_tables.py",),
+    "pyiceberg": ("data/lake_tables.py",),
     "igraph": ("algorithms/leiden/fit.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -202,6 +204,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from gpuclust.cli import main; main(['--help']); "
         "heavy = {'numpy', 'pandas', 'mlflow', 'hydra', 'sklearn', 'numba', 'matplotlib', 'rich', 'gpuclust.config'} & set(sys.modules); "
-        "assert not heavy, heavy"
+        "assert not heavy, heavy; "
+        "import gpuclust.compose; heavy = {'pandas', 'pyarrow', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -54,6 +54,7 @@ def area(path: Path) -> str | None:
         "data/query_stores.py": "remote",
         "data/query.py": "duckdb",
         "data/excel.py": "excel",
+        "data/lake_tables.py": "lakehouse",
         "tracks/audio.py": "audio",
     }
     if place.as_posix() in of_files:
@@ -77,6 +78,7 @@ def by_area() -> dict[str | None, set[str]]:
         "optuna": set(),
         "duckdb": set(),
         "excel": set(),
+        "lakehouse": set(),
         "audio": set(),
         "leiden": set(),
         "remote": set(),
@@ -96,10 +98,12 @@ def test_what_is_imported_is_declared() -> None:
 def test_what_is_declared_is_imported() -> None:
     found = by_area()
     for extra, names in found.items():
-        # embedding-atlas imports duckdb, fsspec aiohttp, and the dashboard of Dask bokeh. An extra may need later versions
+        # embedding-atlas and data/query.py import duckdb, fsspec aiohttp, and the dashboard of Dask bokeh. An extra may need later versions
         # of what every installation has.
         core = set(requirements()) if extra else set()
-        declared = set(requirements(extra)) - core - ({"aiohttp", "bokeh"} if extra != "atlas" else {"duckdb"})
+        declared = (
+            set(requirements(extra)) - core - ({"duckdb"} if extra in ("atlas", "lakehouse") else {"aiohttp", "bokeh"})
+        )
         assert declared <= names, f"{declared - names} is declared for {extra or 'every installation'} and not imported"
     renamed = {re.sub("12(x?)$", r"13\1", name) for name in requirements("gpu-cu12")}
     assert renamed == set(requirements("gpu"))
@@ -122,7 +126,7 @@ RUN = {
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
     extras = {
         name: set(requirements(name))
-        for name in ("audio", "dask", "duckdb", "gpu", "leiden", "optuna", "postgres", "serve", "dev", "docs")
+        for name in ("audio", "dask", "duckdb", "gpu", "lakehouse", "leiden", "optuna", "postgres", "serve", "dev", "docs")
     }
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}

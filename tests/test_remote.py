@@ -135,6 +135,23 @@ def test_a_query_of_a_store(folder: Path, s3: str, name: str) -> None:
         fingerprint(DataConfig(query=f"select * from '{s3}/none.parquet'"))
 
 
+def test_a_delta_table_of_a_store(s3: str) -> None:
+    pytest.importorskip("duckdb", reason="needs gpuclust[duckdb]")
+    lake = pytest.importorskip("deltalake", reason="needs gpuclust[lakehouse]")
+    rows, address = pa.table({"id": ["a", "b", "c", "d"], "x": [1.0, 2.0, 3.0, 4.0]}), f"{s3}/delta"
+    lake.write_deltalake(address, rows, storage_options={"allow_http": "true"})
+    lake.DeltaTable(address, storage_options={"allow_http": "true"}).delete("id = 'b'")
+    found = read(DataConfig(query=f"from delta_scan('{address}') where x < 4 order by id"), PandasFrames()).frame
+    assert found["x"].tolist() == [1.0, 3.0]
+    with pytest.raises(
+        DataError, match=r"is a Delta table; read it with data\.query=\"from delta_scan\('s3://music/delta'\)"
+    ):
+        find_files(address)
+    with pytest.raises(DataError) as caught:
+        read(DataConfig(query=f"from delta_scan('{s3}/none')"), PandasFrames())
+    assert "\n" not in str(caught.value)
+
+
 def test_labels_are_those_of_the_local_file(folder: Path, s3: str) -> None:
     here, there = (
         gc.fit(f"{place}/all.parquet", gc.KMeans(n_clusters=4, n_init=1), tracking=None, progress=False)

@@ -38,6 +38,8 @@ from tests.workbook import write_workbook
 
 duckdb = pytest.importorskip("duckdb", reason="needs gpuclust[duckdb]")
 pytest.importorskip("python_calamine", reason="needs gpuclust[excel]")
+deltalake = pytest.importorskip("deltalake", reason="needs gpuclust[lakehouse]")
+pytest.importorskip("pyiceberg", reason="needs gpuclust[lakehouse]")
 
 ROWS = 600
 SECRET = "pw-8c1f-Kz"
@@ -75,7 +77,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frame.to_sql("t", connection, index=False)
     with duckdb.connect(str(folder / "rows.duckdb")) as connection:
         connection.execute(f"create table t as from '{folder}/rows.parquet'")
+    write_delta(folder / "delta", frame)
+    write_iceberg(folder, frame)
     return folder
+
+
+def write_delta(folder: Path, frame: pd.DataFrame) -> None:
+    """A Delta table of the rows, of which a part was added later; rows that were deleted are still in its files."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    wrong = table.slice(0, 9).set_column(0, "id", pa.array(["wrong"] * 9, table.schema.field("id").type))
+    deltalake.write_deltalake(str(folder), pa.concat_tables([table.slice(0, 400), wrong]))
+    deltalake.DeltaTable(str(folder)).delete("id = 'wrong'")
+    deltalake.write_deltalake(str(folder), table.slice(400), mode="append")
+
+
+def write_iceberg(folder: Path, frame: pd.DataFrame) -> None:
+    """As `write_delta`, an Iceberg table in the folder ``rows/iceberg``."""
+    from pyiceberg.catalog.memory import InMemoryCatalog
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    wrong = table.slice(0, 9).set_column(0, "id", pa.array(["wrong"] * 9, table.schema.field("id").type))
+    catalog = InMemoryCatalog("c", warehouse=f"file://{folder}")
+    catalog.create_namespace("rows")
+    made = catalog.create_table("rows.iceberg", schema=table.schema)
+    made.append(pa.concat_tables([table.slice(0, 400), wrong]))
+    made.delete("id == 'wrong'")
+    made.append(table.slice(400))
 
 
 SOURCES: dict[str, dict[str, Any]] = {
@@ -90,6 +117,12 @@ SOURCES: dict[str, dict[str, Any]] = {
     "SQLite": {"query": "select * from t", "database": "rows.db"},
     "SQLite by address": {"query": "select * from t", "database": "sqlite:///rows.db"},
     "DuckDB": {"query": "select * from t", "database": "rows.duckdb"},
+    "Delta": {
+        "query": "with d as (from delta_scan('delta')) select a.* from d a join d b using (id) order by id[2:]::int"
+    },
+    "Iceberg": {
+        "query": "with i as (from ICEBERG_SCAN('rows/iceberg')) select a.* from i a join i b using (id) order by id[2:]::int"
+    },
 }
 
 
@@ -121,6 +154,19 @@ def test_a_source_is_read_in_batches(name: str, folder: Path, tmp_path: Path) ->
         found = pd.concat(list(parts.batches(["id", "a", "b", "n"])), ignore_index=True)
     expected = rows().dropna()[["id", "a", "b", "n"]].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("path", "scan"), [("delta", "delta_scan"), ("rows/iceberg", "iceberg_scan")])
+def test_a_folder_that_is_a_delta_or_iceberg_table(path: str, scan: str, folder: Path) -> None:
+    data = config(folder, {"path": path})
+    found = read(data, PandasFrames()).frame.sort_values(
+        "id", ignore_index=True
+    )  # the rows that were added last come first
+    expected = rows()[["id", "a", "b", "n"]].sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(found[["id", "a", "b", "n"]], expected)
+    assert fingerprint(data) == fingerprint(config(folder, {"query": f"from {scan}('{path}') -- {scan}('no')"}))
+    with pytest.raises(DataError, match=f'is no part of a list; read it with data.query="from {scan}'):
+        find_files(json.dumps([str(folder / path), str(folder / "rows.parquet")]))
 
 
 def test_fingerprints_follow_the_rows(folder: Path, tmp_path: Path) -> None:
@@ -336,8 +382,9 @@ def test_python(folder: Path) -> None:
         ({"query": "copy (select 1) to 'x.csv'"}, "must begin with SELECT, WITH or FROM"),
         ({"query": "select a, a from 'rows.parquet'"}, "two columns called 'a'; name one of them with AS"),
         ({"query": "select * from 'rows.parquet' where n < 0"}, "returns no rows"),
-        ({"query": "select * from delta_scan('rows')"}, "DuckDB needs its extension delta"),
-        ({"query": "select * from iceberg_scan('rows')"}, "INSTALL iceberg"),
+        ({"query": "select * from delta_scan('rows')"}, "rows is not a Delta table"),
+        ({"query": "select * from iceberg_scan('delta')"}, "delta is not an Iceberg table"),
+        ({"query": "select * from iceberg_scan('s3://music/t')"}, "INSTALL iceberg"),
         ({"query": "select * from 'x.parquet' where p = 'u:***@h'"}, "recorded without its password"),
         ({"query": "select * from t", "database": "no.db"}, "no.db does not exist; give a database file"),
         ({"query": "select * from t", "database": "rows.csv"}, "neither an SQLite nor a DuckDB database"),

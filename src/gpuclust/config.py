@@ -211,7 +211,7 @@ class DataConfig:
     preset: str = one_of("none", "none", "tracks")
     """``tracks``: the usual names of audio features and roles are known."""
     path: Any = None
-    """A CSV, TSV, Parquet or Feather file (gzip too), a folder of them, a pattern such as ``tracks-*.parquet``, or a list of these (stored
+    """A CSV, TSV, JSON lines, Parquet, Feather or Excel file (gzip too), a folder of them, a Delta or Iceberg table, a pattern such as ``tracks-*.parquet``, or a list of these (stored
     as one text). ``s3://``, ``gs://``, ``abfs://`` and ``https://`` addresses are read directly."""
     query: str | None = None
     """A query whose result is the table, in place of ``path``: ``select * from 'tracks/*.parquet' where year > 2000``. It is run by DuckDB

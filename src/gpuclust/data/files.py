@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpuclust.config import DataConfig, did_you_mean
-from gpuclust.data.copies import write_copy
-from gpuclust.data.excel import read_sheet
-from gpuclust.data.json_lines import json_tables
-from gpuclust.data.query import Query, run_query
 from gpuclust.data.remote import WILD, RemoteFile, is_remote, list_files, without_query
 from gpuclust.errors import DataError
+
+if TYPE_CHECKING:
+    from gpuclust.data.query import Query
 
 EXTENSIONS = {
     ".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather",
@@ -68,14 +67,17 @@ def find_files(location: str) -> TableFiles:
 
     A path may be the address of a store or a web address (`gpuclust.data.remote`). ``location`` may also be a query, or a
     `DataConfig.location`. The format follows from the first bytes of a file if they identify one, else from its extension. Hidden files
-    are skipped. JSON lines, sheets and results of queries are copied to Arrow files.
+    are skipped. JSON lines, sheets and results of queries are copied to Arrow files. A folder that is a Delta or Iceberg table is read as
+    the query of all its rows.
 
     Raises:
         DataError: the path does not exist or cannot be opened, the formats differ, or the query fails.
     """
     source = DataConfig().at(location)
-    if source.query is not None:
-        query = Query(source.query, source.database, source.folder)
+    query = _query(source)
+    if query is not None:
+        from gpuclust.data.query import run_query
+
         result = run_query(query)
         origin = Origin("query", query=query, engine=result.engine, digest=result.digest)
         return TableFiles((result.path,), "feather", origin)
@@ -95,9 +97,29 @@ def find_files(location: str) -> TableFiles:
     return TableFiles(copies, "feather", Origin(format, tuple(files), source.sheet))
 
 
+def _query(source: DataConfig) -> Query | None:
+    """The query of a source; for a folder that is a Delta or Iceberg table, the one of all its rows."""
+    from gpuclust.data.lake_tables import query_of
+    from gpuclust.data.query import Query
+
+    if source.query is not None:
+        return Query(source.query, source.database, source.folder)
+    parts = split_paths(source.path)
+    if len(parts) > 1 or is_remote(parts[0]):
+        return None
+    text = query_of(_local(parts[0]))
+    return Query(text) if text else None
+
+
 def _files_at(path: str) -> Sequence[TableFile]:
     """The files at one path. In a folder, JSON and Excel files beside others are no part of the table."""
-    files: Sequence[TableFile] = list_files(path, _is_table) if is_remote(path) else _local_files(path)
+
+    def wanted(name: str) -> bool:
+        if name.startswith("_delta_log/"):
+            raise DataError(f"{path} is a Delta table; read it with data.query=\"from delta_scan('{path}')\"")
+        return _is_table(name)
+
+    files: Sequence[TableFile] = list_files(path, wanted) if is_remote(path) else _local_files(path)
     if len(files) == 1 or WILD.search(path):
         return files
     plain = [file for file in files if _extension(file.name) not in COPIED]
@@ -115,6 +137,10 @@ def file_version(file: TableFile) -> tuple[int, int] | None:
 @lru_cache(maxsize=4096)
 def _copy(file: TableFile, format: str, sheet: str | None, version: tuple[int, int] | None) -> Path:
     """The Arrow copy of a file, made once."""
+    from gpuclust.data.copies import write_copy
+    from gpuclust.data.excel import read_sheet
+    from gpuclust.data.json_lines import json_tables
+
     del version  # a part of the cache's key
     return write_copy([read_sheet(file, sheet)] if format == "excel" else json_tables(file), file.name)
 
@@ -153,15 +179,27 @@ def absolute_path(path: str) -> str:
 def short_name(path: str) -> str:
     """The name of the file at a path, without its folder; of a list the first one's and how many more; of a query what it reads."""
     if (query := DataConfig().at(path).query) is not None:
+        from gpuclust.data.query import Query
+
         return Query(query).name
     first, *others = split_paths(path)
     name = Path(without_query(first)[0] if is_remote(first) else first).name
     return f"{name} and {len(others)} more" if others else name
 
 
+def _local(path: str) -> Path:
+    return expand_user(path.removeprefix("file://"))
+
+
 def _local_files(path: str) -> list[Path]:
-    place = expand_user(path.removeprefix("file://"))
+    place = _local(path)
     if place.is_dir():
+        from gpuclust.data.lake_tables import query_of
+
+        if text := query_of(place):
+            raise DataError(
+                f'{path} is a Delta or Iceberg table, which is no part of a list; read it with data.query="{text}"'
+            )
         files = sorted(p for p in place.rglob("*") if p.is_file() and _is_table(p.relative_to(place).as_posix()))
         if not files:
             raise DataError(

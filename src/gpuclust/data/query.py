@@ -16,6 +16,7 @@ import pyarrow as pa
 from gpuclust.config import is_query
 from gpuclust.data.arrow_types import as_json
 from gpuclust.data.copies import BATCH_ROWS, content_of, copies_folder, write_copy
+from gpuclust.data.lake_tables import open_tables
 from gpuclust.data.remote import STORES, WEB
 from gpuclust.errors import DataError, GpuclustError
 from gpuclust.resources import available_memory
@@ -135,7 +136,10 @@ def _by_duckdb(query: Query, database: _Database) -> Iterator[pa.Table]:
     ) as connection:
         connection.execute("SET file_search_path = ?", [query.folder or str(Path.cwd())])
         stores = _register_stores(query, connection)
-        statements = connection.extract_statements(query.text)
+        text, tables = open_tables(query.text, Path(query.folder or ""))
+        for name, table in tables.items():
+            connection.register(name, table)
+        statements = connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise DataError(f"{query} must be one SELECT statement")
         try:
@@ -228,6 +232,11 @@ def _reason(text: str) -> str:
     """What is wrong, in one line, from the message of DuckDB or of a driver."""
     if found := _EXTENSION.search(text):
         name = next(filter(None, found.groups()))
-        return f"DuckDB needs its extension {name} for it, which is not installed; run once: python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
+        install = f"python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
+        if name in ("delta", "iceberg"):
+            return (
+                f"pip install 'gpuclust[lakehouse]' for it (a remote Iceberg table needs DuckDB's extension: {install})"
+            )
+        return f"DuckDB needs its extension {name} for it, which is not installed; run once: {install}"
     text = re.split(r"\s*(?:LINE \d+:|\[SQL:|\(Background on this error)", text)[0]
     return re.sub(r"^(?:\w+ )?Error: ", "", text).rstrip(".")[:MAX_REASON]
