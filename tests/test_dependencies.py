@@ -126,7 +126,19 @@ RUN = {
 def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -> None:
     extras = {
         name: set(requirements(name))
-        for name in ("audio", "dask", "duckdb", "gpu", "lakehouse", "leiden", "optuna", "postgres", "serve", "dev", "docs")
+        for name in (
+            "audio",
+            "dask",
+            "duckdb",
+            "gpu",
+            "lakehouse",
+            "leiden",
+            "optuna",
+            "postgres",
+            "serve",
+            "dev",
+            "docs",
+        )
     }
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
