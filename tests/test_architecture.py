@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "compare", "lineage", "predict", "promotion", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "compare", "lineage", "predict", "promotion", "drift_log", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -30,7 +30,7 @@ INSIDE = {
     "estimators": "base > dbscan hdbscan kmeans leiden mixture plscan spectral > __init__",
     "metrics": "agreement dbcv gap grouped_sums_cuda silhouette > grouped_sums > icl_gain > precompile stability validity",
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
-    "model": "encodings expressions transforms vectors > prediction records rows > dbscan gmm hdbscan kmeans leiden preparation > explanation plscan schema spectral > files novelty > bundle manifest",
+    "model": "encodings expressions transforms vectors > prediction records rows > dbscan gmm hdbscan kmeans leiden preparation > explanation plscan schema spectral > drift files > novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
     "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > pca scalers transforms > prepare",

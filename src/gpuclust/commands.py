@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.sanitize import mask, printable
+
+if TYPE_CHECKING:
+    from gpuclust.predict import Scored
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -257,7 +260,7 @@ def _predict(arguments: list[str]) -> int:
     parser = command_parser(
         "predict",
         "Assign the rows of a file to the clusters of an exported model, and compare them with its training rows. "
-        "Exit status 3: too many values are outside the training range (see --max-outside); the file is written.",
+        "Exit status 3: the rows are unlike the training rows (see --max-outside, --max-psi); the file is written.",
     )
     parser.add_argument(
         "model",
@@ -281,7 +284,15 @@ def _predict(arguments: list[str]) -> int:
         "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles, or more than this share of a column's values are "
         "categories that the model does not know (default: 0.2; 1: never)",
     )
-    parser.add_argument("--uri", help="the tracking store of a registered model (tracking.uri)")
+    parser.add_argument(
+        "--max-psi",
+        type=float,
+        metavar="X",
+        help="exit with status 3 when the population stability index of a feature, of the shares of the clusters, of the distance or of the "
+        "confidence is above this and chance does not explain it; 0.25 is a usual limit (default: any)",
+    )
+    parser.add_argument("--log", action="store_true", help="record the comparison as a run of kind drift")
+    store_options(parser)
     parser.add_argument("--force", action="store_true", help="replace the files if they exist")
     options = parser.parse_args(arguments)
 
@@ -298,6 +309,7 @@ def _predict(arguments: list[str]) -> int:
             report=options.report,
             max_outside=options.max_outside,
             memberships=options.memberships,
+            max_psi=options.max_psi,
             force=options.force,
             model=model,
         )
@@ -306,9 +318,30 @@ def _predict(arguments: list[str]) -> int:
     print(f"{scored.path}: {found.n_rows:,} rows{unplaced if found.n_unplaced else ''}")
     for line in found.in_words():
         print(f"  {line}")
+    if options.log:
+        from gpuclust.drift_log import log_drift
+        from gpuclust.tracking.mlflow import MlflowRecorder
+
+        recorder = MlflowRecorder(options.uri, options.experiment)
+        run_id = log_drift(scored, options.rows, recorder=recorder)
+        print(f"run {run_id} of kind drift in the experiment {options.experiment}")
+    return _unlike(scored, options)
+
+
+def _unlike(scored: Scored, options: argparse.Namespace) -> int:
+    """The exit status of predict; 3, and why, if the new rows are unlike the training rows."""
     unlike = [*(c.in_words() for c in scored.unknown), *(f.in_words() for f in scored.exceeding)]
-    if not unlike:
+    if not unlike and not scored.drifted:
         return 0
+    if not unlike:
+        (name, index), *rest = scored.drifted
+        more = f" (and {len(rest)} more)" if rest else ""
+        print(
+            f"gpuclust: the rows have drifted from the training rows: the PSI of {name} is {index.value:.3f}{more}; more than --max-psi "
+            f"{options.max_psi:g}: fit a new model. {scored.path} was written",
+            file=sys.stderr,
+        )
+        return 3
     more = f" (and {len(unlike) - 1} more features)" if len(unlike) > 1 else ""
     what = "categories" if scored.unknown else "unit"
     print(

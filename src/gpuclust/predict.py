@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from gpuclust.data.stream import open_stream
 from gpuclust.data.vectors import VectorColumn
 from gpuclust.errors import ConfigurationError, DataError, ExportError, ModelError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.drift import Psi
 from gpuclust.model.encodings import CIRCULAR, encoded_columns
 from gpuclust.model.manifest import MODEL
 from gpuclust.model.novelty import (
@@ -52,12 +54,15 @@ from gpuclust.sanitize import mask
 class Scored:
     """What was written, and how the rows differ from the training rows. ``exceeding`` are the features of which more
     than ``max_outside`` of the rows is outside the training range (see `Novelty.exceeding`), ``unknown`` the columns of which more are of
-    categories that the model does not know (see `Novelty.unknown`)."""
+    categories that the model does not know (see `Novelty.unknown`), ``drifted`` what has a population stability index above ``max_psi``. ``document``
+    is the comparison as plain values, as ``report`` holds it."""
 
     path: Path
     novelty: Novelty
     exceeding: tuple[FeatureShift, ...]
-    unknown: tuple[CategoryShift, ...] = ()
+    unknown: tuple[CategoryShift, ...]
+    drifted: tuple[tuple[str, Psi], ...]
+    document: Mapping[str, Any]
 
     @property
     def n_rows(self) -> int:
@@ -78,6 +83,7 @@ def predict(
     report: Path | None = None,
     max_outside: float = MAX_OUTSIDE,
     memberships: int = 0,
+    max_psi: float | None = None,
     force: bool = False,
     memory: MemoryConfig | None = None,
     model: str | None = None,
@@ -86,12 +92,15 @@ def predict(
 
     ``rows`` is any file that `data.path` takes, a query, or a `DataConfig.location`, and has the model's features by name; the output, Parquet or CSV by its
     ending, has its columns and ``cluster``, ``confidence``, ``distance``, ``x``, ``y``, ``z``. Rows that cannot be placed
-    keep these empty. ``memberships``: in how many clusters each row also gets its membership, and its outlier score. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
+    keep these empty. ``memberships``: in how many clusters each row also gets its membership, and its outlier score. ``max_psi`` is the limit of
+    `Scored.drifted`; None: no limit. ``report`` is a JSON file to write the comparison with the training rows to. Rows that do not fit in memory
     (``memory``) are read, placed and written in batches. ``model`` is the name of the model in the report, by default the folder. Raises
     ConfigurationError, ExportError, DataError or ModelError in one line.
     """
     if not 0 <= max_outside <= 1:
         raise ConfigurationError(f"--max-outside {max_outside:g} is outside 0 to 1; give a share of the rows")
+    if max_psi is not None and not max_psi >= 0:
+        raise ConfigurationError(f"--max-psi {max_psi:g} is below 0; give a limit such as 0.25")
     for path, option in ((out, "--out"), (report, "--report")):
         if path is not None and path.exists() and not force:
             raise ExportError(f"{path} exists; name another {option}, or replace it with --force")
@@ -112,20 +121,20 @@ def predict(
         )
         novelty = compare(details, reduce(add, counts), *found, categories=categories)
         exceeding, unknown = novelty.exceeding(max_outside), novelty.unknown(max_outside)
+        drifted = () if max_psi is None else novelty.drift.exceeding(max_psi)
         with _whole_file(out, "--out") as temporary:
             tables = with_assignments(given.columns, bundle, given.raw, assigned, memberships=memberships)
             write_tables(tables, **{out.suffix[1:]: temporary})
+    content: dict[str, Any] = {"model": mask(model or str(folder)), "rows_of": mask(source.shown), "out": str(out)}
+    content |= {
+        "max_outside": max_outside,
+        "exceeding": [*(c.column for c in unknown), *(f.feature for f in exceeding)],
+    }
+    content |= {"max_psi": max_psi, "drifted": [name for name, _ in drifted]} | novelty.to_dict()
     if report is not None:
-        content = {
-            "model": mask(model or str(folder)),
-            "rows_of": mask(source.shown),
-            "out": str(out),
-            "max_outside": max_outside,
-        }
-        content |= {"exceeding": [*(c.column for c in unknown), *(f.feature for f in exceeding)]} | novelty.to_dict()
         with _whole_file(report, "--report") as temporary:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Scored(out, novelty, exceeding, unknown)
+    return Scored(out, novelty, exceeding, unknown, drifted, content)
 
 
 @contextmanager

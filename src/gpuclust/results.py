@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NOT_CLUSTERED = -2
 """The label of a row that cleaning dropped."""
+KINDS = ("clusters", "distance", "confidence")
+"""What else than features a drift is of, in the order of `gpuclust.model.drift.Drift.named`."""
 SHOWN_METRICS = ("n_clusters", "silhouette", "bic", "noise_fraction")
 SHOWN_SCORES = ("silhouette", "bic", "relative_validity", "noise_fraction", "fit_seconds")
 
@@ -425,6 +427,45 @@ class Model:
         table = pd.DataFrame({**columns, "difference": found.difference}, index=index)
         features = pd.DataFrame(found.contributions, columns=list(self.features), index=index)
         return pd.concat([table, features, pd.DataFrame({"constant": found.constant}, index=index)], axis=1)
+
+    def drift(self, rows: Any) -> pd.DataFrame:
+        """How far the distribution of rows is from that of the training rows.
+
+        Parameters
+        ----------
+        rows : DataFrame, Arrow table or array-like of shape (n_rows, n_features)
+            As for `predict`.
+
+        Returns
+        -------
+        DataFrame
+            One row for each feature that is a number, then for the shares of the clusters, the distance to the own centre and the confidence.
+            ``kind`` is "feature", "clusters", "distance" or "confidence"; ``psi`` the population stability index (below 0.1: alike, above 0.25: a
+            large change); ``chance`` what as many rows of the training distribution exceed once in a thousand times. Empty for a model that
+            gpuclust 0.1.0 made.
+
+        Raises
+        ------
+        ModelError
+            Where columns are missing, or an array has another number of features.
+        """
+        import pandas as pd
+
+        from gpuclust.model.novelty import compare, count_outside
+        from gpuclust.model.schema import Details
+
+        _, values = self._values(rows)
+        assigned, details = self._bundle.assign(values), Details.model_validate(self._bundle.details)
+        found = (part[assigned.placed] for part in (assigned.cluster, assigned.confidence, assigned.distance))
+        drift = compare(details, count_outside(details, self.features, values), *found).drift
+        kinds = [*("feature" for _ in drift.features), *(k for k in KINDS if getattr(drift, k) is not None)]
+        named = list(drift.named()) if drift.known else []
+        columns = {
+            "kind": kinds[: len(named)],
+            "psi": [p.value for _, p in named],
+            "chance": [p.chance for _, p in named],
+        }
+        return pd.DataFrame(columns, index=pd.Index([name for name, _ in named], name="of"))
 
     def _values(self, rows: Any) -> tuple[Any, NDArray[np.float64]]:
         """The index of the rows, if they have one, and their features (n_rows, n_features)."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from gpuclust.model.drift import Drift, bin_counts, bins_of, psi, psi_of_values
 from gpuclust.model.encodings import CIRCULAR, FREQUENCY, Encoding, groups_of
 from gpuclust.model.records import NOISE
-from gpuclust.model.schema import Details, FeatureRange, Quantiles
+from gpuclust.model.schema import Bins, Details, FeatureRange, Quantiles, Training
 
 # The quantiles of a feature's training values that are kept: `FeatureRange`.
 RANGE = (0.0, 0.01, 0.99, 1.0)
@@ -28,10 +29,15 @@ SHOWN, SHOWN_FROM = 8, 0.001
 
 
 def training_summary(
-    ranges: Mapping[str, Sequence[float]], n_rows: int, distance: np.ndarray | None, confidence: np.ndarray
+    ranges: Mapping[str, Sequence[float]],
+    n_rows: int,
+    distance: np.ndarray | None,
+    confidence: np.ndarray,
+    bins: Mapping[str, Bins] | None = None,
 ) -> dict[str, Any]:
     """The fields of `gpuclust.model.schema.Training`. ``ranges`` are each feature's quantiles at `RANGE`; ``distance`` and
-    ``confidence`` (n_rows,) float32 are those of the fitted rows, ``distance`` None where the algorithm has no centres."""
+    ``confidence`` (n_rows,) float32 are those of the fitted rows, ``distance`` None where the algorithm has no centres.
+    ``bins`` are those of the features, for their drift."""
     summary: dict[str, Any] = {
         "n_rows": n_rows,
         "features": {
@@ -43,6 +49,10 @@ def training_summary(
         found = None if values is None else quantiles(values)
         if found is not None:
             summary[name] = found.model_dump()
+        if values is not None and (found_bins := bins_of(values)) is not None:
+            summary[f"{name}_bins"] = found_bins.model_dump()
+    if bins:
+        summary["bins"] = {name: found.model_dump() for name, found in bins.items()}
     return summary
 
 
@@ -130,6 +140,7 @@ class Novelty:
     training_distance: Quantiles | None
     confidence: Quantiles | None
     training_confidence: Quantiles | None
+    drift: Drift
     categories: tuple[CategoryShift, ...] = ()
 
     @property
@@ -179,7 +190,7 @@ class Novelty:
                     f"{name}: median {now.q50:.4g}, 1% to 99% {now.q01:.4g} to {now.q99:.4g} "
                     f"(training: {then.q50:.4g}, {then.q01:.4g} to {then.q99:.4g})"
                 )
-        return lines + self._shares()
+        return lines + self._shares() + self.drift.in_words()
 
     def _shares(self) -> list[str]:
         """The clusters whose shares changed most, in one line."""
@@ -205,6 +216,7 @@ class Novelty:
         found["clusters"] = [asdict(c) for c in self.clusters]
         if self.categories:
             found["categories"] = [asdict(c) for c in self.categories]
+        found["psi"] = self.drift.to_dict()
         values = {name: getattr(self, name) for name in ranges}
         return found | {name: None if q is None else q.model_dump() for name, q in values.items()}
 
@@ -214,7 +226,8 @@ class RangeCounts:
     """Values of features outside the ranges of the training rows, for a comparison in parts: ``a + b`` are the counts of the rows of both.
 
     ``features`` are those whose training range is known. Arrays (n_features,): ``known`` values, how many of them are ``outside`` the range
-    or ``in_tails``, their ``min`` and ``max`` (NaN where there are none). ``rows_outside`` is the number of rows with a value outside.
+    or ``in_tails``, their ``min`` and ``max`` (NaN where there are none); ``bins`` (n_features, MAX_BINS): how many are in each bin of the training
+    rows. ``rows_outside`` is the number of rows with a value outside.
     """
 
     features: tuple[str, ...]
@@ -225,6 +238,7 @@ class RangeCounts:
     in_tails: np.ndarray
     min: np.ndarray
     max: np.ndarray
+    bins: np.ndarray
 
     def __add__(self, other: RangeCounts) -> RangeCounts:
         return RangeCounts(
@@ -236,14 +250,17 @@ class RangeCounts:
             self.in_tails + other.in_tails,
             np.fmin(self.min, other.min),
             np.fmax(self.max, other.max),
+            self.bins + other.bins,
         )
 
 
 def count_outside(details: Details, features: Sequence[str], raw: np.ndarray) -> RangeCounts:
     """Count the values of rows (n, n_features) float64, missing ones NaN, that are outside the training ranges of a model."""
     training = {} if details.training is None else details.training.features
+    bins = {} if details.training is None else details.training.bins
     named = tuple(name for name in features if name in training)
     counts, ends = np.zeros((3, len(named)), np.int64), np.full((2, len(named)), np.nan)
+    in_bins = np.zeros((len(named), max((len(b.counts) for b in bins.values()), default=0)), np.int64)
     outside_any = np.zeros(len(raw), dtype=bool)
     for i, name in enumerate(named):
         values, span = raw[:, list(features).index(name)], training[name]
@@ -253,8 +270,12 @@ def count_outside(details: Details, features: Sequence[str], raw: np.ndarray) ->
         counts[:, i] = known.sum(), outside.sum(), tails.sum()
         if counts[0, i]:
             ends[:, i] = values[known].min(), values[known].max()
+        if name in bins:
+            in_bins[i, : len(bins[name].counts)] = bin_counts(values[known], np.array(bins[name].edges))
         outside_any |= outside
-    return RangeCounts(named, len(raw), int(outside_any.sum()), *counts, *ends)
+    return RangeCounts(
+        named, len(raw), int(outside_any.sum()), counts[0], counts[1], counts[2], ends[0], ends[1], in_bins
+    )
 
 
 def count_categories(encodings: Sequence[Encoding], features: Sequence[str], raw: np.ndarray) -> list[np.ndarray]:
@@ -318,7 +339,34 @@ def compare(
         training_distance=None if training is None else training.distance,
         confidence=quantiles(confidence),
         training_confidence=None if training is None else training.confidence,
+        drift=_drift(details, counts, cluster, confidence, distance),
         categories=categories,
+    )
+
+
+def _drift(
+    details: Details, counts: RangeCounts, cluster: np.ndarray, confidence: np.ndarray, distance: np.ndarray
+) -> Drift:
+    """The indices of rows, of what the model knows of its training rows."""
+    training = details.training or Training(n_rows=1, features={})
+    features = {}
+    for i, name in enumerate(counts.features):
+        if name in training.bins:
+            then = np.array(training.bins[name].counts)
+            if (found := psi(then, counts.bins[i, : len(then)])) is not None:
+                features[name] = found
+    sizes = {int(c): note.size for c, note in details.clusters.items()}
+    numbers = sorted({*sizes, *np.unique(cluster).tolist()})
+    then = np.array([sizes.get(c, 0) for c in numbers], np.int64)
+    now = np.array([np.count_nonzero(cluster == c) for c in numbers], np.int64)
+    has_distance = training.distance is not None and len(distance) > 0
+    return Drift(
+        n_rows=len(cluster),
+        features=features,
+        clusters=psi(then, now),
+        distance=psi_of_values(training.distance_bins, distance),
+        confidence=psi_of_values(training.confidence_bins, confidence),
+        far=float(np.mean(distance > training.distance.q99)) if has_distance and training.distance else None,
     )
 
 

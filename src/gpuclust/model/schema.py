@@ -7,6 +7,7 @@ values are read, `check_values` the values.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -48,13 +49,30 @@ class Quantiles(_Strict):
     q99: Finite
 
 
+class Bins(_Strict):
+    """Ranges of a value, and how many of the training rows are in each: ``edges`` (n,) are the upper ends of all but the last, ``counts`` (n + 1,)."""
+
+    edges: Annotated[list[Finite], Field(max_length=99)]
+    counts: list[NonNegativeInt]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Bins:
+        if len(self.counts) != len(self.edges) + 1 or any(a >= b for a, b in pairwise(self.edges)):
+            raise ValueError("the edges of bins must ascend, and there must be one more count")
+        return self
+
+
 class Training(_Strict):
-    """What the rows that a model was fitted on looked like. ``distance`` is None where the algorithm has no centres."""
+    """What the rows that a model was fitted on looked like. ``distance`` is None where the algorithm has no centres. ``bins`` are those of the features,
+    ``distance_bins`` and ``confidence_bins`` of what was found; models of version 0.1.0 have none."""
 
     n_rows: PositiveInt
     features: dict[str, FeatureRange]
     distance: Quantiles | None = None
     confidence: Quantiles | None = None
+    bins: dict[str, Bins] = {}
+    distance_bins: Bins | None = None
+    confidence_bins: Bins | None = None
 
 
 class ClusterNote(_Strict):
@@ -127,12 +145,9 @@ class Description(_Strict):
     def _consistent(self) -> Description:
         if len(set(self.features)) < len(self.features):
             raise ValueError("a feature is named twice")
-        named = {
-            *self.fills,
-            *self.bounds,
-            *self.transforms,
-            *(self.details.training.features if self.details.training else ()),
-        }
+        training = self.details.training
+        known = () if training is None else (*training.features, *training.bins)
+        named = {*self.fills, *self.bounds, *self.transforms, *known}
         if len({e.column for e in self.encodings}) < len(self.encodings):
             raise ValueError("a column is encoded twice")
         if unknown := sorted(named - set(self.features)):

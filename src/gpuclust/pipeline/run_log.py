@@ -18,10 +18,12 @@ from gpuclust.data.summary import summary
 from gpuclust.data.table import Table
 from gpuclust.errors import GpuclustError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.drift import DECILES, as_bins, bin_counts, bin_edges
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.model.vectors import listed
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, data_name, with_size
 from gpuclust.pipeline.run_files import job_files
+from gpuclust.runtime.blocks import Run
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.order_statistics import order_statistics
 from gpuclust.sanitize import mask
@@ -157,15 +159,34 @@ def training_of(table: Table, distance: np.ndarray | None, confidence: np.ndarra
         return training_summary({}, table.n_rows, distance, confidence)
     numbers = table.frame[list(names)]
     if isinstance(numbers, DiskFrame):
-        places = np.array(RANGE) * (table.n_rows - 1)
-        ranks = np.concatenate([np.floor(places[:2]), np.ceil(places[2:])]).astype(np.int64)
-        values = order_statistics(numbers.values_of(names), ranks)
+        blocks = numbers.values_of(names)
+        places = np.array((*RANGE[:2], *DECILES, *RANGE[2:])) * (table.n_rows - 1)
+        ranks = np.concatenate([np.floor(places[:-2]), np.ceil(places[-2:])]).astype(np.int64)
+        values = order_statistics(blocks, ranks)
     else:
-        sides = ((RANGE[:2], "lower"), (RANGE[2:], "higher"))
+        blocks = None
+        sides = (((*RANGE[:2], *DECILES), "lower"), (RANGE[2:], "higher"))
         found = [numbers.quantile(list(q), interpolation=side) for q, side in sides]
-        values = np.vstack([(q.to_pandas() if hasattr(q, "to_pandas") else q).to_numpy(np.float64) for q in found])
-    ranges = dict(zip(names, values.T.tolist(), strict=True))
-    return training_summary(ranges, table.n_rows, distance, confidence)
+        values = np.vstack([_on_host(q).to_numpy(np.float64) for q in found])
+    ranges = dict(zip(names, values[[0, 1, -2, -1]].T.tolist(), strict=True))
+    edges = [bin_edges(values[2:-2, i], values[-1, i]) for i in range(len(names))]
+    if blocks is None:
+        counts = [bin_counts(_on_host(numbers[name]).to_numpy(), own) for name, own in zip(names, edges, strict=True)]
+    else:
+        parts = blocks.collect(_count_bins, edges)
+        counts = [np.sum([part[i] for part in parts], axis=0) for i in range(len(names))]
+    bins = {name: as_bins(*own) for name, *own in zip(names, edges, counts, strict=True)}
+    return training_summary(ranges, table.n_rows, distance, confidence, bins)
+
+
+def _on_host(values: Any) -> Any:
+    """A pandas object of one of pandas or cuDF."""
+    return values.to_pandas() if hasattr(values, "to_pandas") else values
+
+
+def _count_bins(run: Run, edges: list[np.ndarray]) -> list[np.ndarray]:
+    """The counts of the bins of each column of a run of blocks."""
+    return [bin_counts(run.X[:, i], own) for i, own in enumerate(edges)]
 
 
 def labels_digest(clustering: Clustering) -> str:
