@@ -486,7 +486,7 @@ def test_a_query_has_a_name_and_a_preset(folder: Path) -> None:
 
 
 def test_passwords_of_databases_are_hidden(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     address = f"postgresql://bob:{SECRET}@127.0.0.1:1/x"
@@ -502,6 +502,12 @@ def test_passwords_of_databases_are_hidden(
         mask(f"select * from postgres_scan('host=h password={SECRET} user=u', 't')")
         == "select * from postgres_scan('host=h password=*** user=u', 't')"
     )
+
+
+@pytest.mark.campaign
+def test_passwords_in_queries_are_not_recorded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     recorded = f"select a, b, label like '%password={SECRET}%' as odd from '{folder}/rows.parquet'"
     assert (
         main(["data=table", f"data.query={recorded}", "cluster.n_clusters=3", "report=none", "backend=cpu", store]) == 0
