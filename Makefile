@@ -19,7 +19,7 @@ install: $(INSTALLED) ## make .venv and install gpuclust into it
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpuclust needs Python 3.11 or later: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[serve,postgres,duckdb,excel,lakehouse,optuna,remote,dask,leiden,audio,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[serve,postgres,duckdb,excel,lakehouse,optuna,remote,dask,leiden,audio,maps,dev,docs]'
 	@touch $@
 
 run: install ## the main job: a K-Means sweep k=2..10 on 20,000 generated tracks
@@ -45,7 +45,7 @@ docs: install ## the documentation site, into site/; it runs the tutorial
 
 constraints: ## constraints.txt: the newest versions that pyproject.toml allows
 	rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,postgres,duckdb,excel,lakehouse,optuna,remote,dask,leiden,audio,dev,docs]'
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,postgres,duckdb,excel,lakehouse,optuna,remote,dask,leiden,audio,maps,dev,docs]'
 	{ grep '^#' constraints.txt; $(NEWEST)/bin/python -m pip freeze --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt && rm -rf $(NEWEST)
 

@@ -17,7 +17,7 @@ PACKAGE = Path(gpuclust.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The distribution of a module, where its name is another.
 DISTRIBUTIONS = {
-    "PIL": "pillow", "hydra": "hydra-core", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "yaml": "pyyaml",
+    "PIL": "pillow", "umap": "umap-learn", "hydra": "hydra-core", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "yaml": "pyyaml",
     "pydantic_core": "pydantic",  # which pins its version
     "cuml": "cuml-cu13", "cudf": "cudf-cu13", "cupy": "cupy-cuda13x", "cupyx": "cupy-cuda13x", "rmm": "rmm-cu13",
 }  # fmt: skip
@@ -56,6 +56,8 @@ def area(path: Path) -> str | None:
         "data/excel.py": "excel",
         "data/lake_tables.py": "lakehouse",
         "tracks/audio.py": "audio",
+        "reducers/umap.py": "maps",
+        "reducers/pacmap.py": "maps",
     }
     if place.as_posix() in of_files:
         return of_files[place.as_posix()]
@@ -81,6 +83,7 @@ def by_area() -> dict[str | None, set[str]]:
         "lakehouse": set(),
         "audio": set(),
         "leiden": set(),
+        "maps": set(),
         "remote": set(),
     }
     for path in PACKAGE.rglob("*.py"):

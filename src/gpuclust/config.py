@@ -57,7 +57,7 @@ class Range:
 
 @cache
 def plugins(group: str) -> Mapping[str, EntryPoint]:
-    """The entry points of installed packages in the group ``gpuclust.algorithms``, ``gpuclust.reducers`` or ``gpuclust.scalers``."""
+    """The entry points of installed packages in the group ``gpuclust.algorithms``, ``gpuclust.reducers``, ``gpuclust.scalers`` or ``gpuclust.maps``."""
     return {entry.name: entry for entry in entry_points(group=f"gpuclust.{group}")}
 
 
@@ -326,8 +326,9 @@ class ScaleConfig:
 class ReduceConfig:
     """How the scaled features are reduced to fewer dimensions."""
 
-    method: str = one_of("none", "none", "pca", plugins="reducers")
-    """``pca``: principal components."""
+    method: str = one_of("none", "none", "pca", "fa", "umap", "pacmap", plugins="reducers")
+    """``pca``: principal components; ``fa``: factor analysis; ``umap`` and ``pacmap``: positions that keep neighbours, whose distances are not
+    those of the data."""
     n_components: int | float = number(0.95, low=0, open_low=True)
     """A number of components, or the share of the variance to keep."""
     whiten: bool = False
@@ -336,6 +337,23 @@ class ReduceConfig:
     """Divide each component by its standard deviation (with n)."""
     options: dict[str, Any] = field(default_factory=dict)
     """``reduce.options.NAME``: a parameter of a plug-in's method."""
+
+
+@dataclass
+class MapConfig:
+    """The map of the rows: the coordinates x, y, z of figures, exports and the explorer. It changes no cluster."""
+
+    method: str = one_of("pca", "pca", "umap", "pacmap", "tsne", plugins="maps")
+    """``pca``: the first three principal components of the scaled features. The others show the neighbours of each row in the matrix that is
+    clustered."""
+    n_components: int = number(2, low=2, high=3)
+    """The number of axes; ``pca`` has always 3."""
+    n_neighbors: int | None = number(None, low=2, high=1000)
+    """The neighbours whose nearness is kept: null is the default of the method, 15 for UMAP, 10 for PaCMAP, and a perplexity of 30 for t-SNE."""
+    min_dist: float = number(0.1, low=0, high=1)
+    """UMAP: the distance to which neighbours on the map may come close."""
+    sample_rows: int = number(50_000, low=100)
+    """The number of rows that the map is fitted on; the others are placed among these."""
 
 
 @dataclass
@@ -536,6 +554,7 @@ class Config:
     clean: CleanConfig = field(default_factory=CleanConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     reduce: ReduceConfig = field(default_factory=ReduceConfig)
+    map: MapConfig = field(default_factory=MapConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
@@ -563,7 +582,7 @@ def conf_dir() -> Path:
 def conf_dirs() -> list[Path]:
     """conf/, and the folder ``conf`` of each package that has a plug-in, laid out likewise."""
     folders = [conf_dir()]
-    for group in ("algorithms", "reducers", "scalers"):
+    for group in ("algorithms", "reducers", "scalers", "maps"):
         for entry in plugins(group).values():
             spec = find_spec(entry.module.partition(".")[0])
             folders += [Path(path) / "conf" for path in (spec.submodule_search_locations if spec else None) or ()]

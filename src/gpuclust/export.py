@@ -45,6 +45,7 @@ from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, RunContext, data_name, make_job
 from gpuclust.pipeline.run_log import bundle_of, digest_of, training_of
 from gpuclust.pipeline.summary import rebuild
+from gpuclust.reducers.neighbours import distance_warnings
 from gpuclust.sanitize import mask
 from gpuclust.tracking import recorder as tags
 from gpuclust.tracking.mlflow import MlflowRecorder
@@ -277,7 +278,11 @@ def _manifest(
             "in_clusters": table.n_rows - n_noise,
         },
         "noise_fraction": n_noise / table.n_rows,
-        "warnings": [*([much_noise] if much_noise else []), *algorithm.warnings(run.metrics)],
+        "warnings": [
+            *([much_noise] if much_noise else []),
+            *algorithm.warnings(run.metrics),
+            *distance_warnings(config.reduce),
+        ],
         "metrics": dict(run.metrics),
         "backend": {k: run.tags.get(k, "") for k in (tags.BACKEND, tags.BACKEND_REASON, tags.DEVICE)},
         "sweep": sweep,

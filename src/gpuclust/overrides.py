@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gpuclust.algorithms.registry import known_keys
-from gpuclust.config import NAMED_BY_TABLE, Config, DataConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
+from gpuclust.config import NAMED_BY_TABLE, Config, DataConfig, MapConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.
@@ -168,6 +169,8 @@ def without_effect(config: Config) -> Mapping[str, str]:
     keys: dict[str, str] = {}
     if config.reduce.method == "none":
         keys |= {f"reduce.{name}": "with reduce=none" for name in ("n_components", "whiten", "rescale", "options")}
+    if config.map.method == "pca":
+        keys |= {f"map.{f.name}": "with map=pca" for f in fields(MapConfig) if f.name != "method"}
     if config.data.source == "file" and config.data.n_rows is None:
         keys["data.seed"] = "without data.n_rows, as all rows of the file are used"
     if not config.data.categorical:
@@ -191,6 +194,7 @@ def normalised(config: Config) -> Config:
 
 _DEFAULTS: Mapping[str, Any] = {
     "reduce": ReduceConfig(),
+    "map": MapConfig(),
     "data": DataConfig(),
     "sweep": SweepConfig(),
     "workers": WorkersConfig(),

@@ -135,26 +135,20 @@ class Run:
         return self.model.predict(rows)
 
     def plot(self) -> Figure:
-        """Draw the rows on their first two principal components, coloured by cluster.
+        """Draw the rows on the map (by default their first two principal components), coloured by cluster.
 
         Returns
         -------
         matplotlib.figure.Figure
             ``run.plot().savefig("map.png")`` writes it to a file.
         """
-        from gpuclust.report.figures import cluster_map
+        from gpuclust.report.figures import map_of
         from gpuclust.report.notebook import shown_as_png
 
         found = self._result
-        ratios = found.matrix.preparation.map_projection.explained_variance_ratio
-        return shown_as_png(
-            cluster_map(
-                found.matrix.coordinates,
-                found.clustering.labels,
-                explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
-                names={c.cluster: c.name for c in found.profile.clusters},
-            )
-        )
+        names = {c.cluster: c.name for c in found.profile.clusters}
+        matrix, labels = found.matrix, found.clustering.labels
+        return shown_as_png(map_of(matrix.preparation, matrix.coordinates, labels, self.metrics, names))
 
     def export(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the clustering into a folder: assignments, clusters, model and manifest.

@@ -48,7 +48,7 @@ RUN_OPTIONS = (
         'tab completion for bash, zsh (through bashcompinit) or fish: eval "$(gpuclust -sc install=bash)"',
     ),
 )
-GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca{reducers}
+GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca|fa|umap|pacmap{reducers} map=pca|umap|pacmap|tsne{maps}
 cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
 workers=here|dask tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
 STATUSES = (
@@ -85,7 +85,7 @@ exit status:
 
 def _plugins() -> dict[str, str]:
     """``|name|name`` of the plug-ins of each group, read from the metadata of installed packages, 50 times faster than by importlib.metadata."""
-    found: dict[str, dict[str, None]] = {group: {} for group in ("scalers", "reducers", "algorithms")}
+    found: dict[str, dict[str, None]] = {group: {} for group in ("scalers", "reducers", "maps", "algorithms")}
     for folder in filter(os.path.isdir, sys.path):
         for package in os.scandir(folder):
             if not package.name.endswith(".dist-info"):

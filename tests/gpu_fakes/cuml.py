@@ -221,6 +221,26 @@ class PCA(Estimator):
         self._give(**{name: getattr(fitted, name) for name in names})
 
 
+class UMAP(Estimator):
+    """cuML's UMAP: the positions of this one are principal components, float32."""
+
+    package = "cuml.manifold"
+
+    def _fit(self, X: np.ndarray, sample_weight: Any) -> None:
+        from sklearn.decomposition import PCA as Host
+
+        if self.build_algo == "nn_descent" and self.random_state is not None:  # type: ignore[attr-defined]
+            raise AssertionError("the real one warns and uses brute_force_knn")
+        if not 1 < self.n_neighbors < len(X):  # type: ignore[attr-defined]
+            raise ValueError("n_neighbors should be between 2 and the number of rows")
+        self._give(embedding_=Host(self.n_components, svd_solver="full").fit_transform(X).astype(np.float32))  # type: ignore[attr-defined]
+
+    def fit_transform(self, *args: Any, **kwargs: Any) -> Any:
+        """Fit X and give its positions."""
+        bound = bind("cuml.manifold.UMAP.fit_transform", args, kwargs)
+        return self.fit(bound.arguments["X"]).embedding_
+
+
 class _Scaler(Estimator):
     package = "cuml.preprocessing"
     fitted: tuple[str, ...] = ()
@@ -256,10 +276,10 @@ def make() -> dict[str, StandIn]:
         name: StandIn(name)
         for name in (
             "cuml", "cuml.cluster", "cuml.cluster.hdbscan", "cuml.cluster.hdbscan.hdbscan", "cuml.decomposition", "cuml.preprocessing",
-            "cuml.neighbors",
+            "cuml.manifold", "cuml.neighbors",
         )
     }  # fmt: skip
-    for cls in (KMeans, DBSCAN, HDBSCAN, NearestNeighbors, PCA, StandardScaler, MinMaxScaler, RobustScaler):
+    for cls in (KMeans, DBSCAN, HDBSCAN, NearestNeighbors, PCA, UMAP, StandardScaler, MinMaxScaler, RobustScaler):
         setattr(found[cls.package], cls.__name__, cls)
     found["cuml.cluster.hdbscan.hdbscan"]._HDBSCANState = _HDBSCANState
     found["cuml"].__version__ = "26.10.00"

@@ -35,6 +35,7 @@ def recorded() -> Iterator[tuple[str, str]]:
     import cudf
     import cuml.cluster
     import cuml.decomposition
+    import cuml.manifold
     import cuml.neighbors
     import cuml.preprocessing
     import cupy
@@ -51,12 +52,13 @@ def recorded() -> Iterator[tuple[str, str]]:
         yield from members(cls, f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
     yield from members(StringMethods, "cudf.Series.str")
     yield from members(DatetimeProperties, "cudf.Series.dt")
-    for package in (cuml.cluster, cuml.decomposition, cuml.neighbors, cuml.preprocessing):
+    for package in (cuml.cluster, cuml.decomposition, cuml.manifold, cuml.neighbors, cuml.preprocessing):
         for name in (
             "KMeans",
             "DBSCAN",
             "HDBSCAN",
             "PCA",
+            "UMAP",
             "NearestNeighbors",
             "StandardScaler",
             "MinMaxScaler",

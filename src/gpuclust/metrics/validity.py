@@ -147,7 +147,7 @@ def _shape(matrix: Matrix, clustering: Clustering) -> dict[str, float]:
         "noise_fraction": clustering.noise_fraction,
         "largest_fraction": float(occupied.max(initial=0.0)),
         "smallest_fraction": float(occupied.min(initial=1.0)) if len(occupied) else 0.0,
-        "explained_variance": matrix.preparation.explained_variance,
+        **({"explained_variance": kept} if np.isfinite(kept := matrix.preparation.explained_variance) else {}),
     }
 
 

@@ -49,7 +49,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Prediction(Assignment):
-    """Where rows belong: their clusters, and their ``coordinates`` (n, 3) float32, the map's principal components."""
+    """Where rows belong: their clusters, and their ``coordinates`` (n, 3) float32, the map's principal components, or positions among its landmarks."""
 
     coordinates: np.ndarray
 
@@ -244,10 +244,10 @@ class Bundle:
         """Write ``model.json`` and ``arrays.npz`` into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"parameters/{name}": np.asarray(value) for name, value in self.parameters.items()}
-        projection = self.preparation.projection
+        projection, drawn = self.preparation.projection, self.preparation.map_projection
         parts = {
             "scaling": self.preparation.scaling.to_arrays(),
-            "map": self.preparation.map_projection.to_arrays(),
+            "map": drawn.to_arrays(),
             "projection": {} if projection is None else projection.to_arrays(),
             "transforms": transform_arrays(self.preparation.transforms),
         }
@@ -266,6 +266,7 @@ class Bundle:
             **self._transforms(),
             **({"encodings": [encoding.to_dict() for encoding in self.encodings]} if self.encodings else {}),
             **({"reduce": projection.name} if projection is not None else {}),
+            **({"map": drawn.name} if drawn.name != "pca" else {}),
             "fills": dict(self.fills),
             "bounds": {k: list(v) for k, v in self.bounds.items()},
             "details": dict(self.details),

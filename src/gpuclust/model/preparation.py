@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from gpuclust.errors import ModelError
+from gpuclust.model.landmarks import LandmarkReduction, Landmarks
 from gpuclust.model.prediction import ArraySpec, in_threads
 from gpuclust.model.transforms import FeatureTransform, transformed, transforms_from
 
@@ -62,8 +63,8 @@ class Reducer(Protocol):
 
 def reducer_of(name: str) -> type[Reducer]:
     """The class of a fitted reduction by the name of its method. Raises ModelError when no installed package has it."""
-    if name == Projection.name:
-        return Projection
+    if name in REDUCERS:
+        return REDUCERS[name]
     for entry in entry_points(group="gpuclust.reducers", name=name):
         found: type[Reducer] = entry.load()
         return found
@@ -155,6 +156,27 @@ class Projection:
         return cls(mean, components, variance, ratio, scale)
 
 
+class Factors(Projection):
+    """Factor scores: the posterior mean of each factor, which is linear in the row. ``explained_variance`` are the sums of squared loadings."""
+
+    name: ClassVar[str] = "fa"
+
+
+class UmapReduction(LandmarkReduction):
+    """Positions in a space that UMAP fitted."""
+
+    name: ClassVar[str] = "umap"
+
+
+class PacmapReduction(LandmarkReduction):
+    """Positions in a space that PaCMAP fitted."""
+
+    name: ClassVar[str] = "pacmap"
+
+
+REDUCERS: Mapping[str, type[Reducer]] = {r.name: r for r in (Projection, Factors, UmapReduction, PacmapReduction)}
+
+
 def arrays_in(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays of one part of a model: those named ``prefix/...``."""
     return {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"{prefix}/")}
@@ -164,6 +186,11 @@ def projection_in(arrays: Mapping[str, np.ndarray], method: str) -> Reducer | No
     """The reduction of a model, by the name of its method; None where its features were not reduced."""
     found = arrays_in("projection", arrays)
     return reducer_of(method).from_arrays(found) if found else None
+
+
+def map_in(arrays: Mapping[str, np.ndarray], method: str) -> Projection | Landmarks:
+    """The map of a model, by the name of its method."""
+    return Projection.from_arrays(arrays) if method == Projection.name else Landmarks.from_arrays(arrays, method)
 
 
 def projection_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray, n_rows: int) -> Projection:
@@ -190,15 +217,15 @@ def projection_of(mean: np.ndarray, components: np.ndarray, variance: np.ndarray
 class Preparation:
     """How raw features become a matrix: everything fitted, float64 on the host.
 
-    ``projection`` is None when nothing was reduced; ``map_projection`` always holds the first three principal
-    components of the scaled features, for drawing. With ``unit``, the rows of the matrix are divided by their length in the end.
+    ``projection`` is None when nothing was reduced; ``map_projection`` gives the coordinates for drawing: the first three principal
+    components of the scaled features, or positions among landmarks of the matrix. With ``unit``, the rows of the matrix are divided by their length in the end.
     ``transforms`` of features, by their places, come before the scaling.
     """
 
     features: tuple[str, ...]
     scaling: Scaling
     projection: Reducer | None
-    map_projection: Projection
+    map_projection: Projection | Landmarks
     dtype: str
     unit: bool = False
     transforms: Mapping[int, FeatureTransform] = field(default_factory=dict)
@@ -243,11 +270,15 @@ class Preparation:
         def run(block: slice) -> None:
             scaled = self.scaled(raw[block], xp)
             matrix[block] = self._reduced(scaled, xp)
-            projected = self.map_projection.transform(scaled, xp)
+            projected = self._on_map(scaled, matrix[block], xp)
             coordinates[block, : projected.shape[1]] = projected
 
         run_blocks(run, len(raw), xp)
         return matrix, coordinates
+
+    def _on_map(self, scaled: Array, matrix: Array, xp: Any = np) -> Array:
+        """The coordinates of rows, of which both forms are given: principal components are of the scaled features, other maps of the matrix."""
+        return self.map_projection.transform(scaled if isinstance(self.map_projection, Projection) else matrix, xp)
 
     def _reduced(self, scaled: Array, xp: Any = np) -> Array:
         """Scaled rows as rows of the matrix, float64."""
@@ -270,7 +301,9 @@ class Preparation:
         coordinates = np.zeros((len(raw), MAP_DIMENSIONS), dtype=np.float32)
 
         def run(block: slice) -> None:
-            projected = self.map_projection.transform(self.scaled(raw[block]))
+            scaled = self.scaled(raw[block])
+            needs_matrix = not isinstance(self.map_projection, Projection)
+            projected = self._on_map(scaled, self._reduced(scaled).astype(self.dtype) if needs_matrix else scaled)
             coordinates[block, : projected.shape[1]] = projected
 
         run_blocks(run, len(raw))
@@ -287,7 +320,7 @@ def preparation_in(described: Description, arrays: Mapping[str, np.ndarray]) -> 
         features=tuple(described.features),
         scaling=Scaling.from_arrays(described.scale, scaling),
         projection=projection_in(arrays, described.reduce),
-        map_projection=Projection.from_arrays(arrays_in("map", arrays)),
+        map_projection=map_in(arrays_in("map", arrays), described.map),
         dtype=described.dtype,
         unit=described.unit,
         transforms=transforms_from(methods, arrays_in("transforms", arrays)),

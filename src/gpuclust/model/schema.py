@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from gpuclust.errors import ModelError
 from gpuclust.model.encodings import Encoding
+from gpuclust.model.landmarks import landmark_arrays
 from gpuclust.model.prediction import ArraySpec, rule_of
 from gpuclust.model.preparation import Projection, reducer_of
 from gpuclust.model.transforms import QUANTILE
@@ -135,6 +136,7 @@ class Description(_Strict):
     transforms: dict[str, TransformNote] = {}
     encodings: list[EncodingNote] = []
     reduce: Name = "pca"
+    map: Name = "pca"
     fills: dict[str, Finite]
     bounds: dict[str, tuple[Finite | None, Finite | None]]
     details: Details = Details()
@@ -206,7 +208,10 @@ MAP_DIMENSIONS = 3
 def expected_arrays(description: Description) -> dict[str, ArraySpec]:
     """Name of each array that the model must have -> what it is."""
     specs = {"scaling/offset": ArraySpec("f", ("features",)), "scaling/scale": ArraySpec("f", ("features",))}
-    on_map = {name: spec._replace(axes=_on_map(spec.axes)) for name, spec in Projection.ARRAYS.items()}
+    if description.map == Projection.name:
+        on_map = {name: spec._replace(axes=_on_map(spec.axes)) for name, spec in Projection.ARRAYS.items()}
+    else:
+        on_map = landmark_arrays("map", "columns", "map")
     specs |= {f"map/{name}": spec for name, spec in on_map.items()}
     if any(note.method == QUANTILE for note in description.transforms.values()):
         specs |= {f"transforms/{name}": ArraySpec("f", ("transforms", "quantiles")) for name in RISING}

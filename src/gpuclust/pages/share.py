@@ -43,10 +43,14 @@ class Item:
     address: str = ""
 
 
+LINEAR = "features, on the two axes of the largest variance"
+"""By what a map of principal components places a row."""
+
+
 @dataclass(frozen=True)
 class Share:
     """What the page shows. ``xy`` (n_rows, 2) and ``labels`` (n_rows,) are all rows on the map, noise -1; ``axes`` are the names of
-    its two axes. ``sample`` (n,) are the numbers of the rows of the sample, and ``items`` say what they are called, for the search; empty
+    its two axes, ``placed`` says by what a row is placed there. ``sample`` (n,) are the numbers of the rows of the sample, and ``items`` say what they are called, for the search; empty
     for no search. ``addresses``: id -> the address of its page or sound.
     ``technical``: sections of (title, [(name, value)]). ``verdict``, ``kind`` and ``because`` are those of the sweep, if there was one."""
 
@@ -56,6 +60,7 @@ class Share:
     xy: np.ndarray
     labels: np.ndarray
     axes: tuple[str, str] = ("PC 1", "PC 2")
+    placed: str = LINEAR
     date: str = ""
     preset: str = "none"
     verdict: str = ""
@@ -183,7 +188,7 @@ def _map(content: Share) -> Markup:
             f'<a class="chip" href="#cluster-{cluster}" title="{escape(one_line(names.get(cluster, "")))}" '
             f'style="--chip:{color};--chip-ink:{ink_on(color)};left:{100 * place[0]:.2f}%;top:{100 * place[1]:.2f}%">{cluster}</a>'
         )
-    note = f"Each of the {count(len(content.xy))} {rows_word(content.preset)} by its features, on the two axes of the largest variance"
+    note = f"Each of the {count(len(content.xy))} {rows_word(content.preset)} by its {content.placed}"
     return Markup(
         f'<figure class="map" id="map"><div class="plane"><img width="{width}" height="{height}" alt="Map of the clusters" '
         f'src="data:image/png;base64,{encoded}">{"".join(spans)}</div>'

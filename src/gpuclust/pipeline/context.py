@@ -22,8 +22,9 @@ from gpuclust.data.table import Table
 from gpuclust.metrics.validity import Scores
 from gpuclust.model.records import noise_warning
 from gpuclust.overrides import OF_THE_SWEEP, WITHOUT_EFFECT
+from gpuclust.reducers.neighbours import distance_warnings
 from gpuclust.runtime.backend import Backend, BackendChoice
-from gpuclust.runtime.cache import ResultCache, key, matrix_key, table_key
+from gpuclust.runtime.cache import ResultCache, key, map_key, matrix_key, table_key
 from gpuclust.runtime.forecast import PINNED, RESIDENT, MemoryPlan, plan_memory
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.runtime.scratch import Scratch
@@ -51,7 +52,7 @@ class Job:
     def batch_key(self) -> tuple[Any, ...]:
         """Jobs with an equal key can run together."""
         c = self.config
-        return (self.key_of_matrix, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
+        return (self.key_of_map, c.seed, repr(c.score), c.analysis.reference, c.analysis.dbcv)
 
     @property
     def space(self) -> str:
@@ -68,6 +69,11 @@ class Job:
     def key_of_matrix(self) -> str:
         """Key of the prepared matrix."""
         return matrix_key(self.config, self.key_of_table)
+
+    @cached_property
+    def key_of_map(self) -> str:
+        """Key of the map of the matrix."""
+        return map_key(self.config, self.key_of_matrix)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ class Outcome:
         n_noise = round(self.metrics.get("noise_fraction", 0.0) * n_rows)
         algorithm = algorithm_of(self.job.config.cluster)
         much_noise = noise_warning(n_noise, n_rows, algorithm.less_noise)
-        return (*([much_noise] if much_noise else []), *algorithm.warnings(self.metrics))
+        of_space = distance_warnings(self.job.config.reduce)
+        return (*([much_noise] if much_noise else []), *algorithm.warnings(self.metrics), *of_space)
 
     @property
     def short_name(self) -> str:

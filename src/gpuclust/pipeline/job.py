@@ -22,7 +22,7 @@ from gpuclust.config import SOURCE, AnalysisConfig, ScoreConfig, clusters_within
 from gpuclust.data.clean import clean, keep_rows
 from gpuclust.data.read import other_columns, read
 from gpuclust.data.stream import read_streamed
-from gpuclust.data.table import Table
+from gpuclust.data.table import Table, sample_rows
 from gpuclust.errors import (
     ConfigurationError,
     DeviceLost,
@@ -33,10 +33,14 @@ from gpuclust.errors import (
     TrackingError,
     why,
 )
+from gpuclust.metrics.trustworthiness import MAX_COMPARED, sampled_trustworthiness
 from gpuclust.metrics.validity import Scores, score
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.preparation import Projection
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, make_job
 from gpuclust.pipeline.run_log import digest_of, fail, record, table_lines
+from gpuclust.reducers.landmarks import taken
+from gpuclust.reducers.maps import FittedMap, fit_map
 from gpuclust.reducers.prepare import prepare
 from gpuclust.runtime.matrix import Matrix
 from gpuclust.tracking import recorder as tags
@@ -192,7 +196,7 @@ def _labels_of(job: Job, run_id: str, context: RunContext) -> tuple[Table, np.nd
 
 
 def get_matrix(job: Job, context: RunContext) -> Matrix:
-    """Scale and reduce, once for all jobs with the same table, scaling, reduction and dtype."""
+    """Scale and reduce, once for all jobs with the same table, scaling, reduction and dtype; its coordinates are those of the map."""
 
     def make() -> Matrix:
         table = get_table(job, context)
@@ -211,7 +215,24 @@ def get_matrix(job: Job, context: RunContext) -> Matrix:
             )
 
     with context.backend.errors("the matrix"):
-        return context.cache.get_or_create(job.key_of_matrix, make)
+        matrix = context.cache.get_or_create(job.key_of_matrix, make)
+    if job.config.map.method == Projection.name:
+        return matrix
+    return context.cache.get_or_create(job.key_of_map, lambda: _mapped(matrix, job, context)).on(matrix)
+
+
+def _mapped(matrix: Matrix, job: Job, context: RunContext) -> FittedMap:
+    """The map of the matrix, and how well it and the principal components keep neighbours."""
+    wanted, seed, backend = job.config.map, job.config.seed, context.backend
+    context.display.stage(f"fitting the map ({wanted.method})")
+    with backend.errors("the map"):
+        fitted = fit_map(matrix, wanted, seed=seed, backend=backend, scratch=context.scratch(job))
+        context.display.stage("measuring the map")
+        rows = sample_rows(matrix.n_rows, MAX_COMPARED, seed)
+        maps = [taken(c, rows, backend)[:, : wanted.n_components] for c in (fitted.coordinates, matrix.coordinates)]
+        own, linear = sampled_trustworthiness(taken(matrix.X, rows, backend), maps, seed=seed)
+    found = {"map_trustworthiness": own, "map_trustworthiness_pca": linear}
+    return replace(fitted, metrics={name: value for name, value in found.items() if np.isfinite(value)})
 
 
 def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
@@ -253,7 +274,9 @@ def _result(
         "fit_seconds": clustering.seconds,
         "score_seconds": scores.seconds,
     }
-    metrics = {**scores.metrics, **diagnostics.metrics(), **seconds}
+    if job.config.map.method != Projection.name:
+        seconds["map_seconds"] = context.cache.pop_seconds(job.key_of_map)
+    metrics = {**scores.metrics, **matrix.map_metrics, **diagnostics.metrics(), **seconds}
     return Result(table, matrix, clustering, scores, described, diagnostics, metrics)
 
 

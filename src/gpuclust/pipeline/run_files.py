@@ -120,16 +120,10 @@ def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
 def _job_figures(result: Result) -> dict[str, bytes]:
     from gpuclust.report import figures
 
-    preparation, described = result.matrix.preparation, result.profile.proper
-    ratios = preparation.map_projection.explained_variance_ratio
-    drawn = {
-        "map": figures.cluster_map(
-            result.matrix.coordinates,
-            result.clustering.labels,
-            explained=(float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0),
-            names={c.cluster: c.name for c in result.profile.clusters},
-        )
-    }
+    matrix, described = result.matrix, result.profile.proper
+    names = {c.cluster: c.name for c in result.profile.clusters}
+    labels = result.clustering.labels
+    drawn = {"map": figures.map_of(matrix.preparation, matrix.coordinates, labels, result.metrics, names)}
     if described and result.profile.features:
         drawn["profile"] = figures.profile_heatmap(
             result.profile.z(),

@@ -33,6 +33,7 @@ from gpuclust.model.records import NOISE
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext
 from gpuclust.pipeline.run_log import labels_digest
+from gpuclust.reducers.neighbours import distance_warnings
 from gpuclust.tracking.recorder import FINISHED
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ def conclude(outcomes: Sequence[Outcome], curves: Curves, config: Config, contex
     if chosen and gap is None and structure is None and found.kind in (NONE, OPEN):
         gap = _gap(finished, chosen, AUTOMATIC_REFERENCES, context)
         found = verdict(curves, gap=gap, preferred=preferred, fit=fit)
+    if chosen and (warned := distance_warnings(chosen.job.config.reduce)):
+        text = f"{found.text} This is of the positions after reduce={chosen.job.config.reduce.method}, not of the data."
+        found = replace(found, text=text, because=(*warned, *found.because))
     return SweepSummary(selection, found, unranked, gap, comparisons, validity)
 
 

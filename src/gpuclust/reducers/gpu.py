@@ -1,12 +1,17 @@
-"""Scaling and principal components by cuML, with scikit-learn's treatment of constant features."""
+"""Scaling, principal components and UMAP by cuML, with scikit-learn's treatment of constant features."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import cupy as cp
 import numpy as np
 
 from gpuclust.model.preparation import Projection, Scaling, projection_of
 from gpuclust.runtime.gpu import device_errors
+
+if TYPE_CHECKING:
+    from gpuclust.reducers.landmarks import EmbeddingSettings
 
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -53,3 +58,19 @@ def fit_components(X: cp.ndarray) -> Projection:
     model = PCA(n_components=min(n_rows, n_features), svd_solver="full", output_type="cupy").fit(X)
     components: np.ndarray = cp.asnumpy(model.components_)
     return projection_of(cp.asnumpy(model.mean_), components, cp.asnumpy(model.explained_variance_), n_rows)
+
+
+@device_errors("the UMAP embedding")
+def umap_positions(points: cp.ndarray, settings: EmbeddingSettings, n_neighbors: int) -> np.ndarray:
+    """The positions (n, n_components) float32 on the host of points (n, n_columns) float32, by cuML, which repeats them for a seed."""
+    from cuml.manifold import UMAP
+
+    fitted = UMAP(
+        n_neighbors=n_neighbors,
+        n_components=settings.n_components,
+        min_dist=settings.min_dist,
+        random_state=settings.seed,
+        build_algo="brute_force_knn",  # nn_descent is not reproducible
+        output_type="cupy",
+    )
+    return np.asarray(cp.asnumpy(fitted.fit_transform(points)))

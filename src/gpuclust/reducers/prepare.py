@@ -10,7 +10,18 @@ import numpy as np
 from gpuclust.config import UNIT, ReduceConfig, ScaleConfig
 from gpuclust.data.table import Table
 from gpuclust.errors import ConfigurationError
-from gpuclust.model.preparation import MAP_DIMENSIONS, REACH, Preparation, Projection, Reducer, Scaling, reducer_of
+from gpuclust.model.preparation import (
+    MAP_DIMENSIONS,
+    REACH,
+    Factors,
+    Preparation,
+    Projection,
+    Reducer,
+    Scaling,
+    reducer_of,
+)
+from gpuclust.reducers.fa import factors
+from gpuclust.reducers.neighbours import REDUCTIONS, fit_reduction
 from gpuclust.reducers.pca import first, fit_components, reduced
 from gpuclust.reducers.scalers import FeatureStatistics, feature_statistics, fit_scaling
 from gpuclust.reducers.transforms import as_transformed, fit_transforms, weighted, with_groups
@@ -134,6 +145,10 @@ def _projection(
         return None
     if reduce.method == Projection.name:
         return reduced(components, reduce)
+    if reduce.method == Factors.name:
+        return factors(components, reduce)
+    if reduce.method in REDUCTIONS:
+        return fit_reduction(raw, scaling, reduce, backend)
     if isinstance(raw, RowBlocks):
         raise ConfigurationError(f"reduce={reduce.method} needs all rows in memory; use memory.mode=resident")
     fitter: Any = reducer_of(reduce.method)

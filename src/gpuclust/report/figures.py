@@ -12,7 +12,7 @@ from gpuclust.report.figures_curves import (
 )
 from gpuclust.report.figures_data import correlation_matrix, feature_distributions
 from gpuclust.report.figures_lineage import sankey
-from gpuclust.report.figures_maps import RASTER_ABOVE, cluster_map
+from gpuclust.report.figures_maps import RASTER_ABOVE, cluster_map, map_of
 from gpuclust.report.figures_profile import contingency, profile_heatmap, stability_bars
 from gpuclust.report.style import to_png
 
@@ -29,6 +29,7 @@ __all__ = [
     "elbow",
     "feature_distributions",
     "gap_curve",
+    "map_of",
     "persistence_curve",
     "profile_heatmap",
     "sankey",

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gpuclust.analysis.members import Members
+from gpuclust.model.preparation import Preparation, Projection
 from gpuclust.pages.palette import cluster_color
 from gpuclust.pages.raster import Frame, paint
 from gpuclust.pages.text import count
@@ -40,11 +41,12 @@ def cluster_map(
     explained: Sequence[float] | None = None,
     names: Mapping[int, str] | None = None,
     axis_names: tuple[str, str] = ("first principal component", "second principal component"),
+    quality: str = "",
 ) -> Figure:
     """Every row on two axes, usually the first two principal components, coloured by cluster.
 
     ``xy`` (n, 2 or more) as an array or as blocks of rows, ``labels`` (n,) with noise -1, ``explained`` the two axes' shares of variance, ``names`` of
-    clusters. Above 50,000 rows it is a density raster: each cell has its dominant cluster's colour, deeper where
+    clusters; ``quality`` says how good the map is. Above 50,000 rows it is a density raster: each cell has its dominant cluster's colour, deeper where
     there are more rows.
     """
     labels = np.asarray(labels)
@@ -55,7 +57,7 @@ def cluster_map(
     x, y = axis_names if explained is None else with_share(axis_names, explained)
     draw_axis_lines(axes, x, y)
     tag_clusters(axes, points, frame)
-    note = f"all {count(len(points))} rows"
+    note = f"all {count(len(points))} rows{f' · {quality}' if quality else ''}"
     if len(points) > RASTER_ABOVE:
         note += " · colour: the cell's largest cluster, deeper where denser"
     if beyond := points.beyond(frame):
@@ -64,6 +66,22 @@ def cluster_map(
     clusters, shares = present_clusters(labels)
     cluster_key(figure, left=6.6, top=0.75, clusters=clusters, fractions=shares, names=names)
     return figure
+
+
+def map_of(
+    preparation: Preparation, coordinates: Any, labels: Any, metrics: Mapping[str, float], names: Mapping[int, str]
+) -> Figure:
+    """The map of a clustering, in the coordinates of its preparation; ``metrics`` are those of the run."""
+    drawn = preparation.map_projection
+    if isinstance(drawn, Projection):
+        ratios = drawn.explained_variance_ratio
+        explained = (float(ratios[0]), float(ratios[1]) if len(ratios) > 1 else 0.0)
+        return cluster_map(coordinates, labels, explained=explained, names=names)
+    axes, own = (f"{drawn.label} 1", f"{drawn.label} 2"), metrics.get("map_trustworthiness")
+    quality = "" if own is None else f"trustworthiness {own:.3f}"
+    if own is not None and (linear := metrics.get("map_trustworthiness_pca")) is not None:
+        quality += f" (principal components {linear:.3f})"
+    return cluster_map(coordinates, labels, axis_names=axes, names=names, quality=quality)
 
 
 def present_clusters(labels: np.ndarray) -> tuple[list[int], dict[int, float]]:

@@ -2,7 +2,7 @@
 
 Keys hash configuration and the file's fingerprint, never arrays:
 table = H(fingerprint, columns, cleaning), matrix = H(table, scale, reduce, dtype),
-tree = H(matrix, min_samples).
+tree = H(matrix, min_samples), map = H(matrix, map, seed).
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ def table_key(config: Config, fingerprint: str) -> str:
 def matrix_key(config: Config, table: str) -> str:
     """The key of a prepared matrix."""
     return key("matrix", table, config.scale, config.reduce, config.dtype, *(["unit"] if unit_rows(config) else []))
+
+
+def map_key(config: Config, matrix: str) -> str:
+    """The key of a map of a prepared matrix."""
+    return key("map", matrix, config.map, config.seed)
 
 
 def nbytes(thing: Any) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,8 +18,8 @@ from gpuclust.runtime.deduplicate import Distinct, distinct_rows, worth_deduplic
 class Matrix:
     """The prepared rows: ``X`` (n_samples, n_columns) in the configured dtype, on the backend's device or in blocks.
 
-    ``coordinates`` (n_samples, 3) float32 on the host, or in blocks if X is, are the first three principal components of the scaled
-    features. ``key`` identifies its source and configuration; ``seconds`` is the time of its preparation. ``n_distinct`` is the number of
+    ``coordinates`` (n_samples, 3) float32 on the host, or in blocks if X is, are its coordinates on the map: by default the first
+    three principal components of the scaled features. ``map_metrics`` say how well another map keeps neighbours. ``key`` identifies its source and configuration; ``seconds`` is the time of its preparation. ``n_distinct`` is the number of
     distinct rows of features in the table, None if they were not counted.
     """
 
@@ -31,6 +32,7 @@ class Matrix:
     notes: tuple[str, ...] = ()
     weight: np.ndarray | None = None
     """The weights of the rows (n_samples,) float64 on the host, their mean 1; None: each row counts once."""
+    map_metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:

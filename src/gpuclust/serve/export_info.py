@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpuclust.model.landmarks import LABELS
 from gpuclust.model.manifest import Manifest
 from gpuclust.model.records import noise_warning
-from gpuclust.serve.records import ExportInfo
+from gpuclust.serve.records import ExportInfo, MapInfo
 
 MAX_LISTED = 10  # cluster numbers in an error
 
@@ -29,7 +30,22 @@ def export_info(manifest: Manifest, *, n_rows: int, n_noise: int, n_clusters: in
         sweep_choice=_sweep_choice(sweep),
         because=_lines(sweep.get("because")),
         warnings=(*_lines(text.get("warnings", [noise_warning(n_noise, n_rows)])), *_merged(text)),
+        map=_map_of(text),
     )
+
+
+def _map_of(text: Mapping[str, Any]) -> MapInfo:
+    """The map, from the configuration and the metrics of the run; principal components in exports that do not say."""
+    config, metrics = text.get("config") or {}, text.get("metrics") or {}
+    chosen = config.get("map")
+    method = chosen.get("method") if isinstance(chosen, Mapping) else None
+    if not isinstance(chosen, Mapping) or not isinstance(method, str) or method == "pca":
+        return MapInfo()
+    own, linear = (
+        value if isinstance(value, (int, float)) and 0 <= value <= 1 else None
+        for value in (metrics.get(f"map_trustworthiness{of}") for of in ("", "_pca"))
+    )
+    return MapInfo(LABELS.get(method, method[:20]), 3 if chosen.get("n_components") == 3 else 2, own, linear)
 
 
 def _merged(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Item:
     distance: float | None
     """Distance to the centre of the cluster in the prepared space; null without a centre."""
     x: float
-    """First principal component, for maps."""
+    """The first coordinate on the map: by default the first principal component."""
     y: float
     z: float
     features: Mapping[str, float | None]
@@ -170,12 +170,37 @@ class Averages:
 
 
 @dataclass(frozen=True)
+class MapInfo:
+    """The map of an export: ``label`` is the name of its method on an axis, ``n_axes`` the number of its axes. ``trustworthiness`` and that of
+    principal components are in [0, 1], or None where they were not measured, as for maps of principal components, which are ``linear``."""
+
+    label: str = "PC"
+    n_axes: int = 3
+    trustworthiness: float | None = None
+    of_components: float | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the axes are principal components."""
+        return self.label == "PC"
+
+    def axis(self, number: int) -> str:
+        """The name of an axis, from 1: ``PC1``, ``UMAP 1``."""
+        return f"{self.label}{number}" if self.linear else f"{self.label} {number}"
+
+    @property
+    def quality(self) -> str:
+        """Its trustworthiness in brackets, as ``(trustworthiness 0.97)``; empty where it was not measured."""
+        return "" if self.trustworthiness is None else f"(trustworthiness {self.trustworthiness:.2f})"
+
+
+@dataclass(frozen=True)
 class ExportInfo:
     """Information about an export, from its manifest.
 
     ``selected``: whether the run is its sweep's choice, None where the manifest does not say; ``sweep_choice`` the name of
     the run that the sweep chose; ``because`` the figures that led to the sweep's verdict; ``warnings`` what to know before
-    using the clusters.
+    using the clusters; ``map`` the map that x, y and z are on.
     """
 
     folder: str
@@ -190,3 +215,4 @@ class ExportInfo:
     sweep_choice: str = ""
     because: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    map: MapInfo = MapInfo()

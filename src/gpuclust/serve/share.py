@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from gpuclust.errors import ExportError
 from gpuclust.model.manifest import MANIFEST, Manifest, read_manifest
 from gpuclust.model.records import NOISE, Cluster
+from gpuclust.pages.share import LINEAR, Share, share_page
 from gpuclust.pages.share import Item as Found
-from gpuclust.pages.share import Share, share_page
 from gpuclust.pages.text import percent
 from gpuclust.serve.export_info import export_info
 from gpuclust.serve.export_reader import popularity_of, read_assignments, read_clusters
@@ -65,7 +65,7 @@ def _page(folder: Path) -> str:
     sample, items, addresses = _sample(table, manifest, labels, listed)
     noise = clusters[NOISE].size if NOISE in clusters else 0
     about = export_info(manifest, n_rows=table.num_rows, n_noise=noise, n_clusters=sum(c >= 0 for c in clusters))
-    text = manifest.text
+    text, drawn = manifest.text, about.map
     sweep, data = text.get("sweep") or {}, (text.get("config") or {}).get("data") or {}
     made = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).astimezone()
     return share_page(
@@ -75,6 +75,8 @@ def _page(folder: Path) -> str:
             features=tuple(manifest.features),
             xy=xy,
             labels=labels,
+            axes=("PC 1", "PC 2") if drawn.linear else (drawn.axis(1), drawn.axis(2)),
+            placed=LINEAR if drawn.linear else f"nearest rows in what was clustered {drawn.quality}".strip(),
             date=f"{made.day} {made:%B %Y}",
             preset=str(data.get("preset", "none")) if isinstance(data, Mapping) else "none",
             verdict=str(sweep.get("verdict") or "").partition("\n")[0],

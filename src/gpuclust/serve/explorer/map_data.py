@@ -38,11 +38,14 @@ class MapData:
     def columns(self) -> dict[str, dict[str, object]]:
         """The options of each column, as `mount` in ``web/points.js`` describes them."""
         library = self.shown.library
-        shares = library.axis_shares
+        shares, drawn = library.axis_shares, library.facts.map
         found: dict[str, dict[str, object]] = {}
-        for axis, share in zip(AXES, shares, strict=True):
-            if axis in AXES[:2] or share > 0 or sum(shares) == 0:
-                label = f"PC{AXES.index(axis) + 1} ({share:.0%})".replace("%", " %")
+        for number, (axis, share) in enumerate(zip(AXES, shares, strict=True), 1):
+            if not drawn.linear:
+                if number <= drawn.n_axes:
+                    found[axis] = {"kind": "number", "label": f"{drawn.axis(number)} {drawn.quality}".strip()}
+            elif axis in AXES[:2] or share > 0 or sum(shares) == 0:
+                label = f"{drawn.axis(number)} ({share:.0%})".replace("%", " %")
                 found[axis] = {"kind": "number", "label": label, "share": share}
         found["cluster"] = {"kind": "category", "label": "cluster"}
         if library.has(GROUP):

@@ -110,7 +110,7 @@ def _figures(shown: OpenExport, manifest: Mapping[str, Any]) -> None:
         said.append(("Noise", f"{noise.fraction:.1%}", f"{noise.size:,} rows belong to no cluster"))
     if _reduced(manifest):
         said.append(("Explained variance", _share(metrics, "explained_variance"), "the share that the reduction keeps"))
-    said.append(("Variance on the map", f"{shown.share(2):.1%}", _of_the_map(shown)))
+    said.append(_of_the_map(shown))
     with st.container(horizontal=True, key="figures"):
         for label, value, explained in said:
             st.metric(label, value, help=explained or None, border=True, width="content")
@@ -122,10 +122,21 @@ def _reduced(manifest: Mapping[str, Any]) -> bool:
     return isinstance(reduce, Mapping) and reduce.get("method", "none") != "none"
 
 
-def _of_the_map(shown: OpenExport) -> str:
+def _of_the_map(shown: OpenExport) -> tuple[str, str, str]:
+    """How good the map is: the share of the variance of principal components, the trustworthiness of others."""
+    drawn = shown.library.facts.map
+    if not drawn.linear:
+        linear = "" if drawn.of_components is None else f"; that of principal components is {drawn.of_components:.3f}"
+        return (
+            "Trustworthiness of the map",
+            "–" if drawn.trustworthiness is None else f"{drawn.trustworthiness:.3f}",
+            f"1 if the neighbours of each row on the {drawn.label} map are its neighbours in what was clustered{linear}",
+        )
     return (
+        "Variance on the map",
+        f"{shown.share(2):.1%}",
         f"share of the variance of what was clustered: two axes of the map show {shown.share(2):.1%}, "
-        f"three {shown.share(3):.1%}"
+        f"three {shown.share(3):.1%}",
     )
 
 

@@ -1,0 +1,63 @@
+"""Factor analysis by scikit-learn, fitted from the covariance of the rows alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from gpuclust.config import ReduceConfig
+from gpuclust.errors import ConfigurationError, FitError
+from gpuclust.model.preparation import Factors, Projection
+
+MAX_ITERATIONS = 1000
+
+
+def factors(components: Projection, reduce: ReduceConfig) -> Factors:
+    """The factor scores of a maximum-likelihood factor analysis (Barber 2012, 21.2.1), as `sklearn.decomposition.FactorAnalysis`.
+
+    ``components`` are all principal components of the rows. The likelihood depends on the rows by their mean and covariance only, so scikit-learn is
+    given 2 n_features rows that have these; the fit is that of all rows, wherever they are. Scores are divided by their standard deviation with
+    ``whiten`` or ``rescale``.
+
+    Raises ConfigurationError unless ``reduce.n_components`` is a number of factors below that of the features, and FitError where the fit does not
+    converge.
+    """
+    n_features, wanted = components.components.shape[1], reduce.n_components
+    if not isinstance(wanted, int):
+        raise ConfigurationError(
+            f"reduce.n_components={wanted} is a share of the variance; reduce=fa takes a number of factors, as in reduce.n_components=3"
+        )
+    if wanted >= n_features:
+        raise ConfigurationError(
+            f"reduce.n_components={wanted} is not below the {n_features} features; lower it or name more data.features"
+        )
+    from sklearn.decomposition import FactorAnalysis
+    from sklearn.exceptions import ConvergenceWarning
+
+    variance = components.explained_variance * components.population_factor**2
+    root = np.zeros((n_features, n_features))
+    root[: len(variance)] = np.sqrt(n_features * variance)[:, None] * components.components
+    fitted = FactorAnalysis(wanted, svd_method="lapack", max_iter=MAX_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fitted.fit(np.vstack([root, -root]))
+        except ConvergenceWarning as error:
+            raise FitError(
+                f"the factor analysis did not converge in {MAX_ITERATIONS} iterations; lower reduce.n_components or use reduce=pca"
+            ) from error
+    loadings = fitted.components_
+    weighted = loadings / fitted.noise_variance_
+    precision = np.linalg.inv(np.eye(wanted) + weighted @ loadings.T)
+    of_factors = (loadings * loadings).sum(axis=1)
+    directions, scale = precision @ weighted, np.ones(wanted)
+    signs = np.where(loadings[np.arange(wanted), np.abs(loadings).argmax(axis=1)] < 0, -1.0, 1.0)
+    directions *= signs[:, None]
+    if reduce.whiten or reduce.rescale:
+        spread = np.sqrt(((directions @ root[: len(variance)].T) ** 2).sum(axis=1) / n_features)
+        spread = spread if reduce.rescale else spread / components.population_factor
+        scale = np.where(spread > 0, spread, 1.0)
+    total = float(variance.sum())
+    shares = of_factors / total if total > 0 else np.zeros(wanted)
+    return Factors(components.mean, directions, of_factors, shares, scale, components.population_factor)
