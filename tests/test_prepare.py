@@ -365,5 +365,7 @@ def test_a_plug_in_that_needs_all_rows_is_refused_in_one_line(
     scale: str, reduce: ReduceConfig, scratch: Scratch
 ) -> None:
     rows = on_disk(many(100), scratch)
-    with pytest.raises(ConfigurationError, match=r"=(winsor|random) needs all rows in memory; use memory.mode=resident"):
+    with pytest.raises(
+        ConfigurationError, match=r"=(winsor|random) needs all rows in memory; use memory.mode=resident"
+    ):
         prepare(rows, ScaleConfig(scale), reduce, dtype="float64", key="m", backend=BACKEND, scratch=scratch)

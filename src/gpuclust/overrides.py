@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from gpuclust.algorithms.registry import known_keys
-from gpuclust.config import NAMED_BY_TABLE, Config, DataConfig, MapConfig, ReduceConfig, SweepConfig, WorkersConfig, did_you_mean
+from gpuclust.config import (
+    NAMED_BY_TABLE,
+    Config,
+    DataConfig,
+    MapConfig,
+    ReduceConfig,
+    SweepConfig,
+    WorkersConfig,
+    did_you_mean,
+)
 from gpuclust.errors import ConfigurationError
 
 # Groups that affect where a job runs and how it is shown, but never its result.

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 import gpuclust as gc
@@ -102,3 +103,16 @@ def assert_metrics_of(run: gc.Run, labels: np.ndarray, X: np.ndarray, dtype: str
         assert run.metrics["silhouette"] == pytest.approx(silhouette_score(X, labels), abs=tolerance)
         assert run.metrics["davies_bouldin"] == pytest.approx(davies_bouldin_score(X, labels), rel=tolerance)
         assert run.metrics["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(X, labels), rel=tolerance)
+
+
+def test_a_umap_of_cuml_is_the_map_of_a_job_and_of_new_rows(tmp_path: Path) -> None:
+    table = blobs(60)
+    config = {"map": "umap", "map.n_neighbors": 5, "map.sample_rows": 100, "map.n_components": 3}
+    algorithm = KMeansConfig(n_clusters=3, n_init=1, max_iter=3)
+    run = gc.fit(table, algorithm, config=config, backend="gpu", tracking=None, progress=False)
+    folder = run.export(tmp_path / "out")
+    exported = pd.read_parquet(folder / "assignments.parquet")[["x", "y", "z"]].to_numpy()
+    values = scaled(table)
+    components = PCA(3).fit_transform(values)  # the positions of the stand-in
+    np.testing.assert_allclose(np.abs(exported), np.abs(components), atol=1e-4)
+    assert run.metrics["map_trustworthiness"] == pytest.approx(1.0, abs=0.01)
