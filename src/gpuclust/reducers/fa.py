@@ -11,6 +11,8 @@ from gpuclust.errors import ConfigurationError, FitError
 from gpuclust.model.preparation import Factors, Projection
 
 MAX_ITERATIONS = 1000
+TOLERANCE = 0.01
+"""The fit stops where an iteration adds less to the log-likelihood of all rows, as scikit-learn's default."""
 
 
 def factors(components: Projection, reduce: ReduceConfig) -> Factors:
@@ -38,7 +40,11 @@ def factors(components: Projection, reduce: ReduceConfig) -> Factors:
     variance = components.explained_variance * components.population_factor**2
     root = np.zeros((n_features, n_features))
     root[: len(variance)] = np.sqrt(n_features * variance)[:, None] * components.components
-    fitted = FactorAnalysis(wanted, svd_method="lapack", max_iter=MAX_ITERATIONS)
+    n_rows = 1 / (1 - components.population_factor**2) if components.population_factor < 1 else np.inf
+    tolerance = max(
+        TOLERANCE * 2 * n_features / n_rows, 1e-12
+    )  # the log-likelihood is proportional to the number of rows
+    fitted = FactorAnalysis(wanted, svd_method="lapack", max_iter=MAX_ITERATIONS, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
