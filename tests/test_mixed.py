@@ -305,7 +305,7 @@ def test_a_profile_has_the_mean_of_a_circular_column_and_shares_of_categories() 
     assert min(mean.mean, 24 - mean.mean) < 0.3
     # The resultant length of a normal distribution of 1 hour: exp(-(2 pi / 24)^2 / 2) = 0.966.
     assert mean.concentration == pytest.approx(0.966, abs=0.02)
-    assert at_night.name == "Shift: night 100 %"
+    assert at_night.name == "Shift: night (100 %)"
     assert "hour around" in at_night.description
     assert "sin(hour)" not in at_night.name + at_night.description
 

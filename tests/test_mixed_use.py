@@ -83,11 +83,11 @@ def test_a_profile_has_the_columns_of_the_source(run: Any, folder: Path, frame: 
         assert [s.count for s in genre.values] == own["genre"].value_counts().tolist()
         top = genre.values[0]
         assert top.lift == pytest.approx(shares[top.value] / (frame["genre"] == top.value).mean())
-        assert f"genre: {top.value} {100 * top.fraction:.0f} %" in cluster.name.lower()
-        assert f"genre: {top.value} {100 * top.fraction:.1f} %" in cluster.description
+        assert f"genre: {top.value} ({100 * top.fraction:.0f} %)" in cluster.name.lower()
+        assert f"genre: {top.value} in {100 * top.fraction:.1f} %" in cluster.description
         assert not any(sign in cluster.name + cluster.description for sign in ("genre=", "sin("))
         assert list(cluster.numbers) == ["tempo"]
-        assert f"genre: {top.value} {top.fraction:.0%}" in _leading(cluster)
+        assert f"genre: {top.value} ({top.fraction:.0%})" in _leading(cluster)
         assert "hour around" in _leading(cluster)
     page = str(cards(clusters, {}, {}))
     assert ">genre</bdi></h4>" in page
@@ -119,6 +119,16 @@ def test_the_explorer_shows_categories_and_the_mean_hour(run: Any) -> None:
 def test_a_logged_model_takes_the_columns_as_they_were(run: Any, folder: Path, frame: pd.DataFrame) -> None:
     found = _load_pyfunc(str(folder / "model")).predict(frame)
     assert found["cluster"].tolist() == run.labels_.tolist()
+
+
+def test_reasons_and_memberships_are_of_the_columns(run: Any, client: Client, frame: pd.DataFrame) -> None:
+    found = run.model.explain(frame)
+    columns = ["tempo", "genre", "live", "hour"]
+    assert list(found) == ["cluster", "next", "difference", *columns, "constant"]
+    assert found["cluster"].tolist() == run.labels_.tolist()
+    np.testing.assert_allclose(found[[*columns, "constant"]].sum(axis=1), found["difference"], atol=1e-6)
+    why = client.get("/api/v1/items/0/why").json()
+    assert why["contributions"] == pytest.approx(found.loc[0, columns].to_dict(), abs=1e-5)
 
 
 def test_describe_suggests_the_columns_of_categories(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -401,8 +401,8 @@ class Model:
         Returns
         -------
         DataFrame
-            One row for each row given: ``cluster``, ``next`` (the second nearest), ``difference`` = d(own) - d(next), a column for each feature, and
-            ``constant``; the features and the constant add up to the difference, and a negative value speaks for the own cluster. d is the
+            One row for each row given: ``cluster``, ``next`` (the second nearest), ``difference`` = d(own) - d(next), a column for each feature (one for
+            all features of an encoded column), and ``constant``; the features and the constant add up to the difference, and a negative value speaks for the own cluster. d is the
             distance in the scaled space (K-Means), or -log(weight x density) in nats (mixtures).
 
         Raises
@@ -412,6 +412,8 @@ class Model:
         """
         import pandas as pd
 
+        from gpuclust.model.encodings import sums_by_column
+
         index, values = self._values(rows)
         found = self._bundle.explain(values)
         columns: dict[str, Any] = {}
@@ -419,7 +421,7 @@ class Model:
             columns[name] = pd.array(getattr(found, name), dtype="Int32")
             columns[name][np.isnan(found.difference)] = pd.NA
         table = pd.DataFrame({**columns, "difference": found.difference}, index=index)
-        features = pd.DataFrame(found.contributions, columns=list(self.features), index=index)
+        features = pd.DataFrame(sums_by_column(found.contributions, self._bundle.encodings, self.features), index=index)
         return pd.concat([table, features, pd.DataFrame({"constant": found.constant}, index=index)], axis=1)
 
     def drift(self, rows: Any) -> pd.DataFrame:

@@ -70,11 +70,11 @@ class Vocabulary:
 
     def phrase(self, part: Part, mean: float | None = None) -> str:
         """A part of a name: ``high tempo``, ``acoustic``, ``lower energy``; with its mean where it is a time or a share: ``long (14 min)``,
-        ``genre: rock 60 %``."""
+        ``genre: rock (60 %)``."""
         feature, level = part
         if feature in self.categories:
             column, category = self.categories[feature]
-            share = "" if mean is None else f" {100 * mean:.0f} %"
+            share = "" if mean is None else f" ({100 * mean:.0f} %)"
             said = {HIGH: f"{category}{share}", LOW: f"rarely {category}"}
             return f"{column}: {said.get(level) or f'{MORE[level]} often {category}'}"
         if level in (HIGHER, LOWER):
@@ -86,7 +86,7 @@ class Vocabulary:
 
 def vocabulary(features: Sequence[str], preset: str = "none", encodings: Sequence[Encoding] = ()) -> Vocabulary:
     """The words for features: those of a preset (`gpuclust.tracks.presets`) for the features that it knows, else from the names. A one-hot
-    feature is its column and its category, as in ``genre: rock 60 %``.
+    feature is its column and its category, as in ``genre: rock (60 %)``.
     """
     found = list(groups_of(encodings, features).values())
     onehot = [(encoding, places) for encoding, places in found if encoding.kind == ONEHOT]
@@ -288,7 +288,7 @@ def _extreme_features(cluster: Cluster, overall: Mapping[str, float], spoken: Vo
         if abs(stats.z) >= max(MIN_Z, MIN_STANDARD_ERRORS * stats.z_se):
             if i in spoken.categories:
                 what = ": ".join(spoken.categories[i])
-                said.append(f"{what} {percent(stats.mean)} ({percent(overall[name])} in all rows)")
+                said.append(f"{what} in {percent(stats.mean)} ({percent(overall[name])} in all rows)")
                 continue
             own, mean = measure(stats.mean, spoken.units[i]), measure(overall[name], spoken.units[i])
             said.append(f"{HIGH if stats.z > 0 else LOW} {spoken.words[i]} ({own}; {mean} in all rows)")
@@ -313,7 +313,7 @@ def _vs_nearest(cluster: Cluster, neighbour: Cluster | None, spoken: Vocabulary)
     own, other = pairs[i]
     if i in spoken.categories:
         what = ": ".join(spoken.categories[i])
-        return f"Closest cluster: {neighbour.cluster}, with {what} {percent(other.mean)} (here {percent(own.mean)})"
+        return f"Closest cluster: {neighbour.cluster}, with {what} in {percent(other.mean)} (here {percent(own.mean)})"
     side = HIGHER if other.z > own.z else LOWER
     values = f"{measure(other.mean, spoken.units[i])} vs {measure(own.mean, spoken.units[i])}"
     return f"Closest cluster: {neighbour.cluster}, which has {side} {spoken.words[i]} ({values})"

@@ -136,6 +136,16 @@ def encoded_columns(encodings: Sequence[Encoding], features: Sequence[str]) -> d
     return {name: e.column for e in encodings for name in e.features if name in features}
 
 
+def sums_by_column(values: np.ndarray, encodings: Sequence[Encoding], features: Sequence[str]) -> dict[str, np.ndarray]:
+    """The values (n, n_features) of features summed by the column that they come from: column -> (n,), in the order of the features."""
+    made = encoded_columns(encodings, features)
+    found: dict[str, np.ndarray] = {}
+    for j, name in enumerate(features):
+        column = made.get(name, name)
+        found[column] = found[column] + values[:, j] if column in found else values[:, j]
+    return found
+
+
 def groups_of(encodings: Sequence[Encoding], features: Sequence[str]) -> Mapping[str, tuple[Encoding, list[int]]]:
     """Column -> its encoding and the places of its features among ``features``."""
     place = {name: j for j, name in enumerate(features)}

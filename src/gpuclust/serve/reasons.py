@@ -8,6 +8,7 @@ import numpy as np
 
 from gpuclust.errors import ModelError
 from gpuclust.model.bundle import Bundle
+from gpuclust.model.encodings import sums_by_column
 from gpuclust.serve.records import Item
 from gpuclust.serve.schemas import Membership, Why
 
@@ -18,7 +19,8 @@ def why_of(item: Item, model: Bundle, names: Mapping[int, str]) -> Why:
     """What each feature of an item contributes to d(own) - d(next). Raises ModelError where the model cannot say it."""
     said = model.explain(_row(item, model))
     own, other = int(said.cluster[0]), int(said.next[0])
-    contributions = dict(zip(item.features, said.contributions[0].tolist(), strict=True))
+    by_column = sums_by_column(said.contributions, model.encodings, tuple(item.features))
+    contributions = {column: float(values[0]) for column, values in by_column.items()}
     return Why(
         item.id, own, names.get(own, ""), other, names.get(other, ""),
         float(said.difference[0]), contributions, float(said.constant[0]),
