@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from gpuclust.pages.cards import cards
 from gpuclust.pipeline import start
 from gpuclust.runtime.backend import BackendChoice
 from gpuclust.serve.api import create_app
+from gpuclust.serve.explorer.charts import contributions
 from gpuclust.serve.explorer.views.clusters import _leading
+from gpuclust.serve.library import Library
 from gpuclust.tracking.pyfunc import _load_pyfunc
 from tests.test_crafted import Client
 
@@ -88,7 +91,7 @@ def test_a_profile_has_the_columns_of_the_source(run: Any, folder: Path, frame: 
         assert not any(sign in cluster.name + cluster.description for sign in ("genre=", "sin("))
         assert list(cluster.numbers) == ["tempo"]
         assert f"genre: {top.value} ({top.fraction:.0%})" in _leading(cluster)
-        assert "hour around" in _leading(cluster)
+        assert "hour: around" in _leading(cluster)
     page = str(cards(clusters, {}, {}))
     assert ">genre</bdi></h4>" in page
     assert '<td title="tempo">' in page
@@ -121,13 +124,23 @@ def test_a_logged_model_takes_the_columns_as_they_were(run: Any, folder: Path, f
     assert found["cluster"].tolist() == run.labels_.tolist()
 
 
-def test_reasons_and_memberships_are_of_the_columns(run: Any, client: Client, frame: pd.DataFrame) -> None:
+def test_reasons_and_memberships_are_of_the_columns(
+    run: Any, client: Client, folder: Path, frame: pd.DataFrame
+) -> None:
     found = run.model.explain(frame)
     columns = ["tempo", "genre", "live", "hour"]
     assert list(found) == ["cluster", "next", "difference", *columns, "constant"]
     assert found["cluster"].tolist() == run.labels_.tolist()
     np.testing.assert_allclose(found[[*columns, "constant"]].sum(axis=1), found["difference"], atol=1e-6)
     why = client.get("/api/v1/items/0/why").json()
+    with Library.open(folder) as library:
+        item = library.at([0])[0]
+        shown = SimpleNamespace(clusters={c.cluster: c for c in library.clusters}, name=str, colors={})
+        said = contributions(shown, SimpleNamespace(**why), item.features).to_dict()["data"]
+    hover = [text for bar in said for text in bar["hovertext"]]
+    start = f"genre: {frame['genre'][0]}<br>{why['cluster']}: "
+    assert sum(text.startswith(start) for text in hover) == 1
+    assert sum(text.startswith("hour<br>") and "around" in text for text in hover) == 1
     assert why["contributions"] == pytest.approx(found.loc[0, columns].to_dict(), abs=1e-5)
 
 

@@ -181,6 +181,13 @@ class Cluster:
         angles = {f"{function}({c.column})" for c in self.circular for function in ("sin", "cos")}
         return {f: s for f, s in self.features.items() if not f.startswith(marks) and f not in angles}
 
+    def column(self, name: str) -> str:
+        """What is known of an encoded column: ``rock (60%)`` or ``around 23.5``; empty if it is none."""
+        for c in self.categories:
+            if c.column == name and c.values:
+                return f"{c.values[0].value} ({c.values[0].fraction:.0%})"
+        return next((f"around {c.mean:.3g}" for c in self.circular if c.column == name), "")
+
     @property
     def subtitle(self) -> str:
         """The groups that are typical of the cluster: ``like classical, ambient``; empty where no group occurs more often than in

@@ -296,7 +296,7 @@ def contributions(shown: OpenExport, why: Why, values: Mapping[str, float | None
             x=[value for _, value, _ in side], y=[as_hover(label) for label, _, _ in side], orientation="h",
             name=f"for {as_hover(fit(shown.name(c), 40))}", marker={"color": shown.colors.get(c, OTHERS)},
             text=[f"{value:+.2f}" for _, value, _ in side], textposition="outside", cliponaxis=False, hoverinfo="text",
-            hovertext=[_compared(shown, why, f, values.get(f)) if f else as_hover(label) for label, _, f in side],
+            hovertext=[_compared(shown, why, f, values) if f else as_hover(label) for label, _, f in side],
         )  # fmt: skip
     most = max((abs(value) for _, value, _ in parts), default=1.0) or 1.0
     found.update_layout(
@@ -307,14 +307,25 @@ def contributions(shown: OpenExport, why: Why, values: Mapping[str, float | None
     return found
 
 
-def _compared(shown: OpenExport, why: Why, feature: str, value: float | None) -> str:
-    """The value of a row, and the means of its cluster and the next one."""
-    lines = [f"{as_hover(feature_word(feature))}: {reading(feature, value)}"]
+def _compared(shown: OpenExport, why: Why, feature: str, values: Mapping[str, float | None]) -> str:
+    """The value of a row, and the means of its cluster and the next one; of an encoded column the category, and the most frequent ones."""
+    encoded = feature not in values
+    own = _category(feature, values) if encoded else reading(feature, values[feature])
+    lines = [as_hover(feature_word(feature)) + (f": {as_hover(own)}" if own else "")]
     for c in (why.cluster, why.next):
         if c in shown.clusters:
-            name, mean = as_hover(fit(shown.name(c), 40)), shown.clusters[c].features[feature].mean
-            lines.append(f"mean of {name}: {reading(feature, mean)}")
+            name, cluster = as_hover(fit(shown.name(c), 40)), shown.clusters[c]
+            if not encoded:
+                lines.append(f"mean of {name}: {reading(feature, cluster.features[feature].mean)}")
+            elif said := cluster.column(feature):
+                lines.append(f"{name}: {as_hover(said)}")
     return "<br>".join(lines)
+
+
+def _category(column: str, values: Mapping[str, float | None]) -> str:
+    """The category of a row; empty for a column that is not one-hot."""
+    start = f"{column}="
+    return next((name.removeprefix(start) for name, value in values.items() if value and name.startswith(start)), "")
 
 
 def _every_year(averages: Averages) -> dict[int, Average | None]:

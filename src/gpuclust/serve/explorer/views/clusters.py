@@ -97,9 +97,8 @@ def _leading(cluster: Cluster) -> str:
         return ", ".join(short(term.value, 30) for term in cluster.top_terms[:WORDS])
     by_z = sorted(cluster.numbers.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
     said = [f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3]]
-    most = [(c.column, c.values[0]) for c in cluster.categories[:3] if c.values]
-    said += [f"{short(column, 30)}: {short(top.value, 30)} ({top.fraction:.0%})" for column, top in most]
-    return " · ".join([*said, *(f"{short(c.column, 30)} around {c.mean:.3g}" for c in cluster.circular[:3])])
+    columns = [c.column for c in (*cluster.categories[:3], *cluster.circular[:3])]
+    return " · ".join([*said, *(f"{short(name, 30)}: {short(cluster.column(name), 40)}" for name in columns)])
 
 
 def _label(example: Example) -> str:
