@@ -12,15 +12,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "DBSCAN", "HDBSCAN", "PLSCAN", "GaussianMixture", "GpuclustError", "KMeans", "Leiden", "Model", "Run", "SpectralClustering", "Sweep", "fit", "load_model", "open_export", "promote", "sweep",
+    "DBSCAN", "HDBSCAN", "PLSCAN", "AgglomerativeClustering", "BayesianGaussianMixture", "BisectingKMeans", "GaussianMixture", "GpuclustError", "KMeans", "Leiden", "Model", "Run", "SpectralClustering", "Sweep", "fit", "load_model", "open_export", "promote", "sweep",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from gpuclust.api import Model, Run, Sweep, fit, load_model, open_export, promote, sweep
     from gpuclust.errors import GpuclustError
-    from gpuclust.estimators import DBSCAN, HDBSCAN, PLSCAN, GaussianMixture, KMeans, Leiden, SpectralClustering
+    from gpuclust.estimators import (
+        DBSCAN,
+        HDBSCAN,
+        PLSCAN,
+        AgglomerativeClustering,
+        BayesianGaussianMixture,
+        BisectingKMeans,
+        GaussianMixture,
+        KMeans,
+        Leiden,
+        SpectralClustering,
+    )
 
-_ESTIMATORS = ("DBSCAN", "HDBSCAN", "PLSCAN", "GaussianMixture", "KMeans", "Leiden", "SpectralClustering")
+_ESTIMATORS = (
+    "DBSCAN",
+    "HDBSCAN",
+    "PLSCAN",
+    "AgglomerativeClustering",
+    "BayesianGaussianMixture",
+    "BisectingKMeans",
+    "GaussianMixture",
+    "KMeans",
+    "Leiden",
+    "SpectralClustering",
+)
 _HOMES = {"GpuclustError": "errors"} | dict.fromkeys(_ESTIMATORS, "estimators")
 
 

@@ -38,6 +38,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "kmeans": {"n_clusters": N_GROUPS},
     "gmm": {"n_clusters": N_GROUPS, "tol": 1e-6, "max_iter": 500},
     "hdbscan": {"min_cluster_size": 150, "exact": False},
+    "agglomerative": {"n_clusters": N_GROUPS, "n_leaves": 300},
+    "bayesian_gmm": {"max_components": N_GROUPS},
+    "bisecting": {"n_clusters": N_GROUPS},
 }
 """Algorithm -> its settings; ``exact``: cuML's tree on a GPU, which is the part that can differ."""
 

@@ -150,6 +150,26 @@ class Run:
         matrix, labels = found.matrix, found.clustering.labels
         return shown_as_png(map_of(matrix.preparation, matrix.coordinates, labels, self.metrics, names))
 
+    def plot_dendrogram(self) -> Figure:
+        """Draw the last merges of the tree that the clustering is a cut of, with the rows of each branch.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ConfigurationError
+            Where the algorithm has no tree of merges.
+        """
+        from gpuclust.pipeline.run_files import dendrogram_figure
+        from gpuclust.report.notebook import shown_as_png
+
+        figure = dendrogram_figure(self._result)
+        if figure is None:
+            raise ConfigurationError(f"{self.name} has no dendrogram; use cluster=agglomerative")
+        return shown_as_png(figure)
+
     def export(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the clustering into a folder: assignments, clusters, model and manifest.
 

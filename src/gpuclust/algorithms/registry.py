@@ -71,6 +71,8 @@ class FitResult:
     float32 to the own centre, in the prepared space, or None where there are no centres. ``parameters`` are the fitted
     arrays that a prediction needs; those named in ``per_cluster`` have one entry per cluster in their first axis.
     ``options`` are the plain values that a prediction needs beside them. ``metrics`` are the algorithm's own scores.
+    A cut of a tree of merges has it in ``parameters``, and it is drawn: ``merges`` (m-1, 4) in SciPy's layout of a linkage matrix, ``leaf_sizes`` (m,)
+    the number of rows of each leaf, and ``leaf_labels`` (m,) its cluster.
     """
 
     labels: np.ndarray
@@ -115,8 +117,8 @@ class Algorithm:
 
     - ``fits_together``: several configurations are fitted in one call, because they share passes over the matrix.
       ``shared_step``: what fits of one matrix share and what takes most of the time of the first.
-    - ``for_subset(config, share)``: the configuration for a subset of the rows; an algorithm that has it is resampled without
-      repetitions.
+    - ``for_subset(config, share)``: the configuration for a subset of the rows; one that has it is resampled without
+      repetitions. None: the configuration itself.
     - ``canonical(parameters, renumber, labels, confidence)``: further parameters once the clusters are renumbered.
     - ``warnings(metrics)``: sentences on how exact a fit with these metrics is, which its run, its page and a sweep's verdict show.
     - ``after_fit``: the ``module:function`` that runs, on a few rows (n, n_columns), what follows a fit, to compile it.
@@ -142,7 +144,7 @@ class Algorithm:
     baseline: Callable[[Any], ClusterConfig] | None = None
     fits_together: bool = False
     shared_step: str = ""
-    for_subset: Callable[[Any, float], ClusterConfig] | None = None
+    for_subset: Callable[[Any, float], ClusterConfig | None] = lambda config, share: None
     canonical: Callable[..., Mapping[str, np.ndarray]] | None = None
     warnings: Callable[[Mapping[str, float]], tuple[str, ...]] = lambda metrics: ()
     after_fit: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +53,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         Seed of the initialisation.
     metric : {"euclidean", "cosine"}, default="euclidean"
         "cosine" is spherical K-Means: rows and centres are scaled to length 1, and distances are those between points of the unit sphere.
+    min_size, max_size : int, optional
+        Limits of the number of rows of each cluster. The rows are assigned at the least sum of squared distances that the limits allow, so that
+        ``labels_`` can differ from `predict`, which gives the nearest centre. ``n_samples * n_clusters`` is at most 100,000,000.
 
     Attributes
     ----------
@@ -70,7 +73,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     References
     ----------
     Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++", 2007;
-    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", 2001 (cosine).
+    Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", 2001 (cosine); Bradley, Bennett and Demiriz,
+    "Constrained K-Means clustering", 2000 (min_size, max_size).
 
     Examples
     --------
@@ -96,6 +100,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
         "metric": [StrOptions({"euclidean", "cosine"})],
+        "min_size": [Interval(Integral, 1, None, closed="left"), None],
+        "max_size": [Interval(Integral, 1, None, closed="left"), None],
     }
 
     n_clusters: Any = 8
@@ -106,6 +112,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     tol: Any = 1e-4
     random_state: Any = None
     metric: Any = "euclidean"
+    min_size: Any = None
+    max_size: Any = None
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> KMeans:
@@ -134,7 +142,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if len(rows) < self.n_clusters:
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
         with value_errors(self):
-            found = self._best_of_restarts(rows, weight)
+            found = self._within_sizes(rows, weight, self._best_of_restarts(rows, weight))
         order = canonical_order(found.labels, found.centers, weight)
         self.cluster_centers_ = found.centers[order]
         self.labels_ = renumbered(found.labels, order)
@@ -163,6 +171,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         spherical = self.metric == "cosine"
         fits = lloyd(X, starts, sample_weight=weight, max_iter=self.max_iter, tol=self.tol, spherical=spherical)
         return min(fits, key=lambda fit: fit.inertia)
+
+    def _within_sizes(self, X: NDArray[Any], weight: NDArray[np.float64] | None, found: KMeansFit) -> KMeansFit:
+        """The fit with clusters of a size within the limits."""
+        if self.min_size is None and self.max_size is None:
+            return found
+        if weight is not None:
+            raise ValueError("min_size and max_size count rows; fit without sample_weight, or without limits")
+        from gpuclust.algorithms.kmeans.sizes import limit_sizes
+
+        spherical = self.metric == "cosine"
+        labels, centers, converged = limit_sizes(X, found.centers, self.min_size, self.max_size, spherical=spherical)
+        inertia = float(((X - centers[labels]) ** 2).sum())
+        return replace(found, labels=labels, centers=centers, inertia=inertia, converged=found.converged and converged)
 
     def _starts(self, X: NDArray[Any]) -> list[Any]:
         """The centres that ``init`` gives: one set, or one for each restart where it is a callable."""

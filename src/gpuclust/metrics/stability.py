@@ -161,7 +161,7 @@ def _resamples(
 ) -> Iterator[np.ndarray]:
     """Of each resample, the Jaccard similarity of each cluster with its partner; nan where it has no row in the sample."""
     n = len(labels)
-    subset = algorithm_of(request).for_subset is not None
+    subset = algorithm_of(request).for_subset(request, SUBSET) is not None
     for _ in range(count):
         rows = np.sort(rng.choice(n, int(SUBSET * n), replace=False) if subset else rng.integers(0, n, n))
         fit = _fit(X, rows, scaled(request, SUBSET), seed, backend, weight)
@@ -174,8 +174,7 @@ def _resamples(
 
 def scaled(request: ClusterConfig, share: float) -> ClusterConfig:
     """The request for a share of the rows, as its algorithm defines it."""
-    for_subset = algorithm_of(request).for_subset
-    return request if for_subset is None else for_subset(request, share)
+    return algorithm_of(request).for_subset(request, share) or request
 
 
 def matched_jaccard(labels: np.ndarray, other: np.ndarray, n_clusters: int) -> np.ndarray:

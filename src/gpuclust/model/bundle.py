@@ -178,7 +178,7 @@ class Bundle:
     def training(self, n_rows: int, assign: Callable[[], Assignment]) -> Assignment:
         """The job's own assignment of its training rows. ``assign`` returns the predictions of the model for them, in the order in which
         they were fitted. For K-Means and mixtures these are the assignment. An HDBSCAN bundle stores its labels, because `predict` may
-        assign a row to a cluster that is noise in the tree. Raises ModelError if the number of rows differs from that of the fit.
+        assign a row to a cluster that is noise in the tree, and so does a K-Means with limited sizes. Raises ModelError if the number of rows differs from that of the fit.
         """
         of = (
             "table" if "table_labels" in self.parameters else "training"
@@ -188,7 +188,8 @@ class Bundle:
             return assign()
         if len(labels) != n_rows:
             raise ModelError(f"the model was fitted on {len(labels):,} rows, not on these {n_rows:,}")
-        return Assignment(labels, confidence, np.full(n_rows, np.nan, dtype=np.float32))
+        distance = self.parameters.get("training_distance", np.full(n_rows, np.nan, dtype=np.float32))
+        return Assignment(labels, confidence, distance)
 
     def _usable(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A copy of the rows with missing values filled as in training, and a mask (n,) of the usable rows."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from gpuclust.errors import ModelError
 from gpuclust.model.prediction import (
     ArraySpec,
     Centres,
@@ -23,6 +26,17 @@ def squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     for j in range(centers.shape[1]):
         squares += (points[:, j, None].astype(np.float64) - centers[:, j]) ** 2
     return squares
+
+
+def membership(points: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The confidence 1 - d(own centre) / d(nearest other centre) of rows with labels (n,), 0 where another centre is nearer, and the
+    distance to the own centre, both (n,) float64."""
+    squares, rows = squared_distances(points, centers), np.arange(len(points))
+    own = np.sqrt(squares[rows, labels])
+    squares[rows, labels] = np.inf
+    other = np.sqrt(squares.min(axis=1))
+    ratio = np.divide(own, other, out=np.where(own > 0, 1.0, 0.0), where=other > 0)
+    return np.clip(1.0 - ratio, 0.0, 1.0), own
 
 
 def place(parameters: Parameters, options: Options) -> Place:
@@ -62,11 +76,34 @@ def centres(parameters: Parameters, options: Options) -> Centres:
     return Centres(parameters["centers"].astype(np.float64))
 
 
+CENTERS = {"centers": ArraySpec("f", ("clusters", "columns"))}
+LIMITED = CENTERS | {
+    "training_labels": ArraySpec("i", ("rows",)),
+    "training_confidence": ArraySpec("f", ("rows",)),
+    "training_distance": ArraySpec("f", ("rows",)),
+}
+
+
+def arrays(options: Options) -> Mapping[str, ArraySpec]:
+    """The arrays of a model; ``limited``: the sizes of the clusters of the fitted rows were limited, so that these are not in their nearest."""
+    return LIMITED if options.get("limited") else CENTERS
+
+
+def check(parameters: Parameters, options: Options) -> None:
+    """The labels of the fitted rows are clusters."""
+    del options
+    labels, n_clusters = parameters.get("training_labels"), len(parameters["centers"])
+    if labels is not None and not (labels.min() >= 0 and labels.max() < n_clusters):
+        raise ModelError(f"the array parameters/training_labels has values outside 0 to {n_clusters - 1}")
+
+
 register_rule(
     PredictionRule(
         "kmeans",
-        {"centers": ArraySpec("f", ("clusters", "columns"))},
+        arrays,
         place,
+        options={"limited": (None, True)},
+        check=check,
         soft=soft,
         centres=centres,
         outlier="distance to the centre",

@@ -142,7 +142,25 @@ def _job_figures(result: Result) -> dict[str, bytes]:
     search = result.clustering.size_search
     if search is not None and len(search.sizes):
         drawn["persistence"] = figures.persistence_curve(search.sizes, search.scores, chosen=search.chosen)
+    tree = dendrogram_figure(result)
+    if tree is not None:
+        drawn["dendrogram"] = tree
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def dendrogram_figure(result: Result) -> Figure | None:
+    """The tree of merges of a clustering that is a cut of one (see `gpuclust.algorithms.registry.FitResult`), else None."""
+    from gpuclust.report import figures
+
+    fitted = result.clustering.parameters
+    if "merges" not in fitted:
+        return None
+    return figures.dendrogram(
+        fitted["merges"],
+        fitted["leaf_sizes"],
+        fitted["leaf_labels"],
+        names={c.cluster: c.name for c in result.profile.clusters},
+    )
 
 
 def _sweep_figures(facts: SweepReportInput) -> dict[str, bytes]:
@@ -228,6 +246,7 @@ TITLES = {
     "silhouette": "Silhouette by size",
     "bic": "BIC by size",
     "persistence": "Persistence by size",
+    "dendrogram": "Dendrogram",
     "stability": "Stability of each cluster",
     "gap": "Gap statistic",
 }

@@ -237,8 +237,7 @@ def on_share(job: Job, share: float, *, table: Table, backend: str) -> Job:
     made = encoded_columns(table.encodings, table.features)
     own = source_columns([name for name in table.features if name not in made])
     config.data.features = config.data.features or list(own)
-    for_subset = algorithm_of(config.cluster).for_subset
-    config.cluster = for_subset(config.cluster, share) if for_subset else config.cluster
+    config.cluster = algorithm_of(config.cluster).for_subset(config.cluster, share) or config.cluster
     config.report.figures, config.tracking.models = False, "none"
     found = make_job(config, f"{job.name} ({SHARES[share]} of the rows)", job.swept, backend)
     return replace(found, share=share)

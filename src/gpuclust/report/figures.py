@@ -14,6 +14,7 @@ from gpuclust.report.figures_data import correlation_matrix, feature_distributio
 from gpuclust.report.figures_lineage import sankey
 from gpuclust.report.figures_maps import RASTER_ABOVE, cluster_map, map_of
 from gpuclust.report.figures_profile import contingency, profile_heatmap, stability_bars
+from gpuclust.report.figures_tree import dendrogram
 from gpuclust.report.style import to_png
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "cluster_map",
     "contingency",
     "correlation_matrix",
+    "dendrogram",
     "elbow",
     "feature_distributions",
     "gap_curve",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
+
+import numpy as np
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
@@ -28,9 +31,41 @@ class KMeansConfig(ClusterConfig):
     metric: str = one_of("euclidean", "euclidean", "cosine")
     """``cosine``: spherical K-Means (Dhillon and Modha 2001): rows and centres have length 1. Distances are chords, sqrt(2 - 2 cosine).
     Engine ``library``, and every engine on a GPU, fits Euclidean K-Means to the rows of length 1 and divides the final centres by their length."""
+    min_size: int | None = number(None, low=1, spare_rows=0)
+    """The smallest number of fitted rows of a cluster; null: no limit."""
+    max_size: int | None = number(None, low=1)
+    """The largest number of fitted rows of a cluster; null: no limit. New rows join their nearest centre without limits."""
     engine: str = one_of("auto", "auto", "library", "fused")
     """``fused``: the kernels of gpuclust; ``library``: scikit-learn or cuML; ``auto``: on a CPU the faster of the two, always ``fused``
     above 65,536 rows; on a GPU ``library``."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether the sizes of clusters are limited."""
+        return self.min_size is not None or self.max_size is not None
+
+    def complaint(self) -> str | None:
+        """See ClusterConfig."""
+        if self.min_size is None or self.max_size is None or self.min_size <= self.max_size:
+            return None
+        return f"cluster.min_size={self.min_size} is above cluster.max_size={self.max_size}; lower it or set null"
+
+
+def for_subset(config: KMeansConfig, share: float) -> KMeansConfig | None:
+    """The limits of the sizes for a share of the rows; None without limits."""
+    if not config.limited:
+        return None
+    low = None if config.min_size is None else max(1, int(share * config.min_size))
+    high = None if config.max_size is None else int(share * config.max_size) + 1
+    return replace(config, min_size=low, max_size=high)
+
+
+def keep_training(
+    parameters: Mapping[str, np.ndarray], renumber: np.ndarray, labels: np.ndarray, confidence: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """The labels of the fitted rows in the canonical numbering, where the sizes are limited."""
+    del renumber, confidence
+    return {**parameters, "training_labels": labels} if "training_labels" in parameters else parameters
 
 
 ALGORITHM = Algorithm(
@@ -43,4 +78,6 @@ ALGORITHM = Algorithm(
     },
     label="K-Means",
     fits_together=True,
+    for_subset=for_subset,
+    canonical=keep_training,
 )

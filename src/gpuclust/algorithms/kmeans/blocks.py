@@ -36,6 +36,10 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         raise ConfigurationError(
             "cluster.engine=library needs all rows in memory; use cluster.engine=fused or memory.mode=resident"
         )
+    if any(config.limited for config in configs):
+        raise ConfigurationError(
+            "cluster.min_size and cluster.max_size need all rows in memory; use memory.mode=resident"
+        )
     schedule_precompile("kmeans", blocks)
     room = virtual_memory().total // 2 if data.memory is None else data.memory
     requests = requests_of(configs, data.seed)

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_centers, sum_of_squares, use_fused
+from gpuclust.algorithms.kmeans.sizes import limited
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.config import AUTO, COSINE
 from gpuclust.runtime.blocks import RowBlocks
@@ -45,7 +46,7 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         if i not in results:
             results[i] = _fit_sklearn(X, config, data.seed, data.weight)
             data.progress(len(results) / len(configs))
-    return [results[i] for i in range(len(configs))]
+    return [limited(X, results[i], config) if config.limited else results[i] for i, config in enumerate(configs)]
 
 
 def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansRequest]:

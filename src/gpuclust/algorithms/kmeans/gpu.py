@@ -27,6 +27,7 @@ from gpuclust.algorithms.kmeans.lloyd_cuda import (
     run_lloyd,
 )
 from gpuclust.algorithms.kmeans.search_cuda import choose_starts
+from gpuclust.algorithms.kmeans.sizes import limited
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.config import COSINE
 from gpuclust.runtime.gpu import device_errors
@@ -52,7 +53,8 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         with device_errors(f"K-Means with {configs[i].n_clusters} clusters"):
             results[i] = fit_library(rows, configs[i], data.seed)
         data.progress(len(results) / len(configs))
-    return [results[i] for i in range(len(configs))]
+    X = data.backend.to_host(data.X) if any(config.limited for config in configs) else None
+    return [results[i] if X is None or not c.limited else limited(X, results[i], c) for i, c in enumerate(configs)]
 
 
 def fit_library(rows: DeviceRows, config: KMeansConfig, seed: int) -> FitResult:
