@@ -344,4 +344,4 @@ def test_a_key_with_a_letter_dropped_is_found_again(key: str, at: int) -> None:
 
 def test_a_recorded_configuration_of_an_unknown_algorithm_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="is not known here"):
-        from_yaml("cluster: {name: dbscan}")
+        from_yaml("cluster: {name: absent}")

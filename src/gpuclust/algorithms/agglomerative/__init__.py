@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import AUTO, ClusterConfig, number, one_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass

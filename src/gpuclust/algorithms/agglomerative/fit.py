@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from gpuclust.algorithms.agglomerative import AgglomerativeConfig
 from gpuclust.algorithms.agglomerative.linkage import cut, merge_tree
 from gpuclust.algorithms.registry import FitInput, FitResult, get_algorithm
 from gpuclust.algorithms.registry import fit as fit_algorithm
-from gpuclust.config import AUTO
 from gpuclust.errors import FitError, GpuclustError
 from gpuclust.model.kmeans import membership
 from gpuclust.model.prediction import in_threads, row_blocks
@@ -68,7 +68,8 @@ def dendrogram(data: FitInput, config: AgglomerativeConfig) -> Dendrogram:
 def _leaves(data: FitInput, config: AgglomerativeConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """The leaves, their numbers of rows, the leaf of each row, and whether the leaves are K-Means centres."""
     n_rows = data.X.shape[0]
-    n_exact, n_centers = (MAX_ROWS, MAX_CENTERS) if config.n_leaves == AUTO else (config.n_leaves, config.n_leaves)
+    n_leaves = config.n_leaves
+    n_exact, n_centers = (n_leaves, n_leaves) if isinstance(n_leaves, int) else (MAX_ROWS, MAX_CENTERS)
     X = data.X
     if isinstance(X, RowBlocks):
         X = X.take(np.arange(n_rows)) if n_rows <= n_exact else None
@@ -76,9 +77,13 @@ def _leaves(data: FitInput, config: AgglomerativeConfig) -> tuple[np.ndarray, np
         distinct = data.distinct or distinct_rows(X)
         if len(distinct.X) <= n_exact:
             return data.backend.to_host(distinct.X), distinct.counts, distinct.inverse.astype(np.int32), False
-    kmeans = get_algorithm("kmeans").config(
-        n_clusters=n_centers, n_init=1, max_iter=CENTER_ITERATIONS, metric=config.metric
-    )
+    settings: dict[str, Any] = {
+        "n_clusters": n_centers,
+        "n_init": 1,
+        "max_iter": CENTER_ITERATIONS,
+        "metric": config.metric,
+    }
+    kmeans = get_algorithm("kmeans").config(**settings)
     (found,) = fit_algorithm(replace(data, progress=lambda done: data.progress(0.9 * done)), [kmeans])
     if isinstance(found, GpuclustError):
         raise found

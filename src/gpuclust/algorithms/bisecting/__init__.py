@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -40,7 +42,10 @@ def label_nodes(
 ) -> Mapping[str, np.ndarray]:
     """The labels of the nodes in the canonical numbering; a node that was divided keeps -1."""
     del labels, confidence
-    return {**parameters, "node_labels": np.append(renumber, np.int32(-1))[parameters["node_labels"]]}
+    nodes = parameters["node_labels"].copy()
+    ends = nodes >= 0
+    nodes[ends] = renumber[nodes[ends]]
+    return {**parameters, "node_labels": nodes}
 
 
 FIT = "gpuclust.algorithms.bisecting.fit:fit"

@@ -14,7 +14,7 @@ from gpuclust.algorithms.registry import fit as fit_algorithm
 from gpuclust.errors import FitError, GpuclustError
 from gpuclust.model.kmeans import membership
 from gpuclust.model.prediction import in_threads, row_blocks
-from gpuclust.runtime.backend import Progress
+from gpuclust.runtime.backend import Array, Progress
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,13 @@ def _report(progress: Progress, done: float, own: float, part: float) -> None:
 def divide(data: FitInput, config: BisectingConfig) -> Divisions:
     """Divide clusters until there are ``n_clusters``. Raises FitError if none of them can be divided: its rows are equal."""
     n_rows, k = data.X.shape[0], config.n_clusters
-    kmeans = get_algorithm("kmeans").config(
-        n_clusters=2,
-        init=config.init,
-        n_init=config.n_init,
-        max_iter=config.max_iter,
-        tol=config.tol,
-        metric=config.metric,
-    )
+    of_all = {name: getattr(config, name) for name in ("init", "n_init", "max_iter", "tol", "metric")}
+    kmeans = get_algorithm("kmeans").config(**of_all | {"n_clusters": 2})
+    matrix: Array = data.X
     rows_of: dict[int, np.ndarray] = {0: np.arange(n_rows)}
     priority = {0: np.inf}  # of the undivided nodes
     divided, node_centers = np.empty(k - 1, np.int32), np.empty((2 * k - 1, data.X.shape[1]))
-    node_centers[0] = data.backend.to_host(data.X.mean(axis=0, dtype=np.float64))
+    node_centers[0] = data.backend.to_host(matrix.mean(axis=0, dtype=np.float64))
     converged, n_iter = np.empty(k - 1, dtype=bool), np.empty(k - 1, dtype=np.int64)
     for i in range(k - 1):
         node = max(priority, key=lambda node: priority[node])
@@ -84,7 +79,7 @@ def divide(data: FitInput, config: BisectingConfig) -> Divisions:
             raise _too_few(k, i + 1)
         rows = rows_of.pop(node)
         del priority[node]
-        X = data.X if len(rows) == n_rows else data.X[data.backend.to_device(rows)]
+        X = matrix if len(rows) == n_rows else matrix[data.backend.to_device(rows)]
         part = replace(data, X=X, key=f"{data.key} node {node}", distinct=None, progress=lambda _: None)
         (found,) = fit_algorithm(part, [kmeans])
         if isinstance(found, GpuclustError):

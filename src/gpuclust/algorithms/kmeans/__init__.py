@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass

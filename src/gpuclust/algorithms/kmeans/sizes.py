@@ -8,6 +8,7 @@ take (successive shortest paths; Ahuja, Magnanti and Orlin 1993, section 9.7), s
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def limited(X: np.ndarray, found: FitResult, config: KMeansConfig) -> FitResult:
 
     in_threads(block, row_blocks(len(X)))
     notes = () if converged else (f"the assignment still changed after {MAX_ROUNDS} rounds",)
-    own = {"labels": labels, "confidence": confidence, "distance": distance.astype(np.float32)}
+    own: dict[str, Any] = {"labels": labels, "confidence": confidence, "distance": distance.astype(np.float32)}
     return replace(
         found,
         **own,
