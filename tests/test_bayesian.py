@@ -19,7 +19,7 @@ import gpuclust as gc
 from gpuclust.algorithms.bayesian import BayesianGmmConfig
 from gpuclust.algorithms.bayesian.fit import log_offsets
 from gpuclust.errors import FitError
-from gpuclust.model import bayesian_gmm
+from gpuclust.model.prediction import rule_of
 from tests.fitting import fit_one
 from tests.journey import Journey, assert_predictions_are_the_labels, journey
 
@@ -47,9 +47,12 @@ def test_predictions_are_scikit_learns(kind: str, prior: str, blobs: tuple[np.nd
     names = ("weights", "means", "covariances", "precisions_cholesky")
     parameters = {name: getattr(model, f"{name}_") for name in names} | {"log_offsets": log_offsets(model)}
     new = np.random.default_rng(0).normal(scale=12, size=(500, 3))
-    labels, confidence, _ = bayesian_gmm.place(parameters, {"covariance_type": kind})(new)
+    labels, confidence, _ = rule_of("bayesian_gmm").place(parameters, {"covariance_type": kind})(new)
     np.testing.assert_array_equal(labels, model.predict(new))
     np.testing.assert_allclose(confidence, model.predict_proba(new).max(axis=1), rtol=1e-9)
+    soft = rule_of("bayesian_gmm").soft
+    assert soft is not None
+    np.testing.assert_allclose(soft(parameters, {"covariance_type": kind})(new)[0], model.predict_proba(new), atol=1e-9)
 
 
 def test_a_fit_is_scikit_learns_without_the_components_that_have_no_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:

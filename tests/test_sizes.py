@@ -113,6 +113,9 @@ def test_sizes_that_are_impossible_are_refused(capsys: pytest.CaptureFixture[str
         limit_sizes(np.zeros((2_000_000, 1)), np.zeros((51, 1)), 1, None)
     assert main(["data=catalogue", "cluster=kmeans", "cluster.min_size=9", "cluster.max_size=8"]) == 2
     assert "cluster.min_size=9 is above cluster.max_size=8" in capsys.readouterr().err
+    weighted = FitInput(np.eye(9), 0, CpuBackend(), ResultCache(0), "test", weight=np.ones(9))
+    with pytest.raises(ConfigurationError, match=r"count each row once, so data\.weight cannot be used"):
+        raise fit(weighted, [KMeansConfig(max_size=5, n_clusters=3)])[0]
     blocks = MemoryBlocks(np.zeros((BLOCK_ROWS + 1, 2), np.float32))
     with pytest.raises(ConfigurationError, match=r"need all rows in memory; use memory\.mode=resident"):
         raise fit(FitInput(blocks, 0, CpuBackend(), ResultCache(0), "test"), [KMeansConfig(max_size=50_000)])[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpuclust.model import gmm
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, PredictionRule, register_rule
+from gpuclust.model.prediction import ArraySpec, Options, Parameters, PredictionRule, register_rule
 
 
 def arrays(options: Options) -> Mapping[str, ArraySpec]:
@@ -15,13 +15,22 @@ def arrays(options: Options) -> Mapping[str, ArraySpec]:
     return {**gmm.arrays(options), "log_offsets": ArraySpec("f", ("clusters",))}
 
 
-def place(parameters: Parameters, options: Options) -> Place:
-    """As scikit-learn's BayesianGaussianMixture: a mixture whose log weights are the offsets."""
+def as_mixture(parameters: Parameters) -> Parameters:
+    """The mixture whose log weights are the offsets: its responsibilities are those of scikit-learn's BayesianGaussianMixture."""
     offsets = parameters["log_offsets"].astype(np.float64)
     shares = np.exp(offsets - offsets.max())
-    return gmm.place({**parameters, "weights": shares / shares.sum()}, options)
+    return {**parameters, "weights": shares / shares.sum()}
 
 
 register_rule(
-    PredictionRule("bayesian_gmm", arrays, place, options={"covariance_type": tuple(gmm.COVARIANCES)}, check=gmm.check)
+    PredictionRule(
+        "bayesian_gmm",
+        arrays,
+        lambda parameters, options: gmm.place(as_mixture(parameters), options),
+        options={"covariance_type": tuple(gmm.COVARIANCES)},
+        check=gmm.check,
+        soft=lambda parameters, options: gmm.soft(as_mixture(parameters), options),
+        centres=lambda parameters, options: gmm.centres(as_mixture(parameters), options),
+        outlier="Mahalanobis distance to the component",
+    )
 )

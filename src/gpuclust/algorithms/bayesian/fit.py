@@ -13,7 +13,8 @@ from scipy.special import digamma
 from gpuclust.algorithms.bayesian import BayesianGmmConfig
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.errors import FitError
-from gpuclust.model.bayesian_gmm import place
+from gpuclust.model import gmm
+from gpuclust.model.bayesian_gmm import as_mixture
 from gpuclust.model.prediction import place_rows
 
 
@@ -57,10 +58,10 @@ def _result(X: np.ndarray, model: Any) -> FitResult:
     }
     parameters = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     own = ("weights", "means", "log_offsets", *(() if kind == "tied" else ("covariances", "precisions_cholesky")))
-    used = np.unique(place_rows(place(parameters, {"covariance_type": kind}), X)[0])
+    used = np.unique(place_rows(gmm.place(as_mixture(parameters), {"covariance_type": kind}), X)[0])
     parameters |= {name: parameters[name][used] for name in own}
     parameters["weights"] /= parameters["weights"].sum()
-    labels, confidence, distance = place_rows(place(parameters, {"covariance_type": kind}), X)
+    labels, confidence, distance = place_rows(gmm.place(as_mixture(parameters), {"covariance_type": kind}), X)
     shares = model.weights_[model.weights_ > 0]
     stopped = "the variational inference stopped at max_iter before it converged; raise cluster.max_iter"
     return FitResult(

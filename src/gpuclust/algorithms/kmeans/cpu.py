@@ -13,6 +13,7 @@ from gpuclust.algorithms.kmeans.fit import KMeansRequest, assign, fit_centers, s
 from gpuclust.algorithms.kmeans.sizes import limited
 from gpuclust.algorithms.registry import FitInput, FitResult
 from gpuclust.config import AUTO, COSINE
+from gpuclust.errors import ConfigurationError
 from gpuclust.runtime.blocks import RowBlocks
 from gpuclust.runtime.jit import schedule_precompile
 
@@ -21,6 +22,10 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
     """Fit several configurations in shared passes. Engine ``fused`` is `fit_centers`, ``library`` scikit-learn."""
     X = data.X
     assert not isinstance(X, RowBlocks)
+    if data.weight is not None and any(config.limited for config in configs):
+        raise ConfigurationError(
+            "cluster.min_size and cluster.max_size count each row once, so data.weight cannot be used; leave it out"
+        )
     fused = [
         i
         for i, c in enumerate(configs)
