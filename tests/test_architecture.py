@@ -35,7 +35,7 @@ INSIDE = {
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "encodings expressions transforms vectors > prediction records rows > dbscan gmm hdbscan kmeans landmarks leiden > agglomerative bayesian_gmm bisecting preparation > explanation plscan schema spectral > drift files > novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
-    "pipeline": "context > curves run_files > run_log schedule > job search > batches summary > sweep_result > sweep_log > sweep > start",
+    "pipeline": "context > curves run_files > run_log schedule warm_start > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > fa pacmap pca scalers transforms tsne umap > landmarks > maps neighbours > prepare",
     "report": "map_points page terminal text_collection > style > figures_curves figures_lineage figures_maps figures_profile figures_tree notebook > figures_data > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",

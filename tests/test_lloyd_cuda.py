@@ -229,10 +229,12 @@ def test_iterations_on_the_device_are_the_cpus(cupy, dtype, n_features):
 @pytest.mark.gpu
 def test_fits_on_the_device_are_the_cpus(cupy):
     from gpuclust.algorithms.kmeans.gpu import fit_fused
+    from gpuclust.algorithms.registry import FitInput
 
     X = clusters(40_000, 5, "float64")
     rows = rows_on_device(cupy.asarray(X), cupy)
     configs = [KMeansConfig(n_clusters=k, engine="fused", n_init=4) for k in (3, 6)]
     cpu = fit_centers(X, [KMeansRequest(k, seed=0, n_init=4) for k in (3, 6)])
-    for found, expected in zip(fit_fused(rows, configs, 0), cpu, strict=True):
+    data = FitInput(X, 0, None, None, "")
+    for found, expected in zip(fit_fused(rows, configs, data), cpu, strict=True):
         np.testing.assert_allclose(found.parameters["centers"], expected.centers, atol=1e-6)

@@ -445,11 +445,12 @@ def _data_folder(tracking: str | None) -> Path:
 
 
 def _start(plan: Plan, shown: _Progress, command: str) -> RunContext:
-    from gpuclust.choice import resolve_within
+    from gpuclust.choice import resolve_init, resolve_within
     from gpuclust.pipeline.start import start
 
     for job in plan.jobs:
         resolve_within(job.config)
+    resolve_init(job.config for job in plan.jobs)
     return start(plan, shown, " ".join(command.split())[:500])
 
 

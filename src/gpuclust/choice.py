@@ -104,6 +104,27 @@ def config_of(config: Config) -> Config:
         return from_yaml(path.read_text(encoding="utf-8"))
 
 
+def resolve_init(configs: Iterable[Config]) -> None:
+    """Write the id of the run into `cluster.init_from`, which may name it as ``best``, as a sweep, as ``models:/NAME@champion`` or as an export
+    folder. Raises ExportError where it does not exist, and ConfigurationError where it has another number of clusters."""
+    known: dict[str, RecordedJob] = {}
+    for config in configs:
+        named = getattr(config.cluster, "init_from", None)
+        if named is None:
+            continue
+        if named not in known:
+            recorder = MlflowRecorder(config.tracking.uri, config.tracking.experiment, create=False)
+            is_export = (Path(named) / MANIFEST).is_file()
+            known[named] = find(recorder, str(read_manifest(Path(named)).text["run_id"]) if is_export else named).run
+        run = known[named]
+        given, own = getattr(config.cluster, "n_clusters", None), round(run.metrics.get("n_clusters", 0))
+        if given != own:
+            raise ConfigurationError(
+                f"cluster.init_from={named} has {own} clusters, and cluster.n_clusters={given}; give cluster.n_clusters={own}"
+            )
+        config.cluster.init_from = run.run_id  # type: ignore[attr-defined]
+
+
 def conditions(texts: Iterable[str]) -> tuple[Condition, ...]:
     """The conditions of ``--where n_clusters=6 --where cluster=kmeans`` or ``--where n_clusters=6,cluster=kmeans``.
 
@@ -168,6 +189,8 @@ def _by_id(recorder: MlflowRecorder, run_id: str) -> RecordedJob:
 
 
 def _finished(job: RecordedJob) -> RecordedJob:
+    if job.tags.get(tags.KIND, "job") != "job":
+        raise ExportError(f"run {job.run_id} ({job.name}) is of kind {job.tags[tags.KIND]}; name a job")
     if job.status != FINISHED:
         raise ExportError(
             f"run {job.run_id} ({job.name}) is {job.status}, so it has nothing to export; name a finished job"

@@ -308,6 +308,10 @@ def _show_configuration(planned: Plan) -> None:
 
 def _run_plan(planned: Plan, command: str) -> int:
     """Run a plan and print its result."""
+    if any(getattr(job.config.cluster, "init_from", None) for job in planned.jobs):
+        from gpuclust.choice import resolve_init
+
+        resolve_init(job.config for job in planned.jobs)
     from gpuclust.pipeline.start import run_plan, start
     from gpuclust.report.terminal import Live
 

@@ -29,7 +29,7 @@ OF_THE_SWEEP = ("analysis.gap", "analysis.compare")
 
 STUDIES = "experiments"
 TEXT_KEYS = ("data.query", "data.database", "data.folder", "data.sheet")
-PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file", "memory.folder")
+PATH_KEYS = ("data.path", "data.join.path", "workers.scheduler_file", "memory.folder", "cluster.init_from")
 # Names that other libraries use for a key.
 SYNONYMS = {
     "cluster.n_components": "cluster.n_clusters",

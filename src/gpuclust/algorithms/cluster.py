@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, algorithm_of, fit
+from gpuclust.algorithms.registry import FitInput, FitResult, SizeSearch, Start, algorithm_of, fit
 from gpuclust.config import ClusterConfig, constrained
 from gpuclust.errors import ConfigurationError, FitError, GpuclustError
 from gpuclust.model.records import NOISE, canonical_order, renumbered, sizes_of
@@ -60,6 +60,14 @@ class Clustering:
         return float(np.mean(self.labels == NOISE))
 
 
+@dataclass(frozen=True)
+class StartLabels:
+    """The clusters that a model gives the rows: ``labels`` (n_samples,) int32, -1 for rows of none; the model has ``n_clusters``."""
+
+    labels: np.ndarray
+    n_clusters: int
+
+
 def cluster(
     matrix: Matrix,
     requests: Sequence[ClusterConfig],
@@ -69,17 +77,30 @@ def cluster(
     cache: ResultCache,
     progress: Progress = lambda _: None,
     memory: int | None = None,
+    starts: Mapping[str, StartLabels] | None = None,
 ) -> list[Clustering | GpuclustError]:
     """Cluster one matrix in several ways; a request that fails gives its error in its place.
 
     K-Means requests are fitted together and HDBSCAN requests share their tree, so several cost less here than one
     by one; on a matrix in blocks all requests share each read of it. ``progress`` is called with the share done, in [0, 1]. ``memory``: see `FitInput`.
+    ``starts``: run id -> the clusters that the model of that run gives the rows, for requests with that ``init_from``.
     """
     in_blocks = isinstance(matrix.X, RowBlocks)
     if matrix.weight is not None and (in_blocks or backend.name != "cpu"):
         raise ConfigurationError("data.weight is computed in memory on a CPU; use backend=cpu and memory.mode=resident")
     data = FitInput(
-        matrix.X, seed, backend, cache, matrix.key, matrix.distinct_to_fit, memory=memory, weight=matrix.weight
+        matrix.X,
+        seed,
+        backend,
+        cache,
+        matrix.key,
+        matrix.distinct_to_fit,
+        memory=memory,
+        weight=matrix.weight,
+        starts={
+            run: Start(found.labels, means(matrix.X, found.labels, found.n_clusters, backend))
+            for run, found in (starts or {}).items()
+        },
     )
     batches = _batches(requests, in_blocks)
     results: dict[int, Clustering | GpuclustError] = {}
@@ -91,7 +112,7 @@ def cluster(
         seconds = (time.perf_counter() - started) / max(sum(isinstance(found, FitResult) for found in fits), 1)
         for i, found in zip(members, fits, strict=True):
             if isinstance(found, FitResult):
-                results[i] = canonical(found, requests[i], matrix, backend, seconds)
+                results[i] = canonical(found, requests[i], matrix, backend, seconds, data.start_of(requests[i]))
             else:
                 results[i] = found
     return [results[i] for i in range(len(requests))]
@@ -151,14 +172,26 @@ def _mean_progress(progress: Progress, n_tasks: int) -> list[Progress]:
 
 
 def _fit_batch(batch: Sequence[ClusterConfig], data: FitInput) -> list[FitResult | GpuclustError]:
-    errors = [_infeasible(request, data.X.shape[0]) for request in batch]
+    errors = [_infeasible(request, data) for request in batch]
     feasible = [request for request, error in zip(batch, errors, strict=True) if error is None]
     results = iter(fit(data, feasible) if feasible else [])
     return [next(results) if error is None else error for error in errors]
 
 
-def _infeasible(request: ClusterConfig, n_rows: int) -> FitError | None:
-    """A size that the rows do not allow, in words."""
+def _infeasible(request: ClusterConfig, data: FitInput) -> FitError | None:
+    """A size, or a start, that the rows do not allow, in words."""
+    n_rows = data.X.shape[0]
+    if (start := data.start_of(request)) is not None:
+        run, n_clusters = getattr(request, "init_from", ""), getattr(request, "n_clusters", None)
+        if n_clusters != len(start.centers):
+            return FitError(
+                f"cluster.n_clusters={n_clusters} is not the {len(start.centers)} clusters of run {run}; give "
+                f"cluster.n_clusters={len(start.centers)}, or leave cluster.init_from out"
+            )
+        if len(empty := np.flatnonzero(sizes_of(start.labels, len(start.centers)) == 0)):
+            return FitError(
+                f"cluster {empty[0]} of run {run} has none of these rows, so its number cannot be kept; leave cluster.init_from out"
+            )
     for key, value, constraint in constrained(request, "cluster."):
         spare = getattr(constraint, "spare_rows", None)
         if spare is not None and isinstance(value, int) and value > n_rows - spare:
@@ -178,22 +211,41 @@ def cluster_rows(X: np.ndarray, request: ClusterConfig, *, seed: int = 0) -> Clu
     return _numbered(found, request, X, backend, 0.0)
 
 
-def canonical(fit: FitResult, request: ClusterConfig, matrix: Matrix, backend: Backend, seconds: float) -> Clustering:
-    """The fit with its clusters numbered by size, the largest first, ties by centre in lexicographic order."""
-    return _numbered(fit, request, matrix.X, backend, seconds)
+def canonical(
+    fit: FitResult,
+    request: ClusterConfig,
+    matrix: Matrix,
+    backend: Backend,
+    seconds: float,
+    start: Start | None = None,
+) -> Clustering:
+    """The fit with its clusters numbered by size, the largest first, ties by centre in lexicographic order; or with the numbers of the clusters
+    that it started from."""
+    return _numbered(fit, request, matrix.X, backend, seconds, start)
 
 
 def _numbered(
-    fit: FitResult, request: ClusterConfig, X: Array | RowBlocks, backend: Backend, seconds: float
+    fit: FitResult,
+    request: ClusterConfig,
+    X: Array | RowBlocks,
+    backend: Backend,
+    seconds: float,
+    start: Start | None = None,
 ) -> Clustering:
     found = int(fit.labels.max(initial=NOISE)) + 1
     centers = fit.parameters.get("centers", fit.parameters.get("means"))
     n_clusters = found if centers is None else len(centers)
     if centers is None:
         centers = means(X, fit.labels, n_clusters, backend)
-    order = canonical_order(fit.labels, centers)
+    order = canonical_order(fit.labels, centers) if start is None else np.arange(n_clusters)
     labels = renumbered(fit.labels, order)
     parameters = {name: value[order] if name in fit.per_cluster else value for name, value in fit.parameters.items()}
+    metrics, notes = fit.metrics, fit.notes
+    if start is not None:
+        kept = float(np.mean(labels == start.labels))
+        run = getattr(request, "init_from", "")
+        notes = (*notes, f"{kept:.1%} of the rows keep the cluster that run {run} gives them")
+        metrics = {**metrics, "kept_fraction": kept}
     further = algorithm_of(request).canonical
     if further is not None:
         parameters = dict(further(parameters, np.argsort(order).astype(np.int32), labels, fit.confidence))
@@ -206,10 +258,10 @@ def _numbered(
         distance=fit.distance,
         parameters=parameters,
         options=fit.options,
-        metrics=fit.metrics,
+        metrics=metrics,
         converged=fit.converged,
         engine=fit.engine,
-        notes=fit.notes,
+        notes=notes,
         size_search=fit.size_search,
         seconds=seconds,
     )

@@ -31,12 +31,22 @@ IN_BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)
+class Start:
+    """The clusters of another run, from which a fit starts and whose numbers it keeps: ``labels`` (n_samples,) int32, -1 for rows of none, and
+    ``centers`` (n_clusters, n_columns) float64, the means of their rows in the matrix."""
+
+    labels: np.ndarray
+    centers: np.ndarray
+
+
+@dataclass(frozen=True)
 class FitInput:
     """What an algorithm fits: ``X`` (n_samples, n_columns), float32 or float64, on the backend's device, or in blocks of rows.
 
     Expensive intermediate results are kept in ``cache`` under keys that include ``key``, the key of the matrix. ``distinct``,
     where it is given, holds the rows of X without repetitions and their counts: an algorithm may fit these instead. ``memory`` is
-    how many bytes a fit of blocks may take beside them; None: half of the machine's memory.
+    how many bytes a fit of blocks may take beside them; None: half of the machine's memory. ``starts``: run id -> its clusters, for configurations
+    with that ``init_from``.
     ``progress`` receives the fraction done, in [0, 1].
     """
 
@@ -50,6 +60,11 @@ class FitInput:
     memory: int | None = None
     weight: np.ndarray | None = None
     """The weights of the rows (n_samples,) float64 on the host, their mean 1; None: each row counts once."""
+    starts: Mapping[str, Start] = field(default_factory=dict)
+
+    def start_of(self, config: ClusterConfig) -> Start | None:
+        """The clusters that a configuration starts from; None: those that the algorithm finds."""
+        return self.starts.get(getattr(config, "init_from", None) or "")
 
 
 @dataclass(frozen=True)

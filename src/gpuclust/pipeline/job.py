@@ -39,6 +39,7 @@ from gpuclust.model.bundle import Bundle
 from gpuclust.model.preparation import Projection
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, make_job
 from gpuclust.pipeline.run_log import digest_of, fail, record, table_lines
+from gpuclust.pipeline.warm_start import starts_of
 from gpuclust.reducers.landmarks import taken
 from gpuclust.reducers.maps import FittedMap, fit_map
 from gpuclust.reducers.prepare import prepare
@@ -110,7 +111,7 @@ def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustE
     """Read, clean, prepare, cluster, score and describe; recording nothing."""
     table = get_table(jobs[0], context)
     matrix = context.hold(get_matrix(jobs[0], context), jobs)
-    clusterings = _cluster(jobs, matrix, context)
+    clusterings = _cluster(jobs, table, matrix, context)
     scores = iter(_score(jobs, matrix, [c for c in clusterings if isinstance(c, Clustering)], context))
     return [
         _result(job, table, matrix, clustering, next(scores), context)
@@ -235,8 +236,11 @@ def _mapped(matrix: Matrix, job: Job, context: RunContext) -> FittedMap:
     return replace(fitted, metrics={name: value for name, value in found.items() if np.isfinite(value)})
 
 
-def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[Clustering | GpuclustError]:
+def _cluster(
+    jobs: Sequence[Job], table: Table, matrix: Matrix, context: RunContext
+) -> list[Clustering | GpuclustError]:
     with context.backend.errors("the clustering"):
+        starts = starts_of(jobs, table, context)
         return cluster(
             matrix,
             [job.config.cluster for job in jobs],
@@ -245,6 +249,7 @@ def _cluster(jobs: Sequence[Job], matrix: Matrix, context: RunContext) -> list[C
             cache=context.cache,
             progress=_progress(context, [_fitting(jobs, job) for job in jobs], len(jobs), 0.0),
             memory=context.memory_limit(jobs[0]),
+            starts=starts,
         )
 
 

@@ -460,7 +460,8 @@ class MlflowRecorder(Recorder):
         """
 
         def find() -> list[str]:
-            found = self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'")
+            experiment = self.client.get_run(run_id).info.experiment_id  # a registered model may be of another one
+            found = self.client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
             models = sorted(found, key=lambda model: int(model.creation_timestamp))
             return [str(model.model_id) for model in models if self._is_complete(model) is complete]
 

@@ -29,6 +29,9 @@ class KMeansConfig(ClusterConfig):
     """The largest number of iterations of one start."""
     tol: float = number(1e-4, low=0)
     """Stop when the squared move of the centres is below this share of the mean variance, as in scikit-learn."""
+    init_from: str | None = None
+    """A run whose clusters the fit starts from and whose numbers it keeps: a run id, ``best``, ``models:/NAME@champion`` or an export folder. The run
+    must have as many clusters and the same features; its model assigns the rows, and the fit starts from these clusters instead of ``n_init`` starts."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
     """``cosine``: spherical K-Means (Dhillon and Modha 2001): rows and centres have length 1. Distances are chords, sqrt(2 - 2 cosine).
     Engine ``library``, and every engine on a GPU, fits Euclidean K-Means to the rows of length 1 and divides the final centres by their length."""

@@ -42,7 +42,7 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
         )
     schedule_precompile("kmeans", blocks)
     room = virtual_memory().total // 2 if data.memory is None else data.memory
-    requests = requests_of(configs, data.seed)
+    requests = requests_of(configs, data)
     models = fit_centers(blocks, requests, batch_bytes=room // LABEL_SHARE, progress=data.progress)
     return [
         found.result(model.centers, model.n_iter, model.converged, "fused")

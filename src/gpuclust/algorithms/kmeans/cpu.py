@@ -35,7 +35,7 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
     results: dict[int, FitResult] = {}
     if fused:
         schedule_precompile("kmeans", X)
-        requests = requests_of([configs[i] for i in fused], data.seed)
+        requests = requests_of([configs[i] for i in fused], data)
         share = len(fused) / len(configs)
         models = fit_centers(
             X,
@@ -49,17 +49,34 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
             results[i] = result if data.distinct is None else with_note(result, data.distinct.note("fitted"))
     for i, config in enumerate(configs):
         if i not in results:
-            results[i] = _fit_sklearn(X, config, data.seed, data.weight)
+            results[i] = _fit_sklearn(X, config, data)
             data.progress(len(results) / len(configs))
     return [limited(X, results[i], config) if config.limited else results[i] for i, config in enumerate(configs)]
 
 
-def requests_of(configs: Sequence[KMeansConfig], seed: int) -> list[KMeansRequest]:
+def requests_of(configs: Sequence[KMeansConfig], data: FitInput) -> list[KMeansRequest]:
     """The request to our own engine."""
     return [
-        KMeansRequest(c.n_clusters, seed, c.n_init, c.init, c.max_iter, c.tol, spherical=c.metric == COSINE)
+        KMeansRequest(
+            c.n_clusters,
+            data.seed,
+            c.n_init,
+            c.init,
+            c.max_iter,
+            c.tol,
+            spherical=c.metric == COSINE,
+            start=start_centers(c, data),
+        )
         for c in configs
     ]
+
+
+def start_centers(config: KMeansConfig, data: FitInput) -> np.ndarray | None:
+    """The centres (n_clusters, n_columns) of the run that a fit starts from; None without one."""
+    start = data.start_of(config)
+    if start is None:
+        return None
+    return unit_centers(start.centers) if config.metric == COSINE else start.centers
 
 
 EUCLIDEAN_ON_SPHERE = (
@@ -140,20 +157,21 @@ def centroid_confidence(nearest: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (1.0 - ratio).astype(np.float32)
 
 
-def _fit_sklearn(X: np.ndarray, config: KMeansConfig, seed: int, weight: np.ndarray | None) -> FitResult:
+def _fit_sklearn(X: np.ndarray, config: KMeansConfig, data: FitInput) -> FitResult:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    start, weight = start_centers(config, data), data.weight
     with warnings.catch_warnings():
         # The result has a note where there are fewer distinct rows than clusters.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(
             config.n_clusters,
-            init=config.init,
-            n_init=config.n_init,
+            init=config.init if start is None else start,
+            n_init=config.n_init if start is None else 1,
             max_iter=config.max_iter,
             tol=config.tol,
-            random_state=seed,
+            random_state=data.seed,
         ).fit(X, sample_weight=weight)
     converged = model.n_iter_ < config.max_iter
     if config.metric != COSINE:

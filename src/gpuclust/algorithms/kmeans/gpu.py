@@ -15,7 +15,14 @@ import numpy as np
 
 from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.algorithms.kmeans.assign_cuda import assign
-from gpuclust.algorithms.kmeans.cpu import EUCLIDEAN_ON_SPHERE, Assigned, requests_of, unit_centers, with_note
+from gpuclust.algorithms.kmeans.cpu import (
+    EUCLIDEAN_ON_SPHERE,
+    Assigned,
+    requests_of,
+    start_centers,
+    unit_centers,
+    with_note,
+)
 from gpuclust.algorithms.kmeans.fit import check_request
 from gpuclust.algorithms.kmeans.lloyd_cuda import (
     DeviceJob,
@@ -47,28 +54,28 @@ def fit(data: FitInput, configs: Sequence[KMeansConfig]) -> list[FitResult]:
     fused = [i for i, config in enumerate(configs) if config.engine == "fused"]
     if fused:
         with device_errors("K-Means"):
-            results |= zip(fused, fit_fused(rows, [configs[i] for i in fused], data.seed), strict=True)
+            results |= zip(fused, fit_fused(rows, [configs[i] for i in fused], data), strict=True)
         data.progress(len(results) / len(configs))
     for i in sorted(set(range(len(configs))) - set(fused)):
         with device_errors(f"K-Means with {configs[i].n_clusters} clusters"):
-            results[i] = fit_library(rows, configs[i], data.seed)
+            results[i] = fit_library(rows, configs[i], data)
         data.progress(len(results) / len(configs))
     X = data.backend.to_host(data.X) if any(config.limited for config in configs) else None
     return [results[i] if X is None or not c.limited else limited(X, results[i], c) for i, c in enumerate(configs)]
 
 
-def fit_library(rows: DeviceRows, config: KMeansConfig, seed: int) -> FitResult:
+def fit_library(rows: DeviceRows, config: KMeansConfig, data: FitInput) -> FitResult:
     """cuML's K-Means with scikit-learn's meanings of ``init``, ``n_init``, ``max_iter`` and ``tol``, finished until no label changes.
 
     Where cuML stops at ``max_iter``, one iteration follows.
     """
-    start, n_iter = _cuml_centers(rows, config, seed)
+    start, n_iter = _cuml_centers(rows, config, data)
     max_iter = FINISH_ITER if n_iter < config.max_iter else 1
     (result,) = run_lloyd(rows, [DeviceJob(0, round_centers(rows, start), max_iter, 0.0)])
     return _result(rows, result, n_iter + result.n_iter, "library", spherical=config.metric == COSINE)
 
 
-def _cuml_centers(rows: DeviceRows, config: KMeansConfig, seed: int) -> tuple[cp.ndarray, int]:
+def _cuml_centers(rows: DeviceRows, config: KMeansConfig, data: FitInput) -> tuple[cp.ndarray, int]:
     """cuML's centres (n_clusters, n_features) float64 in the coordinates of the frame, and its number of iterations.
 
     cuML stops when the squared shift of the centres is below ``tol``, as scikit-learn does with tol * mean variance. It also stops
@@ -81,25 +88,28 @@ def _cuml_centers(rows: DeviceRows, config: KMeansConfig, seed: int) -> tuple[cp
     least_move = config.tol * rows.frame.variance / rows.frame.scale**2
     zoom = 2.0 ** round(math.log2(QUIET_TOLERANCE / least_move) / 2) if least_move > 0 else 1.0
     centred: cp.ndarray = ((rows.X - rows.origin) * zoom).astype(rows.X.dtype)
+    start = start_centers(config, data)
     model = KMeans(
         n_clusters=config.n_clusters,
-        init=config.init,
-        n_init=config.n_init,
+        init=config.init if start is None else ((cp.asarray(start) - rows.origin) * zoom).astype(rows.X.dtype),
+        n_init=config.n_init if start is None else 1,
         max_iter=config.max_iter,
         tol=least_move * zoom**2 or np.finfo(np.float64).tiny,
-        random_state=seed,
+        random_state=data.seed,
         output_type="cupy",
     ).fit(centred)
     centers: cp.ndarray = model.cluster_centers_.astype(np.float64) * (rows.frame.scale / zoom)
     return centers, int(model.n_iter_)
 
 
-def fit_fused(rows: DeviceRows, configs: Sequence[KMeansConfig], seed: int) -> list[FitResult]:
+def fit_fused(rows: DeviceRows, configs: Sequence[KMeansConfig], data: FitInput) -> list[FitResult]:
     """Fit several K-Means to one matrix with shared passes over it; the result is the same in every run."""
-    requests = requests_of(configs, seed)
+    requests = requests_of(configs, data)
     for request in requests:
         check_request(request, len(rows.X))
-    starts = choose_starts(rows, requests)
+    own = [i for i, request in enumerate(requests) if request.start is None]
+    starts = [(own[i], start) for i, start in choose_starts(rows, [requests[i] for i in own])] if own else []
+    starts += [(i, rows.to_tiled(cp.asarray(r.start))) for i, r in enumerate(requests) if r.start is not None]
     jobs = [DeviceJob(0, start, configs[i].max_iter, configs[i].tol * rows.frame.variance) for i, start in starts]
     best: dict[int, DeviceResult] = {}
     for (i, _), result in zip(starts, run_lloyd(rows, jobs), strict=True):

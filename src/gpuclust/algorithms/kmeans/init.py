@@ -9,7 +9,7 @@ take one of the best solutions, move one centre to a row drawn by its squared di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -49,6 +49,8 @@ class KMeansRequest:
     tol: float = 1e-4
     spherical: bool = False
     """Whether rows and centres have length 1. It is the same for all requests of one fit."""
+    start: np.ndarray | None = field(default=None, compare=False)
+    """Centres (n_clusters, n_features) to start from, instead of ``n_init`` starts."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def choose_starts(rows: LloydRows, requests: Sequence[KMeansRequest]) -> list[tu
     starts: list[tuple[int, np.ndarray]] = []
     searching: dict[int, list[int]] = {}
     for i, request in enumerate(requests):
+        if request.start is not None:
+            starts.append((i, rows.frame.to_tiled(request.start)))
+            continue
         least = ROWS_PER_CLUSTER * request.n_clusters
         if len(rows.blocks) <= 2 * SAMPLE_ROWS or least > SAMPLE_ROWS:
             sample = _sample(rows, (request.seed, 0), max(SAMPLE_ROWS, least))

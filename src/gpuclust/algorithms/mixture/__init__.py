@@ -33,6 +33,9 @@ class GmmConfig(ClusterConfig):
     """Stop when an iteration raises the mean log-likelihood of a row by less."""
     reg_covar: float = number(1e-6, low=0)
     """Added to the diagonal of each covariance."""
+    init_from: str | None = None
+    """A run whose clusters the fit starts from and whose numbers it keeps: a run id, ``best``, ``models:/NAME@champion`` or an export folder. The run
+    must have as many clusters and the same features; its model assigns the rows, and the fit starts from these clusters instead of ``n_init`` starts."""
     engine: str = one_of("auto", "auto", "library", "fused")
     """``fused`` and ``auto``: the kernels of gpuclust; ``library``: scikit-learn."""
 
@@ -48,5 +51,5 @@ ALGORITHM = Algorithm(
     label="the mixture",
     default_metric="bic",
     variant_key="covariance_type",
-    baseline=lambda config: replace(config, n_clusters=1, n_init=1),
+    baseline=lambda config: replace(config, n_clusters=1, n_init=1, init_from=None),
 )

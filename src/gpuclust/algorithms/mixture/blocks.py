@@ -19,7 +19,7 @@ from gpuclust.algorithms.mixture.fit import GaussianMixture
 from gpuclust.algorithms.mixture.m_step import HostIterations
 from gpuclust.algorithms.mixture.short_em import short_em_init
 from gpuclust.algorithms.registry import FitInput, FitResult
-from gpuclust.errors import ConfigurationError
+from gpuclust.errors import ConfigurationError, FitError
 from gpuclust.runtime.blocks import Part, RowBlocks
 from gpuclust.runtime.jit import schedule_precompile
 
@@ -39,6 +39,10 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     if n_rows * n_columns <= MAX_VALUES_FLOAT64:
         rows = blocks.take(np.arange(n_rows))
         return fit_in_memory(replace(data, X=rows), [config])[0]
+    if config.init_from is not None:
+        raise FitError(
+            "cluster.init_from of a mixture needs all rows in memory; use memory.mode=resident, or cluster=kmeans"
+        )
     if config.engine == "library":
         raise _needs_memory("cluster.engine=library", "cluster.engine=fused")
     if config.init_params == "k-means++":

@@ -14,12 +14,13 @@ from gpuclust.algorithms.mixture.em import EMScores, kernel_parameters
 from gpuclust.algorithms.mixture.em_cpu import score_part
 from gpuclust.algorithms.mixture.fit import GaussianMixture, information_criteria
 from gpuclust.algorithms.mixture.short_em import short_em_init
-from gpuclust.algorithms.registry import FitInput, FitResult
+from gpuclust.algorithms.registry import FitInput, FitResult, Start
 from gpuclust.errors import FitError
 from gpuclust.model.records import sizes_of
 from gpuclust.runtime.backend import Array
 from gpuclust.runtime.blocks import MergeTree, RowBlocks, Run
 from gpuclust.runtime.jit import schedule_precompile
+from gpuclust.runtime.nearest import nearest_two
 
 # A matrix of up to this many values is fitted in float64, which is as fast and compiles no float32 kernels.
 MAX_VALUES_FLOAT64 = 2_000_000
@@ -48,16 +49,24 @@ def settings_of(config: GmmConfig, seed: int) -> dict[str, Any]:
 
 def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     X, distinct = np.asarray(data.X), data.distinct
-    settings = settings_of(config, data.seed)
+    settings, start = settings_of(config, data.seed), data.start_of(config)
     if config.engine == "library":
+        if start is not None:
+            raise FitError(
+                "cluster.engine=library cannot start from the clusters of a run; leave cluster.engine or cluster.init_from out"
+            )
         if data.weight is not None:
             raise FitError(
                 "scikit-learn's mixtures have no weights of rows; use cluster.engine=fused, or leave data.weight out"
             )
         return result_of(X, _fit_sklearn(X, settings), "library")
     schedule_precompile("gmm", X)
-    init = short_em_init(config.covariance_type, config.reg_covar)
-    if distinct is None or config.init_params != "kmeans":  # the other initialisations draw a number for each row
+    init: Any = short_em_init(config.covariance_type, config.reg_covar)
+    if start is not None:
+        init, settings = (lambda *_: start_labels(X, start)), settings | FROM_START
+    if (
+        distinct is None or start is not None or config.init_params != "kmeans"
+    ):  # the other initialisations draw a number for each row
         mixture = GaussianMixture(**settings, kmeans=init)
         rows = in_float64(X)
         result = result_of(X, mixture.fit(rows, data.weight, progress=data.progress), "fused")
@@ -71,6 +80,19 @@ def _fit(data: FitInput, config: GmmConfig) -> FitResult:
     model = mixture.fit(in_float64(distinct.X), distinct.counts, progress=data.progress)
     result = result_of(X, model, "fused")
     return replace(result, notes=(*result.notes, distinct.note("fitted")))
+
+
+FROM_START = {"init_params": "kmeans", "n_init": 1}
+"""The settings of a mixture that starts from the clusters of a run."""
+
+
+def start_labels(X: np.ndarray, start: Start) -> np.ndarray:
+    """The labels (n,) int32 to start from; a row of no cluster is in that of the nearest centre."""
+    if (start.labels >= 0).all():
+        return start.labels
+    return np.where(start.labels >= 0, start.labels, nearest_two(np.ascontiguousarray(X), start.centers)[0]).astype(
+        np.int32
+    )
 
 
 def in_float64(X: np.ndarray) -> np.ndarray:
