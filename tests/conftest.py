@@ -88,6 +88,11 @@ def quiet() -> Quiet:
 @pytest.fixture
 def context(quiet: Quiet) -> Any:
     """A place to run jobs on the CPU, recorded in memory."""
+    return cpu_context(quiet)
+
+
+def cpu_context(display: Quiet) -> Any:
+    """What the fixture `context` gives, for fixtures of a module."""
     from gpuclust.pipeline.context import RunContext
     from gpuclust.runtime.backend import BackendChoice
     from gpuclust.runtime.cache import ResultCache
@@ -95,7 +100,7 @@ def context(quiet: Quiet) -> Any:
     from gpuclust.tracking.recorder import MemoryRecorder
 
     return RunContext(
-        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), MemoryRecorder(), quiet, "gpuclust test"
+        CpuBackend(), BackendChoice("cpu", "a test"), ResultCache(), MemoryRecorder(), display, "gpuclust test"
     )
 
 

@@ -14,9 +14,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import gpuclust as gc
+from gpuclust.algorithms.kmeans import KMeansConfig
 from gpuclust.analysis.naming import names, vocabulary
 from gpuclust.compose import compose
-from gpuclust.config import CleanConfig, DataConfig, ReduceConfig, ScaleConfig
+from gpuclust.config import CleanConfig, Config, DataConfig, ReduceConfig, ScaleConfig, validate
 from gpuclust.data.clean import clean
 from gpuclust.data.frames import PandasFrames
 from gpuclust.data.read import read
@@ -29,6 +30,7 @@ from gpuclust.predict import predict
 from gpuclust.reducers.prepare import prepare
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.scratch import Scratch
+from tests.conftest import Quiet, cpu_context
 from tests.test_bundle import built
 
 N = 600
@@ -156,9 +158,11 @@ OVERRIDES = [
 ]
 
 
-@pytest.fixture
-def bundle(file: Path, context: Any) -> tuple[Bundle, Any, np.ndarray]:
-    return built(context, [f"data.path={file}", "data.n_rows=null", *OVERRIDES])
+@pytest.fixture(scope="module")
+def bundle(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Any, np.ndarray]:
+    path = tmp_path_factory.mktemp("bundle") / "mixed.parquet"
+    frame.to_parquet(path, index=False)
+    return built(cpu_context(Quiet()), [f"data.path={path}", "data.n_rows=null", *OVERRIDES])
 
 
 def test_a_model_takes_the_columns_as_they_were(bundle: Any, frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -196,17 +200,26 @@ def test_a_damaged_encoding_is_refused(bundle: Any, tmp_path: Path) -> None:
             Bundle.load(folder)
 
 
-@pytest.mark.parametrize("mode", ["resident", "disk"])
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("resident", "csv"),
+        ("disk", "parquet"),
+        *(pytest.param(*case, marks=pytest.mark.campaign) for case in (("resident", "parquet"), ("disk", "csv"))),
+    ],
+)
 def test_predict_places_new_rows_and_says_which_categories_are_new(
-    mode: str, bundle: Any, file: Path, frame: pd.DataFrame, tmp_path: Path
+    mode: str, form: str, bundle: Any, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
     from gpuclust.config import MemoryConfig
 
     made, result, _ = bundle
     folder = made.save(tmp_path / "bundle")
+    file = tmp_path / f"same.{form}"
+    frame.to_csv(file, index=False) if form == "csv" else frame.to_parquet(file, index=False)
     memory = MemoryConfig(mode=mode, folder=str(tmp_path))
-    same = predict(folder, file, tmp_path / "same.parquet", memory=memory)
-    out = pd.read_parquet(tmp_path / "same.parquet")
+    same = predict(folder, file, tmp_path / "out.parquet", memory=memory)
+    out = pd.read_parquet(tmp_path / "out.parquet")
     assert same.n_unplaced == 5
     assert out["cluster"].dropna().tolist() == result.clustering.labels.tolist()
     assert set(out.columns[:6]) == {"id", "tempo", "energy", "genre", "live", "key"}
@@ -254,17 +267,21 @@ def test_what_cannot_be_encoded_is_refused(options: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("data", "message"),
     [
-        (["data.circular.key=0"], "data.circular.key=0 is not a period above 0"),
-        (["data.circular.key=12", "data.categorical=[key]"], "'key' is in data.categorical and in data.circular"),
-        (["data.categorical=[key]", "scale=unit"], "takes no data.categorical and no data.circular"),
-        (["data.circular=12"], "write one column at a time, as in data.circular.hour=24"),
+        ({"circular": {"key": 0.0}}, "data.circular.key=0 is not a period above 0"),
+        ({"circular": {"key": 12.0}, "categorical": ["key"]}, "'key' is in data.categorical and in data.circular"),
+        ({"categorical": ["key"]}, "takes no data.categorical and no data.circular"),
     ],
 )
-def test_keys_that_do_not_fit_are_refused(overrides: list[str], message: str) -> None:
+def test_keys_that_do_not_fit_are_refused(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        compose(overrides)
+        validate(Config(data=DataConfig(**data), scale=ScaleConfig("unit"), cluster=KMeansConfig()))
+
+
+def test_a_period_names_its_column() -> None:
+    with pytest.raises(ConfigurationError, match=r"write one column at a time, as in data\.circular\.hour=24"):
+        compose(["data.circular=12"])
 
 
 def test_missing_categories_can_be_filled(file: Path) -> None:

@@ -110,7 +110,7 @@ def _page_of_a_cluster() -> None:
     _encoded(st.session_state["cluster"])
 
 
-def test_the_explorer_shows_categories_and_the_mean_hour(run: Any) -> None:
+def test_the_explorer_shows_categories_and_the_mean_hour(run: Any, main_module: None) -> None:
     page = AppTest.from_function(_page_of_a_cluster, default_timeout=60)
     page.session_state["cluster"] = cluster = run._result.profile.clusters[0]
     shares, means = page.run().dataframe
