@@ -80,7 +80,7 @@ def fit(
         Column -> "log", "yeo-johnson" or "quantile", by which it is made more symmetric before it is scaled.
     weights : mapping, optional
         Column -> a number above 0, by which the scaled feature is multiplied.
-    reduce : int, float, "pca" or "none", default="none"
+    reduce : int, float, "pca", "fa", "umap", "pacmap" or "none", default="none"
         The number of principal components, or the share of the variance in (0, 1) that they keep.
     clean : mapping or str, optional
         How rows are cleaned, such as ``{"nulls": "median", "duplicates": "row", "bounds": {"tempo": (1, None)}}``; by default

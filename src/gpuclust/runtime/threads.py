@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 
-from numba import get_num_threads
+from numba import get_num_threads, set_num_threads
 
 PARTS_PER_THREAD = 4
+FEW_ROWS = 10_000
+
+
+@contextmanager
+def one_thread_for_few(n_rows: int) -> Iterator[None]:
+    """A context in which libraries that were imported before compute in one thread where they have fewer than `FEW_ROWS` rows: an iteration of
+    so few takes less time than to wake other threads, much less where other processes use the cores."""
+    if n_rows >= FEW_ROWS:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    before = get_num_threads()
+    set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        set_num_threads(before)
 
 
 @cache
