@@ -45,6 +45,9 @@ def models(rows: pd.DataFrame) -> Mapping[str, Model]:
         },
         "gmm-pca": (gc.GaussianMixture(n_components=3), {"reduce": 2}),
         "hdbscan": (gc.HDBSCAN(min_cluster_size=15), {}),
+        "plscan": (gc.PLSCAN(), {}),
+        "leiden": (gc.Leiden(n_neighbors=12), {}),
+        "spectral": (gc.SpectralClustering(n_clusters=3), {}),
     }
     return {
         name: gc.fit(rows, algorithm, tracking=None, progress=False, **more).model
@@ -94,8 +97,11 @@ def test_memberships_of_mixtures_are_those_of_scikit_learn(
         )
 
 
-def test_memberships_of_hdbscan_are_those_of_the_fitted_rows(rows: pd.DataFrame, models: Mapping[str, Model]) -> None:
-    model = models["hdbscan"]
+@pytest.mark.parametrize("name", ["hdbscan", "plscan"])
+def test_memberships_of_a_density_tree_are_those_of_the_fitted_rows(
+    name: str, rows: pd.DataFrame, models: Mapping[str, Model]
+) -> None:
+    model = models[name]
     parameters = model._bundle.parameters
     found = model.memberships(rows, top=2)
     labels, strengths = soft_membership(parameters)
@@ -111,6 +117,25 @@ def test_memberships_of_hdbscan_are_those_of_the_fitted_rows(rows: pd.DataFrame,
     np.testing.assert_allclose(found["outlier"], 1 - parameters["row_density"] / top, atol=1e-5)
     noise = parameters["training_labels"] == -1
     assert found["outlier"][noise].mean() > found["outlier"][~noise].mean() + 0.2
+
+
+def test_memberships_of_leiden_are_votes_and_those_of_spectral_clustering_follow_its_centres(
+    rows: pd.DataFrame, models: Mapping[str, Model]
+) -> None:
+    parameters = models["leiden"]._bundle.parameters
+    found = models["leiden"].memberships(rows, top=2)
+    X = models["leiden"]._bundle.points(rows.to_numpy()).astype(float)
+    distance = np.linalg.norm(X[:, None] - X[None], axis=2)
+    near = np.argsort(distance, axis=1, kind="stable")[:, :12]
+    # distances between float32 rows
+    np.testing.assert_allclose(found["outlier"], np.take_along_axis(distance, near, 1)[:, -1], rtol=1e-5)
+    training = parameters["training_labels"]
+    votes = np.array([np.bincount(training[own], minlength=training.max() + 1) for own in near]) / 12
+    np.testing.assert_allclose(found["probability_1"], votes.max(axis=1), atol=1e-7)
+    spectral = models["spectral"]
+    assert spectral.memberships(rows)["cluster_1"].tolist() == spectral.predict(rows)["cluster"].tolist()
+    shares = spectral.memberships(rows, top=3)[[f"probability_{i}" for i in (1, 2, 3)]].sum(axis=1)
+    np.testing.assert_allclose(shares, 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

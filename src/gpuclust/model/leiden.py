@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, Soft, register_rule
 
 # Rows (m, d) float32 -> distances (m, k) to the nearest fitted rows, and their numbers (m, k), nearest first.
 Search = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -49,7 +49,7 @@ def place(parameters: Parameters, options: Options) -> Place:
     """
     points, k = parameters["points"], int(parameters["n_neighbors"])
     labels, confidence = parameters["training_labels"], parameters["training_confidence"]
-    search = _by_tree(points, k) if points.shape[1] <= TREE_COLUMNS else _by_products(points, k)
+    search = _search(points, k)
 
     def run(rows: np.ndarray) -> Placed:
         distance, near = search(np.asarray(rows, dtype=np.float32))
@@ -62,6 +62,25 @@ def place(parameters: Parameters, options: Options) -> Place:
         return np.where(known, labels[same], found), np.where(known, confidence[same], share), np.nan
 
     return run
+
+
+def soft(parameters: Parameters, options: Options) -> Soft:
+    """The share of the nearest fitted rows that is in each cluster. The outlier score is the distance to the last of them (Ramaswamy et al.
+    2000)."""
+    labels, k = parameters["training_labels"], int(parameters["n_neighbors"])
+    n_clusters, search = int(labels.max()) + 1, _search(parameters["points"], k)
+
+    def run(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distance, near = search(np.asarray(rows, dtype=np.float32))
+        cells = np.arange(len(rows))[:, None] * n_clusters + labels[near]
+        votes = np.bincount(cells.ravel(), minlength=len(rows) * n_clusters)
+        return votes.reshape(len(rows), n_clusters) / k, distance[:, -1]
+
+    return run
+
+
+def _search(points: np.ndarray, k: int) -> Search:
+    return _by_tree(points, k) if points.shape[1] <= TREE_COLUMNS else _by_products(points, k)
 
 
 def _by_tree(points: np.ndarray, k: int) -> Search:
@@ -98,4 +117,8 @@ def _nearest(points: np.ndarray, norms: np.ndarray, rows: np.ndarray, k: int) ->
     return np.take_along_axis(distance, order, 1), np.take_along_axis(near, order, 1)
 
 
-register_rule(PredictionRule("leiden", ARRAYS, place, check=check))
+register_rule(
+    PredictionRule(
+        "leiden", ARRAYS, place, check=check, soft=soft, outlier="distance to the last of the nearest rows that vote"
+    )
+)

@@ -17,7 +17,8 @@ from scipy.spatial import KDTree
 
 from gpuclust.errors import ModelError
 from gpuclust.model.kmeans import place as nearest_center
-from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
+from gpuclust.model.kmeans import soft as soft_of_centers
+from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, Soft, register_rule
 
 ARRAYS = {
     "landmarks": ArraySpec("f", ("landmarks", "columns")),
@@ -71,4 +72,16 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("spectral", ARRAYS, place, check=check))
+def soft(parameters: Parameters, options: Options) -> Soft:
+    """Those of K-Means (`gpuclust.model.kmeans.soft`) among the singular vectors."""
+    landmarks, n_nearest = KDTree(parameters["landmarks"]), int(parameters["n_nearest"])
+    bandwidth, projection = float(parameters["bandwidth"]), parameters["projection"].astype(np.float64)
+    of_vectors = soft_of_centers(parameters, options)
+    return lambda points: of_vectors(embedded(points, landmarks, n_nearest, bandwidth, projection))
+
+
+register_rule(
+    PredictionRule(
+        "spectral", ARRAYS, place, check=check, soft=soft, outlier="distance to the centre among the singular vectors"
+    )
+)
