@@ -78,17 +78,18 @@ def test_a_cluster_is_divided_again(place: Path, capsys: Any) -> None:
         assert main(arguments) in (1, 2)
         shown = capsys.readouterr()
         assert said in shown.err + shown.out
+    tracks(seed=1).to_csv("tracks.csv", index=False)
+    assert main([*JOB, "data.within=out:0"]) in (1, 2)
+    assert "is of another table" in "".join(capsys.readouterr())
 
 
-def test_rows_of_a_density_cluster_and_of_another_table(place: Path, capsys: Any) -> None:
+@pytest.mark.campaign
+def test_rows_of_a_density_cluster(place: Path) -> None:
     assert main([*JOB, "cluster=hdbscan", "cluster.min_cluster_size=20"]) == 0
     first = exported("out")
     assert set(first["cluster"]) >= {-1, 0, 1}
     assert main(["split", "out:0", "cluster.n_clusters=2", "report=none"]) == 0
     assert exported("sub")["id"].tolist() == first["id"][first["cluster"] == 0].tolist()
-    tracks(seed=1).to_csv("tracks.csv", index=False)
-    assert main([*JOB, "data.within=out:0"]) in (1, 2)
-    assert "is of another table" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
