@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_samples
 from sklearn.mixture import GaussianMixture as Reference
 
 from gpuclust.algorithms.kmeans import KMeansConfig
@@ -13,6 +14,7 @@ from gpuclust.algorithms.mixture import em_cpu
 from gpuclust.algorithms.mixture.fit import GaussianMixture, em_backend
 from gpuclust.algorithms.mixture.kernels_wide import use_wide
 from gpuclust.algorithms.registry import FitInput, fit
+from gpuclust.metrics.silhouette.score import silhouette
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 from gpuclust.runtime.nearest import nearest_two
@@ -136,3 +138,22 @@ def test_the_pass_of_many_features_finds_what_that_of_few_finds(rows, dtype, cas
         np.testing.assert_allclose(
             found, expected, rtol=1e-10 if dtype == "float64" else 2e-4, atol=1e-9 if dtype == "float64" else 2e-3
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.campaign)])
+def test_silhouettes_are_those_of_scikit_learn(rows, dtype):
+    X = rows[:703].astype(dtype)
+    X[5] = X[9]  # equal rows have the distance 0
+    labels = np.random.default_rng(4).integers(0, 6, len(X))  # more rows than a block in some clusters, fewer in others
+    labels[:400] = 0
+    expected = silhouette_samples(X.astype(np.float64), labels)
+    few = np.concatenate([labels[:9] * 0 - 1, labels[9:]])  # some noise
+    both = silhouette(X, [labels, few], return_samples=True)
+    tolerance = 1e-6 if dtype == "float32" else 1e-13
+    np.testing.assert_allclose(both[0].samples, expected, atol=tolerance)
+    np.testing.assert_allclose(
+        both[1].samples, silhouette_samples(X[9:].astype(np.float64), labels[9:]), atol=tolerance
+    )
+    chosen = np.arange(0, len(X), 7)
+    sampled = silhouette(X, [labels], rows=chosen, return_samples=True)[0]
+    np.testing.assert_allclose(sampled.samples, expected[chosen], atol=tolerance)

@@ -265,7 +265,7 @@ def test_pairs_of_blocks_are_each_taken_once():
     rng = np.random.default_rng(6)
     X = rng.normal(size=(9000, 6))
     labelings = [rng.integers(-1, 3, len(X)), rng.integers(0, 4, len(X))]
-    assert silhouette_cpu.prefer_pair_blocks(sort_into_cells(labelings, len(X), np.ones(len(X))))
+    assert silhouette_cpu.prefer_pair_blocks(sort_into_cells(labelings, len(X), np.ones(len(X))), X.shape[1])
     paired = silhouette(X, labelings, return_samples=True)
     by_rows = silhouette(X, labelings, rows=np.arange(len(X)), return_samples=True)
     for one, other in zip(paired, by_rows, strict=True):

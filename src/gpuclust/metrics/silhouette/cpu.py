@@ -16,6 +16,8 @@ from gpuclust.metrics.silhouette.joint_labels import Array, Cells, positions, sp
 from gpuclust.metrics.silhouette.kernels_cpu import (
     GROUP,
     LANES,
+    MANY,
+    RUN,
     UNROLLED,
     CellTable,
     PairWorkspace,
@@ -33,14 +35,16 @@ BLOCK_SUMS_BYTES = 32 << 20  # of one thread's sums in score_targets; many clust
 TASK_PAIRS = 2e8  # distances per task: some 50 ms, so progress is smooth and threads end together
 PAIRED_SUMS_BYTES = 1 << 30  # of the sums of all rows in pair_blocks
 PAIRED_CELL_ROWS = 256  # per cell on average; measured: below it, blocks are too short for both sides to pay
+PAIRED_CELL_ROWS_MANY = 32  # the same with MANY features, where a distance costs more than what is done with it
 GROUP_ROWS = 2000  # at least, in each group of blocks that one task of pair_blocks takes
 
 
-def prefer_pair_blocks(cells: Cells) -> bool:
+def prefer_pair_blocks(cells: Cells, n_features: int) -> bool:
     """Whether `pair_blocks` is the faster way for all rows, and its sums (n_sums, n_clustered) fit in memory."""
     n_clustered = len(cells.order)
     fits = 8 * int(cells.first[-1]) * n_clustered <= PAIRED_SUMS_BYTES
-    return fits and n_clustered >= PAIRED_CELL_ROWS * len(cells.sums)
+    least = PAIRED_CELL_ROWS_MANY if n_features >= MANY else PAIRED_CELL_ROWS
+    return fits and n_clustered >= least * len(cells.sums)
 
 
 def score_targets(
@@ -99,7 +103,7 @@ def _in_stretches(
     def task(first: int, last: int) -> None:
         scratch = ScoreWorkspace(
             np.empty((sources.rows.shape[1], width), dtype), np.empty((n_sums, width)), np.empty(width),
-            np.empty(width, dtype), np.empty(width, dtype),
+            np.empty(width, dtype), np.empty((RUN, width), dtype),
         )  # fmt: skip
         run(first * step, min(last * step, n_targets), scratch)
 
@@ -123,8 +127,8 @@ def pair_blocks(
 
     def add(pairs: list[tuple[int, int]], first: int, last: int) -> None:
         block = np.empty((sources.rows.shape[1], BLOCK), dtype)
-        lanes, run_total, squares, back = (np.empty(BLOCK, dtype) for _ in range(4))
-        scratch = PairWorkspace(block, lanes, run_total, squares, back, np.empty(BLOCK))
+        lanes, run_total, back = (np.empty(BLOCK, dtype) for _ in range(3))
+        scratch = PairWorkspace(block, lanes, run_total, np.empty((RUN, BLOCK), dtype), back, np.empty(BLOCK))
         for a, b in pairs[first:last]:
             groups = (bounds[a], bounds[a + 1], bounds[b], bounds[b + 1])
             add_pairs(groups, starts, cell, cells.sums, sources, scratch, sums)

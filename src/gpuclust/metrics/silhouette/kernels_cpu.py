@@ -1,7 +1,7 @@
 """The compiled loops of the silhouette pass on the CPU: a block of rows against one cell after another.
 
 A block is (n_features, width), of the dtype of the rows (float32 or float64), transposed so that the loops over its columns are
-vectorised.
+vectorised. With MANY features its memory holds (width, n_features) instead, and the loops over the features are vectorised.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ RUN = 32  # rows summed in the input precision before they are added to a float6
 UNROLLED = 16  # up to this many features the distance loop is compiled for their exact number
 LANES = 16  # float32 numbers in the widest vector; blocks are padded to a multiple
 GROUP = 8  # above UNROLLED, features are processed in groups of this many
+MANY = 48  # from this many features on, sixteen distances are computed together, and a block lies row by row
 
 _jit = compiled(error_model="numpy", fastmath={"contract", "reassoc"})
 
@@ -49,16 +50,16 @@ class ScoreWorkspace(NamedTuple):
     sums: np.ndarray  # (n_sums, width) float64
     cell_total: np.ndarray  # (width,) float64
     total: np.ndarray  # (width,), of the dtype of the rows
-    squares: np.ndarray  # (width,), of the dtype of the rows
+    squares: np.ndarray  # (RUN, width), of the dtype of the rows
 
 
 class PairWorkspace(NamedTuple):
     """Arrays that one thread of `add_pairs` writes to."""
 
-    block: np.ndarray  # (n_features, width), of the dtype of the rows, as are the four vectors
+    block: np.ndarray  # (n_features, width), of the dtype of the rows, as are the other arrays but the last
     lanes: np.ndarray  # (width,), the weights of the block's columns, 0 for the padding
     run_total: np.ndarray  # (width,)
-    squares: np.ndarray  # (width,)
+    squares: np.ndarray  # (RUN, width)
     back: np.ndarray  # (width,), sums of distances from the rows of the other block
     total: np.ndarray  # (width,) float64
 
@@ -125,11 +126,18 @@ def _add_distances_overload(block, sources, begin, end, total, squares):  # type
 
     def wide(block, sources, begin, end, total, squares):  # type: ignore[no-untyped-def]
         rows, weight = sources.rows, sources.weight
+        width = total.shape[0]
+        many = rows.shape[1] >= MANY
+        if many:
+            points = block.reshape((block.shape[1], block.shape[0]))
+            _squares_of_run(points, rows, begin, end, width, squares)
         for i in range(begin, end):
-            _squares_by_groups(block, rows, i, squares)
+            own = squares[i - begin if many else 0][:width]
+            if not many:
+                _squares_by_groups(block, rows, i, own)
             weight_i = weight[i]
-            for j in range(total.shape[0]):
-                total[j] += weight_i * np.sqrt(squares[j])
+            for j in range(width):
+                total[j] += weight_i * np.sqrt(own[j])
 
     return wide if isinstance(sources.types[-1], types.NoneType) else unrolled
 
@@ -163,11 +171,18 @@ def _add_both_overload(block, lanes, sources, begin, end, total, back, squares):
 
     def wide(block, lanes, sources, begin, end, total, back, squares):  # type: ignore[no-untyped-def]
         rows, weight = sources.rows, sources.weight
+        width = total.shape[0]
+        many = rows.shape[1] >= MANY
+        if many:
+            points = block.reshape((block.shape[1], block.shape[0]))
+            _squares_of_run(points, rows, begin, end, width, squares)
         for i in range(begin, end):
-            _squares_by_groups(block, rows, i, squares)
+            own = squares[i - begin if many else 0][:width]
+            if not many:
+                _squares_by_groups(block, rows, i, own)
             weight_i, back_i = weight[i], lanes[0] - lanes[0]
-            for j in range(total.shape[0]):
-                distance = np.sqrt(squares[j])
+            for j in range(width):
+                distance = np.sqrt(own[j])
                 total[j] += weight_i * distance
                 back_i += lanes[j] * distance
             back[i - begin] = back_i
@@ -184,6 +199,53 @@ def _squares_by_groups(block, rows, i, squares):  # type: ignore[no-untyped-def]
         group = block[f : f + GROUP]
         for j in range(squares.shape[0]):
             squares[j] += _square(group, j, p)
+
+
+@_jit
+def _squares_of_run(points, rows, begin, end, width, squares):  # type: ignore[no-untyped-def]
+    """Squared distances, squares (RUN, width), of points (width, n_features) to rows begin to end, of at least MANY features.
+
+    The sums of four rows and four points stay in registers.
+    """
+    last, zero = end - 1, rows.dtype.type(0)
+    for i in range(begin, end, 4):
+        p, q, s, t = rows[i], rows[min(i + 1, last)], rows[min(i + 2, last)], rows[min(i + 3, last)]
+        to_p, to_q = squares[i - begin], squares[i - begin + 1]
+        to_s, to_t = squares[i - begin + 2], squares[i - begin + 3]
+        for j in range(0, width, 4):
+            a, b, c, d = points[j], points[j + 1], points[j + 2], points[j + 3]
+            pa = pb = pc = pd = qa = qb = qc = qd = zero
+            sa = sb = sc = sd = ta = tb = tc = td = zero
+            for f in range(rows.shape[1]):
+                pa += (p[f] - a[f]) * (p[f] - a[f])
+                pb += (p[f] - b[f]) * (p[f] - b[f])
+                pc += (p[f] - c[f]) * (p[f] - c[f])
+                pd += (p[f] - d[f]) * (p[f] - d[f])
+                qa += (q[f] - a[f]) * (q[f] - a[f])
+                qb += (q[f] - b[f]) * (q[f] - b[f])
+                qc += (q[f] - c[f]) * (q[f] - c[f])
+                qd += (q[f] - d[f]) * (q[f] - d[f])
+                sa += (s[f] - a[f]) * (s[f] - a[f])
+                sb += (s[f] - b[f]) * (s[f] - b[f])
+                sc += (s[f] - c[f]) * (s[f] - c[f])
+                sd += (s[f] - d[f]) * (s[f] - d[f])
+                ta += (t[f] - a[f]) * (t[f] - a[f])
+                tb += (t[f] - b[f]) * (t[f] - b[f])
+                tc += (t[f] - c[f]) * (t[f] - c[f])
+                td += (t[f] - d[f]) * (t[f] - d[f])
+            to_p[j], to_p[j + 1], to_p[j + 2], to_p[j + 3] = pa, pb, pc, pd
+            to_q[j], to_q[j + 1], to_q[j + 2], to_q[j + 3] = qa, qb, qc, qd
+            to_s[j], to_s[j + 1], to_s[j + 2], to_s[j + 3] = sa, sb, sc, sd
+            to_t[j], to_t[j + 1], to_t[j + 2], to_t[j + 3] = ta, tb, tc, td
+
+
+@_jit
+def _set_column(row, j, block):  # type: ignore[no-untyped-def]
+    """Make the row (n_features,) column j of a block (n_features, width); with MANY features row j of the same memory."""
+    if block.shape[0] >= MANY:
+        _copy(row, block.reshape((block.shape[1], block.shape[0]))[j])
+    else:
+        _copy(row, block[:, j])
 
 
 # Arrays are allocated outside the kernels: each `empty` takes 60 ms to compile. Loops replace assignments from array to array,
@@ -233,7 +295,7 @@ def score_rows(first_target, last_target, targets, own_sums, sources, cells, wor
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
-            _copy(sources.rows[targets[begin + min(j, n - 1)]], block[:, j])
+            _set_column(sources.rows[targets[begin + min(j, n - 1)]], j, block)
         _sum_cells(block, sources, starts, cell_sums, workspace)
         for labeling in range(cell_sums.shape[1]):
             for j in range(n):
@@ -254,7 +316,7 @@ def sum_distances(first_target, last_target, targets, sources, starts, cell_sums
     for begin in range(first_target, last_target, width):
         n = min(width, last_target - begin)
         for j in range(width):
-            _copy(targets[begin + min(j, n - 1)], block[:, j])
+            _set_column(targets[begin + min(j, n - 1)], j, block)
         _sum_cells(block, sources, starts, cell_sums, workspace)
         for s in range(found.shape[0]):
             _copy(sums[s, :n], found[s, begin : begin + n])
@@ -274,7 +336,7 @@ def add_pairs(groups, starts, cell, cell_sums, sources, workspace, sums):  # typ
         first, n = starts[x], starts[x + 1] - starts[x]
         padded = (n + LANES - 1) // LANES * LANES
         for j in range(padded):
-            _copy(rows[first + min(j, n - 1)], columns[:, j])
+            _set_column(rows[first + min(j, n - 1)], j, columns)
             lanes[j] = weight[first + j] if j < n else 0
         for y in range(max(x, c), d):
             begin, end = starts[y], starts[y + 1]
@@ -290,7 +352,7 @@ def add_pairs(groups, starts, cell, cell_sums, sources, workspace, sums):  # typ
                     run_end,
                     run_total[:padded],
                     back[run - begin : run_end - begin],
-                    squares[:padded],
+                    squares,
                 )
                 _add(run_total[:padded], total)
             for labeling in range(cell_sums.shape[1]):

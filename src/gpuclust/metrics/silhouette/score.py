@@ -62,7 +62,7 @@ def silhouette(
     weight = check_weights(sample_weight, len(X), X.dtype)
     cells = sort_into_cells(labelings, len(X), weight)
     targets = choose_targets(rows, cells, len(X))
-    if rows is None and silhouette_cpu.prefer_pair_blocks(cells):
+    if rows is None and silhouette_cpu.prefer_pair_blocks(cells, X.shape[1]):
         values = silhouette_cpu.pair_blocks(X, weight, cells, targets, progress)
     else:
         values = silhouette_cpu.score_targets(X, weight, cells, targets, progress)
