@@ -90,6 +90,18 @@ def test_separated_clouds_are_found_and_numbered_by_size(estimator: Any, blobs: 
     assert (clone(estimator).fit_predict(X) == fitted.labels_).all()
 
 
+@pytest.mark.parametrize("estimator", [*ALL[3:], gc.PLSCAN()], ids=lambda e: type(e).__name__)
+def test_the_cosine_metric_is_euclidean_distance_of_unit_rows(estimator: Any) -> None:
+    rng = np.random.default_rng(0)
+    unit = np.repeat(np.eye(3, 8), (60, 40, 30), axis=0) + rng.normal(scale=0.1, size=(130, 8))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    X = unit * rng.uniform(0.1, 10, size=(130, 1))
+    by_cosine, by_distance = clone(estimator).set_params(metric="cosine").fit(X), clone(estimator).fit(unit)
+    np.testing.assert_array_equal(by_cosine.labels_, by_distance.labels_)
+    np.testing.assert_array_equal(by_cosine.predict(2 * X), by_cosine.labels_)
+    assert (clone(estimator).fit(X).labels_ != by_cosine.labels_).any()
+
+
 def test_kmeans_reaches_scikit_learns_inertia(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     X, _ = blobs
     ours = gc.KMeans(n_clusters=6, random_state=0).fit(X)

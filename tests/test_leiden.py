@@ -173,7 +173,7 @@ def test_the_forecast_counts_the_graph(tmp_path: Path) -> None:
     few, many = (
         memory_terms(Config(data=data, cluster=LeidenConfig(n_neighbors=k)), "resident")["fixed"] for k in (10, 20)
     )
-    assert many - few == pytest.approx(250 * 10 * 1000, rel=0.05)
+    assert many - few == pytest.approx(140 * 10 * 1000, rel=0.05)
 
 
 @pytest.fixture(scope="module")

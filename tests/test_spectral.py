@@ -109,7 +109,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Jou
 def test_a_sweep_has_curves_and_a_verdict(swept: Journey) -> None:
     (sweep,) = swept.recorder.sweeps()
     assert sweep.metrics["k/silhouette"]
-    assert swept.verdict()["kind"] in ("clear", "several", "none", "open")
+    verdict = swept.verdict()
+    assert (verdict["kind"], verdict["sizes"]) == ("clear", [2])
+    assert any(line.startswith("spectral clustering: silhouette peaks at k=4 ") for line in verdict["because"]), verdict
     assert {job.metrics["n_clusters"] for job in swept.recorder.jobs()} == {2.0, 3.0, 4.0}
 
 

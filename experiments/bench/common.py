@@ -34,6 +34,9 @@ PACKAGES = (
     "scikit-learn",
     "numba",
     "fast_hdbscan",
+    "fast-plscan",
+    "igraph",
+    "leidenalg",
     "mlflow",
     "pyarrow",
 )

@@ -4,11 +4,11 @@
 
 On the five standardised principal components of 89,741 tracks, each pair timed in turn:
 
-- DBSCAN: a tree with eight cuts, border rows included, and eight fits of scikit-learn's. First checks, for each radius, that the core rows
-  are scikit-learn's and that their clusters are (ARI 1).
+- DBSCAN: a tree with four cuts, border rows included, and four fits of scikit-learn's. For each radius the core rows must be scikit-learn's,
+  and so must their clusters (ARI 1).
 - PLSCAN: a tree with its most persistent layer, and a fit of fast_plscan (its measure of persistence ``size``).
-- Leiden: a graph with three resolutions, and the same by scikit-learn's neighbours, products of sparse matrices and leidenalg, once with
-  one graph and three partitions. The partitions must have the same labels.
+- Leiden: a graph with its communities by igraph, and the same by scikit-learn's neighbours, products of sparse matrices and leidenalg. The
+  modularity of both partitions is compared.
 
 The peak of memory of each is what a process of its own reaches above the rows.
 """
@@ -16,10 +16,11 @@ The peak of memory of each is what a process of its own reaches above the rows.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import common
@@ -40,10 +41,9 @@ from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
 
 MIN_SAMPLES = 15
-RADII = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
+RADII = (0.1, 0.2, 0.3, 0.4)
 NEIGHBORS = 15
-RESOLUTIONS = (0.1, 0.3, 1.0)
-REPEATS = 3
+REPEATS = {"dbscan": 3, "plscan": 3, "leiden": 1}
 
 
 def fitted(X: np.ndarray, configs: Sequence[Any]) -> list[FitResult]:
@@ -73,94 +73,96 @@ def plscan_fit(X: np.ndarray) -> PLSCAN:
     return PLSCAN(min_samples=MIN_SAMPLES, min_cluster_size=MIN_SAMPLES).fit(X)
 
 
-def partitions(X: np.ndarray) -> list[np.ndarray]:
-    """The communities at all resolutions, from one graph."""
-    configs = [LeidenConfig(resolution=resolution, n_neighbors=NEIGHBORS) for resolution in RESOLUTIONS]
-    return [result.labels for result in fitted(X, configs)]
+def communities(X: np.ndarray) -> np.ndarray:
+    """The communities of the graph of nearest neighbours."""
+    return fitted(X, [LeidenConfig(n_neighbors=NEIGHBORS)])[0].labels
 
 
-def partitions_by_hand(X: np.ndarray) -> list[np.ndarray]:
-    """The same by scikit-learn's neighbours, products of sparse matrices and leidenalg."""
+def by_hand(X: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
+    """The same by scikit-learn's neighbours, products of sparse matrices and leidenalg: the labels, and the graph
+    with its weights."""
     near = csr_array(NearestNeighbors(n_neighbors=NEIGHBORS, n_jobs=-1).fit(X).kneighbors_graph(mode="connectivity"))
     own = near + eye_array(len(X), format="csr")
     shared = csr_array((own @ own.T).multiply((near + near.T) > 0)).tocoo()
     upper = shared.row < shared.col
-    edges = np.column_stack([shared.row[upper], shared.col[upper]])
-    edges, values = edges[order := np.lexsort(edges.T[::-1])], shared.data[upper][order]
-    network, weights = igraph.Graph(n=len(X), edges=edges), values / (2 * (NEIGHBORS + 1) - values)
-    return [
-        np.asarray(
-            leidenalg.find_partition(
-                network, leidenalg.RBConfigurationVertexPartition, weights=weights, n_iterations=2, seed=0,
-                resolution_parameter=resolution,
-            ).membership
-        )
-        for resolution in RESOLUTIONS
-    ]  # fmt: skip
+    weights = shared.data[upper] / (2 * (NEIGHBORS + 1) - shared.data[upper])
+    network = igraph.Graph(n=len(X), edges=np.column_stack([shared.row[upper], shared.col[upper]]))
+    found = leidenalg.find_partition(network, leidenalg.RBConfigurationVertexPartition, weights=weights, seed=0)
+    return np.asarray(found.membership), network, weights
 
 
 PARTS: dict[str, Callable[[np.ndarray], Any]] = {
-    "dbscan_tree_and_eight_cuts": cuts,
-    "dbscan_eight_fits": dbscan_fits,
+    "dbscan_tree_and_four_cuts": cuts,
+    "dbscan_four_fits": dbscan_fits,
     "plscan_tree_and_layer": layer,
     "plscan_fast_plscan": plscan_fit,
-    "leiden_graph_and_three_partitions": partitions,
-    "leiden_by_hand": partitions_by_hand,
+    "leiden_graph_and_igraph": communities,
+    "leiden_by_hand_and_leidenalg": by_hand,
 }
 
 
-def agreement_of_dbscan(X: np.ndarray) -> list[dict[str, Any]]:
-    """For each radius: the number of clusters, of rows that are core rows on one side only, and the ARI of the core rows."""
-    found = []
-    for eps, ours, reference in zip(RADII, cuts(X), dbscan_fits(X), strict=True):
+def agreement(found: dict[str, Any]) -> dict[str, Any]:
+    """How far the results of the parts agree with those of the packages."""
+    dbscan = []
+    for eps, ours, reference in zip(RADII, found["dbscan_tree_and_four_cuts"], found["dbscan_four_fits"], strict=True):
         core = reference.core_sample_indices_
-        other = len(np.setxor1d(np.flatnonzero(ours.confidence == 1), core))
-        ari = float(adjusted_rand_score(ours.labels[core], reference.labels_[core]))
-        clusters = int(ours.labels.max()) + 1
-        print(f"  DBSCAN, eps={eps}: {clusters} clusters, other core rows {other}, ARI of core rows {ari:.6f}")
-        found.append({"eps": eps, "clusters": clusters, "other_core_rows": other, "core_ari": ari})
-    return found
+        dbscan.append(
+            {"eps": eps, "clusters": int(ours.labels.max()) + 1, "core_rows": len(core),
+             "other_core_rows": len(np.setxor1d(np.flatnonzero(ours.confidence == 1), core)),
+             "core_ari": float(adjusted_rand_score(ours.labels[core], reference.labels_[core]))}
+        )  # fmt: skip
+    ours, theirs = found["plscan_tree_and_layer"].labels, found["plscan_fast_plscan"].labels_
+    plscan = {"clusters": [int(ours.max()) + 1, int(theirs.max()) + 1], "ari": float(adjusted_rand_score(ours, theirs))}
+    labels, (other, network, weights) = found["leiden_graph_and_igraph"], found["leiden_by_hand_and_leidenalg"]
+    leiden = {"clusters": [int(labels.max()) + 1, int(other.max()) + 1],
+              "modularity": [float(network.modularity(one, weights=weights)) for one in (labels, other)]}  # fmt: skip
+    for line in (*dbscan, plscan, leiden):
+        print(f"  {line}")
+    return {"dbscan": dbscan, "plscan": plscan, "leiden": leiden}
 
 
-def agreement(X: np.ndarray) -> dict[str, Any]:
-    """How far the results agree with those of the packages; also compiles."""
-    ours, theirs = layer(X), plscan_fit(X)
-    pairs = list(zip(partitions(X), partitions_by_hand(X), strict=True))
-    found = {
-        "dbscan": agreement_of_dbscan(X),
-        "plscan": {"clusters": [int(ours.labels.max()) + 1, int(theirs.labels_.max()) + 1],
-                   "ari": float(adjusted_rand_score(ours.labels, theirs.labels_))},
-        "leiden": {"clusters": [int(a.max()) + 1 for a, _ in pairs], "same_labels": all(np.array_equal(a, b) for a, b in pairs),
-                   "ari": min(float(adjusted_rand_score(a, b)) for a, b in pairs)},
-    }  # fmt: skip
-    print(f"  PLSCAN: {found['plscan']}\n  Leiden: {found['leiden']}")
-    return found
-
-
-def peak_of(part: str) -> float:
+def peak_of(part: str, rows: Path) -> float:
     """The memory, in MB, that a process of its own reaches above the rows and the imports."""
-    command = [sys.executable, __file__, "--peak-of", part]
+    command = [sys.executable, __file__, "--peak-of", part, str(rows)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(part: str, rows: str) -> None:
+    """What `peak_of` reads."""
+    X = np.load(rows)
+    PARTS[part](X[:2000])  # what is imported and compiled at the first call
+    before = highest_mb()
+    PARTS[part](X)
+    print(highest_mb() - before)
+
+
+def highest_mb() -> float:
+    """The highest resident memory of this process so far, in MB; getrusage would count that of the process which started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peak-of", choices=PARTS, help=argparse.SUPPRESS)
-    part = parser.parse_args().peak_of
-    X, what = common.real_tracks(5, distinct=True, dtype=np.float32)
-    if part is not None:  # the process whose memory is measured
-        PARTS[part](X[:2000])  # what is imported and compiled at the first call
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        PARTS[part](X)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
+    measured = parser.parse_args().peak_of
+    if measured is not None:
+        print_peak(*measured)
         return
-    facts = common.heading("Cuts of one tree, communities of one graph", what, f"min_samples={MIN_SAMPLES}")
-    agrees = agreement(X)
+    X, what = common.real_tracks(5, distinct=True, dtype=np.float32)
+    facts = common.heading("DBSCAN, PLSCAN and Leiden", what, f"min_samples={MIN_SAMPLES}")
+    for part in PARTS.values():
+        part(X[:2000])  # compiles
     seconds: dict[str, float] = {}
-    for algorithm, repeats in (("dbscan", REPEATS), ("plscan", REPEATS), ("leiden", 1)):
-        parts = {name: part for name, part in PARTS.items() if name.startswith(algorithm)}
-        seconds |= common.interleaved({name: lambda part=part: part(X) for name, part in parts.items()}, repeats)  # type: ignore[misc]
-    peaks = {name: round(peak_of(name)) for name in PARTS}
+    found: dict[str, Any] = {}
+    for algorithm, repeats in REPEATS.items():
+        names = [name for name in PARTS if name.startswith(algorithm)]
+        runs = {name: lambda name=name: found.update({name: PARTS[name](X)}) for name in names}  # type: ignore[misc]
+        seconds |= common.interleaved(runs, repeats)
+    agrees = agreement(found)
+    with TemporaryDirectory() as folder:
+        np.save(rows := Path(folder) / "rows.npy", X)
+        peaks = {name: round(peak_of(name, rows)) for name in PARTS}
     for name in PARTS:
         print(f"{name:36} {seconds[name]:7.2f} s, peak {peaks[name]:5} MB")
     ours, theirs = list(PARTS)[::2], list(PARTS)[1::2]
@@ -169,7 +171,7 @@ def main() -> None:
     common.write(
         "dbscan",
         {"environment": facts, "data": what, "min_samples": MIN_SAMPLES, "radii": RADII, "n_neighbors": NEIGHBORS,
-         "resolutions": RESOLUTIONS, "agreement": agrees, "seconds": seconds, "peak_mb": peaks, "times_faster": ratios},
+         "agreement": agrees, "seconds": seconds, "peak_mb": peaks, "times_faster": ratios},
     )  # fmt: skip
 
 
