@@ -67,13 +67,16 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
+BY_NEIGHBOURS = [
+    gc.DBSCAN(eps="auto"),
+    gc.SpectralClustering(n_clusters=4, n_landmarks=60, random_state=0),
+    *([gc.Leiden(resolution=0.1, random_state=0)] if find_spec("igraph") else []),
+]
 ALL = [
     gc.KMeans(n_clusters=4, random_state=0),
     gc.GaussianMixture(n_components=4, random_state=0),
     gc.HDBSCAN(min_cluster_size=20),
-    gc.DBSCAN(eps="auto"),
-    gc.SpectralClustering(n_clusters=4, n_landmarks=60, random_state=0),
-    *([gc.Leiden(resolution=0.1, random_state=0)] if find_spec("igraph") else []),
+    *BY_NEIGHBOURS,
 ]
 
 
@@ -90,7 +93,7 @@ def test_separated_clouds_are_found_and_numbered_by_size(estimator: Any, blobs: 
     assert (clone(estimator).fit_predict(X) == fitted.labels_).all()
 
 
-@pytest.mark.parametrize("estimator", [*ALL[3:], gc.PLSCAN()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", [*BY_NEIGHBOURS, gc.PLSCAN()], ids=lambda e: type(e).__name__)
 def test_the_cosine_metric_is_euclidean_distance_of_unit_rows(estimator: Any) -> None:
     rng = np.random.default_rng(0)
     unit = np.repeat(np.eye(3, 8), (60, 40, 30), axis=0) + rng.normal(scale=0.1, size=(130, 8))
