@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "compare", "lineage", "predict", "promotion", "drift_log", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "drawing", "compare", "lineage", "predict", "promotion", "drift_log", "describe", "parity", "commands", "edit_commands", "registry_commands", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -35,9 +35,9 @@ INSIDE = {
     "metrics/silhouette": "joint_labels kernels_cpu > cpu > score > blocks kernels_cuda > __init__",
     "model": "encodings expressions transforms vectors > prediction records rows > dbscan gmm hdbscan kmeans landmarks leiden > agglomerative bayesian_gmm bisecting preparation > explanation plscan schema spectral > drift files > novelty > bundle manifest",
     "pages": "palette text > facts raster > cards > environment > share",
-    "pipeline": "context > curves run_files > run_log schedule warm_start > job search > batches summary > sweep_result > sweep_log > sweep > start",
+    "pipeline": "context > curves full_figures run_files > run_log schedule warm_start > job search > batches summary > sweep_result > sweep_log > sweep > start",
     "reducers": "gpu > fa pacmap pca scalers transforms tsne umap > landmarks > maps neighbours > prepare",
-    "report": "map_points page terminal text_collection > style > figures_curves figures_lineage figures_maps figures_profile figures_tree notebook > figures_data > figures",
+    "report": "map_points page terminal text_collection > style > figures_curves figures_division figures_groups figures_lineage figures_maps figures_profile figures_tree notebook > figures_data figures_rows > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",
     "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > reasons > api_docs atlas routes > api > server > explorer",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts > reasons > items > cluster_edits map_data > views > app > launch main",

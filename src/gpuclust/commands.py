@@ -633,9 +633,59 @@ def _parity(options: argparse.Namespace) -> int:
     return 1 if card.failures else 0
 
 
+def _figures(arguments: list[str]) -> int:
+    parser = command_parser("figures", "Draw all figures of a run: those that report=full records.")
+    parser.add_argument(
+        "run", metavar="best|RUN_ID", help="a job, a sweep (its chosen job), or best (of the latest sweep)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--clustergram",
+        action="store_true",
+        help="also that of the run's sweep; jobs without a model are computed again",
+    )
+    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
+    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    store_options(parser)
+    options = parser.parse_args(arguments)
+
+    refuse_existing(options.force, out=options.out)
+    from gpuclust.choice import find
+    from gpuclust.config import BackendConfig, Config, TrackingConfig
+    from gpuclust.drawing import clustergram_of_run, figures_of_run, write_figures
+    from gpuclust.pipeline.start import context_for
+    from gpuclust.report.terminal import Live
+    from gpuclust.tracking.mlflow import MlflowRecorder
+
+    recorder = MlflowRecorder(options.uri, options.experiment, create=False)
+    found = find(recorder, options.run)
+    config = Config(
+        backend=BackendConfig(name=options.backend),
+        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
+    )
+    with Live(1) as live:
+        context = context_for(config, live)
+        drawn = figures_of_run(found.run, recorder=recorder, context=context, data_path=options.data)
+        note = ""
+        if options.clustergram:
+            try:
+                drawn["clustergram"] = clustergram_of_run(
+                    found.run, list(recorder.jobs()), recorder=recorder, context=context, data_path=options.data
+                )
+            except ExportError as error:  # the other figures are written
+                note = f"warning: {error}"
+        write_figures(drawn, options.out, force=options.force)
+    if note:
+        print(note, file=sys.stderr)
+    print(f"{options.out}: {', '.join(f'{name}.png' for name in drawn)}")
+    return 0
+
+
 SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
     "describe": _describe,
     "features": _features,
+    "figures": _figures,
     "export": _export,
     "compare": _compare,
     "predict": _predict,

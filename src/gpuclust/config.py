@@ -544,6 +544,9 @@ class ReportConfig:
 
     figures: bool = True
     """Whether figures are drawn."""
+    full: bool = False
+    """Whether a job also draws its biplot, pair plots, silhouettes of rows, parallel coordinates, groups, creators and condensed tree, and a
+    sweep its clustergram."""
 
 
 @dataclass

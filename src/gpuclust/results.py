@@ -170,6 +170,24 @@ class Run:
             raise ConfigurationError(f"{self.name} has no dendrogram; use cluster=agglomerative")
         return shown_as_png(figure)
 
+    def figures(self) -> dict[str, Figure]:
+        """Draw every figure of the clustering that applies to it.
+
+        Returns
+        -------
+        dict of str to matplotlib.figure.Figure
+            ``cluster_sizes``, ``biplot``, ``pair_plot``, ``component_pairs``, ``parallel_coordinates``, ``silhouette_rows``, ``groups``,
+            ``creators``, ``group_bubbles`` and ``condensed_tree``. Figures of single rows show a sample of at most 10,000.
+        """
+        from gpuclust.pipeline.full_figures import figure_input, full_figures
+        from gpuclust.pipeline.job import table_stats
+        from gpuclust.report.notebook import shown_as_png
+
+        found, job = self._result, self._outcome.job
+        stats = table_stats(job, found.table, self._context)
+        source = figure_input(found, stats, self._context.backend.frames, job.config.seed)
+        return {name: shown_as_png(figure) for name, figure in full_figures(source).items()}
+
     def export(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the clustering into a folder: assignments, clusters, model and manifest.
 
@@ -301,6 +319,43 @@ class Sweep:
                 x_label="number of clusters" if counts_clusters else axis.rpartition(".")[2],
             )
         )
+
+    def clustergram(self) -> Figure:
+        """Draw how the clusters divide as their number grows, for the algorithm of the best run.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A dot for each cluster at the mean of its rows on the first principal component; a line's width is the number of rows that two
+            clusters share. Runs whose labels were not kept are computed again.
+
+        Raises
+        ------
+        ConfigurationError
+            Where fewer than three numbers of clusters were swept.
+        """
+        from gpuclust.algorithms.registry import algorithm_of
+        from gpuclust.pipeline.full_figures import MIN_SIZES, clustergram_of, labels_of_sample, points_at, sampled
+        from gpuclust.report.notebook import shown_as_png
+
+        best = self._result.chosen or next(iter(self._result.best), None)
+        wanted = None if best is None else best.job.config.cluster.name
+        lines: dict[int, Run] = {}
+        for run in self.runs:
+            config = run._outcome.job.config.cluster
+            algorithm = algorithm_of(config)
+            same = best is not None and run._outcome.job.key_of_matrix == best.job.key_of_matrix
+            if config.name == wanted and same and algorithm.counts_clusters:
+                lines.setdefault(int(getattr(config, str(algorithm.size_key))), run)
+        if len(lines) < MIN_SIZES or best is None:
+            raise ConfigurationError(
+                f"a clustergram needs {MIN_SIZES} numbers of clusters; this sweep has {len(lines)}"
+            )
+        seed = best.job.config.seed
+        labels = {k: labels_of_sample(lines[k]._result.clustering.labels, seed) for k in sorted(lines)}
+        matrix = lines[min(lines)]._result.matrix
+        points = points_at(matrix.coordinates, sampled(matrix.n_rows, seed))
+        return shown_as_png(clustergram_of(labels, points, matrix.preparation))
 
     def __repr__(self) -> str:
         return f"<Sweep of {len(self._result.outcomes)}: {self.verdict.text}>"

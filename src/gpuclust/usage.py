@@ -25,6 +25,7 @@ COMMAND_LINES = (
     ("gpuclust merge DIR 2 5", "make one cluster of several in an export"),
     ("gpuclust split RUN:3 [KEY=VALUE...]", "cluster the rows of one cluster again (labels 3.0, 3.1, ...)"),
     ("gpuclust undo DIR", "take the last edit of an export back"),
+    ("gpuclust figures best|RUN_ID --out DIR", "draw all figures of a run"),
     ("gpuclust compare RUN RUN [RUN...]", "compare clusterings and match their clusters"),
     ("gpuclust lineage RUN RUN [RUN...]", "follow clusters through runs: which continue, split, join or are new"),
     ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters (or predict models:/NAME@champion FILE)"),
@@ -50,7 +51,7 @@ RUN_OPTIONS = (
 )
 GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca|fa|umap|pacmap{reducers} map=pca|umap|pacmap|tsne{maps}
 cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral|agglomerative|bayesian_gmm|bisecting{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
-workers=here|dask tracking=mlflow|none sweep=default report=default|none experiments=NAME"""
+workers=here|dask tracking=mlflow|none sweep=default report=default|full|none experiments=NAME"""
 STATUSES = (
     ("0", "all jobs finished"),
     ("1", "some job failed; the others are kept"),

@@ -10,6 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from gpuclust import __version__
 from gpuclust.algorithms.cluster import Clustering
 from gpuclust.algorithms.registry import algorithm_of
@@ -108,6 +110,8 @@ class Outcome:
     table: str | None = None
     clustering: Clustering | None = None
     profile: Profile | None = None
+    sampled_labels: np.ndarray | None = None
+    """With ``report=full``: the labels of the rows that the clustergram of a sweep draws."""
 
     @property
     def warnings(self) -> tuple[str, ...]:

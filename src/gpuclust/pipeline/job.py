@@ -5,8 +5,9 @@ Several jobs on one matrix run together, because their fits and their silhouette
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ from gpuclust.metrics.validity import Scores, score
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.preparation import Projection
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, make_job
+from gpuclust.pipeline.full_figures import figure_input, full_figures
 from gpuclust.pipeline.run_log import digest_of, fail, record, table_lines
 from gpuclust.pipeline.warm_start import starts_of
 from gpuclust.reducers.landmarks import taken
@@ -99,12 +101,21 @@ def _recorded(job: Job, run_id: str, result: Result, context: RunContext, *, wit
             if with_details:
                 rules = with_rules(job, result.table, result.profile, result.clustering.labels, context)
                 result = replace(result, profile=rules)
-            return record(job, run_id, result, context)
+            return record(job, run_id, result, context, _full_figures(job, result, context))
     except (FitError, DeviceLost) as error:
         failed = fail(job, run_id, error, context)
         if isinstance(error, DeviceLost):
             raise
         return failed
+
+
+def _full_figures(job: Job, result: Result, context: RunContext) -> Mapping[str, Any]:
+    """The figures of `report=full`."""
+    if not (job.config.report.figures and job.config.report.full):
+        return {}
+    context.display.stage("drawing figures")
+    stats = table_stats(job, result.table, context)
+    return full_figures(figure_input(result, stats, context.backend.frames, job.config.seed))
 
 
 def compute(jobs: Sequence[Job], context: RunContext) -> list[Result | GpuclustError]:

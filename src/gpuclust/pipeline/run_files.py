@@ -55,10 +55,13 @@ class SweepReportInput:
     chosen: Profile | None = None
     audit: Audit | None = None
     warnings: Sequence[str] = ()
+    further: Mapping[str, Figure] = field(default_factory=dict)
 
 
-def job_files(folder: Path, outcome: Outcome, result: Result, about: Mapping[str, str]) -> Path:
-    """Write the files of a job into a folder; the same folder back."""
+def job_files(
+    folder: Path, outcome: Outcome, result: Result, about: Mapping[str, str], further: Mapping[str, Figure]
+) -> Path:
+    """Write the files of a job into a folder, with ``further`` figures; the same folder back."""
     config = outcome.job.config
     configuration = to_yaml(config)
     (folder / CONFIG_FILE).write_text(configuration, encoding="utf-8")
@@ -68,7 +71,7 @@ def job_files(folder: Path, outcome: Outcome, result: Result, about: Mapping[str
     for name, content in result.diagnostics.documents().items():
         _json(folder / f"{name}.json", content)
     if config.report.figures:
-        figures = _job_figures(result)
+        figures = _job_figures(result) | pngs(further)
         _write_figures(folder, figures)
         text = _job_page(outcome, result, about, figures, configuration)
         (folder / "report.html").write_text(text, encoding="utf-8")
@@ -83,7 +86,7 @@ def sweep_files(folder: Path, facts: SweepReportInput, *, figures: bool) -> Path
     for comparison in facts.comparisons:
         (folder / f"contingency_{comparison.slug}.csv").write_text(comparison.to_csv(), encoding="utf-8")
     if figures:
-        drawn = _sweep_figures(facts)
+        drawn = _sweep_figures(facts) | pngs(facts.further)
         _write_figures(folder, drawn)
         (folder / "report.html").write_text(_sweep_page(facts, drawn), encoding="utf-8")
     return folder
@@ -115,6 +118,15 @@ def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
     (folder / "figures").mkdir(exist_ok=True)
     for name, png in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
+
+
+def pngs(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """The figures as PNG."""
+    if not figures:
+        return {}
+    from gpuclust.report.figures import to_png
+
+    return {name: to_png(figure) for name, figure in figures.items()}
 
 
 def _job_figures(result: Result) -> dict[str, bytes]:
@@ -249,6 +261,13 @@ TITLES = {
     "dendrogram": "Dendrogram",
     "stability": "Stability of each cluster",
     "gap": "Gap statistic",
+    "cluster_sizes": "Rows of each cluster",
+    "silhouette_rows": "Silhouette of each row",
+    "pair_plot": "Pairs of features",
+    "component_pairs": "Pairs of principal components",
+    "group_bubbles": "Where each group lies",
+    "groups": "Most frequent groups",
+    "creators": "Most frequent creators",
 }
 
 

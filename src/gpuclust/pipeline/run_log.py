@@ -22,6 +22,7 @@ from gpuclust.model.drift import DECILES, as_bins, bin_counts, bin_edges
 from gpuclust.model.novelty import RANGE, training_summary
 from gpuclust.model.vectors import listed
 from gpuclust.pipeline.context import Job, Outcome, Result, RunContext, about, data_name, with_size
+from gpuclust.pipeline.full_figures import labels_of_sample
 from gpuclust.pipeline.run_files import job_files
 from gpuclust.runtime.blocks import Run
 from gpuclust.runtime.matrix import Matrix
@@ -56,14 +57,18 @@ def features_used(table: Table) -> dict[str, Any]:
     return {"features": ", ".join(listed(table.features)), "n_features": len(table.features)}
 
 
-def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcome:
-    """Log what a job found, and close its run."""
+def record(
+    job: Job, run_id: str, result: Result, context: RunContext, further: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Log what a job found, with ``further`` figures by name, and close its run."""
     digest = labels_digest(result.clustering)
     planned, job = job.name, with_size(job, result.metrics)
     swept = {k: float(v) for k, v in job.swept.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    full = job.config.report.figures and job.config.report.full
     outcome = Outcome(
-        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile
-    )
+        job, run_id, FINISHED, result.metrics, labels=digest, clustering=result.clustering, profile=result.profile,
+        sampled_labels=labels_of_sample(result.clustering.labels, job.config.seed) if full else None,
+    )  # fmt: skip
     of_parts = (*result.matrix.notes, *result.clustering.notes, *result.scores.notes)
     notes = dict.fromkeys((*outcome.warnings, *of_parts))
     context.recorder.log(
@@ -81,7 +86,7 @@ def record(job: Job, run_id: str, result: Result, context: RunContext) -> Outcom
     )
     _log_size_search(run_id, result.clustering, context)
     with TemporaryDirectory() as folder:
-        context.recorder.log_files(run_id, job_files(Path(folder), outcome, result, about(context)))
+        context.recorder.log_files(run_id, job_files(Path(folder), outcome, result, about(context), further or {}))
     if job.config.tracking.models == "all":
         log_model(job, run_id, result.table, result.matrix, result.clustering, result.profile, context)
     context.recorder.end(run_id, FINISHED)

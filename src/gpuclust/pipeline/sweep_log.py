@@ -25,6 +25,7 @@ from gpuclust.pipeline.curves import (
     short,
     sweep_name,
 )
+from gpuclust.pipeline.full_figures import clustergrams
 from gpuclust.pipeline.job import get_matrix, get_table, with_rules
 from gpuclust.pipeline.run_files import PICTURES, SweepReportInput, sweep_files
 from gpuclust.pipeline.run_log import as_params, dataset, features_used, log_model
@@ -175,6 +176,7 @@ def log_sweep(result: SweepResult, conclusion: SweepSummary, plan: Plan, context
         chosen=_chosen_profile(chosen, context),
         audit=get_table(chosen.job, context).audit if chosen else None,
         warnings=result.warnings,
+        further=clustergrams(result.outcomes, lambda o: get_matrix(o.job, context)) if first.config.report.full else {},
     )
     with TemporaryDirectory() as folder:
         context.recorder.log_files(parent, sweep_files(Path(folder), facts, figures=first.config.report.figures))
