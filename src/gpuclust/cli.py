@@ -22,7 +22,7 @@ from gpuclust import __version__
 from gpuclust.commands import SUBCOMMANDS, command_parser
 from gpuclust.edit_commands import EDIT_COMMANDS
 from gpuclust.errors import ConfigurationError, GpuclustError, why
-from gpuclust.registry_commands import REGISTRY_COMMANDS
+from gpuclust.model_commands import MODEL_COMMANDS
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
 from gpuclust.usage import usage
@@ -452,5 +452,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "split": _split,
     **SUBCOMMANDS,
     **EDIT_COMMANDS,
-    **REGISTRY_COMMANDS,
+    **MODEL_COMMANDS,
 }

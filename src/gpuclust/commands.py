@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.sanitize import mask, printable
-
-if TYPE_CHECKING:
-    from gpuclust.predict import Scored
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -60,27 +56,13 @@ def _place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _export_folder(text: str) -> Path:
+def export_folder(text: str) -> Path:
     """An export folder; if it is in an object store, a local copy."""
     if "://" not in text:
         return Path(text)
     from gpuclust.data.remote_folders import local_export
 
     return local_export(text)
-
-
-@contextmanager
-def _opened_model(text: str, uri: str | None) -> Iterator[tuple[Path, str]]:
-    """The folder of an export, or that of a registered model, for as long as the context lasts; and its name."""
-    if not text.startswith("models:"):
-        yield _export_folder(text), text
-        return
-    from gpuclust.tracking.registry import Registry
-
-    registry = Registry.open(uri)
-    version = registry.find(text)
-    with registry.download(version) as folder:
-        yield folder, version.address
 
 
 def refuse_existing(force: bool, **paths: Path | str | None) -> None:
@@ -129,7 +111,7 @@ def _export(arguments: list[str]) -> int:
         metavar="all|none|A,B",
         help="columns of the source that are neither features nor roles: all (default), none, or those named",
     )
-    _membership_option(parser)
+    membership_option(parser)
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     store_options(parser)
     options = parser.parse_args(arguments)
@@ -193,7 +175,8 @@ def _export(arguments: list[str]) -> int:
     return 0
 
 
-def _membership_option(parser: argparse.ArgumentParser) -> None:
+def membership_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that gives rows their memberships."""
     parser.add_argument(
         "--memberships",
         type=_number_of_memberships,
@@ -256,107 +239,11 @@ def _compare(arguments: list[str]) -> int:
     return 0
 
 
-def _predict(arguments: list[str]) -> int:
-    parser = command_parser(
-        "predict",
-        "Assign the rows of a file to the clusters of an exported model, and compare them with its training rows. "
-        "Exit status 3: the rows are unlike the training rows (see --max-outside, --max-psi); the file is written.",
-    )
-    parser.add_argument(
-        "model",
-        metavar="DIR|models:/NAME@ALIAS",
-        help="an export folder, its address in S3, or a registered model: models:/NAME@champion, models:/NAME/3",
-    )
-    parser.add_argument(
-        "rows", metavar="FILE", help="the rows: any file or address supported by data.path, or a query ('select ...')"
-    )
-    parser.add_argument("--database", metavar="ADDRESS", help="the database of the query, as in data.database")
-    parser.add_argument("--sheet", metavar="NAME", help="the sheet of an Excel workbook: its name or its number from 1")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the comparison as JSON")
-    _membership_option(parser)
-    parser.add_argument(
-        "--max-outside",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="exit with status 3 when more than this share of a feature's values is outside its training range, or "
-        "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles, or more than this share of a column's values are "
-        "categories that the model does not know (default: 0.2; 1: never)",
-    )
-    parser.add_argument(
-        "--max-psi",
-        type=float,
-        metavar="X",
-        help="exit with status 3 when the population stability index of a feature, of the shares of the clusters, of the distance or of the "
-        "confidence is above this and chance does not explain it; 0.25 is a usual limit (default: any)",
-    )
-    parser.add_argument("--log", action="store_true", help="record the comparison as a run of kind drift")
-    store_options(parser)
-    parser.add_argument("--force", action="store_true", help="replace the files if they exist")
-    options = parser.parse_args(arguments)
-
-    refuse_existing(options.force, out=options.out, report=options.report)
-    from gpuclust.config import DataConfig
-    from gpuclust.predict import predict
-
-    source = DataConfig(database=options.database, sheet=options.sheet).at(options.rows)
-    with _opened_model(options.model, options.uri) as (folder, model):
-        scored = predict(
-            folder,
-            source.location or "",
-            options.out,
-            report=options.report,
-            max_outside=options.max_outside,
-            memberships=options.memberships,
-            max_psi=options.max_psi,
-            force=options.force,
-            model=model,
-        )
-    found = scored.novelty
-    unplaced = f"; {found.n_unplaced:,} could not be placed (a feature is missing or out of bounds)"
-    print(f"{scored.path}: {found.n_rows:,} rows{unplaced if found.n_unplaced else ''}")
-    for line in found.in_words():
-        print(f"  {line}")
-    if options.log:
-        from gpuclust.drift_log import log_drift
-        from gpuclust.tracking.mlflow import MlflowRecorder
-
-        recorder = MlflowRecorder(options.uri, options.experiment)
-        run_id = log_drift(scored, options.rows, recorder=recorder)
-        print(f"run {run_id} of kind drift in the experiment {options.experiment}")
-    return _unlike(scored, options)
-
-
-def _unlike(scored: Scored, options: argparse.Namespace) -> int:
-    """The exit status of predict; 3, and why, if the new rows are unlike the training rows."""
-    unlike = [*(c.in_words() for c in scored.unknown), *(f.in_words() for f in scored.exceeding)]
-    if not unlike and not scored.drifted:
-        return 0
-    if not unlike:
-        (name, index), *rest = scored.drifted
-        more = f" (and {len(rest)} more)" if rest else ""
-        print(
-            f"gpuclust: the rows have drifted from the training rows: the PSI of {name} is {index.value:.3f}{more}; more than --max-psi "
-            f"{options.max_psi:g}: fit a new model. {scored.path} was written",
-            file=sys.stderr,
-        )
-        return 3
-    more = f" (and {len(unlike) - 1} more features)" if len(unlike) > 1 else ""
-    what = "categories" if scored.unknown else "unit"
-    print(
-        f"gpuclust: the rows are unlike the training rows: {unlike[0]}{more}; more than --max-outside "
-        f"{options.max_outside:g}: check the column's {what}, or fit a new model. {scored.path} was written",
-        file=sys.stderr,
-    )
-    return 3
-
-
 def _serve(arguments: list[str]) -> int:
     parser = command_parser(
         "serve", "Serve an export as a JSON API: search, clusters, playlists, assignment of new rows."
     )
-    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
+    parser.add_argument("folder", type=export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
     parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="allowed CORS origins")
@@ -396,10 +283,10 @@ def _access_options(parser: argparse.ArgumentParser) -> None:
 
 def _explore(arguments: list[str]) -> int:
     parser = command_parser("explore", "Explore an export in the browser: map, clusters, search, playlists.")
-    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
+    parser.add_argument("folder", type=export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="default: 8501")
-    parser.add_argument("--compare", type=_export_folder, metavar="DIR", help="another export, to compare its clusters")
+    parser.add_argument("--compare", type=export_folder, metavar="DIR", help="another export, to compare its clusters")
     parser.add_argument(
         "--previews",
         metavar="URL",
@@ -438,7 +325,7 @@ def _rename_clusters(folder: Path, names: Mapping[int, str]) -> None:
 
 def _atlas(arguments: list[str]) -> int:
     parser = command_parser("atlas", "Open an export in Embedding Atlas, with its clusters, names and colours.")
-    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
+    parser.add_argument("folder", type=export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=5055, help="default: 5055")
     parser.add_argument(
@@ -458,7 +345,7 @@ def _playlist(arguments: list[str]) -> int:
     parser = command_parser(
         "playlist", "Make a playlist from an export: from a cluster, from liked items, or from target values."
     )
-    parser.add_argument("folder", type=_export_folder, metavar="DIR", help="an export folder, or its address in S3")
+    parser.add_argument("folder", type=export_folder, metavar="DIR", help="an export folder, or its address in S3")
     parser.add_argument(
         "--cluster", type=int, metavar="N", help="from this cluster, the items nearest to its centre first"
     )
@@ -688,7 +575,6 @@ SUBCOMMANDS: dict[str, Callable[[list[str]], int]] = {
     "figures": _figures,
     "export": _export,
     "compare": _compare,
-    "predict": _predict,
     "atlas": _atlas,
     "explore": _explore,
     "playlist": _playlist,
