@@ -361,6 +361,11 @@ def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pyt
     assert main(["playlist", str(folder), "--cluster", "1", "--size", "4", "--format", "json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert [item["id"] for item in made["items"]] == [i.id for i in from_cluster(library, 1, PlaylistOptions(4)).items]
+    assert main(["playlist", str(folder), "--cluster", "1", "--size", "5", "--popular", "--format", "json"]) == 0
+    liked = [item["popularity"] for item in json.loads(capsys.readouterr().out)["items"]]
+    assert len(liked) == 5
+    assert liked == sorted(liked, reverse=True)
+    assert liked[0] == max(item.popularity or 0 for item in library.cluster_items(1, limit=1).items)
     out = tmp_path / "list.m3u8"
     options = ["--out", str(out), "--url-template", TEMPLATE]
     assert main(["playlist", str(folder), "--like", "Fly Me to the Moon", *options]) == 0
@@ -378,6 +383,7 @@ def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pyt
         (["--taste", "energy"], "--taste 'energy' is not FEATURE=NUMBER"),
         (["--taste", "energy=1", "--like", "x"], "give --like or --taste, not both"),
         (["--like", "hello", "--cluster", "1"], "with --like, use --within-cluster"),
+        (["--taste", "energy=1", "--popular"], "--popular goes with --cluster alone"),
         (["--cluster", "1", "--within-cluster"], "--within-cluster goes with --like"),
         (["--cluster", "1", "--format", "xml"], "--format xml is not one of table, csv, json, m3u8, uris"),
         (["--cluster", "1", "--out", "list.doc"], "list.doc does not say its format"),

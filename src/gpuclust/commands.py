@@ -356,6 +356,7 @@ def _playlist(arguments: list[str]) -> int:
     parser.add_argument(
         "--within-cluster", action="store_true", help="with --like: only from the liked items' clusters"
     )
+    parser.add_argument("--popular", action="store_true", help="with --cluster: the most popular items first")
     parser.add_argument("--size", type=int, default=30, help="number of items (default: 30)")
     parser.add_argument(
         "--per-creator", type=int, default=2, metavar="N", help="at most N items per creator (default: 2; 0: no limit)"
@@ -388,6 +389,7 @@ def _playlist(arguments: list[str]) -> int:
         out=options.out,
         force=options.force,
         url_template=options.url_template,
+        popular=options.popular,
     )
     with Library.open(options.folder, show_progress) as library:
         playlist = make_playlist(library, request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,18 +107,37 @@ class Candidates:
 CandidateSource = Callable[[int], Candidates]
 
 
-def from_cluster(library: Library, cluster: int, options: PlaylistOptions = PlaylistOptions()) -> Playlist:
-    """Make a playlist of a cluster, nearest to its centre first. Raises NotFound for an unknown cluster."""
+def from_cluster(
+    library: Library, cluster: int, options: PlaylistOptions = PlaylistOptions(), *, popular: bool = False
+) -> Playlist:
+    """Make a playlist of a cluster, nearest to its centre first, or the most popular first (regardless of the diversity).
+
+    Raises NotFound for an unknown cluster, and InputError for ``popular`` where the export has no popularity.
+    """
     described = library.cluster(cluster)
+    if popular and not library.has("popularity"):
+        raise InputError("the export has no popularity; data.roles.popularity=COLUMN names its column in a job")
+
+    def distances(ranks: np.ndarray) -> np.ndarray:
+        away = np.asarray(library.column("distance")[ranks], dtype=np.float64)
+        unsure = 1 - np.asarray(library.column("confidence")[ranks], dtype=np.float64)
+        return np.nan_to_num(np.where(np.isnan(away), unsure, away), nan=math.inf)
 
     def nearest(count: int) -> Candidates:
         ranks = library.cluster_ranks(cluster, "central", limit=count)
-        away = np.asarray(library.column("distance")[ranks], dtype=np.float64)
-        unsure = 1 - np.asarray(library.column("confidence")[ranks], dtype=np.float64)
-        return Candidates(ranks, np.nan_to_num(np.where(np.isnan(away), unsure, away), nan=math.inf))
+        return Candidates(ranks, distances(ranks))
 
-    chosen = choose(library, nearest, described.size, options)
-    return _playlist(described.name, chosen, options, {"cluster": cluster})
+    def most_popular(count: int) -> Candidates:
+        ranks = library.cluster_ranks(cluster, "popular", limit=count)
+        return Candidates(ranks, np.arange(len(ranks), dtype=np.float64))
+
+    if not popular:
+        chosen = choose(library, nearest, described.size, options)
+        return _playlist(described.name, chosen, options, {"cluster": cluster})
+    chosen = choose(library, most_popular, described.size, replace(options, diversity=0.0))
+    away = distances(np.array([entry.item.rank for entry in chosen], dtype=np.int64))
+    chosen = tuple(PlaylistEntry(entry.item, float(d)) for entry, d in zip(chosen, away, strict=True))
+    return _playlist(described.name, chosen, options, {"cluster": cluster, "popular": True})
 
 
 def from_liked(

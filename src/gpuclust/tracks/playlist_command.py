@@ -32,8 +32,11 @@ class PlaylistRequest:
     out: Path | None
     force: bool
     url_template: str | None = None
+    popular: bool = False
 
     def __post_init__(self) -> None:
+        if self.popular and (self.cluster is None or self.like or self.taste is not None):
+            raise InputError("--popular goes with --cluster alone")
         if self.like and self.taste is not None:
             raise InputError("give --like or --taste, not both")
         if self.cluster is None and not self.like and self.taste is None:
@@ -64,7 +67,7 @@ def make_playlist(library: Library, request: PlaylistRequest) -> Playlist:
     if request.taste is not None:
         return from_taste(library, parse_taste(request.taste), request.options, cluster=request.cluster)
     assert request.cluster is not None
-    return from_cluster(library, request.cluster, request.options)
+    return from_cluster(library, request.cluster, request.options, popular=request.popular)
 
 
 def output_playlist(playlist: Playlist, request: PlaylistRequest) -> None:
