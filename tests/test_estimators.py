@@ -49,7 +49,7 @@ def _drawn_by_row(estimator: Any) -> dict[str, str]:
         gc.DBSCAN(),
         gc.DBSCAN(eps="auto", min_samples=3, border=False),
         gc.PLSCAN(),
-        gc.SpectralClustering(n_clusters=3, n_landmarks=20),
+        gc.SpectralClustering(n_clusters=3, n_landmarks=20, n_init=1),
         *([gc.Leiden()] if find_spec("igraph") else []),
     ],
     expected_failed_checks=_drawn_by_row,
