@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import gpuclust as gc
 from gpuclust.cli import main
 from gpuclust.config import Config, DataConfig
 from gpuclust.describe import advice, describe, described_data
+from gpuclust.edits import merge_clusters
 from gpuclust.errors import ConfigurationError
 from gpuclust.pages.cards import cards
 from gpuclust.pipeline import start
@@ -67,6 +69,18 @@ def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(run.export(tmp_path_factory.mktemp("export") / "out"))
+
+
+def test_a_merged_cluster_is_described_by_its_categories(
+    run: Any, folder: Path, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(folder, tmp_path / "out"))
+    (merged,) = [row for row in merge_clusters(out, [0, 1]).clusters if row["cluster"] == 0]
+    own = frame[run.labels_ <= 1]
+    assert merged["size"] == len(own)
+    for genre in GENRES:
+        assert merged[f"mean_genre={genre}"] == pytest.approx((own["genre"] == genre).mean())
+    assert "=" not in merged["name"] + merged["description"], "the words of the columns, not the names of the features"
 
 
 @pytest.fixture(scope="module")

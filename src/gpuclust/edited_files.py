@@ -253,5 +253,8 @@ def _described(manifest: Manifest, labels: np.ndarray) -> Profile:
         stats = replace(stats, vectors=points, words=words)
     config = manifest.text.get("config") or {}
     preset = str((config.get("data") or {}).get("preset") or "none")
-    found = profile(stats, features, labels, distance=distance, confidence=confidence, preset=preset)
+    encodings = Bundle.load_preparation(manifest.folder / MODEL).encodings
+    found = profile(
+        stats, features, labels, distance=distance, confidence=confidence, preset=preset, encodings=encodings
+    )
     return with_rules(found, stats, labels, seed=int(config.get("seed") or 0))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.kmeans import membership
+from gpuclust.model.kmeans import membership, soft
 from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
 
 KD_TREE_COLUMNS = 16
@@ -71,4 +71,6 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("agglomerative", ARRAYS, place, check=check))
+register_rule(
+    PredictionRule("agglomerative", ARRAYS, place, check=check, soft=soft, outlier="distance to the nearest centre")
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuclust.errors import ModelError
-from gpuclust.model.kmeans import membership, squared_distances
+from gpuclust.model.kmeans import membership, soft, squared_distances
 from gpuclust.model.prediction import ArraySpec, Options, Parameters, Place, Placed, PredictionRule, register_rule
 
 ARRAYS = {
@@ -54,4 +54,6 @@ def place(parameters: Parameters, options: Options) -> Place:
     return run
 
 
-register_rule(PredictionRule("bisecting", ARRAYS, place, check=check))
+register_rule(
+    PredictionRule("bisecting", ARRAYS, place, check=check, soft=soft, outlier="distance to the nearest centre")
+)
