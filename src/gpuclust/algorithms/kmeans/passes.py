@@ -279,13 +279,26 @@ def _farthest(wanted: int, squares: np.ndarray, rows: np.ndarray, *arrays: np.nd
     return FarthestRows(wanted, squares[order], rows[order], *(array[order] for array in arrays))
 
 
+def _squares(
+    X: np.ndarray, frame: Frame, labels: np.ndarray | None = None, centers: np.ndarray | None = None
+) -> np.ndarray:
+    """The squared distances (n,) float64 of rows to the centres of their labels, by default to the origin, a few rows at a time."""
+    found = np.empty(len(X))
+    for at in range(0, len(X), ROWS):
+        z = (X[at : at + ROWS] - frame.origin) * frame.scale
+        if labels is not None and centers is not None:
+            z -= centers[labels[at : at + ROWS]]
+        found[at : at + ROWS] = (z**2).sum(axis=1)
+    return found
+
+
 def farthest_rows(run: Run, seen: RowFrame, key: PassKey, centers: np.ndarray, wanted: int) -> list[FarthestRows]:
     """The rows of each block that are farthest from their centres."""
     labels, weight, frame = labels_of(run, seen, key, centers), _weight_of(run, seen), seen.frame
     found = []
     for start, stop in run.edges:
         own = labels[start:stop]
-        squares = (((run.X[start:stop] - frame.origin) * frame.scale - centers[own]) ** 2).sum(axis=1)
+        squares = _squares(run.X[start:stop], frame, own, centers)
         n = min(wanted, stop - start)
         least = np.partition(squares, -n)[-n]
         rows = np.flatnonzero(squares >= least)
@@ -299,7 +312,7 @@ def square_norms(run: Run, frame: Frame, weight: np.ndarray) -> list[float]:
     """The weighted sum of the squared norms of each block, in the coordinates of the frame."""
     found = []
     for start, stop in run.edges:
-        squares = (((run.X[start:stop] - frame.origin) * frame.scale) ** 2).sum(axis=1)
+        squares = _squares(run.X[start:stop], frame)
         own = weight[run.first_row + start : run.first_row + stop]
         found.append(float(squares @ own if len(own) else squares.sum()))
     return found
