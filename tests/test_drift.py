@@ -201,18 +201,18 @@ def test_in_python_a_model_measures_the_drift_of_a_frame(export: Path) -> None:
     assert set(found["kind"]) == {"feature", "clusters", "distance", "confidence"}
 
 
-def test_vectors_have_the_indices_of_their_distances_only(tmp_path: Path, store_template: Path) -> None:
+def test_vectors_have_the_indices_of_their_distances_only() -> None:
     rng = np.random.default_rng(0)
 
     def table(centres: list[int], n: int = 300) -> pd.DataFrame:
         values = np.eye(32)[rng.choice(centres, n)] + 0.1 * rng.normal(size=(n, 32))
         return pd.DataFrame({"id": range(n), "embedding": list(values.astype(np.float32))})
 
-    made = made_export(table([0, 1, 2]), tmp_path / "export", store_template, "scale=unit", "cluster.n_clusters=3",
-                       features=["embedding"])  # fmt: skip
-    model = gc.load_model(made)
-    alike = model.drift(table([0, 1, 2], 200))
+    run = gc.fit(
+        table([0, 1, 2]), gc.KMeans(n_clusters=3), features=["embedding"], scale="unit", tracking=None, progress=False
+    )
+    alike = run.model.drift(table([0, 1, 2], 200))
     assert alike["kind"].tolist() == ["clusters", "distance", "confidence"], "and no index for each of 32 values"
     assert (alike["psi"] < alike["chance"]).all()
-    moved = model.drift(table([0, 1, 2, 9], 200))
+    moved = run.model.drift(table([0, 1, 2, 9], 200))
     assert moved.loc["the distance to the own centre", "psi"] > 0.25
