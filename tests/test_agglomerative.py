@@ -20,12 +20,14 @@ from gpuclust.algorithms.agglomerative import AgglomerativeConfig
 from gpuclust.algorithms.agglomerative.linkage import LINKAGES, cut, merge_tree
 from gpuclust.algorithms.registry import FitInput, fit
 from gpuclust.cli import main
+from gpuclust.compose import compose
 from gpuclust.errors import FitError, ModelError
 from gpuclust.model import agglomerative as model
 from gpuclust.report import figures
 from gpuclust.runtime.blocks import BLOCK_ROWS, MemoryBlocks
 from gpuclust.runtime.cache import ResultCache
 from gpuclust.runtime.cpu import CpuBackend
+from gpuclust.runtime.forecast import forecast
 from tests.fitting import fit_one
 from tests.journey import Journey, assert_predictions_are_the_labels, journey
 
@@ -136,6 +138,16 @@ def test_what_cannot_be_clustered_is_refused() -> None:
     with pytest.raises(FitError, match="n_clusters=3 is more than the 2 distinct rows"):
         fit_one(np.repeat([[0.0], [1.0]], 10, axis=0), AgglomerativeConfig(n_clusters=3))
     assert main(["data=catalogue", "cluster=agglomerative", "cluster.n_leaves=3", "cluster.n_clusters=4"]) == 2
+
+
+def test_the_forecast_counts_the_distances_of_all_pairs_of_leaves() -> None:
+    """In memory and on disk, and the centres that each row is compared with."""
+    million = ["data=catalogue", "data.n_rows=1000000"]
+    tree = [*million, "cluster=agglomerative"]
+    auto, many = (forecast(compose([*tree, f"cluster.n_leaves={n}"])) for n in ("auto", 20_000))
+    more = 8 * (20_000**2 - 2_000**2)
+    assert many.resident_bytes - auto.resident_bytes == many.disk_bytes - auto.disk_bytes == more
+    assert many.seconds > auto.seconds > forecast(compose([*million, "cluster=kmeans"])).seconds
 
 
 def test_a_model_with_impossible_arrays_is_refused(cloud: np.ndarray) -> None:

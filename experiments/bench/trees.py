@@ -2,6 +2,7 @@
 
     python experiments/bench/trees.py                     # 20,000 rows, about a minute on two cores
     python experiments/bench/trees.py --rows 114000       # all real tracks
+    python experiments/bench/trees.py --large 1000000     # a sweep of Ward over a million rows: seconds and peak memory
 
 Quality is the inertia of a clustering over that of K-Means with ten starts at the same size: 1 is equal, larger is worse. BIRCH is scikit-learn's, with
 its threshold at a fifth of the mean distance of two rows, followed by Ward of its subclusters; its time is that of one fit and of a cut for each size.
@@ -11,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
+import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
-from common import heading, interleaved, real_tracks, write
+import psutil
+from common import enlarged, heading, interleaved, real_tracks, write
 from sklearn.cluster import AgglomerativeClustering, Birch, BisectingKMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -59,10 +63,45 @@ def inertia(X: np.ndarray, labels: np.ndarray) -> float:
     return total
 
 
+def large(n_rows: int) -> None:
+    """A sweep of agglomerative clustering over many rows: its seconds, what the process held before it, and its peak."""
+    X, source = real_tracks(10, dtype=np.float32)
+    X = enlarged(X, n_rows)
+    title = "Agglomerative clustering of many rows"
+    facts = heading(title, f"{source}, enlarged to {n_rows:,} rows", f"a sweep over the sizes {SIZES}")
+    before = psutil.Process().memory_info().rss
+    start = time.perf_counter()
+    labels = fitted("agglomerative", X)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = [inertia(X, of_size) for of_size in labels]
+    best = [inertia(X, of_size) for of_size in fitted("kmeans", X, n_init=1)]
+    ratio = [a / b for a, b in zip(found, best, strict=True)]
+    print(f"{seconds:.1f} s, peak {peak / 1e9:.2f} GB, {(peak - before) / 1e9:.2f} GB above the rows and the libraries")
+    print("inertia over K-Means' with one start: " + " ".join(f"{r:.3f}" for r in ratio))
+    record = {"seconds": seconds, "peak_bytes": peak, "before_bytes": before, "inertia_over_kmeans": ratio}
+    write(
+        "trees_large",
+        {
+            "environment": facts,
+            "load": os.getloadavg()[0],
+            "source": source,
+            "n_rows": n_rows,
+            "sizes": SIZES,
+            **record,
+        },
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=20_000)
-    n_rows = parser.parse_args().rows
+    parser.add_argument("--large", type=int, default=0)
+    asked = parser.parse_args()
+    if asked.large:
+        large(asked.large)
+        return
+    n_rows = asked.rows
     X, source = real_tracks(10, dtype=np.float32)
     X = np.ascontiguousarray(X[np.random.default_rng(0).permutation(len(X))[:n_rows]])
     facts = heading("Trees of clusters", f"{source}: {len(X):,} rows", f"a sweep over the sizes {SIZES}")

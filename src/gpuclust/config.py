@@ -378,6 +378,11 @@ class ClusterConfig:
         """The memory of a fit beyond what ``forecast`` counts, in bytes."""
         return 0
 
+    def fit_clusters(self, n_rows: int) -> int:
+        """The number of clusters or components that each row is compared with in a fit."""
+        n_clusters = getattr(self, "n_clusters", None)
+        return n_clusters if isinstance(n_clusters, int) else 8
+
 
 @dataclass
 class ScoreConfig:

@@ -15,6 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 import gpuclust as gc
+from gpuclust.algorithms.agglomerative import AgglomerativeConfig
+from gpuclust.algorithms.bayesian import BayesianGmmConfig
+from gpuclust.algorithms.bisecting import BisectingConfig
 from gpuclust.algorithms.dbscan import DbscanConfig
 from gpuclust.algorithms.hdbscan import HdbscanConfig
 from gpuclust.algorithms.kmeans import KMeansConfig
@@ -48,12 +51,16 @@ SHAPES = [GmmConfig(n_clusters=3, max_iter=2, covariance_type=shape, engine=engi
 TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method, exact=exact)
          for size, method, exact in product((15, "auto"), ("eom", "leaf"), (False, True))]  # fmt: skip
 
+STAGES = [AgglomerativeConfig(n_clusters=3), AgglomerativeConfig(n_clusters=3, n_leaves=20),
+          BisectingConfig(n_clusters=3, max_iter=5), BayesianGmmConfig(max_components=3)]  # fmt: skip
 RADII = [DbscanConfig(eps=eps, min_samples=5) for eps in (0.6, 0.9, "auto")]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "configs", [KMEANS, MIXTURES, SHAPES, TREES, RADII], ids=["kmeans", "mixture", "shapes", "hdbscan", "dbscan"]
+    "configs",
+    [KMEANS, MIXTURES, SHAPES, TREES, RADII, STAGES],
+    ids=["kmeans", "mixture", "shapes", "hdbscan", "dbscan", "stages"],
 )
 def test_every_job_of_a_sweep_ends_with_a_model_that_serves(
     configs: list[ClusterConfig], dtype: str, tmp_path: Path
@@ -66,10 +73,11 @@ def test_every_job_of_a_sweep_ends_with_a_model_that_serves(
         labels = run.labels_
         assert_metrics_of(run, labels, scaled(table), dtype)
         np.testing.assert_array_equal(run.predict(table)["cluster"], labels)
-        if (engine := getattr(config, "engine", getattr(config, "exact", None))) in exported:
+        kind = f"{config.name} {getattr(config, 'engine', getattr(config, 'exact', None))}"
+        if kind in exported:
             continue
-        exported.add(engine)
-        folder = run.export(tmp_path / str(engine))
+        exported.add(kind)
+        folder = run.export(tmp_path / kind)
         np.testing.assert_array_equal(gc.load_model(folder).predict(table)["cluster"], labels)
 
 

@@ -257,7 +257,8 @@ class _Need:
             kept = float(self.n_rows)
             run = min(n, RUN_BLOCKS * BLOCK_ROWS) * 8.0 * (size.n_features + self.n_columns)
             drawn = 8 * n if kept < n else 0.0  # the numbers of the rows, of which a sample is drawn
-            return {"disk_base": 1.0, "disk_row": kept, "fixed": run + kept * RESULT_BYTES + drawn}
+            of_fit = self.config.cluster.fit_bytes(self.n_rows, self.n_columns)
+            return {"disk_base": 1.0, "disk_row": kept, "fixed": run + kept * RESULT_BYTES + drawn + of_fit}
         return {
             "base": 1.0,
             "number": n * (size.n_features - size.n_vector_values),
@@ -379,16 +380,13 @@ def _total(terms: Mapping[str, float], kind: str) -> float:
 
 def _kmeans_work(cluster: Any, n_rows: int, n_columns: int) -> float:
     """Distances from rows to centres, in all starts."""
-    sizes = (getattr(cluster, name, None) for name in ("n_clusters", "n_init"))
-    k, n_init = (
-        size if isinstance(size, (int, float)) else default for size, default in zip(sizes, (8, 1), strict=True)
-    )
-    return float(n_rows) * n_columns * k * n_init
+    n_init = getattr(cluster, "n_init", 1)
+    return float(n_rows) * n_columns * cluster.fit_clusters(n_rows) * (n_init if isinstance(n_init, int) else 1)
 
 
 def _gmm_work(cluster: Any, n_rows: int, n_columns: int) -> float:
     wide = n_columns if cluster.covariance_type in ("full", "tied") else 4
-    return float(n_rows) * n_columns * wide * cluster.n_clusters * cluster.n_init
+    return float(n_rows) * n_columns * wide * cluster.fit_clusters(n_rows) * cluster.n_init
 
 
 def _hdbscan_work(cluster: Any, n_rows: int, n_columns: int) -> float:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+MAX_ROWS, MAX_CENTERS = 5_000, 2_000
+"""``n_leaves=auto``: the tree of up to so many distinct rows is exact; of more rows it has so many K-Means centres."""
+
+
 @dataclass
 class AgglomerativeConfig(ClusterConfig):
     """Agglomerative clustering (Ward 1963; nearest-neighbour chains of Murtagh 1983).
@@ -32,6 +36,21 @@ class AgglomerativeConfig(ClusterConfig):
     each pair of leaves."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
     """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+
+    def leaf_limits(self) -> tuple[int, int]:
+        """The largest number of distinct rows that are leaves themselves, and the number of K-Means centres of more rows."""
+        n_leaves = self.n_leaves
+        return (n_leaves, n_leaves) if isinstance(n_leaves, int) else (MAX_ROWS, MAX_CENTERS)
+
+    def fit_clusters(self, n_rows: int) -> int:
+        """See ClusterConfig."""
+        n_exact, n_centers = self.leaf_limits()
+        return self.n_clusters if n_rows <= n_exact else n_centers
+
+    def fit_bytes(self, n_rows: int, n_columns: int) -> int:
+        """See ClusterConfig: the distances of all pairs of leaves."""
+        n_exact, n_centers = self.leaf_limits()
+        return 8 * (n_rows if n_rows <= n_exact else n_centers) ** 2
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""

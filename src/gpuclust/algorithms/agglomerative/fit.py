@@ -20,8 +20,6 @@ from gpuclust.runtime.cache import key
 from gpuclust.runtime.deduplicate import distinct_rows
 from gpuclust.runtime.passes import PerRow, as_blocks
 
-MAX_ROWS, MAX_CENTERS = 5_000, 2_000
-"""``n_leaves=auto``: the tree of up to so many distinct rows is exact; of more rows it has so many K-Means centres."""
 CENTER_ITERATIONS = 10
 """The iterations of the K-Means that finds leaves. Its centres need not converge: they only stand for the rows around them. On 200,000 rows ×
 10, 30 iterations lower the inertia of 1,000 centres by 1 %, and the agreement of the clusters with the true groups is the same."""
@@ -68,8 +66,7 @@ def dendrogram(data: FitInput, config: AgglomerativeConfig) -> Dendrogram:
 def _leaves(data: FitInput, config: AgglomerativeConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """The leaves, their numbers of rows, the leaf of each row, and whether the leaves are K-Means centres."""
     n_rows = data.X.shape[0]
-    n_leaves = config.n_leaves
-    n_exact, n_centers = (n_leaves, n_leaves) if isinstance(n_leaves, int) else (MAX_ROWS, MAX_CENTERS)
+    n_exact, n_centers = config.leaf_limits()
     X = data.X
     if isinstance(X, RowBlocks):
         X = X.take(np.arange(n_rows)) if n_rows <= n_exact else None

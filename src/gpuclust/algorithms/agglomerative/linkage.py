@@ -24,17 +24,17 @@ def merge_tree(points: np.ndarray, weights: np.ndarray, linkage: str) -> np.ndar
 
 def pair_distances(points: np.ndarray, weights: np.ndarray, linkage: str) -> np.ndarray:
     """The distances (m, m) that the merges start from, infinite on the diagonal; of ``ward`` twice the increase of the sum of squares."""
-    from scipy.spatial.distance import pdist, squareform
+    from scipy.spatial.distance import cdist
 
     if linkage == "ward":
-        distance = squareform(pdist(points, "sqeuclidean"))
+        distance = cdist(points, points, "sqeuclidean")
         distance *= weights
         distance *= weights[:, None]
         distance *= 2.0
         for i, weight in enumerate(weights):
             distance[i] /= weight + weights
     else:
-        distance = squareform(pdist(points))
+        distance = cdist(points, points)
     np.fill_diagonal(distance, np.inf)
     return np.asarray(distance)
 

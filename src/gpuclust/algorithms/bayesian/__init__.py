@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gpuclust.algorithms.registry import Algorithm
 from gpuclust.config import ClusterConfig, number, one_of
@@ -15,6 +16,8 @@ class BayesianGmmConfig(ClusterConfig):
     ``max_components`` is the largest number of clusters: components that the rows do not support get a weight near 0. A component that is the
     likeliest of no row is left out of the result.
     """
+
+    forecast: ClassVar[str] = "gmm"
 
     name: str = one_of("bayesian_gmm", "bayesian_gmm")
     max_components: int = number(20, low=1, spare_rows=0)
@@ -39,6 +42,14 @@ class BayesianGmmConfig(ClusterConfig):
     """Stop when an iteration raises the lower bound of the mean log-likelihood of a row by less."""
     reg_covar: float = number(1e-6, low=0)
     """Added to the diagonal of each covariance."""
+
+    def fit_clusters(self, n_rows: int) -> int:
+        """See ClusterConfig."""
+        return self.max_components
+
+    def fit_bytes(self, n_rows: int, n_columns: int) -> int:
+        """See ClusterConfig: the rows in float64, and three arrays of the probabilities of all components."""
+        return 8 * n_rows * (n_columns + 3 * self.max_components)
 
 
 FIT = "gpuclust.algorithms.bayesian.fit:fit"

@@ -48,6 +48,10 @@ class KMeansConfig(ClusterConfig):
         """Whether the sizes of clusters are limited."""
         return self.min_size is not None or self.max_size is not None
 
+    def fit_bytes(self, n_rows: int, n_columns: int) -> int:
+        """See ClusterConfig: the costs of all rows and clusters, where the sizes are limited."""
+        return 8 * n_rows * self.n_clusters if self.limited else 0
+
     def complaint(self) -> str | None:
         """See ClusterConfig."""
         if self.min_size is None or self.max_size is None or self.min_size <= self.max_size:
