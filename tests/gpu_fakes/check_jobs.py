@@ -51,8 +51,7 @@ SHAPES = [GmmConfig(n_clusters=3, max_iter=2, covariance_type=shape, engine=engi
 TREES = [HdbscanConfig(min_cluster_size=size, min_samples=5, cluster_selection_method=method, exact=exact)
          for size, method, exact in product((15, "auto"), ("eom", "leaf"), (False, True))]  # fmt: skip
 
-STAGES = [AgglomerativeConfig(n_clusters=3), AgglomerativeConfig(n_clusters=3, n_leaves=20),
-          BisectingConfig(n_clusters=3, max_iter=5), BayesianGmmConfig(max_components=3)]  # fmt: skip
+STAGES = [AgglomerativeConfig(n_clusters=3, n_leaves=6), BisectingConfig(n_clusters=3, max_iter=3, n_init=1), BayesianGmmConfig(max_components=3)]  # fmt: skip
 RADII = [DbscanConfig(eps=eps, min_samples=5) for eps in (0.6, 0.9, "auto")]
 
 
