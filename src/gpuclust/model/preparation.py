@@ -150,7 +150,7 @@ class Projection:
         return {name: getattr(self, name) for name in self.ARRAYS}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Projection:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """The projection that `to_arrays` gave."""
         mean, components, variance, ratio, scale = (arrays[name] for name in cls.ARRAYS)
         return cls(mean, components, variance, ratio, scale)
