@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.decomposition import FactorAnalysis
+from threadpoolctl import threadpool_limits
 
 import gpuclust as gc
 from gpuclust.config import ReduceConfig
@@ -23,7 +24,7 @@ from gpuclust.runtime.cpu import CpuBackend
 BACKEND = CpuBackend()
 
 
-def of_factors(n: int = 3000, n_features: int = 8) -> np.ndarray:
+def of_factors(n: int = 400, n_features: int = 8) -> np.ndarray:
     """Rows of two factors and noise of a different size in each feature."""
     rng = np.random.default_rng(0)
     loadings = rng.normal(size=(2, n_features))
@@ -34,25 +35,30 @@ def fa(n_components: Any = 2, **options: Any) -> ReduceConfig:
     return ReduceConfig("fa", n_components, **options)
 
 
+@pytest.fixture(scope="module")
+def reference() -> FactorAnalysis:
+    """scikit-learn's, of all rows; in one thread, which is much faster where other processes use the cores."""
+    with threadpool_limits(1):
+        return FactorAnalysis(2, svd_method="lapack").fit(of_factors())
+
+
 class TestFactorAnalysis:
     """`reduce=fa`."""
 
     @pytest.mark.parametrize("in_blocks", [False, True])
-    def test_scores_are_those_of_scikit_learn(self, in_blocks: bool) -> None:
+    def test_scores_are_those_of_scikit_learn(self, in_blocks: bool, reference: FactorAnalysis) -> None:
         X = of_factors()
         found = factors(fit_components(MemoryBlocks(X) if in_blocks else X, BACKEND), fa())
-        reference = FactorAnalysis(2, svd_method="lapack").fit(X)
         expected = reference.transform(X)
         scores = found.transform(X)
         signs = np.sign((scores * expected).sum(axis=0))
         # Both take the same steps, from moments that are summed in another order.
         np.testing.assert_allclose(scores * signs, expected, atol=1e-6)
 
-    def test_the_share_of_the_variance_is_that_of_the_loadings(self) -> None:
+    def test_the_share_of_the_variance_is_that_of_the_loadings(self, reference: FactorAnalysis) -> None:
         X = of_factors()
         found = factors(fit_components(X, BACKEND), fa())
-        loadings = FactorAnalysis(2, svd_method="lapack").fit(X).components_
-        assert found.explained_share == pytest.approx((loadings**2).sum() / X.var(axis=0).sum(), abs=1e-3)
+        assert found.explained_share == pytest.approx((reference.components_**2).sum() / X.var(axis=0).sum(), abs=1e-3)
 
     def test_fewer_rows_than_features(self) -> None:
         X = of_factors(7)
@@ -92,11 +98,9 @@ def by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sweep_after_umap_says_that_its_distances_are_not_those_of_the_data(by_columns: None, tmp_path: Any) -> None:
-    table = pd.DataFrame(of_factors(300), columns=list("abcdefgh"))
+    table = pd.DataFrame(of_factors(150), columns=list("abcdefgh"))
     config = {"reduce": "umap", "reduce.n_components": 2}
-    found = gc.sweep(
-        table, gc.KMeans(n_clusters=[2, 3, 4]), config=config, tracking=None, backend="cpu", progress=False
-    )
+    found = gc.sweep(table, gc.KMeans(n_clusters=[2, 3]), config=config, tracking=None, backend="cpu", progress=False)
     assert found.verdict.text.endswith("This is of the positions after reduce=umap, not of the data.")
     assert any(text.startswith("distances after reduce=umap are not those of the data") for text in found.warnings)
     run = found.best
