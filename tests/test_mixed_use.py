@@ -158,6 +158,19 @@ def test_reasons_and_memberships_are_of_the_columns(
     assert why["contributions"] == pytest.approx(found.loc[0, columns].to_dict(), abs=1e-5)
 
 
+def test_a_merged_cluster_has_the_categories_of_its_rows(
+    run: Any, folder: Path, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    merge_clusters(copy, [0, 1])
+    merged = pq.read_table(copy / "clusters.parquet").to_pylist()[0]
+    shares = frame["genre"][run.labels_ < 2].value_counts(normalize=True)
+    genre = merged["categories"][0]
+    assert genre["column"] == "genre"
+    assert [s["fraction"] for s in genre["values"]] == pytest.approx(shares.tolist())
+    assert "genre=" not in merged["name"] + merged["description"]
+
+
 def test_describe_suggests_the_columns_of_categories(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.assign(note=[f"n{i}" for i in range(N)]).to_csv(tmp_path / "d.csv", index=False)
     (line,) = (line for line in advice(*describe(described_data(tmp_path / "d.csv"))) if "categorical" in line)
