@@ -1,6 +1,6 @@
 """Passes from 1 to 768 features: K-Means, mixtures and silhouettes compared with scikit-learn, and K-Means with FAISS.
 
-    python experiments/bench/dimensions.py           # about 90 seconds on two cores; needs faiss-cpu
+    python experiments/bench/dimensions.py           # about two minutes on two cores; needs faiss-cpu
 
 The rows are around 100 centres that overlap, float32 unless said otherwise. K-Means is a whole fit of 20 iterations from equal starting
 centres, with the labels of all rows; a mixture is one iteration of EM from equal parameters; a silhouette is exact or of every sixth row.
