@@ -10,13 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STARTED = re.compile(r"on (http://\S+/api/v1)")
+STARTED = re.compile(r"on (http://[^\s]+/api/v1)")
 
 
 def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """The process and the address that it printed."""
-    command = [sys.executable, "-m", "gpuclust", "serve", str(folder), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The process of `gpuclust serve` and the address that it printed."""
+    return started("serve", str(folder), *options)
+
+
+def started(*arguments: str, cwd: Path | None = None) -> tuple[subprocess.Popen[str], str]:
+    """The process of a command that serves, on a free port, and the address of its API."""
+    command = [sys.executable, "-m", "gpuclust", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
     assert process.stdout is not None
     found = STARTED.search(process.stdout.readline())
     if found is None:

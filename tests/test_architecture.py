@@ -13,7 +13,7 @@ import gpuclust
 PACKAGE = Path(gpuclust.__file__).parent
 # A file imports only from packages to the left of its own.
 ORDER = ("sanitize", "errors", "resources", "folders", "config", "model", "tracks", "pages", "data", "runtime", "algorithms", "reducers", "metrics", "analysis", "overrides",
-         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "drawing", "compare", "lineage", "predict", "promotion", "drift_log", "describe", "parity", "commands", "edit_commands", "model_commands", "estimators", "planning", "results", "api",
+         "compose", "report", "tracking", "pipeline", "choice", "assignments", "edited_files", "edits", "proposals", "export", "drawing", "compare", "lineage", "predict", "promotion", "drift_log", "describe", "parity", "submissions", "result_file", "commands", "edit_commands", "model_commands", "job_command", "estimators", "planning", "results", "api",
          "completion", "usage", "cli", "__main__")  # fmt: skip
 # The order inside each package: a file (or a package inside) imports only from those before a ``>`` to its left.
 INSIDE = {
@@ -39,9 +39,10 @@ INSIDE = {
     "reducers": "gpu > fa pacmap pca scalers transforms tsne umap > landmarks > maps neighbours > prepare",
     "report": "map_points page terminal text_collection > style > figures_curves figures_division figures_groups figures_lineage figures_maps figures_profile figures_tree notebook > figures_data figures_rows > figures",
     "runtime": "blocks cache cpu deduplicate dask gpu_errors jit memory threads > pinned plain_csv > cudf_frames > gpu jit_cuda nearest passes scratch > backend dask_blocks forecast order_statistics products vector_blocks > matrix",
-    "serve": "access connection neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > reasons > api_docs atlas routes > api > server > explorer",
+    "serve": "access connection measures neighbours params permutation records spelling text > averages export_reader problems schemas > export_info index middleware > search share > id_suggestions > library > reasons > api_docs atlas routes > api > server > explorer jobs",
     "serve/explorer": "address gate points settings tables texts transitions > session > charts > reasons > items > cluster_edits map_data > views > app > launch main",
     "serve/explorer/views": "clusters compare download overview playlist search trends > map",
+    "serve/jobs": "records > store > runner > api > service",
     "serve/index": "build > locate > open",
     "tracking": "carried claims current pyfunc recorder store_location > opening > registry > mlflow > ui",
     "tracks": "audio catalogue_names links playlist presets > catalogue playlist_files previews > playlist_command",
@@ -108,7 +109,7 @@ def test_a_file_imports_only_from_packages_to_its_left(path: Path) -> None:
         assert used <= SERVE, "serve/ is independent of the training code"
     else:
         right = {name for name in used if name == "serve" or ORDER.index(name) > ORDER.index(here)}
-        assert right <= ({"serve"} if here in ("commands", "edit_commands", "api") else set()), (
+        assert right <= ({"serve"} if here in ("commands", "edit_commands", "job_command", "api") else set()), (
             f"{here} is left of {right}"
         )
 

@@ -22,10 +22,11 @@ from gpuclust import __version__
 from gpuclust.commands import SUBCOMMANDS, command_parser
 from gpuclust.edit_commands import EDIT_COMMANDS
 from gpuclust.errors import ConfigurationError, GpuclustError, why
+from gpuclust.job_command import JOB_COMMANDS
 from gpuclust.model_commands import MODEL_COMMANDS
 from gpuclust.sanitize import mask, remember
 from gpuclust.tracking.store_location import INTERRUPTS, keep_logs_off_the_terminal
-from gpuclust.usage import usage
+from gpuclust.usage import usage, without_hydra
 
 if TYPE_CHECKING:
     from gpuclust.compose import Plan
@@ -113,19 +114,6 @@ def _dispatch(arguments: list[str]) -> int:
     return _run(arguments)
 
 
-# Options of Hydra's applications that gpuclust does not have, and what to use instead.
-_NOT_OPTIONS = {
-    "--resolve": "the configuration is always resolved; --cfg prints it",
-    "-p --package": "--cfg prints the whole configuration",
-    "-i --info": "gpuclust doctor shows the device and the versions, --cfg the configuration",
-    "--hydra-help": "gpuclust --help shows the options and the groups",
-    "-cn --config-name": "write experiments/NAME.yaml in a folder, and give --config-dir DIR experiments=NAME",
-    "-cp --config-path": "--config-dir DIR adds a folder of configuration files",
-    "--experimental-rerun": "the same command resumes; sweep.resume=false runs it again",
-    "-r --run": "a job is run without an option; -m runs a sweep",
-}
-
-
 def _demo(arguments: list[str]) -> int:
     return _run(["data=catalogue", *arguments], name="demo")
 
@@ -148,7 +136,13 @@ def _run(arguments: list[str], name: str = "run") -> int:
     parser.add_argument(
         "-cd", "--config-dir", type=Path, metavar="DIR", help="add a folder of configuration files, laid out like conf/"
     )
-    options = parser.parse_intermixed_args(_without_hydra(arguments))
+    parser.add_argument(
+        "--result",
+        type=Path,
+        metavar="FILE",
+        help="also write the run, the choice and the verdict into this file, as JSON",
+    )
+    options = parser.parse_intermixed_args(without_hydra(arguments))
     if not options.overrides and not options.cfg and not options.cost:
         if options.multirun:
             raise ConfigurationError(
@@ -171,7 +165,7 @@ def _run(arguments: list[str], name: str = "run") -> int:
         job.config.data.path = _absolute("data.path", job.config.data.path)
         job.config.data.join.path = _absolute("data.join.path", job.config.data.join.path)
         _resolve_within(job.config)
-    return _run_plan(planned, _command(arguments, planned.jobs[0].config))
+    return _run_plan(planned, _command(arguments, planned.jobs[0].config), options.result)
 
 
 def _resolve_within(config: Config) -> None:
@@ -233,30 +227,6 @@ def _command(arguments: list[str], config: Config) -> str:
     return f"gpuclust {shlex.join(mask(arguments))}".strip()
 
 
-def _without_hydra(arguments: Sequence[str]) -> list[str]:
-    """Remove the ``job`` of ``--cfg job``.
-
-    Raises ConfigurationError for an option that only Hydra applications have.
-    """
-    kept: list[str] = []
-    for word in arguments:
-        option = word.partition("=")[0]
-        for names, instead in _NOT_OPTIONS.items():
-            if option in names.split():
-                raise ConfigurationError(f"{option} is an option of Hydra that gpuclust does not have; {instead}")
-        if option in ("-c", "--cfg") and word != option:
-            kept.append(option)
-            word = word.partition("=")[2]
-        if kept[-1:] in (["-c"], ["--cfg"]) and word in ("job", "hydra", "all"):
-            if word != "job":
-                raise ConfigurationError(
-                    f"--cfg {word} would print settings of Hydra, which have no effect here; --cfg job prints the configuration"
-                )
-            continue
-        kept.append(word)
-    return kept
-
-
 def _data_choice(path: str) -> str:
     """The choice of the group ``data`` for a file, by its columns."""
     from gpuclust.data.source import detect_preset
@@ -306,8 +276,8 @@ def _show_configuration(planned: Plan) -> None:
     print(to_yaml(planned.jobs[0].config), end="")
 
 
-def _run_plan(planned: Plan, command: str) -> int:
-    """Run a plan and print its result."""
+def _run_plan(planned: Plan, command: str, result_file: Path | None = None) -> int:
+    """Run a plan, print its result, and write it to a file."""
     if any(getattr(job.config.cluster, "init_from", None) for job in planned.jobs):
         from gpuclust.choice import resolve_init
 
@@ -319,6 +289,10 @@ def _run_plan(planned: Plan, command: str) -> int:
         context = start(planned, live, command)
         gc.freeze()  # imported objects are permanent; scanning them in each collection costs 20 ms per job
         result = run_plan(planned, context)
+    if result_file is not None:
+        from gpuclust.result_file import write_result
+
+        write_result(result, result_file)
     _show_result(result, planned.jobs[0].config, context)
     return 1 if result.failed else 0
 
@@ -453,4 +427,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **SUBCOMMANDS,
     **EDIT_COMMANDS,
     **MODEL_COMMANDS,
+    **JOB_COMMANDS,
 }

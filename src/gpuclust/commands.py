@@ -248,7 +248,7 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
     parser.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="allowed CORS origins")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    _access_options(parser)
+    access_options(parser)
     options = parser.parse_args(arguments)
 
     from gpuclust.serve.server import serve
@@ -264,7 +264,8 @@ def _serve(arguments: list[str]) -> int:
     )
 
 
-def _access_options(parser: argparse.ArgumentParser) -> None:
+def access_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for host names and the token."""
     parser.add_argument(
         "--allowed-hosts",
         nargs="+",
@@ -298,7 +299,7 @@ def _explore(arguments: list[str]) -> int:
         help="URL template of the page of an item, e.g. 'https://example.org/{id}' (default: addresses in the export, or those of Spotify's ids)",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address and do not open a browser")
-    _access_options(parser)
+    access_options(parser)
     options = parser.parse_args(arguments)
 
     from gpuclust.serve.explorer.launch import explore

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 
+from gpuclust.errors import ConfigurationError
+
 # Command lines and their descriptions.
 COMMAND_LINES = (
     ("gpuclust [run] KEY=VALUE ...", "run one job: gpuclust data.path=tracks.csv cluster.n_clusters=6"),
@@ -31,6 +33,7 @@ COMMAND_LINES = (
     ("gpuclust predict DIR FILE --out FILE", "assign new rows to clusters (or predict models:/NAME@champion FILE)"),
     ("gpuclust promote NAME", "compare a registered model with its champion, and make it the champion"),
     ("gpuclust serve DIR", "serve an export as a JSON API"),
+    ("gpuclust jobs", "run a service that takes jobs over HTTP"),
     ("gpuclust explore DIR", "explore an export in the browser"),
     ("gpuclust atlas DIR", "open an export in Embedding Atlas (extra gpuclust[atlas])"),
     ("gpuclust playlist DIR --cluster N", "make a playlist from an export (or --like TITLE, --taste energy=0.8)"),
@@ -44,6 +47,7 @@ RUN_OPTIONS = (
         "print the memory and the time that the jobs will take (with --cfg after the configuration), and run nothing",
     ),
     ("-cd, --config-dir DIR", "add a folder of your own configuration files, laid out like conf/"),
+    ("--result FILE", "also write the run, the choice and the verdict into a file, as JSON"),
     (
         "-sc install=SHELL",
         'tab completion for bash, zsh (through bashcompinit) or fish: eval "$(gpuclust -sc install=bash)"',
@@ -52,6 +56,17 @@ RUN_OPTIONS = (
 GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca|fa|umap|pacmap{reducers} map=pca|umap|pacmap|tsne{maps}
 cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral|agglomerative|bayesian_gmm|bisecting{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
 workers=here|dask tracking=mlflow|none sweep=default report=default|full|none experiments=NAME"""
+# Options of Hydra's applications that gpuclust does not have, and what to use instead.
+_NOT_OPTIONS = {
+    "--resolve": "the configuration is always resolved; --cfg prints it",
+    "-p --package": "--cfg prints the whole configuration",
+    "-i --info": "gpuclust doctor shows the device and the versions, --cfg the configuration",
+    "--hydra-help": "gpuclust --help shows the options and the groups",
+    "-cn --config-name": "write experiments/NAME.yaml in a folder, and give --config-dir DIR experiments=NAME",
+    "-cp --config-path": "--config-dir DIR adds a folder of configuration files",
+    "--experimental-rerun": "the same command resumes; sweep.resume=false runs it again",
+    "-r --run": "a job is run without an option; -m runs a sweep",
+}
 STATUSES = (
     ("0", "all jobs finished"),
     ("1", "some job failed; the others are kept"),
@@ -125,3 +140,27 @@ def _entries(entries: Sequence[tuple[str, str]], width: int) -> str:
         else:
             lines += [_paragraph(name, width, indent=2), _paragraph(text, width, indent=6)]
     return "\n".join(lines)
+
+
+def without_hydra(arguments: Sequence[str]) -> list[str]:
+    """Remove the ``job`` of ``--cfg job``.
+
+    Raises ConfigurationError for an option that only Hydra applications have.
+    """
+    kept: list[str] = []
+    for word in arguments:
+        option = word.partition("=")[0]
+        for names, instead in _NOT_OPTIONS.items():
+            if option in names.split():
+                raise ConfigurationError(f"{option} is an option of Hydra that gpuclust does not have; {instead}")
+        if option in ("-c", "--cfg") and word != option:
+            kept.append(option)
+            word = word.partition("=")[2]
+        if kept[-1:] in (["-c"], ["--cfg"]) and word in ("job", "hydra", "all"):
+            if word != "job":
+                raise ConfigurationError(
+                    f"--cfg {word} would print settings of Hydra, which have no effect here; --cfg job prints the configuration"
+                )
+            continue
+        kept.append(word)
+    return kept

@@ -15,15 +15,13 @@ from gpuclust import __version__
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.encodings import CIRCULAR
 from gpuclust.model.manifest import MODEL
-from gpuclust.serve import api_docs, problems
+from gpuclust.serve import api_docs, measures, problems
 from gpuclust.serve.access import Access
 from gpuclust.serve.index.build import Progress
 from gpuclust.serve.library import Library
 from gpuclust.serve.middleware import API, GuardMiddleware
 from gpuclust.serve.params import MAX_BODY, parameter_examples
 from gpuclust.serve.routes import router
-from gpuclust.serve.schemas import Problem
-from gpuclust.serve.schemas import problems as problems_of
 from gpuclust.tracks.playlist import taste_range
 
 MIN_GZIP_BYTES = 1_000  # compression of smaller responses costs more than it saves
@@ -76,7 +74,10 @@ def create_app(
     )
     app.state.library = library
     app.state.model = Bundle.load(library.folder / MODEL)
+    app.state.measures = measures.Measures()
     app.include_router(api_docs.router)
+    app.include_router(api_docs.pages)
+    app.include_router(measures.router)
     app.include_router(router, prefix=API)
     problems.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=4)
@@ -87,7 +88,8 @@ def create_app(
         )  # fmt: skip
     app.add_middleware(
         GuardMiddleware, version=f"{__version__} {library.facts.key}", access=rules, max_body=max_body,
-        raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health",), open=api_docs.OPEN,
+        raw=(f"{API}/items/", f"{API}/creators/"), fresh=(f"{API}/health", measures.PATH), open=api_docs.OPEN,
+        measures=app.state.measures,
     )  # fmt: skip
     describe(app, library, rules)
     return app
@@ -100,9 +102,8 @@ def describe(app: FastAPI, library: Library, rules: Access) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
+            api_docs.add_problems(document, rules)
             schemas = document["components"]["schemas"]
-            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= problem.pop("$defs") | {"Problem": problem}
             number, missing = {"type": "number"}, {"type": "null"}
             value = {"anyOf": [number, missing]}
             lists = {
@@ -122,13 +123,8 @@ def describe(app: FastAPI, library: Library, rules: Access) -> None:
             schemas["Rows"]["example"] = {
                 "rows": [dict(item.features) for item in library.at(range(min(2, len(library))))]
             }
-            if rules.token:
-                document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-                document["security"] = [{"token": []}]
             for path in document["paths"].values():
                 for operation in path.values():
-                    if rules.token:
-                        operation["responses"] |= {str(k): v for k, v in problems_of(401).items()}
                     parameter_examples(examples_of(library), operation)
         return app.openapi_schema or {}
 

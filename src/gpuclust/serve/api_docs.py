@@ -1,16 +1,19 @@
 """Pages about the API: ``/`` with links, ``/docs`` with Swagger UI, which is part of the package, and ``/api/v1`` as links in JSON.
 
-They show nothing of the export, so they need no token. Swagger UI reads ``openapi.json``, with the token that its user gives.
+They show nothing of the export, so they need no token. ``pages`` has Swagger UI, which any API can use, ``router`` the links of that of an export. Swagger UI reads ``openapi.json``, with the token that its user gives.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel
 
+from gpuclust.serve import schemas
+from gpuclust.serve.access import Access
 from gpuclust.serve.middleware import API
 from gpuclust.serve.problems import Json, Problem
 
@@ -42,6 +45,7 @@ DOCS = f"""{HEAD}<link rel="stylesheet" href="docs/swagger-ui.css">
 """
 
 router = APIRouter()
+pages = APIRouter()
 
 
 class Links(BaseModel):
@@ -53,6 +57,7 @@ class Links(BaseModel):
     export: str
     clusters: str
     search: str
+    metrics: str
 
 
 LINKS = Links(
@@ -62,6 +67,7 @@ LINKS = Links(
     export=f"{API}/export",
     clusters=f"{API}/clusters",
     search=f"{API}/search?q=",
+    metrics="/metrics",
 )
 INDEX = f"""{HEAD}<style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem; color-scheme: light dark; }}
@@ -75,6 +81,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem aut
 <li><a href="{API[1:]}/export">The export</a>: its run, scores and verdict</li>
 <li><a href="{API[1:]}/clusters">Clusters</a></li>
 <li><a href="{API[1:]}/health">State of the server</a></li>
+<li><a href="metrics">Measurements for Prometheus</a></li>
 <li><a href="{API[1:]}/openapi.json">OpenAPI document</a></li>
 </ul>
 </body>
@@ -88,13 +95,13 @@ async def index() -> HTMLResponse:
     return HTMLResponse(INDEX)
 
 
-@router.get("/docs", include_in_schema=False)
+@pages.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
     """The page with Swagger UI."""
     return HTMLResponse(DOCS, headers={"content-security-policy": POLICY})
 
 
-@router.get("/docs/{name}", include_in_schema=False)
+@pages.get("/docs/{name}", include_in_schema=False)
 async def docs_file(name: str) -> FileResponse:
     """A file of Swagger UI. Raises Problem for any other name."""
     if name not in MEDIA:
@@ -106,3 +113,16 @@ async def docs_file(name: str) -> FileResponse:
 async def links() -> Json:
     """Where the parts of the API are."""
     return Json(LINKS.model_dump())
+
+
+def add_problems(document: dict[str, Any], rules: Access) -> None:
+    """Add the schema of a problem document to an OpenAPI document, and the token with the status 401 if one is required."""
+    problem = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"] |= problem.pop("$defs") | {"Problem": problem}
+    if not rules.token:
+        return
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"] |= {str(status): said for status, said in schemas.problems(401).items()}

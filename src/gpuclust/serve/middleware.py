@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpuclust.serve.access import Access
+from gpuclust.serve.measures import Measures
 from gpuclust.serve.problems import problem
 
 API = "/api/v1"
@@ -34,49 +36,57 @@ class GuardMiddleware:
     """Applies access rules, a body limit and caching to an application.
 
     Args:
-        version: identifies the content of the export; with path and query it makes the ETag of a GET.
+        version: identifies the content of the export; with path and query it makes the ETag of a GET. None: responses change at any
+            time, and have no ETag.
         access: allowed host names and the required token; a CORS preflight request has no token.
         max_body: maximum length of a body in bytes.
         raw: prefixes of paths that reach the routes percent-encoded, so that an id may contain a slash.
         fresh: paths whose responses are never cached.
         open: paths that need no token, because they show nothing of the export.
+        measures: counts the requests.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        version: str,
+        version: str | None,
         access: Access,
         max_body: int,
-        raw: Sequence[str],
-        fresh: Sequence[str],
+        measures: Measures,
+        raw: Sequence[str] = (),
+        fresh: Sequence[str] = (),
         open: Sequence[str] = (),
     ) -> None:
         self.app, self.version, self.access, self.max_body = app, version, access, max_body
         self.raw, self.fresh = tuple(path.encode() for path in raw), frozenset(fresh)
-        self.open = frozenset(open)
+        self.open, self.measures = frozenset(open), measures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        began, method = perf_counter(), scope["method"]
         headers = Headers(scope=scope)
-        head = scope["method"] == "HEAD"
+        head = method == "HEAD"
         scope = {**scope, "method": "GET"} if head else dict(scope)
         raw_path = scope.get("raw_path") or b""
         if raw_path.startswith(self.raw):
             scope["path"] = raw_path.decode("ascii", "replace")
         cached = CACHED_PRIVATE if self.access.token else CACHED
-        if (refusal := self._refusal(scope, headers)) is not None:
-            await refusal(scope, receive, _ResponseWriter(send, headers, None, head=head, cached=cached).send)
-            return
-        reply = _ResponseWriter(send, headers, self._etag(scope), head=head, cached=cached)
-        if reply.is_known():
-            await reply.not_modified()
-            return
-        await self.app(scope, self._limited(receive, headers), reply.send)
+        refusal = self._refusal(scope, headers)
+        etag = None if refusal is not None else self._etag(scope)
+        reply = _ResponseWriter(send, headers, etag, head=head, cached=cached)
+        try:
+            if refusal is not None:
+                await refusal(scope, receive, reply.send)
+            elif reply.is_known():
+                await reply.not_modified()
+            else:
+                await self.app(scope, self._limited(receive, headers), reply.send)
+        finally:  # an error that is raised here becomes a 500 outside
+            self.measures.observe(scope, method, reply.status or 500, perf_counter() - began)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The response to a request that is not allowed; None if it is allowed."""
@@ -91,7 +101,7 @@ class GuardMiddleware:
 
     def _etag(self, scope: Scope) -> str | None:
         """A weak ETag, because a response may be compressed; None if the response depends on more than the export."""
-        if scope["method"] != "GET" or scope["path"] in self.fresh:
+        if self.version is None or scope["method"] != "GET" or scope["path"] in self.fresh:
             return None
         request = b"\0".join(
             (self.version.encode(), scope.get("raw_path") or scope["path"].encode(), scope["query_string"])
@@ -120,6 +130,7 @@ class _ResponseWriter:
 
     def __init__(self, send: Send, headers: Headers, etag: str | None, *, head: bool, cached: str) -> None:
         self._send, self._etag, self._silent, self._cached = send, etag, head, cached
+        self.status: int | None = None
         self._tags = [tag.strip() for tag in headers.get("if-none-match", "").split(",")]
 
     def is_known(self) -> bool:
@@ -137,9 +148,10 @@ class _ResponseWriter:
             headers = MutableHeaders(raw=list(message["headers"]))
             for name, value in SAFE.items():
                 headers.setdefault(name, value)
-            status = message["status"]
+            self.status = status = message["status"]
             if status == 200 and self._etag is not None and "*" in self._tags:
-                status, self._silent = 304, True
+                self.status, self._silent = 304, True
+                status = self.status
                 del headers["content-length"]
             lasting = status in (200, 304) and self._etag is not None
             if lasting:

@@ -256,16 +256,20 @@ def field_texts(module: str) -> dict[tuple[str, str], str]:
     return found
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses of a route for these statuses."""
+NO_ADDRESSES = "The export has no addresses that a player can open, which m3u8 needs; give `url_template`."
+
+
+def problems(*statuses: int, conflict: str = NO_ADDRESSES) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of a route for these statuses; ``conflict`` says what a 409 means."""
     said = {
         400: "The body is not readable JSON.",
         401: "The token is missing or wrong.",
         404: "Not found; `suggestions` has similar names.",
-        409: "The export has no addresses that a player can open, which m3u8 needs; give `url_template`.",
+        409: conflict,
         413: "The body is too long.",
         415: "The body is not application/json.",
         422: "A value is missing, unknown or outside its limits.",
+        429: "Too many jobs wait.",
     }
     schema = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": said[status], "content": schema} for status in statuses}

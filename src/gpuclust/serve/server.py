@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gpuclust.errors import ConfigurationError, JobError
@@ -92,7 +94,11 @@ def serve(
 
 def _supervise(config: ServerConfig, listening: socket.socket, workers: int) -> None:
     """Run worker processes that share a socket until a signal arrives. Raises JobError if one of them ends."""
+    from gpuclust.serve.measures import SHARED_FOLDER
+
     processes = [SPAWN.Process(target=_worker, args=(config, listening), daemon=True) for _ in range(workers)]
+    measured = TemporaryDirectory(prefix="gpuclust-measures-")
+    os.environ.setdefault(SHARED_FOLDER, measured.name)
     try:
         for process in processes:
             process.start()
@@ -105,6 +111,7 @@ def _supervise(config: ServerConfig, listening: socket.socket, workers: int) -> 
             if process.pid is not None:
                 process.terminate()
                 process.join(2 * SHUTDOWN_SECONDS)
+        measured.cleanup()
 
 
 def _worker(config: ServerConfig, listening: socket.socket) -> None:
