@@ -36,7 +36,8 @@ def test_the_services_of_the_profile_use_the_image_its_volume_and_the_gpu() -> N
     assert (ROOT / services["gpuclust"]["build"]["dockerfile"]).exists()
     (device,) = services["gpuclust"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    assert all(port.startswith("127.0.0.1:") for port in services["ui"]["ports"])
+    assert all(port.startswith("127.0.0.1:") for name in ("ui", "jobs") for port in services[name]["ports"])
+    assert services["jobs"]["deploy"] == services["gpuclust"]["deploy"]
 
 
 def test_the_commands_of_the_services_are_commands_of_gpuclust() -> None:

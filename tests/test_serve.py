@@ -64,6 +64,10 @@ def test_workers_share_a_port_and_end_together(folder: Path) -> None:
     process, address = start(folder, "--workers", "2")
     # The socket listens before the workers are up: the first request waits for one.
     assert httpx.get(f"{address}/clusters", timeout=60).status_code == 200
+    for _ in range(3):
+        httpx.get(f"{address}/clusters", timeout=60)
+    measured = httpx.get(f"{address.removesuffix('/api/v1')}/metrics", timeout=60).text
+    assert 'gpuclust_requests_total{method="GET",route="/api/v1/clusters",status="200"} 4.0' in measured.splitlines()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     assert stop(process)[0] == 0

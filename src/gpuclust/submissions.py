@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gpuclust.compose import Plan, plan
-from gpuclust.config import Config, is_query
-from gpuclust.data.files import expand_user, split_paths
+from gpuclust.config import Config, DataConfig, is_query
+from gpuclust.data.files import absolute_path, expand_user, split_paths
 from gpuclust.data.remote import is_remote
+from gpuclust.data.schema import read_schema
 from gpuclust.data.source import detect_preset
 from gpuclust.errors import ConfigurationError, DataError, why
 from gpuclust.sanitize import mask
@@ -99,11 +100,11 @@ def checked(overrides: Sequence[str], *, multirun: bool, limits: Limits) -> Plan
 
     with _lock:
         planned = plan(overrides, multirun=multirun, sniff=sniff)
-    for location, path in dict.fromkeys((job.config.data.location, job.config.data.path) for job in planned.jobs):
+    for path, sheet in dict.fromkeys((job.config.data.path, job.config.data.sheet) for job in planned.jobs):
         if path:
             limits.check("data.path", path)
             if not any(map(is_remote, split_paths(path))):
-                _read_header(location or "")
+                _read_header(path, sheet)
     for path in dict.fromkeys(job.config.data.join.path for job in planned.jobs):
         if path:
             limits.check("data.join.path", path)
@@ -112,10 +113,10 @@ def checked(overrides: Sequence[str], *, multirun: bool, limits: Limits) -> Plan
     return planned
 
 
-def _read_header(location: str) -> None:
-    """Raise DataError for a file that is missing or no table."""
+def _read_header(path: str, sheet: str | None) -> None:
+    """Raise DataError for a local file that is missing or no table."""
     try:
-        read_schema(location)
+        read_schema(DataConfig(path=absolute_path(path), sheet=sheet).location or "")
     except OSError as error:
         raise DataError(why(error)) from error
 

@@ -81,7 +81,8 @@ class JobStore:
 
     def counts(self) -> Mapping[str, int]:
         """The number of jobs in each state."""
-        return dict.fromkeys(STATES, 0) | dict(self._execute("select state, count(*) from jobs group by state"))
+        counts: dict[str, int] = dict.fromkeys(STATES, 0)
+        return counts | dict(self._execute("select state, count(*) from jobs group by state"))
 
     def _jobs(self, condition: str, values: Sequence[Any]) -> list[Job]:
         return [_job(record) for (record,) in self._execute(f"select record from jobs {condition}", values)]
