@@ -150,6 +150,7 @@ def test_a_wrong_job_is_refused_with_the_line_of_the_command(
         ("data.where=${oc.env:HOME}", "interpolation"),
         ("--config-dir=/tmp", "not an override"),
         ("-m", "not an override"),
+        ("data.where=a\0b", "not an override"),
         ("experiments=../../x", "not a choice"),
         ("cluster=/tmp/x", "not a choice"),
         ("data.path=https://user:password@example.org/t.csv", "password"),

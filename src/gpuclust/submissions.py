@@ -21,7 +21,7 @@ from gpuclust.data.remote import is_remote
 from gpuclust.data.schema import read_schema
 from gpuclust.data.source import detect_preset
 from gpuclust.errors import ConfigurationError, DataError, why
-from gpuclust.sanitize import mask
+from gpuclust.sanitize import mask, printable
 
 # What a job may set. A key of another group is refused, also in a file of an experiment.
 GROUPS = ("data", "clean", "scale", "reduce", "map", "cluster", "score", "analysis", "backend", "memory", "sweep", "report", "seed", "dtype",
@@ -124,8 +124,10 @@ def _read_header(path: str, sheet: str | None) -> None:
 def _check_text(text: str) -> None:
     """Raise ConfigurationError for an option, a secret, an interpolation, a path as a choice, or a key that a job may not set."""
     found = _OVERRIDE.fullmatch(text)
-    if found is None:
-        raise ConfigurationError(f"'{text}' is not an override; write KEY=VALUE")
+    if found is None or not text.isprintable():
+        raise ConfigurationError(
+            f"'{printable(text)}' is not an override; write KEY=VALUE in one line, without control characters"
+        )
     if mask(text) != text:
         raise ConfigurationError(
             f"{mask(text)} contains a password or a token; set it in the environment of the service, and leave it out of the job"

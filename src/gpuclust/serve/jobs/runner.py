@@ -7,9 +7,11 @@ the tracking store, so it continues.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,6 +33,7 @@ MAX_ATTEMPTS = 5
 """A job that was running this often when the service ended is not started again."""
 GRACE_SECONDS = 30.0
 """After SIGTERM; then SIGKILL."""
+RETRY_SECONDS = 5.0
 TAIL_BYTES = 256 * 1024
 
 
@@ -120,26 +123,34 @@ class Runner:
         return replace(job, output=tail(self.place.output(job), lines))
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._stopping and (job := self.store.first("queued")) is None:
-                    self._changed.wait()
-                if self._stopping:
-                    return
-                assert job is not None
-                job = replace(job, state="running", started=now(), attempts=job.attempts + 1)
-                try:
-                    process = self._started(job)
-                except OSError as error:
-                    self.store.update(replace(job, state="failed", ended=now(), error=f"cannot be started: {error}"))
-                    continue
-                self._processes[job.id] = process
-                self.store.update(job, _identity(process.pid))
-            status = process.wait()
-            with self._changed:
-                del self._processes[job.id]
-                self.store.update(self._ended(job, status))
-                self._cancelled.discard(job.id)
+        while not self._stopping:
+            try:
+                self._run_next()
+            except sqlite3.Error as error:  # no space, or the file is gone
+                logging.getLogger("gpuclust.serve").error("the state of a job cannot be written", exc_info=error)
+                time.sleep(RETRY_SECONDS)
+
+    def _run_next(self) -> None:
+        """Wait for a queued job and run it."""
+        with self._changed:
+            while not self._stopping and (job := self.store.first("queued")) is None:
+                self._changed.wait()
+            if self._stopping:
+                return
+            assert job is not None
+            job = self.store.update(replace(job, state="running", started=now(), attempts=job.attempts + 1))
+            try:
+                process = self._started(job)
+            except (OSError, ValueError) as error:
+                self.store.update(replace(job, state="failed", ended=now(), error=f"cannot be started: {error}"))
+                return
+            self._processes[job.id] = process
+            self.store.update(job, _identity(process.pid))
+        status = process.wait()
+        with self._changed:
+            del self._processes[job.id]
+            self.store.update(self._ended(job, status))
+            self._cancelled.discard(job.id)
 
     def _started(self, job: Job) -> subprocess.Popen[bytes]:
         """Start the command of a job. Python ignores modules in the data folder (-P)."""
