@@ -38,7 +38,8 @@ REFUSED = {
 # A choice of a group is a name, not the path of a file.
 _CHOICE = re.compile(r"[\w\s,*()'\"\[\]-]*")
 _OVERRIDE = re.compile(r"\s*(?:\+\+|\+|~)?(?P<key>[A-Za-z_][^=\s]*)\s*(?:=(?P<value>.*))?", re.DOTALL)
-_WITHIN = re.compile(r"\w+:[\d+]+")
+# A run of the store, or a registered model; an export folder could be anywhere.
+_RUN = re.compile(r"\w+|models:/[\w. -]+[@/][\w-]+")
 # Hydra composes through one global object.
 _lock = threading.Lock()
 
@@ -142,8 +143,6 @@ def _check_text(text: str) -> None:
             raise ConfigurationError(f"{text}: {reason}")
     if "." not in key and not _CHOICE.fullmatch(value):
         raise ConfigurationError(f"{text} is not a choice of {key}; give a name, as gpuclust --help lists them")
-    if key == "data.within" and not _WITHIN.fullmatch(value.strip("'\"")):
-        raise ConfigurationError(f"{text}: name a run by its id, or best, and a cluster, as in data.within=best:3")
 
 
 def _check_configuration(config: Config) -> None:
@@ -161,3 +160,7 @@ def _check_configuration(config: Config) -> None:
     for key, is_set in refused.items():
         if is_set:
             raise ConfigurationError(f"{key} is set: {REFUSED.get(key, 'a job of the service may not set it')}")
+    within, init = config.data.within, getattr(config.cluster, "init_from", None)
+    for key, run in (("data.within", within and within.rpartition(":")[0]), ("cluster.init_from", init)):
+        if run is not None and not _RUN.fullmatch(run):
+            raise ConfigurationError(f"{key}={run} is no run of this service; give the id of a run, or best")
