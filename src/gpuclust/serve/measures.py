@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,9 +32,9 @@ class Measures:
         )
         self._jobs: Gauge | None = None
 
-    def observe(self, scope: Mapping[str, Any], method: str, status: int, seconds: float) -> None:
-        """Count a request. Paths and methods that the server does not have are counted as ``other``."""
-        route = getattr(scope.get("route"), "path", OTHER)
+    def observe(self, route: str | None, method: str, status: int, seconds: float) -> None:
+        """Count a request. Paths and methods that the server does not have (None) are counted as ``other``."""
+        route = route or OTHER
         self._requests.labels(route, method if method in METHODS else OTHER, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 

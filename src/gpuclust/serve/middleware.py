@@ -86,7 +86,7 @@ class GuardMiddleware:
             else:
                 await self.app(scope, self._limited(receive, headers), reply.send)
         finally:  # an error that is raised here becomes a 500 outside
-            self.measures.observe(scope, method, reply.status or 500, perf_counter() - began)
+            self.measures.observe(_route(scope), method, reply.status or 500, perf_counter() - began)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The response to a request that is not allowed; None if it is allowed."""
@@ -123,6 +123,13 @@ class GuardMiddleware:
             return message
 
         return limited
+
+
+def _route(scope: Scope) -> str | None:
+    """The path of the route that answered, with its parameters as names; without the prefix in some versions of FastAPI."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    has_prefix = path is None or path.startswith(API) or not scope["path"].startswith(API)
+    return path if has_prefix else f"{API}{path}"
 
 
 class _ResponseWriter:
