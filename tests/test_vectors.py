@@ -386,6 +386,26 @@ def test_clusters_of_vectors_are_merged_and_described_from_the_points(fitted, tm
         edits.merge_clusters(out, [0, 2])
 
 
+def test_an_export_with_a_map_of_neighbours_opens(tmp_path: Path) -> None:
+    import gpuclust
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 16))[np.arange(200) % 4] + 0.3 * rng.normal(size=(200, 16))
+    table = pa.table({"id": [f"r{i}" for i in range(200)], "v": pa.array(list(rows), pa.list_(pa.float64()))})
+    run = gpuclust.fit(
+        table,
+        gpuclust.KMeans(n_clusters=4),
+        features=["v"],
+        config={"map": "tsne"},
+        tracking=f"sqlite:///{tmp_path}/m.db",
+        progress=False,
+    )
+    with gpuclust.open_export(run.export(tmp_path / "out")) as library:
+        assert library.axis_shares == (0.0, 0.0, 0.0)
+        assert library.facts.map.quality.startswith("trustworthiness")
+        assert len(library.similar("r0", 3)) == 3
+
+
 @pytest.mark.parametrize("view", ["overview", "clusters", "one cluster", "compare", "playlist", "search"])
 def test_the_explorer_shows_clusters_of_vectors(view, fitted, main_module):
     from streamlit.testing.v1 import AppTest

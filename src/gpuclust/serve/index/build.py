@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from gpuclust.errors import ExportError
 from gpuclust.model.bundle import Bundle
 from gpuclust.model.manifest import ASSIGNMENTS, MODEL, Manifest
+from gpuclust.model.preparation import Projection
 from gpuclust.serve.averages import write_averages
 from gpuclust.serve.export_reader import points_of, popularity_of, read_assignments, read_clusters
 from gpuclust.serve.neighbours import build_tree
@@ -80,7 +81,9 @@ def build(manifest: Manifest, folder: Path, progress: Progress) -> None:
         creators = write_averages(rows, folder)
         if manifest.vectors:
             points = points_of(table, manifest, model)[by_popularity]
-            shares = [*model.preparation.map_projection.explained_variance_ratio.tolist(), 0.0, 0.0][:3]
+            drawn = model.preparation.map_projection
+            ratios = drawn.explained_variance_ratio.tolist() if isinstance(drawn, Projection) else []
+            shares = [*ratios, 0.0, 0.0, 0.0][:3]
         else:
             points = points_of(table, manifest, model)
             shares = axis_shares(rows, points)

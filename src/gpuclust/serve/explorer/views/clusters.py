@@ -97,7 +97,7 @@ def _leading(cluster: Cluster) -> str:
         return ", ".join(short(term.value, 30) for term in cluster.top_terms[:WORDS])
     by_z = sorted(cluster.numbers.items(), key=lambda pair: -abs(pair[1].z) if pair[1].z == pair[1].z else 0.0)
     said = [f"{feature_word(name)} {reading(name, stats.mean)}" for name, stats in by_z[:3]]
-    columns = [c.column for c in (*cluster.categories[:3], *cluster.circular[:3])]
+    columns = [*(c.column for c in cluster.categories[:3]), *(c.column for c in cluster.circular[:3])]
     return " · ".join([*said, *(f"{short(name, 30)}: {short(cluster.column(name), 40)}" for name in columns)])
 
 
