@@ -402,7 +402,7 @@ def test_an_export_with_a_map_of_neighbours_opens(tmp_path: Path) -> None:
     )
     with gpuclust.open_export(run.export(tmp_path / "out")) as library:
         assert library.axis_shares == (0.0, 0.0, 0.0)
-        assert library.facts.map.quality.startswith("trustworthiness")
+        assert (library.facts.map.trustworthiness or 0.0) > 0.9
         assert len(library.similar("r0", 3)) == 3
 
 
