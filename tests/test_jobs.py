@@ -153,7 +153,7 @@ def test_a_wrong_job_is_refused_with_the_line_of_the_command(
         ("data.path=s3://open/t.csv?endpoint_override=http://localhost:1", "may not read"),
         ("data.query=select 1", "could read any file"),
         ("data.database=postgresql://h/n", "no databases"),
-        ("data.within=/tmp/out:3", "no run of this service"),
+        ("data.within=/tmp/out:3", "not a run of this service"),
         ("tracking.uri=sqlite:////tmp/x.db", "its own store"),
         ("+tracking.uri=sqlite:////tmp/x.db", "its own store"),
         ("tracking=none", "its own store"),

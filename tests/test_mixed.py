@@ -271,7 +271,7 @@ def test_what_cannot_be_encoded_is_refused(options: dict[str, Any], message: str
     [
         ({"circular": {"key": 0.0}}, "data.circular.key=0 is not a period above 0"),
         ({"circular": {"key": 12.0}, "categorical": ["key"]}, "'key' is in data.categorical and in data.circular"),
-        ({"categorical": ["key"]}, "takes no data.categorical and no data.circular"),
+        ({"categorical": ["key"]}, "data.categorical and data.circular cannot be used"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(data: dict[str, Any], message: str) -> None:

@@ -383,7 +383,7 @@ def test_the_command(folder: Path, library: Library, tmp_path: Path, capsys: pyt
         (["--taste", "energy"], "--taste 'energy' is not FEATURE=NUMBER"),
         (["--taste", "energy=1", "--like", "x"], "give --like or --taste, not both"),
         (["--like", "hello", "--cluster", "1"], "with --like, use --within-cluster"),
-        (["--taste", "energy=1", "--popular"], "--popular goes with --cluster alone"),
+        (["--taste", "energy=1", "--popular"], "--popular needs --cluster, without --like and --taste"),
         (["--cluster", "1", "--within-cluster"], "--within-cluster goes with --like"),
         (["--cluster", "1", "--format", "xml"], "--format xml is not one of table, csv, json, m3u8, uris"),
         (["--cluster", "1", "--out", "list.doc"], "list.doc does not say its format"),

@@ -118,9 +118,12 @@ def test_a_sweep_after_umap_says_that_its_distances_are_not_those_of_the_data(by
         (ReduceConfig("umap", 0.95), "reduce.n_components=0.95: reduce=umap takes a whole number of dimensions from 2"),
         (ReduceConfig("umap", 9), "reduce.n_components=9: reduce=umap takes a whole number of dimensions from 2"),
         (ReduceConfig("umap", 2, whiten=True), "reduce=umap has no reduce.whiten"),
-        (ReduceConfig("umap", 2, options={"n_neighbours": 5}), "reduce.options.n_neighbours is no option"),
+        (ReduceConfig("umap", 2, options={"n_neighbours": 5}), "reduce.options.n_neighbours is not an option"),
         (ReduceConfig("umap", 2, options={"min_dist": 2}), r"reduce.options.min_dist=2 is outside \[0, 1\]"),
-        (ReduceConfig("pacmap", 2, options={"min_dist": 0.1}), "reduce.options.min_dist is no option of reduce=pacmap"),
+        (
+            ReduceConfig("pacmap", 2, options={"min_dist": 0.1}),
+            "reduce.options.min_dist is not an option of reduce=pacmap",
+        ),
     ],
 )
 def test_settings_that_are_not_possible_are_refused(reduce: ReduceConfig, message: str, by_columns: None) -> None:

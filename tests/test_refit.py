@@ -77,7 +77,7 @@ def test_cluster_i_is_still_cluster_i(store: Path, capsys: pytest.CaptureFixture
     first = recorder.client.get_model_version("weeks", "1").run_id
     assert job.params["cluster.init_from"] == first, "the id of the run is recorded, not the alias"
     assert job.metrics["kept_fraction"] > 0.95
-    assert f"keep the cluster that run {first} gives them" in job.tags["gpuclust.notes"]
+    assert f"are in the cluster that run {first} assigns them to" in job.tags["gpuclust.notes"]
     capsys.readouterr()
     again = [f"cluster.n_clusters={K}", f"cluster.init_from={first}", "cluster.engine=library"]
     assert main([*arguments(store, "later"), *again]) == 0

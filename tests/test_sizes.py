@@ -103,7 +103,7 @@ def test_each_round_lowers_the_sum_of_squares() -> None:
 def test_sizes_that_are_impossible_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     X = np.random.default_rng(0).normal(size=(100, 2))
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"max_size": 20}, "4 clusters of at most 20 rows do not hold the 100 rows; raise cluster.max_size"),
+        ({"max_size": 20}, "4 clusters of at most 20 rows cannot hold the 100 rows; raise cluster.max_size"),
         ({"min_size": 30}, "4 clusters of at least 30 rows need more than the 100 rows; lower cluster.min_size"),
     ]
     for sizes, message in refused:

@@ -420,7 +420,7 @@ def test_lines_that_are_no_rows(text: str, message: str, tmp_path: Path) -> None
 
 def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(DataError, match="is not a whole Excel workbook"):
+    with pytest.raises(DataError, match="is not a complete Excel workbook"):
         find_files(str(tmp_path / "t.xlsx"))
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
     with pytest.raises(DataError, match="cannot be read"):

@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
     tracks(50).to_csv(tmp_path / "t.csv", index=False)
     table = read(DataConfig(path=str(tmp_path / "t.csv"), preset="tracks"), PandasFrames())
     for where, said in (
-        ("yaer > 1", "no feature and has no role; did you mean year"),
+        ("yaer > 1", "neither a feature nor a column with a role; did you mean year"),
         ("year >", "cannot read the condition"),
         ("genre > 1", "has texts"),
     ):

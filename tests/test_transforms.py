@@ -215,7 +215,7 @@ def test_a_weight_moves_the_clusters() -> None:
         ({"transform": {"signed": "log"}}, "scale.transform.signed=log: the logarithm needs values of at least 0"),
         ({"transform": {"wide": "sqrt"}}, "scale.transform.wide=sqrt is not one of log, yeo-johnson, quantile"),
         ({"weights": {"wide": 0}}, r"scale.weights.wide=0 is not a number above 0; data.exclude=\[wide\]"),
-        ({"weights": {"wide": 2}, "scale": "unit"}, "takes no scale.transform and no scale.weights"),
+        ({"weights": {"wide": 2}, "scale": "unit"}, "scale.transform and scale.weights cannot be used"),
         ({"weights": ["wide"]}, "weights=.*is not a mapping"),
     ],
 )

@@ -109,6 +109,8 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(file: Path, tmp_pat
         pytest.raises(ConfigurationError, match=r"data\.weight needs all rows in memory"),
     ):
         read_streamed(DataConfig(path=str(file), weight="plays"), CleanConfig(), FRAMES, scratch)
-    with pytest.raises(ConfigurationError, match=r"cluster=hdbscan has no weights of rows.* use cluster=kmeans or gmm"):
+    with pytest.raises(
+        ConfigurationError, match=r"cluster=hdbscan does not support weights of rows.* use cluster=kmeans or gmm"
+    ):
         compose(["data.weight=popularity", "cluster=hdbscan"])
     assert compose(["data.weight=popularity", "cluster=gmm"]).data.weight == "popularity"

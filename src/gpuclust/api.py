@@ -55,11 +55,11 @@ def fit(
 
     Parameters
     ----------
-    data : DataFrame, Arrow table, array of shape (n_samples, n_features), or path
-        A pandas, Polars or cuDF frame, a NumPy or CuPy array of numbers, or the path of a file that the command line reads.
+    data : DataFrame, Arrow table, array of shape (n_samples, n_features), path or query
+        A pandas, Polars or cuDF frame, a NumPy or CuPy array of numbers, the path of a file that the command line reads, or a query ("select ...").
         The index of a pandas frame that has a name is the id of its rows.
-    algorithm : KMeans, GaussianMixture, HDBSCAN or a configuration, default=KMeans()
-        An estimator, which is not changed, or the configuration dataclass of any registered algorithm.
+    algorithm : estimator or configuration, default=KMeans()
+        An estimator of gpuclust such as `KMeans`, which is not changed, or the configuration dataclass of any registered algorithm.
     tracking : "default", None, str or Path
         Where the run is recorded in MLflow: in the store that the command line uses, nowhere (None), or in the store of a
         tracking URI or a folder. Data that is given in memory is then kept beside the store, so that the run can be exported
@@ -81,7 +81,7 @@ def fit(
     weights : mapping, optional
         Column -> a number above 0, by which the scaled feature is multiplied.
     reduce : int, float, "pca", "fa", "umap", "pacmap" or "none", default="none"
-        The number of principal components, or the share of the variance in (0, 1) that they keep.
+        The name of a reduction; or the number of principal components, or the share of the variance in (0, 1) that they keep.
     clean : mapping or str, optional
         How rows are cleaned, such as ``{"nulls": "median", "duplicates": "row", "bounds": {"tempo": (1, None)}}``; by default
         rows with a missing value are dropped.
@@ -177,11 +177,11 @@ def sweep(
     ----------
     data : DataFrame, Arrow table, array of shape (n_samples, n_features), or path
         See `fit`.
-    *algorithms : KMeans, GaussianMixture, HDBSCAN or configurations
+    *algorithms : estimators or configurations
         By default ``KMeans(n_clusters=range(2, 11))``.
     metric : str, default="auto"
-        What selects the best job: "silhouette", "bic" and so on; "auto" is the silhouette for K-Means, BIC for mixtures and
-        the relative validity for HDBSCAN.
+        What selects the best job: "silhouette", "bic" and so on; "auto" is BIC for mixtures, the relative validity
+        for HDBSCAN and DBSCAN, and the silhouette for any other algorithm and for several algorithms.
     name : str, optional
         The name of the sweep in the tracking store.
     tracking, experiment, features, categorical, circular, scale, transform, weights, reduce, clean, config, seed, backend, progress

@@ -182,7 +182,7 @@ def membership_option(parser: argparse.ArgumentParser) -> None:
         type=_number_of_memberships,
         default=0,
         metavar="N",
-        help="also the N likeliest clusters of each row with their probabilities, and its outlier score",
+        help="add the N likeliest clusters of each row, their probabilities, and an outlier score",
     )
 
 
@@ -532,7 +532,7 @@ def _figures(arguments: list[str]) -> int:
     parser.add_argument(
         "--clustergram",
         action="store_true",
-        help="also that of the run's sweep; jobs without a model are computed again",
+        help="also draw the clustergram of the run's sweep; jobs without a model are computed again",
     )
     parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
     parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")

@@ -234,7 +234,7 @@ class DataConfig:
     """``onehot``: a feature of 0 and 1 for each category, which together count as one feature; ``frequency``: the share of the rows that have
     the category."""
     max_categories: int = number(50, low=2, high=1000)
-    """The number of one-hot features of a column: of more categories, the rarest share one."""
+    """The largest number of one-hot features of a column; if it has more categories, the rarest share one feature."""
     circular: dict[str, float] = field(default_factory=dict)
     """``data.circular.COLUMN=PERIOD``: a column whose values repeat after a period, such as hours (24) or musical keys (12); its sine and
     cosine together count as one feature."""
@@ -249,7 +249,7 @@ class DataConfig:
     bad_rows: str = one_of("few", "few", "skip", "error")
     """What to do with records that cannot be read."""
     within: str | None = None
-    """``RUN:3``: only the rows that are in cluster 3 of a run of the same table (``RUN:2+5``: in one of both), to divide it further."""
+    """``RUN:3``: only the rows in cluster 3 of a run of the same table are clustered (``RUN:2+5``: in cluster 2 or 5)."""
     join: JoinConfig = field(default_factory=JoinConfig)
 
     @property
@@ -302,7 +302,7 @@ class CleanConfig:
     require_group: bool = False
     """Rows without a group are dropped."""
     where: str | None = None
-    """Only rows that meet a condition on the columns in use are kept, such as ``"year >= 2000 and genre != 'live'"``."""
+    """A condition on features and columns with a role; only rows that meet it are kept, such as ``"year >= 2000 and genre != 'live'"``."""
 
 
 TRANSFORMS = ("log", "yeo-johnson", "quantile")
@@ -344,14 +344,14 @@ class MapConfig:
     """The map of the rows: the coordinates x, y, z of figures, exports and the explorer. It changes no cluster."""
 
     method: str = one_of("pca", "pca", "umap", "pacmap", "tsne", plugins="maps")
-    """``pca``: the first three principal components of the scaled features. The others show the neighbours of each row in the matrix that is
+    """``pca``: the first three principal components of the scaled features. The others keep rows near their neighbours in the matrix that is
     clustered."""
     n_components: int = number(2, low=2, high=3)
-    """The number of axes; ``pca`` has always 3."""
+    """The number of axes; ``pca`` always has 3."""
     n_neighbors: int | None = number(None, low=2, high=1000)
-    """The neighbours whose nearness is kept: null is the default of the method, 15 for UMAP, 10 for PaCMAP, and a perplexity of 30 for t-SNE."""
+    """The number of neighbours that stay near; null is the default of the method: 15 for UMAP, 10 for PaCMAP, and a perplexity of 30 for t-SNE."""
     min_dist: float = number(0.1, low=0, high=1)
-    """UMAP: the distance to which neighbours on the map may come close."""
+    """UMAP: the smallest distance between neighbours on the map."""
     sample_rows: int = number(50_000, low=100)
     """The number of rows that the map is fitted on; the others are placed among these."""
 
@@ -631,7 +631,7 @@ def validate(config: Config) -> Config:
     _validate_encodings(config)
     if config.data.weight is not None and config.cluster.name and not config.cluster.takes_weight:
         raise ConfigurationError(
-            f"cluster={config.cluster.name} has no weights of rows, so data.weight={config.data.weight} cannot be used; leave it out, or use "
+            f"cluster={config.cluster.name} does not support weights of rows (data.weight={config.data.weight}); leave data.weight out, or use "
             "cluster=kmeans or gmm"
         )
     components = config.reduce.n_components
@@ -669,7 +669,7 @@ def clusters_within(text: str) -> tuple[str, tuple[int, ...]]:
     run, _, clusters = text.rpartition(":")
     if not run or not re.fullmatch(r"\d{1,9}(\+\d{1,9})*", clusters):
         raise ConfigurationError(
-            f"data.within={text} is not RUN:CLUSTER, such as best:3 or RUN_ID:2+5 for the rows of both"
+            f"data.within={text} is not RUN:CLUSTER, such as best:3, or RUN_ID:2+5 for the rows of two clusters"
         )
     return run, tuple(sorted(map(int, clusters.split("+"))))
 
@@ -702,7 +702,7 @@ def _validate_scale(scale: ScaleConfig) -> None:
             )
     if scale.method == UNIT and (names := [*scale.transform, *scale.weights]):
         raise ConfigurationError(
-            f"scale=unit compares the directions of rows as they are, and takes no scale.transform and no scale.weights "
+            f"scale=unit compares only the directions of rows, so scale.transform and scale.weights cannot be used "
             f"({', '.join(names[:3])}); use another scale"
         )
 
@@ -716,7 +716,7 @@ def _validate_encodings(config: Config) -> None:
             raise ConfigurationError(f"{name!r} is in data.categorical and in data.circular; name it in one of them")
     if config.scale.method == UNIT and (names := [*data.categorical, *data.circular]):
         raise ConfigurationError(
-            f"scale=unit compares the directions of rows as they are, and takes no data.categorical and no data.circular "
+            f"scale=unit compares only the directions of rows, so data.categorical and data.circular cannot be used "
             f"({', '.join(names[:3])}); use another scale"
         )
 

@@ -26,8 +26,8 @@ def _local_folder(text: str) -> Path:
 def _name(arguments: list[str]) -> int:
     parser = command_parser(
         "name",
-        "Give the clusters of an export names that last: in its files, the explorer, the API and playlists. "
-        "Without names, list the clusters and the edits. gpuclust undo takes the last edit back.",
+        "Name the clusters of an export. Its files, the explorer, the API and playlists show the names. "
+        "Without names, list the clusters and the edits. gpuclust undo undoes the last edit.",
     )
     parser.add_argument("folder", type=_local_folder, metavar="DIR", help="an export folder")
     parser.add_argument(
@@ -35,19 +35,19 @@ def _name(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--rules", type=Path, metavar="FILE",
-        help="a file of rules, one a line, for the mean of each cluster: energy > 0.7 and loudness > -6: Workout",
+        help="a file with one rule per line for the means of a cluster: energy > 0.7 and loudness > -6: Workout",
     )  # fmt: skip
     parser.add_argument(
         "--from",
         type=_local_folder,
         dest="earlier",
         metavar="DIR",
-        help="take the names of an earlier export, by matching centres",
+        help="take the names from an earlier export, by matching centres",
     )
     parser.add_argument(
         "--llm", nargs=2, metavar=("URL", "MODEL"),
-        help="let a language model propose names, by a server such as http://localhost:11434 (Ollama, or the API of OpenAI); they are shown "
-        "beside the others",
+        help="let a language model propose names; URL is its server, such as http://localhost:11434 (Ollama, or the API of OpenAI). Proposals are "
+        "shown beside the other names",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     ways = [bool(options.names), options.rules is not None, options.earlier is not None, options.llm is not None]
@@ -83,8 +83,8 @@ def _numbered(text: str) -> tuple[int, str]:
 def _merge(arguments: list[str]) -> int:
     parser = command_parser(
         "merge",
-        "Make one cluster of several in an export. The others keep their numbers; new rows are assigned to the merged cluster. "
-        "gpuclust undo takes the last edit back.",
+        "Merge clusters of an export into one. The other clusters keep their numbers; new rows are assigned to the merged cluster. "
+        "gpuclust undo undoes the last edit.",
     )
     parser.add_argument("folder", type=_local_folder, metavar="DIR", help="an export folder")
     parser.add_argument(
@@ -92,10 +92,12 @@ def _merge(arguments: list[str]) -> int:
         nargs="+",
         type=int,
         metavar="N",
-        help="two or more; the smallest is the number of the merged cluster",
+        help="two or more clusters; the merged cluster gets the smallest number",
     )
     parser.add_argument(
-        "--name", default="", help="its name (default: a name that one of them was given, else a generated one)"
+        "--name",
+        default="",
+        help="the name of the merged cluster (default: a name that one of them was given, else a generated name)",
     )
     options = parser.parse_args(arguments)
 
@@ -105,9 +107,7 @@ def _merge(arguments: list[str]) -> int:
 
 
 def _undo(arguments: list[str]) -> int:
-    parser = command_parser(
-        "undo", "Take the last edit of an export back: a name, a merge, or names that were proposed."
-    )
+    parser = command_parser("undo", "Undo the last edit of an export: a name, a merge, or proposed names.")
     parser.add_argument("folder", type=_local_folder, metavar="DIR", help="an export folder")
     options = parser.parse_args(arguments)
 

@@ -60,7 +60,7 @@ def name_by_rules(folder: Path, rules: Path) -> EditedExport:
         raise InputError(f"{rules}: {error}") from error
     manifest = read_manifest(folder)
     if missing := [c for condition, _ in written for c in condition.columns if c not in manifest.features]:
-        raise InputError(f"{rules}: {missing[0]!r} is no feature of {folder}; it has {', '.join(manifest.features)}")
+        raise InputError(f"{rules}: {missing[0]!r} is not a feature of {folder}; it has {', '.join(manifest.features)}")
     rows = [row for row in clusters_of(manifest).to_pylist() if row["cluster"] != NOISE]
     means = {f: np.array([row[f"mean_{f}"] for row in rows], dtype=np.float64) for f in manifest.features}
     names: dict[int, str] = {}
@@ -87,7 +87,7 @@ def propose_names(folder: Path, names: Mapping[int, str], *, how: str) -> Edited
 
 
 def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> EditedExport:
-    """Make one cluster of several, with the smallest of their numbers, and describe it again from its rows.
+    """Merge clusters into one, with the smallest of their numbers, and describe it again from its rows.
 
     It keeps the name that a person gave to one of them. Rows to predict that would be in one of the others are in it. Raises ExportError.
     """
@@ -103,7 +103,7 @@ def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> 
 
 
 def undo(folder: Path) -> EditedExport:
-    """Take the last edit back. Raises ExportError where there is none."""
+    """Undo the last edit. Raises ExportError where there is none."""
     manifest = read_manifest(folder)
     edits = list(manifest.text.get("edits") or ())
     if not edits:

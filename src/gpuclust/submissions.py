@@ -163,4 +163,4 @@ def _check_configuration(config: Config) -> None:
     within, init = config.data.within, getattr(config.cluster, "init_from", None)
     for key, run in (("data.within", within and within.rpartition(":")[0]), ("cluster.init_from", init)):
         if run is not None and not _RUN.fullmatch(run):
-            raise ConfigurationError(f"{key}={run} is no run of this service; give the id of a run, or best")
+            raise ConfigurationError(f"{key}={run} is not a run of this service; give the id of a run, or best")

@@ -185,7 +185,7 @@ def _infeasible(request: ClusterConfig, data: FitInput) -> FitError | None:
         run, n_clusters = getattr(request, "init_from", ""), getattr(request, "n_clusters", None)
         if n_clusters != len(start.centers):
             return FitError(
-                f"cluster.n_clusters={n_clusters} is not the {len(start.centers)} clusters of run {run}; give "
+                f"cluster.n_clusters={n_clusters} differs from the {len(start.centers)} clusters of run {run}; give "
                 f"cluster.n_clusters={len(start.centers)}, or leave cluster.init_from out"
             )
         if len(empty := np.flatnonzero(sizes_of(start.labels, len(start.centers)) == 0)):
@@ -244,7 +244,7 @@ def _numbered(
     if start is not None:
         kept = float(np.mean(labels == start.labels))
         run = getattr(request, "init_from", "")
-        notes = (*notes, f"{kept:.1%} of the rows keep the cluster that run {run} gives them")
+        notes = (*notes, f"{kept:.1%} of the rows are in the cluster that run {run} assigns them to")
         metrics = {**metrics, "kept_fraction": kept}
     further = algorithm_of(request).canonical
     if further is not None:

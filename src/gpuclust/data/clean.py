@@ -358,7 +358,7 @@ def _where(text: str, columns: Sequence[str], frames: Frames) -> _Filter:
     for name in condition.columns:
         if name not in columns:
             raise ConfigurationError(
-                f"clean.where: {name!r} is no feature and has no role{did_you_mean(name, columns)}; give it a role, such as data.roles.year={name}"
+                f"clean.where: {name!r} is neither a feature nor a column with a role{did_you_mean(name, columns)}; give it a role, such as data.roles.year={name}"
             )
     return _Filter("where", f"other values than {text}", lambda frame: _meets(frame, condition, frames))
 

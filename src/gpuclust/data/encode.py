@@ -126,7 +126,7 @@ def encoded_names(encodings: Sequence[Encoding], taken: Collection[str]) -> tupl
     names = tuple(name for encoding in encodings for name in encoding.features)
     if clash := sorted(set(names) & set(taken)):
         raise ConfigurationError(
-            f"the table has a column {clash[0]!r}, which is the name of a feature that is made; rename it"
+            f"the table has a column {clash[0]!r}, which is also the name of a feature made from another column; rename it"
         )
     return names
 

@@ -37,9 +37,11 @@ def read_sheet(file: Path | RemoteFile, sheet: str | None) -> pa.Table:
     except DataError:
         raise
     except Exception as error:  # calamine has its own exception classes, and also raises OSError and ValueError
-        raise DataError(f"{file} is not a whole Excel workbook: {message_of(error)}") from error
+        raise DataError(f"{file} is not a complete Excel workbook: {message_of(error)}") from error
     if frame.empty:
-        raise DataError(f"{file}: the sheet {name!r} has no rows below its first; choose another with data.sheet")
+        raise DataError(
+            f"{file}: the sheet {name!r} has no rows below the names of the columns; choose another with data.sheet"
+        )
     return pa.table({str(column): _column(frame[column]) for column in frame.columns})
 
 

@@ -62,7 +62,7 @@ class QueryResult:
 def run_query(query: Query) -> QueryResult:
     """Run a query once in this process (see `forget_results`). Raises DataError in one line, or BackendError if the disk is full."""
     if not is_query(query.text):
-        raise DataError(f"{query} is not a query that reads: it must begin with SELECT, WITH or FROM")
+        raise DataError(f"{query} is not a query: it must begin with SELECT, WITH or FROM")
     if HIDDEN in query.text:
         raise DataError(f"{query} was recorded without its password; give the query again")
     return _run(query)

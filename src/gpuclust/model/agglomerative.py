@@ -28,7 +28,7 @@ def check(parameters: Parameters, options: Options) -> None:
     """The labels of the leaves are clusters, and there is one merge fewer than leaves."""
     labels, merges = parameters["leaf_labels"], parameters["merges"]
     if labels.min() < 0 or labels.max() >= len(parameters["centers"]):
-        raise ModelError("the array parameters/leaf_labels has values that are no cluster")
+        raise ModelError("the array parameters/leaf_labels has values that are not clusters")
     if merges.shape != (len(labels) - 1, 4):
         raise ModelError(f"the array parameters/merges has the shape {merges.shape}, not ({len(labels) - 1}, 4)")
 

@@ -26,7 +26,7 @@ def check(parameters: Parameters, options: Options) -> None:
         raise ModelError("the array parameters/divided is not a tree")
     ends = np.setdiff1d(np.arange(n_nodes), divided)
     if not np.array_equal(np.sort(labels[ends]), np.arange(n_clusters)):
-        raise ModelError("the array parameters/node_labels does not have each cluster once")
+        raise ModelError("the array parameters/node_labels must contain each cluster exactly once")
 
 
 def descend(points: np.ndarray, divided: np.ndarray, node_centers: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def explain(centres: Centres, preparation: Preparation, raw: np.ndarray, merged:
     """
     numbers = numbers_of(len(centres.means), merged)
     if len(np.unique(numbers)) < 2:
-        raise ModelError("the model has one cluster, so no row has a next one")
+        raise ModelError("the model has one cluster, so there is no second nearest cluster")
     z, A = _linear(preparation, raw)
     points, back = (
         z @ A,

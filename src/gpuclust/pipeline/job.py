@@ -176,7 +176,7 @@ def _within(table: Table, job: Job, context: RunContext) -> Table:
     of_parent, labels = _labels_of(parent, run_id, replace(context, say=lambda text: None))
     if digest_of(labels) != found.tags.get(tags.LABELS):
         raise ExportError(
-            f"data.within: the run {run_id} does not give its recorded labels here; run it again with sweep.resume=false"
+            f"data.within: the labels of run {run_id} cannot be reproduced here; run it again with sweep.resume=false"
         )
     if unknown := sorted(set(clusters) - set(np.unique(labels).tolist())):
         raise ConfigurationError(

@@ -33,7 +33,7 @@ def _model(run_id: str, job: Job, context: RunContext) -> Bundle:
         recorder = MlflowRecorder(tracking.uri, tracking.experiment, create=False)
     with recorder.download_model(run_id) as folder:
         if folder is None:
-            raise FitError(f"run {run_id} of cluster.init_from keeps no model; run it again with tracking.models=all")
+            raise FitError(f"run {run_id} (cluster.init_from) has no model; run it again with tracking.models=all")
         return Bundle.load(folder)
 
 
@@ -41,7 +41,7 @@ def _labels(run_id: str, bundle: Bundle, table: Table, context: RunContext) -> S
     if bundle.features != table.features:
         own = ", ".join(listed(bundle.features))
         raise FitError(
-            f"run {run_id} of cluster.init_from has the features {own}, and this job {', '.join(listed(table.features))}; "
+            f"run {run_id} (cluster.init_from) has the features {own}, and this job has {', '.join(listed(table.features))}; "
             "give the same data.features"
         )
     context.display.stage("assigning the rows to the clusters of the earlier run")

@@ -31,7 +31,7 @@ def fit_reduction(
     key, wanted, n_features = f"reduce={reduce.method}", reduce.n_components, int(raw.shape[1])
     if not isinstance(wanted, int) or wanted < 2 or wanted >= max(n_features, 3):
         raise ConfigurationError(
-            f"reduce.n_components={wanted}: {key} takes a whole number of dimensions from 2 to below the {n_features} features"
+            f"reduce.n_components={wanted}: {key} takes a whole number of dimensions from 2 to {n_features - 1}, below the {n_features} features"
         )
     if reduce.whiten or reduce.rescale:
         raise ConfigurationError(f"{key} has no reduce.whiten and no reduce.rescale; leave them out")
@@ -48,7 +48,7 @@ def _options(reduce: ReduceConfig) -> dict[str, Any]:
     for name, value in reduce.options.items():
         if name not in known:
             raise ConfigurationError(
-                f"reduce.options.{name} is no option of reduce={reduce.method}; use {', '.join(known)}"
+                f"reduce.options.{name} is not an option of reduce={reduce.method}; use {', '.join(known)}"
             )
         if value is not None and (complaint := known[name][1].complaint(value)):
             raise ConfigurationError(f"reduce.options.{name}={value} {complaint}")

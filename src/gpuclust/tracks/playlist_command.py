@@ -36,7 +36,7 @@ class PlaylistRequest:
 
     def __post_init__(self) -> None:
         if self.popular and (self.cluster is None or self.like or self.taste is not None):
-            raise InputError("--popular goes with --cluster alone")
+            raise InputError("--popular needs --cluster, without --like and --taste")
         if self.like and self.taste is not None:
             raise InputError("give --like or --taste, not both")
         if self.cluster is None and not self.like and self.taste is None:

@@ -77,7 +77,7 @@ def _limits(min_size: int | None, max_size: int | None, n_rows: int, n_clusters:
     low, high = min_size or 0, max_size or n_rows
     if n_clusters * high < n_rows:
         raise FitError(
-            f"{n_clusters} clusters of at most {high:,} rows do not hold the {n_rows:,} rows; raise cluster.max_size or cluster.n_clusters"
+            f"{n_clusters} clusters of at most {high:,} rows cannot hold the {n_rows:,} rows; raise cluster.max_size or cluster.n_clusters"
         )
     if n_clusters * low > n_rows:
         raise FitError(
@@ -85,7 +85,7 @@ def _limits(min_size: int | None, max_size: int | None, n_rows: int, n_clusters:
         )
     if n_rows * n_clusters > MAX_COSTS:
         raise FitError(
-            f"size limits need {n_rows:,} × {n_clusters:,} costs, more than {MAX_COSTS:,}; lower data.n_rows or cluster.n_clusters"
+            f"limits on sizes need {n_rows:,} × {n_clusters:,} costs in memory, more than {MAX_COSTS:,}; lower data.n_rows or cluster.n_clusters"
         )
     return low, high
 

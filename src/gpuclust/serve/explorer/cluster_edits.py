@@ -38,7 +38,7 @@ def _rename(shown: OpenExport, cluster: Cluster) -> None:
         st.code(f'gpuclust name {_folder(shown)} {cluster.cluster}="NAME"', language="sh", wrap_lines=True)
         return
     with st.form("rename", border=False):
-        name = st.text_input("Name", cluster.name, max_chars=MAX_NAME, help="Empty: the generated name again")
+        name = st.text_input("Name", cluster.name, max_chars=MAX_NAME, help="Leave empty to restore the generated name")
         if st.form_submit_button("Save", type="primary"):
             try:
                 rename(shown.folder, {cluster.cluster: name})
@@ -46,7 +46,7 @@ def _rename(shown: OpenExport, cluster: Cluster) -> None:
                 st.error(as_markdown(str(error), 300))
                 return
             st.rerun()
-    st.caption(as_markdown(f"gpuclust undo {_folder(shown)} takes it back.", 300))
+    st.caption(as_markdown(f"gpuclust undo {_folder(shown)} undoes it.", 300))
 
 
 def split_commands(shown: OpenExport, cluster: int) -> tuple[str, str, str]:
