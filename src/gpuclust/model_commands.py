@@ -54,7 +54,7 @@ def _predict(arguments: list[str]) -> int:
         default=0.2,
         metavar="SHARE",
         help="exit with status 3 when more than this share of a feature's values is outside its training range, or "
-        "(from 50 rows on) more than this share and 2%% outside its 1%% to 99%% quantiles, or more than this share of a column's values are "
+        "(from 50 rows on) more than this share plus 2%% outside its 1%% to 99%% quantiles, or more than this share of a column's values are "
         "categories that the model does not know (default: 0.2; 1: never)",
     )
     parser.add_argument(
