@@ -32,7 +32,7 @@ class AgglomerativeClustering(ClusterMixin, ByRegistry):  # type: ignore[misc]
         The largest number of leaves of the tree. "auto": up to 5,000 distinct rows, or 2,000 K-Means centres of more rows. The memory is 8
         bytes for each pair of leaves.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
+        "cosine" divides rows by their length; Euclidean distances then have the same order as cosine distances.
     random_state : int, RandomState instance or None, default=None
         Seed of the K-Means that finds the leaves of a large table; not used for few rows.
 

@@ -24,7 +24,7 @@ class BisectingKMeans(ClusterMixin, ByRegistry):  # type: ignore[misc]
     n_clusters : int, default=8
         Number of clusters.
     bisecting_strategy : {"biggest_inertia", "largest_cluster"}, default="biggest_inertia"
-        The cluster that is divided next: that of the largest sum of squares, or that of the most rows.
+        The cluster that is divided next: the one with the largest sum of squares, or the one with the most rows.
     init : {"k-means++", "random"}, default="k-means++"
         How the two starting centres of a division are chosen.
     n_init : int, default=3

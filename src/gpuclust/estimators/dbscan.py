@@ -26,7 +26,7 @@ class DBSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
     Parameters
     ----------
     eps : float or "auto", default=0.5
-        The radius of a neighbourhood. "auto": of 25 radii the one whose clusters of core rows have the highest relative validity.
+        The radius of a neighbourhood. "auto": the one of 25 radii whose clusters of core rows have the highest relative validity.
     min_samples : int, default=5
         The number of rows within ``eps`` that make a row a core row, the row itself included, as in scikit-learn.
     border : bool, default=True

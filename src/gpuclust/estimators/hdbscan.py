@@ -48,7 +48,7 @@ class HDBSCAN(ClusterMixin, Estimator):  # type: ignore[misc]
     allow_single_cluster : bool, default=False
         Whether all rows may be one cluster.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
+        "cosine" divides rows by their length; Euclidean distances then have the same order as cosine distances.
 
     Attributes
     ----------

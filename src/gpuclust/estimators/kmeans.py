@@ -54,8 +54,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     metric : {"euclidean", "cosine"}, default="euclidean"
         "cosine" is spherical K-Means: rows and centres are scaled to length 1, and distances are those between points of the unit sphere.
     min_size, max_size : int, optional
-        Limits of the number of rows of each cluster. The rows are assigned at the least sum of squared distances that the limits allow, so that
-        ``labels_`` can differ from `predict`, which gives the nearest centre. ``n_samples * n_clusters`` is at most 100,000,000.
+        Limits of the number of rows of each cluster. The rows are assigned with the least sum of squared distances that the limits allow, so
+        ``labels_`` can differ from `predict`, which returns the nearest centre. ``n_samples * n_clusters`` is at most 100,000,000.
 
     Attributes
     ----------

@@ -27,13 +27,13 @@ class Leiden(ClusterMixin, ByRegistry):  # type: ignore[misc]
     n_neighbors : int, default=15
         The number of nearest rows that each row is joined to; all other rows where there are fewer.
     weights : {"jaccard", "none"}, default="jaccard"
-        "jaccard": an edge weighs the share of neighbours that its two rows have in common; "none": all edges weigh the same.
+        "jaccard": the weight of an edge is the share of neighbours that its two rows have in common; "none": all edges have the same weight.
     n_iterations : int or None, default=2
         Each iteration starts from the partition of the one before; None: until nothing changes.
     random_state : int, RandomState instance or None, default=None
         The seed of the order in which rows are visited.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
+        "cosine" divides rows by their length; Euclidean distances then have the same order as cosine distances.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ class PLSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
     layer : int, default=1
         Which clustering: 1 is the most persistent one, 2 the next peak of the persistence, and so on.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
+        "cosine" divides rows by their length; Euclidean distances then have the same order as cosine distances.
 
     Attributes
     ----------

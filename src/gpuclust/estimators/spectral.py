@@ -32,7 +32,7 @@ class SpectralClustering(ClusterMixin, ByRegistry):  # type: ignore[misc]
     random_state : int, RandomState instance or None, default=None
         The seed of the sample and of K-Means.
     metric : {"euclidean", "cosine"}, default="euclidean"
-        "cosine" scales rows to length 1: Euclidean distances between them order them as their cosines do.
+        "cosine" divides rows by their length; Euclidean distances then have the same order as cosine distances.
 
     Attributes
     ----------

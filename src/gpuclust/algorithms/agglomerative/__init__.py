@@ -35,7 +35,7 @@ class AgglomerativeConfig(ClusterConfig):
     """The largest number of leaves of the tree; ``auto``: 5,000 distinct rows, or 2,000 K-Means centres of more rows. The memory is 8 bytes for
     each pair of leaves."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+    """``cosine``: rows are divided by their length; Euclidean distances then have the same order as cosine distances."""
 
     def leaf_limits(self) -> tuple[int, int]:
         """The largest number of distinct rows that are leaves themselves, and the number of K-Means centres of more rows."""

@@ -24,7 +24,7 @@ class BisectingConfig(ClusterConfig):
     n_clusters: int = number(8, low=2, spare_rows=0)
     """The number of clusters."""
     bisecting_strategy: str = one_of("biggest_inertia", "biggest_inertia", "largest_cluster")
-    """The cluster that is divided next: that of the largest sum of squares, or that of the most rows."""
+    """The cluster that is divided next: the one with the largest sum of squares, or the one with the most rows."""
     init: str = one_of("k-means++", "k-means++", "random")
     """How the two starting centres of a division are chosen."""
     n_init: int = number(3, low=1)

@@ -24,7 +24,7 @@ class DbscanConfig(ClusterConfig):
 
     name: str = one_of("dbscan", "dbscan")
     eps: float | str = number(AUTO, low=0, open_low=True, or_text=(AUTO,))
-    """The radius of a neighbourhood, in the prepared space; ``auto``: of 25 radii the one whose clusters of core rows have the highest relative validity."""
+    """The radius of a neighbourhood, in the prepared space; ``auto``: the one of 25 radii whose clusters of core rows have the highest relative validity."""
     min_samples: int = number(10, low=1, high=1023, spare_rows=1)
     """The number of neighbours within ``eps`` that make a row a core row; the row itself is not counted."""
     border: bool = True

@@ -28,11 +28,11 @@ class LeidenConfig(ClusterConfig):
     n_neighbors: int = number(15, low=2, high=1000, spare_rows=1)
     """The number of nearest rows that each row is joined to."""
     weights: str = one_of("jaccard", "jaccard", "none")
-    """``jaccard``: an edge weighs the share of neighbours that its two rows have in common; ``none``: all edges weigh the same."""
+    """``jaccard``: the weight of an edge is the share of neighbours that its two rows have in common; ``none``: all edges have the same weight."""
     n_iterations: int | None = number(2, low=1)
     """Each iteration starts from the partition of the one before; null: until nothing changes."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+    """``cosine``: rows are divided by their length; Euclidean distances then have the same order as cosine distances."""
 
     def fit_bytes(self, n_rows: int, n_columns: int) -> int:
         """See ClusterConfig."""

@@ -31,7 +31,7 @@ class PlscanConfig(ClusterConfig):
     layer: int = number(1, low=1)
     """Which clustering: 1 is the most persistent one, 2 the next peak of the persistence, and so on."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+    """``cosine``: rows are divided by their length; Euclidean distances then have the same order as cosine distances."""
 
 
 def for_subset(config: PlscanConfig, share: float) -> PlscanConfig:

@@ -23,7 +23,7 @@ class SpectralConfig(ClusterConfig):
     n_init: int = number(10, low=1)
     """The number of starts of K-Means on the singular vectors."""
     metric: str = one_of("euclidean", "euclidean", "cosine")
-    """``cosine``: rows have length 1, so that Euclidean distances between them order them as their cosines do."""
+    """``cosine``: rows are divided by their length; Euclidean distances then have the same order as cosine distances."""
 
     def complaint(self) -> str | None:
         """See ClusterConfig."""
