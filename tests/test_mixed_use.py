@@ -232,7 +232,7 @@ def test_predict_takes_text_and_exits_with_3_for_unknown_categories(
     changed.to_csv(tmp_path / "new.csv", index=False)
     status, said, err = command(capsys, "predict", folder, tmp_path / "new.csv", "--out", out, "--force")
     assert status == 3
-    assert "genre: 50.0% of the values are categories that the model does not know apart" in said
+    assert "genre: 50.0% of the values are categories that the model does not know or distinguish" in said
     (line,) = err.splitlines()
     assert "check the column's categories, or fit a new model" in line
     assert pd.read_csv(out)["cluster"].notna().all()

@@ -77,7 +77,7 @@ class ModelComparison:
 
 def _in_words(pair: SharePair) -> str:
     if pair.challenger is None:
-        return f"cluster {pair.champion} of the champion ({pair.champion_share:.1%} of the rows) has no partner"
+        return f"cluster {pair.champion} of the champion ({pair.champion_share:.1%} of the rows) matches no cluster of the challenger"
     if pair.champion is None:
         return f"cluster {pair.challenger} ({pair.challenger_share:.1%} of the rows) is new"
     return (

@@ -95,9 +95,9 @@ class FeatureShift:
 
 @dataclass(frozen=True)
 class CategoryShift:
-    """An encoded column of categories in the new rows: the share of its values that have ``other`` categories than those with a place of their own,
+    """An encoded column of categories in the new rows: ``other``, the share of its values whose category has no feature or frequency of its own,
     that share among the training rows, and the total variation ``distance`` of the shares of all categories, in [0, 1] (None for
-    frequencies, which do not tell categories apart)."""
+    frequencies, which do not distinguish categories)."""
 
     column: str
     other: float
@@ -105,9 +105,9 @@ class CategoryShift:
     distance: float | None
 
     def in_words(self) -> str:
-        """``genre: 12.0% of the values are categories that the model does not know (0.0% in training)``."""
+        """``genre: 12.0% of the values are categories that the model does not know or distinguish (0.0% in training)``."""
         return (
-            f"{self.column}: {self.other:.1%} of the values are categories that the model does not know apart "
+            f"{self.column}: {self.other:.1%} of the values are categories that the model does not know or distinguish "
             f"({self.training_other:.1%} in training)"
         )
 

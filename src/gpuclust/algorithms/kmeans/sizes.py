@@ -1,8 +1,8 @@
 """K-Means with limits on the sizes of clusters: the rows are assigned at the least cost that the limits allow.
 
 Bradley, Bennett and Demiriz (2000), "Constrained K-Means Clustering": each assignment is a transportation problem. It starts from the nearest
-centres, which are optimal without limits, and moves one row after another along the cheapest path of clusters from one that must give to one that may
-take (successive shortest paths; Ahuja, Magnanti and Orlin 1993, section 9.7), so each assignment is optimal.
+centres, which are optimal without limits, and moves one row after another along the cheapest path of clusters, from one that is too large to one that has
+room (successive shortest paths; Ahuja, Magnanti and Orlin 1993, section 9.7), so each assignment is optimal.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ def cluster_edits(shown: OpenExport, cluster: Cluster) -> None:
         with st.popover("Rename", icon=":material/edit:"):
             _rename(shown, cluster)
         with st.popover("Cluster this", icon=":material/account_tree:"):
-            st.text("To divide these rows further, run this where the tracking store is:")
+            st.text("To divide these rows further, run these commands on the machine of the tracking store:")
             st.code("\n".join(split_commands(shown, cluster.cluster)), language="sh", wrap_lines=True)
             st.caption(
                 "It sweeps K\\-Means over 2 to 6 clusters of these rows, with the data, the scaling and the features of this run. "
-                "To choose otherwise, add keys to the first line, such as cluster=hdbscan."
+                "For another clustering, add keys to the first line, such as cluster=hdbscan."
             )
 
 
@@ -34,7 +34,7 @@ def _rename(shown: OpenExport, cluster: Cluster) -> None:
     """A form that writes the name into the export or, where this server may not, the command that does."""
     rename = settings().rename
     if rename is None:
-        st.text("This server does not change the export. The command that does:")
+        st.text("Visitors of this server cannot change the export. This command can:")
         st.code(f'gpuclust name {_folder(shown)} {cluster.cluster}="NAME"', language="sh", wrap_lines=True)
         return
     with st.form("rename", border=False):
