@@ -15,8 +15,8 @@ from gpuclust.compose import Plan, plan
 from gpuclust.errors import CleaningError, DataError, StoreUnavailable
 from gpuclust.pipeline import job as jobs
 from gpuclust.pipeline import sweep
-from gpuclust.pipeline.context import about, git_commit, make_job
-from gpuclust.pipeline.curves import curves_by_axis, sweep_name
+from gpuclust.pipeline.context import Outcome, about, git_commit, make_job
+from gpuclust.pipeline.curves import Point, curve_point, curves_by_axis, job_name, sweep_name
 from gpuclust.pipeline.sweep_result import leaderboard
 from gpuclust.reducers import prepare as prepare_module
 from gpuclust.tracking import recorder as tags
@@ -516,3 +516,17 @@ def test_runs_carry_the_commit_of_the_working_folder(
     git("commit", "-q", "--allow-empty", "-m", "first")
     assert about(context)[tags.GIT_COMMIT] == git("rev-parse", "HEAD").strip()
     git_commit.cache_clear()
+
+
+def test_a_key_that_is_another_algorithms_size_names_jobs_and_lines() -> None:
+    """``cluster.min_samples`` is the size of PLSCAN, and an ordinary key of HDBSCAN and DBSCAN."""
+    sizes = ("cluster.min_cluster_size=5,10", "cluster.min_samples=3,4")
+    p = plan(["data=catalogue", "cluster=hdbscan", *sizes], multirun=True)
+    made = [make_job(j.config, job_name(j.config, j.swept, p.swept), j.swept, "cpu") for j in p.jobs]
+    assert made[1].name == "hdbscan min_cluster_size=5 min_samples=4"
+    assert sweep_name(made).endswith("HDBSCAN min_cluster_size=5, 10 · min_samples=3, 4")
+    points = [curve_point(Outcome(job, "", FINISHED, {}), p) for job in made]
+    assert {point.line for point in points if point} == {"min_samples=3", "min_samples=4"}
+    p = plan(["data=catalogue", "cluster=dbscan", "cluster.min_samples=3,4,5"], multirun=True)
+    job = make_job(p.jobs[0].config, "dbscan", p.jobs[0].swept, "cpu")
+    assert curve_point(Outcome(job, "", FINISHED, {}), p) == Point("cluster.min_samples", 3, "")

@@ -260,11 +260,6 @@ def fit(request: FitInput, configs: Sequence[ClusterConfig]) -> list[FitResult |
         return [result for config in configs for result in fit(request, [config])]
 
 
-def size_axes() -> tuple[str, ...]:
-    """``cluster.n_clusters`` and so on: the sizes of all algorithms, without repetitions."""
-    return tuple(dict.fromkeys(a.size_axis for a in algorithms().values() if a.size_axis))
-
-
 @cache
 def known_keys() -> dict[str, tuple[str, ...]]:
     """Every key that a configuration can have: dotted key -> the algorithms it belongs to (none: all)."""

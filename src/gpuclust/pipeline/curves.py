@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuclust.algorithms.registry import Algorithm, algorithm_of, algorithms, size_axes
+from gpuclust.algorithms.registry import Algorithm, algorithm_of, algorithms
 from gpuclust.compose import Plan
 from gpuclust.config import Config
 from gpuclust.pipeline.context import Job, Outcome, data_name
@@ -36,7 +36,7 @@ def job_name(config: Config, swept: Mapping[str, Any], keys: Sequence[str]) -> s
     algorithm = algorithm_of(config.cluster)
     if algorithm.size_key is not None:
         words.append(f"{_size_name(algorithm)}={_size_of(config, algorithm)}")
-    return " ".join([*words, *_variation(swept, keys, without=(*size_axes(), "cluster"))])
+    return " ".join([*words, *_variation(swept, keys, without=(str(algorithm.size_axis), "cluster"))])
 
 
 def _size_name(algorithm: Algorithm) -> str:
@@ -66,10 +66,17 @@ def sweep_name(jobs: Sequence[Job]) -> str:
         return jobs[0].config.sweep.name
     words = [", ".join(dict.fromkeys(data_name(job.config.data) for job in jobs)), sizes_in_words(jobs)]
     keys = dict.fromkeys(key for job in jobs for key in job.swept)
-    for key in [key for key in keys if key not in (*size_axes(), "cluster", "data", "data.path")]:
-        values = [job.swept[key] for job in jobs if key in job.swept]
+    for key in [key for key in keys if key not in ("cluster", "data", "data.path")]:
+        values = [job.swept[key] for job in jobs if key in job.swept and key != size_axis_of(job)]
+        if not values:  # the sizes are named already
+            continue
         words.append(f"{key.rpartition('.')[2]}={_listed(values)}")
     return " · ".join(words)
+
+
+def size_axis_of(job: Job) -> str | None:
+    """The key that is the size of the job's algorithm. Another algorithm may have it for something else: ``cluster.min_samples``."""
+    return algorithm_of(job.config.cluster).size_axis
 
 
 def sizes_in_words(jobs: Sequence[Job]) -> str:
@@ -101,13 +108,13 @@ def curve_point(outcome: Outcome, plan: Plan) -> Point | None:
     does not vary, it is the first other number of the algorithm that varies. ``auto`` is the size that it took.
     """
     swept = outcome.job.swept
-    own, sizes = algorithm_of(outcome.job.config.cluster).size_axis, size_axes()
-    others = sorted(key for key in swept if key.startswith("cluster.") and key not in sizes)
+    own = size_axis_of(outcome.job)
+    others = sorted(key for key in swept if key.startswith("cluster.") and key != own)
     for axis in (*([own] if own else []), *others):
         size = _size(outcome, axis)
         if size is not None:
             algorithm = [str(swept["cluster"])] if "cluster" in swept else []
-            variation = _variation(swept, plan.swept, without=(axis, *sizes, "cluster"))
+            variation = _variation(swept, plan.swept, without=(axis, str(own), "cluster"))
             return Point(axis, size, "/".join(algorithm + variation))
     return None
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gpuclust.algorithms.registry import size_axes
 from gpuclust.analysis.profile import Profile, read_profile
 from gpuclust.compose import Plan
 from gpuclust.config import flatten
@@ -23,6 +22,7 @@ from gpuclust.pipeline.curves import (
     curves_by_key,
     line_by_axis,
     short,
+    size_axis_of,
     sweep_name,
 )
 from gpuclust.pipeline.full_figures import clustergrams
@@ -104,7 +104,7 @@ class CurveLog:
         point = curve_point(outcome, self._plan) if counts else None
         if point is None:
             return
-        axis = "" if point.axis in size_axes() else f"{short(point.axis)}/"
+        axis = "" if point.axis == size_axis_of(outcome.job) else f"{short(point.axis)}/"
         line = f"/{point.line}" if point.line else ""
         step = int(point.size)
         tried = sorted(
