@@ -79,6 +79,12 @@ class TestFactorAnalysis:
         with pytest.raises(ConfigurationError, match=rf"^reduce.n_components={wanted} {message}"):
             factors(fit_components(of_factors(50), BACKEND), fa(wanted))
 
+    def test_features_that_depend_on_each_other_are_refused(self) -> None:
+        rows = of_factors(50)
+        rows[:, 7] = 1 - rows[:, :2].sum(axis=1)  # as the columns of one category
+        with pytest.raises(ConfigurationError, match="none is a sum of others"):
+            factors(fit_components(rows, BACKEND), fa(2))
+
     def test_a_job_predicts_what_it_fitted(self, tmp_path: Any) -> None:
         table = pd.DataFrame(of_factors(300), columns=list("abcdefgh"))
         config = {"reduce": "fa", "reduce.n_components": 2}

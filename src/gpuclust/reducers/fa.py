@@ -13,6 +13,9 @@ from gpuclust.model.preparation import Factors, Projection
 MAX_ITERATIONS = 1000
 TOLERANCE = 0.01
 """The fit stops where an iteration adds less to the log-likelihood of all rows, as scikit-learn's default."""
+DEPENDENT = 1e-10
+"""Features are dependent where the smallest variance of a principal component is at most this share of the largest: the likelihood has no maximum then,
+and the scores repeat the features that depend on each other."""
 
 
 def factors(components: Projection, reduce: ReduceConfig) -> Factors:
@@ -22,8 +25,8 @@ def factors(components: Projection, reduce: ReduceConfig) -> Factors:
     given 2 n_features rows that have these; the fit is that of all rows, wherever they are. Scores are divided by their standard deviation with
     ``whiten`` or ``rescale``.
 
-    Raises ConfigurationError unless ``reduce.n_components`` is a number of factors below that of the features, and FitError where the fit does not
-    converge.
+    Raises ConfigurationError unless ``reduce.n_components`` is a number of factors below that of the features, or
+    where features are dependent, and FitError where the fit does not converge.
     """
     n_features, wanted = components.components.shape[1], reduce.n_components
     if not isinstance(wanted, int):
@@ -34,10 +37,15 @@ def factors(components: Projection, reduce: ReduceConfig) -> Factors:
         raise ConfigurationError(
             f"reduce.n_components={wanted} is not below the {n_features} features; lower it or name more data.features"
         )
+    variance = components.explained_variance * components.population_factor**2
+    if len(variance) == n_features and variance.min() <= DEPENDENT * variance.max():
+        raise ConfigurationError(
+            "reduce=fa needs features of which none is a sum of others, as the columns of one category are (data.categorical); use reduce=pca, or "
+            "data.encoding=frequency"
+        )
     from sklearn.decomposition import FactorAnalysis
     from sklearn.exceptions import ConvergenceWarning
 
-    variance = components.explained_variance * components.population_factor**2
     root = np.zeros((n_features, n_features))
     root[: len(variance)] = np.sqrt(n_features * variance)[:, None] * components.components
     n_rows = 1 / (1 - components.population_factor**2) if components.population_factor < 1 else np.inf
