@@ -384,6 +384,10 @@ def test_clusters_of_vectors_are_merged_and_described_from_the_points(fitted, tm
     (out / "manifest.json").write_text(json.dumps(manifest | {"memberships": 2}))
     with pytest.raises(ExportError, match="does not hold the vectors"):
         edits.merge_clusters(out, [0, 2])
+    earlier = Path(shutil.copytree(folder / "out", tmp_path / "earlier"))  # what a new export with memberships replaces
+    edits.merge_clusters(earlier, [0, 2])
+    assert "does not hold the vectors" in edits.carry_edits(out, earlier)[0]
+    assert not edits.open_edits(out).edits
 
 
 def test_an_export_with_a_map_of_neighbours_opens(tmp_path: Path) -> None:

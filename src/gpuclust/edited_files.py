@@ -186,6 +186,10 @@ def _write_labels(
 ) -> None:
     """Write the rows again with these columns of labels (n_rows,) int32, and the memberships that they have."""
     n_memberships = int(manifest.text.get("memberships") or 0)
+    if n_memberships and manifest.vectors:
+        raise ExportError(
+            f"{manifest.folder} does not hold the vectors that its memberships are computed from; export it without --memberships to merge its clusters"
+        )
     model = replace(Bundle.load(manifest.folder / MODEL), merged=merged) if n_memberships else None
     csv = (folder / ASSIGNMENTS).with_suffix(".csv")
 

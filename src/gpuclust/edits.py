@@ -94,11 +94,6 @@ def merge_clusters(folder: Path, clusters: Sequence[int], *, name: str = "") -> 
     together = sorted(set(clusters))
     if len(together) < 2:
         raise InputError("merge needs two clusters or more, as in gpuclust merge out/ 2 5")
-    manifest = read_manifest(folder)
-    if manifest.vectors and manifest.text.get("memberships"):
-        raise ExportError(
-            f"{folder} does not hold the vectors that its memberships are computed from; export it without --memberships to merge its clusters"
-        )
     return _edit(folder, {"action": MERGE, "clusters": together, "names": {together[0]: name} if name else {}})
 
 
@@ -166,7 +161,10 @@ def match_centres(earlier: Sequence[Row], later: Sequence[Row]) -> dict[int, int
         return {}
     features = [n.removeprefix("mean_") for n in first[0] if n.startswith("mean_") and n in second[0]]
     if not features:
-        raise ExportError("the exports have no feature in common, so their centres cannot be matched")
+        raise ExportError(
+            "the exports have no feature in common whose means they hold (those of vectors they do not), so their centres cannot be "
+            "matched; gpuclust lineage matches clusters by their rows"
+        )
     a, b = (
         np.array([[row[f"mean_{f}"] for f in features] for row in rows], dtype=np.float64) for rows in (first, second)
     )

@@ -89,7 +89,9 @@ class Bundle:
         """From prepared points to memberships and outlier scores. Raises ModelError where the algorithm has none."""
         rule = rule_of(self.algorithm)
         if rule.soft is None:
-            raise ModelError(f"{self.algorithm} has no memberships in several clusters")
+            raise ModelError(
+                f"{self.algorithm} has no memberships in several clusters; leave them out, or use another algorithm, such as hdbscan"
+            )
         return rule.soft(self.parameters, self.options)
 
     def points(self, raw: np.ndarray) -> np.ndarray:
@@ -142,7 +144,9 @@ class Bundle:
         """
         rule = rule_of(self.algorithm)
         if rule.centres is None:
-            raise ModelError(f"{self.algorithm} has no centres, so features have no contributions to d(own) - d(next)")
+            raise ModelError(
+                f"{self.algorithm} has no centres, so features have no contributions to d(own) - d(next); use kmeans, gmm or bayesian_gmm"
+            )
         raw, usable = self._usable(raw)
         found = explain(rule.centres(self.parameters, self.options), self.preparation, raw[usable], self.merged)
         whole = Explanation(
