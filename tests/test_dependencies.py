@@ -137,6 +137,7 @@ def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -
             "lakehouse",
             "leiden",
             "optuna",
+            "maps",
             "postgres",
             "serve",
             "dev",
@@ -145,7 +146,7 @@ def test_what_the_tests_the_benches_and_the_documentation_import_is_declared() -
     }
     paths = [path for folder in ("tests", "experiments", "docs") for path in (ROOT / folder).rglob("*.py")]
     local = {name.replace("_", "-") for path in paths for name in (path.stem, *path.relative_to(ROOT).parts)}
-    optional = {"flash-kmeans", "k-means-constrained", "torch"}  # compared with where they are installed
+    optional = {"faiss", "flash-kmeans", "k-means-constrained", "torch"}  # compared with where they are installed
     used = set().union(*map(imported, paths)) - local - optional
     assert used <= set(requirements()).union(*extras.values())
     assert extras["dev"] | extras["docs"] | extras["postgres"] <= used | RUN

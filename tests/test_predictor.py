@@ -73,6 +73,6 @@ def test_a_damaged_model_is_said_to_be_one(context: Any, tmp_path: Path) -> None
     with pytest.raises(ModelError, match="damaged"):
         Bundle.load(folder)
     model = (folder / MODEL).read_text()
-    (folder / MODEL).write_text(model.replace('"kmeans"', '"dbscan"'))
-    with pytest.raises(ModelError, match="'dbscan' is not known"):
+    (folder / MODEL).write_text(model.replace('"kmeans"', '"optics"'))
+    with pytest.raises(ModelError, match="'optics' is not known"):
         Bundle.load(folder)

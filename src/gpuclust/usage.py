@@ -54,7 +54,7 @@ RUN_OPTIONS = (
     ),
 )
 GROUPS = """data=table|tracks|catalogue clean=default|tracks scale=standard|minmax|robust|none{scalers} reduce=none|pca|fa|umap|pacmap{reducers} map=pca|umap|pacmap|tsne{maps}
-cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral|agglomerative|bayesian_gmm|bisecting{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
+cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden| spectral|agglomerative|bayesian_gmm|bisecting{algorithms} score=default|quick|stability|none analysis=default|full backend=auto|cpu|gpu memory=auto|resident|disk
 workers=here|dask tracking=mlflow|none sweep=default report=default|full|none experiments=NAME"""
 # Options of Hydra's applications that gpuclust does not have, and what to use instead.
 _NOT_OPTIONS = {
