@@ -56,8 +56,11 @@ class Service:
 
     def kill(self, id: str) -> int:
         """Kill the service alone; the process of a job that it ran."""
+        own = None
         with sqlite3.connect(self.place / "state" / "jobs.db") as store:
-            (own,) = store.execute("select process from jobs where id = ?", (id,)).fetchone()
+            while own is None:  # a job is running a moment before its process is noted
+                (own,) = store.execute("select process from jobs where id = ?", (id,)).fetchone()
+                time.sleep(0.02)
         self.client.close()
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()

@@ -135,7 +135,7 @@ def test_what_cannot_keep_its_numbers_is_refused_in_one_line(
     assert "cluster.init_from belongs to cluster=kmeans or gmm" in told("cluster=hdbscan", start)
     assert "there is no run nowhere" in told(f"cluster.n_clusters={K}", "cluster.init_from=nowhere")
     other = told(f"cluster.n_clusters={K}", start, "data.features=[b]", status=1)
-    assert "has the features a, b, and this job b; give the same data.features" in other
+    assert "has the features a, b, and this job has b; give the same data.features" in other
     LATER[LATER["group"] != "g0"].to_csv(store / "without.csv", index=False)
     gone = told(f"cluster.n_clusters={K}", start, rows="without", status=1)
     assert "has none of these rows, so its number cannot be kept" in gone

@@ -173,7 +173,7 @@ def test_its_keys_are_known(installed: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "is outside (0, inf)" in capsys.readouterr().err
     shown = subprocess.run([sys.executable, "-m", "gpuclust", "--help"], capture_output=True, text=True, check=True)
     assert (
-        "cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden|spectral|agglomerative|bayesian_gmm|bisecting|toy"
+        "cluster=kmeans|gmm|hdbscan|dbscan|plscan|leiden| spectral|agglomerative|bayesian_gmm|bisecting|toy"
         in " ".join(shown.stdout.split())
     )
     assert TOY / "gpuclust_toy" / "conf" in conf_dirs()
