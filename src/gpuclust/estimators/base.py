@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from gpuclust.config import COSINE
 from gpuclust.errors import ConfigurationError, GpuclustError
@@ -106,6 +106,23 @@ class ByRegistry(Estimator):
         """
         rows = self._rows(X)
         return assign(self._algorithm, self._parameters, self._options, rows)
+
+
+class CountsItself(ByRegistry):
+    """An estimator whose ``min_samples`` includes the row itself, as in scikit-learn; the kernels count the other rows."""
+
+    min_samples: Any
+
+    def _cluster(self, X: ArrayLike, *, seed: int = 0, at_least: int = 2, **settings: Any) -> Clustering:
+        n_samples = _num_samples(X)
+        if self.min_samples > n_samples > 1:  # one row is refused below
+            raise ValueError(
+                f"min_samples ({self.min_samples}) must be at most the number of samples in X ({n_samples})"
+            )
+        return super()._cluster(X, seed=seed, at_least=at_least, **settings)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"min_samples": int(self.min_samples) - 1}
 
 
 def seed_of(random_state: Any) -> int:

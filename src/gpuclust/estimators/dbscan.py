@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from sklearn.base import ClusterMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 
-from gpuclust.estimators.base import ByRegistry
+from gpuclust.estimators.base import CountsItself
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -20,7 +19,7 @@ AUTO = "auto"
 
 
 @dataclass(eq=False, repr=False)
-class DBSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
+class DBSCAN(ClusterMixin, CountsItself):  # type: ignore[misc]
     """DBSCAN clustering by Euclidean distance, from the exact spanning tree that HDBSCAN has.
 
     Parameters
@@ -96,16 +95,8 @@ class DBSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
         ValueError
             For a parameter out of its range, more ``min_samples`` than rows, and values that are not finite.
         """
-        n_samples = _num_samples(X)
-        if self.min_samples > n_samples > 1:  # one row is refused below
-            raise ValueError(
-                f"min_samples ({self.min_samples}) must be at most the number of samples in X ({n_samples})"
-            )
-        found = self._cluster(X, at_least=2)
+        found = self._cluster(X)
         self.eps_ = found.metrics["eps"]
         self.components_ = found.parameters["core_points"]
         self.core_sample_indices_ = np.flatnonzero(found.confidence == 1)
         return self
-
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"min_samples": int(self.min_samples) - 1}

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sklearn.base import ClusterMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 
-from gpuclust.estimators.base import ByRegistry
+from gpuclust.estimators.base import CountsItself
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
 @dataclass(eq=False, repr=False)
-class PLSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
+class PLSCAN(ClusterMixin, CountsItself):  # type: ignore[misc]
     """PLSCAN clustering by Euclidean distance: HDBSCAN's tree, cut at the size whose leaf clusters last longest.
 
     Parameters
@@ -92,15 +91,7 @@ class PLSCAN(ClusterMixin, ByRegistry):  # type: ignore[misc]
         ValueError
             For a parameter out of its range, more ``min_samples`` than rows, fewer layers than ``layer``, and values that are not finite.
         """
-        n_samples = _num_samples(X)
-        if self.min_samples > n_samples > 1:  # one row is refused below
-            raise ValueError(
-                f"min_samples ({self.min_samples}) must be at most the number of samples in X ({n_samples})"
-            )
-        found = self._cluster(X, at_least=2)
+        found = self._cluster(X)
         self.probabilities_ = found.confidence
         self.min_cluster_size_, self.n_layers_ = int(found.metrics["min_cluster_size"]), int(found.metrics["n_layers"])
         return self
-
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"min_samples": int(self.min_samples) - 1}
