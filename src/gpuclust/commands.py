@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gpuclust.errors import ConfigurationError, ExportError
 from gpuclust.sanitize import mask, printable
+
+if TYPE_CHECKING:
+    from gpuclust.config import Config
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -49,6 +52,22 @@ def store_options(parser: argparse.ArgumentParser) -> None:
         default=default_experiment(),
         help="the MLflow experiment (default: MLFLOW_EXPERIMENT_NAME, else gpuclust)",
     )
+
+
+def reload_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that reads the tables of runs again and writes a folder."""
+    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
+    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    store_options(parser)
+
+
+def reload_config(options: argparse.Namespace, *, store: str = "mlflow") -> Config:
+    """The configuration of a command that reads runs of a store again."""
+    from gpuclust.config import BackendConfig, Config, TrackingConfig
+
+    tracking = TrackingConfig(store=store, uri=options.uri, experiment=options.experiment)
+    return Config(backend=BackendConfig(name=options.backend), tracking=tracking)
 
 
 def _place(text: str) -> Path | str:
@@ -120,7 +139,7 @@ def _export(arguments: list[str]) -> int:
     if options.out is None and (page is None or page == Path()):
         raise ConfigurationError("name the folder to write with --out DIR, or a file with --html FILE")
     refuse_existing(options.force, out=options.out, html=None if page == Path() else page)
-    from gpuclust.config import BackendConfig, Config, TrackingConfig, require_choosing
+    from gpuclust.config import require_choosing
 
     if options.metric is not None:
         require_choosing(options.metric, "--metric ")
@@ -138,10 +157,7 @@ def _export(arguments: list[str]) -> int:
     for note in found.notes:
         print(note)
     run = found.run
-    config = Config(
-        backend=BackendConfig(name=options.backend),
-        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
-    )
+    config = reload_config(options)
     with TemporaryDirectory() as temporary, Live(1) as live:
         done = export(
             run,
@@ -203,27 +219,20 @@ def _compare(arguments: list[str]) -> int:
         help="two or more: a job, a sweep (its chosen job), best, or an export folder",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write tables and heat maps into this folder")
-    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
-    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
-    store_options(parser)
+    reload_options(parser)
     options = parser.parse_args(arguments)
 
     refuse_existing(options.force, out=options.out)
     from rich.console import Console
 
     from gpuclust.compare import compare_runs, is_export, write
-    from gpuclust.config import BackendConfig, Config, TrackingConfig
     from gpuclust.pipeline.start import context_for
     from gpuclust.report.terminal import Live, agreements, matching
     from gpuclust.tracking.mlflow import MlflowRecorder
 
     exports = all(is_export(name) for name in options.runs)
     recorder = None if exports else MlflowRecorder(options.uri, options.experiment, create=False)
-    config = Config(
-        backend=BackendConfig(name=options.backend),
-        tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
-    )
+    config = reload_config(options, store="none" if exports else "mlflow")
     with Live(len(options.runs)) as live:
         compared = compare_runs(
             options.runs, recorder=recorder, context=context_for(config, live), data_path=options.data
@@ -534,15 +543,11 @@ def _figures(arguments: list[str]) -> int:
         action="store_true",
         help="also draw the clustergram of the run's sweep; jobs without a model are computed again",
     )
-    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
-    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
-    store_options(parser)
+    reload_options(parser)
     options = parser.parse_args(arguments)
 
     refuse_existing(options.force, out=options.out)
     from gpuclust.choice import find
-    from gpuclust.config import BackendConfig, Config, TrackingConfig
     from gpuclust.drawing import clustergram_of_run, figures_of_run, write_figures
     from gpuclust.pipeline.start import context_for
     from gpuclust.report.terminal import Live
@@ -550,10 +555,7 @@ def _figures(arguments: list[str]) -> int:
 
     recorder = MlflowRecorder(options.uri, options.experiment, create=False)
     found = find(recorder, options.run)
-    config = Config(
-        backend=BackendConfig(name=options.backend),
-        tracking=TrackingConfig(uri=options.uri, experiment=options.experiment),
-    )
+    config = reload_config(options)
     with Live(1) as live:
         context = context_for(config, live)
         drawn = figures_of_run(found.run, recorder=recorder, context=context, data_path=options.data)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuclust.commands import command_parser, refuse_existing, store_options
+from gpuclust.commands import command_parser, refuse_existing, reload_config, reload_options
 from gpuclust.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -130,15 +130,11 @@ def _lineage(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="also write a table, JSON and a Sankey diagram into this folder"
     )
-    parser.add_argument("--data", metavar="FILE", help="the clustered file, if it has moved")
-    parser.add_argument("--backend", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
-    store_options(parser)
+    reload_options(parser)
     options = parser.parse_args(arguments)
 
     refuse_existing(options.force, out=options.out)
     from gpuclust.compare import is_export
-    from gpuclust.config import BackendConfig, Config, TrackingConfig
     from gpuclust.lineage import lineage, write
     from gpuclust.pipeline.start import context_for
     from gpuclust.report.terminal import Live
@@ -147,10 +143,7 @@ def _lineage(arguments: list[str]) -> int:
 
     exports = all(is_export(name) for name in options.runs)
     recorder = None if exports else MlflowRecorder(options.uri, options.experiment, create=False)
-    config = Config(
-        backend=BackendConfig(name=options.backend),
-        tracking=TrackingConfig(store="none" if exports else "mlflow", uri=options.uri, experiment=options.experiment),
-    )
+    config = reload_config(options, store="none" if exports else "mlflow")
     with Live(len(options.runs)) as live:
         found = lineage(options.runs, recorder=recorder, context=context_for(config, live), data_path=options.data)
     for line in (f"{' -> '.join(found.runs)}: {found.n_rows:,} rows", *found.notes, *found.changes):
