@@ -22,7 +22,7 @@ from gpuclust.model.manifest import ASSIGNMENTS, Manifest, opened, read_manifest
 from gpuclust.model.records import NOISE
 from gpuclust.sanitize import mask, printable
 
-MAX_TITLES, MAX_FEATURES, MAX_GROUPS = 20, 8, 6  # of a cluster that the model is told of
+MAX_TITLES, MAX_FEATURES, MAX_GROUPS = 20, 8, 6  # of a cluster, sent to the model
 MAX_WORDS, MAX_CHARACTERS = 8, 80  # of a name; a longer answer is cut
 MAX_ANSWER = 1 << 20  # bytes of an answer
 TIMEOUT = 120.0  # seconds for an answer; a model may be loaded first
@@ -51,7 +51,7 @@ def propose(folder: Path, url: str, model: str) -> EditedExport:
 
 
 def describe(row: Row, titles: Sequence[str], taken: Sequence[str]) -> str:
-    """What a model is told of a cluster: a row of ``clusters.parquet``, titles of its rows, and the names that are ``taken``."""
+    """What is sent to a model about a cluster: a row of ``clusters.parquet``, titles of its rows, and the names that are ``taken``."""
     z = {
         name.removeprefix("z_"): value
         for name, value in row.items()
